@@ -1,0 +1,18 @@
+"""Token buckets in whole numbers, so that nothing is rounded: what the rate limiters count with.
+
+A token has 60 million parts. As many parts flow into a bucket in a microsecond as tokens do in a minute, and after a
+minute any bucket is full.
+"""
+
+from typing import Final
+
+from textllm_core.errors import RateLimitedError
+
+TOKEN: Final = 60_000_000
+FULL_AFTER_US: Final = 60_000_000
+
+
+def refusal(level: int, *, per_minute: int) -> RateLimitedError:
+    """The refusal of a bucket with `level` parts, less than a token; it says how long to wait, rounded up."""
+    missing_us = -(-(TOKEN - level) // per_minute)
+    return RateLimitedError(retry_after_s=-(-missing_us // 1_000_000), limit=per_minute)

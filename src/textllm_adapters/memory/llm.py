@@ -1,0 +1,167 @@
+"""A model that says what it is told to: for tests and examples, with no network and no cost."""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from datetime import UTC, datetime
+from itertools import count
+from math import ceil
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from textllm_adapters.memory.transcript import MemoryTranscript
+from textllm_core.chat.messages import FinishReason, Message, OutputText, Refusal, TextDelta
+from textllm_core.errors import ConversationBusyError, ConversationLostError, TextLLMError
+from textllm_core.ids import new_id
+from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted
+from textllm_core.usage import Usage
+
+BYTES_PER_TOKEN = 4
+
+
+class ScriptedReply(Struct, frozen=True, kw_only=True):
+    """One reply, or one failure.
+
+    Args:
+        text: what to say, cut in words; None is an echo that depends on the history: `[2] You said: hello` where
+            two messages came before the new one.
+        deltas: what to say, already cut; takes the place of `text`.
+        usage: None counts a token for each four bytes.
+        status, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
+        usage_stated: False leaves the usage out of the end.
+        pause_s: before each delta, in seconds.
+        gate: everything after the first delta waits for it.
+        error: raised in place of the end.
+        after: how many deltas come before `error`; None raises it before the model starts.
+        unheard: what `outcome` tells of a reply that raised `error` or was left by its reader; None is "not known".
+    """
+
+    text: str | None = None
+    deltas: tuple[str, ...] | None = None
+    usage: Usage | None = None
+    usage_stated: bool = True
+    status: EndStatus = "completed"
+    finish_reason: FinishReason = "stop"
+    content_filtered: bool = False
+    service_tier: str | None = None
+    error_code: str | None = None
+    pause_s: float = 0.0
+    gate: asyncio.Event | None = None
+    error: TextLLMError | None = None
+    after: int | None = None
+    unheard: EndStatus | None = None
+
+
+class ScriptedLLM:
+    """An `LLM` that plays scripted replies in their order, then echoes.
+
+    A reply ends at `max_output_tokens`, as a real one would. `requests` are the calls it got, oldest first; `ended` has
+    every response the model has finished, by its id, heard or not.
+
+    Args:
+        replies: the script; `script` adds to it.
+        transcript: where conversations live that a request names by `transcript_id`; it takes turn and reply once the
+            reply is complete and heard.
+    """
+
+    def __init__(self, *replies: ScriptedReply, transcript: MemoryTranscript | None = None) -> None:
+        self.requests: list[ModelRequest] = []
+        self.ended: dict[str, ModelEnded] = {}
+        self._script = deque(replies)
+        self._transcript = transcript
+        self._busy: set[str] = set()
+        self._numbers = count(1)
+
+    def script(self, *replies: ScriptedReply) -> None:
+        """Say these next, after what is already scripted."""
+        self._script.extend(replies)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """Keeps `LLM.stream`."""
+        self.requests.append(request)
+        history = [*await self._past(request.transcript_id), *request.messages]
+        if request.transcript_id in self._busy:
+            raise ConversationBusyError
+        reply = self._script.popleft() if self._script else ScriptedReply()
+        if reply.error is not None and reply.after is None:
+            raise reply.error
+        if request.transcript_id is not None:
+            self._busy.add(request.transcript_id)
+        response_id = f"resp_scripted_{next(self._numbers)}"
+        deltas, end = _play(reply, request, history)
+        try:
+            yield ModelStarted(response_id, request.model)
+            for number, delta in enumerate(deltas):
+                if reply.error is not None and number == reply.after:
+                    raise reply.error
+                await asyncio.sleep(reply.pause_s)
+                yield TextDelta(delta)
+                if number == 0 and reply.gate is not None:
+                    await reply.gate.wait()
+            if reply.error is not None:
+                raise reply.error
+            self._keep(request, end)
+            self.ended[response_id] = end
+        finally:
+            if request.transcript_id is not None:
+                self._busy.discard(request.transcript_id)
+            if response_id not in self.ended and reply.unheard is not None:
+                self.ended[response_id] = replace(end, status=reply.unheard)
+        yield end
+
+    async def outcome(self, provider_response_id: str) -> ModelEnded | None:
+        """Keeps `LLM.outcome`."""
+        return self.ended.get(provider_response_id)
+
+    async def _past(self, transcript_id: str | None) -> Sequence[Message]:
+        if transcript_id is None:
+            return ()
+        if self._transcript is None:
+            raise ConversationLostError
+        return await self._transcript.messages(transcript_id)
+
+    def _keep(self, request: ModelRequest, end: ModelEnded) -> None:
+        if self._transcript is None or request.transcript_id is None or end.status in ("failed", "cancelled"):
+            return
+        part = Refusal(end.text) if end.finish_reason == "refusal" else OutputText(end.text)
+        reply = Message(id=new_id("msg"), role="assistant", content=(part,), created_at=datetime.now(UTC))
+        self._transcript.append(request.transcript_id, [*request.messages, reply])
+
+
+def _play(reply: ScriptedReply, request: ModelRequest, history: Sequence[Message]) -> tuple[Sequence[str], ModelEnded]:
+    text = reply.text if reply.text is not None else f"[{len(history) - 1}] You said: {history[-1].text}"
+    wanted = reply.deltas if reply.deltas is not None else tuple(re.findall(r"\S+\s*|\s+", text))
+    deltas = _shortened(wanted, request.max_output_tokens * BYTES_PER_TOKEN)
+    cut = "".join(deltas) != "".join(wanted)
+    counted = Usage(
+        input_tokens=_tokens(request.instructions or "") + sum(_tokens(message.text) for message in history),
+        output_tokens=_tokens("".join(deltas)),
+    )
+    return deltas, ModelEnded(
+        status="incomplete" if cut and reply.status == "completed" else reply.status,
+        usage=(reply.usage or counted) if reply.usage_stated else None,
+        text="".join(deltas),
+        finish_reason="length" if cut else reply.finish_reason,
+        content_filtered=reply.content_filtered,
+        service_tier=reply.service_tier,
+        error_code=reply.error_code,
+    )
+
+
+def _shortened(deltas: Sequence[str], room: int) -> list[str]:
+    """The deltas up to `room` bytes; no character is cut."""
+    kept: list[str] = []
+    for delta in deltas:
+        fitting = delta.encode()[:room].decode(errors="ignore")
+        room -= len(delta.encode())
+        if fitting:
+            kept.append(fitting)
+        if room <= 0:
+            break
+    return kept
+
+
+def _tokens(text: str) -> int:
+    return ceil(len(text.encode()) / BYTES_PER_TOKEN)

@@ -1,0 +1,28 @@
+"""Token buckets in this process."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, refusal
+from textllm_core.ports.clock import Clock
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class MemoryRateLimiter:
+    """A `RateLimiter` by the given clock, shared by the tasks of one process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._buckets: dict[tuple[str, str], tuple[int, datetime]] = {}
+
+    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> None:
+        now = self._clock.now()
+        full = per_minute * TOKEN
+        level, since = self._buckets.get((tenant_id, user_id), (full, now))
+        elapsed_us = min(max(now - since, timedelta()) // _MICROSECOND, FULL_AFTER_US)
+        level = min(full, level + per_minute * elapsed_us)
+        admitted = level >= TOKEN
+        self._buckets[tenant_id, user_id] = (level - TOKEN if admitted else level, max(now, since))
+        if not admitted:
+            raise refusal(level, per_minute=per_minute)

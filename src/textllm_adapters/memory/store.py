@@ -1,0 +1,53 @@
+"""What the ledger and the repositories in memory share."""
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from textllm_core.chat.messages import Message
+from textllm_core.conversations import Conversation
+from textllm_core.ports.ledger import Hold
+from textllm_core.sessions import Session
+from textllm_core.usage import LedgerEntry
+
+Key: TypeAlias = tuple[str, str, str]  # tenant, user, id
+
+
+class KeptConversation(Struct, frozen=True):
+    """A conversation, the provider's side of it, and the exchange that is running in it until its lease ends."""
+
+    conversation: Conversation
+    messages: tuple[Message, ...] = ()
+    transcript_id: str | None = None
+    context_tokens: int = 0
+    revision: int = 0
+    turn_id: str | None = None
+    turn_until: datetime | None = None
+
+
+class KeptSession(Struct, frozen=True):
+    """A session and the sum of its holds, in USD."""
+
+    session: Session
+    reserved: Decimal
+
+
+class KeptHold(Struct, frozen=True):
+    """A hold and its lease. `made_conversation`: a release takes the conversation back as well."""
+
+    hold: Hold
+    lease_until: datetime
+    made_conversation: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStore:
+    """Tables in dictionaries. No method of the adapters waits while it changes them: each is a transaction."""
+
+    conversations: dict[Key, KeptConversation] = field(default_factory=dict)
+    sessions: dict[tuple[str, str, date], KeptSession] = field(default_factory=dict)
+    holds: dict[Key, KeptHold] = field(default_factory=dict)
+    entries: dict[Key, LedgerEntry] = field(default_factory=dict)

@@ -1,0 +1,34 @@
+"""Transcripts that stay in this process."""
+
+from collections.abc import Sequence
+
+from textllm_core.chat.messages import Message
+from textllm_core.errors import ConversationLostError
+from textllm_core.ids import new_id
+
+
+class MemoryTranscript:
+    """A `Transcript` in a dictionary; the model that answers from it adds what is said with `append`."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, tuple[Message, ...]] = {}
+
+    async def create(self, messages: Sequence[Message]) -> str:
+        transcript_id = new_id("conv")
+        self._messages[transcript_id] = tuple(messages)
+        return transcript_id
+
+    async def messages(self, transcript_id: str) -> Sequence[Message]:
+        if transcript_id not in self._messages:
+            raise ConversationLostError
+        return self._messages[transcript_id]
+
+    def append(self, transcript_id: str, messages: Sequence[Message]) -> None:
+        """Add a turn and its reply, or raise ConversationLostError."""
+        if transcript_id not in self._messages:
+            raise ConversationLostError
+        self._messages[transcript_id] += tuple(messages)
+
+    def lose(self, transcript_id: str) -> None:
+        """Forget a transcript, as the provider may."""
+        del self._messages[transcript_id]

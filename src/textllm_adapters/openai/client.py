@@ -1,0 +1,161 @@
+"""The one HTTP client of the process, and how calls are sent with it: what surely did not run is sent again."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from random import SystemRandom
+from typing import Final, cast
+
+import httpx2
+import msgspec
+import openai
+from msgspec import Struct
+from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
+
+from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, refusal, retry_after, unanswered
+from textllm_adapters.openai.sse import ServerSentEvent, events_in
+from textllm_adapters.translation import translated
+from textllm_core.errors import ConversationBusyError, ModelError, ProviderUnavailableError, TextLLMError
+from textllm_core.ports.llm import ModelRequest
+
+OPENAI_URL: Final = "https://api.openai.com/v1"
+_CONNECT_TIMEOUT_S: Final = 5.0
+_SILENCE_MARGIN: Final = 1.1  # the exchange's own deadline comes first; this one only frees what it leaves behind
+_MAX_CONNECTIONS: Final = 10_000  # one for each reply under way; beyond it calls wait, and none runs
+_KEEP_ALIVE_S: Final = 30.0
+_READ_TIMEOUT_S: Final = 10.0
+_READ_RETRIES: Final = 2
+_DRAIN_TIMEOUT_S: Final = 0.5
+
+_encode = msgspec.json.Encoder().encode
+_random = SystemRandom()
+
+
+@asynccontextmanager
+async def open_client(
+    api_key: str, base_url: str | None = None, *, silence_timeout_s: float = 60.0
+) -> AsyncIterator[AsyncOpenAI]:
+    """A client that repeats nothing by itself, closed on exit.
+
+    Args:
+        api_key: some servers need none; the SDK wants a text all the same.
+        base_url: up to and including `/v1`; None is OpenAI's.
+        silence_timeout_s: how long the core waits for the next byte; the client waits a little longer.
+    """
+    timeout = httpx2.Timeout(silence_timeout_s * _SILENCE_MARGIN, connect=_CONNECT_TIMEOUT_S)
+    limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S)
+    http_client = DefaultAioHttpClient(timeout=timeout, limits=limits)
+    async with AsyncOpenAI(
+        api_key=api_key, base_url=base_url or OPENAI_URL, timeout=timeout, max_retries=0, http_client=http_client
+    ) as client:
+        yield client
+
+
+class Retries(Struct, frozen=True, kw_only=True):
+    """How often, and with which pauses in seconds, a call is sent that surely was not executed."""
+
+    tries: int = 3
+    first_wait_s: float = 0.5  # doubled with each further try
+    first_busy_wait_s: float = 1.0  # where the conversation is in use
+    longest_s: float = 10.0  # of all pauses together
+
+    def wait(self, attempt: int, *, busy: bool) -> float:
+        """The pause after try number `attempt`, from 1, where the provider asks for none."""
+        if busy:
+            return self.first_busy_wait_s * float(2 ** (attempt - 1))
+        return self.first_wait_s * float(2 ** (attempt - 1)) * _random.uniform(0.75, 1.0)
+
+
+RETRIES: Final = Retries()
+
+
+async def post(
+    client: AsyncOpenAI, path: str, body: Mapping[str, object], retries: Retries, request: ModelRequest | None = None
+) -> httpx2.Response:
+    """The answer to `body`, open and unread; `request` is the turn it asks, for errors that concern it.
+
+    Raises:
+        TextLLMError: refused, or not answered, after all tries.
+    """
+    content = _encode(body)  # the SDK would walk through the whole history to look for types of its own
+    waited = 0.0
+    may_have_run: TextLLMError | None = None  # once a try may have run, no later refusal can take that back
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            answer = await client.post(
+                path, cast_to=httpx2.Response, content=content, stream=True, stream_cls=AsyncStream[object]
+            )
+            return cast("httpx2.Response", answer)  # what `cast_to` asks for, streamed or not
+        except UNANSWERED as failure:
+            error: TextLLMError = unanswered(failure)
+            again, wait = _surely_did_not_run(error), None
+        except openai.APIStatusError as failure:
+            error = refusal(failure, request)
+            verdict = failure.response.headers.get("x-should-retry")
+            again = verdict == "true" or (verdict != "false" and _surely_did_not_run(error))
+            wait = retry_after(failure)
+        if isinstance(error, ModelError) and error.may_have_run:
+            may_have_run = may_have_run or error
+        if wait is None:
+            wait = retries.wait(attempt, busy=isinstance(error, ConversationBusyError))
+        waited += wait
+        if not again or attempt >= retries.tries or waited > retries.longest_s:
+            raise may_have_run or error
+        await asyncio.sleep(wait)
+
+
+def _surely_did_not_run(error: TextLLMError) -> bool:
+    """Did nothing run, and may the next try fare better?"""
+    return isinstance(error, ConversationBusyError) or (
+        isinstance(error, ProviderUnavailableError) and not error.may_have_run
+    )
+
+
+@asynccontextmanager
+async def post_for_events(
+    client: AsyncOpenAI, path: str, request: ModelRequest, body: Mapping[str, object], retries: Retries
+) -> AsyncGenerator[AsyncIterator[ServerSentEvent], None]:
+    """The events of the answer as they come; leaving the block early ends the call at once.
+
+    Raises:
+        TextLLMError: refused before the first byte, or broken afterwards.
+    """
+    answer = await post(client, path, body, retries, request)
+    try:
+        with translated(BROKEN_ANSWER):
+            async with aclosing(events_in(answer.aiter_bytes())) as events:
+                yield events
+    finally:
+        await answer.aclose()
+
+
+async def drained(events: AsyncIterator[ServerSentEvent]) -> None:
+    """Read what little may follow the last event, so that the connection can serve the next call."""
+    with suppress(TimeoutError, *BROKEN_ANSWER):  # the reply is complete; a connection that lingers is closed instead
+        async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+            async for _ in events:
+                pass
+
+
+async def get(client: AsyncOpenAI, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
+    """The body of a resource, None where it does not exist.
+
+    Raises:
+        ModelError: the provider refused or did not answer.
+    """
+    try:
+        answer = await client.get(
+            path,
+            cast_to=httpx2.Response,
+            options={"params": params or {}, "max_retries": _READ_RETRIES, "timeout": _READ_TIMEOUT_S},
+        )
+        return await answer.aread()
+    except openai.NotFoundError:
+        return None
+    except UNANSWERED as failure:
+        error: TextLLMError = unanswered(failure)
+    except openai.APIStatusError as failure:
+        error = refusal(failure, None)
+    raise error

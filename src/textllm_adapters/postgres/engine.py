@@ -1,0 +1,63 @@
+"""Connections to PostgreSQL by asyncpg."""
+
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from textllm_core.errors import ConfigurationError
+
+_CONNECT_TIMEOUT_S: Final = 2
+_POOL_TIMEOUT_S: Final = 2
+_POOL_SIZE: Final = 10
+
+
+def open_engine(url: str, *, command_timeout_s: float | None = 10) -> AsyncEngine:
+    """An engine for any URL that libpq knows, with its parameters such as `sslmode`; connects when first used.
+
+    The caller disposes of it. No wait is endless: for a place in the pool, a connection, or the answer to a command.
+
+    Args:
+        url: `postgres://…`, `postgresql://…` or `postgresql+asyncpg://…`.
+        command_timeout_s: None: no limit, for migrations.
+    Raises:
+        ModuleNotFoundError: asyncpg is not installed.
+        ConfigurationError: on first use; the URL cannot be read, or the server refuses its user or lacks its database.
+    """
+    import asyncpg  # type: ignore[import-untyped]  # it has no stubs; and is an extra, needed only from here on
+
+    scheme, _, rest = url.partition("://")
+
+    async def connect() -> Any:
+        try:
+            return await asyncpg.connect(
+                f"{scheme.removesuffix('+asyncpg')}://{rest}",
+                timeout=_CONNECT_TIMEOUT_S,
+                command_timeout=command_timeout_s,
+                server_settings={"application_name": "textllm"},
+            )
+        except asyncpg.ClientConfigurationError as error:
+            raise ConfigurationError("The URL of the database cannot be read.") from error
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            raise ConfigurationError(f"PostgreSQL refuses the URL of the database: {type(error).__name__}.") from error
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_SIZE,
+        pool_timeout=_POOL_TIMEOUT_S,
+        hide_parameters=True,
+        json_serializer=lambda value: msgspec.json.encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_if_closed)
+    return engine
+
+
+def _refuse_if_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """Have the pool replace connections that a restarted server closed: asyncpg knows without asking the server."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError

@@ -1,0 +1,47 @@
+"""Token buckets in PostgreSQL, by its clock."""
+
+from typing import Final
+
+from sqlalchemy import BigInteger, bindparam, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, refusal
+from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.types import Id
+from textllm_adapters.translation import translated
+
+# The time is read before the row is locked, so a take that had to wait may find the bucket ahead of it: no time has
+# passed then. A refusal writes what has flowed in, too: the level it returns tells how long to wait.
+_ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, excluded.updated_at - bucket.updated_at))"
+_REFILLED: Final = f"least(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US})"
+_TAKE: Final = text(
+    f"""
+    INSERT INTO rate_buckets AS bucket (tenant_id, user_id, level, updated_at, admitted)
+    VALUES (
+        :tenant_id, :user_id, (:per_minute - 1) * {TOKEN},
+        CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint), TRUE
+    )
+    ON CONFLICT (tenant_id, user_id) DO UPDATE SET
+        level = {_REFILLED} - CASE WHEN {_REFILLED} >= {TOKEN} THEN {TOKEN} ELSE 0 END,
+        updated_at = greatest(bucket.updated_at, excluded.updated_at),
+        admitted = {_REFILLED} >= {TOKEN}
+    RETURNING admitted, level
+    """  # noqa: S608 - joined from constants
+).bindparams(
+    bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id), bindparam("per_minute", type_=BigInteger)
+)
+
+
+class PostgresRateLimiter:
+    """A `RateLimiter` that asks once: one statement refills the bucket, decides and takes."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> None:
+        bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}
+        with translated(STORAGE_ERRORS):
+            async with self._engine.connect() as connection:
+                admitted, level = (await connection.execute(_TAKE, bucket)).one()
+        if not admitted:
+            raise refusal(level, per_minute=per_minute)

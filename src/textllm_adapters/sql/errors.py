@@ -1,0 +1,51 @@
+"""The table from SQLAlchemy's exceptions to ours."""
+
+import sqlite3
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from textllm_adapters.translation import ErrorTable
+from textllm_core.errors import StorageUnavailableError
+
+# SQLSTATE classes and codes which say that the server cannot do now what it could do at another time.
+_SQLSTATES: Final = (
+    "08",  # connection exceptions
+    "25006",  # read-only: a standby, or a primary on its way down
+    "40",  # rolled back: deadlock, serialization failure
+    "53",  # insufficient resources: disk full, too many connections
+    "55P03",  # lock not available
+    "57",  # operator intervention: shutdown, starting up, statement timeout
+    "58",  # system errors: I/O
+)
+_SQLITE_CODES: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+
+
+def _unavailable(_: Exception) -> StorageUnavailableError:
+    return StorageUnavailableError()
+
+
+def _of_driver(error: DBAPIError) -> StorageUnavailableError | None:
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
+    if error.connection_invalidated or sqlstate.startswith(_SQLSTATES) or sqlite_code in _SQLITE_CODES:
+        return StorageUnavailableError()
+    return None
+
+
+STORAGE_ERRORS: Final[ErrorTable] = {
+    DBAPIError: _of_driver,
+    DisconnectionError: _unavailable,
+    PoolTimeoutError: _unavailable,
+    OSError: _unavailable,  # no connection; and TimeoutError: no answer
+}

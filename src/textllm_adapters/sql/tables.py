@@ -1,0 +1,167 @@
+"""The tables. Each has tenant and user first in its key, so that one user's rows can live together on one shard."""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+)
+
+from textllm_adapters.sql.types import Content, Id, Labels, Money, PlainText, Tags, UtcDateTime
+
+metadata: Final = MetaData()
+
+# turn_id and turn_until: the exchange that is running in it, and until when it may be taken for alive.
+# transcript_id: the provider's side of it. revision: how many exchanges have ended in it.
+# last_message: the number of the newest message kept.
+conversations: Final = Table(
+    "conversations",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("id", Id, nullable=False),
+    Column("session_id", Id),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("message_count", Integer, nullable=False),
+    Column("total_tokens_input", BigInteger, nullable=False),
+    Column("total_tokens_output", BigInteger, nullable=False),
+    Column("total_cost", Money, nullable=False),
+    Column("title", PlainText),
+    Column("summary", PlainText),
+    Column("tags", Tags, nullable=False),
+    Column("metadata", Labels, nullable=False),
+    Column("is_deleted", Boolean, nullable=False),
+    Column("deleted_at", UtcDateTime),
+    Column("last_image_url", PlainText),
+    Column("transcript_id", PlainText),
+    Column("context_tokens", BigInteger, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("last_message", Integer, nullable=False),
+    Column("turn_id", Id),
+    Column("turn_until", UtcDateTime),
+    PrimaryKeyConstraint("tenant_id", "user_id", "id", name="pk_conversations"),
+    Index("ix_conversations_tenant_id_id", "tenant_id", "id"),
+)
+
+# reserved: the sum of the day's holds.
+sessions: Final = Table(
+    "sessions",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("id", Id, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_activity", UtcDateTime, nullable=False),
+    Column("total_tokens", BigInteger, nullable=False),
+    Column("total_cost", Money, nullable=False),
+    Column("reserved", Money, nullable=False),
+    Column("conversation_count", Integer, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "day", name="pk_sessions"),
+    Index("ix_sessions_tenant_id_id", "tenant_id", "id"),
+)
+
+# One row for each exchange that is running. made_conversation: a release takes the conversation back as well.
+holds: Final = Table(
+    "holds",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("response_id", Id, nullable=False),
+    Column("conversation_id", Id, nullable=False),
+    Column("session_id", Id, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("model", PlainText, nullable=False),
+    Column("amount", Money, nullable=False),
+    Column("made_conversation", Boolean, nullable=False),
+    Column("provider_response_id", PlainText),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("lease_until", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
+    ForeignKeyConstraint(
+        ["tenant_id", "user_id", "conversation_id"],
+        ["conversations.tenant_id", "conversations.user_id", "conversations.id"],
+        name="fk_holds_conversations",
+    ),
+    Index("ix_holds_lease_until", "lease_until"),
+)
+
+# One row for each exchange that reached the provider. No foreign key: an entry outlives its conversation.
+ledger: Final = Table(
+    "ledger",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("response_id", Id, nullable=False),
+    Column("conversation_id", Id, nullable=False),
+    Column("session_id", Id, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("model", PlainText, nullable=False),
+    Column("provider_response_id", PlainText),
+    Column("status", String(16), nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("held", Money, nullable=False),
+    Column("cost", Money, nullable=False),
+    Column("price_source", PlainText, nullable=False),
+    Column("service_tier", PlainText),
+    Column("metadata", Labels),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("settled_at", UtcDateTime),
+    Column("time_to_first_token_ms", Integer),
+    PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_ledger"),
+    Index("ix_ledger_tenant_id_response_id", "tenant_id", "response_id"),
+)
+
+messages: Final = Table(
+    "messages",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("conversation_id", Id, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("id", Id, nullable=False),
+    Column("response_id", Id, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("content", Content, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "conversation_id", "number", name="pk_messages"),
+    ForeignKeyConstraint(
+        ["tenant_id", "user_id", "conversation_id"],
+        ["conversations.tenant_id", "conversations.user_id", "conversations.id"],
+        name="fk_messages_conversations",
+        ondelete="CASCADE",
+    ),
+)
+
+# UNLOGGED on PostgreSQL: after a crash it is empty, and a bucket never seen is full.
+# level: in parts of a token, 60 million each; so many fill in a microsecond as tokens do in a minute: whole numbers.
+# updated_at: microseconds since 1970 by the database's clock. admitted: whether the last take passed.
+rate_buckets: Final = Table(
+    "rate_buckets",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("level", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("admitted", Boolean, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", name="pk_rate_buckets"),
+)

@@ -1,0 +1,57 @@
+"""Connections to a SQLite file by aiosqlite."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from textllm_core.errors import ConfigurationError
+
+_BUSY_TIMEOUT_S: Final = 5
+_POOL_TIMEOUT_S: Final = 10
+_POOL_SIZE: Final = 5
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """An engine for `sqlite:///PATH`; the file, for its owner's eyes alone, and its folder are made.
+
+    The caller disposes of it.
+    Raises:
+        ConfigurationError: the file cannot be made.
+    """
+    database = make_url(url).set(drivername="sqlite+aiosqlite")
+    path = Path(database.database or "")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
+    except OSError as error:
+        raise ConfigurationError(f"The database {path} cannot be opened: {error.strerror}.") from error
+    engine = create_async_engine(
+        database,
+        connect_args={"timeout": _BUSY_TIMEOUT_S},
+        pool_size=_POOL_SIZE,
+        max_overflow=0,  # more connections would only wait for each other, and not in turn
+        pool_timeout=_POOL_TIMEOUT_S,
+        hide_parameters=True,
+        json_serializer=lambda value: msgspec.json.encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
+    )
+    event.listen(engine.sync_engine, "connect", _configure)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _configure(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # these are books: what was committed survives a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """Take the write lock at once: a transaction that reads first and writes later could be refused half-way."""
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,269 @@
+"""The composition root: the one place that knows which adapter keeps which port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from textllm_adapters.clock import SystemClock
+from textllm_adapters.settings import Settings, load_settings
+from textllm_core.application import TextLLM
+from textllm_core.chat.exchange import Exchange, RunningExchanges
+from textllm_core.chat.send_message import SendMessage
+from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.errors import ConfigurationError, InvalidRequestError, StorageUnavailableError
+from textllm_core.health import CheckHealth
+from textllm_core.money import ZERO, Price, Rates
+from textllm_core.policy import ChatPolicy
+from textllm_core.pricing import Pricing
+from textllm_core.reconcile import Reconcile
+from textllm_core.track_usage import TrackUsage
+
+if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from textllm_core.ports.health_probe import HealthProbe
+    from textllm_core.ports.llm import LLM
+    from textllm_core.ports.rate_limiter import RateLimiter
+    from textllm_core.ports.transcript import Transcript
+
+__all__ = ["Settings", "database_revision", "fetch_model", "load_settings", "open_textllm", "upgrade_database"]
+
+Progress = Callable[[int, int], None]
+
+_RETRY_S: Final = 0.5
+
+
+@asynccontextmanager
+async def open_textllm(
+    settings: Settings, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
+) -> AsyncIterator[TextLLM]:
+    """Build the application of one process. On exit let running replies end, then close what was opened.
+
+    Args:
+        model_progress: called with bytes so far and in all, from another thread, where the embedded model is fetched.
+        database_patience_s: how long to wait for a database that does not answer yet.
+    Raises:
+        ConfigurationError: the settings do not allow it; the text says what to do.
+        StorageUnavailableError: the database does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        engine = await _open_database(stack, settings, patience_s=database_patience_s)
+        model = await _open_model(stack, settings, model_progress)
+        rate_limiter: RateLimiter
+        health_probe: HealthProbe
+        if engine.dialect.name == "postgresql":
+            from textllm_adapters.postgres.health_probe import PostgresHealthProbe
+            from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
+
+            rate_limiter, health_probe = PostgresRateLimiter(engine), PostgresHealthProbe(engine)
+        else:
+            from textllm_adapters.sqlite.health_probe import SqliteHealthProbe
+            from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
+
+            rate_limiter, health_probe = SqliteRateLimiter(engine), SqliteHealthProbe(engine)
+        from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+        from textllm_adapters.sql.ledger import SqlLedger
+
+        clock = SystemClock()
+        ledger = SqlLedger(engine)
+        conversations = SqlConversationRepository(engine)
+        track_usage = TrackUsage(ledger, model.pricing, clock)
+        policy = _chat_policy(settings, model.name)
+        running = RunningExchanges()
+        exchange = Exchange(
+            llm=model.llm,
+            transcript=model.transcript,
+            ledger=ledger,
+            conversations=conversations,
+            rate_limiter=rate_limiter,
+            track_usage=track_usage,
+            clock=clock,
+            policy=policy,
+            running=running,
+        )
+        stack.push_async_callback(running.drain, settings.stream_drain_s)
+        yield TextLLM(
+            send_message=SendMessage(exchange, policy),
+            latest_conversation=LatestConversation(conversations),
+            list_messages=ListMessages(conversations, None if policy.keep_messages else model.transcript),
+            track_usage=track_usage,
+            reconcile=Reconcile(model.llm, ledger, conversations, track_usage, clock),
+            check_health=CheckHealth([health_probe]),
+        )
+
+
+class _Model(NamedTuple):
+    """What answers, chosen together: who keeps the history, and what it costs."""
+
+    name: str
+    llm: LLM
+    transcript: Transcript | None
+    pricing: Pricing
+
+
+async def _open_model(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> _Model:
+    if settings.s3.enabled:
+        raise ConfigurationError("S3_ENABLED: this version stores no files yet; leave it unset.")
+    if settings.resolved_provider == "embedded":
+        return await _open_embedded(stack, settings, progress)
+    return await _open_openai(stack, settings)
+
+
+async def _open_embedded(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> _Model:
+    from textllm_adapters.embedded.llm import open_embedded, require_runtime
+    from textllm_adapters.memory.prices import FixedPrices
+
+    require_runtime()
+    path = settings.local_model or await fetch_model(settings, progress)
+    llm = await stack.enter_async_context(open_embedded(path))
+    free = Price(rates=Rates.of(ZERO, ZERO), source="embedded")
+    return _Model(llm.model, llm, None, Pricing({}, FixedPrices({llm.model: free})))
+
+
+async def _open_openai(stack: AsyncExitStack, settings: Settings) -> _Model:
+    from textllm_adapters.genai_prices.prices import GenaiPrices
+    from textllm_adapters.openai.client import open_client
+
+    pricing = Pricing(
+        _stated_prices(settings), GenaiPrices(SystemClock()), unpriced_is_free=settings.unpriced == "free"
+    )
+    try:
+        pricing.price(settings.model)
+    except InvalidRequestError as error:
+        raise ConfigurationError(
+            f"model: no price is known for {settings.model!r}. State it under `prices` (USD for one million tokens), "
+            "or set `unpriced: free` to let it answer at no cost."
+        ) from error
+
+    client = await stack.enter_async_context(
+        open_client(
+            settings.openai_api_key.reveal() if settings.openai_api_key else "none",
+            settings.openai_base_url,
+            silence_timeout_s=max(settings.first_token_timeout_s, settings.upstream_timeout_s),
+        )
+    )
+    if settings.llm_api == "chat_completions":
+        from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
+
+        return _Model(settings.model, ChatCompletionsLLM(client), None, pricing)
+    from textllm_adapters.openai.conversations import OpenAITranscript
+    from textllm_adapters.openai.responses import ResponsesLLM
+
+    transcript = OpenAITranscript(client) if settings.llm_api == "conversations" else None
+    return _Model(settings.model, ResponsesLLM(client), transcript, pricing)
+
+
+def _stated_prices(settings: Settings) -> dict[str, Price]:
+    stated = {
+        model: Price(
+            rates=Rates.of(price.input, price.output, cached_input=price.cached_input, cache_write=price.cache_write),
+            source="operator",
+        )
+        for model, price in settings.prices.items()
+    }
+    if settings.pricing is not None:
+        rates = Rates.of(settings.pricing.input_per_1k * 1000, settings.pricing.output_per_1k * 1000)
+        stated[settings.model] = Price(rates=rates, source="operator")
+    return stated
+
+
+def _chat_policy(settings: Settings, model: str) -> ChatPolicy:
+    return ChatPolicy(
+        model=model,
+        prompts=settings.prompts,
+        max_input_chars=settings.max_input_length,
+        max_history_items=settings.max_history_items,
+        max_output_tokens=settings.max_output_tokens,
+        rate_per_minute=settings.rate_limit_per_minute,
+        daily_limit=settings.cost_limit_per_session,
+        warn_at=settings.warn_at_cost,
+        keep_messages=settings.store_messages,
+        first_token_timeout_s=settings.first_token_timeout_s,
+        silence_timeout_s=settings.upstream_timeout_s,
+    )
+
+
+async def _open_database(stack: AsyncExitStack, settings: Settings, *, patience_s: float) -> AsyncEngine:
+    from textllm_adapters.sql import migrations
+
+    engine = _engine(settings)
+    stack.push_async_callback(engine.dispose)
+    if engine.dialect.name == "sqlite":
+        await migrations.upgrade(engine)
+        return engine
+    deadline = asyncio.get_running_loop().time() + patience_s
+    while True:
+        try:
+            revision = await migrations.current_revision(engine)
+            break
+        except StorageUnavailableError:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            await asyncio.sleep(_RETRY_S)
+    if revision != migrations.head_revision():
+        raise ConfigurationError(
+            f"The database is at revision {revision or 'none'}, but this version needs {migrations.head_revision()}; "
+            "run `textllm db upgrade`."
+        )
+    return engine
+
+
+def _engine(settings: Settings, *, command_timeout_s: float | None = 10) -> AsyncEngine:
+    if settings.database.startswith("postgresql"):
+        from textllm_adapters.postgres.engine import open_engine as open_postgres
+
+        try:
+            return open_postgres(settings.database, command_timeout_s=command_timeout_s)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                "DATABASE_URL names PostgreSQL, which needs the extra `postgres`: pip install 'textllm[postgres]'."
+            ) from error
+    from textllm_adapters.sqlite.engine import open_engine as open_sqlite
+
+    return open_sqlite(settings.database)
+
+
+async def upgrade_database(settings: Settings) -> str:
+    """Bring the database to the tables of this version; returns the revision now in force.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError
+    """
+    from textllm_adapters.sql import migrations
+
+    engine = _engine(settings, command_timeout_s=None)
+    try:
+        await migrations.upgrade(engine)
+    finally:
+        await engine.dispose()
+    return migrations.head_revision()
+
+
+async def database_revision(settings: Settings) -> tuple[str | None, str]:
+    """The revision the database is at, None for an empty one, and the one this version needs.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError
+    """
+    from textllm_adapters.sql import migrations
+
+    engine = _engine(settings)
+    try:
+        return await migrations.current_revision(engine), migrations.head_revision()
+    finally:
+        await engine.dispose()
+
+
+async def fetch_model(settings: Settings, progress: Progress | None = None) -> Path:
+    """The file of the embedded demonstration model, fetched where it is missing or damaged.
+
+    Raises:
+        ConfigurationError: it could not be had; the text says the ways out.
+    """
+    from textllm_adapters.embedded.model_file import ensure_model
+
+    return await asyncio.to_thread(ensure_model, settings.data_dir, progress=progress)

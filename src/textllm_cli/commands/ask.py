@@ -1,0 +1,67 @@
+"""`textllm ask`: one question, one answer."""
+
+import asyncio
+import sys
+from typing import Annotated, Final
+
+import typer
+
+from textllm_cli.commands import options
+from textllm_cli.invocation import Invocation, invocation_of
+from textllm_cli.render import Screen, reporting
+from textllm_cli.repl import Speaker, ask_once
+from textllm_core.chat.messages import TurnOptions
+from textllm_core.errors import InvalidRequestError
+
+MAX_STDIN_BYTES: Final = 16_000_000
+
+
+def ask(
+    context: typer.Context,
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="The question; what is piped in comes after it.")
+    ] = None,
+    conversation: options.ConversationId = None,
+    latest: options.Continue = False,
+    model: options.Model = None,
+    prompt: options.Prompt = None,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer once it is whole.")] = False,
+    raw: options.Raw = False,
+    as_json: options.Json = False,
+    user: options.User = "cli",
+) -> None:
+    """Ask one question and print the answer."""
+    options.only_one(conversation, latest)
+    if text is None and sys.stdin.isatty():
+        raise typer.BadParameter("say what to ask, or pipe it in", param_hint="TEXT")
+    speaker = Speaker(user, conversation, latest, TurnOptions(model=model, prompt=prompt))
+    with reporting(as_json=as_json, raw=raw) as screen:
+        question = _question(text)
+        asyncio.run(_ask(invocation_of(context), speaker, question, screen, is_streamed=not no_stream))
+
+
+async def _ask(invocation: Invocation, speaker: Speaker, text: str, screen: Screen, *, is_streamed: bool) -> None:
+    settings = invocation.settings()
+    is_streamed = is_streamed and settings.stream_responses and not screen.as_json
+    async with invocation.wiring.open_textllm(settings, model_progress=screen.model_progress) as textllm:
+        await ask_once(textllm, speaker, text, screen, is_streamed=is_streamed)
+
+
+def _question(text: str | None) -> str:
+    """What was said on the command line, then what was piped in.
+
+    Raises:
+        InvalidRequestError: what was piped in is no text, or too much.
+    """
+    piped = "" if sys.stdin.isatty() else _stdin()
+    return "\n\n".join(part for part in (text, piped) if part)
+
+
+def _stdin() -> str:
+    content = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+    if len(content) > MAX_STDIN_BYTES:
+        raise InvalidRequestError.of("stdin", f"holds more than {MAX_STDIN_BYTES // 1_000_000} MB")
+    try:
+        return content.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError.of("stdin", f"is not UTF-8 text, from byte {error.start} on") from error

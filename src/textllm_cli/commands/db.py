@@ -1,0 +1,31 @@
+"""`textllm db`: the database's revision. SQLite needs none of it: it is brought up to date whenever it is opened."""
+
+import asyncio
+
+import typer
+
+from textllm_cli.commands import options
+from textllm_cli.invocation import invocation_of
+from textllm_cli.render import reporting
+
+app = typer.Typer(no_args_is_help=True, help="Look after the database.")
+
+
+@app.command()
+def upgrade(context: typer.Context, as_json: options.Json = False) -> None:
+    """Bring the database to the newest revision."""
+    invocation = invocation_of(context)
+    with reporting(as_json=as_json) as screen:
+        revision = asyncio.run(invocation.wiring.upgrade_database(invocation.settings()))
+        screen.record({"current": revision}, revision)
+
+
+@app.command()
+def current(context: typer.Context, as_json: options.Json = False) -> None:
+    """Show the database's revision, and the newest there is."""
+    invocation = invocation_of(context)
+    with reporting(as_json=as_json) as screen:
+        revision, head = asyncio.run(invocation.wiring.database_revision(invocation.settings()))
+        screen.record({"current": revision, "head": head}, f"current: {revision or 'none'}\nhead: {head}")
+        if revision != head:
+            screen.say("`textllm db upgrade` brings it to the newest revision.")

@@ -1,0 +1,136 @@
+"""`textllm serve`: the REST API, in worker processes."""
+
+import ipaddress
+import os
+import socket
+import sys
+from importlib.util import find_spec
+from math import ceil
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+
+from textllm_cli.commands import options
+from textllm_cli.invocation import invocation_of
+from textllm_cli.render import Screen, reporting
+from textllm_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from textllm_adapters.settings import Settings
+
+APP: Final = "textllm_http.asgi:create"
+MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle
+SETTLING_S: Final = 30  # what a worker may take after its streams have ended
+
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="How many processes answer.")] = 1,
+    log_level: Annotated[
+        Level | None, typer.Option("--log-level", case_sensitive=False, help="In place of the setting logging.level.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Serve the REST API."""
+    invocation = invocation_of(context)
+    with reporting(as_json=as_json) as screen:
+        if invocation.config is not None:  # workers read the settings for themselves
+            os.environ["TEXTLLM_CONFIG"] = str(invocation.config.absolute())
+        if log_level is not None:
+            os.environ["TEXTLLM_LOGGING__LEVEL"] = log_level
+        settings = invocation.settings()
+        if not (find_spec("granian") and find_spec("litestar")):
+            raise ConfigurationError("The server is not installed: pip install 'textllm[server]'")
+        address = _free_address(host, port)
+        _check_access(settings, address, screen)
+        _serve(settings, address, port, workers, screen)
+
+
+def _free_address(host: str, port: int) -> str:
+    """The IP address of `host`, where nobody listens on `port` yet.
+
+    Raises:
+        ConfigurationError: it is no address of this machine, or not free.
+    """
+    try:
+        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # The server's own sockets share their port, even with another server of this user: so it is tried here.
+        socket.create_server((found[0], port), family=family).close()
+    except OSError as error:
+        raise ConfigurationError(f"Cannot listen on {_url(host, port)}: {error.strerror or error}") from error
+    return str(found[0])
+
+
+def _check_access(settings: "Settings", address: str, screen: Screen) -> None:
+    """Let no one in by accident.
+
+    Raises:
+        ConfigurationError: the settings ask for an authentication that there is not.
+    """
+    if settings.auth == "required":
+        raise ConfigurationError("`auth: required` cannot be kept: authentication is not part of this version.")
+    if ipaddress.ip_address(address).is_loopback:
+        return
+    if settings.auth != "disabled":
+        raise ConfigurationError(
+            f"{address} can be reached from outside, and authentication is not part of this version. "
+            "Listen on 127.0.0.1, or set `auth: disabled` to let in everyone who reaches it."
+        )
+    screen.warn(f"no authentication: everyone who reaches {address} can read all conversations and spend your money")
+
+
+def _serve(settings: "Settings", address: str, port: int, workers: int, screen: Screen) -> None:
+    from granian.constants import HTTPModes, Interfaces
+    from granian.log import LogLevels
+    from granian.server import Server
+
+    server = Server(
+        APP,
+        factory=True,
+        interface=Interfaces.ASGI,  # its loop is uvloop where that is installed
+        address=address,
+        port=port,
+        workers=workers,
+        http=HTTPModes.http1,  # HTTP/2 is a proxy's business, as TLS is
+        websockets=False,
+        backlog=2048,
+        backpressure=MAX_CONNECTIONS,
+        log_level=LogLevels(settings.logging.level.lower()),
+        log_dictconfig=_log_config(),
+        log_access=False,  # the app writes its own
+        respawn_failed_workers=True,  # those that cannot even start end the server
+        workers_kill_timeout=ceil(settings.stream_drain_s) + SETTLING_S,
+    )
+    url = _url(address, port)
+    server.on_startup(lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"))
+    _allow_connections()
+    try:
+        server.serve()
+    except SystemExit:  # a worker that got the terminal's Ctrl-C may end before it is told to; that is no failure
+        if not server.interrupt_signal:
+            raise
+
+
+def _log_config() -> dict[str, Any]:
+    stderr = {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
+    return {"handlers": {"console": stderr, "access": stderr}}
+
+
+def _allow_connections() -> None:
+    """Let each worker have a file for each connection, as far as the system allows."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else min(2 * MAX_CONNECTIONS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

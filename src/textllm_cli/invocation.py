@@ -1,0 +1,79 @@
+"""One run of the command line: what was said before the command, and where the engine comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+if TYPE_CHECKING:  # help pages need none of them
+    from textllm_adapters.settings import Settings
+    from textllm_core.application import TextLLM
+
+Progress = Callable[[int, int], None]
+
+
+class Wiring(Protocol):
+    """What commands ask of the composition root. Each raises ConfigurationError where settings do not allow it."""
+
+    def load_settings(self, config: Path | None = None, /) -> Settings:
+        """The settings in force; `config` is the file to read, None the usual places."""
+        ...
+
+    def open_textllm(
+        self, settings: Settings, /, *, model_progress: Progress | None = None
+    ) -> AbstractAsyncContextManager[TextLLM]:
+        """The engine. Leaving it reads running replies to their end, and settles them.
+
+        Args:
+            model_progress: called from any thread while a model file is fetched, with the bytes so far and in all.
+        """
+        ...
+
+    async def upgrade_database(self, settings: Settings, /) -> str:
+        """Bring the database to the newest revision; its name."""
+        ...
+
+    async def database_revision(self, settings: Settings, /) -> tuple[str | None, str]:
+        """The database's revision, None where it has no tables yet; and the newest there is."""
+        ...
+
+    async def fetch_model(self, settings: Settings, progress: Progress, /) -> Path:
+        """Fetch and check the embedded model's file, unless it is there; its path."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The options of `textllm` itself, before any command.
+
+    Args:
+        load_wiring: imports the wiring; called by commands that need it, so that help pages wait for no import.
+        config: the file of settings; None is the usual places.
+    """
+
+    load_wiring: Callable[[], Wiring]
+    config: Path | None
+
+    @property
+    def wiring(self) -> Wiring:
+        return self.load_wiring()
+
+    def settings(self) -> Settings:
+        """The settings in force.
+
+        Raises:
+            ConfigurationError: some cannot be used; its text lists them all.
+        """
+        return self.wiring.load_settings(self.config)
+
+
+def invocation_of(context: typer.Context) -> Invocation:
+    """The invocation that a command belongs to."""
+    invocation = context.find_object(Invocation)
+    assert invocation is not None  # set by the callback of `main.app`, without which no command runs
+    return invocation

@@ -1,0 +1,210 @@
+"""All printing: results to stdout, talk to stderr; colour and progress on a terminal only."""
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Final, TextIO
+
+import typer
+
+from textllm_cli.exit_codes import UNEXPECTED, exit_code
+from textllm_core.chat.messages import Message, Reply
+from textllm_core.errors import TextLLMError
+from textllm_core.wire import to_json
+
+# What a terminal would obey, or show in another order than it was written (ECMA-48; Unicode's bidirectional controls).
+_STRING: Final = r"\x1b[\]PX^_][^\x07\x1b\x9c\n]*"
+_CSI: Final = r"(?:\x1b\[|\x9b)[0-?]*[ -/]*"
+_SINGLE: Final = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+_CONTROL: Final = re.compile(rf"{_CSI}[@-~]|{_STRING}(?:\x07|\x9c|\x1b\\)?|\x1b[ -/]*[0-~]|{_SINGLE}")
+_UNFINISHED: Final = re.compile(rf"(?:{_CSI}|{_STRING}\x1b?|\x1b[ -/]*)\Z")
+_MAX_UNFINISHED: Final = 4096
+_OBEYED: Final = re.compile(_SINGLE)
+
+_DIM: Final = "\x1b[2m{}\x1b[0m"
+
+
+class PlainText:
+    """Takes control sequences out of a text that comes in pieces, wherever the pieces are cut.
+
+    Newlines and tabs stay. What looks like a beginning is held back until the next piece shows what it is.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def __call__(self, piece: str) -> str:
+        """What may be printed by now."""
+        text = self._held + piece
+        beginning = _UNFINISHED.search(text)
+        end = len(text) if beginning is None or len(text) - beginning.start() > _MAX_UNFINISHED else beginning.start()
+        self._held = text[end:]
+        return _CONTROL.sub("", text[:end])
+
+
+def plain(text: str) -> str:
+    """A whole text without control sequences."""
+    return _CONTROL.sub("", text)
+
+
+class Screen:
+    """The two streams of one command.
+
+    Args:
+        as_json: results and problems are JSON, a line each, and talk is left out.
+        raw: control sequences in a model's text pass as they are.
+    """
+
+    def __init__(self, *, as_json: bool = False, raw: bool = False) -> None:
+        self.as_json = as_json
+        self._raw = raw
+        self._out, self._err = sys.stdout, sys.stderr
+        for stream in (self._out, self._err):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a character that the terminal lacks must not end a reply
+        self._plain = PlainText()
+        self._at_line_start = True
+        self._is_moving = False  # the line of the progress is not at its end
+
+    # Results
+
+    def result(self, text: str) -> None:
+        """A line of text, or several."""
+        self._write(self._out, plain(text) + "\n")
+
+    def record(self, record: object, text: str) -> None:
+        """A record: its wire shape where JSON is wanted, `text` for people otherwise."""
+        if self.as_json:
+            self._write(self._out, _json_line(record))
+        else:
+            self.result(text)
+
+    def delta(self, text: str) -> None:
+        """The next piece of a model's text."""
+        shown = text if self._raw else self._plain(text)
+        if shown:
+            self._at_line_start = shown.endswith("\n")
+            self._write(self._out, shown)
+
+    def end_text(self) -> None:
+        """The end of a model's text, whole or not: the next thing printed begins a line."""
+        self._plain = PlainText()
+        if not self._at_line_start:
+            self._at_line_start = True
+            self._write(self._out, "\n")
+
+    def reply(self, reply: Reply, *, is_printed: bool = False) -> None:
+        """A whole reply; `is_printed` where its text came in pieces before."""
+        if self.as_json:
+            self._write(self._out, _json_line(reply))
+            return
+        if not is_printed:
+            self.delta(reply.text)
+            self.end_text()
+        for warning in reply.warnings:
+            self.warn(warning)
+        if self._out.isatty() and self._err.isatty():
+            tokens = f"{reply.usage.input} tokens in, {reply.usage.output} out"
+            self._line(self._dim(f"{tokens} · {dollars(reply.cost)} · {reply.conversation_id}"))
+
+    def messages(self, messages: Sequence[Message]) -> None:
+        """What was said, oldest first."""
+        if self.as_json:
+            self._write(self._out, _json_line({"data": messages}))
+        for message in () if self.as_json else messages:
+            who = "you" if message.role == "user" else "model"
+            cut = " (cut short)" if message.status == "incomplete" else ""
+            self.result(f"{who}{cut}: {message.text}")
+
+    # Talk
+
+    def say(self, text: str) -> None:
+        """A line for people; left out where JSON is wanted."""
+        if not self.as_json:
+            self._line(plain(text))
+
+    def warn(self, text: str) -> None:
+        """A line that is never left out."""
+        self._line(f"warning: {plain(text)}")
+
+    def problem(self, error: TextLLMError) -> None:
+        """What went wrong."""
+        if self.as_json:
+            self._write(self._err, _json_line({"code": error.code, "detail": str(error), **error.details()}))
+        else:
+            self._line(f"error: {plain(str(error))}")
+
+    def model_progress(self, done: int, total: int) -> None:
+        """How far the model's file is: a line that moves on a terminal, elsewhere one at each end."""
+        if self.as_json:
+            return
+        text = f"fetching the model: {done * 100 // total} % of {total / 1e6:.0f} MB"
+        if self._err.isatty():
+            self._is_moving = done < total
+            self._write(self._err, f"\r{text}" + ("" if self._is_moving else "\n"))
+        elif done >= total or not self._is_moving:
+            self._is_moving = done < total
+            self._line(text)
+
+    # Streams
+
+    def leave_stdout(self) -> None:
+        """Nobody reads stdout any more: what is still buffered for it goes nowhere, and without a complaint."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._out.fileno())
+        os.close(nowhere)
+
+    def _dim(self, text: str) -> str:
+        is_wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return _DIM.format(text) if is_wanted and self._err.isatty() else text
+
+    def _line(self, text: str) -> None:
+        if self._is_moving and self._err.isatty():
+            self._is_moving, text = False, f"\n{text}"
+        self._write(self._err, text + "\n")
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        stream.write(text)
+        stream.flush()
+
+
+@contextmanager
+def reporting(*, as_json: bool = False, raw: bool = False) -> Iterator[Screen]:
+    """A screen for the block; failures of the block become a problem on it, and the exit code that belongs to them."""
+    screen = Screen(as_json=as_json, raw=raw)
+    try:
+        yield screen
+    except TextLLMError as error:
+        screen.problem(error)
+        raise typer.Exit(exit_code(error)) from None
+    except BrokenPipeError:  # whoever read our output has had enough, as `head` has
+        screen.leave_stdout()
+        raise typer.Exit from None
+    except OSError as error:  # such as a full disk under stdout: ours to say, but no error of TextLLM's
+        screen.problem(TextLLMError(str(error)))
+        raise typer.Exit(UNEXPECTED) from None
+
+
+def dollars(amount: Decimal) -> str:
+    """USD in as many decimals as it takes: `$0.000405`."""
+    return f"${amount.normalize():f}"
+
+
+def outline(values: Mapping[str, object], prefix: str = "") -> str:
+    """Nested mappings as lines of `path.to.key: value`."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            lines.append(outline(value, f"{prefix}{key}."))
+        else:
+            lines.append(f"{prefix}{key}: {value if isinstance(value, str) else to_json(value).decode()}")
+    return "\n".join(lines)
+
+
+def _json_line(record: object) -> str:
+    """A line of JSON. What a terminal would obey can only be inside its strings, where an escape means the same."""
+    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", to_json(record).decode()) + "\n"

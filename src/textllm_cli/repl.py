@@ -1,0 +1,354 @@
+"""Talking: one turn as it is printed, and the chat that reads turn after turn."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from queue import SimpleQueue
+from typing import Final
+
+from textllm_cli.render import Screen, dollars
+from textllm_core.application import TextLLM
+from textllm_core.chat.messages import (
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    TextDelta,
+    TextTurn,
+    TurnOptions,
+)
+from textllm_core.errors import ConversationNotFoundError, NotFoundError, TextLLMError
+from textllm_core.tenancy import Caller
+
+HELP: Final = """\
+/new      start a new conversation
+/history  show this conversation
+/usage    show what this conversation used and cost since the chat began
+/help     show this
+/quit     leave, as the end of input does
+
+A backslash at the end of a line goes on in the next. Ctrl-C stops a reply from being printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who talks, and how it wants to be answered.
+
+    Args:
+        conversation_id: the conversation to go on with; None: a new one, or the latest one with `latest`.
+    """
+
+    user_id: str
+    conversation_id: str | None
+    latest: bool
+    options: TurnOptions
+    caller: Caller = field(default_factory=Caller)
+
+    async def first_conversation(self, textllm: TextLLM) -> str | None:
+        """The conversation to begin with; None is a new one.
+
+        Raises:
+            NotFoundError: there is no latest one.
+        """
+        if not self.latest:
+            return self.conversation_id
+        try:
+            return (await textllm.latest_conversation(self.caller, self.user_id)).id
+        except ConversationNotFoundError:
+            raise NotFoundError(f"There is no conversation of {self.user_id!r} to continue.") from None
+
+    def turn(self, text: str, conversation_id: str | None) -> TextTurn:
+        return TextTurn(text, conversation_id=conversation_id, user_id=self.user_id, options=self.options)
+
+
+async def ask_once(textllm: TextLLM, speaker: Speaker, text: str, screen: Screen, *, is_streamed: bool) -> None:
+    """Ask, and print the reply; its text as it comes where `is_streamed`.
+
+    Raises:
+        TextLLMError: the turn was refused, or its reply broke off; what came of it is printed.
+    """
+    turn = speaker.turn(text, await speaker.first_conversation(textllm))
+    try:
+        if is_streamed:
+            try:
+                reply = await _told(textllm.send_message.stream(speaker.caller, turn), screen.delta)
+            finally:
+                screen.end_text()
+        else:
+            reply = await textllm.send_message(speaker.caller, turn)
+    except asyncio.CancelledError:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next Ctrl-C quits at once, whatever is running then
+        screen.say("interrupted; finishing the books…")
+        raise
+    screen.reply(reply, is_printed=is_streamed)
+
+
+async def _told(events: AsyncGenerator[ReplyEvent, None], tell: Callable[[str], None]) -> Reply:
+    """The whole reply, after `tell` got its text piece by piece."""
+    async with aclosing(events):
+        async for event in events:
+            match event:
+                case TextDelta(text):
+                    tell(text)
+                case ReplyCompleted(reply):
+                    return reply
+                case ReplyFailed(_, error):
+                    raise error
+    raise AssertionError("a reply ended without a terminal event")
+
+
+def chat(opener: Callable[[], AbstractAsyncContextManager[TextLLM]], speaker: Speaker, screen: Screen) -> None:
+    """Open the engine and chat until someone leaves. For the main thread: the engine runs in another.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C while the engine was being opened or closed.
+        TextLLMError: it could not be opened, or the conversation to go on with does not exist.
+    """
+    keyboard = Keyboard()
+
+    async def engine() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with keyboard.interrupting(task.cancel):
+            async with opener() as textllm:
+                await Chat(textllm, speaker, keyboard, screen).run()
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ended = pool.submit(asyncio.run, engine())
+        ended.add_done_callback(lambda _: keyboard.close())
+        keyboard.serve()
+    try:
+        ended.result()
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+class Interrupted(Exception):  # noqa: N818  # not a failure: Ctrl-C at the prompt
+    """Ctrl-C instead of a line."""
+
+
+class Keyboard:
+    """Lines from stdin and Ctrl-C, for a coroutine that runs in another thread.
+
+    A blocking read must hold up no reply, and Python delivers Ctrl-C to the main thread alone: so `serve` is for that.
+    """
+
+    def __init__(self) -> None:
+        self._asked: SimpleQueue[tuple[str, Future[str]] | None] = SimpleQueue()
+        self._on_interrupt: list[Callable[[], object]] = []
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(
+                encoding="utf-8", errors="surrogateescape"
+            )  # what is no text is then refused as a turn
+        self._is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        if self._is_terminal:
+            with suppress(ImportError):  # where there is no readline, lines are edited as the terminal does
+                import readline  # noqa: F401  # from here on `input` uses it
+
+    async def line(self, prompt: str) -> str:
+        """The next line, without its end.
+
+        Raises:
+            EOFError: there is no further line.
+            Interrupted: Ctrl-C was pressed instead.
+        """
+        answer: Future[str] = Future()
+        self._asked.put((prompt, answer))
+        return await asyncio.wrap_future(answer)
+
+    @contextmanager
+    def interrupting(self, act: Callable[[], object]) -> Iterator[None]:
+        """Ctrl-C calls `act` on this event loop while the block runs and no line is awaited; the innermost counts."""
+        loop = asyncio.get_running_loop()
+        self._on_interrupt.append(lambda: loop.call_soon_threadsafe(act))
+        try:
+            yield
+        finally:
+            self._on_interrupt.pop()
+
+    def close(self) -> None:
+        """End `serve`."""
+        self._asked.put(None)
+
+    def serve(self) -> None:
+        """Read lines as they are asked for, until `close`."""
+        asked: tuple[str, Future[str]] | None = None
+        while True:
+            try:
+                asked = asked or self._asked.get()
+                if asked is None:
+                    return
+                line = self._read(asked[0])
+            except KeyboardInterrupt:
+                if asked is not None:
+                    asked[1].set_exception(Interrupted())
+                elif self._on_interrupt:
+                    self._on_interrupt[-1]()
+            except (EOFError, OSError) as error:
+                assert asked is not None
+                asked[1].set_exception(error)
+            else:
+                asked[1].set_result(line)
+            asked = None
+
+    def _read(self, prompt: str) -> str:
+        if self._is_terminal:
+            return input(prompt)
+        if not (line := sys.stdin.readline()):
+            raise EOFError
+        return line.removesuffix("\n")
+
+
+@dataclass(slots=True)
+class _Thread:
+    """One conversation, and what was counted of it since the chat began."""
+
+    conversation_id: str | None
+    replies: int = 0
+    input: int = 0
+    output: int = 0
+    cost: Decimal = Decimal(0)
+
+    def count(self, reply: Reply) -> None:
+        self.conversation_id = reply.conversation_id
+        self.replies += 1
+        self.input += reply.usage.input
+        self.output += reply.usage.output
+        self.cost += reply.cost
+
+
+class Chat:
+    """A conversation at the keyboard. A turn that fails is reported, and the chat goes on.
+
+    A reply that was interrupted is not printed any further, but read on: the next turn waits for its end, since a
+    conversation takes one turn at a time.
+    """
+
+    def __init__(self, textllm: TextLLM, speaker: Speaker, keyboard: Keyboard, screen: Screen) -> None:
+        self._textllm, self._speaker, self._keyboard, self._screen = textllm, speaker, keyboard, screen
+        self._thread = _Thread(None)
+        self._reply: asyncio.Task[None] | None = None
+        self._is_heard = True
+
+    async def run(self) -> None:
+        """Read lines and answer them until someone wants to leave.
+
+        Raises:
+            NotFoundError: there is no latest conversation to begin with.
+        """
+        self._thread = _Thread(await self._speaker.first_conversation(self._textllm))
+        self._screen.say("/help shows what there is besides talking.")
+        was_interrupted = False
+        while True:
+            try:
+                line = await self._line()
+            except EOFError:
+                break
+            except Interrupted:
+                self._screen.say("" if was_interrupted else "\nCtrl-C once more leaves, as /quit does.")
+                if was_interrupted:
+                    break
+                was_interrupted = True
+                continue
+            was_interrupted = False
+            if line.strip() == "/quit":
+                break
+            try:
+                await self._obey(line)
+            except TextLLMError as error:
+                self._screen.problem(error)
+        if self._is_replying():
+            self._screen.say("finishing the books…")
+
+    async def _line(self) -> str:
+        line = await self._keyboard.line("> ")
+        while line.endswith("\\"):
+            line = f"{line[:-1]}\n{await self._keyboard.line('… ')}"
+        return line
+
+    async def _obey(self, line: str) -> None:
+        match line.strip():
+            case "":
+                pass
+            case "/new":
+                self._thread = _Thread(None)
+                self._screen.say("A new conversation.")
+            case "/history":
+                await self._show_history()
+            case "/usage":
+                self._show_usage()
+            case "/help":
+                self._screen.say(HELP)
+            case text if re.fullmatch(r"/[a-z]+", text):
+                self._screen.say(f"There is no {text}; /help shows what there is.")
+            case _:
+                await self._say(line)
+
+    async def _say(self, text: str) -> None:
+        """Print the reply to `text` until it ends, or until Ctrl-C."""
+        stop = asyncio.Event()
+        with self._keyboard.interrupting(stop.set):
+            if self._is_replying():
+                self._screen.say("waiting for the end of the interrupted reply…")
+                if not await self._reply_ended(stop):
+                    return
+            self._is_heard = True
+            self._reply = asyncio.create_task(self._hear(text, self._thread))
+            if await self._reply_ended(stop):
+                self._reply.result()
+            else:
+                self._is_heard = False
+                self._screen.end_text()
+                self._screen.say("interrupted; the reply is read to its end, kept and charged")
+
+    async def _hear(self, text: str, thread: _Thread) -> None:
+        turn = self._speaker.turn(text, thread.conversation_id)
+        try:
+            reply = await _told(self._textllm.send_message.stream(self._speaker.caller, turn), self._tell)
+        except TextLLMError as error:
+            self._screen.end_text()
+            self._screen.problem(error)
+            return
+        thread.count(reply)
+        if self._is_heard:
+            self._screen.end_text()
+            self._screen.reply(reply, is_printed=True)
+
+    def _tell(self, text: str) -> None:
+        if self._is_heard and not self._screen.as_json:
+            self._screen.delta(text)
+
+    def _is_replying(self) -> bool:
+        return self._reply is not None and not self._reply.done()
+
+    async def _reply_ended(self, stop: asyncio.Event) -> bool:
+        """Wait for the end of the reply, or for `stop`; whether it was the former."""
+        assert self._reply is not None
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({self._reply, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        return self._reply.done()
+
+    async def _show_history(self) -> None:
+        conversation_id = self._thread.conversation_id
+        messages = await self._textllm.list_messages(self._speaker.caller, conversation_id) if conversation_id else ()
+        if not messages:
+            self._screen.say("Nothing was said yet.")
+        self._screen.messages(messages)
+
+    def _show_usage(self) -> None:
+        thread = self._thread
+        used = {"replies": thread.replies, "input": thread.input, "output": thread.output, "cost": thread.cost}
+        text = (
+            f"replies: {thread.replies}, tokens in: {thread.input}, out: {thread.output}, cost: {dollars(thread.cost)}"
+        )
+        self._screen.record(used, text)

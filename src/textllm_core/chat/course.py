@@ -1,0 +1,140 @@
+"""One exchange on its way: what was promised, asked and heard so far."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from textllm_core.chat.messages import ContentPart, Message, OutputText, Refusal, Turn
+from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.ids import new_id
+from textllm_core.ports.conversation_repository import Thread
+from textllm_core.ports.ledger import Hold
+from textllm_core.ports.llm import ModelEnded, ModelStarted
+from textllm_core.track_usage import Outcome
+from textllm_core.usage import EntryStatus, Usage
+
+_CHARS_PER_TOKEN: Final = 4  # of an estimate, where the provider never says
+
+
+@dataclass(slots=True)
+class Course:
+    """The state of one exchange; only its own task changes it.
+
+    Args:
+        message: the turn as the conversation keeps it.
+        thread: the conversation before this turn; None for a new one.
+        transcript_id: the provider's side of the conversation, once it is known.
+        keeps_messages: our own copy of what is said is kept, and is the record.
+        is_asked: the model was called, so that from here on a failure may have cost something.
+    """
+
+    turn: Turn
+    message: Message
+    thread: Thread | None
+    hold: Hold
+    instructions: str | None
+    max_output_tokens: int
+    log: ReplyLog
+    asked_at: datetime
+    transcript_id: str | None
+    keeps_messages: bool
+    is_asked: bool = False
+    started: ModelStarted | None = None
+    deltas: list[str] = field(default_factory=list)
+    first_text_at: datetime | None = None
+
+    @property
+    def past_tokens(self) -> int:
+        return self.thread.context_tokens if self.thread else 0
+
+    def reply_message(self, content: ContentPart, *, is_whole: bool, at: datetime) -> Message:
+        """The reply as the conversation keeps it."""
+        return Message(
+            id=new_id("msg"),
+            role="assistant",
+            content=(content,),
+            created_at=at,
+            status="completed" if is_whole else "incomplete",
+        )
+
+    def answered(self, ended: ModelEnded, *, at: datetime) -> Outcome:
+        """The outcome of a reply that reached its end, or its longest length."""
+        usage = ended.usage or self._estimate()
+        content = Refusal(ended.text) if ended.finish_reason == "refusal" else OutputText(ended.text)
+        reply = self.reply_message(content, is_whole=ended.status == "completed", at=at)
+        return self._outcome(
+            status="completed" if ended.status == "completed" else "incomplete",
+            usage=usage,
+            estimated=ended.usage is None,
+            service_tier=ended.service_tier,
+            messages=(self.message, reply),
+            answered=True,
+            # Of a reply that was cut short the provider may or may not keep the turn.
+            in_doubt=ended.status != "completed",
+            context_tokens=usage.total_tokens,
+        )
+
+    def unanswered(
+        self, ended: ModelEnded | None, *, status: EntryStatus, at: datetime, in_doubt: bool = True
+    ) -> Outcome:
+        """The outcome of a reply that broke off.
+
+        Args:
+            ended: the provider's own account; None where it has none. Usage that it leaves out of a `failed` or
+                `cancelled` response was not billed.
+            status: `cancelled` keeps what was written so far in the conversation, anything else does not.
+            in_doubt: the provider may or may not have kept the turn on its side.
+        """
+        usage = (ended.usage if ended else None) or Usage()
+        is_final = ended is not None and (ended.usage is not None or ended.status in ("failed", "cancelled"))
+        if not is_final and self.started is not None:
+            usage = self._estimate()
+        text = "".join(self.deltas)
+        is_kept = status == "cancelled" and bool(text)
+        return self._outcome(
+            status=status,
+            usage=usage,
+            estimated=not is_final,
+            service_tier=ended.service_tier if ended else None,
+            messages=(self.message, self.reply_message(OutputText(text), is_whole=False, at=at)) if is_kept else (),
+            answered=is_kept,
+            in_doubt=in_doubt,
+            context_tokens=max(self._estimate().total_tokens, usage.total_tokens) if is_kept else self.past_tokens,
+        )
+
+    def _outcome(
+        self,
+        *,
+        status: EntryStatus,
+        usage: Usage,
+        estimated: bool,
+        service_tier: str | None,
+        messages: tuple[Message, ...],
+        answered: bool,
+        in_doubt: bool,
+        context_tokens: int,
+    ) -> Outcome:
+        waited = None if self.first_text_at is None else self.first_text_at - self.asked_at
+        return Outcome(
+            status=status,
+            usage=usage,
+            model=self.started.model if self.started else self.hold.model,
+            estimated=estimated,
+            service_tier=service_tier,
+            metadata=self.turn.options.metadata,
+            messages=messages if self.keeps_messages else (),
+            answered=answered,
+            # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
+            transcript_id=None if in_doubt and self.keeps_messages else self.transcript_id,
+            context_tokens=context_tokens,
+            time_to_first_token_ms=None if waited is None else int(waited.total_seconds() * 1000),
+        )
+
+    def _estimate(self) -> Usage:
+        """Tokens of what was certainly sent and certainly received."""
+        sent = len(self.message.text) + len(self.instructions or "")
+        received = sum(map(len, self.deltas))
+        return Usage(
+            input_tokens=self.past_tokens + -(-sent // _CHARS_PER_TOKEN),
+            output_tokens=-(-received // _CHARS_PER_TOKEN),
+        )

@@ -1,0 +1,169 @@
+"""What is said: messages and their parts, turns, replies, and the events of a reply that is being written."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct, field
+
+from textllm_core.errors import TextLLMError
+from textllm_core.usage import Kind, Usage
+
+MessageRole = Literal["user", "assistant"]
+FinishReason = Literal["stop", "length", "refusal"]
+
+
+class InputText(Struct, frozen=True, tag="input_text"):
+    """Text that the user sent."""
+
+    text: str
+
+
+class OutputText(Struct, frozen=True, tag="output_text"):
+    """Text that the model wrote."""
+
+    text: str
+
+
+class Refusal(Struct, frozen=True, tag="refusal"):
+    """The model's words for why it would not answer."""
+
+    refusal: str
+
+    @property
+    def text(self) -> str:
+        return self.refusal
+
+
+ContentPart = InputText | OutputText | Refusal
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One message of a conversation. `status` is `incomplete` where a reply was cut short."""
+
+    id: str
+    role: MessageRole
+    content: tuple[ContentPart, ...]
+    created_at: datetime
+    status: Literal["completed", "incomplete"] = "completed"
+
+    @property
+    def text(self) -> str:
+        """All its text, in order."""
+        return "".join(part.text for part in self.content)
+
+
+class TurnOptions(Struct, frozen=True, kw_only=True):
+    """How a turn is to be answered; None leaves it to the operator.
+
+    Args:
+        prompt: the name of one of the operator's system prompts; `instructions`: a system prompt itself; not both.
+        max_output_tokens: at least 16; lowered to the operator's ceiling and to what the budget leaves.
+        temperature: 0 to 2; reasoning models refuse it.
+        metadata: for the provider and the ledger: at most 16 pairs, keys of 64 and values of 512 characters.
+    """
+
+    model: str | None = None
+    prompt: str | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+class TextTurn(Struct, frozen=True):
+    """What a user says in plain text. Without `conversation_id` it starts a conversation; without `user_id` a user."""
+
+    text: str
+    conversation_id: str | None = None
+    user_id: str | None = None
+    options: TurnOptions = TurnOptions()
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """Any turn once its own use case has checked it: the user's content, ready for the exchange.
+
+    `token_bound` is an upper bound of the tokens that the content makes.
+    """
+
+    kind: Kind
+    content: tuple[ContentPart, ...]
+    token_bound: int
+    conversation_id: str | None
+    user_id: str | None
+    options: TurnOptions
+
+
+class ReplyUsage(Struct, frozen=True):
+    """Tokens of a reply, by their wire names; `cached` is a part of `input`, `reasoning` of `output`."""
+
+    input: int
+    output: int
+    total: int
+    cached: int
+    reasoning: int
+
+    @classmethod
+    def of(cls, usage: Usage) -> "ReplyUsage":
+        return cls(
+            input=usage.input_tokens,
+            output=usage.output_tokens,
+            total=usage.total_tokens,
+            cached=usage.cached_tokens,
+            reasoning=usage.reasoning_tokens,
+        )
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """The model's answer to a turn, settled in the books; its encoding is the wire shape of `/chat`.
+
+    Args:
+        message_number: 1 for the first turn of the conversation.
+        cost: USD, exact.
+        warnings: sentences for the user, such as that most of the day's budget is spent.
+    """
+
+    text: str
+    conversation_id: str
+    user_id: str
+    message_number: int
+    usage: ReplyUsage
+    cost: Decimal
+    response_id: str
+    session_id: str
+    model: str
+    finish_reason: FinishReason
+    warnings: Sequence[str] = field(default_factory=tuple)
+
+
+class ReplyStarted(Struct, frozen=True):
+    """The model has begun; until now nothing was sent to the client, and a refusal was still an error."""
+
+    response_id: str
+    conversation_id: str
+    user_id: str
+    session_id: str
+    model: str
+
+
+class TextDelta(Struct, frozen=True):
+    """The next piece of the reply's text, never empty."""
+
+    text: str
+
+
+class ReplyCompleted(Struct, frozen=True):
+    """The end: the whole reply, already settled."""
+
+    reply: Reply
+
+
+class ReplyFailed(Struct, frozen=True):
+    """The end: the reply broke off; what was billed is settled, or will be."""
+
+    response_id: str
+    error: TextLLMError
+
+
+ReplyEvent = ReplyStarted | TextDelta | ReplyCompleted | ReplyFailed

@@ -1,0 +1,222 @@
+"""Every failure TextLLM states, on one page. Shells map the classes; clients read the codes, which never change."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import ClassVar
+
+
+class TextLLMError(Exception):
+    """Something TextLLM can say about what went wrong. Its text may be shown to the caller: it holds no secret."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def details(self) -> Mapping[str, object]:
+        """What a client acts on besides the code, by its wire name."""
+        return {}
+
+
+class ConfigurationError(TextLLMError):
+    """The operator's settings, files or database do not allow the service to start; the text says what to do."""
+
+    code = "invalid_configuration"
+
+
+class InvalidRequestError(TextLLMError):
+    """The request itself is wrong; `errors` names each field and what it should have been."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, errors: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+    @classmethod
+    def of(cls, field: str, message: str) -> "InvalidRequestError":
+        """One wrong field."""
+        return cls(f"{field}: {message}", [(field, message)])
+
+    def details(self) -> Mapping[str, object]:
+        return {"errors": [{"field": field, "message": message} for field, message in self.errors]}
+
+
+class InputTooLongError(TextLLMError):
+    """The message has more characters than one turn may have."""
+
+    code = "input_too_long"
+
+    def __init__(self, *, length: int, limit: int) -> None:
+        super().__init__(f"The message has {length} characters; at most {limit} are allowed.")
+        self.length, self.limit = length, limit
+
+    def details(self) -> Mapping[str, object]:
+        return {"limit": self.limit}
+
+
+class NotFoundError(TextLLMError):
+    """It does not exist for this caller; what belongs to others is no different from what never was."""
+
+    code = "not_found"
+
+
+class ConversationNotFoundError(NotFoundError):
+    """No conversation of this id exists for this caller."""
+
+    code = "conversation_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such conversation.")
+
+
+class SessionNotFoundError(NotFoundError):
+    """No session of this id, user or day exists for this caller."""
+
+    code = "session_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such session.")
+
+
+class StoredFileNotFoundError(NotFoundError):
+    """No file of this key exists for this caller."""
+
+    code = "file_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such file.")
+
+
+class FileTooLargeError(TextLLMError):
+    """The file has more bytes than the operator allows."""
+
+    code = "file_too_large"
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(f"The file is larger than {limit} bytes, the most that is allowed.")
+        self.limit = limit
+
+    def details(self) -> Mapping[str, object]:
+        return {"limit": self.limit}
+
+
+class ConversationBusyError(TextLLMError):
+    """Another turn is running in this conversation; this one cost nothing and never reached the provider."""
+
+    code = "conversation_busy"
+
+    def __init__(self, *, retry_after_s: int = 1) -> None:
+        super().__init__("Another turn is running in this conversation; send this one again when it has ended.")
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> Mapping[str, object]:
+        return {"retry_after_s": self.retry_after_s}
+
+
+class ConversationLostError(TextLLMError):
+    """The provider no longer has the conversation, and no copy of its messages is kept here."""
+
+    code = "conversation_lost"
+
+    def __init__(self) -> None:
+        super().__init__("The provider has lost this conversation, and no copy is kept here; start a new one.")
+
+
+class BudgetExceededError(TextLLMError):
+    """The user has spent, or promised to turns still running, all that the UTC day's budget allows.
+
+    Args:
+        limit, spent: USD; `spent` holds no promises.
+        resets_at: the next UTC midnight.
+        reserved: True when only turns still running stand in the way, so that a retry may pass.
+    """
+
+    code = "budget_exceeded"
+
+    def __init__(self, *, limit: Decimal, spent: Decimal, resets_at: datetime, reserved: bool) -> None:
+        why = " and the rest is promised to turns still running" if reserved else ""
+        super().__init__(f"{spent:f} of {limit:f} USD used today{why}; the budget resets at {resets_at:%H:%M} UTC.")
+        self.limit, self.spent, self.resets_at, self.reserved = limit, spent, resets_at, reserved
+
+    def details(self) -> Mapping[str, object]:
+        return {"limit": self.limit, "spent": self.spent, "resets_at": self.resets_at, "reserved": self.reserved}
+
+
+class RateLimitedError(TextLLMError):
+    """Too many turns in a minute; the same call passes after `retry_after_s` seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, *, retry_after_s: int, limit: int) -> None:
+        super().__init__(f"More than {limit} turns a minute; try again in {retry_after_s} s.")
+        self.retry_after_s, self.limit = retry_after_s, limit
+
+    def details(self) -> Mapping[str, object]:
+        return {"retry_after_s": self.retry_after_s, "limit": self.limit}
+
+
+class ContextTooLongError(TextLLMError):
+    """The conversation and the new turn do not fit into the model's context."""
+
+    code = "context_too_long"
+
+    def __init__(self) -> None:
+        super().__init__("The conversation is too long for the model; start a new one or send less.")
+
+
+class ContentRefusedError(TextLLMError):
+    """The provider's content filter refused the turn or its reply."""
+
+    code = "content_refused"
+
+    def __init__(self) -> None:
+        super().__init__("The provider's content filter refused this turn.")
+
+
+class ModelError(TextLLMError):
+    """The model did not answer as it should have.
+
+    Args:
+        may_have_run: False only when the provider surely did no work for this call, so that nothing can be billed.
+    """
+
+    def __init__(self, message: str, *, may_have_run: bool = True) -> None:
+        super().__init__(message)
+        self.may_have_run = may_have_run
+
+
+class ProviderError(ModelError):
+    """A bad answer, or one that our side caused: a wrong key, an unknown model."""
+
+    code = "provider_error"
+
+
+class ProviderUnavailableError(ModelError):
+    """The provider is overloaded, limits us, or cannot be reached."""
+
+    code = "provider_unavailable"
+
+    def __init__(self, message: str, *, may_have_run: bool = True, retry_after_s: int = 5) -> None:
+        super().__init__(message, may_have_run=may_have_run)
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> Mapping[str, object]:
+        return {"retry_after_s": self.retry_after_s}
+
+
+class ProviderTimeoutError(ModelError):
+    """The provider was silent for longer than the operator allows."""
+
+    code = "provider_timeout"
+
+
+class StorageUnavailableError(TextLLMError):
+    """The database or the file storage does not answer; nothing was lost, and nothing was started."""
+
+    code = "storage_unavailable"
+
+    def __init__(self, message: str = "The storage does not answer.", *, retry_after_s: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> Mapping[str, object]:
+        return {"retry_after_s": self.retry_after_s}

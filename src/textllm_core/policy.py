@@ -1,0 +1,50 @@
+"""What an operator decides, as the core needs to know it."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from msgspec import Struct
+
+from textllm_core.errors import InvalidRequestError
+
+
+class ChatPolicy(Struct, frozen=True, kw_only=True):
+    """Rules of every turn.
+
+    Args:
+        model: what answers unless a turn names another.
+        prompts: system prompts by name; `default` is used unless a turn names another or brings its own.
+        max_input_chars: the longest message, and the longest system prompt that a turn may bring.
+        max_history_items: how many earlier messages are sent where the history is ours to send.
+        max_output_tokens: ceiling of one reply.
+        daily_limit, warn_at: USD a user may spend in a UTC day, and from when on replies warn.
+        keep_messages: keep our own copy of what is said.
+        first_token_timeout_s, silence_timeout_s: how long the model may take to begin, and to be silent later.
+    """
+
+    model: str
+    prompts: Mapping[str, str]
+    max_input_chars: int
+    max_history_items: int
+    max_output_tokens: int
+    rate_per_minute: int
+    daily_limit: Decimal
+    warn_at: Decimal
+    keep_messages: bool
+    first_token_timeout_s: float
+    silence_timeout_s: float
+
+    def instructions(self, *, prompt: str | None, instructions: str | None) -> str | None:
+        """The system prompt of a turn.
+
+        Raises:
+            InvalidRequestError: no prompt of that name, or both were given.
+        """
+        if instructions is not None:
+            if prompt is not None:
+                raise InvalidRequestError.of("instructions", "give either prompt or instructions, not both")
+            return instructions
+        if prompt is not None and prompt not in self.prompts:
+            names = ", ".join(sorted(self.prompts)) or "none is configured"
+            raise InvalidRequestError.of("prompt", f"no prompt has this name; there are: {names}")
+        return self.prompts.get(prompt or "default")

@@ -1,0 +1,143 @@
+"""The books: money promised, money spent, and every counter that follows from them, moved together or not at all."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+
+from msgspec import Struct
+
+from textllm_core.budgets import Demand
+from textllm_core.chat.messages import Message
+from textllm_core.usage import EntryStatus, Kind, LedgerEntry, Usage
+
+
+class Reservation(Struct, frozen=True, kw_only=True):
+    """What an exchange asks for before it may start.
+
+    Args:
+        revision: that of the conversation when it was read; None: it does not exist yet and is made, with `title`.
+        at: time of the turn, aware UTC; its UTC day says which session pays.
+        lease_until: when others may take the exchange for dead, unless it is renewed.
+    """
+
+    tenant_id: str
+    user_id: str
+    conversation_id: str
+    revision: int | None
+    title: str | None
+    response_id: str
+    kind: Kind
+    model: str
+    demand: Demand
+    at: datetime
+    lease_until: datetime
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """Money promised to an exchange that is still running.
+
+    Args:
+        amount: USD.
+        model: what was asked for, and what the hold was priced by.
+        provider_response_id: the provider's name for the reply, once it told us.
+    """
+
+    tenant_id: str
+    user_id: str
+    conversation_id: str
+    session_id: str
+    response_id: str
+    kind: Kind
+    model: str
+    amount: Decimal
+    created_at: datetime
+    provider_response_id: str | None = None
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """How an exchange ended, and all that is to be written down about it.
+
+    Args:
+        messages: the turn and its reply where the conversation keeps them; none where it shall not.
+        answered: the turn counts as one of the conversation's; False for a failure.
+        transcript_id: the provider's side of the conversation from now on; None: it is to be made anew.
+        context_tokens: what the next turn sends as its past, in tokens.
+    """
+
+    status: EntryStatus
+    estimated: bool
+    usage: Usage
+    cost: Decimal
+    price_source: str
+    model: str
+    service_tier: str | None
+    metadata: Mapping[str, str] | None
+    messages: Sequence[Message]
+    answered: bool
+    transcript_id: str | None
+    context_tokens: int
+    at: datetime
+    time_to_first_token_ms: int | None
+
+
+class Settled(Struct, frozen=True):
+    """The counters after a settlement: answered turns of the conversation, and USD spent in the session."""
+
+    message_number: int
+    spent: Decimal
+
+
+class Ledger(Protocol):
+    """Each method is one transaction: it happens as a whole, or not at all.
+
+    Calls that run at once act as if made one by one. Every method raises StorageUnavailableError when the storage does
+    not answer; nothing has happened then, or, where a commit was cut off, calling again finds out.
+    """
+
+    async def reserve(self, reservation: Reservation) -> Hold:
+        """Promise money to an exchange, and make it the only one of its conversation.
+
+        Opens the conversation, and the user's session of the day, where they do not exist.
+        Raises:
+            ConversationNotFoundError: not this user's, deleted, or unknown.
+            ConversationBusyError: another exchange holds the conversation, and its lease has not run out; or one has
+                ended since the conversation was read, so that its revision is another.
+            BudgetExceededError: see `budgets.grant`.
+        """
+        ...
+
+    async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
+        """Write down that the provider took the exchange: from here on it has a ledger entry, `pending`.
+
+        Args:
+            model: what the provider says it is, for the entry; the hold keeps what was asked for.
+        """
+        ...
+
+    async def renew(self, hold: Hold, *, lease_until: datetime) -> None:
+        """Say that the exchange is alive; nothing where it is settled already."""
+        ...
+
+    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+        """End the exchange with its one entry, and move every counter and the conversation's revision.
+
+        None where it was settled or released before; nothing happens then.
+        """
+        ...
+
+    async def release(self, hold: Hold) -> None:
+        """Undo the reservation: the provider surely did nothing. A conversation made for it goes too."""
+        ...
+
+    async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
+        """At most `limit` exchanges whose lease had run out at `at`, now leased to the caller until `lease_until`."""
+        ...
+
+    async def entry(self, tenant_id: str, response_id: str) -> LedgerEntry | None:
+        """The entry of one exchange."""
+        ...
+
+    async def entries(self, tenant_id: str, user_id: str) -> Sequence[LedgerEntry]:
+        """All entries of one user, oldest first."""
+        ...

@@ -1,0 +1,90 @@
+"""The model: takes a turn with what came before it, and writes the reply piece by piece."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from textllm_core.chat.messages import FinishReason, Message, TextDelta
+from textllm_core.usage import Usage
+
+EndStatus = Literal["completed", "incomplete", "failed", "cancelled"]
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """One call of a model.
+
+    Args:
+        messages: oldest first; the last is the new turn, the user's. With `transcript_id` it is the only one.
+        transcript_id: the conversation on the provider's side which already holds all earlier messages.
+        instructions: the system prompt.
+        max_output_tokens: the longest reply, in tokens, reasoning included.
+        safety_identifier: a hash that stands for the end user.
+        cache_key: the same for all turns of a conversation.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    instructions: str | None
+    max_output_tokens: int
+    safety_identifier: str
+    cache_key: str
+    transcript_id: str | None = None
+    temperature: float | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+class ModelStarted(Struct, frozen=True):
+    """The model took the call. Both are the provider's words; the id is None where it keeps no responses to ask for."""
+
+    provider_response_id: str | None
+    model: str
+
+
+class ModelEnded(Struct, frozen=True, kw_only=True):
+    """The model's own account of how the reply ended.
+
+    Args:
+        status: the text of `failed` and `cancelled` is what came before the failure.
+        finish_reason: of a `completed` or `incomplete` reply.
+        usage: None where the provider did not say.
+        content_filtered: the provider's filter ended the reply.
+        service_tier: the tier that priced it; None where not said.
+        error_code: the provider's code of a failure, for operators.
+    """
+
+    status: EndStatus
+    usage: Usage | None
+    text: str = ""
+    finish_reason: FinishReason = "stop"
+    content_filtered: bool = False
+    service_tier: str | None = None
+    error_code: str | None = None
+
+
+ModelEvent = ModelStarted | TextDelta | ModelEnded
+
+
+class LLM(Protocol):
+    """A model behind an API or in this process. Stateless: it keeps no history and places no hold."""
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        """`ModelStarted`, any number of `TextDelta`, then exactly one `ModelEnded`, whose text is all deltas joined.
+
+        Reading it to its end frees the connection for the next call; closing it earlier ends the call at once.
+        Only what surely was not executed is tried again.
+        Raises:
+            ConversationLostError: `transcript_id` does not exist any more; nothing ran.
+            ConversationBusyError: the provider is still at work on `transcript_id`; nothing ran.
+            ContextTooLongError, ContentRefusedError, InvalidRequestError: refused before it ran.
+            ModelError: any other failure, at any event; its `may_have_run` says whether it can have cost anything.
+        """
+        ...
+
+    async def outcome(self, provider_response_id: str) -> ModelEnded | None:
+        """What became of a response whose stream broke off; None where that is not, or not yet, known.
+
+        Raises:
+            ModelError: the provider could not be asked.
+        """
+        ...

@@ -1,0 +1,21 @@
+"""How many turns a user may start in a minute."""
+
+from typing import Protocol
+
+
+class RateLimiter(Protocol):
+    """Token buckets shared by every worker of the service. A bucket never seen is full.
+
+    Concurrent takes act as if made one by one, by the clock of the store that keeps the buckets.
+    Source: token bucket of RFC 2215 (rate r, depth b).
+    """
+
+    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> None:
+        """Spend one token from the user's bucket, which holds `per_minute` and is filled at that rate; or refuse.
+
+        Raises:
+            RateLimitedError: less than one token is left, and none was spent; the same call passes after
+                `retry_after_s` seconds if no other comes before it.
+            StorageUnavailableError: the bucket could not be read; nothing was spent.
+        """
+        ...

@@ -1,0 +1,27 @@
+"""A conversation's messages on the provider's side, so that they need not be sent again with every turn."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from textllm_core.chat.messages import Message
+
+
+class Transcript(Protocol):
+    """Conversations kept by the provider. It adds a turn and its reply by itself, once the reply is complete."""
+
+    async def create(self, messages: Sequence[Message]) -> str:
+        """A new transcript that holds `messages`, oldest first, any number; returns its id.
+
+        Raises:
+            ModelError: the provider refused or did not answer; what it may have created is never used.
+        """
+        ...
+
+    async def messages(self, transcript_id: str) -> Sequence[Message]:
+        """All its messages, oldest first.
+
+        Raises:
+            ConversationLostError: it is gone.
+            ModelError: the provider refused or did not answer.
+        """
+        ...

@@ -1,0 +1,44 @@
+"""Which price counts: the operator's, then the price table's; a model without one is refused."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from textllm_core.errors import InvalidRequestError
+from textllm_core.money import ZERO, Price, Rates
+from textllm_core.ports.prices import Prices
+
+FREE = Price(rates=Rates.of(ZERO, ZERO), source="free")
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """The operator's decisions about prices.
+
+    Args:
+        stated: by model, what the operator says that it charges.
+        table: what is known of all other models.
+        unpriced_is_free: let models without a price answer at no cost.
+    """
+
+    stated: Mapping[str, Price]
+    table: Prices
+    unpriced_is_free: bool = False
+
+    def price(self, asked: str, *, reported: str | None = None, service_tier: str | None = None) -> Price:
+        """The price of a reply, by the model that was asked for and the one that the provider says has answered.
+
+        Raises:
+            InvalidRequestError: nobody knows what the model costs.
+        """
+        names = (asked,) if reported is None else (asked, reported)
+        for name in names:
+            if (price := self.stated.get(name)) is not None:
+                return price
+        for name in reversed(names):
+            if (price := self.table.price(name, service_tier=service_tier)) is not None:
+                return price
+        if self.unpriced_is_free:
+            return FREE
+        raise InvalidRequestError.of(
+            "model", f"no price is known for {asked[:100]!r}; the operator can state one under `prices`"
+        )

@@ -1,0 +1,69 @@
+"""Settles the exchanges whose process died, or lost the storage, before it could."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from textllm_core.errors import ModelError
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.ledger import Hold, Ledger
+from textllm_core.ports.llm import LLM, ModelEnded
+from textllm_core.track_usage import Outcome, TrackUsage
+from textllm_core.usage import Usage
+
+_LEASE: Final = timedelta(seconds=30)
+_GRACE: Final = timedelta(minutes=10)
+_BATCH: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """Settle abandoned exchanges by the provider's word; by estimate where it has none, ten minutes after their start.
+
+    Any number of processes may run it at once: an exchange is leased to one of them at a time.
+    """
+
+    llm: LLM
+    ledger: Ledger
+    conversations: ConversationRepository
+    track_usage: TrackUsage
+    clock: Clock
+
+    async def __call__(self) -> int:
+        """How many exchanges were settled.
+
+        Raises:
+            StorageUnavailableError: what is not settled yet stays for the next run.
+        """
+        now = self.clock.now()
+        holds = await self.ledger.abandoned(at=now, lease_until=now + _LEASE, limit=_BATCH)
+        return sum([await self._settle(hold) for hold in holds])
+
+    async def _settle(self, hold: Hold) -> bool:
+        ended = await self._provider_says(hold)
+        is_final = ended is not None and (ended.usage is not None or ended.status in ("failed", "cancelled"))
+        if not is_final and hold.provider_response_id and self.clock.now() - hold.created_at < _GRACE:
+            return False
+        thread = await self.conversations.thread(hold.tenant_id, hold.conversation_id)
+        charge = await self.track_usage(
+            hold,
+            Outcome(
+                status="failed",
+                usage=(ended.usage if ended else None) or Usage(),
+                model=hold.model,
+                estimated=not is_final,
+                service_tier=ended.service_tier if ended else None,
+                transcript_id=None,
+                context_tokens=thread.context_tokens if thread else 0,
+            ),
+        )
+        return charge is not None
+
+    async def _provider_says(self, hold: Hold) -> ModelEnded | None:
+        if hold.provider_response_id is None:
+            return None
+        try:
+            return await self.llm.outcome(hold.provider_response_id)
+        except ModelError:  # asked again at the next run, until the grace is over
+            return None

@@ -1,0 +1,76 @@
+"""Prices what an exchange used, and settles it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from msgspec import Struct
+
+from textllm_core.chat.messages import Message
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.ledger import Hold, Ledger, Settlement
+from textllm_core.pricing import Pricing
+from textllm_core.usage import EntryStatus, Usage
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How an exchange ended, before it is priced. The fields are those of `Settlement`."""
+
+    status: EntryStatus
+    usage: Usage
+    model: str
+    estimated: bool = False
+    service_tier: str | None = None
+    metadata: Mapping[str, str] | None = None
+    messages: Sequence[Message] = ()
+    answered: bool = False
+    transcript_id: str | None
+    context_tokens: int
+    time_to_first_token_ms: int | None = None
+
+
+class Charge(Struct, frozen=True):
+    """What a settled exchange used and cost, in USD, and where that leaves the conversation and the user's day."""
+
+    usage: Usage
+    cost: Decimal
+    message_number: int
+    spent: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class TrackUsage:
+    """Charge an exchange, exactly once: the first call settles it, any further one changes nothing."""
+
+    ledger: Ledger
+    pricing: Pricing
+    clock: Clock
+
+    async def __call__(self, hold: Hold, outcome: Outcome) -> Charge | None:
+        """The charge; None where the exchange was settled or released before.
+
+        Raises:
+            StorageUnavailableError: nothing is settled yet; call again.
+        """
+        price = self.pricing.price(hold.model, reported=outcome.model, service_tier=outcome.service_tier)
+        cost = price.cost(outcome.usage)
+        settled = await self.ledger.settle(
+            hold,
+            Settlement(
+                status=outcome.status,
+                estimated=outcome.estimated,
+                usage=outcome.usage,
+                cost=cost,
+                price_source=price.source,
+                model=outcome.model,
+                service_tier=outcome.service_tier,
+                metadata=outcome.metadata,
+                messages=outcome.messages,
+                answered=outcome.answered,
+                transcript_id=outcome.transcript_id,
+                context_tokens=outcome.context_tokens,
+                at=self.clock.now(),
+                time_to_first_token_ms=outcome.time_to_first_token_ms,
+            ),
+        )
+        return None if settled is None else Charge(outcome.usage, cost, settled.message_number, settled.spent)

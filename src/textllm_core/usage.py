@@ -1,0 +1,58 @@
+"""Tokens and entries of the ledger: what a reply used and what it cost."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+
+Kind = Literal["text", "image", "document", "summary"]
+EntryStatus = Literal["pending", "completed", "incomplete", "failed", "cancelled"]
+
+
+class Usage(Struct, frozen=True):
+    """Tokens of one reply as the provider counts them.
+
+    `cached_tokens` and `cache_write_tokens` are parts of `input_tokens`, `reasoning_tokens` of `output_tokens`.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class LedgerEntry(Struct, frozen=True):
+    """The truth about the money of one exchange; never changed once its status is no longer `pending`.
+
+    Args:
+        response_id: the id of the exchange and of its reply, ours.
+        provider_response_id: the provider's name for it; None when it never told us one.
+        model: as the provider reports it, or as asked for when it never did.
+        cost: USD. `price_source` and the counts allow to compute it again.
+        estimated: the provider never stated the usage; counts and cost are our estimate.
+        time_to_first_token_ms: None when no text came.
+    """
+
+    tenant_id: str
+    user_id: str
+    response_id: str
+    conversation_id: str
+    session_id: str
+    kind: Kind
+    model: str
+    provider_response_id: str | None
+    status: EntryStatus
+    estimated: bool
+    usage: Usage
+    cost: Decimal
+    price_source: str
+    service_tier: str | None
+    created_at: datetime
+    settled_at: datetime | None
+    time_to_first_token_ms: int | None

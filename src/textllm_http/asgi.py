@@ -1,0 +1,32 @@
+"""The served app: settings, wiring, `create_app`; nothing else."""
+
+from contextlib import AbstractAsyncContextManager
+
+from litestar import Litestar
+
+from textllm_adapters.telemetry.logs import configure_logs
+from textllm_adapters.wiring import load_settings, open_textllm
+from textllm_core.application import TextLLM
+from textllm_http.app import create_app
+
+_DATABASE_PATIENCE_S = 60.0
+
+
+def create() -> Litestar:
+    """The app of one worker process.
+
+    Raises:
+        ConfigurationError: the settings do not allow it to start.
+    """
+    settings = load_settings()
+    configure_logs(settings.logging.level, settings.logging.log_dir if settings.logging.log_to_file else None)
+
+    def opener() -> AbstractAsyncContextManager[TextLLM]:
+        return open_textllm(settings, database_patience_s=_DATABASE_PATIENCE_S)
+
+    return create_app(
+        opener,
+        public_config=settings.public(),
+        max_input_chars=settings.max_input_length,
+        cors_origins=settings.cors_origins,
+    )

@@ -1,0 +1,66 @@
+"""What every response carries, errors and streams included: its request id, and leave for browsers of known origins."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from litestar.types import Message, Scope
+
+from textllm_core.ids import new_id
+
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_EXPOSED: Final = b"RateLimit, RateLimit-Policy, Retry-After, X-Conversation-ID, X-Request-ID, X-User-ID"
+_ALLOWED_HEADERS: Final = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID"
+_ALLOWED_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST"
+_REMEMBERED_S: Final = b"600"
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of the request with this lower-case name."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of the request: the client's own where it is sane, else a new one; the same at every call."""
+    state = scope["state"]
+    if "request_id" not in state:
+        theirs = header(scope, b"x-request-id") or ""
+        state["request_id"] = theirs if _SANE_ID.fullmatch(theirs) else new_id("req")
+    request_id: str = state["request_id"]
+    return request_id
+
+
+class ResponseHeaders:
+    """A hook before every message that is sent: it knows no route, so that none can be without it.
+
+    Args:
+        cors_origins: exact origins whose pages may read the responses, e.g. "https://chat.example.org".
+    """
+
+    def __init__(self, cors_origins: Iterable[str]) -> None:
+        self._origins = frozenset(cors_origins)
+
+    async def __call__(self, message: Message, scope: Scope) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], (b"x-request-id", request_id_of(scope).encode())]
+            if self._origins:
+                headers += self._cors(scope)
+            message["headers"] = headers
+        elif message["type"] == "http.response.body" and scope.get("method") == "HEAD":
+            message["body"] = b""
+
+    def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        origin = header(scope, b"origin")
+        headers = [(b"vary", b"Origin")]
+        if origin in self._origins:
+            headers += [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-expose-headers", _EXPOSED),
+            ]
+            if header(scope, b"access-control-request-method") is not None:
+                headers += [
+                    (b"access-control-allow-methods", _ALLOWED_METHODS),
+                    (b"access-control-allow-headers", _ALLOWED_HEADERS),
+                    (b"access-control-max-age", _REMEMBERED_S),
+                ]
+        return headers

@@ -1,0 +1,132 @@
+"""Every failure as problem details: RFC 9457, with a `code` that never changes."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from traceback import format_tb
+from typing import Any, Final
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from msgspec import Struct
+
+from textllm_core.errors import (
+    BudgetExceededError,
+    ConfigurationError,
+    ContentRefusedError,
+    ContextTooLongError,
+    ConversationBusyError,
+    ConversationLostError,
+    ConversationNotFoundError,
+    InputTooLongError,
+    InvalidRequestError,
+    NotFoundError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitedError,
+    SessionNotFoundError,
+    StorageUnavailableError,
+    TextLLMError,
+)
+from textllm_core.wire import to_json
+from textllm_http.middleware import request_id_of
+
+PROBLEM_JSON: Final = "application/problem+json"
+
+STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
+    InvalidRequestError: HTTPStatus.BAD_REQUEST,
+    BudgetExceededError: HTTPStatus.PAYMENT_REQUIRED,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    ConversationNotFoundError: HTTPStatus.NOT_FOUND,
+    SessionNotFoundError: HTTPStatus.NOT_FOUND,
+    ConversationBusyError: HTTPStatus.CONFLICT,
+    ConversationLostError: HTTPStatus.CONFLICT,
+    InputTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ContextTooLongError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ContentRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
+    ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ProviderError: HTTPStatus.BAD_GATEWAY,
+    ProviderUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ProviderTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+# What the framework refuses; its own words may repeat the request's.
+_FRAMEWORK: Final[Mapping[int, tuple[str, str]]] = {
+    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
+    HTTPStatus.METHOD_NOT_ALLOWED: ("invalid_request", "This address does not take this method."),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("input_too_long", "The request's body is too large."),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("unsupported_media_type", "The body must be application/json in UTF-8."),
+}
+_OTHERWISE: Final = ("invalid_request", "The request is malformed.")
+
+_logger: Final = logging.getLogger("textllm")
+
+
+class Problem(Struct, frozen=True):
+    """A failure as it is told: `document` is the body, one line of JSON."""
+
+    status: int
+    headers: Mapping[str, str]
+    document: bytes
+
+
+def problem_of(error: Exception, request_id: str) -> Problem:
+    """Tell a failure. What nobody foresaw is logged, without its text, and tells nothing but the request id."""
+    match error:
+        case HTTPException(status_code=status) if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            code, detail = _FRAMEWORK.get(status, _OTHERWISE)
+            return _problem(status, code, detail, request_id, headers=error.headers or {})
+        case TextLLMError() if (status := _status_of(error)) != HTTPStatus.INTERNAL_SERVER_ERROR:
+            details = error.details()
+            return _problem(status, error.code, str(error), request_id, details, headers=_headers_of(error, details))
+    _logger.error("request %s failed unexpectedly\n%s", request_id, trace_of(error))
+    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.", request_id)
+
+
+def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The response to a request that failed."""
+    problem = problem_of(error, request_id_of(request.scope))
+    return Response(problem.document, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON)
+
+
+def _problem(
+    status: int,
+    code: str,
+    detail: str,
+    request_id: str,
+    details: Mapping[str, object] | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> Problem:
+    document = {
+        "type": f"/problems/{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": int(status),
+        "detail": detail,
+        "instance": request_id,
+        "code": code,
+        **(details or {}),
+    }
+    return Problem(int(status), headers or {}, to_json(document))
+
+
+def _status_of(error: TextLLMError) -> HTTPStatus:
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _headers_of(error: TextLLMError, details: Mapping[str, object]) -> dict[str, str]:
+    headers = {"Retry-After": str(details["retry_after_s"])} if "retry_after_s" in details else {}
+    if isinstance(error, RateLimitedError):  # the bucket holds a minute's turns, and is empty
+        headers["RateLimit-Policy"] = f'"turns";q={error.limit};w=60'
+        headers["RateLimit"] = f'"turns";r=0;t={error.retry_after_s}'
+    return headers
+
+
+def trace_of(error: BaseException) -> str:
+    """Where it happened and what kind it was, cause first. The texts of exceptions stay out: they may quote input."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = "" if cause is None else f"{trace_of(cause)}\n"
+    return f"{before}{''.join(format_tb(error.__traceback__))}{type(error).__module__}.{type(error).__qualname__}"

@@ -1,0 +1,183 @@
+"""Reads what clients send, and says of each field what is wrong with it, in our words and never in theirs."""
+
+import asyncio
+import json
+import re
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar import Request
+from litestar.exceptions import HTTPException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from msgspec import inspect
+
+from textllm_core.errors import InvalidRequestError
+
+BODY_TIMEOUT_S: Final = 30.0
+_SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Messages of msgspec. They may quote the request, so each pattern is tied to the end that the request cannot write.
+_FAULTY_NAME: Final = re.compile(r"\AObject (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+_FAULTY_PATH: Final = re.compile(r" - at `\$\.(?P<field>\w+)(?P<inside>\[\.\.\.\])?`\Z")
+_NOT_JSON: Final = "The body is not valid JSON in UTF-8."
+
+# Objects are read as tuples of pairs, so that a name which comes twice is seen twice.
+_PAIRS: Final = json.JSONDecoder(object_pairs_hook=tuple)
+
+T = TypeVar("T")
+
+
+class JsonBody(Generic[T]):
+    """Bodies of one shape: a JSON object in UTF-8, each name once, no NUL in any text.
+
+    Args:
+        kind: a Struct that forbids unknown fields.
+    """
+
+    def __init__(self, kind: type[T]) -> None:
+        self._decoder = msgspec.json.Decoder(kind)
+        shape = inspect.type_info(kind)
+        assert isinstance(shape, inspect.StructType)
+        self._must_be = {field.encode_name: _in_words(field.type) for field in shape.fields}
+
+    async def read(self, request: Request[Any, Any, Any], *, max_bytes: int) -> T:
+        """
+        Raises:
+            InvalidRequestError: malformed, of another shape, or not complete after `BODY_TIMEOUT_S`.
+            HTTPException: 413, more than `max_bytes`; 415, not declared as JSON in UTF-8.
+        """
+        return self.decode(await _bytes_of(request, max_bytes=max_bytes))
+
+    def decode(self, body: bytes) -> T:
+        """
+        Raises:
+            InvalidRequestError: malformed, or of another shape.
+        """
+        try:
+            value = self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise self._fault(str(error), body) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidRequestError(_NOT_JSON) from error
+        _check_texts_and_names("", _PAIRS.decode(body.decode()))
+        return value
+
+    def _fault(self, theirs: str, body: bytes) -> InvalidRequestError:
+        if named := _FAULTY_NAME.search(theirs):
+            name = named["name"]
+            return _refusal(name, "is required" if name in self._must_be else "is no field of this request")
+        if (place := _FAULTY_PATH.search(theirs)) is None:
+            return InvalidRequestError("The body must be a JSON object.")
+        field = place["field"]
+        if place["inside"] and (key := _key_of_no_string(body, field)) is not None:
+            return _refusal(_inside(field, key), "must be a string")
+        return _refusal(field, f"must be {self._must_be[field]}")
+
+
+async def refuse_query(request: Request[Any, Any, Any]) -> None:
+    """No route takes query parameters.
+
+    Raises:
+        InvalidRequestError: there are some.
+    """
+    if query := request.scope["query_string"]:
+        for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+            raise _refusal(name, "is no query parameter of this address")
+
+
+async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
+    _check_head(request, max_bytes=max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                event = await request.receive()
+                if event["type"] != "http.request":
+                    raise InvalidRequestError("The request ended before its body did.")
+                body += event.get("body", b"")
+                if len(body) > max_bytes:
+                    raise RequestEntityTooLarge
+                if not event.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError as error:
+        raise InvalidRequestError(f"The body was not complete after {BODY_TIMEOUT_S:g} s.") from error
+
+
+def _check_head(request: Request[Any, Any, Any], *, max_bytes: int) -> None:
+    content_types = []
+    for name, value in request.scope["headers"]:
+        match name:
+            case b"content-type":
+                content_types.append(value.decode("latin-1"))
+            case b"content-encoding" if value.strip().lower() != b"identity":
+                raise HTTPException(status_code=415)
+            case b"content-length" if not value.isdigit():
+                raise InvalidRequestError("The Content-Length is no number.")
+            case b"content-length" if len(value) > 18 or int(value) > max_bytes:
+                raise RequestEntityTooLarge
+    if len(content_types) != 1 or not _is_json_in_utf8(content_types[0]):
+        raise HTTPException(status_code=415)
+
+
+def _is_json_in_utf8(content_type: str) -> bool:
+    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [value.strip('"') for name, _, value in (p.partition("=") for p in parameters) if name == "charset"]
+    return media_type == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)
+
+
+def _check_texts_and_names(path: str, value: object) -> None:
+    """Refuse what the decoder lets pass. It has seen the shape already, so this is never deep."""
+    match value:
+        case str():
+            if "\0" in value:
+                raise _refusal(path, "must not contain the character NUL")
+        case list():
+            for child in value:
+                _check_texts_and_names(path, child)
+        case tuple():
+            names = set()
+            for name, child in value:
+                if name in names:
+                    raise _refusal(_inside(path, name), "is there more than once")
+                if "\0" in name:
+                    raise _refusal(name, "must not contain the character NUL")
+                if not isinstance(child, str) or "\0" in child:
+                    _check_texts_and_names(_inside(path, name), child)
+                names.add(name)
+
+
+def _inside(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _key_of_no_string(body: bytes, field: str) -> str | None:
+    """The first key of the object `field` whose value is no string; None where the rest of the body is malformed."""
+    try:
+        values: dict[str, object] = msgspec.json.decode(body)[field]
+        return next(key for key, value in values.items() if not isinstance(value, str))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, StopIteration):
+        return None
+
+
+def _refusal(field: str, message: str) -> InvalidRequestError:
+    """A wrong field. One whose name is no plain word is not repeated."""
+    return InvalidRequestError.of(field if _SANE_NAME.fullmatch(field) else "?", message)
+
+
+def _in_words(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.UnionType(types):
+            return " or ".join(_in_words(each) for each in types if not isinstance(each, inspect.NoneType))
+        case inspect.LiteralType(values):
+            return " or ".join(f'"{value}"' for value in values)
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType(ge=least, le=most):
+            return f"a whole number from {least} to {most}"
+        case inspect.FloatType():
+            return "a number"
+        case inspect.DictType():
+            return "an object whose values are strings"
+        case inspect.StrType():
+            return "a string"
+    raise TypeError(f"there are no words yet for {kind}")

@@ -1,0 +1,44 @@
+"""What operators ask: is it alive, is it ready, what is in force. Never a secret."""
+
+from typing import Any
+
+from litestar import Request, route
+from litestar.enums import HttpMethod
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from textllm_core.application import TextLLM
+from textllm_core.wire import to_json
+
+_READ = [HttpMethod.GET, HttpMethod.HEAD]
+_RETRY_AFTER_S = 5
+
+
+@route("/health/live", http_method=_READ)
+async def live() -> ASGIApp:
+    """The process answers."""
+    return ASGIResponse(body=to_json({"status": "alive"}))
+
+
+@route("/health/ready", http_method=_READ)
+async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Whether all that the service stands on answers; 503 where something does not."""
+    textllm: TextLLM = request.app.state.textllm
+    faults = await textllm.check_health()
+    checks = {
+        name: {"status": "healthy"} if fault is None else {"status": "unhealthy", "message": fault}
+        for name, fault in faults.items()
+    }
+    if any(fault is not None for fault in faults.values()):
+        return ASGIResponse(
+            body=to_json({"status": "not_ready", "checks": checks}),
+            status_code=503,
+            headers={"Retry-After": str(_RETRY_AFTER_S)},
+        )
+    return ASGIResponse(body=to_json({"status": "ready", "checks": checks}))
+
+
+@route("/config", http_method=_READ)
+async def config(request: Request[Any, Any, Any]) -> ASGIApp:
+    """The operator's settings in force, without secrets."""
+    return ASGIResponse(body=to_json({"config": request.app.state.public_config}))

@@ -1,0 +1,191 @@
+"""Stream events as server-sent events (WHATWG HTML, 9.2), in the two formats of the service."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Final, Protocol
+
+from litestar.types import Receive, Scope, Send
+
+from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.wire import to_json
+from textllm_http.problems import problem_of
+
+COMMENT_AFTER_S: Final = 15.0
+STALLED_AFTER_S: Final = 60.0
+_COMMENT: Final = b": keep-alive\n\n"
+_LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
+_END: Final = "[DONE]"
+
+
+class Frames(Protocol):
+    """One format of a stream. Each method returns whole frames, in UTF-8; none where there is nothing to send yet."""
+
+    def started(self, event: ReplyStarted) -> bytes: ...
+    def delta(self, text: str) -> bytes: ...
+    def completed(self, reply: Reply) -> bytes: ...
+    def failed(self, problem: bytes) -> bytes: ...
+
+
+class TextFrames:
+    """The text and nothing else: an event a delta, `[DONE]` at the end; a failure is the event `error`, with no end.
+
+    A line break of any kind reaches the client as LF, which is all that the standard can carry.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def started(self, event: ReplyStarted) -> bytes:  # noqa: ARG002 - its ids are headers of the response
+        return b""
+
+    def delta(self, text: str) -> bytes:
+        # What may be one half of a line break or of a character waits for the other half.
+        whole, self._held = _without_half_at_end(self._held + text, "\r")
+        return self._event(whole)
+
+    def completed(self, reply: Reply) -> bytes:  # noqa: ARG002 - its text has been sent
+        return self._rest() + b"data: [DONE]\n\n"
+
+    def failed(self, problem: bytes) -> bytes:
+        return self._rest() + b"event: error\ndata: " + problem + b"\n\n"
+
+    def _rest(self) -> bytes:
+        held, self._held = self._held, ""
+        return self._event(held)
+
+    def _event(self, text: str) -> bytes:
+        if not text:
+            return b""
+        if text == _END:  # only the end may look like the end
+            return self._event(text[:3]) + self._event(text[3:])
+        lines = _LINE_BREAK.split(_characters(text))
+        return "".join(f"data: {line}\n" for line in lines).encode() + b"\n"
+
+
+class EventFrames:
+    """Named events with JSON data, numbered from 1."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._number = 0
+
+    def started(self, event: ReplyStarted) -> bytes:
+        return self._event("reply.started", to_json(event))
+
+    def delta(self, text: str) -> bytes:
+        whole, self._held = _without_half_at_end(self._held + text)
+        return self._delta(whole)
+
+    def completed(self, reply: Reply) -> bytes:
+        return self._rest() + self._event("reply.completed", to_json(reply))
+
+    def failed(self, problem: bytes) -> bytes:
+        return self._rest() + self._event("reply.failed", problem)
+
+    def _rest(self) -> bytes:
+        held, self._held = self._held, ""
+        return self._delta(held)
+
+    def _delta(self, text: str) -> bytes:
+        return self._event("reply.delta", to_json({"text": _characters(text)})) if text else b""
+
+    def _event(self, name: str, data: bytes) -> bytes:
+        self._number += 1
+        return b"id: %d\nevent: %s\ndata: %s\n\n" % (self._number, name.encode(), data)
+
+
+async def framed(
+    started: ReplyStarted, events: AsyncGenerator[ReplyEvent, None], frames: Frames, *, request_id: str
+) -> AsyncGenerator[bytes, None]:
+    """A reply that has begun, as chunks of the response's body. Whatever happens, its end is told."""
+    if first := frames.started(started):
+        yield first
+    async with aclosing(events):
+        try:
+            async for event in events:
+                match event:
+                    case TextDelta(text):
+                        chunk = frames.delta(text)
+                    case ReplyCompleted(reply):
+                        chunk = frames.completed(reply)
+                    case ReplyFailed(_, error):
+                        chunk = frames.failed(problem_of(error, request_id).document)
+                    case ReplyStarted():
+                        chunk = b""
+                if chunk:
+                    yield chunk
+        except Exception as defect:  # noqa: BLE001 - it is logged, and the client is told
+            yield frames.failed(problem_of(defect, request_id).document)
+
+
+class EventStream:
+    """An ASGI response: the chunks as they come, a comment where none came for a while.
+
+    It ends when the chunks end, when the client has left, or when it has read nothing for `STALLED_AFTER_S`; the
+    chunks are closed in every case.
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        self._chunks = chunks
+        self._headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),
+            *((name.lower().encode(), value.encode()) for name, value in headers.items()),
+        ]
+        self._sent_at = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        async with aclosing(self._chunks):
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            tasks = [
+                asyncio.create_task(work) for work in (self._write(send), self._comment(send), _until_left(receive))
+            ]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                # What fails here is the sending, to a client that is gone; a failure of the reply is a chunk.
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _write(self, send: Send) -> None:
+        async for chunk in self._chunks:
+            await self._send(send, chunk)
+        await self._send(send, b"", more=False)
+
+    async def _comment(self, send: Send) -> None:
+        now = asyncio.get_running_loop().time
+        self._sent_at = now()
+        while True:
+            await asyncio.sleep(self._sent_at + COMMENT_AFTER_S - now())
+            if now() - self._sent_at >= COMMENT_AFTER_S:
+                await self._send(send, _COMMENT)
+
+    async def _send(self, send: Send, chunk: bytes, *, more: bool = True) -> None:
+        self._sent_at = asyncio.get_running_loop().time()
+        async with asyncio.timeout(STALLED_AFTER_S):
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _without_half_at_end(text: str, *halves: str) -> tuple[str, str]:
+    """The text, and what of its end only the next text can complete: a high surrogate, or one of `halves`."""
+    if text[-1:] in halves or "\ud800" <= text[-1:] <= "\udbff":
+        return text[:-1], text[-1]
+    return text, ""
+
+
+def _characters(text: str) -> str:
+    """The text with its surrogate pairs joined, and U+FFFD for each surrogate that has no partner."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

@@ -1,0 +1,204 @@
+"""What only the Chat Completions API does: its body, its chunks, its failures."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from openai import AsyncOpenAI
+from tests.contracts.model_fixtures import QUICK, assistant, hear, request
+from tests.servers.openai import OpenAIStandIn
+from tests.servers.openai_script import Fault, Reply
+
+from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
+from textllm_adapters.openai.client import open_client
+from textllm_core.errors import (
+    ContentRefusedError,
+    ContextTooLongError,
+    InvalidRequestError,
+    ModelError,
+    ProviderError,
+    ProviderUnavailableError,
+    TextLLMError,
+)
+from textllm_core.ports.llm import ModelStarted
+from textllm_core.usage import Usage
+
+
+@pytest.fixture
+def provider() -> Iterator[OpenAIStandIn]:
+    with OpenAIStandIn() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def llm(provider: OpenAIStandIn) -> AsyncIterator[ChatCompletionsLLM]:
+    async with open_client("sk-test", provider.base_url) as client:
+        yield ChatCompletionsLLM(client, QUICK)
+
+
+def chunks(*given: dict[str, Any] | bytes) -> Fault:
+    """An answer of exactly these chunks, without more."""
+    body = b"".join(
+        chunk if isinstance(chunk, bytes) else b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in given
+    )
+    return Fault("answer", 200, body, "text/event-stream")
+
+
+def text(content: str | None, finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish_reason}]} | more
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+async def test_a_call_says_no_more_than_every_server_understands(
+    provider: OpenAIStandIn, llm: ChatCompletionsLLM
+) -> None:
+    turn = request("Hello", assistant("Hi."), "And now?", instructions="Be brief.", metadata={"a": "b"}, temperature=0)
+    await hear(llm.stream(turn))
+    assert provider.requests[0].path == "/v1/chat/completions"
+    assert provider.requests[0].body == {
+        "model": "gpt-4o",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "Hi."},
+            {"role": "user", "content": "And now?"},
+        ],
+        "max_tokens": 200,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+@pytest.mark.parametrize(
+    "base_url", ["https://api.openai.com/v1", "https://eu.api.openai.com/v1", "https://us.openai.azure.com/openai/v1"]
+)
+async def test_openai_itself_is_also_told_who_asks(base_url: str) -> None:
+    bodies: list[Any] = []
+
+    def answer(given: httpx2.Request) -> httpx2.Response:
+        bodies.append(json.loads(given.content))
+        return httpx2.Response(200, content=chunks(text("Tea.", "stop"), DONE).body)
+
+    http_client = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
+    async with AsyncOpenAI(api_key="sk-test", base_url=base_url, http_client=http_client) as client:
+        assert (await hear(ChatCompletionsLLM(client).stream(request("Well?")))).ended.text == "Tea."
+    assert bodies == [
+        {
+            "model": "gpt-4o",
+            "messages": [{"role": "user", "content": "Well?"}],
+            "max_completion_tokens": 200,
+            "safety_identifier": "5afe",
+            "prompt_cache_key": "conv_1",
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+
+
+async def test_usage_model_and_tier_are_the_providers(provider: OpenAIStandIn, llm: ChatCompletionsLLM) -> None:
+    usage = {"input_tokens": 2000, "cached_tokens": 1024, "output_tokens": 70, "reasoning_tokens": 64}
+    provider.script(Reply(text="Tea.", usage=usage, service_tier="flex", split="bytes"))
+    heard = await hear(llm.stream(request("Well?")))
+    assert heard.started == ModelStarted(None, provider.bills[0].model)
+    assert heard.ended.usage == Usage(2000, 70, 1024, 0, 64)
+    assert heard.ended.service_tier == "flex"
+
+
+async def test_usage_may_come_with_the_last_chunk_and_the_end_without_a_mark(
+    provider: OpenAIStandIn, llm: ChatCompletionsLLM
+) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    provider.script(chunks(text("one"), text(None, "stop", usage=usage)))
+    heard = await hear(llm.stream(request("Well?")))
+    assert heard.started == ModelStarted(None, "gpt-4o")
+    assert (heard.ended.text, heard.ended.usage) == ("one", Usage(5, 1))
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        "many",
+        {"prompt_tokens": 5},
+        {"prompt_tokens": -5, "completion_tokens": 1},
+        {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 6}},
+    ],
+)
+async def test_counts_that_cannot_be_true_are_none(
+    provider: OpenAIStandIn, llm: ChatCompletionsLLM, usage: object
+) -> None:
+    provider.script(chunks(text("one", "stop"), {"choices": [], "usage": usage}, DONE))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.text, ended.usage) == ("one", None)
+
+
+async def test_reasoning_and_what_else_a_server_adds_is_passed_over(
+    provider: OpenAIStandIn, llm: ChatCompletionsLLM
+) -> None:
+    thinking = {"choices": [{"delta": {"role": "assistant", "reasoning_content": "hm", "tool_calls": []}, "x": 1}]}
+    provider.script(chunks(b": ping\n\n", thinking, {"choices": None}, text("one"), text("", "stop"), DONE))
+    heard = await hear(llm.stream(request("Well?")))
+    assert (heard.deltas, heard.ended.status) == (["one"], "completed")
+
+
+BROKEN: dict[str, tuple[Reply | Fault, type[TextLLMError]]] = {
+    "error": (Reply(text="a b c", end="failed:server_error", end_after=2), ProviderUnavailableError),
+    "silent end": (Reply(text="a b c", end="silent", end_after=2), ProviderError),
+    "cut": (Reply(text="a b c", end="cut", end_after=2), ProviderError),
+    "an end without a reason": (chunks(text("a "), text("b "), DONE), ProviderError),
+    "error with a number for a code": (
+        chunks(text("a "), text("b "), {"error": {"code": 500, "type": "server_error", "message": "canary"}}),
+        ProviderUnavailableError,
+    ),
+    "broken JSON": (chunks(text("a "), text("b "), b'data: {"choices": [\n\n'), ProviderError),
+    "choices of another shape": (chunks(text("a "), text("b "), {"choices": 7}), ProviderError),
+}
+
+
+@pytest.mark.parametrize("fault", sorted(BROKEN))
+async def test_a_stream_that_breaks_is_never_sent_again_and_keeps_its_deltas(
+    provider: OpenAIStandIn, llm: ChatCompletionsLLM, fault: str
+) -> None:
+    step, kind = BROKEN[fault]
+    provider.script(step)
+    heard = await hear(llm.stream(request("Well?")))
+    assert heard.deltas == ["a ", "b "]
+    assert type(heard.error) is kind
+    assert isinstance(heard.error, ModelError)
+    assert heard.error.may_have_run
+    assert "canary" not in str(heard.error)
+    assert len(provider.requests) == 1
+
+
+REFUSALS: dict[str, tuple[Fault, type[TextLLMError], int]] = {
+    "too long": (Fault.http(400, "context_length_exceeded", param="messages"), ContextTooLongError, 1),
+    "too long, by type": (Fault.http(400, kind="exceed_context_size_error"), ContextTooLongError, 1),
+    "filtered": (Fault.http(400, "content_filter"), ContentRefusedError, 1),
+    "option": (Fault.http(400, "unsupported_parameter", param="max_tokens"), InvalidRequestError, 1),
+    "key": (Fault.http(401), ProviderError, 1),
+    "model": (Fault.http(404), ProviderError, 1),
+    "rate": (Fault.http(429), ProviderUnavailableError, 3),
+    "quota": (Fault.insufficient_quota(), ProviderError, 1),
+    "overload": (Fault.http(503), ProviderUnavailableError, 3),
+    "error": (Fault.http(500), ProviderUnavailableError, 1),
+    "page": (Fault.html(200), ProviderError, 1),
+    "JSON": (Fault.broken_json(), ProviderError, 1),
+    "reset": (Fault.cut(), ProviderError, 1),
+}
+
+
+@pytest.mark.parametrize("fault", sorted(REFUSALS))
+async def test_failures_mean_what_they_mean_with_the_responses_api(
+    provider: OpenAIStandIn, llm: ChatCompletionsLLM, fault: str
+) -> None:
+    step, kind, sent = REFUSALS[fault]
+    provider.default = step
+    heard = await hear(llm.stream(request("Well?")))
+    assert heard.events == []
+    assert type(heard.error) is kind
+    assert len(provider.requests) == sent

@@ -1,0 +1,83 @@
+"""Alembic's steps lead to exactly the tables that the adapters use, and back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
+from textllm_adapters.sql import migrations
+from textllm_adapters.sql.tables import metadata
+from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def empty(request: pytest.FixtureRequest) -> AsyncIterator[AsyncEngine]:
+    """An engine of a database without tables."""
+    engine: AsyncEngine = request.getfixturevalue(f"empty_{request.param}")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def empty_sqlite(tmp_path: Path) -> AsyncEngine:
+    return open_sqlite_engine(f"sqlite:///{tmp_path}/new.db")
+
+
+@pytest.fixture
+def empty_postgres(empty_postgres_url: str) -> AsyncEngine:
+    return open_postgres_engine(empty_postgres_url, command_timeout_s=None)
+
+
+def differences(connection: Connection) -> list[object]:
+    return list(compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata))
+
+
+def table_names(connection: Connection) -> list[str]:
+    return inspect(connection).get_table_names()
+
+
+async def test_the_upgraded_database_has_exactly_the_tables_of_the_adapters(empty: AsyncEngine) -> None:
+    await migrations.upgrade(empty)
+    async with empty.connect() as connection:
+        assert await connection.run_sync(differences) == []
+        assert set(await connection.run_sync(table_names)) == {*metadata.tables, "alembic_version"}
+
+
+async def test_an_empty_database_is_at_no_revision_and_an_upgraded_one_at_head(empty: AsyncEngine) -> None:
+    assert await migrations.current_revision(empty) is None
+    assert not await migrations.is_at_head(empty)
+    await migrations.upgrade(empty)
+    assert await migrations.current_revision(empty) == migrations.head_revision()
+    assert await migrations.is_at_head(empty)
+
+
+async def test_all_steps_down_leave_nothing_and_can_be_taken_up_again(empty: AsyncEngine) -> None:
+    await migrations.upgrade(empty)
+    await migrations.downgrade(empty, "base")
+    async with empty.connect() as connection:
+        assert await connection.run_sync(table_names) == ["alembic_version"]
+    await migrations.upgrade(empty)
+    assert await migrations.is_at_head(empty)
+
+
+async def test_upgrades_at_once_take_each_step_once(empty: AsyncEngine) -> None:
+    await asyncio.gather(*[migrations.upgrade(empty) for _ in range(4)])
+    assert await migrations.is_at_head(empty)
+
+
+async def test_rate_buckets_cost_postgres_no_log(postgres_engine: AsyncEngine) -> None:
+    async with postgres_engine.connect() as connection:
+        unlogged = await connection.execute(
+            text("SELECT relname FROM pg_class WHERE relpersistence = 'u' AND relkind = 'r'")
+        )
+        assert unlogged.scalars().all() == ["rate_buckets"]
+
+
+def test_the_scripts_are_found() -> None:
+    assert (migrations.migrations_path() / "env.py").is_file()

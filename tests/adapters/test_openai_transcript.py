@@ -1,0 +1,136 @@
+"""What only the Conversations API does: batches, pages, foreign items, failures."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from tests.contracts.model_fixtures import QUICK, assistant, user
+from tests.servers.openai import OpenAIStandIn
+from tests.servers.openai_script import Fault
+
+from textllm_adapters.openai.client import open_client
+from textllm_adapters.openai.conversations import OpenAITranscript
+from textllm_core.errors import ConversationLostError, ModelError, ProviderError, ProviderUnavailableError
+
+CREATE = "POST /conversations"
+ADD = "POST /conversations/{conversation_id}/items"
+LIST = "GET /conversations/{conversation_id}/items"
+
+
+@pytest.fixture
+def provider() -> Iterator[OpenAIStandIn]:
+    with OpenAIStandIn() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def transcript(provider: OpenAIStandIn) -> AsyncIterator[OpenAITranscript]:
+    async with open_client("sk-test", provider.base_url) as client:
+        yield OpenAITranscript(client, QUICK)
+
+
+def answer(body: bytes) -> Fault:
+    return Fault("answer", 200, body)
+
+
+async def test_twenty_messages_go_with_each_call(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
+    transcript_id = await transcript.create([user(str(n)) for n in range(45)])
+    assert [(r.path, len(r.body["items"])) for r in provider.requests] == [
+        ("/v1/conversations", 20),
+        (f"/v1/conversations/{transcript_id}/items", 20),
+        (f"/v1/conversations/{transcript_id}/items", 5),
+    ]
+
+
+async def test_parts_are_those_of_their_role(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
+    await transcript.create([user("Hello"), assistant("Hi.")])
+    assert provider.requests[0].body["items"] == [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi."}]},
+    ]
+
+
+async def test_what_is_no_message_of_user_or_model_is_left_out(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    items: list[Any] = [
+        {"role": "developer", "content": "Be brief."},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+        {"role": "assistant", "content": "Hi."},
+    ]
+    await transcript.client.conversations.items.create(transcript_id, items=items)
+    assert [message.text for message in await transcript.messages(transcript_id)] == ["Hello", "Hi."]
+
+
+async def test_a_deleted_conversation_is_lost(transcript: OpenAITranscript) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    await transcript.client.conversations.delete(transcript_id)
+    with pytest.raises(ConversationLostError):
+        await transcript.messages(transcript_id)
+
+
+@pytest.mark.parametrize("route", [CREATE, ADD])
+@pytest.mark.parametrize("fault", [Fault.http(429), Fault.http(503)])
+async def test_creating_goes_on_after_what_surely_did_nothing(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, route: str, fault: Fault
+) -> None:
+    provider.script_route(route, fault, fault)
+    transcript_id = await transcript.create([user(str(n)) for n in range(21)])
+    assert len(provider.conversations[transcript_id]) == 21
+
+
+@pytest.mark.parametrize("route", [CREATE, ADD])
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault.http(500), ProviderUnavailableError),
+        (Fault.http(401), ProviderError),
+        (Fault.http(404), ProviderError),
+        (Fault.http(400, "invalid_value", "canary"), ProviderError),
+        (Fault.cut(), ProviderError),
+    ],
+)
+async def test_creating_fails_as_a_whole_and_nothing_is_sent_twice(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, route: str, fault: Fault, kind: type[ModelError]
+) -> None:
+    provider.script_route(route, fault)
+    with pytest.raises(kind) as raised:
+        await transcript.create([user(str(n)) for n in range(21)])
+    assert "canary" not in str(raised.value)
+    assert len(provider.requests) == (1 if route == CREATE else 2)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"id": 7}', b'{"object": "conversation"}', b"\xff"])
+async def test_an_answer_that_is_no_conversation_is_a_bad_answer(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, body: bytes
+) -> None:
+    provider.script_route(CREATE, answer(body))
+    with pytest.raises(ProviderError):
+        await transcript.create([user("Hello")])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"{}",
+        b'{"data": [{"type": "message", "role": "user", "content": "text"}]}',
+        b'{"data": [], "has_more": true}',
+        b'{"data": [], "has_more": true, "last_id": ""}',
+    ],
+)
+async def test_a_list_that_cannot_be_read_or_has_no_end_is_a_bad_answer(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, body: bytes
+) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    provider.script_route(LIST, answer(body))
+    with pytest.raises(ProviderError):
+        await transcript.messages(transcript_id)
+
+
+async def test_reading_goes_on_after_a_short_failure(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    provider.script_route(LIST, Fault.http(500, retry_after_s=0.01), Fault.http(429, retry_after_s=0.01))
+    assert [message.text for message in await transcript.messages(transcript_id)] == ["Hello"]

@@ -1,0 +1,165 @@
+"""A database that does not answer is StorageUnavailableError, and soon; one that is back is used again."""
+
+import asyncio
+import os
+import signal
+import stat
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.contracts.books import reservation, settlement
+from tests.servers.postgres import PostgresServer
+
+from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
+from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
+from textllm_adapters.sql import migrations
+from textllm_adapters.sql.ledger import SqlLedger
+from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+from textllm_core.errors import ConfigurationError, StorageUnavailableError
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """A server of this test alone, to be stopped at will."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def own_engine(own_server: PostgresServer) -> AsyncIterator[AsyncEngine]:
+    engine = open_postgres_engine(own_server.create_database(), command_timeout_s=1)
+    await migrations.upgrade(engine)
+    yield engine
+    await engine.dispose()
+
+
+async def test_a_postgres_that_went_down_and_came_back_is_used_again(
+    own_server: PostgresServer, own_engine: AsyncEngine
+) -> None:
+    ledger = SqlLedger(own_engine)
+    holds = await asyncio.gather(*[ledger.reserve(reservation()) for _ in range(5)])  # five connections in the pool
+    await asyncio.to_thread(own_server.stop_now)
+    with pytest.raises(StorageUnavailableError):
+        await ledger.settle(holds[0], settlement())
+    with pytest.raises(StorageUnavailableError):
+        await ledger.entries("tenant", "user")
+    with pytest.raises(StorageUnavailableError):
+        await PostgresRateLimiter(own_engine).take("tenant", "user", per_minute=1)
+    with pytest.raises(StorageUnavailableError):
+        await migrations.current_revision(own_engine)
+    await asyncio.to_thread(own_server.start)
+    settled = await asyncio.gather(*[ledger.settle(hold, settlement()) for hold in holds])
+    assert None not in settled
+
+
+async def test_a_restart_between_two_calls_goes_unnoticed(own_server: PostgresServer, own_engine: AsyncEngine) -> None:
+    ledger = SqlLedger(own_engine)
+    hold = await ledger.reserve(reservation())
+    await asyncio.to_thread(own_server.stop)
+    await asyncio.to_thread(own_server.start)
+    assert await ledger.settle(hold, settlement()) is not None
+
+
+async def test_a_postgres_that_is_silent_is_given_up(own_engine: AsyncEngine) -> None:
+    ledger = SqlLedger(own_engine)
+    hold = await ledger.reserve(reservation())
+    async with own_engine.connect() as connection:
+        backends = (
+            await connection.execute(text("SELECT pid FROM pg_stat_activity WHERE datname = current_database()"))
+        ).scalars()
+    pids = list(backends)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StorageUnavailableError):
+            async with asyncio.timeout(30):
+                await ledger.settle(hold, settlement())
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert await ledger.entry("tenant", hold.response_id) is None
+    assert await ledger.settle(hold, settlement()) is not None
+
+
+async def test_a_connection_that_is_killed_at_work_is_an_outage_and_nothing_happened(own_engine: AsyncEngine) -> None:
+    ledger = SqlLedger(own_engine)
+    hold = await ledger.reserve(reservation())
+    kill_waiting = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    async with own_engine.begin() as blocker:
+        await blocker.execute(text("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE"))
+        settling = asyncio.create_task(ledger.settle(hold, settlement()))
+        async with own_engine.execution_options(isolation_level="AUTOCOMMIT").connect() as killer:
+            while not settling.done():
+                await killer.execute(kill_waiting)
+                await asyncio.sleep(0.01)
+        with pytest.raises(StorageUnavailableError):
+            await settling
+    assert await ledger.settle(hold, settlement()) is not None
+
+
+async def test_a_full_pool_is_an_outage(own_engine: AsyncEngine) -> None:
+    ledger = SqlLedger(own_engine)
+    connections = [await own_engine.connect() for _ in range(20)]
+    with pytest.raises(StorageUnavailableError):
+        await ledger.reserve(reservation())
+    for connection in connections:
+        await connection.close()
+    await ledger.reserve(reservation())
+
+
+async def test_a_sqlite_file_that_another_process_writes_for_too_long_is_an_outage(
+    sqlite_engine: AsyncEngine, sqlite_url: str
+) -> None:
+    ledger = SqlLedger(sqlite_engine)
+    async with sqlite_engine.connect() as connection:
+        await connection.execute(text("PRAGMA busy_timeout = 10"))  # of the one connection in the pool
+    other = open_sqlite_engine(sqlite_url)
+    async with other.begin():
+        with pytest.raises(StorageUnavailableError):
+            await ledger.reserve(reservation())
+    await other.dispose()
+    await ledger.reserve(reservation())
+
+
+async def test_a_missing_table_is_a_bug_and_stays_one(sqlite_engine: AsyncEngine, postgres_engine: AsyncEngine) -> None:
+    for engine in (sqlite_engine, postgres_engine):
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP TABLE ledger"))
+        with pytest.raises((OperationalError, ProgrammingError), match="ledger"):
+            await SqlLedger(engine).entries("tenant", "user")
+
+
+async def test_an_error_shows_no_parameters(sqlite_engine: AsyncEngine, postgres_engine: AsyncEngine) -> None:
+    for engine in (sqlite_engine, postgres_engine):
+        async with engine.connect() as connection:
+            with pytest.raises(DBAPIError) as failure:
+                await connection.execute(text("SELECT * FROM nothing WHERE x = :x"), {"x": "canary"})
+        assert "canary" not in str(failure.value)
+
+
+def test_a_sqlite_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    open_sqlite_engine(f"sqlite:///{tmp_path}/new/folder/textllm.db")
+    path = tmp_path / "new" / "folder" / "textllm.db"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_sqlite_file_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"textllm\.db"):
+        open_sqlite_engine(f"sqlite:///{tmp_path}/file/textllm.db")
+
+
+@pytest.mark.parametrize(
+    "change", [("/test_", "/nothing_"), ("postgres@", "stranger@"), ("?host=", "?sslmode=canary&host=")]
+)
+async def test_a_url_that_postgres_refuses_is_a_configuration_error(postgres_url: str, change: tuple[str, str]) -> None:
+    engine = open_postgres_engine(postgres_url.replace(*change))
+    with pytest.raises(ConfigurationError) as refusal:
+        await migrations.current_revision(engine)
+    assert "canary" not in str(refusal.value)
+    await engine.dispose()

@@ -1,0 +1,134 @@
+"""The command line over adapters in memory: `MemoryWiring` for tests in this process, a program for real processes.
+
+The program takes its part from the environment, as JSON or paths:
+    TEXTLLM_TEST_REPLIES: what the model says, a list of lists of deltas.
+    TEXTLLM_TEST_GATE: every reply waits behind its first delta until this file exists.
+    TEXTLLM_TEST_LEDGER: where the ledger's entries are written, a line each, once the engine is closed.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from textllm_adapters.clock import SystemClock
+from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
+from textllm_adapters.memory.prices import FixedPrices
+from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.settings import Settings, load_settings
+from textllm_cli.invocation import Wiring
+from textllm_cli.main import main
+from textllm_core import ChatPolicy, Exchange, SendMessage, TextLLM, TrackUsage
+from textllm_core.chat.exchange import RunningExchanges
+from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.health import CheckHealth
+from textllm_core.money import Price, Rates
+from textllm_core.pricing import Pricing
+from textllm_core.reconcile import Reconcile
+from textllm_core.wire import to_json
+
+HEAD = "0007"
+PRICE = Price(rates=Rates.of(Decimal(2), Decimal(8)), source="test")
+
+
+@dataclass
+class MemoryWiring:
+    """A `Wiring` whose world is in memory, and stays between two commands of one test."""
+
+    replies: list[ScriptedReply] = field(default_factory=list)
+    store: MemoryStore = field(default_factory=MemoryStore)
+    revision: str | None = None
+    gate: Path | None = None
+
+    def load_settings(self, config: Path | None = None) -> Settings:
+        return load_settings(config)
+
+    @asynccontextmanager
+    async def open_textllm(
+        self,
+        settings: Settings,
+        *,
+        model_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002 - nothing is fetched
+    ) -> AsyncIterator[TextLLM]:
+        gate = asyncio.Event()
+        watching = asyncio.create_task(self._watch(gate))
+        llm = ScriptedLLM(*(_behind(gate, reply) for reply in self.replies))
+        clock, ledger = SystemClock(), MemoryLedger(self.store)
+        conversations = MemoryConversationRepository(self.store)
+        track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({settings.model: PRICE})), clock)
+        policy = ChatPolicy(
+            model=settings.model,
+            prompts=settings.prompts,
+            max_input_chars=settings.max_input_length,
+            max_history_items=settings.max_history_items,
+            max_output_tokens=settings.max_output_tokens,
+            rate_per_minute=settings.rate_limit_per_minute,
+            daily_limit=settings.cost_limit_per_session,
+            warn_at=settings.warn_at_cost,
+            keep_messages=True,
+            first_token_timeout_s=60,
+            silence_timeout_s=120,
+        )
+        limiter, running = MemoryRateLimiter(clock), RunningExchanges()
+        exchange = Exchange(llm, None, ledger, conversations, limiter, track_usage, clock, policy, running)
+        try:
+            yield TextLLM(
+                send_message=SendMessage(exchange, policy),
+                latest_conversation=LatestConversation(conversations),
+                list_messages=ListMessages(conversations, None),
+                track_usage=track_usage,
+                reconcile=Reconcile(llm, ledger, conversations, track_usage, clock),
+                check_health=CheckHealth([]),
+            )
+        finally:
+            await running.drain(settings.stream_drain_s)
+            watching.cancel()
+
+    async def upgrade_database(self, _settings: Settings) -> str:
+        self.revision = HEAD
+        return HEAD
+
+    async def database_revision(self, _settings: Settings) -> tuple[str | None, str]:
+        return self.revision, HEAD
+
+    async def fetch_model(self, settings: Settings, progress: Callable[[int, int], None]) -> Path:
+        for done in range(0, 100_000_001, 10_000_000):
+            progress(done, 100_000_000)
+        return settings.data_dir / "models" / "model.gguf"
+
+    async def _watch(self, gate: asyncio.Event) -> None:
+        while self.gate is not None and not self.gate.exists():  # noqa: ASYNC110 - another process makes the file
+            await asyncio.sleep(0.01)
+        gate.set()
+
+
+def _behind(gate: asyncio.Event, reply: ScriptedReply) -> ScriptedReply:
+    return ScriptedReply(text=reply.text, deltas=reply.deltas, error=reply.error, after=reply.after, gate=gate)
+
+
+def _program() -> None:
+    replies = [ScriptedReply(deltas=tuple(deltas)) for deltas in json.loads(os.environ["TEXTLLM_TEST_REPLIES"])]
+    gate = os.environ.get("TEXTLLM_TEST_GATE")
+    wiring = MemoryWiring(replies, gate=Path(gate) if gate else None)
+    if os.isatty(0):
+        os.close(os.open(os.ttyname(0), os.O_RDWR))  # the leader of a session takes the terminal it opens: Ctrl-C works
+
+    def load_wiring() -> Wiring:
+        return wiring
+
+    try:
+        main(load_wiring)
+    finally:
+        if ledger := os.environ.get("TEXTLLM_TEST_LEDGER"):
+            Path(ledger).write_bytes(b"".join(to_json(entry) + b"\n" for entry in wiring.store.entries.values()))
+
+
+if __name__ == "__main__":
+    _program()

@@ -1,0 +1,84 @@
+"""The commands that do not talk."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Run
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    assert run("--version").stdout == version("textllm") + "\n"
+
+
+def test_help_loads_neither_the_wiring_nor_what_is_behind_it() -> None:
+    program = (
+        "import sys; from textllm_cli.main import app\n"
+        "try: app(['--help'], prog_name='textllm')\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "ask" in result.stdout
+    loaded = set(result.stderr.split())
+    assert "textllm_cli.main" in loaded
+    assert not loaded & {"textllm_adapters.wiring", "openai", "sqlalchemy", "litestar", "granian", "rich", "yaml"}
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["ask"], ["chat"], ["serve"], ["config"], ["db"], ["model"], ["config", "show"]]
+)
+def test_every_command_has_a_help_page(run: Run, command: list[str]) -> None:
+    result = run(*command, "--help")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_the_settings_in_force_are_shown_without_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("TEXTLLM_LOGGING__LEVEL", "DEBUG")
+    text = run("config", "show").stdout
+    assert "provider: openai\n" in text
+    assert "logging.level: DEBUG\n" in text
+    assert "secret" not in text
+
+
+def test_the_settings_are_shown_as_json_with_exact_numbers(run: Run) -> None:
+    shown = json.loads(run("config", "show", "--json").stdout, parse_float=str)
+    assert shown["cost_limit_per_session"] == "5.0"
+
+
+def test_the_file_of_settings_can_be_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("model: my-model\n")
+    assert json.loads(run("--config", "mine.yaml", "config", "show", "--json").stdout)["model"] == "my-model"
+
+
+def test_a_file_that_is_not_there_has_exit_code_2(run: Run) -> None:
+    assert run("--config", "none.yaml", "config", "show").exit_code == 2
+
+
+def test_a_check_of_good_settings_says_so(run: Run) -> None:
+    assert run("config", "check").stdout == "The settings can be used.\n"
+    assert json.loads(run("config", "check", "--json").stdout) == {"ok": True}
+
+
+def test_a_check_of_bad_settings_lists_them_all(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("model: [1]\nmax_input_length: -1\nmodle: x\n")
+    result = run("--config", "bad.yaml", "config", "check", "--json")
+    problem = json.loads(result.stderr)
+    assert (result.exit_code, problem["code"]) == (2, "invalid_configuration")
+    assert all(name in problem["detail"] for name in ("model", "max_input_length", "modle"))
+
+
+def test_the_database_is_upgraded(run: Run) -> None:
+    assert run("db", "current").stdout == "current: none\nhead: 0007\n"
+    assert "textllm db upgrade" in run("db", "current").stderr
+    assert run("db", "upgrade").stdout == "0007\n"
+    assert json.loads(run("db", "current", "--json").stdout) == {"current": "0007", "head": "0007"}
+
+
+def test_the_model_is_fetched_with_a_line_at_each_end(run: Run, tmp_path: Path) -> None:
+    result = run("model", "fetch")
+    assert result.stdout == f"{tmp_path / 'data' / 'models' / 'model.gguf'}\n"
+    assert result.stderr == "fetching the model: 0 % of 100 MB\nfetching the model: 100 % of 100 MB\n"

@@ -1,0 +1,65 @@
+"""What a model writes cannot drive the terminal, however it is cut into pieces."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from textllm_cli.render import PlainText, outline, plain, reporting
+
+HOSTILE = st.text(st.sampled_from("\x1b[]0123;mPX^_\\\x07\x9b\x9c\x9d\x00\r\n\t\u202e\u2066a é"), max_size=30)
+
+
+def pieced(pieces: list[str]) -> str:
+    take = PlainText()
+    return "".join(take(piece) for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x9b31mred", "red"),
+        ("\x1b]0;a title\x07text", "text"),
+        ("\x1b]8;;https://example.org\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1bPq#0\x1b\\after", "after"),
+        ("\x1b]never ended\nnext line", "\nnext line"),
+        ("\x1bcreset", "reset"),
+        ("a\x1b\x1b[2Jb", "ab"),
+        ("bell\x07 null\x00 del\x7f nel\x85", "bell null del nel"),
+        ("over\rwritten\b\b", "overwritten"),
+        ("abc\u202edef\u2066ghi\u2069", "abcdefghi"),
+        ("tab\tand\nnewline, ümlaut, 漢字, 👩‍💻", "tab\tand\nnewline, ümlaut, 漢字, 👩‍💻"),
+    ],
+)
+def test_control_sequences_are_taken_out_and_text_stays(text: str, shown: str) -> None:
+    assert plain(text) == shown
+    assert pieced([text]) == shown
+    assert pieced(list(text)) == shown
+
+
+@given(HOSTILE, st.lists(st.integers(0, 30)))
+def test_no_cut_into_pieces_lets_a_sequence_survive(text: str, cuts: list[int]) -> None:
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    shown = pieced([text[start:end] for start, end in zip(edges, edges[1:], strict=False)])
+    assert not set(shown) - set("[]0123;mPX^_\\\n\ta é")
+    assert plain(text).startswith(shown)
+
+
+def test_what_looks_like_a_sequence_for_too_long_is_not_held_back_for_ever() -> None:
+    take = PlainText()
+    assert "x" in "".join(take("x" * 1000) for _ in range(10)) + take("\x1b]" + "y" * 5000) + take("\nx")
+
+
+def test_json_on_a_terminal_is_harmless_and_means_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    with reporting(as_json=True) as screen:
+        screen.record({"text": "\x1b[31m \x9b \u202e é"}, "")
+    line = capsys.readouterr().out
+    assert line.isprintable() is False  # for its newline alone
+    assert line[:-1].isprintable()
+    assert json.loads(line) == {"text": "\x1b[31m \x9b \u202e é"}
+
+
+def test_nested_settings_are_shown_by_their_path() -> None:
+    assert outline({"a": "x", "b": {"c": 1, "d": {"e": None}}, "f": {}}) == "a: x\nb.c: 1\nb.d.e: null\nf: {}"

@@ -1,0 +1,89 @@
+"""Databases for every test: one PostgreSQL server a run (a worker, where tests run in parallel), copied ready-made."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.servers.postgres import RunningServer, open_postgres
+
+from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
+from textllm_adapters.sql import migrations
+from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[RunningServer]:
+    """A server that makes databases, started when a test first needs one."""
+    with open_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres_url(postgres_server: RunningServer) -> Iterator[str]:
+    """A database with all tables, to be copied; nobody may be connected to it."""
+    url = postgres_server.create_database()
+    _run_migrations(open_postgres_engine(url))
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all tables, to be copied; nobody may be connected to it."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    _run_migrations(open_sqlite_engine(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: RunningServer) -> Iterator[str]:
+    """A database of this test alone, without tables."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: RunningServer, migrated_postgres_url: str) -> Iterator[str]:
+    """A database of this test alone, with all tables."""
+    url = postgres_server.create_database(template=migrated_postgres_url)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
+    """A database of this test alone, with all tables."""
+    path = tmp_path / "textllm.db"
+    shutil.copy(migrated_sqlite_file, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+async def postgres_engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
+    """Connections to `postgres_url`."""
+    engine = open_postgres_engine(postgres_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
+    """Connections to `sqlite_url`."""
+    engine = open_sqlite_engine(sqlite_url)
+    yield engine
+    await engine.dispose()
+
+
+def _run_migrations(engine: AsyncEngine) -> None:
+    async def run() -> None:
+        await migrations.upgrade(engine)
+        await engine.dispose()
+
+    # A loop of its own in a thread of its own: the fixture may be asked for from inside a loop.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, run()).result()

@@ -1,0 +1,117 @@
+"""Reservations and settlements to test with, and the check that the books balance."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+from tests.contracts.conftest import Storage
+
+from textllm_core.budgets import Demand
+from textllm_core.chat.messages import InputText, Message, OutputText
+from textllm_core.ids import new_id
+from textllm_core.money import ZERO
+from textllm_core.ports.ledger import Hold, Reservation, Settlement
+from textllm_core.sessions import day_of
+from textllm_core.usage import Usage
+
+NOON = datetime(2026, 11, 23, 12, 0, 0, 123_456, UTC)
+TODAY = day_of(NOON)
+LEASE = timedelta(seconds=30)
+
+T = TypeVar("T")
+
+
+def usd(amount: str) -> Decimal:
+    return Decimal(amount)
+
+
+def reservation(*, cost: str = "1", limit: str = "100", at: datetime = NOON, **more: Any) -> Reservation:
+    """Asks for exactly `cost` USD, in a new conversation unless `revision` is given."""
+    asked = Reservation(
+        tenant_id="tenant",
+        user_id="user",
+        conversation_id=new_id("conv"),
+        revision=None,
+        title="Hello",
+        response_id=new_id("resp"),
+        kind="text",
+        model="gpt-4o",
+        demand=Demand(least=usd(cost), most=usd(cost), limit=usd(limit)),
+        at=at,
+        lease_until=at + LEASE,
+    )
+    return replace(asked, **more)
+
+
+def settlement(*, cost: str = "0.25", at: datetime = NOON + timedelta(seconds=3), **more: Any) -> Settlement:
+    """A reply of 100 + 20 tokens that was answered and kept."""
+    end = Settlement(
+        status="completed",
+        estimated=False,
+        usage=Usage(input_tokens=100, output_tokens=20, cached_tokens=50, cache_write_tokens=10, reasoning_tokens=5),
+        cost=usd(cost),
+        price_source="table",
+        model="gpt-4o-2024-11-20",
+        service_tier="default",
+        metadata=None,
+        messages=exchange("Hello", "Hi"),
+        answered=True,
+        transcript_id="conv_theirs",
+        context_tokens=120,
+        at=at,
+        time_to_first_token_ms=321,
+    )
+    return replace(end, **more)
+
+
+def exchange(said: str, answered: str) -> Sequence[Message]:
+    return (
+        Message(id=new_id("msg"), role="user", content=(InputText(said),), created_at=NOON),
+        Message(id=new_id("msg"), role="assistant", content=(OutputText(answered),), created_at=NOON),
+    )
+
+
+async def next_turn(storage: Storage, conversation_id: str, **more: Any) -> Reservation:
+    """Asks for a further turn of a conversation, as read just now."""
+    thread = await storage.conversations.thread("tenant", conversation_id)
+    assert thread is not None
+    return reservation(conversation_id=conversation_id, revision=thread.revision, **more)
+
+
+async def reserved(storage: Storage, *, at: datetime = NOON, user_id: str = "user") -> Decimal:
+    """USD promised on that day, as a refusal shows it: what is spent and what a further turn may cost at most."""
+    low, high = ZERO, usd("100000000")
+    probe = reservation(at=at, user_id=user_id)
+    session = await storage.sessions.of_day("tenant", user_id, day_of(at))
+    spent = session.total_cost if session else ZERO
+    hold = await storage.ledger.reserve(replace(probe, demand=Demand(least=low, most=high, limit=spent + high)))
+    await storage.ledger.release(hold)
+    return high - hold.amount
+
+
+async def assert_balanced(storage: Storage, *, holds: Sequence[Hold] = (), user_id: str = "user") -> None:
+    """Ledger, session and conversations of the user's day agree, and `holds` are all that is promised."""
+    entries = await storage.ledger.entries("tenant", user_id)
+    session = await storage.sessions.of_day("tenant", user_id, TODAY)
+    assert session is not None
+    assert session.total_cost == sum((entry.cost for entry in entries), ZERO)
+    assert session.total_tokens == sum(entry.usage.total_tokens for entry in entries)
+    for conversation_id in {entry.conversation_id for entry in entries}:
+        conversation = await storage.conversations.get("tenant", conversation_id)
+        assert conversation is not None
+        of_it = [entry for entry in entries if entry.conversation_id == conversation_id]
+        assert conversation.total_cost == sum((entry.cost for entry in of_it), ZERO)
+        assert conversation.total_tokens_input == sum(entry.usage.input_tokens for entry in of_it)
+        assert conversation.total_tokens_output == sum(entry.usage.output_tokens for entry in of_it)
+    assert await reserved(storage, user_id=user_id) == sum((hold.amount for hold in holds), ZERO)
+
+
+async def at_once(*calls: Awaitable[T]) -> tuple[list[T], list[BaseException]]:
+    """What concurrent calls returned, and what they raised."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    return [r for r in results if not isinstance(r, BaseException)], [
+        r for r in results if isinstance(r, BaseException)
+    ]

@@ -1,0 +1,152 @@
+"""Every adapter of the storage ports, each over a store of its own that is empty when a test begins."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.memory.clock import FixedClock
+from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.session_repository import MemorySessionRepository
+from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
+from textllm_adapters.postgres.health_probe import PostgresHealthProbe
+from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
+from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_adapters.sql.ledger import SqlLedger
+from textllm_adapters.sql.session_repository import SqlSessionRepository
+from textllm_adapters.sql.tables import rate_buckets
+from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+from textllm_adapters.sqlite.health_probe import SqliteHealthProbe
+from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.health_probe import HealthProbe
+from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.session_repository import SessionRepository
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The books and what reads them, over one store."""
+
+    ledger: Ledger
+    conversations: ConversationRepository
+    sessions: SessionRepository
+
+
+def _memory_storage() -> Storage:
+    store = MemoryStore()
+    return Storage(MemoryLedger(store), MemoryConversationRepository(store), MemorySessionRepository(store))
+
+
+def _sql_storage(engine: AsyncEngine) -> Storage:
+    return Storage(SqlLedger(engine), SqlConversationRepository(engine), SqlSessionRepository(engine))
+
+
+@pytest.fixture
+def memory_storage() -> Storage:
+    return _memory_storage()
+
+
+@pytest.fixture
+def sqlite_storage(sqlite_engine: AsyncEngine) -> Storage:
+    return _sql_storage(sqlite_engine)
+
+
+@pytest.fixture
+def postgres_storage(postgres_engine: AsyncEngine) -> Storage:
+    return _sql_storage(postgres_engine)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    """One of the stores."""
+    chosen = request.getfixturevalue(f"{request.param}_storage")
+    assert isinstance(chosen, Storage)
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Limiting:
+    """A rate limiter, and a way to let time pass by its clock."""
+
+    limiter: RateLimiter
+    wait: Callable[[timedelta], Awaitable[None]]
+
+
+@pytest.fixture
+def memory_limiting() -> Limiting:
+    clock = FixedClock(datetime(2026, 12, 31, 23, 59, 59, 999_999, UTC))
+
+    async def wait(time: timedelta) -> None:
+        clock.advance(time)
+
+    return Limiting(MemoryRateLimiter(clock), wait)
+
+
+@pytest.fixture
+def sqlite_limiting(sqlite_engine: AsyncEngine) -> Limiting:
+    return Limiting(SqliteRateLimiter(sqlite_engine), _waiting(sqlite_engine))
+
+
+@pytest.fixture
+def postgres_limiting(postgres_engine: AsyncEngine) -> Limiting:
+    return Limiting(PostgresRateLimiter(postgres_engine), _waiting(postgres_engine))
+
+
+def _waiting(engine: AsyncEngine) -> Callable[[timedelta], Awaitable[None]]:
+    """The database's clock goes its own way; so the buckets are made older instead."""
+
+    async def wait(time: timedelta) -> None:
+        microseconds = time // timedelta(microseconds=1)
+        async with engine.begin() as connection:
+            await connection.execute(update(rate_buckets).values(updated_at=rate_buckets.c.updated_at - microseconds))
+
+    return wait
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def limiting(request: pytest.FixtureRequest) -> Limiting:
+    """One of the rate limiters."""
+    chosen = request.getfixturevalue(f"{request.param}_limiting")
+    assert isinstance(chosen, Limiting)
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """A probe of something that works, and the same probe of something that does not."""
+
+    working: HealthProbe
+    broken: HealthProbe
+
+
+@pytest.fixture
+async def sqlite_probing(sqlite_engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Probing]:
+    file = tmp_path / "secret.db"
+    file.write_text("This is no database. " * 100)
+    broken = open_sqlite_engine(f"sqlite:///{file}")
+    yield Probing(SqliteHealthProbe(sqlite_engine), SqliteHealthProbe(broken))
+    await broken.dispose()
+
+
+@pytest.fixture
+async def postgres_probing(postgres_engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Probing]:
+    broken = open_postgres_engine(f"postgresql://someone:secret@/nothing?host={tmp_path}")
+    yield Probing(PostgresHealthProbe(postgres_engine), PostgresHealthProbe(broken))
+    await broken.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def probing(request: pytest.FixtureRequest) -> Probing:
+    """One of the probes, twice."""
+    chosen = request.getfixturevalue(f"{request.param}_probing")
+    assert isinstance(chosen, Probing)
+    return chosen

@@ -1,0 +1,208 @@
+"""What every blob store does."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from textllm_adapters.filesystem.blob_store import open_blob_store
+from textllm_adapters.memory.blob_store import MemoryBlobStore
+from textllm_core.errors import FileTooLargeError, StoredFileNotFoundError
+from textllm_core.ports.blob_store import BlobStore, StoredBlob
+
+
+async def memory(_: Path) -> BlobStore:
+    return MemoryBlobStore()
+
+
+async def filesystem(folder: Path) -> BlobStore:
+    return await open_blob_store(folder / "files")
+
+
+@pytest.fixture(params=[memory, filesystem])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
+    opened: Callable[[Path], Awaitable[BlobStore]] = request.param
+    return await opened(tmp_path)
+
+
+MIB = 1024 * 1024
+KEY = "LLM/uploads/ann/20260102_030405_1a2b3c4d_notes.txt"
+
+
+async def pieces(*content: bytes) -> AsyncIterator[bytes]:
+    for piece in content:
+        yield piece
+
+
+async def read(store: BlobStore, key: str, *, first: int = 0, last: int | None = None) -> bytes:
+    return b"".join([piece async for piece in store.get(key, first=first, last=last)])
+
+
+async def assert_nothing_stored(store: BlobStore, key: str) -> None:
+    with pytest.raises(StoredFileNotFoundError):
+        await store.size(key)
+    with pytest.raises(StoredFileNotFoundError):
+        await read(store, key)
+
+
+async def test_what_was_put_can_be_read(store: BlobStore) -> None:
+    stored = await store.put(KEY, pieces(b"one ", b"", b"two"), max_bytes=100)
+    assert stored == StoredBlob(size=7, sha256=hashlib.sha256(b"one two").hexdigest())
+    assert await read(store, KEY) == b"one two"
+    assert await store.size(KEY) == 7
+
+
+async def test_no_bytes_are_stored_like_any_others(store: BlobStore) -> None:
+    stored = await store.put(KEY, pieces(), max_bytes=0)
+    assert stored == StoredBlob(size=0, sha256=hashlib.sha256().hexdigest())
+    assert await store.size(KEY) == 0
+    assert await read(store, KEY) == b""
+
+
+async def test_long_content_comes_in_pieces_of_at_most_a_mebibyte(store: BlobStore) -> None:
+    content = bytes(range(256)) * (10 * 1024) + b"the end"
+    await store.put(KEY, pieces(content), max_bytes=len(content))
+    received = [piece async for piece in store.get(KEY)]
+    assert b"".join(received) == content
+    assert all(0 < len(piece) <= MIB for piece in received)
+    assert await read(store, KEY, first=MIB - 1, last=2 * MIB) == content[MIB - 1 : 2 * MIB + 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [(0, 0, b"0"), (2, 4, b"234"), (9, 9, b"9"), (7, None, b"789"), (0, 9, b"0123456789"), (8, 10**12, b"89")],
+)
+async def test_a_range_holds_its_first_and_its_last_byte(
+    store: BlobStore, first: int, last: int | None, expected: bytes
+) -> None:
+    await store.put(KEY, pieces(b"01234", b"56789"), max_bytes=10)
+    assert await read(store, KEY, first=first, last=last) == expected
+
+
+async def test_a_reader_may_stop_early(store: BlobStore) -> None:
+    await store.put(KEY, pieces(bytes(3 * MIB)), max_bytes=3 * MIB)
+    content = store.get(KEY)
+    assert set(await anext(content)) == {0}
+    await content.aclose()
+    assert await store.size(KEY) == 3 * MIB
+
+
+@pytest.mark.parametrize("key", [KEY, "never/was", "../etc/passwd", "/", ""])
+async def test_nothing_is_found_under_a_key_that_was_never_put(store: BlobStore, key: str) -> None:
+    await assert_nothing_stored(store, key)
+    await store.delete(key)
+
+
+async def test_a_deleted_key_holds_nothing_and_is_free_again(store: BlobStore) -> None:
+    await store.put(KEY, pieces(b"old"), max_bytes=9)
+    await store.put("other", pieces(b"other"), max_bytes=9)
+    await store.delete(KEY)
+    await assert_nothing_stored(store, KEY)
+    assert await read(store, "other") == b"other"
+    await store.put(KEY, pieces(b"new"), max_bytes=9)
+    assert await read(store, KEY) == b"new"
+
+
+async def test_a_taken_key_is_refused_and_keeps_its_bytes(store: BlobStore) -> None:
+    await store.put(KEY, pieces(b"first"), max_bytes=9)
+    with pytest.raises(ValueError, match="taken"):
+        await store.put(KEY, pieces(b"second"), max_bytes=9)
+    assert await read(store, KEY) == b"first"
+
+
+async def test_of_many_puts_under_one_key_one_is_kept(store: BlobStore) -> None:
+    contents = [bytes([number]) * 1000 for number in range(8)]
+    puts = [store.put(KEY, pieces(content), max_bytes=1000) for content in contents]
+    outcomes = await asyncio.gather(*puts, return_exceptions=True)
+    kept = [
+        content for content, outcome in zip(contents, outcomes, strict=True) if not isinstance(outcome, BaseException)
+    ]
+    assert kept == [await read(store, KEY)]
+    assert [type(outcome) for outcome in outcomes].count(ValueError) == 7
+
+
+async def test_content_may_have_exactly_as_many_bytes_as_allowed(store: BlobStore) -> None:
+    assert (await store.put(KEY, pieces(b"abc", b"de"), max_bytes=5)).size == 5
+
+
+async def test_more_bytes_than_allowed_are_refused_before_the_content_ends(store: BlobStore) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"abc"
+
+    with pytest.raises(FileTooLargeError) as refusal:
+        await store.put(KEY, endless(), max_bytes=10)
+    assert refusal.value.limit == 10
+    await assert_nothing_stored(store, KEY)
+
+
+@pytest.mark.parametrize("failure", [ConnectionResetError("client left"), RuntimeError("parser broke")])
+async def test_a_failure_of_the_content_passes_as_it_is_and_nothing_is_stored(
+    store: BlobStore, failure: Exception
+) -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"some"
+        raise failure
+
+    with pytest.raises(type(failure)) as caught:
+        await store.put(KEY, failing(), max_bytes=100)
+    assert caught.value is failure
+    await assert_nothing_stored(store, KEY)
+    await store.put(KEY, pieces(b"again"), max_bytes=100)
+
+
+async def test_a_cancelled_put_stores_nothing(store: BlobStore) -> None:
+    waiting = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b"some"
+        waiting.set()
+        await asyncio.Event().wait()
+
+    put = asyncio.create_task(store.put(KEY, stalling(), max_bytes=100))
+    await waiting.wait()
+    put.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await put
+    await assert_nothing_stored(store, KEY)
+
+
+NOT_KEYS = [
+    *("", "/", "/a", "a/", "a//b", ".", "..", "../a", "a/..", "a/../b", "a/./b"),
+    *("a\0b", "a\nb", "a\x7f", "a\x85", "\ud800", "a" * 1025, "é" * 513),
+]
+
+
+@pytest.mark.parametrize("key", NOT_KEYS, ids=ascii)
+async def test_what_is_no_key_is_refused(store: BlobStore, key: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # the text is the adapter's own
+        await store.put(key, pieces(b"x"), max_bytes=1)
+
+
+async def test_keys_that_look_alike_are_different_keys(store: BlobStore) -> None:
+    keys = [
+        *(
+            "a",
+            "A",
+            "a/b",
+            "a/b/c",
+            "a\\b",
+            "a%2Fb",
+            "...",
+            "..a",
+            "a.",
+            " ",
+            "~",
+            "-",
+            "*",
+            "C:",
+            "nul",
+            "日本/語.txt",
+        ),
+        *("é", "e\u0301", "x" * 1024, "x" * 1023, "é" * 512, "/".join(["y"] * 512)),
+    ]
+    for key in keys:
+        await store.put(key, pieces(key.encode()), max_bytes=1024)
+    assert [await read(store, key) for key in keys] == [key.encode() for key in keys]

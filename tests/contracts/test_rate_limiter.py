@@ -1,0 +1,73 @@
+"""What every rate limiter keeps of the port `RateLimiter`."""
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import timedelta
+
+import pytest
+from tests.contracts.conftest import Limiting
+
+from textllm_core.errors import RateLimitedError
+
+
+async def admitted(*takes: Awaitable[None]) -> int:
+    results = await asyncio.gather(*takes, return_exceptions=True)
+    assert {type(result) for result in results} <= {type(None), RateLimitedError}
+    return results.count(None)
+
+
+async def test_a_new_bucket_is_full(limiting: Limiting) -> None:
+    for _ in range(3):
+        await limiting.limiter.take("tenant", "user", per_minute=3)
+    with pytest.raises(RateLimitedError):
+        await limiting.limiter.take("tenant", "user", per_minute=3)
+
+
+async def test_thirty_at_once_get_what_the_bucket_holds(limiting: Limiting) -> None:
+    takes = [limiting.limiter.take("tenant", "user", per_minute=7) for _ in range(30)]
+    assert await admitted(*takes) == 7
+
+
+@pytest.mark.parametrize("per_minute", [1, 2, 7, 13])
+async def test_waiting_as_long_as_told_suffices(limiting: Limiting, per_minute: int) -> None:
+    for _ in range(per_minute):
+        await limiting.limiter.take("tenant", "user", per_minute=per_minute)
+    with pytest.raises(RateLimitedError) as refusal:
+        await limiting.limiter.take("tenant", "user", per_minute=per_minute)
+    assert refusal.value.limit == per_minute
+    assert 1 <= refusal.value.retry_after_s <= 60 // per_minute + 1
+    await limiting.wait(timedelta(seconds=refusal.value.retry_after_s))
+    await limiting.limiter.take("tenant", "user", per_minute=per_minute)
+
+
+async def test_a_refusal_takes_nothing(limiting: Limiting) -> None:
+    await limiting.limiter.take("tenant", "user", per_minute=1)
+    for _ in range(5):
+        with pytest.raises(RateLimitedError):
+            await limiting.limiter.take("tenant", "user", per_minute=1)
+        await limiting.wait(timedelta(seconds=12))
+    await limiting.limiter.take("tenant", "user", per_minute=1)
+
+
+async def test_a_bucket_never_holds_more_than_a_minutes_worth(limiting: Limiting) -> None:
+    await limiting.limiter.take("tenant", "user", per_minute=4)
+    await limiting.wait(timedelta(days=3650))
+    assert await admitted(*[limiting.limiter.take("tenant", "user", per_minute=4) for _ in range(9)]) == 4
+
+
+async def test_a_lower_limit_holds_at_once(limiting: Limiting) -> None:
+    await limiting.limiter.take("tenant", "user", per_minute=50)
+    assert await admitted(*[limiting.limiter.take("tenant", "user", per_minute=2) for _ in range(9)]) == 2
+
+
+async def test_a_huge_limit_is_only_a_number(limiting: Limiting) -> None:
+    for _ in range(2):
+        await limiting.limiter.take("tenant", "user", per_minute=1_000_000)
+        await limiting.wait(timedelta(days=3650))
+
+
+async def test_users_and_tenants_have_buckets_of_their_own(limiting: Limiting) -> None:
+    for tenant, user in [("tenant", "user"), ("tenant", "other"), ("other", "user")]:
+        await limiting.limiter.take(tenant, user, per_minute=1)
+        with pytest.raises(RateLimitedError):
+            await limiting.limiter.take(tenant, user, per_minute=1)

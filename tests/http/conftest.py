@@ -1,0 +1,191 @@
+"""The HTTP application over memory, called as a server calls it, so that every byte of an answer can be seen."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from tests.unit.conftest import Bench
+
+from textllm_core import TextLLM
+from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.health import CheckHealth
+from textllm_http.app import create_app
+
+JSON = {"content-type": "application/json"}
+ORIGIN = "https://chat.example.org"
+
+
+@dataclass
+class Answer:
+    """A response, chunk by chunk; header names are in lower case."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    chunks: list[bytes] = field(default_factory=list)
+    is_complete: bool = False
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Probe:
+    """A part of the service that answers, or does not."""
+
+    name: str = "database"
+    fault: str | None = None
+
+    async def check(self) -> str | None:
+        return self.fault
+
+
+@dataclass
+class Server:
+    """The application and what stands behind it."""
+
+    app: Litestar
+    bench: Bench
+    probe: Probe
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        return await self.call("GET", path, headers=headers or {})
+
+    async def post(self, path: str, body: Any, headers: Mapping[str, str] = JSON) -> Answer:
+        return await self.call(
+            "POST", path, [body if isinstance(body, bytes) else json.dumps(body).encode()], headers=headers
+        )
+
+    async def call(
+        self,
+        method: str,
+        target: str,
+        body: Sequence[bytes] = (),
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        is_whole: bool = True,
+        sender_stays: bool = True,
+        leave_when: Callable[[Answer], bool] = lambda _: False,
+    ) -> Answer:
+        """One request.
+
+        Args:
+            body: in the pieces that it comes in.
+            is_whole: False: more of it is announced, and never comes.
+            sender_stays: False: the client leaves once it has sent that.
+            leave_when: asked after each message of the response: is the client gone now?
+        """
+        path, _, query = target.partition("?")
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode("latin-1"),
+            "root_path": "",
+            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs],
+            "client": ("127.0.0.1", 50000),
+            "server": ("127.0.0.1", 8000),
+            "state": {},
+        }
+        answer, left = Answer(), asyncio.Event()
+        pieces = list(body) or [b""]
+        if not sender_stays:
+            left.set()
+
+        async def receive() -> dict[str, Any]:
+            if pieces:
+                piece = pieces.pop(0)
+                return {"type": "http.request", "body": piece, "more_body": bool(pieces) or not is_whole}
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                answer.status = message["status"]
+                answer.headers = {name.decode(): value.decode("latin-1") for name, value in message["headers"]}
+            else:
+                answer.chunks.append(message.get("body", b""))
+                answer.is_complete = not message.get("more_body", False)
+            if leave_when(answer):
+                left.set()
+
+        async with asyncio.timeout(30):
+            await self.app(scope, receive, send)  # type: ignore[arg-type]  # a plain dictionary, as servers send it
+        return answer
+
+
+def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Sequence[str] = ()) -> Litestar:
+    textllm = TextLLM(
+        send_message=bench.send_message,
+        latest_conversation=LatestConversation(bench.conversations),
+        list_messages=ListMessages(bench.conversations, None),
+        track_usage=bench.track_usage,
+        reconcile=bench.reconcile,
+        check_health=CheckHealth([probe or Probe()]),
+    )
+
+    @asynccontextmanager
+    async def opener() -> AsyncIterator[TextLLM]:
+        yield textllm
+        await bench.running.drain(0)
+
+    return create_app(
+        opener,
+        public_config={"model": bench.policy.model},
+        max_input_chars=bench.policy.max_input_chars,
+        cors_origins=cors_origins,
+    )
+
+
+@asynccontextmanager
+async def serving(bench: Bench, *, cors_origins: Sequence[str] = ()) -> AsyncIterator[Server]:
+    """The application from its start to its stop."""
+    probe = Probe()
+    app = application(bench, probe, cors_origins=cors_origins)
+    async with _started(app):
+        yield Server(app, bench, probe)
+
+
+@asynccontextmanager
+async def _started(app: Litestar) -> AsyncIterator[None]:
+    """The lifespan in a task of its own, as servers have it."""
+    up, down = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            up.set()
+            await down.wait()
+
+    living = asyncio.create_task(live())
+    await asyncio.wait([living, starting := asyncio.create_task(up.wait())], return_when=asyncio.FIRST_COMPLETED)
+    starting.cancel()
+    try:
+        if not living.done():
+            yield
+    finally:
+        down.set()
+        await living
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+async def server(bench: Bench) -> AsyncIterator[Server]:
+    async with serving(bench) as running:
+        yield running

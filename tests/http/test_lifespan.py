@@ -1,0 +1,65 @@
+"""Starting the application settles what a dead process left behind."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+from tests.http.conftest import serving
+from tests.unit.conftest import NOON, Bench
+
+from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_core.budgets import Demand
+from textllm_core.errors import StorageUnavailableError
+from textllm_core.money import ZERO
+from textllm_core.ports.ledger import Hold, Reservation
+from textllm_http import app
+
+
+async def abandon_an_exchange(bench: Bench) -> None:
+    demand = Demand(least=ZERO, most=ZERO, limit=bench.policy.daily_limit)
+    await bench.ledger.reserve(
+        Reservation(
+            tenant_id="default",
+            user_id="ada",
+            conversation_id="conv_1",
+            revision=None,
+            title="Hi",
+            response_id="resp_1",
+            kind="text",
+            model="gpt-4o",
+            demand=demand,
+            at=NOON - timedelta(hours=1),
+            lease_until=NOON - timedelta(minutes=59),
+        )
+    )
+
+
+async def test_an_abandoned_exchange_is_settled_at_the_start(bench: Bench) -> None:
+    await abandon_an_exchange(bench)
+    async with serving(bench), asyncio.timeout(20):
+        while bench.store.holds:  # noqa: ASYNC110 - until it is settled
+            await asyncio.sleep(0.001)
+    await bench.check_books()
+
+
+async def test_settling_goes_on_after_storage_was_away_and_after_a_defect(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "RECONCILE_EVERY_S", 0.001)
+    faults: list[Exception] = [KeyError("canary"), StorageUnavailableError()]
+
+    class FaultyLedger(MemoryLedger):
+        async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
+            if faults:
+                raise faults.pop()
+            return await MemoryLedger.abandoned(self, at=at, lease_until=lease_until, limit=limit)
+
+    bench = Bench(ledger_type=FaultyLedger)
+    await abandon_an_exchange(bench)
+    async with serving(bench), asyncio.timeout(20):
+        while bench.store.holds:  # noqa: ASYNC110 - until it is settled
+            await asyncio.sleep(0.001)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+    assert "KeyError" in caplog.text
+    assert "canary" not in caplog.text

@@ -1,0 +1,136 @@
+"""Health, configuration, and what holds for every response."""
+
+import pytest
+from tests.http.conftest import JSON, ORIGIN, Server, serving
+from tests.unit.conftest import Bench
+
+EVERY_REQUEST = [
+    ("GET", "/health/live", 200),
+    ("GET", "/config", 200),
+    ("POST", "/chat", 200),
+    ("POST", "/chat/stream", 200),
+    ("HEAD", "/config", 200),
+    ("OPTIONS", "/chat", 204),
+    ("GET", "/nowhere", 404),
+    ("GET", "/chat", 405),
+    ("POST", "/config?x=1", 405),
+    ("GET", "/config?x=1", 400),
+]
+
+
+async def test_a_living_process_says_so(server: Server) -> None:
+    answer = await server.get("/health/live")
+    assert (answer.status, answer.json()) == (200, {"status": "alive"})
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_ready_is_when_every_probe_answers(server: Server) -> None:
+    answer = await server.get("/health/ready")
+    assert answer.status == 200
+    assert answer.json() == {"status": "ready", "checks": {"database": {"status": "healthy"}}}
+
+
+async def test_not_ready_is_503_and_says_why(server: Server) -> None:
+    server.probe.fault = "It does not answer within 2 s."
+    answer = await server.get("/health/ready")
+    assert answer.status == 503
+    assert answer.headers["content-type"] == "application/json"
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.json() == {
+        "status": "not_ready",
+        "checks": {"database": {"status": "unhealthy", "message": "It does not answer within 2 s."}},
+    }
+
+
+async def test_the_configuration_is_what_the_application_was_given(server: Server) -> None:
+    assert (await server.get("/config")).json() == {"config": {"model": "gpt-4o"}}
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/config"])
+async def test_head_is_get_without_the_body(server: Server, path: str) -> None:
+    got, head = await server.get(path), await server.call("HEAD", path)
+    assert head.body == b""
+    assert (head.status, head.headers["content-length"]) == (got.status, got.headers["content-length"])
+
+
+@pytest.mark.parametrize(("method", "target", "status"), EVERY_REQUEST)
+async def test_every_response_has_a_request_id_of_its_own(
+    server: Server, method: str, target: str, status: int
+) -> None:
+    answers = [await server.call(method, target, [b'{"message": "Hi"}'], headers=JSON) for _ in range(2)]
+    assert [answer.status for answer in answers] == [status, status]
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert len(ids) == 2
+    assert all(request_id.startswith("req_") for request_id in ids)
+
+
+@pytest.mark.parametrize(("method", "target", "status"), EVERY_REQUEST)
+async def test_a_sane_request_id_of_the_client_is_kept(server: Server, method: str, target: str, status: int) -> None:
+    headers = {**JSON, "x-request-id": "Trace_1.2-3"}
+    answer = await server.call(method, target, [b'{"message": "Hi"}'], headers=headers)
+    assert answer.headers["x-request-id"] == "Trace_1.2-3"
+    if status >= 400:
+        assert answer.json()["instance"] == "Trace_1.2-3"
+
+
+@pytest.mark.parametrize("request_id", ["", "a b", "a\nb", "x" * 129, "ü", 'a"', "a\x1b[0m"])
+async def test_any_other_request_id_is_replaced(server: Server, request_id: str) -> None:
+    answer = await server.get("/health/live", {"x-request-id": request_id})
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/chat/nowhere", "/config/..", "/%00", "/chat\0", "/ü", "/health"])
+async def test_an_unknown_address_is_not_found(server: Server, path: str) -> None:
+    answer = await server.get(path)
+    assert (answer.status, answer.json()["code"]) == (404, "not_found")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "TRACE", "PROPFIND"])
+async def test_another_method_is_refused_with_those_allowed(server: Server, method: str) -> None:
+    answer = await server.call(method, "/chat")
+    assert answer.status == 405
+    assert set(answer.headers["allow"].split(", ")) == {"POST", "OPTIONS"}
+    assert answer.headers["content-type"] == "application/problem+json"
+    if method != "HEAD":
+        assert answer.json()["code"] == "invalid_request"
+
+
+async def test_options_says_which_methods_there_are(server: Server) -> None:
+    answer = await server.call("OPTIONS", "/config")
+    assert (answer.status, answer.body) == (204, b"")
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+
+
+async def test_a_strange_host_is_refused_without_an_echo(server: Server) -> None:
+    answer = await server.get("/config", {"host": "<canary>"})
+    assert (answer.status, answer.json()["code"]) == (400, "invalid_request")
+    assert b"canary" not in answer.body
+
+
+async def test_pages_of_a_known_origin_may_call(bench: Bench) -> None:
+    async with serving(bench, cors_origins=[ORIGIN]) as server:
+        asked = {"origin": ORIGIN, "access-control-request-method": "POST"}
+        preflight = await server.call("OPTIONS", "/chat", headers=asked)
+        answer = await server.post("/chat/stream", {"message": "Hi"}, {**JSON, "origin": ORIGIN})
+        refusal = await server.post("/chat", b"", {**JSON, "origin": ORIGIN})
+    assert preflight.status == 204
+    assert "POST" in preflight.headers["access-control-allow-methods"]
+    assert "Content-Type" in preflight.headers["access-control-allow-headers"]
+    assert "X-Conversation-ID" in answer.headers["access-control-expose-headers"]
+    for each in (preflight, answer, refusal):
+        assert each.headers["access-control-allow-origin"] == ORIGIN
+        assert each.headers["vary"] == "Origin"
+        assert "access-control-allow-credentials" not in each.headers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example.org", ORIGIN.upper(), f"{ORIGIN}.evil", "null", "*", ""])
+async def test_pages_of_any_other_origin_may_not(bench: Bench, origin: str) -> None:
+    async with serving(bench, cors_origins=[ORIGIN]) as server:
+        preflight = await server.call(
+            "OPTIONS", "/chat", headers={"origin": origin, "access-control-request-method": "POST"}
+        )
+        answer = await server.get("/config", {"origin": origin})
+    for each in (preflight, answer):
+        assert not any(name.startswith("access-control") for name in each.headers)
+        assert each.headers["vary"] == "Origin"

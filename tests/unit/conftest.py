@@ -1,0 +1,96 @@
+"""The core over memory adapters: no disk, no sockets, a clock that stands still."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from textllm_adapters.memory.clock import FixedClock
+from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.llm import ScriptedLLM
+from textllm_adapters.memory.prices import FixedPrices
+from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.transcript import MemoryTranscript
+from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
+from textllm_core.chat.exchange import RunningExchanges
+from textllm_core.money import Price, Rates
+from textllm_core.ports.ledger import Ledger
+from textllm_core.pricing import Pricing
+from textllm_core.reconcile import Reconcile
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+GPT = Price(rates=Rates.of(Decimal("2.5"), Decimal(10), cached_input=Decimal("1.25")), source="test")
+POLICY = ChatPolicy(
+    model="gpt-4o",
+    prompts={"default": "Be brief."},
+    max_input_chars=10_000,
+    max_history_items=100,
+    max_output_tokens=4096,
+    rate_per_minute=1000,
+    daily_limit=Decimal(5),
+    warn_at=Decimal(1),
+    keep_messages=True,
+    first_token_timeout_s=60,
+    silence_timeout_s=120,
+)
+
+
+@dataclass
+class Bench:
+    """One application over memory, open for inspection."""
+
+    policy: ChatPolicy = POLICY
+    store: MemoryStore = field(default_factory=MemoryStore)
+    clock: FixedClock = field(default_factory=lambda: FixedClock(NOON))
+    transcript: MemoryTranscript | None = field(default_factory=MemoryTranscript)
+    ledger_type: Callable[[MemoryStore], Ledger] = MemoryLedger
+
+    def __post_init__(self) -> None:
+        self.llm = ScriptedLLM(transcript=self.transcript)
+        self.ledger = self.ledger_type(self.store)
+        self.conversations = MemoryConversationRepository(self.store)
+        self.track_usage = TrackUsage(self.ledger, Pricing({}, FixedPrices({"gpt-4o": GPT})), self.clock)
+        self.running = RunningExchanges()
+        self.exchange = Exchange(
+            llm=self.llm,
+            transcript=self.transcript,
+            ledger=self.ledger,
+            conversations=self.conversations,
+            rate_limiter=MemoryRateLimiter(self.clock),
+            track_usage=self.track_usage,
+            clock=self.clock,
+            policy=self.policy,
+            running=self.running,
+        )
+        self.send_message = SendMessage(self.exchange, self.policy)
+        self.reconcile = Reconcile(self.llm, self.ledger, self.conversations, self.track_usage, self.clock)
+
+    async def say(self, text: str, conversation_id: str | None = None, **options: Any) -> Reply:
+        self.clock.advance(timedelta(seconds=1))
+        return await self.send_message(Caller(), TextTurn(text, conversation_id, "ada", **options))
+
+    async def entries(self) -> list[LedgerEntry]:
+        """Ada's ledger, once nothing runs any more."""
+        await self.running.drain(10)
+        return list(await self.ledger.entries("default", "ada"))
+
+    async def check_books(self) -> None:
+        """Nothing is held, nothing runs, and all counters follow from the ledger."""
+        await self.running.drain(10)
+        assert self.store.holds == {}
+        assert all(kept.turn_id is None for kept in self.store.conversations.values())
+        assert all(kept.reserved == 0 for kept in self.store.sessions.values())
+        assert all(entry.status != "pending" for entry in self.store.entries.values())
+        costs = sum((entry.cost for entry in self.store.entries.values()), Decimal(0))
+        assert sum((kept.session.total_cost for kept in self.store.sessions.values()), Decimal(0)) == costs
+        assert sum((kept.conversation.total_cost for kept in self.store.conversations.values()), Decimal(0)) == costs
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()

@@ -12,9 +12,11 @@ EXIT_CODES: Final[Mapping[type[errors.TextLLMError], int]] = {
     errors.NotFoundError: 3,
     errors.ConversationNotFoundError: 3,
     errors.SessionNotFoundError: 3,
+    errors.StoredFileNotFoundError: 3,
     errors.ConversationLostError: 3,  # as good as never there: start a new one
     errors.InvalidRequestError: 4,
     errors.InputTooLongError: 4,
+    errors.FileTooLargeError: 4,
     errors.ContextTooLongError: 4,
     errors.ContentRefusedError: 4,
     errors.RateLimitedError: 5,

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from textllm_cli.render import Screen, dollars
@@ -145,6 +145,7 @@ class Keyboard:
     def __init__(self) -> None:
         self._asked: SimpleQueue[tuple[str, Future[str]] | None] = SimpleQueue()
         self._on_interrupt: list[Callable[[], object]] = []
+        self._is_reading = False
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(
                 encoding="utf-8", errors="surrogateescape"
@@ -180,32 +181,45 @@ class Keyboard:
         self._asked.put(None)
 
     def serve(self) -> None:
-        """Read lines as they are asked for, until `close`."""
-        asked: tuple[str, Future[str]] | None = None
-        while True:
-            try:
-                asked = asked or self._asked.get()
+        """Read lines as they are asked for, until `close`. For the main thread."""
+        before = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            while True:
+                try:  # a signal in the instant before a wait is only seen after it: so no wait is a long one
+                    asked = self._asked.get(timeout=0.1)
+                except Empty:
+                    continue
                 if asked is None:
                     return
-                line = self._read(asked[0])
-            except KeyboardInterrupt:
-                if asked is not None:
-                    asked[1].set_exception(Interrupted())
-                elif self._on_interrupt:
-                    self._on_interrupt[-1]()
-            except (EOFError, OSError) as error:
-                assert asked is not None
-                asked[1].set_exception(error)
-            else:
-                asked[1].set_result(line)
-            asked = None
+                prompt, answer = asked
+                try:
+                    line = self._read(prompt)
+                except KeyboardInterrupt:
+                    answer.set_exception(Interrupted())
+                except (EOFError, OSError) as error:
+                    answer.set_exception(error)
+                else:
+                    answer.set_result(line)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, *_: object) -> None:
+        if self._is_reading:
+            self._is_reading = False
+            raise KeyboardInterrupt  # the one way out of a blocking read
+        if self._on_interrupt:
+            self._on_interrupt[-1]()
 
     def _read(self, prompt: str) -> str:
-        if self._is_terminal:
-            return input(prompt)
-        if not (line := sys.stdin.readline()):
-            raise EOFError
-        return line.removesuffix("\n")
+        self._is_reading = True
+        try:
+            if self._is_terminal:
+                return input(prompt)
+            if not (line := sys.stdin.readline()):
+                raise EOFError
+            return line.removesuffix("\n")
+        finally:
+            self._is_reading = False
 
 
 @dataclass(slots=True)
@@ -254,7 +268,7 @@ class Chat:
             except EOFError:
                 break
             except Interrupted:
-                self._screen.say("" if was_interrupted else "\nCtrl-C once more leaves, as /quit does.")
+                self._screen.say("\nleaving" if was_interrupted else "\nCtrl-C once more leaves, as /quit does.")
                 if was_interrupted:
                     break
                 was_interrupted = True

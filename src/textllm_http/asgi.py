@@ -1,6 +1,7 @@
 """The served app: settings, wiring, `create_app`; nothing else."""
 
 from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 from litestar import Litestar
 
@@ -9,7 +10,8 @@ from textllm_adapters.wiring import load_settings, open_textllm
 from textllm_core.application import TextLLM
 from textllm_http.app import create_app
 
-_DATABASE_PATIENCE_S = 60.0
+_DATABASE_PATIENCE_S: Final = 60.0
+_ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server"}
 
 
 def create() -> Litestar:
@@ -26,7 +28,7 @@ def create() -> Litestar:
 
     return create_app(
         opener,
-        public_config=settings.public(),
+        public_config={name: value for name, value in settings.public().items() if name not in _ABOUT_THIS_MACHINE},
         max_input_chars=settings.max_input_length,
         cors_origins=settings.cors_origins,
     )

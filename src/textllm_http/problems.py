@@ -18,6 +18,7 @@ from textllm_core.errors import (
     ConversationBusyError,
     ConversationLostError,
     ConversationNotFoundError,
+    FileTooLargeError,
     InputTooLongError,
     InvalidRequestError,
     NotFoundError,
@@ -27,6 +28,7 @@ from textllm_core.errors import (
     RateLimitedError,
     SessionNotFoundError,
     StorageUnavailableError,
+    StoredFileNotFoundError,
     TextLLMError,
 )
 from textllm_core.wire import to_json
@@ -40,9 +42,11 @@ STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConversationNotFoundError: HTTPStatus.NOT_FOUND,
     SessionNotFoundError: HTTPStatus.NOT_FOUND,
+    StoredFileNotFoundError: HTTPStatus.NOT_FOUND,
     ConversationBusyError: HTTPStatus.CONFLICT,
     ConversationLostError: HTTPStatus.CONFLICT,
     InputTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    FileTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ContextTooLongError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ContentRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,

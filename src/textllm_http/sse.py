@@ -8,7 +8,15 @@ from typing import Final, Protocol
 
 from litestar.types import Receive, Scope, Send
 
-from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.chat.messages import (
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    ReplyStarted,
+    TextDelta,
+    well_formed,
+)
 from textllm_core.wire import to_json
 from textllm_http.problems import problem_of
 
@@ -60,7 +68,7 @@ class TextFrames:
             return b""
         if text == _END:  # only the end may look like the end
             return self._event(text[:3]) + self._event(text[3:])
-        lines = _LINE_BREAK.split(_characters(text))
+        lines = _LINE_BREAK.split(well_formed(text))
         return "".join(f"data: {line}\n" for line in lines).encode() + b"\n"
 
 
@@ -89,7 +97,7 @@ class EventFrames:
         return self._delta(held)
 
     def _delta(self, text: str) -> bytes:
-        return self._event("reply.delta", to_json({"text": _characters(text)})) if text else b""
+        return self._event("reply.delta", to_json({"text": well_formed(text)})) if text else b""
 
     def _event(self, name: str, data: bytes) -> bytes:
         self._number += 1
@@ -180,12 +188,3 @@ def _without_half_at_end(text: str, *halves: str) -> tuple[str, str]:
     if text[-1:] in halves or "\ud800" <= text[-1:] <= "\udbff":
         return text[:-1], text[-1]
     return text, ""
-
-
-def _characters(text: str) -> str:
-    """The text with its surrogate pairs joined, and U+FFFD for each surrogate that has no partner."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text

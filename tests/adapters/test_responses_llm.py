@@ -119,7 +119,7 @@ async def test_a_call_in_a_conversation_sends_the_turn_alone_and_is_stored(
     }
 
 
-async def test_usage_model_tier_and_id_are_the_providers(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+async def test_usage_model_and_tier_are_the_providers_and_nothing_is_stored(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
     usage = {
         "input_tokens": 2000,
         "cached_tokens": 1024,
@@ -129,7 +129,7 @@ async def test_usage_model_tier_and_id_are_the_providers(provider: OpenAIStandIn
     }
     provider.script(Reply(text="Tea.", reasoning="Tea or coffee?", usage=usage, service_tier="flex"))
     heard = await hear(llm.stream(request("Well?")))
-    assert heard.started == ModelStarted(provider.bills[0].response_id, provider.bills[0].model)
+    assert heard.started == ModelStarted(None, provider.bills[0].model)
     assert heard.ended.usage == Usage(2000, 70, 1024, 512, 64)
     assert (heard.ended.text, heard.ended.service_tier) == ("Tea.", "flex")
 

@@ -1,6 +1,7 @@
 """What a model writes cannot drive the terminal, however it is cut into pieces."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,7 @@ def test_control_sequences_are_taken_out_and_text_stays(text: str, shown: str) -
 @given(HOSTILE, st.lists(st.integers(0, 30)))
 def test_no_cut_into_pieces_lets_a_sequence_survive(text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    shown = pieced([text[start:end] for start, end in zip(edges, edges[1:], strict=False)])
+    shown = pieced([text[start:end] for start, end in pairwise(edges)])
     assert not set(shown) - set("[]0123;mPX^_\\\n\ta é")
     assert plain(text).startswith(shown)
 

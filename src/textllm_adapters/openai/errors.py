@@ -1,5 +1,6 @@
 """What the provider's failures mean to us: SDK and transport exceptions in, ours out. No text of theirs passes."""
 
+import json
 import re
 from email.utils import parsedate_to_datetime
 from math import ceil
@@ -172,6 +173,7 @@ BROKEN_ANSWER: Final[ErrorTable] = {
     anyio.EndOfStream: _cut,
     OSError: _cut,
     msgspec.DecodeError: _garbled,
+    json.JSONDecodeError: _garbled,
     UnicodeDecodeError: _garbled,
 }
 

@@ -1,5 +1,6 @@
 """OpenAI's Responses API: with a conversation on the provider's side, or with the whole history in every call."""
 
+import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final, get_args
@@ -77,7 +78,7 @@ class _Item(Struct):
 
 
 _kind = msgspec.json.Decoder(_Kind).decode
-_delta = msgspec.json.Decoder(_Delta).decode
+_decode_delta = msgspec.json.Decoder(_Delta).decode
 _error = msgspec.json.Decoder(_ErrorEvent).decode
 _response = msgspec.json.Decoder(_Response).decode
 _response_event = msgspec.json.Decoder(_ResponseEvent).decode
@@ -162,6 +163,14 @@ def _body(request: ModelRequest) -> dict[str, object]:
         "metadata": request.metadata or None,
     }
     return body | {key: value for key, value in optional.items() if value is not None}
+
+
+def _delta(data: bytes) -> _Delta:
+    try:
+        return _decode_delta(data)
+    except msgspec.DecodeError:
+        # msgspec takes no half of a surrogate pair, which may well stand at the end of a delta.
+        return msgspec.convert(json.loads(data), _Delta)
 
 
 def _name(event: ServerSentEvent) -> bytes:

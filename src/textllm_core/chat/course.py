@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from textllm_core.chat.messages import ContentPart, Message, OutputText, Refusal, Turn
+from textllm_core.chat.messages import ContentPart, Message, OutputText, Refusal, Turn, well_formed
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.ids import new_id
 from textllm_core.ports.conversation_repository import Thread
@@ -89,7 +89,7 @@ class Course:
         is_final = ended is not None and (ended.usage is not None or ended.status in ("failed", "cancelled"))
         if not is_final and self.started is not None:
             usage = self._estimate()
-        text = "".join(self.deltas)
+        text = well_formed("".join(self.deltas))
         is_kept = status == "cancelled" and bool(text)
         return self._outcome(
             status=status,

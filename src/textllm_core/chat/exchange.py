@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from msgspec.structs import replace
+
 from textllm_core.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
 from textllm_core.chat.course import Course
 from textllm_core.chat.messages import (
@@ -21,6 +23,7 @@ from textllm_core.chat.messages import (
     TextDelta,
     Turn,
     TurnOptions,
+    well_formed,
 )
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.conversations import title_from
@@ -33,6 +36,7 @@ from textllm_core.errors import (
     ModelError,
     ProviderError,
     ProviderTimeoutError,
+    ProviderUnavailableError,
     StorageUnavailableError,
     TextLLMError,
 )
@@ -54,6 +58,7 @@ _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, sep
 _OUTCOME_PAUSES_S: Final = (0.0, 0.5, 2.0, 5.0)
 _SETTLE_PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 _TELL_AFTER_TRIES: Final = 3
+_SHUTTING_DOWN: Final = ProviderUnavailableError("The service is shutting down.")
 
 
 async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
@@ -133,7 +138,10 @@ class Exchange:
                 await self._ask_and_settle(course)
         except TextLLMError as refusal:
             log.refuse(refusal)
-        except BaseException as defect:
+        except asyncio.CancelledError:
+            log.refuse(_SHUTTING_DOWN)
+            raise
+        except Exception as defect:
             log.refuse(defect)
             raise
         else:
@@ -226,7 +234,7 @@ class Exchange:
         try:
             ended = await self._ask(course)
         except asyncio.CancelledError:
-            await self._settle_broken(course, status="cancelled", error=ProviderError("The reply was cut short here."))
+            await self._settle_broken(course, status="cancelled", error=_SHUTTING_DOWN)
             raise
         except TextLLMError as error:
             await self._break_off(course, error)
@@ -265,7 +273,8 @@ class Exchange:
                             course.log.append(event)
                             deadline = loop.time() + self.policy.silence_timeout_s
                         case ModelEnded():
-                            ended = event  # and read on: only a stream read to its end gives its connection back
+                            ended = replace(event, text=well_formed(event.text))
+                            # Read on: only a stream read to its end gives its connection back.
                         case None if ended is not None:
                             return ended
                         case None:

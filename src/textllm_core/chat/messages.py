@@ -167,3 +167,15 @@ class ReplyFailed(Struct, frozen=True):
 
 
 ReplyEvent = ReplyStarted | TextDelta | ReplyCompleted | ReplyFailed
+
+
+def well_formed(text: str) -> str:
+    """The text with its surrogate pairs joined, and U+FFFD for each surrogate that has no partner.
+
+    Models cut their replies anywhere, also between the halves of a pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text

@@ -93,6 +93,12 @@ async def test_events_come_in_order_and_join_to_the_reply(bench: Bench) -> None:
     assert events[-1].reply.text == "a\nb"
 
 
+async def test_halves_of_a_character_are_joined_and_lonely_ones_replaced(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("\ud83d", "\ude00", "\ud83d")))
+    reply = await bench.say("hi")
+    assert reply.text == "\N{GRINNING FACE}\N{REPLACEMENT CHARACTER}"
+
+
 async def test_text_arrives_before_the_model_has_finished(bench: Bench) -> None:
     gate = asyncio.Event()
     bench.llm.script(ScriptedReply(deltas=("early", "late"), gate=gate))
@@ -456,11 +462,14 @@ async def test_what_a_dead_process_left_is_settled_once_by_the_providers_word(be
     await bench.check_books()
 
 
-async def test_what_nobody_can_account_for_is_estimated_after_a_grace_period(bench: Bench) -> None:
+async def test_what_nobody_can_account_for_is_estimated_after_a_grace_period(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
     await anext(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada")))
     survivor = Bench(store=bench.store)
     survivor.clock.advance(timedelta(minutes=11))
     assert await survivor.reconcile() == 1
+    monkeypatch.setattr("textllm_core.chat.exchange._OUTCOME_PAUSES_S", (0.0,))
     assert [entry.estimated for entry in await bench.ledger.entries("default", "ada")] == [True]
     await bench.check_books()

@@ -1,0 +1,171 @@
+"""`textllm serve` as a process, the stand-in provider beside it, and its books to look into."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.servers.openai import Bill, OpenAIStandIn
+
+from textllm_adapters.postgres.engine import open_engine as open_postgres
+from textllm_adapters.sql.tables import holds, ledger
+from textllm_adapters.sqlite.engine import open_engine as open_sqlite
+from textllm_core.usage import LedgerEntry, Usage
+
+TEXTLLM = str(Path(sys.executable).with_name("textllm"))
+API_KEY = "sk-test-canary-7f3a"
+
+
+class Service:
+    """A running server: its address, its folder, and how to stop it."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> None:
+        self.folder, self._environment, self._arguments = folder, environment, arguments
+        self.log = folder / "serve.log"
+
+    def start(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [TEXTLLM, "serve", "--port", str(port), *self._arguments],
+                env=self._environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> None:
+        """End it in the orderly way."""
+        self.process.terminate()
+        assert self.process.wait(60) == 0, self.log.read_text()
+
+    def kill(self) -> None:
+        """End it and all its workers at once, whatever they do."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+
+    def chat(self, message: str, **fields: object) -> httpx.Response:
+        return httpx.post(f"{self.url}/chat", json={"message": message} | fields, timeout=30)
+
+
+@contextmanager
+def serving(
+    folder: Path, provider: OpenAIStandIn, database: str, *arguments: str, **settings: str
+) -> Iterator[Service]:
+    """A server over `database` which asks `provider`."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "OPENAI_API_KEY": API_KEY,
+        "OPENAI_BASE_URL": provider.base_url,
+        "DATABASE_URL": database,
+        "TEXTLLM_DATA_DIR": str(folder / "data"),
+        "TEXTLLM_RATE_LIMIT_PER_MINUTE": "100000",
+    } | settings
+    service = Service(folder, environment, arguments)
+    try:
+        service.start()
+        yield service
+    finally:
+        service.kill()
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[OpenAIStandIn]:
+    with OpenAIStandIn(api_key=API_KEY) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an own database, with all tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('served')}/textllm.db"
+        return
+    server = request.getfixturevalue("postgres_server")
+    url = server.create_database(template=request.getfixturevalue("migrated_postgres_url"))
+    yield url
+    server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def service(provider: OpenAIStandIn, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server of two workers, shared by tests that each bring a user of their own."""
+    with serving(tmp_path_factory.mktemp("service"), provider, database, "--workers", "2") as service:
+        yield service
+
+
+class Books:
+    """What the database of a server says, once nothing runs in it any more."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+
+    def _engine(self) -> AsyncEngine:
+        return (open_postgres if self._database.startswith("postgres") else open_sqlite)(self._database)
+
+    async def entries(self, user_id: str) -> list[LedgerEntry]:
+        """The user's entries, oldest first, as soon as none of the user's exchanges is running."""
+        engine = self._engine()
+        try:
+            for _ in range(300):
+                async with engine.connect() as connection:
+                    running = (await connection.execute(select(holds).where(holds.c.user_id == user_id))).all()
+                    rows = (
+                        await connection.execute(
+                            select(ledger).where(ledger.c.user_id == user_id).order_by(ledger.c.created_at)
+                        )
+                    ).mappings()
+                    if not running:
+                        return [_entry(dict(row)) for row in rows]
+                await asyncio.sleep(0.1)
+            raise AssertionError(f"still running after 30 s: {running}")
+        finally:
+            await engine.dispose()
+
+
+def _entry(row: dict[str, object]) -> LedgerEntry:
+    usage = Usage(**{name: row[name] for name in Usage.__struct_fields__})  # type: ignore[arg-type]
+    return LedgerEntry(usage=usage, **{n: row[n] for n in LedgerEntry.__struct_fields__ if n != "usage"})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def books(database: str) -> Books:
+    return Books(database)
+
+
+def price_of(bill: Bill) -> Decimal:
+    """USD for gpt-4o, by OpenAI's own price list: 2.50, 1.25 cached, 10.00 out, a million."""
+    usage = bill.usage
+    plain = usage.input_tokens - usage.cached_tokens
+    return (
+        plain * Decimal("2.50") + usage.cached_tokens * Decimal("1.25") + usage.output_tokens * Decimal(10)
+    ) / 1_000_000

@@ -120,7 +120,8 @@ def chat(opener: Callable[[], AbstractAsyncContextManager[TextLLM]], speaker: Sp
         assert task is not None
         with keyboard.interrupting(task.cancel):
             async with opener() as textllm:
-                await Chat(textllm, speaker, keyboard, screen).run()
+                with keyboard.interrupting(lambda: None):  # between a line and its reply there is nothing to stop
+                    await Chat(textllm, speaker, keyboard, screen).run()
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         ended = pool.submit(asyncio.run, engine())

@@ -159,7 +159,7 @@ async def test_other_framings_of_compatible_servers_are_understood(
         )
     )
     heard = await hear(llm.stream(request("Well?")))
-    assert heard.started == ModelStarted("resp_1", "gpt-4o-x")
+    assert heard.started == ModelStarted(None, "gpt-4o-x")
     assert (heard.deltas, heard.ended.text) == (["one ", "two"], "one two")
 
 
@@ -179,7 +179,7 @@ async def test_text_that_only_the_end_tells_is_one_delta(provider: OpenAIStandIn
     provider.script(event_stream(completed(output=[reasoning, message])))
     heard = await hear(llm.stream(request("Well?")))
     assert (heard.deltas, heard.ended.text, heard.ended.finish_reason) == (["one two"], "one two", "refusal")
-    assert heard.started == ModelStarted("resp_1", "gpt-4o-x")
+    assert heard.started == ModelStarted(None, "gpt-4o-x")
 
 
 @pytest.mark.parametrize(

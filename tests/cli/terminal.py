@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("app_over_memory.py"))]
-PATIENCE_S = 8  # a hang fails; nothing else depends on it
+PATIENCE_S = 60  # a hang fails; nothing else depends on it
 CTRL_C = b"\x03"
 CTRL_D = b"\x04"
 
@@ -48,23 +48,27 @@ class Terminal:
         self.process = subprocess.Popen([*PROGRAM, *arguments], env=environment, start_new_session=True, **at)
         os.close(slave)
         self.seen = ""
+        self._read_for = 0
 
     def press(self, keys: bytes) -> None:
         os.write(self._master, keys)
 
-    def read_until(self, text: str, *, after: int = 0) -> None:
-        """Read until `text` stands on the screen, past its first `after` characters."""
+    def read_until(self, text: str) -> None:
+        """Read until `text` stands on the screen, behind what was read for before."""
         deadline = time.monotonic() + PATIENCE_S
-        while text not in self.seen[after:]:
+        while (found := self.seen.find(text, self._read_for)) < 0:
             assert time.monotonic() < deadline, f"{text!r} never came: {self.seen!r}"
-            if not self._read():
-                raise AssertionError(f"{text!r} did not come: {self.seen!r}")
+            assert self._read(), f"{text!r} did not come: {self.seen!r}"
+        self._read_for = found + len(text)
 
     def interrupt_until(self, text: str) -> None:
         """Press Ctrl-C until `text` stands on the screen: readline misses it while it shows its prompt."""
+        deadline = time.monotonic() + PATIENCE_S
         while text not in self.seen:
+            assert time.monotonic() < deadline, f"{text!r} never came: {self.seen!r}"
             self.press(CTRL_C)
-            self._read(patience_s=1)
+            while text not in self.seen and self._read(patience_s=2):
+                pass
 
     def end(self) -> int:
         """Read the rest; the return code."""
@@ -79,11 +83,11 @@ class Terminal:
         os.close(self._master)
 
     def _read(self, patience_s: float | None = None) -> bool:
-        """Read what came; whether more can come. Silence is a failure only where it is not expected."""
+        """Read what comes next; False at the end, and after a silence of `patience_s`, which else is a failure."""
         ready, _, _ = select.select([self._master], [], [], patience_s or PATIENCE_S)
         if not ready:
             assert patience_s is not None, f"nothing more came: {self.seen!r}"
-            return True
+            return False
         try:
             content = os.read(self._master, 65536)
         except OSError:  # Linux's way to say that nobody holds the other end any more

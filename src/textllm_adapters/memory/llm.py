@@ -154,8 +154,9 @@ def _shortened(deltas: Sequence[str], room: int) -> list[str]:
     """The deltas up to `room` bytes; no character is cut."""
     kept: list[str] = []
     for delta in deltas:
-        fitting = delta.encode()[:room].decode(errors="ignore")
-        room -= len(delta.encode())
+        encoded = _encoded(delta)
+        fitting = delta if len(encoded) <= room else encoded[:room].decode(errors="ignore")
+        room -= len(encoded)
         if fitting:
             kept.append(fitting)
         if room <= 0:
@@ -164,4 +165,8 @@ def _shortened(deltas: Sequence[str], room: int) -> list[str]:
 
 
 def _tokens(text: str) -> int:
-    return ceil(len(text.encode()) / BYTES_PER_TOKEN)
+    return ceil(len(_encoded(text)) / BYTES_PER_TOKEN)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")  # a delta may end in half of a pair

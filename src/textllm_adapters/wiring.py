@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -30,7 +30,15 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.transcript import Transcript
 
-__all__ = ["Settings", "database_revision", "fetch_model", "load_settings", "open_textllm", "upgrade_database"]
+__all__ = [
+    "Settings",
+    "database_revision",
+    "fetch_model",
+    "load_settings",
+    "notices",
+    "open_textllm",
+    "upgrade_database",
+]
 
 Progress = Callable[[int, int], None]
 
@@ -225,6 +233,23 @@ def _engine(settings: Settings, *, command_timeout_s: float | None = 10) -> Asyn
     from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 
     return open_sqlite(settings.database)
+
+
+def notices(settings: Settings) -> Sequence[str]:
+    """What an operator should know about settings that can be used all the same."""
+    if settings.resolved_provider == "embedded":
+        if settings.local_model is not None:
+            return ()
+        return (
+            "the embedded model is for demonstration: fluent, and often wrong. Set OPENAI_API_KEY for OpenAI's, "
+            "or TEXTLLM_LOCAL_MODEL for another of your own.",
+        )
+    from textllm_adapters.openai.lifetimes import SHUTDOWNS
+
+    day = SHUTDOWNS.get(settings.model)
+    if day is None or settings.openai_base_url is not None:
+        return ()
+    return (f"OpenAI shuts {settings.model} down on {day:%Y-%m-%d}; choose another `model` in time.",)
 
 
 async def upgrade_database(settings: Settings) -> str:

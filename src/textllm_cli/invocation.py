@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,17 @@ class Wiring(Protocol):
         """The settings in force; `config` is the file to read, None the usual places."""
         ...
 
+    def notices(self, settings: Settings, /) -> Sequence[str]:
+        """What an operator should know about settings that can be used all the same."""
+        ...
+
     def open_textllm(
-        self, settings: Settings, /, *, model_progress: Progress | None = None
+        self, settings: Settings, /, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
     ) -> AbstractAsyncContextManager[TextLLM]:
         """The engine. Leaving it reads running replies to their end, and settles them.
 
         Args:
+            database_patience_s: how long to wait for a database that does not answer yet.
             model_progress: called from any thread while a model file is fetched, with the bytes so far and in all.
         """
         ...

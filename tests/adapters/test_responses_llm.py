@@ -119,7 +119,9 @@ async def test_a_call_in_a_conversation_sends_the_turn_alone_and_is_stored(
     }
 
 
-async def test_usage_model_and_tier_are_the_providers_and_nothing_is_stored(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+async def test_usage_model_and_tier_are_the_providers_and_nothing_is_stored(
+    provider: OpenAIStandIn, llm: ResponsesLLM
+) -> None:
     usage = {
         "input_tokens": 2000,
         "cached_tokens": 1024,

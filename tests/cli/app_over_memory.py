@@ -9,7 +9,7 @@ The program takes its part from the environment, as JSON or paths:
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -46,9 +46,13 @@ class MemoryWiring:
     store: MemoryStore = field(default_factory=MemoryStore)
     revision: str | None = None
     gate: Path | None = None
+    noticed: Sequence[str] = ()
 
     def load_settings(self, config: Path | None = None) -> Settings:
         return load_settings(config)
+
+    def notices(self, settings: Settings) -> Sequence[str]:  # noqa: ARG002 - whatever they are
+        return self.noticed
 
     @asynccontextmanager
     async def open_textllm(
@@ -56,6 +60,7 @@ class MemoryWiring:
         settings: Settings,
         *,
         model_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002 - nothing is fetched
+        database_patience_s: float = 0.0,  # noqa: ARG002 - memory is there
     ) -> AsyncIterator[TextLLM]:
         gate = asyncio.Event()
         watching = asyncio.create_task(self._watch(gate))

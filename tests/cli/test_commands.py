@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from tests.cli.app_over_memory import MemoryWiring
 from tests.cli.conftest import Run
 
 
@@ -60,7 +61,13 @@ def test_a_file_that_is_not_there_has_exit_code_2(run: Run) -> None:
 
 def test_a_check_of_good_settings_says_so(run: Run) -> None:
     assert run("config", "check").stdout == "The settings can be used.\n"
-    assert json.loads(run("config", "check", "--json").stdout) == {"ok": True}
+    assert json.loads(run("config", "check", "--json").stdout) == {"ok": True, "notices": []}
+
+
+def test_a_check_says_what_an_operator_should_know(run: Run, wiring: MemoryWiring) -> None:
+    wiring.noticed = ("The model retires soon.",)
+    result = run("config", "check")
+    assert (result.exit_code, result.stderr) == (0, "warning: The model retires soon.\n")
 
 
 def test_a_check_of_bad_settings_lists_them_all(run: Run, tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ def ask(
 
 async def _ask(invocation: Invocation, speaker: Speaker, text: str, screen: Screen, *, is_streamed: bool) -> None:
     settings = invocation.settings()
+    if sys.stderr.isatty() and settings.resolved_provider == "embedded":
+        for notice in invocation.wiring.notices(settings):
+            screen.say(notice)
     is_streamed = is_streamed and settings.stream_responses and not screen.as_json
     async with invocation.wiring.open_textllm(settings, model_progress=screen.model_progress) as textllm:
         await ask_once(textllm, speaker, text, screen, is_streamed=is_streamed)

@@ -26,4 +26,6 @@ def chat(
     with reporting(as_json=as_json, raw=raw) as screen:
         settings = invocation.settings()
         wiring = invocation.wiring
+        for notice in wiring.notices(settings):
+            screen.say(notice)
         repl.chat(lambda: wiring.open_textllm(settings, model_progress=screen.model_progress), speaker, screen)

@@ -21,5 +21,8 @@ def show(context: typer.Context, as_json: options.Json = False) -> None:
 def check(context: typer.Context, as_json: options.Json = False) -> None:
     """Check all settings at once, and list everything that is wrong with them."""
     with reporting(as_json=as_json) as screen:
-        invocation_of(context).settings()
-        screen.record({"ok": True}, "The settings can be used.")
+        invocation = invocation_of(context)
+        notices = invocation.wiring.notices(invocation.settings())
+        for notice in notices:
+            screen.warn(notice)
+        screen.record({"ok": True, "notices": notices}, "The settings can be used.")

@@ -1,5 +1,6 @@
 """`textllm serve`: the REST API, in worker processes."""
 
+import asyncio
 import ipaddress
 import os
 import socket
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from textllm_cli.commands import options
-from textllm_cli.invocation import invocation_of
+from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting
 from textllm_core.errors import ConfigurationError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 APP: Final = "textllm_http.asgi:create"
 MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle
+DATABASE_PATIENCE_S: Final = 60.0  # after a reboot, a database may come later than we do
 SETTLING_S: Final = 30  # what a worker may take after its streams have ended
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -47,7 +49,22 @@ def serve(
             raise ConfigurationError("The server is not installed: pip install 'textllm[server]'")
         address = _free_address(host, port)
         _check_access(settings, address, screen)
+        for notice in invocation.wiring.notices(settings):
+            screen.warn(notice)
+        asyncio.run(_try_out(invocation, settings, screen))
         _serve(settings, address, port, workers, screen)
+
+
+async def _try_out(invocation: Invocation, settings: "Settings", screen: Screen) -> None:
+    """Open the engine once, so that what it cannot be opened with is said here, clearly, and not by each worker.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError
+    """
+    async with invocation.wiring.open_textllm(
+        settings, model_progress=screen.model_progress, database_patience_s=DATABASE_PATIENCE_S
+    ):
+        pass
 
 
 def _free_address(host: str, port: int) -> str:

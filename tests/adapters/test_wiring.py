@@ -1,0 +1,88 @@
+"""What the composition root says about settings that cannot, or should not, be used."""
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from tests.servers.openai import OpenAIStandIn
+
+from textllm_adapters.settings import load_settings
+from textllm_adapters.wiring import database_revision, notices, open_textllm, upgrade_database
+from textllm_core import Caller, TextTurn
+from textllm_core.errors import ConfigurationError, StorageUnavailableError
+
+
+def settings_of(folder: Path, **environment: str):  # type: ignore[no-untyped-def]
+    return load_settings(
+        environ={"TEXTLLM_DATA_DIR": str(folder), "OPENAI_API_KEY": "sk-test"} | environment, cwd=folder
+    )
+
+
+async def refusal_of(settings) -> str:  # type: ignore[no-untyped-def]
+    with pytest.raises(ConfigurationError) as refused:
+        async with open_textllm(settings):
+            raise AssertionError("it opened")
+    return str(refused.value)
+
+
+async def test_a_model_without_a_price_is_refused_at_the_start(tmp_path: Path) -> None:
+    assert "prices" in await refusal_of(settings_of(tmp_path, TEXTLLM_MODEL="gpt-unheard-of"))
+
+
+async def test_a_model_without_a_price_may_be_declared_free(tmp_path: Path) -> None:
+    with OpenAIStandIn(api_key="sk-test") as provider:
+        settings = settings_of(
+            tmp_path, TEXTLLM_MODEL="gpt-unheard-of", TEXTLLM_UNPRICED="free", OPENAI_BASE_URL=provider.base_url
+        )
+        async with open_textllm(settings) as textllm:
+            assert (await textllm.send_message(Caller(), TextTurn("hi"))).cost == 0
+
+
+@pytest.mark.parametrize("llm_api", ["conversations", "responses", "chat_completions"])
+async def test_the_seeds_pricing_overrides_that_of_the_configured_model(tmp_path: Path, llm_api: str) -> None:
+    with OpenAIStandIn(api_key="sk-test") as provider:
+        settings = settings_of(
+            tmp_path,
+            TEXTLLM_LLM_API=llm_api,
+            TEXTLLM_PRICING__INPUT_PER_1K="1",
+            TEXTLLM_PRICING__OUTPUT_PER_1K="0.01",
+            TEXTLLM_COST_LIMIT_PER_SESSION="1000",
+            OPENAI_BASE_URL=provider.base_url,
+        )
+        async with open_textllm(settings) as textllm:
+            first = await textllm.send_message(Caller(), TextTurn("hi"))
+            second = await textllm.send_message(Caller(), TextTurn("again", first.conversation_id))
+    assert first.cost == first.usage.input * Decimal("0.001") + first.usage.output * Decimal("0.00001")
+    assert second.message_number == 2
+    assert second.usage.input > first.usage.input + first.usage.output
+
+
+async def test_without_a_key_and_without_a_runtime_both_ways_out_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    text = await refusal_of(load_settings(environ={"TEXTLLM_DATA_DIR": str(tmp_path)}, cwd=tmp_path))
+    assert "OPENAI_API_KEY" in text
+    assert "textllm[local]" in text
+
+
+async def test_a_database_without_tables_says_what_to_run(tmp_path: Path, empty_postgres_url: str) -> None:
+    settings = settings_of(tmp_path, DATABASE_URL=empty_postgres_url)
+    assert "textllm db upgrade" in await refusal_of(settings)
+    head = await upgrade_database(settings)
+    assert await database_revision(settings) == (head, head)
+    async with open_textllm(settings) as textllm:
+        assert await textllm.check_health() == {"database": None}
+
+
+async def test_a_database_that_does_not_answer_is_storage_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnavailableError):
+        async with open_textllm(settings_of(tmp_path, DATABASE_URL="postgresql://127.0.0.1:1/nowhere")):
+            raise AssertionError("it opened")
+
+
+def test_a_model_with_a_known_end_and_the_demonstration_model_are_pointed_out(tmp_path: Path) -> None:
+    assert "2027-01-14" in notices(settings_of(tmp_path))[0]
+    assert notices(settings_of(tmp_path, TEXTLLM_MODEL="gpt-6-luna")) == ()
+    embedded = load_settings(environ={"TEXTLLM_DATA_DIR": str(tmp_path)}, cwd=tmp_path)
+    assert "demonstration" in notices(embedded)[0]

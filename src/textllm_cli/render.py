@@ -154,6 +154,8 @@ class Screen:
 
     def leave_stdout(self) -> None:
         """Nobody reads stdout any more: what is still buffered for it goes nowhere, and without a complaint."""
+        if not isinstance(self._out, io.TextIOWrapper):
+            return  # no stream of the system's
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._out.fileno())
         os.close(nowhere)
@@ -186,6 +188,7 @@ def reporting(*, as_json: bool = False, raw: bool = False) -> Iterator[Screen]:
         raise typer.Exit from None
     except OSError as error:  # such as a full disk under stdout: ours to say, but no error of TextLLM's
         screen.problem(TextLLMError(str(error)))
+        screen.leave_stdout()  # else Python tries once more to write what is buffered, and complains
         raise typer.Exit(UNEXPECTED) from None
 
 

@@ -568,3 +568,19 @@ def test_no_value_is_repeated_by_a_problem_an_error_or_its_traceback(tmp_path: P
     assert CANARY not in values
     assert error.__cause__ is None
     assert error.__context__ is None
+
+
+def test_without_a_provider_that_keeps_messages_ours_are_kept(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, environ={"TEXTLLM_STORE_MESSAGES": "false"})
+    assert (problem.path, problem.found) == ("store_messages", "false with the embedded model")
+
+
+def test_reading_stops_after_a_hundred_problems_and_says_so(tmp_path: Path) -> None:
+    found = problems(tmp_path, config="model: a\n" * 1000)
+    assert len(found) == 101
+    assert (found[-1].path, found[-1].found) == ("config.yaml", "more than 100 problems")
+
+
+def test_a_leading_tilde_is_the_home_directory(tmp_path: Path) -> None:
+    settings = load(tmp_path, environ={"TEXTLLM_DATA_DIR": "~/d", "TEXTLLM_LOCAL_MODEL": "~/m.gguf"})
+    assert (settings.data_dir, settings.local_model) == (Path.home() / "d", Path.home() / "m.gguf")

@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("last_image_url", types.PlainText),
         sa.Column("transcript_id", types.PlainText),
         sa.Column("context_tokens", sa.BigInteger, nullable=False),
+        sa.Column("keeps_messages", sa.Boolean, nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("last_message", sa.Integer, nullable=False),
         sa.Column("turn_id", types.Id),
@@ -40,6 +41,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "user_id", "id", name="pk_conversations"),
     )
     op.create_index("ix_conversations_tenant_id_id", "conversations", ["tenant_id", "id"])
+    op.create_index(
+        "ix_conversations_tenant_id_user_id_session_id", "conversations", ["tenant_id", "user_id", "session_id"]
+    )
     op.create_table(
         "sessions",
         sa.Column("tenant_id", types.Id, nullable=False),
@@ -57,6 +61,18 @@ def upgrade() -> None:
     )
     op.create_index("ix_sessions_tenant_id_id", "sessions", ["tenant_id", "id"])
     op.create_table(
+        "daily_usage",
+        sa.Column("tenant_id", types.Id, nullable=False),
+        sa.Column("user_id", types.Id, nullable=False),
+        sa.Column("day", sa.Date, nullable=False),
+        sa.Column("model", types.Name, nullable=False),
+        sa.Column("messages", sa.Integer, nullable=False),
+        sa.Column("input_tokens", sa.BigInteger, nullable=False),
+        sa.Column("output_tokens", sa.BigInteger, nullable=False),
+        sa.Column("cost", types.Money, nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "user_id", "day", "model", name="pk_daily_usage"),
+    )
+    op.create_table(
         "holds",
         sa.Column("tenant_id", types.Id, nullable=False),
         sa.Column("user_id", types.Id, nullable=False),
@@ -66,9 +82,13 @@ def upgrade() -> None:
         sa.Column("day", sa.Date, nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("model", types.PlainText, nullable=False),
+        sa.Column("price", sa.Text, nullable=False),
+        sa.Column("input_estimate", sa.BigInteger, nullable=False),
         sa.Column("amount", types.Money, nullable=False),
         sa.Column("made_conversation", sa.Boolean, nullable=False),
         sa.Column("provider_response_id", types.PlainText),
+        sa.Column("idempotency_scope", types.PlainText),
+        sa.Column("idempotency_key", types.PlainText),
         sa.Column("created_at", types.UtcDateTime, nullable=False),
         sa.Column("lease_until", types.UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
@@ -92,6 +112,7 @@ def upgrade() -> None:
         sa.Column("provider_response_id", types.PlainText),
         sa.Column("status", sa.String(16), nullable=False),
         sa.Column("estimated", sa.Boolean, nullable=False),
+        sa.Column("answered", sa.Boolean, nullable=False),
         sa.Column("input_tokens", sa.BigInteger, nullable=False),
         sa.Column("output_tokens", sa.BigInteger, nullable=False),
         sa.Column("cached_tokens", sa.BigInteger, nullable=False),
@@ -100,6 +121,7 @@ def upgrade() -> None:
         sa.Column("held", types.Money, nullable=False),
         sa.Column("cost", types.Money, nullable=False),
         sa.Column("price_source", types.PlainText, nullable=False),
+        sa.Column("rates", sa.Text),
         sa.Column("service_tier", types.PlainText),
         sa.Column("metadata", types.Labels),
         sa.Column("created_at", types.UtcDateTime, nullable=False),
@@ -129,6 +151,20 @@ def upgrade() -> None:
         ),
     )
     op.create_table(
+        "idempotency_keys",
+        sa.Column("tenant_id", types.Id, nullable=False),
+        sa.Column("scope", types.PlainText, nullable=False),
+        sa.Column("key", types.PlainText, nullable=False),
+        sa.Column("fingerprint", types.PlainText, nullable=False),
+        sa.Column("response_id", types.Id, nullable=False),
+        sa.Column("created_at", types.UtcDateTime, nullable=False),
+        sa.Column("remembered", types.PlainText),
+        sa.Column("message_number", sa.Integer),
+        sa.Column("spent", types.Money),
+        sa.PrimaryKeyConstraint("tenant_id", "scope", "key", name="pk_idempotency_keys"),
+    )
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+    op.create_table(
         "rate_buckets",
         sa.Column("tenant_id", types.Id, nullable=False),
         sa.Column("user_id", types.Id, nullable=False),
@@ -141,5 +177,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("rate_buckets", "messages", "ledger", "holds", "sessions", "conversations"):
+    for table in (
+        "rate_buckets",
+        "idempotency_keys",
+        "messages",
+        "ledger",
+        "holds",
+        "daily_usage",
+        "sessions",
+        "conversations",
+    ):
         op.drop_table(table)

@@ -6,10 +6,16 @@ minute any bucket is full.
 
 from typing import Final
 
-from textllm_core.errors import RateLimitedError
+from textllm_core.errors import Allowance, RateLimitedError
 
 TOKEN: Final = 60_000_000
 FULL_AFTER_US: Final = 60_000_000
+
+
+def allowance(level: int, *, per_minute: int) -> Allowance:
+    """What a bucket with `level` parts allows."""
+    missing_us = -(-(per_minute * TOKEN - level) // per_minute)
+    return Allowance(limit=per_minute, remaining=level // TOKEN, resets_in_s=-(-missing_us // 1_000_000))
 
 
 def refusal(level: int, *, per_minute: int) -> RateLimitedError:

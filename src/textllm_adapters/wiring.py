@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings, load_settings
 from textllm_core.application import TextLLM
-from textllm_core.chat.exchange import Exchange, RunningExchanges
+from textllm_core.audit import AuditBooks
+from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.errors import ConfigurationError, InvalidRequestError, StorageUnavailableError
@@ -20,6 +24,8 @@ from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
+from textllm_core.report_usage import ReportUsage
+from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.track_usage import TrackUsage
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
@@ -32,6 +38,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
 
 __all__ = [
     "Settings",
+    "check",
     "database_revision",
     "fetch_model",
     "load_settings",
@@ -47,17 +54,24 @@ _RETRY_S: Final = 0.5
 
 @asynccontextmanager
 async def open_textllm(
-    settings: Settings, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
+    settings: Settings,
+    *,
+    model_progress: Progress | None = None,
+    database_patience_s: float = 0.0,
+    grace_s: float | None = None,
 ) -> AsyncIterator[TextLLM]:
     """Build the application of one process. On exit let running replies end, then close what was opened.
 
     Args:
         model_progress: called with bytes so far and in all, from another thread, where the embedded model is fetched.
         database_patience_s: how long to wait for a database that does not answer yet.
+        grace_s: how long running replies may take to end on exit, before they are cut short and settled; None:
+            `stream_drain_s`.
     Raises:
         ConfigurationError: the settings do not allow it; the text says what to do.
         StorageUnavailableError: the database does not answer.
     """
+    check(settings)
     async with AsyncExitStack() as stack:
         engine = await _open_database(stack, settings, patience_s=database_patience_s)
         model = await _open_model(stack, settings, model_progress)
@@ -73,15 +87,19 @@ async def open_textllm(
             from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 
             rate_limiter, health_probe = SqliteRateLimiter(engine), SqliteHealthProbe(engine)
+        from textllm_adapters.sql.audit import SqlAudit
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
         from textllm_adapters.sql.ledger import SqlLedger
+        from textllm_adapters.sql.session_repository import SqlSessionRepository
+        from textllm_adapters.sql.usage_reports import SqlUsageReports
 
         clock = SystemClock()
         ledger = SqlLedger(engine)
         conversations = SqlConversationRepository(engine)
+        sessions = SqlSessionRepository(engine)
         track_usage = TrackUsage(ledger, model.pricing, clock)
-        policy = _chat_policy(settings, model.name)
-        running = RunningExchanges()
+        policy = _chat_policy(settings, model)
+        running = RunningExchanges(max_detached=settings.max_detached_streams, drain_s=settings.stream_drain_s)
         exchange = Exchange(
             llm=model.llm,
             transcript=model.transcript,
@@ -93,60 +111,70 @@ async def open_textllm(
             policy=policy,
             running=running,
         )
-        stack.push_async_callback(running.drain, settings.stream_drain_s)
+        patient_engine = _engine(settings, command_timeout_s=None)  # connects if it is used
+        stack.push_async_callback(patient_engine.dispose)
+        reconcile = Reconcile(model.llm, ledger, conversations, track_usage, clock)
+        await stack.enter_async_context(_in_background(reconcile))
+        stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
         yield TextLLM(
             send_message=SendMessage(exchange, policy),
+            cancel_reply=CancelReply(running),
             latest_conversation=LatestConversation(conversations),
-            list_messages=ListMessages(conversations, None if policy.keep_messages else model.transcript),
+            list_messages=ListMessages(conversations, model.transcript),
+            get_session=GetSession(sessions),
+            todays_session=TodaysSession(sessions, clock),
+            list_sessions=ListSessions(sessions, clock),
+            end_session=EndSession(sessions),
+            report_usage=ReportUsage(SqlUsageReports(engine), clock),
             track_usage=track_usage,
-            reconcile=Reconcile(model.llm, ledger, conversations, track_usage, clock),
+            reconcile=reconcile,
+            audit=AuditBooks(SqlAudit(patient_engine)),
             check_health=CheckHealth([health_probe]),
         )
 
 
+@asynccontextmanager
+async def _in_background(reconcile: Reconcile) -> AsyncIterator[None]:
+    """Settle once what an earlier process left behind, while the block does its work."""
+    settling = asyncio.create_task(reconcile())
+    try:
+        yield
+    finally:
+        settling.cancel()
+        with suppress(asyncio.CancelledError, StorageUnavailableError):  # the next process does it
+            await settling
+
+
 class _Model(NamedTuple):
-    """What answers, chosen together: who keeps the history, and what it costs."""
+    """What answers, chosen together: who keeps the history, what it costs, and how many tokens it may write."""
 
     name: str
     llm: LLM
     transcript: Transcript | None
     pricing: Pricing
+    longest_reply: int = sys.maxsize
 
 
 async def _open_model(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> _Model:
-    if settings.s3.enabled:
-        raise ConfigurationError("S3_ENABLED: this version stores no files yet; leave it unset.")
     if settings.resolved_provider == "embedded":
         return await _open_embedded(stack, settings, progress)
     return await _open_openai(stack, settings)
 
 
 async def _open_embedded(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> _Model:
-    from textllm_adapters.embedded.llm import open_embedded, require_runtime
+    from textllm_adapters.embedded.llm import LONGEST_REPLY, open_embedded
     from textllm_adapters.memory.prices import FixedPrices
 
-    require_runtime()
     path = settings.local_model or await fetch_model(settings, progress)
     llm = await stack.enter_async_context(open_embedded(path))
     free = Price(rates=Rates.of(ZERO, ZERO), source="embedded")
-    return _Model(llm.model, llm, None, Pricing({}, FixedPrices({llm.model: free})))
+    return _Model(llm.model, llm, None, Pricing({}, FixedPrices({llm.model: free})), LONGEST_REPLY)
 
 
 async def _open_openai(stack: AsyncExitStack, settings: Settings) -> _Model:
-    from textllm_adapters.genai_prices.prices import GenaiPrices
     from textllm_adapters.openai.client import open_client
 
-    pricing = Pricing(
-        _stated_prices(settings), GenaiPrices(SystemClock()), unpriced_is_free=settings.unpriced == "free"
-    )
-    try:
-        pricing.price(settings.model)
-    except InvalidRequestError as error:
-        raise ConfigurationError(
-            f"model: no price is known for {settings.model!r}. State it under `prices` (USD for one million tokens), "
-            "or set `unpriced: free` to let it answer at no cost."
-        ) from error
-
+    pricing = _pricing(settings)
     client = await stack.enter_async_context(
         open_client(
             settings.openai_api_key.reveal() if settings.openai_api_key else "none",
@@ -165,6 +193,12 @@ async def _open_openai(stack: AsyncExitStack, settings: Settings) -> _Model:
     return _Model(settings.model, ResponsesLLM(client), transcript, pricing)
 
 
+def _pricing(settings: Settings) -> Pricing:
+    from textllm_adapters.genai_prices.prices import GenaiPrices
+
+    return Pricing(_stated_prices(settings), GenaiPrices(SystemClock()), unpriced_is_free=settings.unpriced == "free")
+
+
 def _stated_prices(settings: Settings) -> dict[str, Price]:
     stated = {
         model: Price(
@@ -179,13 +213,13 @@ def _stated_prices(settings: Settings) -> dict[str, Price]:
     return stated
 
 
-def _chat_policy(settings: Settings, model: str) -> ChatPolicy:
+def _chat_policy(settings: Settings, model: _Model) -> ChatPolicy:
     return ChatPolicy(
-        model=model,
+        model=model.name,
         prompts=settings.prompts,
         max_input_chars=settings.max_input_length,
         max_history_items=settings.max_history_items,
-        max_output_tokens=settings.max_output_tokens,
+        max_output_tokens=min(settings.max_output_tokens, model.longest_reply),
         rate_per_minute=settings.rate_limit_per_minute,
         daily_limit=settings.cost_limit_per_session,
         warn_at=settings.warn_at_cost,
@@ -220,7 +254,7 @@ async def _open_database(stack: AsyncExitStack, settings: Settings, *, patience_
     return engine
 
 
-def _engine(settings: Settings, *, command_timeout_s: float | None = 10) -> AsyncEngine:
+def _engine(settings: Settings, *, command_timeout_s: float | None = 4) -> AsyncEngine:
     if settings.database.startswith("postgresql"):
         from textllm_adapters.postgres.engine import open_engine as open_postgres
 
@@ -228,11 +262,34 @@ def _engine(settings: Settings, *, command_timeout_s: float | None = 10) -> Asyn
             return open_postgres(settings.database, command_timeout_s=command_timeout_s)
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                "DATABASE_URL names PostgreSQL, which needs the extra `postgres`: pip install 'textllm[postgres]'."
+                "DATABASE_URL names PostgreSQL, which needs the extra `postgres` (in the checkout: "
+                "pip install -e '.[postgres]', or uv run --extra postgres textllm …)."
             ) from error
     from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 
     return open_sqlite(settings.database)
+
+
+def check(settings: Settings) -> None:
+    """Find out, without opening anything, whether the settings can be kept.
+
+    Raises:
+        ConfigurationError: they cannot; the text says what to do.
+    """
+    if settings.s3.enabled:
+        raise ConfigurationError("S3_ENABLED: this version stores no files yet; leave it unset.")
+    if settings.resolved_provider == "embedded":
+        from textllm_adapters.embedded.llm import require_runtime
+
+        require_runtime()
+        return
+    try:
+        _pricing(settings).price(settings.model)
+    except InvalidRequestError as error:
+        raise ConfigurationError(
+            f"model: no price is known for {settings.model!r}. State it under `prices` (USD for one million tokens), "
+            "or set `unpriced: free` to let it answer at no cost."
+        ) from error
 
 
 def notices(settings: Settings) -> Sequence[str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from textllm_core.errors import ConfigurationError
+
 if TYPE_CHECKING:  # help pages need none of them
     from textllm_adapters.settings import Settings
     from textllm_core.application import TextLLM
@@ -24,14 +26,24 @@ class Wiring(Protocol):
         """The settings in force; `config` is the file to read, None the usual places."""
         ...
 
+    def check(self, settings: Settings, /) -> None:
+        """Find out, without opening anything, whether the settings can be kept."""
+        ...
+
     def notices(self, settings: Settings, /) -> Sequence[str]:
         """What an operator should know about settings that can be used all the same."""
         ...
 
     def open_textllm(
-        self, settings: Settings, /, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
+        self,
+        settings: Settings,
+        /,
+        *,
+        model_progress: Progress | None = None,
+        database_patience_s: float = 0.0,
+        grace_s: float | None = None,
     ) -> AbstractAsyncContextManager[TextLLM]:
-        """The engine. Leaving it reads running replies to their end, and settles them.
+        """The engine. Leaving it gives running replies `grace_s` seconds to end, and settles them.
 
         Args:
             database_patience_s: how long to wait for a database that does not answer yet.
@@ -74,7 +86,12 @@ class Invocation:
         Raises:
             ConfigurationError: some cannot be used; its text lists them all.
         """
-        return self.wiring.load_settings(self.config)
+        settings = self.wiring.load_settings(self.config)
+        if settings.server is not None or settings.api_key is not None:
+            raise ConfigurationError(
+                "TEXTLLM_SERVER and TEXTLLM_API_KEY: this version's command line does not talk to a server; unset them."
+            )
+        return settings
 
 
 def invocation_of(context: typer.Context) -> Invocation:

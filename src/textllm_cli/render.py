@@ -1,12 +1,15 @@
 """All printing: results to stdout, talk to stderr; colour and progress on a terminal only."""
 
+import csv
 import io
+import math
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Final, TextIO
 
 import typer
@@ -14,6 +17,7 @@ import typer
 from textllm_cli.exit_codes import UNEXPECTED, exit_code
 from textllm_core.chat.messages import Message, Reply
 from textllm_core.errors import TextLLMError
+from textllm_core.money import ZERO
 from textllm_core.wire import to_json
 
 # What a terminal would obey, or show in another order than it was written (ECMA-48; Unicode's bidirectional controls).
@@ -25,6 +29,7 @@ _UNFINISHED: Final = re.compile(rf"(?:{_CSI}|{_STRING}\x1b?|\x1b[ -/]*)\Z")
 _MAX_UNFINISHED: Final = 4096
 _OBEYED: Final = re.compile(_SINGLE)
 
+_BAR_COLUMNS: Final = 24
 _DIM: Final = "\x1b[2m{}\x1b[0m"
 
 
@@ -105,11 +110,21 @@ class Screen:
         if not is_printed:
             self.delta(reply.text)
             self.end_text()
+        if not reply.text.strip():
+            self.warn("the model answered with no text")
         for warning in reply.warnings:
             self.warn(warning)
         if self._out.isatty() and self._err.isatty():
             tokens = f"{reply.usage.input} tokens in, {reply.usage.output} out"
             self._line(self._dim(f"{tokens} · {dollars(reply.cost)} · {reply.conversation_id}"))
+
+    def bars(self, amounts: Sequence[Decimal]) -> Sequence[str]:
+        """Amounts as bars of one scale and their room; nothing where stdout is no terminal."""
+        longest = max(amounts, default=ZERO)
+        if longest == 0 or not self._out.isatty():
+            return ["" for _ in amounts]
+        block = "█" if self._out.encoding.lower().startswith("utf") else "#"
+        return [(block * math.ceil(amount / longest * _BAR_COLUMNS)).ljust(_BAR_COLUMNS + 2) for amount in amounts]
 
     def messages(self, messages: Sequence[Message]) -> None:
         """What was said, oldest first."""
@@ -195,6 +210,29 @@ def reporting(*, as_json: bool = False, raw: bool = False) -> Iterator[Screen]:
 def dollars(amount: Decimal) -> str:
     """USD in as many decimals as it takes: `$0.000405`."""
     return f"${amount.normalize():f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> str:
+    """Lines of columns, the first to the left, the others to the right, below their header.
+
+    Args:
+        notes: lines of any length behind the first rows.
+    """
+    lines = [[plain(" ".join(cell.split())) for cell in row] for row in (header, *rows)]
+    columns = [
+        [cell.rjust(width) if number else cell.ljust(width) for cell in column]
+        for number, column in enumerate(zip(*lines, strict=True))
+        for width in [max(map(len, column))]
+    ]
+    aligned = ("  ".join(row) for row in zip(*columns, strict=True))
+    return "\n".join(f"{row}  {note}".rstrip() for row, note in zip_longest(aligned, ["", *notes], fillvalue=""))
+
+
+def comma_separated(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """CSV as RFC 4180 has it, but with line feeds; the last line is without one."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue().removesuffix("\n")
 
 
 def outline(values: Mapping[str, object], prefix: str = "") -> str:

@@ -22,6 +22,7 @@ from textllm_core.chat.messages import (
     ReplyCompleted,
     ReplyEvent,
     ReplyFailed,
+    ReplyStarted,
     TextDelta,
     TextTurn,
     TurnOptions,
@@ -36,7 +37,7 @@ HELP: Final = """\
 /help     show this
 /quit     leave, as the end of input does
 
-A backslash at the end of a line goes on in the next. Ctrl-C stops a reply from being printed."""
+A backslash at the end of a line goes on in the next. Ctrl-C cuts a reply short; what is written of it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ async def ask_once(textllm: TextLLM, speaker: Speaker, text: str, screen: Screen
             reply = await textllm.send_message(speaker.caller, turn)
     except asyncio.CancelledError:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next Ctrl-C quits at once, whatever is running then
-        screen.say("interrupted; finishing the books…")
+        screen.say("interrupted; settling what it cost (Ctrl-C again leaves at once)")
         raise
     screen.reply(reply, is_printed=is_streamed)
 
@@ -242,17 +243,13 @@ class _Thread:
 
 
 class Chat:
-    """A conversation at the keyboard. A turn that fails is reported, and the chat goes on.
-
-    A reply that was interrupted is not printed any further, but read on: the next turn waits for its end, since a
-    conversation takes one turn at a time.
-    """
+    """A conversation at the keyboard. A turn that fails or is cut short is settled and reported; the chat goes on."""
 
     def __init__(self, textllm: TextLLM, speaker: Speaker, keyboard: Keyboard, screen: Screen) -> None:
         self._textllm, self._speaker, self._keyboard, self._screen = textllm, speaker, keyboard, screen
         self._thread = _Thread(None)
-        self._reply: asyncio.Task[None] | None = None
-        self._is_heard = True
+        self._response_id = ""
+        self._has_begun = asyncio.Event()
 
     async def run(self) -> None:
         """Read lines and answer them until someone wants to leave.
@@ -281,8 +278,6 @@ class Chat:
                 await self._obey(line)
             except TextLLMError as error:
                 self._screen.problem(error)
-        if self._is_replying():
-            self._screen.say("finishing the books…")
 
     async def _line(self) -> str:
         line = await self._keyboard.line("> ")
@@ -309,49 +304,47 @@ class Chat:
                 await self._say(line)
 
     async def _say(self, text: str) -> None:
-        """Print the reply to `text` until it ends, or until Ctrl-C."""
+        """Print the reply to `text` until it ends, or until Ctrl-C cuts it short."""
         stop = asyncio.Event()
+        self._has_begun.clear()
+        turn = self._speaker.turn(text, self._thread.conversation_id)
         with self._keyboard.interrupting(stop.set):
-            if self._is_replying():
-                self._screen.say("waiting for the end of the interrupted reply…")
-                if not await self._reply_ended(stop):
-                    return
-            self._is_heard = True
-            self._reply = asyncio.create_task(self._hear(text, self._thread))
-            if await self._reply_ended(stop):
-                self._reply.result()
-            else:
-                self._is_heard = False
-                self._screen.end_text()
-                self._screen.say("interrupted; the reply is read to its end, kept and charged")
-
-    async def _hear(self, text: str, thread: _Thread) -> None:
-        turn = self._speaker.turn(text, thread.conversation_id)
-        try:
-            reply = await _told(self._textllm.send_message.stream(self._speaker.caller, turn), self._tell)
-        except TextLLMError as error:
+            hearing = asyncio.create_task(self._hear(turn))
+            stopping = asyncio.create_task(self._stop(stop))
+            await asyncio.wait({hearing})
+            stopping.cancel()
             self._screen.end_text()
-            self._screen.problem(error)
-            return
-        thread.count(reply)
-        if self._is_heard:
-            self._screen.end_text()
-            self._screen.reply(reply, is_printed=True)
+            try:
+                reply = hearing.result()
+            except TextLLMError as error:
+                if not stop.is_set():
+                    raise error from None
+                self._screen.say("interrupted; what was written is kept, and what it cost is charged")
+                return
+        self._thread.count(reply)
+        self._screen.reply(reply, is_printed=True)
 
-    def _tell(self, text: str) -> None:
-        if self._is_heard and not self._screen.as_json:
-            self._screen.delta(text)
+    async def _hear(self, turn: TextTurn) -> Reply:
+        events = self._textllm.send_message.stream(self._speaker.caller, turn)
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case ReplyStarted():
+                        self._response_id = event.response_id
+                        self._has_begun.set()
+                        self._thread.conversation_id = event.conversation_id
+                    case TextDelta(delta) if not self._screen.as_json:
+                        self._screen.delta(delta)
+                    case ReplyCompleted(reply):
+                        return reply
+                    case ReplyFailed(_, error):
+                        raise error
+        raise AssertionError("a reply ended without a terminal event")
 
-    def _is_replying(self) -> bool:
-        return self._reply is not None and not self._reply.done()
-
-    async def _reply_ended(self, stop: asyncio.Event) -> bool:
-        """Wait for the end of the reply, or for `stop`; whether it was the former."""
-        assert self._reply is not None
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({self._reply, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        return self._reply.done()
+    async def _stop(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        await self._has_begun.wait()
+        await self._textllm.cancel_reply(self._speaker.caller, self._response_id)
 
     async def _show_history(self) -> None:
         conversation_id = self._thread.conversation_id

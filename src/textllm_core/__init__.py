@@ -17,6 +17,7 @@ from textllm_core.chat.send_message import SendMessage
 from textllm_core.conversations import Conversation
 from textllm_core.errors import TextLLMError
 from textllm_core.policy import ChatPolicy
+from textllm_core.report_usage import UsageReport
 from textllm_core.sessions import Session
 from textllm_core.tenancy import Caller
 from textllm_core.track_usage import TrackUsage
@@ -43,4 +44,5 @@ __all__ = [
     "TrackUsage",
     "TurnOptions",
     "Usage",
+    "UsageReport",
 ]

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 
+from textllm_core.audit import AuditBooks
+from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_core.reconcile import Reconcile
+from textllm_core.report_usage import ReportUsage
+from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.track_usage import TrackUsage
 
 
@@ -14,8 +18,15 @@ class TextLLM:
     """All use cases over one set of adapters."""
 
     send_message: SendMessage
+    cancel_reply: CancelReply
     latest_conversation: LatestConversation
     list_messages: ListMessages
+    get_session: GetSession
+    todays_session: TodaysSession
+    list_sessions: ListSessions
+    end_session: EndSession
+    report_usage: ReportUsage
     track_usage: TrackUsage
     reconcile: Reconcile
+    audit: AuditBooks
     check_health: CheckHealth

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from textllm_core.errors import ConversationNotFoundError
+from textllm_core.errors import ConversationLostError, ConversationNotFoundError
 
 if TYPE_CHECKING:  # the port speaks of the records of this module
     from textllm_core.chat.messages import Message
@@ -67,7 +67,7 @@ class ListMessages:
     """What was said in a conversation.
 
     Args:
-        transcript: where the messages are read when no copy is kept here; None: the copy is kept.
+        transcript: where the messages of conversations are read of which no copy is kept here.
     """
 
     conversations: ConversationRepository
@@ -81,8 +81,10 @@ class ListMessages:
             ConversationLostError, ModelError: the provider keeps the only copy, and it is gone or out of reach.
         """
         thread = await self._thread(caller, conversation_id)
-        if self.transcript is not None:
-            return await self.transcript.messages(thread.transcript_id) if thread.transcript_id else ()
+        if not thread.keeps_messages and thread.message_count:
+            if self.transcript is None or thread.transcript_id is None:
+                raise ConversationLostError
+            return await self.transcript.messages(thread.transcript_id)
         return await self.conversations.last_messages(
             caller.tenant_id, thread.user_id, thread.conversation_id, limit=None
         )

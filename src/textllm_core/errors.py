@@ -5,15 +5,32 @@ from datetime import datetime
 from decimal import Decimal
 from typing import ClassVar
 
+from msgspec import Struct
+
 
 class TextLLMError(Exception):
-    """Something TextLLM can say about what went wrong. Its text may be shown to the caller: it holds no secret."""
+    """Something TextLLM can say about what went wrong. Its text may be shown to the caller: it holds no secret.
+
+    Args:
+        is_replayed: it is what an earlier call with the same idempotency key ended in.
+        allowance: what is left of the caller's rate limit, where the call has used some of it.
+    """
 
     code: ClassVar[str] = "internal_error"
+    is_replayed: bool = False
+    allowance: "Allowance | None" = None
 
     def details(self) -> Mapping[str, object]:
         """What a client acts on besides the code, by its wire name."""
         return {}
+
+
+class Allowance(Struct, frozen=True):
+    """A caller's rate limit: turns a minute, how many are left, and seconds until all of them are back."""
+
+    limit: int
+    remaining: int
+    resets_in_s: int
 
 
 class ConfigurationError(TextLLMError):
@@ -119,6 +136,28 @@ class ConversationLostError(TextLLMError):
 
     def __init__(self) -> None:
         super().__init__("The provider has lost this conversation, and no copy is kept here; start a new one.")
+
+
+class IdempotencyMismatchError(TextLLMError):
+    """The idempotency key was used before, for another request."""
+
+    code = "idempotency_mismatch"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was used before with another request; use a new one.")
+
+
+class IdempotencyInProgressError(TextLLMError):
+    """The first request with this idempotency key is still running, or its outcome is not known yet."""
+
+    code = "idempotency_in_progress"
+
+    def __init__(self, *, retry_after_s: int = 1) -> None:
+        super().__init__("The first request with this Idempotency-Key is still running; ask again.")
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> Mapping[str, object]:
+        return {"retry_after_s": self.retry_after_s}
 
 
 class BudgetExceededError(TextLLMError):

@@ -40,5 +40,5 @@ class Pricing:
         if self.unpriced_is_free:
             return FREE
         raise InvalidRequestError.of(
-            "model", f"no price is known for {asked[:100]!r}; the operator can state one under `prices`"
+            "model", f"{asked[:100]!r} cannot be used here: no price is known for it"
         )

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from textllm_core.errors import ModelError
+from textllm_core.chat.replay import remembered_failure
+from textllm_core.chat.running import LEASE
+from textllm_core.errors import ProviderError, TextLLMError
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Hold, Ledger
@@ -12,16 +14,18 @@ from textllm_core.ports.llm import LLM, ModelEnded
 from textllm_core.track_usage import Outcome, TrackUsage
 from textllm_core.usage import Usage
 
-_LEASE: Final = timedelta(seconds=30)
 _GRACE: Final = timedelta(minutes=10)
 _BATCH: Final = 100
+_REPEATS_KEPT: Final = timedelta(hours=24)
+_INTERRUPTED: Final = "The service was interrupted before this reply was complete."
 
 
 @dataclass(frozen=True, slots=True)
 class Reconcile:
-    """Settle abandoned exchanges by the provider's word; by estimate where it has none, ten minutes after their start.
+    """Settle abandoned exchanges by the provider's word.
 
-    Any number of processes may run it at once: an exchange is leased to one of them at a time.
+    Where it has none, they are estimated: at once if it keeps no responses that could be asked for, else ten minutes
+    after their start. Any number of processes may run it at once: an exchange is leased to one of them at a time.
     """
 
     llm: LLM
@@ -37,25 +41,29 @@ class Reconcile:
             StorageUnavailableError: what is not settled yet stays for the next run.
         """
         now = self.clock.now()
-        holds = await self.ledger.abandoned(at=now, lease_until=now + _LEASE, limit=_BATCH)
+        await self.ledger.forget_repeats(before=now - _REPEATS_KEPT)
+        holds = await self.ledger.abandoned(at=now, lease_until=now + LEASE, limit=_BATCH)
         return sum([await self._settle(hold) for hold in holds])
 
     async def _settle(self, hold: Hold) -> bool:
         ended = await self._provider_says(hold)
-        is_final = ended is not None and (ended.usage is not None or ended.status in ("failed", "cancelled"))
+        is_final = ended is not None and ended.is_final
         if not is_final and hold.provider_response_id and self.clock.now() - hold.created_at < _GRACE:
             return False
         thread = await self.conversations.thread(hold.tenant_id, hold.conversation_id)
+        stated = (ended.usage if ended else None) or Usage()
         charge = await self.track_usage(
             hold,
             Outcome(
                 status="failed",
-                usage=(ended.usage if ended else None) or Usage(),
+                usage=stated if is_final else Usage(input_tokens=hold.input_estimate),
                 model=hold.model,
                 estimated=not is_final,
                 service_tier=ended.service_tier if ended else None,
-                transcript_id=None,
+                # In doubt now: where ours is the record, it is made anew from it.
+                transcript_id=thread.transcript_id if thread and not thread.keeps_messages else None,
                 context_tokens=thread.context_tokens if thread else 0,
+                remember=lambda _cost: remembered_failure(None, ProviderError(_INTERRUPTED)),
             ),
         )
         return charge is not None
@@ -65,5 +73,5 @@ class Reconcile:
             return None
         try:
             return await self.llm.outcome(hold.provider_response_id)
-        except ModelError:  # asked again at the next run, until the grace is over
+        except TextLLMError:  # asked again at the next run, until the grace is over
             return None

@@ -1,12 +1,13 @@
 """Prices what an exchange used, and settles it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec import Struct
 
 from textllm_core.chat.messages import Message
+from textllm_core.errors import InvalidRequestError
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Hold, Ledger, Settlement
 from textllm_core.pricing import Pricing
@@ -14,7 +15,10 @@ from textllm_core.usage import EntryStatus, Usage
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How an exchange ended, before it is priced. The fields are those of `Settlement`."""
+    """How an exchange ended, before it is priced. The fields are those of `Settlement`.
+
+    `remember` makes `Settlement.remembered` of the cost in USD; None for an exchange without an idempotency key.
+    """
 
     status: EntryStatus
     usage: Usage
@@ -27,6 +31,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     transcript_id: str | None
     context_tokens: int
     time_to_first_token_ms: int | None = None
+    remember: Callable[[Decimal], bytes] | None = None
 
 
 class Charge(Struct, frozen=True):
@@ -52,7 +57,10 @@ class TrackUsage:
         Raises:
             StorageUnavailableError: nothing is settled yet; call again.
         """
-        price = self.pricing.price(hold.model, reported=outcome.model, service_tier=outcome.service_tier)
+        try:
+            price = self.pricing.price(hold.model, reported=outcome.model, service_tier=outcome.service_tier)
+        except InvalidRequestError:  # since it was admitted, its price has gone from the lists
+            price = hold.price
         cost = price.cost(outcome.usage)
         settled = await self.ledger.settle(
             hold,
@@ -62,6 +70,7 @@ class TrackUsage:
                 usage=outcome.usage,
                 cost=cost,
                 price_source=price.source,
+                rates=price.rates_for(outcome.usage.input_tokens),
                 model=outcome.model,
                 service_tier=outcome.service_tier,
                 metadata=outcome.metadata,
@@ -71,6 +80,7 @@ class TrackUsage:
                 context_tokens=outcome.context_tokens,
                 at=self.clock.now(),
                 time_to_first_token_ms=outcome.time_to_first_token_ms,
+                remembered=outcome.remember(cost) if outcome.remember else b"",
             ),
         )
         return None if settled is None else Charge(outcome.usage, cost, settled.message_number, settled.spent)

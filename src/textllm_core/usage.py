@@ -36,6 +36,7 @@ class LedgerEntry(Struct, frozen=True):
         model: as the provider reports it, or as asked for when it never did.
         cost: USD. `price_source` and the counts allow to compute it again.
         estimated: the provider never stated the usage; counts and cost are our estimate.
+        answered: the exchange counts as one of the conversation's answered turns.
         time_to_first_token_ms: None when no text came.
     """
 
@@ -49,6 +50,7 @@ class LedgerEntry(Struct, frozen=True):
     provider_response_id: str | None
     status: EntryStatus
     estimated: bool
+    answered: bool
     usage: Usage
     cost: Decimal
     price_source: str
@@ -56,3 +58,8 @@ class LedgerEntry(Struct, frozen=True):
     created_at: datetime
     settled_at: datetime | None
     time_to_first_token_ms: int | None
+
+
+def estimated_tokens(*texts: str) -> int:
+    """About how many tokens texts make, for entries whose usage the provider never stated: a token has 4 characters."""
+    return -(-sum(map(len, texts)) // 4)

@@ -16,7 +16,7 @@ from textllm_core.reconcile import Reconcile
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, operations
+from textllm_http.routes import chat, operations, sessions, usage
 
 RECONCILE_EVERY_S: Final = 30.0
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
@@ -48,7 +48,17 @@ def create_app(
             yield
 
     return Litestar(
-        [chat.chat, chat.chat_stream, operations.live, operations.ready, operations.config],
+        [
+            chat.chat,
+            chat.chat_stream,
+            sessions.session,
+            sessions.end,
+            sessions.of_user,
+            usage.stats,
+            operations.live,
+            operations.ready,
+            operations.config,
+        ],
         lifespan=[lifespan],
         before_request=refuse_query,
         before_send=[ResponseHeaders(cors_origins)],

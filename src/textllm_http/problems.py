@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from msgspec import Struct
 
 from textllm_core.errors import (
+    Allowance,
     BudgetExceededError,
     ConfigurationError,
     ContentRefusedError,
@@ -19,6 +20,8 @@ from textllm_core.errors import (
     ConversationLostError,
     ConversationNotFoundError,
     FileTooLargeError,
+    IdempotencyInProgressError,
+    IdempotencyMismatchError,
     InputTooLongError,
     InvalidRequestError,
     NotFoundError,
@@ -32,6 +35,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.wire import to_json
+from textllm_http.admission import headers_of, rate_limit_headers
 from textllm_http.middleware import request_id_of
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -45,6 +49,8 @@ STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     StoredFileNotFoundError: HTTPStatus.NOT_FOUND,
     ConversationBusyError: HTTPStatus.CONFLICT,
     ConversationLostError: HTTPStatus.CONFLICT,
+    IdempotencyInProgressError: HTTPStatus.CONFLICT,
+    IdempotencyMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     FileTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ContextTooLongError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -85,6 +91,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
             return _problem(status, code, detail, request_id, headers=error.headers or {})
         case TextLLMError() if (status := _status_of(error)) != HTTPStatus.INTERNAL_SERVER_ERROR:
             details = error.details()
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                _logger.warning("request %s failed: %s", request_id, error.code)
             return _problem(status, error.code, str(error), request_id, details, headers=_headers_of(error, details))
     _logger.error("request %s failed unexpectedly\n%s", request_id, trace_of(error))
     return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.", request_id)
@@ -122,10 +130,11 @@ def _status_of(error: TextLLMError) -> HTTPStatus:
 
 
 def _headers_of(error: TextLLMError, details: Mapping[str, object]) -> dict[str, str]:
-    headers = {"Retry-After": str(details["retry_after_s"])} if "retry_after_s" in details else {}
-    if isinstance(error, RateLimitedError):  # the bucket holds a minute's turns, and is empty
-        headers["RateLimit-Policy"] = f'"turns";q={error.limit};w=60'
-        headers["RateLimit"] = f'"turns";r=0;t={error.retry_after_s}'
+    headers = headers_of(error)
+    if "retry_after_s" in details:
+        headers["Retry-After"] = str(details["retry_after_s"])
+    if isinstance(error, RateLimitedError):  # the bucket is empty
+        headers |= rate_limit_headers(Allowance(limit=error.limit, remaining=0, resets_in_s=error.retry_after_s))
     return headers
 
 

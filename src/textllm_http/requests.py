@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
@@ -10,11 +11,12 @@ import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from msgspec import inspect
+from msgspec import Struct, inspect
 
 from textllm_core.errors import InvalidRequestError
 
 BODY_TIMEOUT_S: Final = 30.0
+MAX_PIECES: Final = 20_000  # each costs some work, however small it is
 _SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # Messages of msgspec. They may quote the request, so each pattern is tied to the end that the request cannot write.
 _FAULTY_NAME: Final = re.compile(r"\AObject (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
@@ -36,9 +38,7 @@ class JsonBody(Generic[T]):
 
     def __init__(self, kind: type[T]) -> None:
         self._decoder = msgspec.json.Decoder(kind)
-        shape = inspect.type_info(kind)
-        assert isinstance(shape, inspect.StructType)
-        self._must_be = {field.encode_name: _in_words(field.type) for field in shape.fields}
+        self._must_be = _fields_in_words(kind)
 
     async def read(self, request: Request[Any, Any, Any], *, max_bytes: int) -> T:
         """
@@ -74,15 +74,55 @@ class JsonBody(Generic[T]):
         return _refusal(field, f"must be {self._must_be[field]}")
 
 
+class QueryString(Generic[T]):
+    """Query parameters of one shape, each name at most once.
+
+    The application lets no route have any (`refuse_query`); one that takes some says `before_request=QUERY.check`.
+
+    Args:
+        kind: a Struct whose fields all have defaults.
+    """
+
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
+        self._must_be = _fields_in_words(kind)
+
+    async def check(self, request: Request[Any, Any, Any]) -> None:
+        """Raise what `read` raises."""
+        self.read(request)
+
+    def read(self, request: Request[Any, Any, Any]) -> T:
+        """
+        Raises:
+            InvalidRequestError: an unknown name, one that comes twice, or a value of another type.
+        """
+        values: dict[str, str] = {}
+        for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
+            if name not in self._must_be:
+                raise _refusal(name, "is no query parameter of this address")
+            if name in values:
+                raise _refusal(name, "is there more than once")
+            values[name] = value
+        try:
+            return msgspec.convert(values, self._kind, strict=False)
+        except msgspec.ValidationError as error:
+            place = _FAULTY_PATH.search(str(error))
+            assert place is not None
+            raise _refusal(place["field"], f"must be {self._must_be[place['field']]}") from error
+
+
+class _NoParameters(Struct):
+    pass
+
+
 async def refuse_query(request: Request[Any, Any, Any]) -> None:
-    """No route takes query parameters.
+    """Take no query parameters.
 
     Raises:
         InvalidRequestError: there are some.
     """
-    if query := request.scope["query_string"]:
-        for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-            raise _refusal(name, "is no query parameter of this address")
+    if request.scope["query_string"]:
+        QueryString(_NoParameters).read(request)
 
 
 async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
@@ -90,7 +130,7 @@ async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            while True:
+            for _ in range(MAX_PIECES):
                 event = await request.receive()
                 if event["type"] != "http.request":
                     raise InvalidRequestError("The request ended before its body did.")
@@ -99,6 +139,7 @@ async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes
                     raise RequestEntityTooLarge
                 if not event.get("more_body", False):
                     return bytes(body)
+            raise InvalidRequestError(f"The body came in more than {MAX_PIECES} pieces.")
     except TimeoutError as error:
         raise InvalidRequestError(f"The body was not complete after {BODY_TIMEOUT_S:g} s.") from error
 
@@ -162,6 +203,13 @@ def _key_of_no_string(body: bytes, field: str) -> str | None:
 def _refusal(field: str, message: str) -> InvalidRequestError:
     """A wrong field. One whose name is no plain word is not repeated."""
     return InvalidRequestError.of(field if _SANE_NAME.fullmatch(field) else "?", message)
+
+
+def _fields_in_words(kind: type) -> Mapping[str, str]:
+    """What each field of a Struct must be, by its name on the wire."""
+    shape = inspect.type_info(kind)
+    assert isinstance(shape, inspect.StructType)
+    return {field.encode_name: _in_words(field.type) for field in shape.fields}
 
 
 def _in_words(kind: inspect.Type) -> str:

@@ -80,7 +80,8 @@ class EventFrames:
         self._number = 0
 
     def started(self, event: ReplyStarted) -> bytes:
-        return self._event("reply.started", to_json(event))
+        ids = ("response_id", "conversation_id", "user_id", "session_id", "model")
+        return self._event("reply.started", to_json({name: getattr(event, name) for name in ids}))
 
     def delta(self, text: str) -> bytes:
         whole, self._held = _without_half_at_end(self._held + text)

@@ -63,7 +63,7 @@ async def test_without_a_key_and_without_a_runtime_both_ways_out_are_said(
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     text = await refusal_of(load_settings(environ={"TEXTLLM_DATA_DIR": str(tmp_path)}, cwd=tmp_path))
     assert "OPENAI_API_KEY" in text
-    assert "textllm[local]" in text
+    assert "--extra local" in text
 
 
 async def test_a_database_without_tables_says_what_to_run(tmp_path: Path, empty_postgres_url: str) -> None:

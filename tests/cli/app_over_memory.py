@@ -1,7 +1,8 @@
 """The command line over adapters in memory: `MemoryWiring` for tests in this process, a program for real processes.
 
 The program takes its part from the environment, as JSON or paths:
-    TEXTLLM_TEST_REPLIES: what the model says, a list of lists of deltas.
+    TEXTLLM_TEST_REPLIES: what the model says, a list of lists of deltas; after the delta "unaccountable", nobody can
+        tell for some seconds what a reply that is cut short has cost.
     TEXTLLM_TEST_GATE: every reply waits behind its first delta until this file exists.
     TEXTLLM_TEST_LEDGER: where the ledger's entries are written, a line each, once the engine is closed.
 """
@@ -15,23 +16,32 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from textllm_adapters.clock import SystemClock
+from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_adapters.settings import Settings, load_settings
 from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
 from textllm_core import ChatPolicy, Exchange, SendMessage, TextLLM, TrackUsage
-from textllm_core.chat.exchange import RunningExchanges
+from textllm_core.audit import AuditBooks
+from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.running import RunningExchanges
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_core.money import Price, Rates
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
+from textllm_core.report_usage import ReportUsage
+from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.wire import to_json
 
 HEAD = "0007"
@@ -51,6 +61,8 @@ class MemoryWiring:
     def load_settings(self, config: Path | None = None) -> Settings:
         return load_settings(config)
 
+    def check(self, _settings: Settings) -> None: ...
+
     def notices(self, settings: Settings) -> Sequence[str]:  # noqa: ARG002 - whatever they are
         return self.noticed
 
@@ -61,12 +73,13 @@ class MemoryWiring:
         *,
         model_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002 - nothing is fetched
         database_patience_s: float = 0.0,  # noqa: ARG002 - memory is there
+        grace_s: float | None = None,
     ) -> AsyncIterator[TextLLM]:
         gate = asyncio.Event()
         watching = asyncio.create_task(self._watch(gate))
         llm = ScriptedLLM(*(_behind(gate, reply) for reply in self.replies))
         clock, ledger = SystemClock(), MemoryLedger(self.store)
-        conversations = MemoryConversationRepository(self.store)
+        conversations, sessions = MemoryConversationRepository(self.store), MemorySessionRepository(self.store)
         track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({settings.model: PRICE})), clock)
         policy = ChatPolicy(
             model=settings.model,
@@ -86,14 +99,21 @@ class MemoryWiring:
         try:
             yield TextLLM(
                 send_message=SendMessage(exchange, policy),
+                cancel_reply=CancelReply(running),
                 latest_conversation=LatestConversation(conversations),
                 list_messages=ListMessages(conversations, None),
+                get_session=GetSession(sessions),
+                todays_session=TodaysSession(sessions, clock),
+                list_sessions=ListSessions(sessions, clock),
+                end_session=EndSession(sessions),
+                report_usage=ReportUsage(MemoryUsageReports(self.store), clock),
                 track_usage=track_usage,
                 reconcile=Reconcile(llm, ledger, conversations, track_usage, clock),
+                audit=AuditBooks(MemoryAudit(self.store)),
                 check_health=CheckHealth([]),
             )
         finally:
-            await running.drain(settings.stream_drain_s)
+            await running.drain(settings.stream_drain_s if grace_s is None else grace_s)
             watching.cancel()
 
     async def upgrade_database(self, _settings: Settings) -> str:
@@ -115,11 +135,14 @@ class MemoryWiring:
 
 
 def _behind(gate: asyncio.Event, reply: ScriptedReply) -> ScriptedReply:
-    return ScriptedReply(text=reply.text, deltas=reply.deltas, error=reply.error, after=reply.after, gate=gate)
+    return replace(reply, gate=gate)
 
 
 def _program() -> None:
-    replies = [ScriptedReply(deltas=tuple(deltas)) for deltas in json.loads(os.environ["TEXTLLM_TEST_REPLIES"])]
+    replies = [
+        ScriptedReply(deltas=tuple(deltas), unheard=None if "unaccountable" in deltas else "completed")
+        for deltas in json.loads(os.environ["TEXTLLM_TEST_REPLIES"])
+    ]
     gate = os.environ.get("TEXTLLM_TEST_GATE")
     wiring = MemoryWiring(replies, gate=Path(gate) if gate else None)
     if os.isatty(0):

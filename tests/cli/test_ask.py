@@ -82,7 +82,7 @@ def test_raw_prints_them(run: Run) -> None:
 @pytest.mark.parametrize(
     ("text", "stdin", "why"),
     [
-        ("", "", "blank"),
+        (" ", "", "blank"),
         ("x" * 10_001, "", "10001 characters"),
         ("hi", b"\xff\xfe", "stdin: is not UTF-8 text, from byte 0 on"),
         ("hi", b"x" * 16_000_001, "stdin: holds more than 16 MB"),
@@ -156,3 +156,13 @@ def test_bad_settings_have_exit_code_2_and_are_all_listed(run: Run, monkeypatch:
 
 def test_an_unknown_option_has_exit_code_2(run: Run) -> None:
     assert run("ask", "hi", "--nope").exit_code == 2
+
+
+def test_nothing_to_ask_is_a_usage_error(run: Run) -> None:
+    result = run("ask", stdin="")
+    assert (result.exit_code, "pipe it in" in result.stderr) == (2, True)
+
+
+def test_an_answer_without_text_is_pointed_out(run: Run) -> None:
+    result = run("ask", "hi", says=[ScriptedReply(deltas=())])
+    assert (result.exit_code, result.stderr) == (0, "warning: the model answered with no text\n")

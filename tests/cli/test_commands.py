@@ -29,7 +29,19 @@ def test_help_loads_neither_the_wiring_nor_what_is_behind_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["ask"], ["chat"], ["serve"], ["config"], ["db"], ["model"], ["config", "show"]]
+    "command",
+    [
+        [],
+        ["ask"],
+        ["chat"],
+        ["serve"],
+        ["config"],
+        ["db"],
+        ["model"],
+        ["config", "show"],
+        ["usage"],
+        ["sessions", "list"],
+    ],
 )
 def test_every_command_has_a_help_page(run: Run, command: list[str]) -> None:
     result = run(*command, "--help")

@@ -1,13 +1,17 @@
 """What a model writes cannot drive the terminal, however it is cut into pieces."""
 
 import json
+import os
+import pty
+import sys
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textllm_cli.render import PlainText, outline, plain, reporting
+from textllm_cli.render import PlainText, Screen, comma_separated, outline, plain, reporting, table
 
 HOSTILE = st.text(st.sampled_from("\x1b[]0123;mPX^_\\\x07\x9b\x9c\x9d\x00\r\n\t\u202e\u2066a é"), max_size=30)
 
@@ -64,3 +68,29 @@ def test_json_on_a_terminal_is_harmless_and_means_the_same(capsys: pytest.Captur
 
 def test_nested_settings_are_shown_by_their_path() -> None:
     assert outline({"a": "x", "b": {"c": 1, "d": {"e": None}}, "f": {}}) == "a: x\nb.c: 1\nb.d.e: null\nf: {}"
+
+
+@pytest.mark.parametrize(("encoding", "block"), [("utf-8", "█"), ("ascii", "#")])
+def test_bars_on_a_terminal_share_a_scale(monkeypatch: pytest.MonkeyPatch, encoding: str, block: str) -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w", encoding=encoding) as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        bars = Screen().bars([Decimal(10), Decimal(5), Decimal("0.0001"), Decimal(0)])
+        nothing = Screen().bars([Decimal(0)])
+    os.close(master)
+    assert [bar.rstrip() for bar in bars] == [block * 24, block * 12, block, ""]
+    assert len({len(bar) for bar in bars}) == 1
+    assert nothing == [""]
+
+
+def test_where_stdout_is_no_terminal_there_are_no_bars() -> None:
+    assert Screen().bars([Decimal(1), Decimal(2)]) == ["", ""]
+
+
+def test_a_table_is_aligned_whatever_its_cells_hold() -> None:
+    text = table(("name", "n"), [("a\n\x1b[31mb", "1,000"), ("c", "2")], ["note"])
+    assert text == "name      n\na b   1,000  note\nc         2"
+
+
+def test_what_a_cell_holds_cannot_end_it_in_csv() -> None:
+    assert comma_separated(("name", "n"), [('a,"b"\nc', "1")]) == 'name,n\n"a,""b""\nc",1'

@@ -79,20 +79,19 @@ def test_ctrl_c_keeps_the_partial_text_and_the_books(world: World) -> None:
     with terminal(["ask", "hi"], environment) as screen:
         screen.read_until("partial")
         screen.press(CTRL_C)
-        screen.read_until("interrupted; finishing the books…")
-        world.open_gate()
+        screen.read_until("interrupted; settling what it cost")
         assert screen.end() == 130
     assert "and the rest" not in screen.seen
     assert "Traceback" not in screen.seen
     [entry] = world.ledger()
-    assert (entry["status"], entry["estimated"]) == ("completed", False)
+    assert (entry["status"], entry["estimated"]) == ("cancelled", False)
 
 
 def test_a_second_ctrl_c_quits_at_once(world: World) -> None:
-    with terminal(["ask", "hi"], world.environment([["partial", "rest"]], gated=True)) as screen:
+    with terminal(["ask", "hi"], world.environment([["partial", "unaccountable"]], gated=True)) as screen:
         screen.read_until("partial")
         screen.press(CTRL_C)
-        screen.read_until("finishing the books…")
+        screen.read_until("settling what it cost")
         screen.press(CTRL_C)
         assert screen.end() == -signal.SIGINT  # which a shell calls 130
     assert "Traceback" not in screen.seen
@@ -115,7 +114,7 @@ def test_a_reader_that_leaves_ends_it_quietly_and_the_reply_is_settled(world: Wo
         assert program.stderr.read() == b""
         assert program.wait(PATIENCE_S) == 0
     [entry] = world.ledger()
-    assert (entry["status"], entry["estimated"]) == ("completed", False)
+    assert (entry["status"], entry["estimated"]) == ("cancelled", False)
 
 
 def test_head_gets_its_line(world: World) -> None:
@@ -144,43 +143,30 @@ def test_progress_moves_on_a_terminal(world: World) -> None:
     assert screen.seen.count("\n") == 2
 
 
-def test_in_a_chat_ctrl_c_stops_the_printing_and_the_next_turn_waits_for_the_end(world: World) -> None:
-    environment = world.environment([["partial", " and the rest"], ["second reply"]], gated=True)
+def test_in_a_chat_ctrl_c_cuts_the_reply_short_and_the_next_turn_knows_what_was_written(world: World) -> None:
+    environment = world.environment([["partial", " and the rest"]], gated=True)
     with terminal(["chat"], environment) as screen:
         screen.read_until("> ")
         screen.press(b"one\n")
         screen.read_until("partial")
         screen.press(CTRL_C)
-        screen.read_until("interrupted; ")
+        screen.read_until("interrupted; what was written is kept")
         screen.read_until("> ")
-        screen.press(b"two\n")
-        screen.read_until("waiting for the end of the interrupted reply…")
         world.open_gate()
-        screen.read_until("second reply")
+        screen.press(b"two\n")
+        screen.read_until("[2] You said: two")
+        screen.read_until("> ")
+        screen.press(b"/history\n")
+        screen.read_until("model (cut short): partial")
         screen.read_until("> ")
         screen.press(b"/usage\n")
-        screen.read_until("replies: 2")
+        screen.read_until("replies: 1")
         screen.read_until("> ")
         screen.press(CTRL_D)
         assert screen.end() == 0
     assert "and the rest" not in screen.seen
-    assert [entry["status"] for entry in world.ledger()] == ["completed", "completed"]
+    assert [entry["status"] for entry in world.ledger()] == ["cancelled", "completed"]
     assert len({entry["conversation_id"] for entry in world.ledger()}) == 1
-
-
-def test_leaving_a_chat_finishes_the_books(world: World) -> None:
-    with terminal(["chat"], world.environment([["partial", " and the rest"]], gated=True)) as screen:
-        screen.read_until("> ")
-        screen.press(b"one\n")
-        screen.read_until("partial")
-        screen.press(CTRL_C)
-        screen.read_until("interrupted; ")
-        screen.read_until("> ")
-        screen.press(b"/quit\n")
-        screen.read_until("finishing the books…")
-        world.open_gate()
-        assert screen.end() == 0
-    assert [entry["status"] for entry in world.ledger()] == ["completed"]
 
 
 def test_ctrl_c_twice_at_the_prompt_leaves(world: World) -> None:

@@ -12,7 +12,7 @@ from tests.contracts.conftest import Storage
 from textllm_core.budgets import Demand
 from textllm_core.chat.messages import InputText, Message, OutputText
 from textllm_core.ids import new_id
-from textllm_core.money import ZERO
+from textllm_core.money import ZERO, Band, Price, Rates
 from textllm_core.ports.ledger import Hold, Reservation, Settlement
 from textllm_core.sessions import day_of
 from textllm_core.usage import Usage
@@ -20,6 +20,11 @@ from textllm_core.usage import Usage
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123_456, UTC)
 TODAY = day_of(NOON)
 LEASE = timedelta(seconds=30)
+PRICE = Price(
+    rates=Rates.of(Decimal("2.5"), Decimal(10), cached_input=Decimal("1.25")),
+    source="table",
+    bands=(Band(272_000, Rates.of(Decimal("0.0000000001"), Decimal("1e-7"))),),
+)
 
 T = TypeVar("T")
 
@@ -39,6 +44,9 @@ def reservation(*, cost: str = "1", limit: str = "100", at: datetime = NOON, **m
         response_id=new_id("resp"),
         kind="text",
         model="gpt-4o",
+        price=PRICE,
+        input_estimate=40,
+        keeps_messages=True,
         demand=Demand(least=usd(cost), most=usd(cost), limit=usd(limit)),
         at=at,
         lease_until=at + LEASE,
@@ -54,6 +62,7 @@ def settlement(*, cost: str = "0.25", at: datetime = NOON + timedelta(seconds=3)
         usage=Usage(input_tokens=100, output_tokens=20, cached_tokens=50, cache_write_tokens=10, reasoning_tokens=5),
         cost=usd(cost),
         price_source="table",
+        rates=PRICE.rates,
         model="gpt-4o-2024-11-20",
         service_tier="default",
         metadata=None,
@@ -93,12 +102,21 @@ async def reserved(storage: Storage, *, at: datetime = NOON, user_id: str = "use
 
 
 async def assert_balanced(storage: Storage, *, holds: Sequence[Hold] = (), user_id: str = "user") -> None:
-    """Ledger, session and conversations of the user's day agree, and `holds` are all that is promised."""
+    """Ledger, session, usage and conversations of the user's day agree, and `holds` are all that is promised."""
     entries = await storage.ledger.entries("tenant", user_id)
     session = await storage.sessions.of_day("tenant", user_id, TODAY)
     assert session is not None
     assert session.total_cost == sum((entry.cost for entry in entries), ZERO)
     assert session.total_tokens == sum(entry.usage.total_tokens for entry in entries)
+    settled = [entry for entry in entries if entry.status != "pending"]
+    used = {row.model: row for row in await storage.reports.daily("tenant", user_id, TODAY)}
+    assert used.keys() == {entry.model for entry in settled}
+    for model, row in used.items():
+        of_model = [entry for entry in settled if entry.model == model]
+        assert row.cost == sum((entry.cost for entry in of_model), ZERO)
+        assert row.input_tokens == sum(entry.usage.input_tokens for entry in of_model)
+        assert row.output_tokens == sum(entry.usage.output_tokens for entry in of_model)
+        assert row.messages == sum(entry.answered for entry in of_model)
     for conversation_id in {entry.conversation_id for entry in entries}:
         conversation = await storage.conversations.get("tenant", conversation_id)
         assert conversation is not None

@@ -3,33 +3,41 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from msgspec.structs import replace
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.health_probe import PostgresHealthProbe
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
+from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sql.session_repository import SqlSessionRepository
-from textllm_adapters.sql.tables import rate_buckets
+from textllm_adapters.sql.tables import holds, metadata, rate_buckets
+from textllm_adapters.sql.usage_reports import SqlUsageReports
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.health_probe import SqliteHealthProbe
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
+from textllm_core.ports.audit import Audit
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.health_probe import HealthProbe
-from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.session_repository import SessionRepository
+from textllm_core.ports.usage_reports import UsageReports
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +47,37 @@ class Storage:
     ledger: Ledger
     conversations: ConversationRepository
     sessions: SessionRepository
+    reports: UsageReports
 
 
-def _memory_storage() -> Storage:
-    store = MemoryStore()
-    return Storage(MemoryLedger(store), MemoryConversationRepository(store), MemorySessionRepository(store))
+def storage_of(store: MemoryStore) -> Storage:
+    return Storage(
+        MemoryLedger(store),
+        MemoryConversationRepository(store),
+        MemorySessionRepository(store),
+        MemoryUsageReports(store),
+    )
 
 
-def _sql_storage(engine: AsyncEngine) -> Storage:
-    return Storage(SqlLedger(engine), SqlConversationRepository(engine), SqlSessionRepository(engine))
+def sql_storage(engine: AsyncEngine) -> Storage:
+    return Storage(
+        SqlLedger(engine), SqlConversationRepository(engine), SqlSessionRepository(engine), SqlUsageReports(engine)
+    )
 
 
 @pytest.fixture
 def memory_storage() -> Storage:
-    return _memory_storage()
+    return storage_of(MemoryStore())
 
 
 @pytest.fixture
 def sqlite_storage(sqlite_engine: AsyncEngine) -> Storage:
-    return _sql_storage(sqlite_engine)
+    return sql_storage(sqlite_engine)
 
 
 @pytest.fixture
 def postgres_storage(postgres_engine: AsyncEngine) -> Storage:
-    return _sql_storage(postgres_engine)
+    return sql_storage(postgres_engine)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -70,6 +85,75 @@ def storage(request: pytest.FixtureRequest) -> Storage:
     """One of the stores."""
     chosen = request.getfixturevalue(f"{request.param}_storage")
     assert isinstance(chosen, Storage)
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Auditing:
+    """The books, their audit, and two ways to spoil them behind the ledger's back.
+
+    Args:
+        move: adds to a counter, in every row of a table: `move("sessions", "reserved", Decimal(1))`.
+        forget: removes the row of a hold, and nothing else.
+    """
+
+    storage: Storage
+    audit: Audit
+    move: Callable[[str, str, Decimal | int], Awaitable[None]]
+    forget: Callable[[Hold], Awaitable[None]]
+
+
+@pytest.fixture
+def memory_auditing() -> Auditing:
+    store = MemoryStore()
+
+    async def move(table: str, counter: str, by: Decimal | int) -> None:
+        if table == "conversations":
+            for key, kept in store.conversations.items():
+                value = getattr(kept.conversation, counter) + by
+                store.conversations[key] = replace(kept, conversation=replace(kept.conversation, **{counter: value}))
+        elif counter == "reserved":
+            for day, today in store.sessions.items():
+                store.sessions[day] = replace(today, reserved=today.reserved + by)
+        else:
+            for day, today in store.sessions.items():
+                value = getattr(today.session, counter) + by
+                store.sessions[day] = replace(today, session=replace(today.session, **{counter: value}))
+
+    async def forget(hold: Hold) -> None:
+        del store.holds[hold.tenant_id, hold.user_id, hold.response_id]
+
+    return Auditing(storage_of(store), MemoryAudit(store), move, forget)
+
+
+@pytest.fixture
+def sqlite_auditing(sqlite_engine: AsyncEngine) -> Auditing:
+    return _sql_auditing(sqlite_engine)
+
+
+@pytest.fixture
+def postgres_auditing(postgres_engine: AsyncEngine) -> Auditing:
+    return _sql_auditing(postgres_engine)
+
+
+def _sql_auditing(engine: AsyncEngine) -> Auditing:
+    async def move(table: str, counter: str, by: Decimal | int) -> None:
+        spoilt = metadata.tables[table]
+        async with engine.begin() as connection:
+            await connection.execute(update(spoilt).values({counter: spoilt.c[counter] + by}))
+
+    async def forget(hold: Hold) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(delete(holds).where(holds.c.response_id == hold.response_id))
+
+    return Auditing(sql_storage(engine), SqlAudit(engine), move, forget)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def auditing(request: pytest.FixtureRequest) -> Auditing:
+    """One of the audits."""
+    chosen = request.getfixturevalue(f"{request.param}_auditing")
+    assert isinstance(chosen, Auditing)
     return chosen
 
 

@@ -213,7 +213,7 @@ async def test_a_settled_entry_does_not_become_pending_again(storage: Storage) -
 async def test_renewing_keeps_the_exchange_alive(storage: Storage) -> None:
     hold = await storage.ledger.reserve(reservation())
     turn = await next_turn(storage, hold.conversation_id)
-    await storage.ledger.renew(hold, lease_until=NOON + 5 * LEASE)
+    await storage.ledger.renew([hold], lease_until=NOON + 5 * LEASE)
     assert await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 9 * LEASE, limit=10) == []
     with pytest.raises(ConversationBusyError):
         await storage.ledger.reserve(replace(turn, at=NOON + 2 * LEASE))
@@ -222,7 +222,7 @@ async def test_renewing_keeps_the_exchange_alive(storage: Storage) -> None:
 async def test_renewing_what_is_settled_does_nothing(storage: Storage) -> None:
     hold = await storage.ledger.reserve(reservation())
     await storage.ledger.settle(hold, settlement())
-    await storage.ledger.renew(hold, lease_until=NOON + 5 * LEASE)
+    await storage.ledger.renew([hold], lease_until=NOON + 5 * LEASE)
     await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
 
 
@@ -230,7 +230,7 @@ async def test_renewing_does_not_take_the_conversation_back(storage: Storage) ->
     hold = await storage.ledger.reserve(reservation())
     turn = await next_turn(storage, hold.conversation_id)
     other = await storage.ledger.reserve(replace(turn, at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE))
-    await storage.ledger.renew(hold, lease_until=NOON + 9 * LEASE)
+    await storage.ledger.renew([hold], lease_until=NOON + 9 * LEASE)
     third = await storage.ledger.reserve(replace(turn, response_id=new_id("resp"), at=NOON + 4 * LEASE))
     await assert_balanced(storage, holds=[hold, other, third])
 
@@ -317,7 +317,7 @@ async def test_turns_of_many_conversations_at_once_all_count(storage: Storage) -
     async def turn(number: int) -> None:
         hold = await storage.ledger.reserve(reservation(cost="1", limit="100"))
         hold = await storage.ledger.pend(hold, provider_response_id=f"resp_{number}", model="gpt-4o")
-        await storage.ledger.renew(hold, lease_until=NOON + 2 * LEASE)
+        await storage.ledger.renew([hold], lease_until=NOON + 2 * LEASE)
         await storage.ledger.settle(hold, settlement(cost="0.1"))
 
     _, errors = await at_once(*[turn(number) for number in range(30)])
@@ -485,3 +485,11 @@ async def test_what_is_settled_or_released_is_not_abandoned(storage: Storage) ->
     await storage.ledger.settle(await storage.ledger.reserve(reservation()), settlement())
     await storage.ledger.release(await storage.ledger.reserve(reservation()))
     assert await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=10) == []
+
+
+async def test_an_entry_names_the_providers_response_also_where_pend_never_came_through(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(replace(hold, provider_response_id="resp_theirs"), settlement())
+    entry = await storage.ledger.entry(hold.tenant_id, hold.response_id)
+    assert entry is not None
+    assert entry.provider_response_id == "resp_theirs"

@@ -7,13 +7,20 @@ from datetime import timedelta
 import pytest
 from tests.contracts.conftest import Limiting
 
-from textllm_core.errors import RateLimitedError
+from textllm_core.errors import Allowance, RateLimitedError
 
 
-async def admitted(*takes: Awaitable[None]) -> int:
+async def admitted(*takes: Awaitable[Allowance]) -> int:
     results = await asyncio.gather(*takes, return_exceptions=True)
-    assert {type(result) for result in results} <= {type(None), RateLimitedError}
-    return results.count(None)
+    assert {type(result) for result in results} <= {Allowance, RateLimitedError}
+    return sum(isinstance(result, Allowance) for result in results)
+
+
+async def test_what_is_left_is_told(limiting: Limiting) -> None:
+    left = [await limiting.limiter.take("tenant", "user", per_minute=3) for _ in range(3)]
+    assert [allowance.remaining for allowance in left] == [2, 1, 0]
+    assert left[0] == Allowance(limit=3, remaining=2, resets_in_s=20)
+    assert 59 <= left[2].resets_in_s <= 60
 
 
 async def test_a_new_bucket_is_full(limiting: Limiting) -> None:

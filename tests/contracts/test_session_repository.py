@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 import pytest
-from tests.contracts.books import NOON, TODAY, reservation, settlement, usd
+from msgspec.structs import replace
+from tests.contracts.books import NOON, TODAY, assert_balanced, reservation, settlement, usd
 from tests.contracts.conftest import Storage
 
+from textllm_core.errors import BudgetExceededError
 from textllm_core.sessions import Session
 
 
@@ -51,3 +53,60 @@ async def test_nobody_sees_the_session_of_another_tenant(storage: Storage) -> No
 @pytest.mark.parametrize("session_id", ["sess_never_made", "", "sess_\0", "sess_\ud800"])
 async def test_what_does_not_exist_is_nothing(storage: Storage, session_id: str) -> None:
     assert await storage.sessions.get("tenant", session_id) is None
+
+
+async def test_sessions_since_a_day_come_newest_first(storage: Storage) -> None:
+    for days in (0, 2, 1, 4):
+        await storage.ledger.reserve(reservation(at=NOON - timedelta(days=days)))
+    await storage.ledger.reserve(reservation(user_id="other"))
+    await storage.ledger.reserve(reservation(tenant_id="other"))
+    sessions = await storage.sessions.since("tenant", "user", TODAY - timedelta(days=2))
+    assert [session.created_at for session in sessions] == [NOON - timedelta(days=days) for days in (0, 1, 2)]
+    assert await storage.sessions.since("tenant", "user", TODAY + timedelta(days=1)) == []
+
+
+async def test_an_ended_session_is_inactive_and_otherwise_what_it_was(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(hold, settlement())
+    before = await storage.sessions.get("tenant", hold.session_id)
+    assert before is not None
+    ended = replace(before, is_active=False)
+    for _ in range(2):
+        assert await storage.sessions.end("tenant", "user", hold.session_id) == ended
+    assert await storage.sessions.of_day("tenant", "user", TODAY) == ended
+
+
+async def test_an_ended_session_reopens_with_the_next_turn_of_its_day_and_the_day_stays_spent(
+    storage: Storage,
+) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(hold, settlement(cost="0.75"))
+    await storage.sessions.end("tenant", "user", hold.session_id)
+    with pytest.raises(BudgetExceededError):
+        await storage.ledger.reserve(reservation(cost="0.5", limit="1"))
+    session = await storage.sessions.get("tenant", hold.session_id)
+    assert session is not None
+    assert not session.is_active
+    again = await storage.ledger.reserve(reservation(cost="0.25", limit="1"))
+    session = await storage.sessions.get("tenant", hold.session_id)
+    assert session is not None
+    assert (again.session_id, session.is_active) == (hold.session_id, True)
+
+
+async def test_a_turn_that_runs_while_its_session_ends_is_settled_all_the_same(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    await storage.sessions.end("tenant", "user", hold.session_id)
+    await storage.ledger.settle(hold, settlement())
+    session = await storage.sessions.get("tenant", hold.session_id)
+    assert session is not None
+    assert (session.total_cost, session.is_active) == (usd("0.25"), False)
+    await assert_balanced(storage)
+
+
+@pytest.mark.parametrize(("tenant_id", "user_id"), [("other", "user"), ("tenant", "other"), ("tenant", "\0")])
+async def test_nobody_ends_the_session_of_another(storage: Storage, tenant_id: str, user_id: str) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    assert await storage.sessions.end(tenant_id, user_id, hold.session_id) is None
+    session = await storage.sessions.get("tenant", hold.session_id)
+    assert session is not None
+    assert session.is_active

@@ -19,8 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.openai import Bill, OpenAIStandIn
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres
+from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.tables import holds, ledger
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
+from textllm_core.ports.audit import Drift
 from textllm_core.usage import LedgerEntry, Usage
 
 TEXTLLM = str(Path(sys.executable).with_name("textllm"))
@@ -72,8 +74,29 @@ class Service:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
 
+    def workers(self) -> list[int]:
+        """The ids of the processes that answer."""
+        if sys.platform == "linux":  # where `ps` may be missing
+            rows = [(int(folder.name), *_parent_and_command(folder)) for folder in Path("/proc").glob("[0-9]*")]
+        else:
+            listed = subprocess.run(
+                ["ps", "-Aww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+            )
+            split = (line.split(maxsplit=2) for line in listed.stdout.splitlines())
+            rows = [(int(pid), int(parent), command) for pid, parent, command in split]
+        children = ((pid, command) for pid, parent, command in rows if parent == self.process.pid)
+        return [pid for pid, command in children if "resource_tracker" not in command]
+
     def chat(self, message: str, **fields: object) -> httpx.Response:
         return httpx.post(f"{self.url}/chat", json={"message": message} | fields, timeout=30)
+
+
+def _parent_and_command(process: Path) -> tuple[int, str]:
+    try:
+        parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+        return int(parent), (process / "cmdline").read_text().replace("\0", " ")
+    except OSError:  # it has just ended
+        return 0, ""
 
 
 @contextmanager
@@ -148,6 +171,14 @@ class Books:
                         return [_entry(dict(row)) for row in rows]
                 await asyncio.sleep(0.1)
             raise AssertionError(f"still running after 30 s: {running}")
+        finally:
+            await engine.dispose()
+
+    async def drifts(self) -> list[Drift]:
+        """What the audit of all users finds."""
+        engine = self._engine()
+        try:
+            return [drift async for drift in SqlAudit(engine).drifts()]
         finally:
             await engine.dispose()
 

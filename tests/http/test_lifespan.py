@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from tests.http.conftest import serving
-from tests.unit.conftest import NOON, Bench
+from tests.unit.conftest import GPT, NOON, Bench
 
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_core.budgets import Demand
@@ -28,6 +28,9 @@ async def abandon_an_exchange(bench: Bench) -> None:
             response_id="resp_1",
             kind="text",
             model="gpt-4o",
+            price=GPT,
+            input_estimate=4,
+            keeps_messages=True,
             demand=demand,
             at=NOON - timedelta(hours=1),
             lease_until=NOON - timedelta(minutes=59),

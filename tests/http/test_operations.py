@@ -7,6 +7,7 @@ from tests.unit.conftest import Bench
 EVERY_REQUEST = [
     ("GET", "/health/live", 200),
     ("GET", "/config", 200),
+    ("GET", "/users/ada/stats", 200),
     ("POST", "/chat", 200),
     ("POST", "/chat/stream", 200),
     ("HEAD", "/config", 200),

@@ -278,6 +278,36 @@ async def test_query_parameters_are_refused_everywhere(server: Server, path: str
     assert b"canary" not in answer.body
 
 
+@pytest.mark.parametrize(
+    "path", ["/sessions/sess_1", "/users/ada/sessions", "/users/ada/stats", "/sessions/sess_1/end"]
+)
+@pytest.mark.parametrize("query", ["user_id=canary", "day=1", "days=1&canary=2", "=canary", "Days=3", "%00=%ff"])
+async def test_no_other_query_parameter_than_its_own_is_taken(server: Server, path: str, query: str) -> None:
+    answer = await server.call("POST" if path.endswith("/end") else "GET", f"{path}?{query}")
+    assert (answer.status, answer.json()["code"]) == (400, "invalid_request")
+    assert b"canary=" not in answer.body
+    assert b"=canary" not in answer.body
+
+
+@pytest.mark.parametrize("path", ["/users/ada/sessions", "/users/ada/stats"])
+@pytest.mark.parametrize(
+    "value", ["", "0", "-1", "+1", "3661", "1.5", "x", "null", "true", "%00", "%20", "%D9%A3", "9" * 400, "canary"]
+)
+async def test_a_bad_query_parameter_is_named_with_what_it_must_be(server: Server, path: str, value: str) -> None:
+    answer = await server.get(f"{path}?days={value}")
+    assert (answer.status, answer.json()["code"]) == (400, "invalid_request")
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "days"
+    assert error["message"].startswith("must be a whole number from 1 to 366")
+    assert b"canary" not in answer.body
+
+
+async def test_a_query_parameter_comes_once(server: Server) -> None:
+    answer = await server.get("/users/ada/stats?days=1&days=1")
+    assert answer.status == 400
+    assert answer.json()["errors"] == [{"field": "days", "message": "is there more than once"}]
+
+
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters(exclude_categories=())),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

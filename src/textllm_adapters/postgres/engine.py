@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from textllm_core.errors import ConfigurationError
 
 _CONNECT_TIMEOUT_S: Final = 2
-_POOL_TIMEOUT_S: Final = 2
+_POOL_TIMEOUT_S: Final = 10  # a burst waits for its turn; a server that is gone is noticed by the connection itself
 _POOL_SIZE: Final = 10
 
 
-def open_engine(url: str, *, command_timeout_s: float | None = 10) -> AsyncEngine:
+def open_engine(url: str, *, command_timeout_s: float | None = 4) -> AsyncEngine:
     """An engine for any URL that libpq knows, with its parameters such as `sslmode`; connects when first used.
 
     The caller disposes of it. No wait is endless: for a place in the pool, a connection, or the answer to a command.
@@ -40,8 +40,10 @@ def open_engine(url: str, *, command_timeout_s: float | None = 10) -> AsyncEngin
             )
         except asyncpg.ClientConfigurationError as error:
             raise ConfigurationError("The URL of the database cannot be read.") from error
-        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-            raise ConfigurationError(f"PostgreSQL refuses the URL of the database: {type(error).__name__}.") from error
+        except asyncpg.InvalidCatalogNameError as error:
+            raise ConfigurationError("DATABASE_URL names a database that does not exist; create it first.") from error
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            raise ConfigurationError("PostgreSQL refuses the user or the password in DATABASE_URL.") from error
 
     engine = create_async_engine(
         "postgresql+asyncpg://",

@@ -5,10 +5,11 @@ from typing import Final
 from sqlalchemy import BigInteger, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, refusal
+from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, refusal
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
+from textllm_core.errors import Allowance
 
 # The time is read before the row is locked, so a take that had to wait may find the bucket ahead of it: no time has
 # passed then. A refusal writes what has flowed in, too: the level it returns tells how long to wait.
@@ -38,10 +39,11 @@ class PostgresRateLimiter:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> None:
+    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}
         with translated(STORAGE_ERRORS):
             async with self._engine.connect() as connection:
                 admitted, level = (await connection.execute(_TAKE, bucket)).one()
         if not admitted:
             raise refusal(level, per_minute=per_minute)
+        return allowance(level, per_minute=per_minute)

@@ -32,6 +32,7 @@ _THREAD: Final = select(
     conversations.c.context_tokens,
     conversations.c.message_count,
     conversations.c.revision,
+    conversations.c.keeps_messages,
 ).where(_OF_TENANT, _ID, _IS_THERE)
 _NEWEST_MESSAGES: Final = (
     select(messages)

@@ -1,6 +1,7 @@
 """The books in SQL. Statements are built once, and a call takes as few of them as it can: each is a round trip.
 
-Locks are always taken in this order: hold, conversation, session, ledger entry. So no two calls wait for each other.
+Locks are always taken in this order: hold, conversation, session, daily usage, ledger entry. So no two calls wait for
+each other.
 Parameters say what they do: `of_…` names the row, `new_…` is what it becomes, `plus_…` and `minus_…` move a counter.
 """
 
@@ -28,13 +29,19 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from textllm_adapters.sql import upserts
 from textllm_adapters.sql.errors import STORAGE_ERRORS
-from textllm_adapters.sql.tables import conversations, holds, ledger, messages, sessions
+from textllm_adapters.sql.tables import conversations, daily_usage, holds, idempotency_keys, ledger, messages, sessions
 from textllm_adapters.translation import translated
 from textllm_core.budgets import grant
-from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
+from textllm_core.chat.messages import Idempotency
+from textllm_core.errors import (
+    ConversationBusyError,
+    ConversationNotFoundError,
+    IdempotencyInProgressError,
+    IdempotencyMismatchError,
+)
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, exact
-from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
+from textllm_core.ports.ledger import AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.sessions import day_of
 from textllm_core.usage import LedgerEntry, Usage
 
@@ -78,9 +85,12 @@ _NAME_HOLD: Final = (
     update(holds).where(*_OF_HOLD).values(provider_response_id=bindparam("new_provider_response")).returning(holds)
 )
 
-_RENEW_HOLD: Final = update(holds).where(*_OF_HOLD).values(lease_until=bindparam("new_lease"))
-_RENEW_CONVERSATION: Final = (
-    update(conversations).where(*_OF_CONVERSATION, _IS_RUNNING).values(turn_until=bindparam("new_lease"))
+_RENEW_HOLDS: Final = (
+    update(holds)
+    .where(
+        tuple_(holds.c.tenant_id, holds.c.user_id, holds.c.response_id).in_(bindparam("of_exchanges", expanding=True))
+    )
+    .values(lease_until=bindparam("new_lease"))
 )
 
 _END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(holds)
@@ -162,6 +172,22 @@ _ENTRY: Final = select(ledger).where(
 )
 _ENTRIES: Final = select(ledger).where(*_of_user(ledger)).order_by(ledger.c.created_at, ledger.c.response_id)
 
+_OF_KEY: Final = (
+    idempotency_keys.c.tenant_id == bindparam("of_tenant"),
+    idempotency_keys.c.scope == bindparam("of_scope"),
+    idempotency_keys.c.key == bindparam("of_key"),
+)
+_KEY: Final = select(idempotency_keys).where(*_OF_KEY)
+_REMEMBER: Final = (
+    update(idempotency_keys)
+    .where(*_OF_KEY)
+    .values(remembered=bindparam("new_text"), message_number=bindparam("new_number"), spent=bindparam("new_spent"))
+)
+_GIVE_KEY_BACK: Final = delete(idempotency_keys).where(*_OF_KEY)
+_FORGET_KEYS: Final = delete(idempotency_keys).where(
+    idempotency_keys.c.created_at < bindparam("of_moment"), idempotency_keys.c.remembered.is_not(None)
+)
+
 
 @cache
 def _make_conversation(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
@@ -179,6 +205,25 @@ def _open_session(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
         index_elements=sessions.primary_key,
         set_={"is_active": True, "last_activity": opened.excluded.last_activity},
     ).returning(sessions.c.id, sessions.c.total_cost, sessions.c.reserved)
+
+
+@cache
+def _take_key(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
+    """Takes a key that nobody has; no row where somebody has it."""
+    taken = upserts.insert(idempotency_keys, dialect)
+    return taken.on_conflict_do_nothing(index_elements=idempotency_keys.primary_key).returning(
+        idempotency_keys.c.response_id
+    )
+
+
+@cache
+def _add_to_day(dialect: str) -> upserts.Insert:
+    """Adds an exchange to what was used with its model on its day."""
+    added = upserts.insert(daily_usage, dialect)
+    return added.on_conflict_do_update(
+        index_elements=daily_usage.primary_key,
+        set_={column.name: column + added.excluded[column.name] for column in daily_usage.c if not column.primary_key},
+    )
 
 
 @cache
@@ -202,7 +247,28 @@ class SqlLedger:
     async def reserve(self, reservation: Reservation) -> Hold:
         with translated(STORAGE_ERRORS):
             async with self._engine.begin() as connection:
+                if (idempotency := reservation.idempotency) is not None:
+                    await self._take_key(connection, reservation, idempotency)
                 return await self._reserve(connection, reservation)
+
+    async def _take_key(self, connection: AsyncConnection, asked: Reservation, idempotency: Idempotency) -> None:
+        """Make this the one exchange with its key, or find out what became of the first."""
+        key = {"tenant_id": asked.tenant_id, "scope": idempotency.scope, "key": idempotency.key}
+        taking = key | {
+            "fingerprint": idempotency.fingerprint,
+            "response_id": asked.response_id,
+            "created_at": asked.at,
+        }
+        if (await connection.execute(_take_key(self._dialect), taking)).one_or_none() is not None:
+            return
+        first = (await connection.execute(_KEY, _of_key(key))).one()
+        if first.fingerprint != idempotency.fingerprint:
+            raise IdempotencyMismatchError
+        if first.response_id == asked.response_id:  # this very reservation, whose commit was cut off from us
+            return
+        if first.remembered is None:
+            raise IdempotencyInProgressError
+        raise AlreadySettledError(Replay(first.remembered.encode(), first.message_number, first.spent))
 
     async def _reserve(self, connection: AsyncConnection, asked: Reservation) -> Hold:
         day = day_of(asked.at)
@@ -235,6 +301,8 @@ class SqlLedger:
             response_id=asked.response_id,
             kind=asked.kind,
             model=asked.model,
+            price=asked.price,
+            input_estimate=asked.input_estimate,
             amount=amount,
             created_at=asked.at,
         )
@@ -261,20 +329,26 @@ class SqlLedger:
                     await connection.execute(_write_entry(self._dialect), _pending_row(kept, model))
         return replace(hold, provider_response_id=provider_response_id)
 
-    async def renew(self, hold: Hold, *, lease_until: datetime) -> None:
+    async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
         lease = {"new_lease": lease_until}
+        of_holds = [(hold.tenant_id, hold.user_id, hold.response_id) for hold in holds]
+        of_turns = [(hold.tenant_id, hold.user_id, hold.conversation_id, hold.response_id) for hold in holds]
         with translated(STORAGE_ERRORS):
             async with self._engine.begin() as connection:
-                await connection.execute(_RENEW_HOLD, _of_hold(hold) | lease)
-                await connection.execute(_RENEW_CONVERSATION, _of_exchange(hold) | lease)
+                await connection.execute(_RENEW_HOLDS, lease | {"of_exchanges": of_holds})
+                await connection.execute(_RENEW_CONVERSATIONS, lease | {"of_exchanges": of_turns})
 
     async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
         with translated(STORAGE_ERRORS):
             async with self._engine.begin() as connection:
                 kept = (await connection.execute(_END_HOLD, _of_hold(hold))).one_or_none()
-                return None if kept is None else await self._settle(connection, kept, settlement)
+                return None if kept is None else await self._settle(
+                    connection, kept, settlement, provider_response_id=hold.provider_response_id
+                )
 
-    async def _settle(self, connection: AsyncConnection, hold: Row[Any], end: Settlement) -> Settled:
+    async def _settle(
+        self, connection: AsyncConnection, hold: Row[Any], end: Settlement, *, provider_response_id: str | None
+    ) -> Settled:
         conversation = await connection.execute(
             _SETTLE_CONVERSATION,
             _of_exchange(hold)
@@ -301,7 +375,13 @@ class SqlLedger:
             },
         )
         spent = session.scalar_one()
-        await connection.execute(_write_entry(self._dialect), _settled_row(hold, end))
+        if hold.idempotency_key is not None:
+            remembered = {"new_text": end.remembered.decode(), "new_number": answered, "new_spent": spent}
+            await connection.execute(_REMEMBER, _key_of(hold) | remembered)
+        await connection.execute(_add_to_day(self._dialect), _usage_row(hold, end))
+        entry = _settled_row(hold, end)
+        entry["provider_response_id"] = hold.provider_response_id or provider_response_id  # also without a `pend`
+        await connection.execute(_write_entry(self._dialect), entry)
         if end.messages:
             await connection.execute(_ADD_MESSAGES, _message_rows(hold, end, last=last_message))
         return Settled(message_number=answered, spent=spent)
@@ -322,6 +402,13 @@ class SqlLedger:
             _TAKE_BACK, _of_session(hold) | {"minus_amount": hold.amount, "minus_conversations": unmade}
         )
         await connection.execute(_REMOVE_ENTRY, _of_hold(hold))
+        if hold.idempotency_key is not None:
+            await connection.execute(_GIVE_KEY_BACK, _key_of(hold))
+
+    async def forget_repeats(self, *, before: datetime) -> None:
+        with translated(STORAGE_ERRORS):
+            async with self._engine.begin() as connection:
+                await connection.execute(_FORGET_KEYS, {"of_moment": before})
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
         lease = {"new_lease": lease_until}
@@ -356,6 +443,14 @@ def _of_exchange(hold: Hold | Row[Any]) -> dict[str, object]:
     return _of_hold(hold) | {"of_conversation": hold.conversation_id}
 
 
+def _key_of(hold: Row[Any]) -> dict[str, object]:
+    return _of_key({"tenant_id": hold.tenant_id, "scope": hold.idempotency_scope, "key": hold.idempotency_key})
+
+
+def _of_key(key: Mapping[str, object]) -> dict[str, object]:
+    return {"of_tenant": key["tenant_id"], "of_scope": key["scope"], "of_key": key["key"]}
+
+
 def _of_session(hold: Row[Any]) -> dict[str, object]:
     return {"of_tenant": hold.tenant_id, "of_user": hold.user_id, "of_day": hold.day}
 
@@ -376,6 +471,7 @@ def _conversation_row(asked: Reservation) -> dict[str, object]:
         "metadata": {},
         "is_deleted": False,
         "context_tokens": 0,
+        "keeps_messages": asked.keeps_messages,
         "revision": 0,
         "last_message": 0,
         "turn_id": asked.response_id,
@@ -409,8 +505,12 @@ def _hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
         "day": day_of(hold.created_at),
         "kind": hold.kind,
         "model": hold.model,
+        "price": hold.price,
+        "input_estimate": hold.input_estimate,
         "amount": hold.amount,
         "made_conversation": asked.revision is None,
+        "idempotency_scope": asked.idempotency.scope if asked.idempotency else None,
+        "idempotency_key": asked.idempotency.key if asked.idempotency else None,
         "created_at": hold.created_at,
         "lease_until": asked.lease_until,
     }
@@ -421,12 +521,27 @@ def _pending_row(hold: Row[Any], model: str) -> dict[str, object]:
         "model": model,
         "status": "pending",
         "estimated": False,
+        "answered": False,
         "cost": ZERO,
         "price_source": "",
+        "rates": None,
         "service_tier": None,
         "metadata": None,
         "settled_at": None,
         "time_to_first_token_ms": None,
+    }
+
+
+def _usage_row(hold: Row[Any], end: Settlement) -> dict[str, object]:
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "day": hold.day,
+        "model": end.model,
+        "messages": int(end.answered),
+        "input_tokens": end.usage.input_tokens,
+        "output_tokens": end.usage.output_tokens,
+        "cost": end.cost,
     }
 
 
@@ -435,8 +550,10 @@ def _settled_row(hold: Row[Any], end: Settlement) -> dict[str, object]:
         "model": end.model,
         "status": end.status,
         "estimated": end.estimated,
+        "answered": end.answered,
         "cost": end.cost,
         "price_source": end.price_source,
+        "rates": end.rates,
         "service_tier": end.service_tier,
         "metadata": end.metadata,
         "settled_at": end.at,
@@ -491,6 +608,8 @@ def _hold(row: Row[Any]) -> Hold:
         response_id=row.response_id,
         kind=row.kind,
         model=row.model,
+        price=row.price,
+        input_estimate=row.input_estimate,
         amount=row.amount,
         created_at=row.created_at,
         provider_response_id=row.provider_response_id,
@@ -509,6 +628,7 @@ def _entry(row: Row[Any]) -> LedgerEntry:
         provider_response_id=row.provider_response_id,
         status=row.status,
         estimated=row.estimated,
+        answered=row.answered,
         usage=Usage(
             input_tokens=row.input_tokens,
             output_tokens=row.output_tokens,

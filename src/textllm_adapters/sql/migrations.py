@@ -41,11 +41,6 @@ async def current_revision(engine: AsyncEngine) -> str | None:
             return await connection.run_sync(_current_revision)
 
 
-async def is_at_head(engine: AsyncEngine) -> bool:
-    """Whether a database has exactly the tables of this version; raises as `current_revision`."""
-    return await current_revision(engine) == head_revision()
-
-
 async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
     """Take all steps up to `revision`, in one transaction; one caller at a time, the others wait and find it done.
 

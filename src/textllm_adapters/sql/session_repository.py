@@ -1,17 +1,19 @@
 """Sessions in SQL: rows in, records out."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import sessions
 from textllm_adapters.translation import translated
 from textllm_core.sessions import Session
 
-_SESSION: Final = select(
+_FIELDS: Final = (
     sessions.c.id,
     sessions.c.user_id,
     sessions.c.created_at,
@@ -20,13 +22,23 @@ _SESSION: Final = select(
     sessions.c.total_cost,
     sessions.c.conversation_count,
     sessions.c.is_active,
-).where(sessions.c.tenant_id == bindparam("of_tenant"))
-_GET: Final = _SESSION.where(sessions.c.id == bindparam("of_session"))
-_OF_DAY: Final = _SESSION.where(sessions.c.user_id == bindparam("of_user"), sessions.c.day == bindparam("of_day"))
+)
+_OF_TENANT: Final = sessions.c.tenant_id == bindparam("of_tenant")
+_OF_USER: Final = sessions.c.user_id == bindparam("of_user")
+_ID: Final = sessions.c.id == bindparam("of_session")
+
+_GET: Final = select(*_FIELDS).where(_OF_TENANT, _ID)
+_OF_DAY: Final = select(*_FIELDS).where(_OF_TENANT, _OF_USER, sessions.c.day == bindparam("of_day"))
+_SINCE: Final = (
+    select(*_FIELDS)
+    .where(_OF_TENANT, _OF_USER, sessions.c.day >= bindparam("of_first"))
+    .order_by(sessions.c.day.desc())
+)
+_END: Final = update(sessions).where(_OF_TENANT, _OF_USER, _ID).values(is_active=False).returning(*_FIELDS)
 
 
 class SqlSessionRepository:
-    """A `SessionRepository` that reads a SQL table."""
+    """A `SessionRepository` over a SQL table."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -37,8 +49,20 @@ class SqlSessionRepository:
     async def of_day(self, tenant_id: str, user_id: str, day: date) -> Session | None:
         return await self._first(_OF_DAY, {"of_tenant": tenant_id, "of_user": user_id, "of_day": day})
 
-    async def _first(self, statement: Select[Any], parameters: dict[str, object]) -> Session | None:
+    async def since(self, tenant_id: str, user_id: str, first: date) -> Sequence[Session]:
+        return await self._all(_SINCE, {"of_tenant": tenant_id, "of_user": user_id, "of_first": first})
+
+    async def end(self, tenant_id: str, user_id: str, session_id: str) -> Session | None:
+        return await self._first(_END, {"of_tenant": tenant_id, "of_user": user_id, "of_session": session_id})
+
+    async def _first(
+        self, statement: Select[Any] | ReturningUpdate[Any], parameters: dict[str, object]
+    ) -> Session | None:
+        return next(iter(await self._all(statement, parameters)), None)
+
+    async def _all(
+        self, statement: Select[Any] | ReturningUpdate[Any], parameters: dict[str, object]
+    ) -> Sequence[Session]:
         with translated(STORAGE_ERRORS):
             async with self._engine.connect() as connection:
-                row = (await connection.execute(statement, parameters)).first()
-        return None if row is None else Session(*row)
+                return [Session(*row) for row in await connection.execute(statement, parameters)]

@@ -16,13 +16,15 @@ from sqlalchemy import (
     Table,
 )
 
-from textllm_adapters.sql.types import Content, Id, Labels, Money, PlainText, Tags, UtcDateTime
+from textllm_adapters.sql.types import Content, Id, Labels, Money, Name, PlainText, Record, Tags, UtcDateTime
+from textllm_core.money import Price, Rates
 
 metadata: Final = MetaData()
 
 # turn_id and turn_until: the exchange that is running in it, and until when it may be taken for alive.
 # transcript_id: the provider's side of it. revision: how many exchanges have ended in it.
-# last_message: the number of the newest message kept.
+# last_message: the number of the newest message kept. session_id: of the newest turn; it changes with the first
+# turn of a day alone, so that all others leave the indexes as they are.
 conversations: Final = Table(
     "conversations",
     metadata,
@@ -45,12 +47,14 @@ conversations: Final = Table(
     Column("last_image_url", PlainText),
     Column("transcript_id", PlainText),
     Column("context_tokens", BigInteger, nullable=False),
+    Column("keeps_messages", Boolean, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("last_message", Integer, nullable=False),
     Column("turn_id", Id),
     Column("turn_until", UtcDateTime),
     PrimaryKeyConstraint("tenant_id", "user_id", "id", name="pk_conversations"),
     Index("ix_conversations_tenant_id_id", "tenant_id", "id"),
+    Index("ix_conversations_tenant_id_user_id_session_id", "tenant_id", "user_id", "session_id"),
 )
 
 # reserved: the sum of the day's holds.
@@ -72,6 +76,21 @@ sessions: Final = Table(
     Index("ix_sessions_tenant_id_id", "tenant_id", "id"),
 )
 
+# The settled exchanges of the ledger, added up, so that statistics need not read it. messages: those answered.
+daily_usage: Final = Table(
+    "daily_usage",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("model", Name, nullable=False),
+    Column("messages", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost", Money, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "day", "model", name="pk_daily_usage"),
+)
+
 # One row for each exchange that is running. made_conversation: a release takes the conversation back as well.
 holds: Final = Table(
     "holds",
@@ -84,9 +103,13 @@ holds: Final = Table(
     Column("day", Date, nullable=False),
     Column("kind", String(16), nullable=False),
     Column("model", PlainText, nullable=False),
+    Column("price", Record(Price), nullable=False),
+    Column("input_estimate", BigInteger, nullable=False),
     Column("amount", Money, nullable=False),
     Column("made_conversation", Boolean, nullable=False),
     Column("provider_response_id", PlainText),
+    Column("idempotency_scope", PlainText),
+    Column("idempotency_key", PlainText),
     Column("created_at", UtcDateTime, nullable=False),
     Column("lease_until", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
@@ -113,6 +136,7 @@ ledger: Final = Table(
     Column("provider_response_id", PlainText),
     Column("status", String(16), nullable=False),
     Column("estimated", Boolean, nullable=False),
+    Column("answered", Boolean, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
@@ -121,6 +145,7 @@ ledger: Final = Table(
     Column("held", Money, nullable=False),
     Column("cost", Money, nullable=False),
     Column("price_source", PlainText, nullable=False),
+    Column("rates", Record(Rates)),
     Column("service_tier", PlainText),
     Column("metadata", Labels),
     Column("created_at", UtcDateTime, nullable=False),
@@ -150,6 +175,23 @@ messages: Final = Table(
         name="fk_messages_conversations",
         ondelete="CASCADE",
     ),
+)
+
+# What a repeat of an exchange is told, once it is settled: remembered, and the counters of that moment.
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("scope", PlainText, nullable=False),
+    Column("key", PlainText, nullable=False),
+    Column("fingerprint", PlainText, nullable=False),
+    Column("response_id", Id, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("remembered", PlainText),
+    Column("message_number", Integer),
+    Column("spent", Money),
+    PrimaryKeyConstraint("tenant_id", "scope", "key", name="pk_idempotency_keys"),
+    Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
 # UNLOGGED on PostgreSQL: after a crash it is empty, and a bucket never seen is full.

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import JSON, BigInteger, DateTime, Numeric, String, Text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
@@ -81,6 +82,33 @@ class PlainText(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         return None if value is None else _storable(value)
+
+
+class Name(TypeDecorator[str]):
+    """Text without NUL as part of a key, which cannot be of any length: cut at 255 characters."""
+
+    impl = String(255)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else _storable(value)[:255]
+
+
+class Record(TypeDecorator[Any]):
+    """A record of the core, as a line of JSON."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: type[Struct]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_bind_param(self, value: Struct | None, dialect: Dialect) -> str | None:
+        return None if value is None else msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Struct | None:
+        return None if value is None else msgspec.json.decode(value, type=self.kind)
 
 
 class Labels(TypeDecorator[Mapping[str, str]]):

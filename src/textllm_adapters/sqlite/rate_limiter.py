@@ -5,10 +5,11 @@ from typing import Final
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, refusal
+from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, refusal
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
+from textllm_core.errors import Allowance
 
 # A clock that was set back stands still until it has caught up. A refusal writes what has flowed in, too: the level it
 # returns tells how long to wait.
@@ -34,10 +35,11 @@ class SqliteRateLimiter:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> None:
+    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}
         with translated(STORAGE_ERRORS):
             async with self._engine.begin() as connection:
                 admitted, level = (await connection.execute(_TAKE, bucket)).one()
         if not admitted:
             raise refusal(level, per_minute=per_minute)
+        return allowance(level, per_minute=per_minute)

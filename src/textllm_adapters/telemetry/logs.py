@@ -21,7 +21,8 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.msg if record.name.startswith("textllm") else str(record.msg).splitlines()[0],
+            # Our own messages hold nothing private; what libraries put into theirs is left out.
+            "message": record.getMessage() if record.name.startswith("textllm") else str(record.msg).splitlines()[0],
         }
         line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info and record.exc_info[1] is not None:

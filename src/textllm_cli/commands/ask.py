@@ -32,11 +32,11 @@ def ask(
 ) -> None:
     """Ask one question and print the answer."""
     options.only_one(conversation, latest)
-    if text is None and sys.stdin.isatty():
-        raise typer.BadParameter("say what to ask, or pipe it in", param_hint="TEXT")
     speaker = Speaker(user, conversation, latest, TurnOptions(model=model, prompt=prompt))
     with reporting(as_json=as_json, raw=raw) as screen:
         question = _question(text)
+        if not question:
+            raise typer.BadParameter("say what to ask, or pipe it in", param_hint="TEXT")
         asyncio.run(_ask(invocation_of(context), speaker, question, screen, is_streamed=not no_stream))
 
 
@@ -46,7 +46,7 @@ async def _ask(invocation: Invocation, speaker: Speaker, text: str, screen: Scre
         for notice in invocation.wiring.notices(settings):
             screen.say(notice)
     is_streamed = is_streamed and settings.stream_responses and not screen.as_json
-    async with invocation.wiring.open_textllm(settings, model_progress=screen.model_progress) as textllm:
+    async with invocation.wiring.open_textllm(settings, model_progress=screen.model_progress, grace_s=0) as textllm:
         await ask_once(textllm, speaker, text, screen, is_streamed=is_streamed)
 
 

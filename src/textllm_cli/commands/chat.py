@@ -28,4 +28,6 @@ def chat(
         wiring = invocation.wiring
         for notice in wiring.notices(settings):
             screen.say(notice)
-        repl.chat(lambda: wiring.open_textllm(settings, model_progress=screen.model_progress), speaker, screen)
+        repl.chat(
+            lambda: wiring.open_textllm(settings, model_progress=screen.model_progress, grace_s=0), speaker, screen
+        )

@@ -22,7 +22,9 @@ def check(context: typer.Context, as_json: options.Json = False) -> None:
     """Check all settings at once, and list everything that is wrong with them."""
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
-        notices = invocation.wiring.notices(invocation.settings())
+        settings = invocation.settings()
+        invocation.wiring.check(settings)
+        notices = invocation.wiring.notices(settings)
         for notice in notices:
             screen.warn(notice)
         screen.record({"ok": True, "notices": notices}, "The settings can be used.")

@@ -46,7 +46,10 @@ def serve(
             os.environ["TEXTLLM_LOGGING__LEVEL"] = log_level
         settings = invocation.settings()
         if not (find_spec("granian") and find_spec("litestar")):
-            raise ConfigurationError("The server is not installed: pip install 'textllm[server]'")
+            raise ConfigurationError(
+                "The server needs the extra `server` (in the checkout: pip install -e '.[server]', or "
+                "uv run --extra server textllm …)."
+            )
         address = _free_address(host, port)
         _check_access(settings, address, screen)
         for notice in invocation.wiring.notices(settings):

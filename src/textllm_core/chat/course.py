@@ -1,19 +1,21 @@
 """One exchange on its way: what was promised, asked and heard so far."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from decimal import Decimal
+from functools import partial
 
-from textllm_core.chat.messages import ContentPart, Message, OutputText, Refusal, Turn, well_formed
+from textllm_core.chat.messages import ContentPart, Message, OutputText, Refusal, ReplyStarted, Turn, well_formed
+from textllm_core.chat.replay import remembered_failure
 from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.errors import Allowance, TextLLMError
 from textllm_core.ids import new_id
 from textllm_core.ports.conversation_repository import Thread
 from textllm_core.ports.ledger import Hold
 from textllm_core.ports.llm import ModelEnded, ModelStarted
 from textllm_core.track_usage import Outcome
-from textllm_core.usage import EntryStatus, Usage
-
-_CHARS_PER_TOKEN: Final = 4  # of an estimate, where the provider never says
+from textllm_core.usage import EntryStatus, Usage, estimated_tokens
 
 
 @dataclass(slots=True)
@@ -25,6 +27,7 @@ class Course:
         thread: the conversation before this turn; None for a new one.
         transcript_id: the provider's side of the conversation, once it is known.
         keeps_messages: our own copy of what is said is kept, and is the record.
+        allowance: what the turn has left of the user's rate limit.
         is_asked: the model was called, so that from here on a failure may have cost something.
     """
 
@@ -42,6 +45,21 @@ class Course:
     started: ModelStarted | None = None
     deltas: list[str] = field(default_factory=list)
     first_text_at: datetime | None = None
+    allowance: Allowance | None = None
+
+    def begun(self) -> ReplyStarted | None:
+        """The first event; None before the model has taken the turn."""
+        if self.started is None:
+            return None
+        hold = self.hold
+        return ReplyStarted(
+            response_id=hold.response_id,
+            conversation_id=hold.conversation_id,
+            user_id=hold.user_id,
+            session_id=hold.session_id,
+            model=self.started.model,
+            allowance=self.allowance,
+        )
 
     @property
     def past_tokens(self) -> int:
@@ -57,7 +75,9 @@ class Course:
             status="completed" if is_whole else "incomplete",
         )
 
-    def answered(self, ended: ModelEnded, *, at: datetime) -> Outcome:
+    def answered(
+        self, ended: ModelEnded, *, at: datetime, remember: Callable[[Usage, Decimal], bytes] | None = None
+    ) -> Outcome:
         """The outcome of a reply that reached its end, or its longest length."""
         usage = ended.usage or self._estimate()
         content = Refusal(ended.text) if ended.finish_reason == "refusal" else OutputText(ended.text)
@@ -71,11 +91,18 @@ class Course:
             answered=True,
             # Of a reply that was cut short the provider may or may not keep the turn.
             in_doubt=ended.status != "completed",
-            context_tokens=usage.total_tokens,
+            remember=partial(remember, usage) if remember else None,
+            context_tokens=usage.total_tokens if ended.usage else self._context_bound(),
         )
 
     def unanswered(
-        self, ended: ModelEnded | None, *, status: EntryStatus, at: datetime, in_doubt: bool = True
+        self,
+        ended: ModelEnded | None,
+        *,
+        status: EntryStatus,
+        at: datetime,
+        error: TextLLMError,
+        in_doubt: bool = True,
     ) -> Outcome:
         """The outcome of a reply that broke off.
 
@@ -83,10 +110,11 @@ class Course:
             ended: the provider's own account; None where it has none. Usage that it leaves out of a `failed` or
                 `cancelled` response was not billed.
             status: `cancelled` keeps what was written so far in the conversation, anything else does not.
+            error: what the caller is told.
             in_doubt: the provider may or may not have kept the turn on its side.
         """
         usage = (ended.usage if ended else None) or Usage()
-        is_final = ended is not None and (ended.usage is not None or ended.status in ("failed", "cancelled"))
+        is_final = ended is not None and ended.is_final
         if not is_final and self.started is not None:
             usage = self._estimate()
         text = well_formed("".join(self.deltas))
@@ -99,7 +127,8 @@ class Course:
             messages=(self.message, self.reply_message(OutputText(text), is_whole=False, at=at)) if is_kept else (),
             answered=is_kept,
             in_doubt=in_doubt,
-            context_tokens=max(self._estimate().total_tokens, usage.total_tokens) if is_kept else self.past_tokens,
+            remember=(lambda _cost: remembered_failure(self.begun(), error)) if self.turn.idempotency else None,
+            context_tokens=self._context_bound() if is_kept or not self.keeps_messages else self.past_tokens,
         )
 
     def _outcome(
@@ -112,6 +141,7 @@ class Course:
         messages: tuple[Message, ...],
         answered: bool,
         in_doubt: bool,
+        remember: Callable[[Decimal], bytes] | None,
         context_tokens: int,
     ) -> Outcome:
         waited = None if self.first_text_at is None else self.first_text_at - self.asked_at
@@ -128,13 +158,14 @@ class Course:
             transcript_id=None if in_doubt and self.keeps_messages else self.transcript_id,
             context_tokens=context_tokens,
             time_to_first_token_ms=None if waited is None else int(waited.total_seconds() * 1000),
+            remember=remember,
         )
 
     def _estimate(self) -> Usage:
         """Tokens of what was certainly sent and certainly received."""
-        sent = len(self.message.text) + len(self.instructions or "")
-        received = sum(map(len, self.deltas))
-        return Usage(
-            input_tokens=self.past_tokens + -(-sent // _CHARS_PER_TOKEN),
-            output_tokens=-(-received // _CHARS_PER_TOKEN),
-        )
+        return Usage(input_tokens=self.hold.input_estimate, output_tokens=estimated_tokens(*self.deltas))
+
+    def _context_bound(self) -> int:
+        """An upper bound of the tokens that the conversation may now have on the provider's side."""
+        received = well_formed("".join(self.deltas))
+        return self.past_tokens + self.turn.token_bound + len(received.encode())

@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Final
 
 from msgspec.structs import replace
@@ -18,22 +18,23 @@ from textllm_core.chat.messages import (
     ReplyCompleted,
     ReplyEvent,
     ReplyFailed,
-    ReplyStarted,
-    ReplyUsage,
     TextDelta,
     Turn,
     TurnOptions,
+    refuse_half_characters,
     well_formed,
 )
+from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.chat.running import Leases, RunningExchanges, carried_through
+from textllm_core.chat.settling import Settling
 from textllm_core.conversations import title_from
 from textllm_core.errors import (
-    ContentRefusedError,
+    Allowance,
     ConversationLostError,
     ConversationNotFoundError,
     InputTooLongError,
     InvalidRequestError,
-    ModelError,
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
@@ -44,21 +45,18 @@ from textllm_core.ids import new_id
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.ports.ledger import Ledger, Reservation
+from textllm_core.ports.ledger import AlreadySettledError, Hold, Ledger, Reservation
 from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.transcript import Transcript
 from textllm_core.tenancy import Caller
-from textllm_core.track_usage import Charge, Outcome, TrackUsage
-from textllm_core.usage import EntryStatus
+from textllm_core.track_usage import TrackUsage
+from textllm_core.usage import estimated_tokens
 
-LEASE: Final = timedelta(seconds=30)
-_RENEW_EVERY_S: Final = 10.0
 _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, separators, the reply's opening
-_OUTCOME_PAUSES_S: Final = (0.0, 0.5, 2.0, 5.0)
-_SETTLE_PAUSES_S: Final = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
-_TELL_AFTER_TRIES: Final = 3
-_SHUTTING_DOWN: Final = ProviderUnavailableError("The service is shutting down.")
+_PEND_PAUSES_S: Final = (0.1, 0.3)
+_READ_ON_S: Final = 1.0
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 
 
 async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
@@ -77,24 +75,8 @@ async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
     raise RuntimeError("an exchange ended without a terminal event")
 
 
-class RunningExchanges:
-    """Owns the tasks of a process's exchanges, so that none depends on whoever asked for it."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, task: asyncio.Task[None]) -> None:
-        """Keep the task until it is done."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def drain(self, timeout_s: float) -> None:
-        """Let what runs come to its end; after `timeout_s` cut it short, and settle it."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+def _cut_short() -> ProviderUnavailableError:
+    return ProviderUnavailableError("The reply was cut short: the service is shutting down, or nobody was reading it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +96,13 @@ class Exchange:
     clock: Clock
     policy: ChatPolicy
     running: RunningExchanges = field(default_factory=RunningExchanges)
+    leases: Leases = field(init=False)
+    settling: Settling = field(init=False)
+
+    def __post_init__(self) -> None:
+        settling = Settling(self.llm, self.ledger, self.track_usage, self.clock, self.policy)
+        object.__setattr__(self, "leases", Leases(self.ledger, self.clock))
+        object.__setattr__(self, "settling", settling)
 
     async def run(self, caller: Caller, turn: Turn) -> AsyncGenerator[ReplyEvent, None]:
         """`ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`.
@@ -126,20 +115,27 @@ class Exchange:
             StorageUnavailableError: the books could not be opened.
         """
         log = ReplyLog()
-        self.running.start(asyncio.create_task(self._carry_out(caller, turn, log)))
-        async with aclosing(log.read()) as events:
-            async for event in events:
-                yield event
+        task = self.running.start(self._carry_out(caller, turn, log))
+        try:
+            async with aclosing(log.read()) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self.running.left(task, log)
 
     async def _carry_out(self, caller: Caller, turn: Turn, log: ReplyLog) -> None:
         try:
             course = await self._admit(caller, turn, log)
-            async with self._kept_alive(course):
+            if course is None:
+                log.close()
+                return
+            self.running.admitted(course.hold)
+            with self.leases.kept(course.hold):
                 await self._ask_and_settle(course)
         except TextLLMError as refusal:
             log.refuse(refusal)
         except asyncio.CancelledError:
-            log.refuse(_SHUTTING_DOWN)
+            log.refuse(_cut_short())
             raise
         except Exception as defect:
             log.refuse(defect)
@@ -149,12 +145,12 @@ class Exchange:
 
     # Admit
 
-    async def _admit(self, caller: Caller, turn: Turn, log: ReplyLog) -> Course:
+    async def _admit(self, caller: Caller, turn: Turn, log: ReplyLog) -> Course | None:
+        """The exchange, admitted; None for a repeat of one that is settled, whose events are in the log."""
         options = turn.options
         self._check(options)
         instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions)
         model = options.model or self.policy.model
-        price = self.track_usage.pricing.price(model)
 
         user_id = caller.acts_for(turn.user_id)
         thread = None
@@ -163,38 +159,46 @@ class Exchange:
             if thread is None or user_id not in (None, thread.user_id):
                 raise ConversationNotFoundError
             user_id = thread.user_id
+        per_minute = self.policy.rate_per_minute
         if user_id is None:
             user_id = new_id("user")
+            allowance = Allowance(limit=per_minute, remaining=per_minute - 1, resets_in_s=-(-60 // per_minute))
         else:
-            await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=self.policy.rate_per_minute)
+            allowance = await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=per_minute)
 
+        price = self.track_usage.pricing.price(model)
+        past_tokens = thread.context_tokens if thread else 0
         # A token is at least one byte, so bytes bound tokens; what came before was counted by the provider itself.
-        input_tokens = (
-            turn.token_bound
-            + len((instructions or "").encode())
-            + (thread.context_tokens if thread else 0)
-            + _OVERHEAD_TOKENS
-        )
+        input_tokens = turn.token_bound + len((instructions or "").encode()) + past_tokens + _OVERHEAD_TOKENS
         ceiling = min(options.max_output_tokens or self.policy.max_output_tokens, self.policy.max_output_tokens)
         now = self.clock.now()
         message = Message(id=new_id("msg"), role="user", content=turn.content, created_at=now)
-        hold = await self.ledger.reserve(
-            Reservation(
-                tenant_id=caller.tenant_id,
-                user_id=user_id,
-                conversation_id=thread.conversation_id if thread else new_id("conv"),
-                revision=thread.revision if thread else None,
-                title=title_from(message.text),
-                response_id=new_id("resp"),
-                kind=turn.kind,
-                model=model,
-                demand=demand(
-                    price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit
-                ),
-                at=now,
-                lease_until=now + LEASE,
-            )
+        reservation = Reservation(
+            tenant_id=caller.tenant_id,
+            user_id=user_id,
+            conversation_id=thread.conversation_id if thread else new_id("conv"),
+            revision=thread.revision if thread else None,
+            title=title_from(message.text),
+            response_id=new_id("resp"),
+            kind=turn.kind,
+            model=model,
+            price=price,
+            input_estimate=estimated_tokens(message.text, instructions or "") + past_tokens,
+            keeps_messages=self.policy.keep_messages,
+            demand=demand(price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit),
+            at=now,
+            lease_until=self.leases.until(),
+            idempotency=turn.idempotency,
         )
+        try:
+            hold = await self.ledger.reserve(reservation)
+        except AlreadySettledError as repeat:
+            for event in replayed(repeat.replay, self.settling.warnings(repeat.replay.spent)):
+                log.append(event)
+            return None
+        except TextLLMError as refusal:
+            refusal.allowance = allowance
+            raise
         return Course(
             turn=turn,
             message=message,
@@ -206,8 +210,10 @@ class Exchange:
             ),
             log=log,
             asked_at=now,
-            transcript_id=thread.transcript_id if thread else None,
-            keeps_messages=self.policy.keep_messages,
+            # One that was kept while another API was configured does not know what was said since.
+            transcript_id=thread.transcript_id if thread and self.transcript else None,
+            keeps_messages=thread.keeps_messages if thread else self.policy.keep_messages,
+            allowance=allowance,
         )
 
     def _check(self, options: TurnOptions) -> None:
@@ -216,6 +222,8 @@ class Exchange:
         Raises:
             InvalidRequestError, InputTooLongError
         """
+        if options.model is not None and not _MODEL_NAME.fullmatch(options.model):
+            raise InvalidRequestError.of("model", "must be a model's name: 1 to 200 letters, digits and . _ : / @ + -")
         if options.max_output_tokens is not None and options.max_output_tokens < MIN_OUTPUT_TOKENS:
             raise InvalidRequestError.of("max_output_tokens", f"must be at least {MIN_OUTPUT_TOKENS}")
         if options.temperature is not None and not 0 <= options.temperature <= 2:
@@ -223,6 +231,7 @@ class Exchange:
         if options.instructions is not None and len(options.instructions) > self.policy.max_input_chars:
             raise InputTooLongError(length=len(options.instructions), limit=self.policy.max_input_chars)
         metadata = options.metadata or {}
+        refuse_half_characters(instructions=options.instructions, metadata="".join(map("".join, metadata.items())))
         if len(metadata) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in metadata.items()):
             raise InvalidRequestError.of(
                 "metadata", "may have 16 pairs at most, keys of 64 and values of 512 characters at most"
@@ -234,19 +243,22 @@ class Exchange:
         try:
             ended = await self._ask(course)
         except asyncio.CancelledError:
-            await self._settle_broken(course, status="cancelled", error=_SHUTTING_DOWN)
+            await carried_through(self.settling.cut_short(course, _cut_short()))
             raise
         except TextLLMError as error:
-            await self._break_off(course, error)
+            await carried_through(self.settling.break_off(course, error))
+        except Exception:
+            await carried_through(self.settling.break_off(course, ProviderError("The reply broke off on our side.")))
+            raise
         else:
-            await self._end(course, ended)
+            await carried_through(self.settling.end(course, ended))
 
     async def _ask(self, course: Course) -> ModelEnded:
         """Read the model's reply into the course and its log."""
         try:
             return await self._read_along(course)
         except ConversationLostError:
-            if not self.policy.keep_messages:
+            if not course.keeps_messages:
                 raise
             # Our own copy is the record; the provider's side of it is made anew.
             course.transcript_id = None
@@ -257,7 +269,6 @@ class Exchange:
         course.is_asked = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.policy.first_token_timeout_s
-        ended = None
         async with aclosing(self.llm.stream(request)) as events:
             try:
                 while True:
@@ -273,10 +284,11 @@ class Exchange:
                             course.log.append(event)
                             deadline = loop.time() + self.policy.silence_timeout_s
                         case ModelEnded():
-                            ended = replace(event, text=well_formed(event.text))
-                            # Read on: only a stream read to its end gives its connection back.
-                        case None if ended is not None:
-                            return ended
+                            # Only a stream that is read to its end gives its connection back.
+                            with suppress(TextLLMError, TimeoutError):
+                                async with asyncio.timeout(_READ_ON_S):
+                                    await anext(events, None)
+                            return replace(event, text=well_formed(event.text))
                         case None:
                             raise ProviderError("The model's reply broke off.")
             except TimeoutError as error:
@@ -285,12 +297,12 @@ class Exchange:
 
     async def _request(self, course: Course) -> ModelRequest:
         hold, options = course.hold, course.turn.options
+        if course.transcript_id is None and course.thread and course.thread.message_count and not course.keeps_messages:
+            raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
         if self.transcript is None:
             messages = (*await self._history(course, limit=self.policy.max_history_items), course.message)
         else:
             if course.transcript_id is None:
-                if course.thread and course.thread.message_count and not self.policy.keep_messages:
-                    raise ConversationLostError
                 course.transcript_id = await self.transcript.create(await self._history(course, limit=None))
             messages = (course.message,)
         return ModelRequest(
@@ -318,122 +330,22 @@ class Exchange:
 
     async def _begin(self, course: Course, started: ModelStarted) -> None:
         course.started = started
-        course.hold = await self.ledger.pend(
-            course.hold, provider_response_id=started.provider_response_id, model=started.model
-        )
-        hold = course.hold
-        course.log.append(
-            ReplyStarted(
-                response_id=hold.response_id,
-                conversation_id=hold.conversation_id,
-                user_id=hold.user_id,
-                session_id=hold.session_id,
-                model=started.model,
-            )
-        )
+        course.hold = replace(course.hold, provider_response_id=started.provider_response_id)
+        await self._pend(course.hold, started)
+        if (begun := course.begun()) is not None:
+            course.log.append(begun)
 
-    # Settle
-
-    async def _end(self, course: Course, ended: ModelEnded) -> None:
-        """Write down a reply whose end the model itself stated; then tell."""
-        now = self.clock.now()
-        if ended.content_filtered:
-            outcome = course.unanswered(ended, status="incomplete", at=now)
-            await self._settle(course, outcome)
-            course.log.fail(course.hold.response_id, ContentRefusedError())
-        elif ended.status in ("failed", "cancelled"):
-            outcome = course.unanswered(ended, status="failed", at=now, in_doubt=False)
-            await self._settle(course, outcome)
-            course.log.fail(course.hold.response_id, ProviderError("The model could not finish its reply."))
-        else:
-            charge = await self._settle(course, course.answered(ended, at=now))
-            if charge is not None:
-                course.log.append(ReplyCompleted(self._reply(course, ended, charge)))
-
-    async def _break_off(self, course: Course, error: TextLLMError) -> None:
-        """Write down a reply that the model did not end, if it can have cost anything; then tell."""
-        may_have_run = course.is_asked and isinstance(error, ModelError) and error.may_have_run
-        if course.started is not None or may_have_run:
-            await self._settle_broken(course, status="failed", error=error)
-        else:
-            await self._release(course, error)
-
-    async def _settle_broken(self, course: Course, *, status: EntryStatus, error: TextLLMError) -> None:
-        """Ask the provider what a broken reply came to, and settle it; an estimate where nobody can say."""
-        ended = None
-        for pause in _OUTCOME_PAUSES_S:
-            await asyncio.sleep(pause)
-            if course.started is None or course.started.provider_response_id is None:
-                break
-            with suppress(ModelError):  # it is asked again, and at last estimated
-                ended = await self.llm.outcome(course.started.provider_response_id)
-            if ended is not None:
-                break
-            course.log.fail(course.hold.response_id, error)  # the caller need not wait for the rest
-        await self._settle(course, course.unanswered(ended, status=status, at=self.clock.now()))
-        course.log.fail(course.hold.response_id, error)
-
-    async def _settle(self, course: Course, outcome: Outcome) -> Charge | None:
-        """Settle, however long the storage is away; what it still misses after that, recovery settles.
+    async def _pend(self, hold: Hold, started: ModelStarted) -> None:
+        """Write down that the model has begun; a paid reply is not given up for a hiccup of the storage.
 
         Raises:
-            StorageUnavailableError: it never came back.
+            StorageUnavailableError: it was more than that.
         """
-        for tries, pause in enumerate(_SETTLE_PAUSES_S):
+        for pause in _PEND_PAUSES_S:
             try:
-                charge = await self.track_usage(course.hold, outcome)
-            except StorageUnavailableError as error:
-                if tries == _TELL_AFTER_TRIES:
-                    course.log.fail(course.hold.response_id, error)
-                await asyncio.sleep(pause)
-            else:
-                if charge is None:
-                    settled_elsewhere = StorageUnavailableError("This turn was settled by recovery, without its reply.")
-                    course.log.fail(course.hold.response_id, settled_elsewhere)
-                return charge
-        raise StorageUnavailableError
-
-    async def _release(self, course: Course, error: TextLLMError) -> None:
-        course.log.fail(course.hold.response_id, error)
-        for pause in _SETTLE_PAUSES_S:
-            try:
-                await self.ledger.release(course.hold)
+                await self.ledger.pend(hold, provider_response_id=started.provider_response_id, model=started.model)
             except StorageUnavailableError:
                 await asyncio.sleep(pause)
             else:
                 return
-
-    def _reply(self, course: Course, ended: ModelEnded, charge: Charge) -> Reply:
-        hold, policy = course.hold, self.policy
-        warnings = []
-        if charge.spent >= policy.warn_at:
-            warnings.append(f"{charge.spent:f} of {policy.daily_limit:f} USD of today's budget are used.")
-        return Reply(
-            text=ended.text,
-            conversation_id=hold.conversation_id,
-            user_id=hold.user_id,
-            message_number=charge.message_number,
-            usage=ReplyUsage.of(charge.usage),
-            cost=charge.cost,
-            response_id=hold.response_id,
-            session_id=hold.session_id,
-            model=course.started.model if course.started else hold.model,
-            finish_reason=ended.finish_reason,
-            warnings=warnings,
-        )
-
-    @asynccontextmanager
-    async def _kept_alive(self, course: Course) -> AsyncIterator[None]:
-        """Renew the lease for as long as the block runs."""
-
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(_RENEW_EVERY_S)
-                with suppress(StorageUnavailableError):  # the lease outlasts two missed renewals
-                    await self.ledger.renew(course.hold, lease_until=self.clock.now() + LEASE)
-
-        renewing = asyncio.create_task(renew())
-        try:
-            yield
-        finally:
-            renewing.cancel()
+        await self.ledger.pend(hold, provider_response_id=started.provider_response_id, model=started.model)

@@ -5,9 +5,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Struct
 
-from textllm_core.errors import TextLLMError
+from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
 from textllm_core.usage import Kind, Usage
 
 MessageRole = Literal["user", "assistant"]
@@ -72,6 +73,19 @@ class TurnOptions(Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str] | None = None
 
 
+class Idempotency(Struct, frozen=True):
+    """Makes a turn safe to send again: a repeat is told what the first one came to, and the model is asked once.
+
+    Args:
+        key: the client's; `scope`: where it counts, such as a route; both within the tenant, for 24 hours.
+        fingerprint: a digest of the whole request; the same key with another one is refused.
+    """
+
+    key: str
+    scope: str
+    fingerprint: str
+
+
 class TextTurn(Struct, frozen=True):
     """What a user says in plain text. Without `conversation_id` it starts a conversation; without `user_id` a user."""
 
@@ -79,6 +93,7 @@ class TextTurn(Struct, frozen=True):
     conversation_id: str | None = None
     user_id: str | None = None
     options: TurnOptions = TurnOptions()
+    idempotency: Idempotency | None = None
 
 
 class Turn(Struct, frozen=True, kw_only=True):
@@ -93,6 +108,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     conversation_id: str | None
     user_id: str | None
     options: TurnOptions
+    idempotency: Idempotency | None = None
 
 
 class ReplyUsage(Struct, frozen=True):
@@ -134,17 +150,24 @@ class Reply(Struct, frozen=True, kw_only=True):
     session_id: str
     model: str
     finish_reason: FinishReason
-    warnings: Sequence[str] = field(default_factory=tuple)
+    warnings: Sequence[str] = msgspec.field(default_factory=tuple)
 
 
 class ReplyStarted(Struct, frozen=True):
-    """The model has begun; until now nothing was sent to the client, and a refusal was still an error."""
+    """The model has begun; until now nothing was sent to the client, and a refusal was still an error.
+
+    Args:
+        is_replayed: the events are those of an earlier turn with the same idempotency key.
+        allowance: what is left of the user's rate limit; None for a replay.
+    """
 
     response_id: str
     conversation_id: str
     user_id: str
     session_id: str
     model: str
+    is_replayed: bool = False
+    allowance: Allowance | None = None
 
 
 class TextDelta(Struct, frozen=True):
@@ -179,3 +202,13 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def refuse_half_characters(**fields: str | None) -> None:
+    """
+    Raises:
+        InvalidRequestError: a field has half of a surrogate pair, which nobody can store or send.
+    """
+    for field, text in fields.items():
+        if text is not None and text != well_formed(text):
+            raise InvalidRequestError.of(field, "has half of a surrogate pair, which is no character")

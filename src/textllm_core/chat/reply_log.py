@@ -14,13 +14,19 @@ class ReplyLog:
     holds a place in the list and nothing else. Once closed it does not change any more.
     """
 
-    __slots__ = ("_error", "_events", "_grew", "_is_closed")
+    __slots__ = ("_error", "_events", "_grew", "_is_closed", "_readers")
 
     def __init__(self) -> None:
         self._events: list[ReplyEvent] = []
         self._grew = asyncio.Event()
         self._is_closed = False
         self._error: BaseException | None = None
+        self._readers = 0
+
+    @property
+    def has_readers(self) -> bool:
+        """Whether anyone is reading it now."""
+        return self._readers > 0
 
     def append(self, event: ReplyEvent) -> None:
         """Write the next event."""
@@ -51,15 +57,19 @@ class ReplyLog:
             Exception: what the log was refused with.
         """
         position = 0
-        while True:
-            while position < len(self._events):
-                yield self._events[position]
-                position += 1
-            if self._is_closed:
-                if self._error is not None:
-                    raise self._error
-                return
-            await self._grew.wait()
+        self._readers += 1
+        try:
+            while True:
+                while position < len(self._events):
+                    yield self._events[position]
+                    position += 1
+                if self._is_closed:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                await self._grew.wait()
+        finally:
+            self._readers -= 1
 
     def _end(self, error: BaseException | None) -> None:
         if not self._is_closed:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from textllm_core.chat.exchange import Exchange, last_reply
-from textllm_core.chat.messages import InputText, Reply, ReplyEvent, TextTurn, Turn
+from textllm_core.chat.messages import InputText, Reply, ReplyEvent, TextTurn, Turn, refuse_half_characters
 from textllm_core.errors import InputTooLongError, InvalidRequestError
 from textllm_core.policy import ChatPolicy
 from textllm_core.tenancy import Caller
@@ -33,7 +33,8 @@ class SendMessage:
             InvalidRequestError, InputTooLongError: at the call.
             TextLLMError: what `Exchange.run` raises, at the first event.
         """
-        text = _storable(turn.text)
+        text = turn.text
+        refuse_half_characters(message=text)
         if not text.strip():
             raise InvalidRequestError.of("message", "must not be blank")
         if len(text) > self.policy.max_input_chars:
@@ -47,13 +48,6 @@ class SendMessage:
                 conversation_id=turn.conversation_id,
                 user_id=turn.user_id,
                 options=turn.options,
+                idempotency=turn.idempotency,
             ),
         )
-
-
-def _storable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError.of("message", "has half of a surrogate pair, which is no character") from error
-    return text

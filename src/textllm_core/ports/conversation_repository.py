@@ -16,6 +16,7 @@ class Thread(Struct, frozen=True):
         transcript_id: the provider's side of it; None where it is to be made (anew).
         context_tokens: how many tokens its past has, as the provider last counted.
         message_count: how many of its turns were answered.
+        keeps_messages: our own copy of its messages is complete.
         revision: changes with every exchange that ends in it.
     """
 
@@ -25,6 +26,7 @@ class Thread(Struct, frozen=True):
     context_tokens: int
     message_count: int
     revision: int
+    keeps_messages: bool
 
 
 class ConversationRepository(Protocol):

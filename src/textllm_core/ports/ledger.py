@@ -8,7 +8,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from textllm_core.budgets import Demand
-from textllm_core.chat.messages import Message
+from textllm_core.chat.messages import Idempotency, Message
+from textllm_core.money import Price, Rates
 from textllm_core.usage import EntryStatus, Kind, LedgerEntry, Usage
 
 
@@ -17,8 +18,12 @@ class Reservation(Struct, frozen=True, kw_only=True):
 
     Args:
         revision: that of the conversation when it was read; None: it does not exist yet and is made, with `title`.
+        price: what the model charges now; whatever happens to price lists, the exchange can be settled by it.
+        input_estimate: about how many tokens are sent, for an entry whose usage the provider never states.
+        keeps_messages: of a new conversation: our own copy of its messages is kept.
         at: time of the turn, aware UTC; its UTC day says which session pays.
         lease_until: when others may take the exchange for dead, unless it is renewed.
+        idempotency: the turn's key; taken with the reservation, and given back with a release.
     """
 
     tenant_id: str
@@ -29,9 +34,34 @@ class Reservation(Struct, frozen=True, kw_only=True):
     response_id: str
     kind: Kind
     model: str
+    price: Price
+    input_estimate: int
+    keeps_messages: bool
     demand: Demand
     at: datetime
     lease_until: datetime
+    idempotency: Idempotency | None = None
+
+
+class Replay(Struct, frozen=True):
+    """What an earlier exchange with the same idempotency key came to, as its settlement left it.
+
+    Args:
+        remembered: `Settlement.remembered`.
+        message_number, spent: as `Settled` had them.
+    """
+
+    remembered: bytes
+    message_number: int
+    spent: Decimal
+
+
+class AlreadySettledError(Exception):
+    """A reservation repeats one that is settled. Never leaves the core."""
+
+    def __init__(self, replay: Replay) -> None:
+        super().__init__("settled before")
+        self.replay = replay
 
 
 class Hold(Struct, frozen=True, kw_only=True):
@@ -39,7 +69,7 @@ class Hold(Struct, frozen=True, kw_only=True):
 
     Args:
         amount: USD.
-        model: what was asked for, and what the hold was priced by.
+        model, price, input_estimate: as the reservation had them.
         provider_response_id: the provider's name for the reply, once it told us.
     """
 
@@ -50,6 +80,8 @@ class Hold(Struct, frozen=True, kw_only=True):
     response_id: str
     kind: Kind
     model: str
+    price: Price
+    input_estimate: int
     amount: Decimal
     created_at: datetime
     provider_response_id: str | None = None
@@ -62,7 +94,9 @@ class Settlement(Struct, frozen=True, kw_only=True):
         messages: the turn and its reply where the conversation keeps them; none where it shall not.
         answered: the turn counts as one of the conversation's; False for a failure.
         transcript_id: the provider's side of the conversation from now on; None: it is to be made anew.
+        rates: what `cost` was computed with.
         context_tokens: what the next turn sends as its past, in tokens.
+        remembered: what a repeat with the exchange's idempotency key is told, as UTF-8 text; kept where it has one.
     """
 
     status: EntryStatus
@@ -70,6 +104,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     usage: Usage
     cost: Decimal
     price_source: str
+    rates: Rates
     model: str
     service_tier: str | None
     metadata: Mapping[str, str] | None
@@ -79,6 +114,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     context_tokens: int
     at: datetime
     time_to_first_token_ms: int | None
+    remembered: bytes = b""
 
 
 class Settled(Struct, frozen=True):
@@ -100,6 +136,8 @@ class Ledger(Protocol):
 
         Opens the conversation, and the user's session of the day, where they do not exist.
         Raises:
+            AlreadySettledError: an exchange with the same idempotency key came to an end; nothing else has happened.
+            IdempotencyInProgressError, IdempotencyMismatchError: the key is taken; this comes before all that follows.
             ConversationNotFoundError: not this user's, deleted, or unknown.
             ConversationBusyError: another exchange holds the conversation, and its lease has not run out; or one has
                 ended since the conversation was read, so that its revision is another.
@@ -115,19 +153,24 @@ class Ledger(Protocol):
         """
         ...
 
-    async def renew(self, hold: Hold, *, lease_until: datetime) -> None:
-        """Say that the exchange is alive; nothing where it is settled already."""
+    async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
+        """Say that the exchanges are alive; nothing where one is settled already."""
         ...
 
     async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
         """End the exchange with its one entry, and move every counter and the conversation's revision.
 
-        None where it was settled or released before; nothing happens then.
+        None where it was settled or released before; nothing happens then. The entry names the provider's response
+        that `hold` names, also where `pend` never came through.
         """
         ...
 
     async def release(self, hold: Hold) -> None:
         """Undo the reservation: the provider surely did nothing. A conversation made for it goes too."""
+        ...
+
+    async def forget_repeats(self, *, before: datetime) -> None:
+        """Give up the idempotency keys of settled exchanges that were reserved before then."""
         ...
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:

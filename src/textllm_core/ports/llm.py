@@ -61,6 +61,11 @@ class ModelEnded(Struct, frozen=True, kw_only=True):
     service_tier: str | None = None
     error_code: str | None = None
 
+    @property
+    def is_final(self) -> bool:
+        """Whether it settles what the reply costs: a failure that states no usage was not billed."""
+        return self.usage is not None or self.status in ("failed", "cancelled")
+
 
 ModelEvent = ModelStarted | TextDelta | ModelEnded
 

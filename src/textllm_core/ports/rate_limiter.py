@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from textllm_core.errors import Allowance
+
 
 class RateLimiter(Protocol):
     """Token buckets shared by every worker of the service. A bucket never seen is full.
@@ -10,8 +12,10 @@ class RateLimiter(Protocol):
     Source: token bucket of RFC 2215 (rate r, depth b).
     """
 
-    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> None:
+    async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         """Spend one token from the user's bucket, which holds `per_minute` and is filled at that rate; or refuse.
+
+        Returns what is left in whole tokens, and the seconds, rounded up, until the bucket is full again.
 
         Raises:
             RateLimitedError: less than one token is left, and none was spent; the same call passes after

@@ -1,5 +1,6 @@
 """`/chat` and `/chat/stream`."""
 
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final, Literal
 
 from litestar import Request, post
@@ -8,8 +9,10 @@ from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from textllm_core.application import TextLLM
-from textllm_core.chat.messages import ReplyStarted, TextTurn, TurnOptions
+from textllm_core.chat.exchange import last_reply
+from textllm_core.chat.messages import Idempotency, ReplyEvent, ReplyStarted, TextTurn, TurnOptions
 from textllm_core.wire import to_json
+from textllm_http.admission import headers_of, idempotency_of
 from textllm_http.auth import caller_of
 from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody
@@ -36,7 +39,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     temperature: float | None = None
     metadata: dict[str, str] | None = None
 
-    def turn(self) -> TextTurn:
+    def turn(self, idempotency: Idempotency | None) -> TextTurn:
         """The turn that is asked for."""
         options = TurnOptions(
             model=self.model,
@@ -46,7 +49,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             temperature=self.temperature,
             metadata=self.metadata,
         )
-        return TextTurn(self.message, self.conversation_id, self.user_id, options)
+        return TextTurn(self.message, self.conversation_id, self.user_id, options, idempotency)
 
 
 _BODY: Final = JsonBody(ChatRequest)
@@ -58,9 +61,9 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     asked = await _BODY.read(request, max_bytes=request.app.state.max_body_bytes)
     if asked.stream:
         return await _stream(request, asked)
-    textllm: TextLLM = request.app.state.textllm
-    reply = await textllm.send_message(caller_of(request), asked.turn())
-    return ASGIResponse(body=to_json(reply))
+    events, started = await _begun(request, asked)
+    reply = await last_reply(events)
+    return ASGIResponse(body=to_json(reply), headers=headers_of(started))
 
 
 @post("/chat/stream", status_code=200)
@@ -69,13 +72,21 @@ async def chat_stream(request: Request[Any, Any, Any]) -> ASGIApp:
     return await _stream(request, await _BODY.read(request, max_bytes=request.app.state.max_body_bytes))
 
 
-async def _stream(request: Request[Any, Any, Any], asked: ChatRequest) -> EventStream:
+async def _begun(
+    request: Request[Any, Any, Any], asked: ChatRequest
+) -> tuple[AsyncGenerator[ReplyEvent, None], ReplyStarted]:
     textllm: TextLLM = request.app.state.textllm
-    events = textllm.send_message.stream(caller_of(request), asked.turn())
+    turn = asked.turn(idempotency_of(request, to_json(asked)))
+    events = textllm.send_message.stream(caller_of(request), turn)
     started = await anext(events)  # a refusal is raised here, and is a plain response
     assert isinstance(started, ReplyStarted)
+    return events, started
+
+
+async def _stream(request: Request[Any, Any, Any], asked: ChatRequest) -> EventStream:
+    events, started = await _begun(request, asked)
     frames = EventFrames() if asked.stream_format == "events" else TextFrames()
     return EventStream(
         framed(started, events, frames, request_id=request_id_of(request.scope)),
-        {"X-Conversation-ID": started.conversation_id, "X-User-ID": started.user_id},
+        headers_of(started) | {"X-Conversation-ID": started.conversation_id, "X-User-ID": started.user_id},
     )

@@ -26,7 +26,7 @@ from textllm_core import (
     TurnOptions,
     Usage,
 )
-from textllm_core.chat.exchange import RunningExchanges
+from textllm_core.chat.running import RunningExchanges
 from textllm_core.errors import (
     BudgetExceededError,
     ContentRefusedError,
@@ -209,7 +209,7 @@ async def test_a_broken_reply_that_the_provider_did_not_bill_costs_nothing(bench
 async def test_a_broken_reply_that_nobody_can_account_for_is_estimated(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("textllm_core.chat.exchange._OUTCOME_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("textllm_core.chat.settling._OUTCOME_PAUSES_S", (0.0, 0.0))
     bench.llm.script(ScriptedReply(deltas=("abcd" * 10,), error=ProviderError("cut"), after=1))
     with pytest.raises(ProviderError):
         await bench.say("x" * 391)
@@ -363,6 +363,11 @@ async def test_more_turns_than_the_rate_allows_are_refused() -> None:
         (TextTurn("hi", "conv_unknown"), ConversationNotFoundError),
         (TextTurn("hi", ""), ConversationNotFoundError),
         (TextTurn("hi", options=TurnOptions(model="gpt-unpriced")), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(model="")), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(model="x" * 201)), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(model="gpt 4o")), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(instructions="\ud83d")), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(metadata={"k": "\ud83d"})), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(prompt="nope")), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(prompt="default", instructions="x")), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(instructions="x" * 10_001)), InputTooLongError),
@@ -433,7 +438,7 @@ class FlakyLedger(MemoryLedger):
 
 
 async def test_storage_that_comes_back_finds_the_reply_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("textllm_core.chat.exchange._SETTLE_PAUSES_S", (0.0,) * 8)
+    monkeypatch.setattr("textllm_core.chat.settling._STORAGE_PAUSES_S", (0.0,) * 8)
     bench = Bench(ledger_type=FlakyLedger)
     bench.llm.script(ScriptedReply(text="Paris.", usage=USAGE))
     with pytest.raises(StorageUnavailableError):
@@ -470,6 +475,6 @@ async def test_what_nobody_can_account_for_is_estimated_after_a_grace_period(
     survivor = Bench(store=bench.store)
     survivor.clock.advance(timedelta(minutes=11))
     assert await survivor.reconcile() == 1
-    monkeypatch.setattr("textllm_core.chat.exchange._OUTCOME_PAUSES_S", (0.0,))
+    monkeypatch.setattr("textllm_core.chat.settling._OUTCOME_PAUSES_S", (0.0,))
     assert [entry.estimated for entry in await bench.ledger.entries("default", "ada")] == [True]
     await bench.check_books()

@@ -1,0 +1,124 @@
+"""The audit in memory."""
+
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from textllm_adapters.memory.store import KeptConversation, KeptSession, Key, MemoryStore
+from textllm_core.money import ZERO
+from textllm_core.ports.audit import BooksSize, Drift
+from textllm_core.sessions import day_of
+from textllm_core.usage import LedgerEntry
+
+_Counters = Mapping[str, Decimal | int]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryAudit:
+    """An `Audit` of a store in memory."""
+
+    store: MemoryStore
+
+    async def drifts(self) -> AsyncGenerator[Drift, None]:
+        for drift in list(self._drifts()):
+            yield drift
+
+    async def repair(self, tenant_id: str, user_id: str) -> Sequence[Drift]:
+        user = (tenant_id, user_id)
+        drifts = [d for d in self._drifts() if (d.tenant_id, d.user_id) == user and d.table != "ledger"]
+        for key, kept in list(self.store.conversations.items()):
+            if key[:2] == user:
+                conversation = replace(kept.conversation, **self._of_conversation(key))
+                kept = kept if self._is_held(key, kept.turn_id) else replace(kept, turn_id=None, turn_until=None)
+                self.store.conversations[key] = replace(kept, conversation=conversation)
+        for day, today in list(self.store.sessions.items()):
+            if day[:2] == user:
+                actual = dict(self._of_session(day))
+                reserved = Decimal(actual.pop("reserved"))
+                self.store.sessions[day] = KeptSession(replace(today.session, **actual), reserved)
+        return drifts
+
+    async def size(self) -> BooksSize:
+        store = self.store
+        return BooksSize(
+            entries=len(store.entries),
+            holds=len(store.holds),
+            sessions=len(store.sessions),
+            conversations=len(store.conversations),
+        )
+
+    def _drifts(self) -> Iterator[Drift]:
+        for key, kept in self.store.conversations.items():
+            running = {"running": int(kept.turn_id is not None)}, {"running": int(self._is_held(key, kept.turn_id))}
+            yield from _compared("conversations", key, key[2], _recorded(kept), self._of_conversation(key))
+            yield from _compared("conversations", key, key[2], *running)
+        for day, today in self.store.sessions.items():
+            yield from _compared("sessions", day, today.session.id, _recorded_of(today), self._of_session(day))
+        for key, entry in self.store.entries.items():
+            running = {"running": int(entry.status == "pending")}, {"running": int(key in self.store.holds)}
+            if entry.status == "pending":
+                yield from _compared("ledger", key, key[2], *running)
+
+    def _is_held(self, key: Key, turn_id: str | None) -> bool:
+        return turn_id is not None and (*key[:2], turn_id) in self.store.holds
+
+    def _of_conversation(self, key: Key) -> _Counters:
+        entries = [e for e in self.store.entries.values() if (e.tenant_id, e.user_id, e.conversation_id) == key]
+        return {
+            "total_cost": _cost(entries),
+            "total_tokens_input": sum(entry.usage.input_tokens for entry in entries),
+            "total_tokens_output": sum(entry.usage.output_tokens for entry in entries),
+            "message_count": sum(entry.answered for entry in entries),
+        }
+
+    def _of_session(self, day: tuple[str, str, date]) -> _Counters:
+        entries = [e for e in self.store.entries.values() if (e.tenant_id, e.user_id, day_of(e.created_at)) == day]
+        holds = (kept.hold for kept in self.store.holds.values())
+        amounts = (hold.amount for hold in holds if (hold.tenant_id, hold.user_id, day_of(hold.created_at)) == day)
+        return {
+            "total_cost": _cost(entries),
+            "total_tokens": sum(entry.usage.total_tokens for entry in entries),
+            "reserved": sum(amounts, ZERO),
+        }
+
+
+def _cost(entries: Iterable[LedgerEntry]) -> Decimal:
+    return sum((entry.cost for entry in entries), ZERO)
+
+
+def _recorded(kept: KeptConversation) -> _Counters:
+    conversation = kept.conversation
+    return {
+        "total_cost": conversation.total_cost,
+        "total_tokens_input": conversation.total_tokens_input,
+        "total_tokens_output": conversation.total_tokens_output,
+        "message_count": conversation.message_count,
+    }
+
+
+def _recorded_of(today: KeptSession) -> _Counters:
+    session = today.session
+    return {
+        "total_cost": session.total_cost,
+        "total_tokens": session.total_tokens,
+        "reserved": today.reserved,
+    }
+
+
+def _compared(
+    table: str, of: tuple[str, str, object], key: str, recorded: _Counters, actual: _Counters
+) -> Iterator[Drift]:
+    for counter, value in actual.items():
+        if recorded[counter] != value:
+            yield Drift(
+                table=table,
+                tenant_id=of[0],
+                user_id=of[1],
+                key=key,
+                counter=counter,
+                recorded=recorded[counter],
+                actual=value,
+            )

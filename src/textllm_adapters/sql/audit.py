@@ -1,0 +1,236 @@
+"""The audit in SQL: the database adds up and compares, and only what has drifted comes out of it.
+
+A statement sees one snapshot, in which a turn has moved its entry, its hold and all its counters, or none of them.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Join,
+    Row,
+    Select,
+    Subquery,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.tables import conversations, holds, ledger, sessions
+from textllm_adapters.sql.types import Money
+from textllm_adapters.translation import translated
+from textllm_core.money import ZERO
+from textllm_core.ports.audit import BooksSize, Drift
+
+_Scope: TypeAlias = Callable[[Table], ColumnElement[bool]]  # whose rows
+
+
+def _everyone(_: Table) -> ColumnElement[bool]:
+    return true()
+
+
+def _one_user(table: Table) -> ColumnElement[bool]:
+    return and_(table.c.tenant_id == bindparam("of_tenant"), table.c.user_id == bindparam("of_user"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """Finds the rows of a table whose counters have drifted: their `key`, and `recorded_…` and `actual_…` of each."""
+
+    table: Table
+    counters: Sequence[str]
+    statement: Select[Any]
+
+    def drifts(self, row: Row[Any]) -> Iterator[Drift]:
+        values = row._mapping
+        for counter in self.counters:
+            recorded, actual = values[f"recorded_{counter}"], values[f"actual_{counter}"]
+            if recorded != actual:
+                yield Drift(
+                    table=self.table.name,
+                    tenant_id=row.tenant_id,
+                    user_id=row.user_id,
+                    key=row.key,
+                    counter=counter,
+                    recorded=recorded,
+                    actual=actual,
+                )
+
+    def repair(self, row: Row[Any]) -> Update:
+        is_row = [column == row._mapping[column.name] for column in self.table.primary_key]
+        return (
+            update(self.table).where(*is_row).values({name: row._mapping[f"actual_{name}"] for name in self.counters})
+        )
+
+
+def _check(table: Table, key: str, joined: Join, actual: Mapping[str, ColumnElement[Any]], scope: _Scope) -> _Check:
+    """Compares counters of `table` with what they should be in `joined`, where NULL is the sum of no rows."""
+    columns: list[ColumnElement[Any]] = [*table.primary_key, table.c[key].label("key")]
+    has_drifted: list[ColumnElement[bool]] = []
+    for counter, total in actual.items():
+        recorded = table.c[counter]
+        nothing = literal(ZERO if isinstance(recorded.type, Money) else 0, recorded.type)
+        should_be = func.coalesce(total, nothing)
+        columns += [recorded.label(f"recorded_{counter}"), should_be.label(f"actual_{counter}")]
+        has_drifted.append(recorded != should_be)
+    statement = select(*columns).select_from(joined).where(scope(table), or_(*has_drifted))
+    return _Check(table, tuple(actual), statement)
+
+
+def _sums(table: Table, by: str, scope: _Scope, **sums: ColumnElement[Any]) -> Subquery:
+    """`sums` over a user's rows that have the same value of a column."""
+    group = (table.c.tenant_id, table.c.user_id, table.c[by])
+    return (
+        select(*group, *(value.label(name) for name, value in sums.items()))
+        .where(scope(table))
+        .group_by(*group)
+        .subquery()
+    )
+
+
+def _of_same_user(table: Table, other: Table | Subquery) -> ColumnElement[bool]:
+    return and_(other.c.tenant_id == table.c.tenant_id, other.c.user_id == table.c.user_id)
+
+
+def _conversation_counters(scope: _Scope) -> _Check:
+    spent = _sums(
+        ledger,
+        "conversation_id",
+        scope,
+        cost=func.sum(ledger.c.cost),
+        input=_whole(ledger.c.input_tokens),
+        output=_whole(ledger.c.output_tokens),
+        answered=_whole(case((ledger.c.answered, 1), else_=0)),
+    )
+    of_it = and_(_of_same_user(conversations, spent), spent.c.conversation_id == conversations.c.id)
+    actual = {
+        "total_cost": spent.c.cost,
+        "total_tokens_input": spent.c.input,
+        "total_tokens_output": spent.c.output,
+        "message_count": spent.c.answered,
+    }
+    return _check(conversations, "id", conversations.outerjoin(spent, of_it), actual, scope)
+
+
+def _session_counters(scope: _Scope) -> _Check:
+    tokens = ledger.c.input_tokens + ledger.c.output_tokens
+    spent = _sums(ledger, "day", scope, cost=func.sum(ledger.c.cost), tokens=_whole(tokens))
+    held = _sums(holds, "day", scope, amount=func.sum(holds.c.amount))
+    joined = sessions.outerjoin(spent, and_(_of_same_user(sessions, spent), spent.c.day == sessions.c.day)).outerjoin(
+        held, and_(_of_same_user(sessions, held), held.c.day == sessions.c.day)
+    )
+    actual = {"total_cost": spent.c.cost, "total_tokens": spent.c.tokens, "reserved": held.c.amount}
+    return _check(sessions, "id", joined, actual, scope)
+
+
+def _whole(summed: ColumnElement[Any]) -> ColumnElement[int]:
+    """A sum of whole numbers, which PostgreSQL would turn into a decimal one."""
+    return cast(func.sum(summed), BigInteger)
+
+
+def _counters(scope: _Scope) -> tuple[_Check, ...]:
+    return _conversation_counters(scope), _session_counters(scope)
+
+
+def _has_no_hold(table: Table, response: ColumnElement[Any]) -> ColumnElement[bool]:
+    return ~exists().where(_of_same_user(table, holds), holds.c.response_id == response)
+
+
+_IS_LEFT_BUSY: Final = and_(conversations.c.turn_id.is_not(None), _has_no_hold(conversations, conversations.c.turn_id))
+_IS_LEFT_PENDING: Final = and_(ledger.c.status == "pending", _has_no_hold(ledger, ledger.c.response_id))
+
+
+def _left_running(table: Table, key: str, is_left: ColumnElement[bool], scope: _Scope) -> _Check:
+    """Rows which say that an exchange runs, though it has no hold."""
+    columns = [*table.primary_key, table.c[key].label("key")]
+    running = literal(1).label("recorded_running"), literal(0).label("actual_running")
+    return _Check(table, ("running",), select(*columns, *running).where(scope(table), is_left))
+
+
+def _left_busy(scope: _Scope) -> _Check:
+    return _left_running(conversations, "id", _IS_LEFT_BUSY, scope)
+
+
+_COUNTERS: Final = _counters(_everyone)
+_LEFT_RUNNING: Final = (_left_busy(_everyone), _left_running(ledger, "response_id", _IS_LEFT_PENDING, _everyone))
+_COUNTERS_OF_USER: Final = _counters(_one_user)
+_LEFT_BUSY_OF_USER: Final = _left_busy(_one_user)
+_FREE: Final = (
+    update(conversations).where(_one_user(conversations), _IS_LEFT_BUSY).values(turn_id=None, turn_until=None)
+)
+_LOCK_USER: Final = tuple(
+    select(func.count()).select_from(
+        select(*table.primary_key).where(_one_user(table)).order_by(*table.primary_key).with_for_update().subquery()
+    )
+    for table in (holds, conversations, sessions)  # the order in which turns lock them
+)
+_SIZE: Final = select(
+    *(
+        select(func.count()).select_from(table).scalar_subquery().label(name)
+        for name, table in (
+            ("entries", ledger),
+            ("holds", holds),
+            ("sessions", sessions),
+            ("conversations", conversations),
+        )
+    )
+)
+
+
+class SqlAudit:
+    """An `Audit` of SQL tables.
+
+    Args:
+        engine: its statements may take as long as adding up the whole ledger does.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        # On SQLite a transaction of ours would keep others from writing; PostgreSQL streams in one only.
+        is_sqlite = engine.dialect.name == "sqlite"
+        self._reader = engine.execution_options(isolation_level="AUTOCOMMIT") if is_sqlite else engine
+
+    async def drifts(self) -> AsyncGenerator[Drift, None]:
+        with translated(STORAGE_ERRORS):
+            async with self._reader.connect() as connection:
+                for check in (*_COUNTERS, *_LEFT_RUNNING):
+                    async with connection.stream(check.statement) as rows:
+                        async for row in rows:
+                            for drift in check.drifts(row):
+                                yield drift
+
+    async def repair(self, tenant_id: str, user_id: str) -> Sequence[Drift]:
+        of_user = {"of_tenant": tenant_id, "of_user": user_id}
+        with translated(STORAGE_ERRORS):
+            async with self._engine.begin() as connection:
+                for lock in _LOCK_USER:
+                    await connection.execute(lock, of_user)
+                drifts: list[Drift] = []
+                for check in _COUNTERS_OF_USER:
+                    for row in (await connection.execute(check.statement, of_user)).all():
+                        drifts += check.drifts(row)
+                        await connection.execute(check.repair(row))
+                for row in await connection.execute(_LEFT_BUSY_OF_USER.statement, of_user):
+                    drifts += _LEFT_BUSY_OF_USER.drifts(row)
+                await connection.execute(_FREE, of_user)
+        return drifts
+
+    async def size(self) -> BooksSize:
+        with translated(STORAGE_ERRORS):
+            async with self._reader.connect() as connection:
+                return BooksSize(**(await connection.execute(_SIZE)).one()._mapping)

@@ -1,0 +1,86 @@
+"""Statistics in SQL. Each statement reads one user's sessions, conversations or days by an index, never the ledger."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.tables import conversations, daily_usage, sessions
+from textllm_adapters.translation import translated
+from textllm_core.ports.usage_reports import DailyUsage
+from textllm_core.report_usage import UsageOfConversation
+
+_DAILY: Final = select(
+    daily_usage.c.day,
+    daily_usage.c.model,
+    daily_usage.c.messages,
+    daily_usage.c.input_tokens,
+    daily_usage.c.output_tokens,
+    daily_usage.c.cost,
+).where(
+    daily_usage.c.tenant_id == bindparam("of_tenant"),
+    daily_usage.c.user_id == bindparam("of_user"),
+    daily_usage.c.day >= bindparam("of_first"),
+)
+# A conversation names the session of its newest turn; so those of a period are the conversations of its sessions.
+_SPOKEN_IN: Final = sessions.join(
+    conversations,
+    (conversations.c.tenant_id == sessions.c.tenant_id)
+    & (conversations.c.user_id == sessions.c.user_id)
+    & (conversations.c.session_id == sessions.c.id),
+)
+_IN_PERIOD: Final = (
+    sessions.c.tenant_id == bindparam("of_tenant"),
+    sessions.c.user_id == bindparam("of_user"),
+    sessions.c.day >= bindparam("of_first"),
+)
+_COUNT: Final = select(func.count()).select_from(_SPOKEN_IN).where(*_IN_PERIOD)
+_NEWEST: Final = (
+    select(
+        conversations.c.id,
+        conversations.c.title,
+        conversations.c.message_count,
+        conversations.c.total_tokens_input,
+        conversations.c.total_tokens_output,
+        conversations.c.total_cost,
+    )
+    .select_from(_SPOKEN_IN)
+    .where(*_IN_PERIOD, conversations.c.is_deleted.is_(False))
+    .order_by(sessions.c.day.desc(), conversations.c.updated_at.desc(), conversations.c.id.desc())
+    .limit(bindparam("at_most"))
+)
+
+
+class SqlUsageReports:
+    """`UsageReports` from SQL tables."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def daily(self, tenant_id: str, user_id: str, first: date) -> Sequence[DailyUsage]:
+        return [DailyUsage(*row) for row in await self._all(_DAILY, _period(tenant_id, user_id, first))]
+
+    async def conversation_count(self, tenant_id: str, user_id: str, first: date) -> int:
+        (row,) = await self._all(_COUNT, _period(tenant_id, user_id, first))
+        count: int = row[0]
+        return count
+
+    async def newest_conversations(
+        self, tenant_id: str, user_id: str, first: date, *, limit: int
+    ) -> Sequence[UsageOfConversation]:
+        found = await self._all(_NEWEST, _period(tenant_id, user_id, first) | {"at_most": limit})
+        return [UsageOfConversation(*row) for row in found]
+
+    async def _all(
+        self, statement: Select[*tuple[Any, ...]], parameters: dict[str, object]
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
+        with translated(STORAGE_ERRORS):
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement, parameters)).all()
+
+
+def _period(tenant_id: str, user_id: str, first: date) -> dict[str, object]:
+    return {"of_tenant": tenant_id, "of_user": user_id, "of_first": first}

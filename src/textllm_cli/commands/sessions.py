@@ -1,0 +1,81 @@
+"""`textllm sessions`: what a user spent, a UTC day each."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+import msgspec
+import typer
+
+from textllm_cli.commands import options
+from textllm_cli.invocation import Invocation, invocation_of
+from textllm_cli.render import Screen, dollars, outline, reporting, table
+from textllm_core.application import TextLLM
+from textllm_core.sessions import MAX_SESSION_DAYS, Session
+from textllm_core.tenancy import Caller
+
+app = typer.Typer(no_args_is_help=True, help="Look at sessions: a user's usage in one UTC day each.")
+
+SessionId = Annotated[str, typer.Argument(metavar="ID", help="The session.")]
+T = TypeVar("T")
+
+
+@app.command()
+def today(context: typer.Context, as_json: options.Json = False, user: options.User = "cli") -> None:
+    """Show the session of the current UTC day; exit code 3 before its first turn."""
+    with reporting(as_json=as_json) as screen:
+        _show(screen, _run(context, screen, lambda textllm: textllm.todays_session(Caller(), user)))
+
+
+@app.command()
+def show(context: typer.Context, session_id: SessionId, as_json: options.Json = False) -> None:
+    """Show one session."""
+    with reporting(as_json=as_json) as screen:
+        _show(screen, _run(context, screen, lambda textllm: textllm.get_session(Caller(), session_id)))
+
+
+@app.command()
+def end(context: typer.Context, session_id: SessionId, as_json: options.Json = False) -> None:
+    """Mark a session as ended. Its day's budget stays spent; the next turn of that day reopens it."""
+    with reporting(as_json=as_json) as screen:
+        _show(screen, _run(context, screen, lambda textllm: textllm.end_session(Caller(), session_id)))
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    days: Annotated[
+        int, typer.Option("--days", min=1, max=MAX_SESSION_DAYS, metavar="N", help="UTC days, today included.")
+    ] = 30,
+    as_json: options.Json = False,
+    user: options.User = "cli",
+) -> None:
+    """List the sessions of the last days, newest first."""
+    with reporting(as_json=as_json) as screen:
+        sessions = _run(context, screen, lambda textllm: textllm.list_sessions(Caller(), user, days=days))
+        header = ("session", "day", "conversations", "tokens", "cost", "active")
+        screen.record({"data": sessions}, table(header, [_cells(session) for session in sessions]))
+
+
+def _run(context: typer.Context, screen: Screen, call: Callable[[TextLLM], Awaitable[T]]) -> T:
+    return asyncio.run(_called(invocation_of(context), screen, call))
+
+
+async def _called(invocation: Invocation, screen: Screen, call: Callable[[TextLLM], Awaitable[T]]) -> T:
+    async with invocation.wiring.open_textllm(invocation.settings(), model_progress=screen.model_progress) as textllm:
+        return await call(textllm)
+
+
+def _show(screen: Screen, session: Session) -> None:
+    screen.record(session, outline(msgspec.to_builtins(session)))
+
+
+def _cells(session: Session) -> tuple[str, ...]:
+    return (
+        session.id,
+        f"{session.created_at:%Y-%m-%d}",
+        f"{session.conversation_count:,}",
+        f"{session.total_tokens:,}",
+        dollars(session.total_cost),
+        "yes" if session.is_active else "no",
+    )

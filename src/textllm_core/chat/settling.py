@@ -1,0 +1,164 @@
+"""The last part of every turn: find out what the reply came to, write it down, then tell."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from msgspec.structs import replace
+
+from textllm_core.chat.course import Course
+from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyUsage
+from textllm_core.chat.replay import remembered_reply
+from textllm_core.errors import (
+    ContentRefusedError,
+    ModelError,
+    ProviderError,
+    StorageUnavailableError,
+    TextLLMError,
+)
+from textllm_core.policy import ChatPolicy
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.llm import LLM, ModelEnded
+from textllm_core.track_usage import Charge, Outcome, TrackUsage
+from textllm_core.usage import EntryStatus, Usage
+
+_OUTCOME_PAUSES_S: Final = (0.0, 0.5, 2.0, 5.0)
+_STORAGE_PAUSES_S: Final = (0.1, 0.3, 1.0, *[2.0] * 20)
+_TELL_AFTER_TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """Ends an admitted exchange, in exactly one way; its caller hears of it once it is in the books."""
+
+    llm: LLM
+    ledger: Ledger
+    track_usage: TrackUsage
+    clock: Clock
+    policy: ChatPolicy
+
+    async def end(self, course: Course, ended: ModelEnded) -> None:
+        """The model itself stated the end."""
+        if ended.content_filtered:
+            await self._settle_failed(course, ended, status="incomplete", error=ContentRefusedError())
+        elif ended.status in ("failed", "cancelled"):
+            error = ProviderError("The model could not finish its reply.")
+            await self._settle_failed(course, ended, status="failed", error=error, in_doubt=False)
+        else:
+            outcome = course.answered(ended, at=self.clock.now(), remember=self._remember(course, ended))
+            charge = await self._settle(course, outcome)
+            if charge is not None:
+                counted = replace(
+                    _reply(course, ended, charge.usage, charge.cost),
+                    message_number=charge.message_number,
+                    warnings=self.warnings(charge.spent),
+                )
+                course.log.append(ReplyCompleted(counted))
+
+    async def break_off(self, course: Course, error: TextLLMError) -> None:
+        """The model did not end the reply, or never took the turn."""
+        may_have_run = course.is_asked and isinstance(error, ModelError) and error.may_have_run
+        if course.started is not None or may_have_run:
+            await self._settle_broken(course, status="failed", error=error)
+        else:
+            await self._release(course, error)
+
+    async def cut_short(self, course: Course, error: TextLLMError) -> None:
+        """We end the reply ourselves; what was written of it stays in the conversation."""
+        if course.is_asked:
+            await self._settle_broken(course, status="cancelled", error=error)
+        else:
+            await self._release(course, error)
+
+    def warnings(self, spent: Decimal) -> Sequence[str]:
+        """Sentences for a user who has spent so much of the day's budget, in USD."""
+        limit, warn_at = self.policy.daily_limit, self.policy.warn_at
+        return [f"{spent:f} of {limit:f} USD of today's budget are used."] if spent >= warn_at else []
+
+    async def _settle_broken(self, course: Course, *, status: EntryStatus, error: TextLLMError) -> None:
+        """Ask the provider what a broken reply came to; an estimate where nobody can say."""
+        ended = None
+        for pause in _OUTCOME_PAUSES_S:
+            await asyncio.sleep(pause)
+            if course.started is None or course.started.provider_response_id is None:
+                break
+            with suppress(TextLLMError):  # it is asked again, and at last estimated
+                ended = await self.llm.outcome(course.started.provider_response_id)
+            if ended is not None:
+                break
+            self._fail(course, error)  # the caller need not wait for the rest
+        await self._settle_failed(course, ended, status=status, error=error)
+
+    async def _settle_failed(
+        self,
+        course: Course,
+        ended: ModelEnded | None,
+        *,
+        status: EntryStatus,
+        error: TextLLMError,
+        in_doubt: bool = True,
+    ) -> None:
+        now = self.clock.now()
+        await self._settle(course, course.unanswered(ended, status=status, at=now, error=error, in_doubt=in_doubt))
+        self._fail(course, error)
+
+    async def _settle(self, course: Course, outcome: Outcome) -> Charge | None:
+        """Settle, however long the storage is away; what it still misses after that, recovery settles.
+
+        Raises:
+            StorageUnavailableError: it never came back.
+        """
+        for tries, pause in enumerate(_STORAGE_PAUSES_S):
+            try:
+                charge = await self.track_usage(course.hold, outcome)
+            except StorageUnavailableError as error:
+                if tries == _TELL_AFTER_TRIES:
+                    self._fail(course, error)
+                await asyncio.sleep(pause)
+            else:
+                if charge is None:
+                    self._fail(course, StorageUnavailableError("This turn was settled by recovery, without its reply."))
+                return charge
+        raise StorageUnavailableError
+
+    async def _release(self, course: Course, error: TextLLMError) -> None:
+        for pause in _STORAGE_PAUSES_S:
+            try:
+                await self.ledger.release(course.hold)
+            except StorageUnavailableError:
+                self._fail(course, error)
+                await asyncio.sleep(pause)
+            else:
+                break
+        self._fail(course, error)
+
+    def _fail(self, course: Course, error: TextLLMError) -> None:
+        error.allowance = course.allowance
+        course.log.fail(course.hold.response_id, error)
+
+    def _remember(self, course: Course, ended: ModelEnded) -> Callable[[Usage, Decimal], bytes] | None:
+        begun = course.begun() if course.turn.idempotency else None
+        if begun is None:
+            return None
+        return lambda usage, cost: remembered_reply(begun, _reply(course, ended, usage, cost))
+
+
+def _reply(course: Course, ended: ModelEnded, usage: Usage, cost: Decimal) -> Reply:
+    """The reply, but for what only its settlement counts."""
+    hold = course.hold
+    return Reply(
+        text=ended.text,
+        conversation_id=hold.conversation_id,
+        user_id=hold.user_id,
+        message_number=0,
+        usage=ReplyUsage.of(usage),
+        cost=cost,
+        response_id=hold.response_id,
+        session_id=hold.session_id,
+        model=course.started.model if course.started else hold.model,
+        finish_reason=ended.finish_reason,
+    )

@@ -1,0 +1,59 @@
+"""The check of the books: what each counter says, and what the ledger and the holds say it should."""
+
+from collections.abc import AsyncGenerator, Sequence
+from decimal import Decimal
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Drift(Struct, frozen=True, kw_only=True):
+    """A counter that says something else than the rows it follows from.
+
+    Args:
+        table, counter: where it stands.
+        key: the row's name: a conversation's id, a session's id, an entry's `response_id`, "day model" of daily usage.
+        recorded, actual: what the counter says, and what it should say; USD or a number.
+    """
+
+    table: str
+    tenant_id: str
+    user_id: str
+    key: str
+    counter: str
+    recorded: Decimal | int
+    actual: Decimal | int
+
+
+class BooksSize(Struct, frozen=True, kw_only=True):
+    """How many rows the books have."""
+
+    entries: int
+    holds: int
+    sessions: int
+    conversations: int
+
+
+class Audit(Protocol):
+    """Recomputes the counters of all tenants and users. Every method raises StorageUnavailableError.
+
+    - `conversations`: `total_cost`, `total_tokens_input`, `total_tokens_output` and `message_count` follow from the
+      ledger; `running`, 1 where an exchange is said to run in it, from the holds.
+    - `sessions`: `total_cost` and `total_tokens` follow from the ledger, `reserved` from the holds.
+    - `ledger`: `running`, 1 for a `pending` entry, follows from the holds.
+    """
+
+    def drifts(self) -> AsyncGenerator[Drift, None]:
+        """Every counter that has drifted. Turns may run: what they move at once is seen moved, or not at all."""
+        ...
+
+    async def repair(self, tenant_id: str, user_id: str) -> Sequence[Drift]:
+        """Set one user's counters right, in one transaction, while nothing else can move them; what they said before.
+
+        A `pending` entry without a hold is left as it is: nobody knows what it cost.
+        """
+        ...
+
+    async def size(self) -> BooksSize:
+        """How much there is to check."""
+        ...

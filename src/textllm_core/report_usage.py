@@ -1,0 +1,129 @@
+"""Statistics: what a user asked for and paid, by day, by model and by conversation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from msgspec import Struct
+
+from textllm_core.money import ZERO, exact
+from textllm_core.sessions import first_of_last
+
+if TYPE_CHECKING:  # the port speaks of the records of this module
+    from textllm_core.ports.clock import Clock
+    from textllm_core.ports.usage_reports import DailyUsage, UsageReports
+    from textllm_core.tenancy import Caller
+
+MAX_USAGE_DAYS: Final = 3660
+_MAX_CONVERSATIONS: Final = 100
+
+K = TypeVar("K", date, str)
+
+
+class UsageOfDay(Struct, frozen=True):
+    """What was used in a UTC day. Here as everywhere in this module: `messages` are turns that were answered, `cost` is
+    USD, and exchanges that failed but were billed count in tokens and cost alone.
+    """
+
+    day: date
+    messages: int
+    tokens_input: int
+    tokens_output: int
+    cost: Decimal
+
+
+class UsageOfModel(Struct, frozen=True):
+    """What one model, by the name the provider gave, was used for."""
+
+    model: str
+    messages: int
+    tokens_input: int
+    tokens_output: int
+    cost: Decimal
+
+
+class UsageOfConversation(Struct, frozen=True):
+    """What one conversation used in its whole life."""
+
+    conversation_id: str
+    title: str | None
+    messages: int
+    tokens_input: int
+    tokens_output: int
+    cost: Decimal
+
+
+class UsageReport(Struct, frozen=True):
+    """What one user used in a period; deleted conversations count too, until they are erased.
+
+    Args:
+        total_conversations: those in which the user spoke in the period.
+        by_day: oldest first, without the days on which nothing was used.
+        by_model: dearest first.
+    """
+
+    total_conversations: int
+    total_messages: int
+    total_tokens_input: int
+    total_tokens_output: int
+    total_cost: Decimal
+    by_day: Sequence[UsageOfDay]
+    by_model: Sequence[UsageOfModel]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportUsage:
+    """Statistics of one user over the last UTC days, today included; zeros for one who was never seen.
+
+    Both methods raise:
+        InvalidRequestError: `days` is not 1 to 3660, or `user_id` is malformed.
+        NotFoundError: the caller may not act for the user.
+    """
+
+    reports: UsageReports
+    clock: Clock
+
+    async def __call__(self, caller: Caller, user_id: str, *, days: int) -> UsageReport:
+        """The totals of `days` days, and what they are made of."""
+        user, first = self._period(caller, user_id, days)
+        used = await self.reports.daily(caller.tenant_id, user, first)
+        by_day = [UsageOfDay(day, *_sums(rows)) for day, rows in sorted(_grouped(used, lambda row: row.day).items())]
+        by_model = [UsageOfModel(model, *_sums(rows)) for model, rows in _grouped(used, lambda row: row.model).items()]
+        return UsageReport(
+            await self.reports.conversation_count(caller.tenant_id, user, first),
+            *_sums(used),
+            by_day=by_day,
+            by_model=sorted(by_model, key=lambda of: (-of.cost, -of.tokens_input - of.tokens_output, of.model)),
+        )
+
+    async def by_conversation(self, caller: Caller, user_id: str, *, days: int) -> Sequence[UsageOfConversation]:
+        """The conversations of the period that are not deleted, those with the newest turn first, at most 100."""
+        user, first = self._period(caller, user_id, days)
+        return await self.reports.newest_conversations(caller.tenant_id, user, first, limit=_MAX_CONVERSATIONS)
+
+    def _period(self, caller: Caller, user_id: str, days: int) -> tuple[str, date]:
+        user = caller.acts_for(user_id) or user_id
+        return user, first_of_last(days, self.clock.now(), at_most=MAX_USAGE_DAYS)
+
+
+def _grouped(rows: Iterable[DailyUsage], key: Callable[[DailyUsage], K]) -> Mapping[K, Sequence[DailyUsage]]:
+    groups: dict[K, list[DailyUsage]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def _sums(rows: Iterable[DailyUsage]) -> tuple[int, int, int, Decimal]:
+    """Messages, input tokens, output tokens and USD."""
+    messages, tokens_input, tokens_output, cost = 0, 0, 0, ZERO
+    for row in rows:
+        messages += row.messages
+        tokens_input += row.input_tokens
+        tokens_output += row.output_tokens
+        cost += row.cost
+    return messages, tokens_input, tokens_output, exact(cost)

@@ -1,0 +1,46 @@
+"""What a turn's admission says in headers: its idempotency key, and the user's rate limit."""
+
+import hashlib
+import re
+from typing import Any, Final
+
+from litestar import Request
+
+from textllm_core.chat.messages import Idempotency, ReplyStarted
+from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
+
+_KEY: Final = re.compile(r"[!-~]{1,255}")
+
+
+def idempotency_of(request: Request[Any, Any, Any], canonical_body: bytes) -> Idempotency | None:
+    """The request's `Idempotency-Key`, which counts for its route alone.
+
+    Args:
+        canonical_body: the same for two bodies that ask for the same.
+    Raises:
+        InvalidRequestError: it is malformed, or given twice.
+    """
+    keys = request.headers.getall("idempotency-key", [])
+    if not keys:
+        return None
+    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
+        raise InvalidRequestError.of("Idempotency-Key", "must be one header of 1 to 255 visible ASCII characters")
+    scope = f"{request.method} {request.url.path}"
+    return Idempotency(keys[0], scope, hashlib.sha256(canonical_body).hexdigest())
+
+
+def headers_of(admitted: ReplyStarted | TextLLMError) -> dict[str, str]:
+    """The headers of a turn that was admitted, or refused after it had been counted.
+
+    Source: draft-ietf-httpapi-ratelimit-headers; Idempotent-Replayed as Stripe has it.
+    """
+    headers = {} if admitted.allowance is None else rate_limit_headers(admitted.allowance)
+    return headers | {"Idempotent-Replayed": "true"} if admitted.is_replayed else headers
+
+
+def rate_limit_headers(allowance: Allowance) -> dict[str, str]:
+    """The policy, and what is left of it."""
+    return {
+        "RateLimit-Policy": f'"turns";q={allowance.limit};w=60',
+        "RateLimit": f'"turns";r={allowance.remaining};t={allowance.resets_in_s}',
+    }

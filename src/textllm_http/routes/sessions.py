@@ -1,0 +1,48 @@
+"""`/sessions` and a user's own."""
+
+from typing import Annotated, Any, Final
+
+from litestar import Request, get, post
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from textllm_core.application import TextLLM
+from textllm_core.sessions import MAX_SESSION_DAYS
+from textllm_core.wire import to_json
+from textllm_http.auth import caller_of
+from textllm_http.requests import QueryString
+
+
+class SessionsQuery(Struct, frozen=True):
+    """Which sessions: those of the last `days` UTC days; today's alone without it."""
+
+    days: Annotated[int, Meta(ge=1, le=MAX_SESSION_DAYS)] | UnsetType = UNSET
+
+
+_SESSIONS: Final = QueryString(SessionsQuery)
+
+
+@get("/sessions/{session_id:str}")
+async def session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
+    """One session."""
+    textllm: TextLLM = request.app.state.textllm
+    return ASGIResponse(body=to_json(await textllm.get_session(caller_of(request), session_id)))
+
+
+@post("/sessions/{session_id:str}/end", status_code=200)
+async def end(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
+    """Mark a session as ended; the session as it is then."""
+    textllm: TextLLM = request.app.state.textllm
+    return ASGIResponse(body=to_json(await textllm.end_session(caller_of(request), session_id)))
+
+
+@get("/users/{user_id:str}/sessions", before_request=_SESSIONS.check)
+async def of_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
+    """A user's session of today; with `days` a list of those of the last days, newest first."""
+    textllm: TextLLM = request.app.state.textllm
+    caller, asked = caller_of(request), _SESSIONS.read(request)
+    if asked.days is UNSET:
+        return ASGIResponse(body=to_json(await textllm.todays_session(caller, user_id)))
+    return ASGIResponse(body=to_json({"data": await textllm.list_sessions(caller, user_id, days=asked.days)}))

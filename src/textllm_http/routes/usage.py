@@ -1,0 +1,32 @@
+"""`/users/{user_id}/stats`."""
+
+from typing import Annotated, Any, Final
+
+from litestar import Request, get
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+from msgspec import Meta, Struct
+
+from textllm_core.application import TextLLM
+from textllm_core.report_usage import MAX_USAGE_DAYS
+from textllm_core.wire import to_json
+from textllm_http.auth import caller_of
+from textllm_http.requests import QueryString
+
+
+class StatsQuery(Struct, frozen=True):
+    """How many UTC days, today included."""
+
+    days: Annotated[int, Meta(ge=1, le=MAX_USAGE_DAYS)] = 30
+
+
+_STATS: Final = QueryString(StatsQuery)
+
+
+@get("/users/{user_id:str}/stats", before_request=_STATS.check)
+async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
+    """What a user used in the last days: totals, by day and by model."""
+    textllm: TextLLM = request.app.state.textllm
+    report = await textllm.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
+    return ASGIResponse(body=to_json(report))

@@ -1,0 +1,122 @@
+"""`textllm usage`, over a store with two days of one user."""
+
+import json
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+from tests.cli.app_over_memory import MemoryWiring
+from tests.cli.conftest import Run
+
+from textllm_adapters.clock import SystemClock
+from textllm_core.ports.usage_reports import DailyUsage
+from textllm_core.sessions import day_of
+
+TODAY = day_of(SystemClock().now())
+YESTERDAY = TODAY - timedelta(days=1)
+
+
+@pytest.fixture
+def used(run: Run, wiring: MemoryWiring) -> str:
+    """The id of the one conversation."""
+    reply = json.loads(run("ask", "What is\n\x1b[31mred\x1b[0m?", "--user", "ada", "--json").stdout)
+    for key, kept in wiring.store.conversations.items():
+        conversation = replace(
+            kept.conversation,
+            message_count=3,
+            total_tokens_input=1500,
+            total_tokens_output=70,
+            total_cost=Decimal("0.75"),
+        )
+        wiring.store.conversations[key] = replace(kept, conversation=conversation)
+    wiring.store.daily_usage.clear()
+    for row in (
+        DailyUsage(TODAY, "gpt-5", 1, 500, 20, Decimal("0.5")),
+        DailyUsage(YESTERDAY, "gpt-5", 1, 400, 30, Decimal("0.125")),
+        DailyUsage(YESTERDAY, "gpt-4o", 1, 600, 20, Decimal("0.125")),
+    ):
+        wiring.store.daily_usage["default", "ada", row.day, row.model] = row
+    return str(reply["conversation_id"])
+
+
+@pytest.mark.usefixtures("used")
+def test_days_come_oldest_first_with_a_total(run: Run) -> None:
+    result = run("usage", "--user", "ada")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == (
+        "day         messages  tokens in  tokens out   cost\n"
+        f"{YESTERDAY}         2      1,000          50  $0.25\n"
+        f"{TODAY}         1        500          20   $0.5\n"
+        "total              3      1,500          70  $0.75\n"
+    )
+
+
+@pytest.mark.usefixtures("used")
+def test_models_come_dearest_first(run: Run) -> None:
+    lines = run("usage", "--by", "model", "--user", "ada").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "gpt-5", "gpt-4o", "total"]
+    assert lines[1].split() == ["gpt-5", "2", "900", "50", "$0.625"]
+
+
+def test_conversations_come_with_their_titles_which_cannot_drive_the_terminal(run: Run, used: str) -> None:
+    result = run("usage", "--by", "conversation", "--user", "ada")
+    assert result.stdout.splitlines()[1].split() == [used, "3", "1,500", "70", "$0.75", "What", "is", "red?"]
+    assert "total" not in result.stdout
+
+
+@pytest.mark.usefixtures("used")
+def test_only_the_last_days_are_shown(run: Run) -> None:
+    assert run("usage", "--days", "1", "--user", "ada").stdout.splitlines()[-1].split() == [
+        *("total", "1", "500", "20", "$0.5")
+    ]
+
+
+@pytest.mark.usefixtures("used")
+def test_csv_has_plain_numbers(run: Run) -> None:
+    assert run("usage", "--csv", "--user", "ada").stdout == (
+        f"day,messages,tokens_input,tokens_output,cost\n{YESTERDAY},2,1000,50,0.25\n{TODAY},1,500,20,0.5\n"
+    )
+
+
+def test_csv_of_conversations_names_them_by_id(run: Run, used: str) -> None:
+    assert run("usage", "--csv", "--by", "conversation", "--user", "ada").stdout == (
+        f"conversation,messages,tokens_input,tokens_output,cost\n{used},3,1500,70,0.75\n"
+    )
+
+
+@pytest.mark.usefixtures("used")
+def test_json_is_the_report_as_rest_has_it(run: Run) -> None:
+    report = json.loads(run("usage", "--json", "--user", "ada").stdout)
+    assert list(report) == [
+        "total_conversations",
+        "total_messages",
+        "total_tokens_input",
+        "total_tokens_output",
+        "total_cost",
+        "by_day",
+        "by_model",
+    ]
+    assert (report["total_conversations"], report["total_messages"], report["total_cost"]) == (1, 3, 0.75)
+    assert report == json.loads(run("usage", "--by", "model", "--json", "--user", "ada").stdout)
+
+
+def test_json_of_conversations_is_a_list(run: Run, used: str) -> None:
+    listed = json.loads(run("usage", "--by", "conversation", "--json", "--user", "ada").stdout)
+    assert [of["conversation_id"] for of in listed["data"]] == [used]
+
+
+def test_nothing_used_is_a_total_of_nothing(run: Run) -> None:
+    result = run("usage")
+    assert (result.exit_code, result.stdout.splitlines()[-1].split()) == (0, ["total", "0", "0", "0", "$0"])
+    assert run("usage", "--csv").stdout == "day,messages,tokens_input,tokens_output,cost\n"
+    assert len(run("usage", "--by", "conversation").stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("wrong", [["--days", "0"], ["--days", "3661"], ["--by", "user"], ["--csv", "--json"]])
+def test_wrong_options_have_exit_code_2(run: Run, wrong: list[str]) -> None:
+    assert run("usage", *wrong).exit_code == 2
+
+
+def test_a_malformed_user_has_exit_code_4(run: Run) -> None:
+    assert run("usage", "--user", "").exit_code == 4

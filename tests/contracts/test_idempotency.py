@@ -1,0 +1,88 @@
+"""A key stands for one exchange: taken with its reservation, answered by its settlement, given back by a release."""
+
+from datetime import timedelta
+
+import pytest
+from tests.contracts.books import NOON, assert_balanced, at_once, reservation, settlement
+from tests.contracts.conftest import Storage
+
+from textllm_core.chat.messages import Idempotency
+from textllm_core.errors import BudgetExceededError, IdempotencyInProgressError, IdempotencyMismatchError
+from textllm_core.ports.ledger import AlreadySettledError, Replay
+
+KEY = Idempotency("key-1", "POST /chat", "digest")
+
+
+async def test_a_repeat_of_a_running_exchange_is_refused_and_leaves_no_trace(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation(idempotency=KEY))
+    with pytest.raises(IdempotencyInProgressError):
+        await storage.ledger.reserve(reservation(idempotency=KEY))
+    await assert_balanced(storage, holds=[hold])
+
+
+async def test_a_repeat_of_a_settled_exchange_gets_what_was_remembered(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation(idempotency=KEY))
+    remembered = '{"text":"\N{GRINNING FACE}"}'.encode()
+    settled = await storage.ledger.settle(hold, settlement(remembered=remembered))
+    assert settled is not None
+    with pytest.raises(AlreadySettledError) as repeat:
+        await storage.ledger.reserve(reservation(idempotency=KEY, limit="0"))
+    assert repeat.value.replay == Replay(remembered, settled.message_number, settled.spent)
+    await assert_balanced(storage)
+
+
+@pytest.mark.parametrize("is_settled", [False, True])
+async def test_a_key_with_another_request_is_refused(storage: Storage, is_settled: bool) -> None:
+    hold = await storage.ledger.reserve(reservation(idempotency=KEY))
+    if is_settled:
+        await storage.ledger.settle(hold, settlement())
+    with pytest.raises(IdempotencyMismatchError):
+        await storage.ledger.reserve(reservation(idempotency=Idempotency(KEY.key, KEY.scope, "other")))
+
+
+async def test_keys_count_for_their_tenant_and_scope_alone(storage: Storage) -> None:
+    for asked in (
+        reservation(idempotency=KEY),
+        reservation(idempotency=KEY, tenant_id="other"),
+        reservation(idempotency=Idempotency(KEY.key, "POST /chat/stream", KEY.fingerprint)),
+        reservation(idempotency=Idempotency("key-2", KEY.scope, KEY.fingerprint)),
+    ):
+        assert (await storage.ledger.reserve(asked)).response_id == asked.response_id
+
+
+async def test_a_release_gives_the_key_back(storage: Storage) -> None:
+    await storage.ledger.release(await storage.ledger.reserve(reservation(idempotency=KEY)))
+    asked = reservation(idempotency=KEY)
+    assert (await storage.ledger.reserve(asked)).response_id == asked.response_id
+
+
+async def test_a_refusal_does_not_take_the_key(storage: Storage) -> None:
+    with pytest.raises(BudgetExceededError):
+        await storage.ledger.reserve(reservation(idempotency=KEY, cost="2", limit="1"))
+    asked = reservation(idempotency=KEY)
+    assert (await storage.ledger.reserve(asked)).response_id == asked.response_id
+
+
+async def test_the_same_reservation_again_gets_its_hold(storage: Storage) -> None:
+    asked = reservation(idempotency=KEY)
+    assert await storage.ledger.reserve(asked) == await storage.ledger.reserve(asked)
+
+
+async def test_of_many_at_once_one_gets_the_key(storage: Storage) -> None:
+    holds, refusals = await at_once(*(storage.ledger.reserve(reservation(idempotency=KEY)) for _ in range(5)))
+    assert (len(holds), {type(refusal) for refusal in refusals}) == (1, {IdempotencyInProgressError})
+    await assert_balanced(storage, holds=holds)
+
+
+async def test_old_keys_are_forgotten_once_their_exchanges_are_settled(storage: Storage) -> None:
+    settled = await storage.ledger.reserve(reservation(idempotency=KEY))
+    await storage.ledger.settle(settled, settlement(remembered=b"{}"))
+    running = Idempotency("key-2", KEY.scope, KEY.fingerprint)
+    await storage.ledger.reserve(reservation(idempotency=running))
+    await storage.ledger.forget_repeats(before=NOON)
+    with pytest.raises(AlreadySettledError):
+        await storage.ledger.reserve(reservation(idempotency=KEY))
+    await storage.ledger.forget_repeats(before=NOON + timedelta(seconds=1))
+    await storage.ledger.reserve(reservation(idempotency=KEY))
+    with pytest.raises(IdempotencyInProgressError):
+        await storage.ledger.reserve(reservation(idempotency=running))

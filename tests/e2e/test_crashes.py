@@ -1,0 +1,171 @@
+"""Workers die in the middle of anything, and the books are exact all the same."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.e2e.conftest import API_KEY, Books, Service, price_of, serving
+from tests.http.sse_reader import read_events
+from tests.servers.openai import OpenAIStandIn, Reply
+
+from textllm_adapters.memory.clock import FixedClock
+from textllm_adapters.wiring import load_settings, open_textllm
+from textllm_core.reconcile import Reconcile
+from textllm_core.usage import LedgerEntry
+
+WORKERS = 3
+CLIENTS = 8
+USERS = tuple(f"user_{number}" for number in range(10))
+STREAMED, LEFT_EARLY = 0.7, 0.4
+TOLERATED = (200, 409, 502, 503)  # beside connections that broke; 409: a dead worker's turn holds the conversation
+
+
+@dataclass
+class Load:
+    """Clients that talk until `turns` were taken, and what they were told; meanwhile workers are killed."""
+
+    service: Service
+    turns: int
+    kills: int
+    chance: random.Random
+    taken: int = 0
+    replies: list[dict[str, object]] = field(default_factory=list)
+    conversations: dict[str, str] = field(default_factory=dict)
+    statuses: Counter[int | str] = field(default_factory=Counter)
+    restarting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(self) -> None:
+        await asyncio.gather(*[self._talk() for _ in range(CLIENTS)])
+
+    async def _talk(self) -> None:
+        while self.taken < self.turns:
+            self.taken += 1
+            if self.taken % (self.turns // (self.kills + 1)) == 0:
+                self._kill()
+            user_id = self.chance.choice(USERS)
+            body: dict[str, object] = {"message": f"turn {self.taken}", "user_id": user_id}
+            if user_id in self.conversations and self.chance.random() < 0.5:
+                body["conversation_id"] = self.conversations[user_id]
+            try:
+                async with httpx.AsyncClient(base_url=self.service.url, timeout=60) as client:
+                    await self._turn(client, body)
+            except httpx.TransportError as error:
+                self.statuses[type(error).__name__] += 1
+                await self._restart_if_gone()
+
+    async def _restart_if_gone(self) -> None:
+        """A worker that dies twice within seconds ends the server; whoever looks after it starts it again."""
+        async with self.restarting:
+            await asyncio.sleep(0.05)
+            if self.service.process.poll() is not None:
+                await asyncio.to_thread(self.service.start)
+                self.statuses["restarted"] += 1
+
+    def _kill(self) -> None:
+        if workers := self.service.workers():  # else those killed before are not yet replaced
+            os.kill(self.chance.choice(workers), signal.SIGKILL)
+            self.statuses["killed"] += 1
+
+    async def _turn(self, client: httpx.AsyncClient, body: dict[str, object]) -> None:
+        is_streamed, leaves = self.chance.random() < STREAMED, self.chance.random() < LEFT_EARLY
+        if is_streamed:
+            streamed = body | {"stream_format": "events"}
+            async with client.stream("POST", "/chat/stream", json=streamed) as answer:
+                self.statuses[answer.status_code] += 1
+                received = b""
+                async for piece in answer.aiter_raw():
+                    received += piece
+                    if leaves and b"reply.delta" in received:
+                        return
+            self._told([event.data for event in read_events(received) if event.name == "reply.completed"])
+        elif leaves:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.chance.uniform(0.01, 0.2)):
+                    await client.post("/chat", json=body)
+        else:
+            reply = await client.post("/chat", json=body)
+            self.statuses[reply.status_code] += 1
+            self._told([reply.text] if reply.status_code == 200 else [])
+
+    def _told(self, complete: Sequence[str]) -> None:
+        for text in complete:
+            reply = json.loads(text, parse_float=Decimal)
+            self.replies.append(reply)
+            self.conversations[reply["user_id"]] = reply["conversation_id"]
+
+
+@pytest.fixture
+def own_provider() -> Iterator[OpenAIStandIn]:
+    with OpenAIStandIn(api_key=API_KEY) as provider:
+        provider.default = Reply(deltas=tuple(f"<{number}>" for number in range(10)), pause_s=0.01)
+        provider.finish_after_disconnect = True  # it bills what a dead worker asked for
+        yield provider
+
+
+@pytest.mark.parametrize(("turns", "kills"), [(100, 4), pytest.param(3_000, 40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+async def test_what_was_delivered_is_in_the_books_and_what_was_billed_is_settled_whoever_was_killed(
+    request: pytest.FixtureRequest, own_provider: OpenAIStandIn, tmp_path: Path, store: str, turns: int, kills: int
+) -> None:
+    database: str = request.getfixturevalue(f"{store}_url")
+    with serving(
+        tmp_path, own_provider, database, "--workers", str(WORKERS), TEXTLLM_COST_LIMIT_PER_SESSION="1000"
+    ) as service:
+        load = Load(service, turns, kills, random.Random(turns))
+        await load.run()
+        service.process.terminate()
+        await asyncio.to_thread(service.process.wait, 90)
+    await _recover(database, own_provider, tmp_path)
+
+    books = Books(database)
+    entries = [entry for user_id in USERS for entry in await books.entries(user_id)]
+    _compare(load, entries, own_provider)
+    assert await books.drifts() == []
+
+
+async def _recover(database: str, provider: OpenAIStandIn, folder: Path) -> None:
+    """What the next process would do, once all leases and the time of grace are over."""
+    environment = {
+        "DATABASE_URL": database,
+        "OPENAI_API_KEY": API_KEY,
+        "OPENAI_BASE_URL": provider.base_url,
+        "TEXTLLM_DATA_DIR": str(folder / "data"),
+    }
+    async with open_textllm(load_settings(cwd=folder, environ=environment)) as textllm:
+        clock = FixedClock(datetime.now(UTC) + timedelta(minutes=11))
+        track_usage = replace(textllm.reconcile.track_usage, clock=clock)
+        reconcile: Reconcile = replace(textllm.reconcile, clock=clock, track_usage=track_usage)
+        while await reconcile():
+            clock.advance(timedelta(minutes=1))
+
+
+def _compare(load: Load, entries: Sequence[LedgerEntry], provider: OpenAIStandIn) -> None:
+    assert all(status in TOLERATED for status in load.statuses if isinstance(status, int)), load.statuses
+    assert load.statuses["killed"] > 1
+    assert len(load.replies) > load.turns // 4, load.statuses
+    rows = {entry.response_id: entry for entry in entries}
+    assert len(rows) == len(entries)
+    bills = {bill.response_id: bill for bill in provider.bills}
+    for reply in load.replies:
+        row = rows[str(reply["response_id"])]
+        assert (row.status, row.estimated, row.cost) == ("completed", False, reply["cost"])
+    exact = [entry for entry in entries if not entry.estimated]
+    estimated = [entry for entry in entries if entry.estimated]
+    assert all(entry.provider_response_id in bills for entry in exact)
+    assert all(entry.cost == price_of(bills[str(entry.provider_response_id)]) for entry in exact)
+    # The difference to the provider's sum is what was asked by workers that died before they were told its name.
+    accounted = {entry.provider_response_id for entry in exact}
+    unaccounted = [bill for bill in provider.bills if bill.response_id not in accounted]
+    assert len(unaccounted) <= len(estimated), (unaccounted, estimated)
+    assert all(entry.status != "pending" for entry in entries)

@@ -1,0 +1,164 @@
+"""What was begun is ended once, also by a process that is cancelled, defective, reconfigured or dead."""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace as replace_field
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+from tests.unit.conftest import GPT, POLICY, Bench
+
+from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_adapters.memory.prices import FixedPrices
+from textllm_core import Caller, SendMessage, TextTurn, TrackUsage, Usage
+from textllm_core.chat.running import RunningExchanges
+from textllm_core.errors import ConversationLostError, ProviderError, TextLLMError
+from textllm_core.ports.ledger import Hold, Settled, Settlement
+from textllm_core.ports.llm import ModelEnded
+from textllm_core.pricing import Pricing
+
+USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
+PRICE_OF_USAGE = Decimal("0.00325")
+
+
+async def left_behind(bench: Bench) -> Hold:
+    """An exchange whose process died after the first delta."""
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    await anext(bench.send_message.stream(Caller(), TextTurn("x" * 391, user_id="ada")))
+    (hold,) = (kept.hold for kept in bench.store.holds.values())
+    return hold
+
+
+async def test_a_transcript_of_another_api_is_neither_sent_along_nor_trusted_again(bench: Bench) -> None:
+    first = await bench.say("one")
+    stateless = Bench(store=bench.store, transcript=None)
+    await stateless.say("two", first.conversation_id)
+    assert stateless.llm.requests[0].transcript_id is None
+    back = Bench(store=bench.store, transcript=bench.transcript)
+    assert (await back.say("three", first.conversation_id)).text == "[4] You said: three"
+    await back.check_books()
+
+
+async def test_a_conversation_that_only_the_provider_keeps_is_never_answered_without_its_past() -> None:
+    bench = Bench(policy=replace(POLICY, keep_messages=False))
+    first = await bench.say("one")
+    stateless = Bench(store=bench.store, transcript=None)
+    with pytest.raises(ConversationLostError):
+        await stateless.say("two", first.conversation_id)
+    keeping = Bench(store=bench.store, transcript=bench.transcript)
+    keeping.llm.script(ScriptedReply(text="Once", status="incomplete", finish_reason="length"))
+    await keeping.say("two", first.conversation_id)
+    assert (await keeping.say("three", first.conversation_id)).text == "[4] You said: three"
+    await keeping.check_books()
+
+
+async def test_recovery_leaves_a_conversation_usable_that_only_the_provider_keeps() -> None:
+    bench = Bench(policy=replace(POLICY, keep_messages=False))
+    first = await bench.say("one")
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    await anext(bench.send_message.stream(Caller(), TextTurn("two", first.conversation_id)))
+    survivor = Bench(store=bench.store, transcript=bench.transcript, policy=bench.policy)
+    survivor.clock.advance(timedelta(minutes=11))
+    assert await survivor.reconcile() == 1
+    assert (await survivor.say("three", first.conversation_id)).text == "[2] You said: three"
+
+
+async def test_what_nobody_can_account_for_costs_at_least_what_was_sent(bench: Bench) -> None:
+    await left_behind(bench)
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(minutes=11))
+    assert await survivor.reconcile() == 1
+    (entry,) = await survivor.entries()
+    assert (entry.estimated, entry.usage, entry.cost) == (True, Usage(input_tokens=100), GPT.cost(entry.usage))
+
+
+async def test_a_price_that_is_gone_does_not_keep_recovery_from_its_work(bench: Bench) -> None:
+    hold = await left_behind(bench)
+    survivor = Bench(store=bench.store)
+    track_usage = TrackUsage(survivor.ledger, Pricing({}, FixedPrices({})), survivor.clock)
+    survivor.clock.advance(timedelta(minutes=1))
+    survivor.llm.ended[hold.provider_response_id or ""] = ModelEnded(status="completed", usage=USAGE)
+    assert await replace_field(survivor.reconcile, track_usage=track_usage)() == 1
+    assert [entry.cost for entry in await survivor.entries()] == [PRICE_OF_USAGE]
+
+
+class SlowLedger(MemoryLedger):
+    """A settlement that takes its time."""
+
+    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+        await asyncio.sleep(0.05)
+        return await super().settle(hold, settlement)
+
+
+async def test_a_shutdown_does_not_throw_a_finished_reply_away() -> None:
+    bench = Bench(ledger_type=SlowLedger)
+    bench.llm.script(ScriptedReply(text="Paris.", usage=USAGE))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+        await anext(events)
+        await anext(events)
+        await asyncio.sleep(0.01)
+        await bench.running.drain(0)
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.cost) == ("completed", PRICE_OF_USAGE)
+    kept = await bench.conversations.last_messages("default", "ada", entry.conversation_id, limit=None)
+    assert [message.text for message in kept] == ["hi", "Paris."]
+    await bench.check_books()
+
+
+async def test_a_defect_is_settled_like_any_failure(bench: Bench) -> None:
+    defect = ScriptedReply(deltas=("a",), usage=USAGE, error=RuntimeError("a defect"), after=1, unheard="completed")  # type: ignore[arg-type]
+    bench.llm.script(defect)
+    events = bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))
+    with pytest.raises(TextLLMError):
+        _ = [event async for event in events if _raise_failure(event)]
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.cost) == ("failed", PRICE_OF_USAGE)
+    await bench.check_books()
+
+
+def _raise_failure(event: object) -> bool:
+    if (error := getattr(event, "error", None)) is not None:
+        raise error
+    return True
+
+
+async def test_only_so_many_replies_are_read_on_without_a_reader() -> None:
+    bench = Bench()
+    running = RunningExchanges(max_detached=2)
+    send_message = SendMessage(replace_field(bench.exchange, running=running), bench.policy)
+    gate = asyncio.Event()
+    for number in range(4):
+        bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate, usage=USAGE, unheard="cancelled"))
+        async with aclosing(send_message.stream(Caller(), TextTurn(f"{number}", user_id="ada"))) as events:
+            await anext(events)
+            await anext(events)
+    gate.set()
+    await running.drain(10)
+    statuses = sorted(entry.status for entry in await bench.entries())
+    assert statuses == ["cancelled", "cancelled", "completed", "completed"]
+    await bench.check_books()
+
+
+async def test_nobody_reads_a_lonely_reply_for_ever() -> None:
+    bench = Bench()
+    running = RunningExchanges(drain_s=0.01)
+    send_message = SendMessage(replace_field(bench.exchange, running=running), bench.policy)
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event(), usage=USAGE, unheard="cancelled"))
+    async with aclosing(send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+        await anext(events)
+    async with asyncio.timeout(10):
+        await running.drain(10)
+    assert [entry.status for entry in await bench.entries()] == ["cancelled"]
+    await bench.check_books()
+
+
+@pytest.mark.parametrize("error", [ProviderError("429", may_have_run=False), ProviderError("500")])
+async def test_a_conversation_can_be_used_the_moment_its_failure_is_told(bench: Bench, error: ProviderError) -> None:
+    first = await bench.say("one")
+    bench.llm.script(ScriptedReply(error=error))
+    with pytest.raises(ProviderError):
+        await bench.say("two", first.conversation_id)
+    assert (await bench.say("three", first.conversation_id)).message_number == 2

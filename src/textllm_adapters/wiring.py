@@ -31,7 +31,6 @@ from textllm_core.track_usage import TrackUsage
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.llm import LLM
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.transcript import Transcript
@@ -76,19 +75,17 @@ async def open_textllm(
         engine = await _open_database(stack, settings, patience_s=database_patience_s)
         model = await _open_model(stack, settings, model_progress)
         rate_limiter: RateLimiter
-        health_probe: HealthProbe
         if engine.dialect.name == "postgresql":
-            from textllm_adapters.postgres.health_probe import PostgresHealthProbe
             from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 
-            rate_limiter, health_probe = PostgresRateLimiter(engine), PostgresHealthProbe(engine)
+            rate_limiter = PostgresRateLimiter(engine)
         else:
-            from textllm_adapters.sqlite.health_probe import SqliteHealthProbe
             from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 
-            rate_limiter, health_probe = SqliteRateLimiter(engine), SqliteHealthProbe(engine)
+            rate_limiter = SqliteRateLimiter(engine)
         from textllm_adapters.sql.audit import SqlAudit
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+        from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.ledger import SqlLedger
         from textllm_adapters.sql.session_repository import SqlSessionRepository
         from textllm_adapters.sql.usage_reports import SqlUsageReports
@@ -129,7 +126,7 @@ async def open_textllm(
             track_usage=track_usage,
             reconcile=reconcile,
             audit=AuditBooks(SqlAudit(patient_engine)),
-            check_health=CheckHealth([health_probe]),
+            check_health=CheckHealth([SqlHealthProbe(engine)]),
         )
 
 

@@ -20,16 +20,15 @@ from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
-from textllm_adapters.postgres.health_probe import PostgresHealthProbe
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sql.session_repository import SqlSessionRepository
-from textllm_adapters.sql.tables import holds, metadata, rate_buckets
+from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_buckets
 from textllm_adapters.sql.usage_reports import SqlUsageReports
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
-from textllm_adapters.sqlite.health_probe import SqliteHealthProbe
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 from textllm_core.ports.audit import Audit
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -90,17 +89,19 @@ def storage(request: pytest.FixtureRequest) -> Storage:
 
 @dataclass(frozen=True, slots=True)
 class Auditing:
-    """The books, their audit, and two ways to spoil them behind the ledger's back.
+    """The books, their audit, and ways to spoil them behind the ledger's back.
 
     Args:
         move: adds to a counter, in every row of a table: `move("sessions", "reserved", Decimal(1))`.
         forget: removes the row of a hold, and nothing else.
+        forget_usage: removes all rows of daily usage.
     """
 
     storage: Storage
     audit: Audit
     move: Callable[[str, str, Decimal | int], Awaitable[None]]
     forget: Callable[[Hold], Awaitable[None]]
+    forget_usage: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
@@ -112,6 +113,9 @@ def memory_auditing() -> Auditing:
             for key, kept in store.conversations.items():
                 value = getattr(kept.conversation, counter) + by
                 store.conversations[key] = replace(kept, conversation=replace(kept.conversation, **{counter: value}))
+        elif table == "daily_usage":
+            for of, used in store.daily_usage.items():
+                store.daily_usage[of] = replace(used, **{counter: getattr(used, counter) + by})
         elif counter == "reserved":
             for day, today in store.sessions.items():
                 store.sessions[day] = replace(today, reserved=today.reserved + by)
@@ -123,7 +127,10 @@ def memory_auditing() -> Auditing:
     async def forget(hold: Hold) -> None:
         del store.holds[hold.tenant_id, hold.user_id, hold.response_id]
 
-    return Auditing(storage_of(store), MemoryAudit(store), move, forget)
+    async def forget_usage() -> None:
+        store.daily_usage.clear()
+
+    return Auditing(storage_of(store), MemoryAudit(store), move, forget, forget_usage)
 
 
 @pytest.fixture
@@ -146,7 +153,11 @@ def _sql_auditing(engine: AsyncEngine) -> Auditing:
         async with engine.begin() as connection:
             await connection.execute(delete(holds).where(holds.c.response_id == hold.response_id))
 
-    return Auditing(sql_storage(engine), SqlAudit(engine), move, forget)
+    async def forget_usage() -> None:
+        async with engine.begin() as connection:
+            await connection.execute(delete(daily_usage))
+
+    return Auditing(sql_storage(engine), SqlAudit(engine), move, forget, forget_usage)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -217,14 +228,14 @@ async def sqlite_probing(sqlite_engine: AsyncEngine, tmp_path: Path) -> AsyncIte
     file = tmp_path / "secret.db"
     file.write_text("This is no database. " * 100)
     broken = open_sqlite_engine(f"sqlite:///{file}")
-    yield Probing(SqliteHealthProbe(sqlite_engine), SqliteHealthProbe(broken))
+    yield Probing(SqlHealthProbe(sqlite_engine), SqlHealthProbe(broken))
     await broken.dispose()
 
 
 @pytest.fixture
 async def postgres_probing(postgres_engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Probing]:
     broken = open_postgres_engine(f"postgresql://someone:secret@/nothing?host={tmp_path}")
-    yield Probing(PostgresHealthProbe(postgres_engine), PostgresHealthProbe(broken))
+    yield Probing(SqlHealthProbe(postgres_engine), SqlHealthProbe(broken))
     await broken.dispose()
 
 

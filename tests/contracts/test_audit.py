@@ -20,6 +20,10 @@ COUNTERS: list[tuple[str, str, Decimal | int]] = [
     ("sessions", "total_cost", usd("1234567.0123456789")),
     ("sessions", "total_tokens", -120),
     ("sessions", "reserved", usd("0.5")),
+    ("daily_usage", "messages", -1),
+    ("daily_usage", "input_tokens", 1),
+    ("daily_usage", "output_tokens", -20),
+    ("daily_usage", "cost", usd("-0.0000000001")),
 ]
 
 
@@ -105,6 +109,18 @@ async def test_repairing_one_user_leaves_others_alone(auditing: Auditing) -> Non
     await auditing.move("sessions", "total_tokens", 1)
     await auditing.audit.repair("tenant", "ada")
     assert [drift.user_id for drift in await drifts(auditing)] == ["bob"]
+
+
+async def test_daily_usage_that_is_gone_is_made_anew(auditing: Auditing) -> None:
+    await one_answer_one_failure_one_running(auditing)
+    await auditing.forget_usage()
+    found = {(drift.table, drift.counter, drift.recorded, drift.actual) for drift in await drifts(auditing)}
+    tokens = {("daily_usage", "input_tokens", 0, 200), ("daily_usage", "output_tokens", 0, 40)}
+    assert found == tokens | {("daily_usage", "messages", 0, 1), ("daily_usage", "cost", 0, usd("0.35"))}
+    await auditing.audit.repair("tenant", "user")
+    assert await drifts(auditing) == []
+    (used,) = await auditing.storage.reports.daily("tenant", "user", NOON.date())
+    assert (used.cost, used.messages) == (usd("0.35"), 1)
 
 
 async def test_a_lost_hold_is_seen_in_its_sum_its_conversation_and_its_entry(auditing: Auditing) -> None:

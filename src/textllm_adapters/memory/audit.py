@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from textllm_adapters.memory.store import KeptConversation, KeptSession, Key, MemoryStore
 from textllm_core.money import ZERO
 from textllm_core.ports.audit import BooksSize, Drift
+from textllm_core.ports.usage_reports import DailyUsage
 from textllm_core.sessions import day_of
 from textllm_core.usage import LedgerEntry
 
@@ -39,6 +40,7 @@ class MemoryAudit:
                 actual = dict(self._of_session(day))
                 reserved = Decimal(actual.pop("reserved"))
                 self.store.sessions[day] = KeptSession(replace(today.session, **actual), reserved)
+        self.store.daily_usage.update({day: used for day, used in self._used().items() if day[:2] == user})
         return drifts
 
     async def size(self) -> BooksSize:
@@ -57,6 +59,9 @@ class MemoryAudit:
             yield from _compared("conversations", key, key[2], *running)
         for day, today in self.store.sessions.items():
             yield from _compared("sessions", day, today.session.id, _recorded_of(today), self._of_session(day))
+        for used, actual in self._used().items():
+            recorded = self.store.daily_usage.get(used) or DailyUsage(*used[2:], 0, 0, 0, ZERO)
+            yield from _compared("daily_usage", used[:3], f"{used[2]} {used[3]}", _used(recorded), _used(actual))
         for key, entry in self.store.entries.items():
             running = {"running": int(entry.status == "pending")}, {"running": int(key in self.store.holds)}
             if entry.status == "pending":
@@ -83,6 +88,26 @@ class MemoryAudit:
             "total_tokens": sum(entry.usage.total_tokens for entry in entries),
             "reserved": sum(amounts, ZERO),
         }
+
+    def _used(self) -> dict[tuple[str, str, date, str], DailyUsage]:
+        """What each row of daily usage should say, where there is one or should be."""
+        used = {day: DailyUsage(*day[2:], 0, 0, 0, ZERO) for day in self.store.daily_usage}
+        for entry in self.store.entries.values():
+            if entry.status != "pending":
+                day = (entry.tenant_id, entry.user_id, day_of(entry.created_at), entry.model.replace("\0", "")[:255])
+                before = used.get(day) or DailyUsage(*day[2:], 0, 0, 0, ZERO)
+                used[day] = replace(
+                    before,
+                    messages=before.messages + entry.answered,
+                    input_tokens=before.input_tokens + entry.usage.input_tokens,
+                    output_tokens=before.output_tokens + entry.usage.output_tokens,
+                    cost=before.cost + entry.cost,
+                )
+        return used
+
+
+def _used(row: DailyUsage) -> _Counters:
+    return {counter: getattr(row, counter) for counter in ("messages", "input_tokens", "output_tokens", "cost")}
 
 
 def _cost(entries: Iterable[LedgerEntry]) -> Decimal:

@@ -63,19 +63,7 @@ class MemoryLedger:
             turn_id=asked.response_id,
             turn_until=asked.lease_until,
         )
-        hold = Hold(
-            tenant_id=asked.tenant_id,
-            user_id=asked.user_id,
-            conversation_id=asked.conversation_id,
-            session_id=session.id,
-            response_id=asked.response_id,
-            kind=asked.kind,
-            model=asked.model,
-            price=asked.price,
-            input_estimate=asked.input_estimate,
-            amount=amount,
-            created_at=asked.at,
-        )
+        hold = asked.granted(amount, session_id=session.id)
         if repeat is not None:
             store.repeats[repeat.key] = repeat
         store.holds[_key(hold)] = KeptHold(

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Join,
     Row,
     Select,
+    String,
     Subquery,
     Table,
     Update,
@@ -30,8 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql import upserts
 from textllm_adapters.sql.errors import STORAGE_ERRORS
-from textllm_adapters.sql.tables import conversations, holds, ledger, sessions
+from textllm_adapters.sql.tables import conversations, daily_usage, holds, ledger, sessions
 from textllm_adapters.sql.types import Money
 from textllm_adapters.translation import translated
 from textllm_core.money import ZERO
@@ -71,11 +73,13 @@ class _Check:
                     actual=actual,
                 )
 
-    def repair(self, row: Row[Any]) -> Update:
-        is_row = [column == row._mapping[column.name] for column in self.table.primary_key]
-        return (
-            update(self.table).where(*is_row).values({name: row._mapping[f"actual_{name}"] for name in self.counters})
-        )
+    def repair(self, row: Row[Any], dialect: str) -> Update | upserts.Insert:
+        key = {column.name: row._mapping[column.name] for column in self.table.primary_key}
+        values = {name: row._mapping[f"actual_{name}"] for name in self.counters}
+        if self.table is daily_usage:  # the row itself may be missing
+            made = upserts.insert(self.table, dialect).values(key | values)
+            return made.on_conflict_do_update(index_elements=self.table.primary_key, set_=values)
+        return update(self.table).where(*(self.table.c[name] == value for name, value in key.items())).values(values)
 
 
 def _check(table: Table, key: str, joined: Join, actual: Mapping[str, ColumnElement[Any]], scope: _Scope) -> _Check:
@@ -84,8 +88,7 @@ def _check(table: Table, key: str, joined: Join, actual: Mapping[str, ColumnElem
     has_drifted: list[ColumnElement[bool]] = []
     for counter, total in actual.items():
         recorded = table.c[counter]
-        nothing = literal(ZERO if isinstance(recorded.type, Money) else 0, recorded.type)
-        should_be = func.coalesce(total, nothing)
+        should_be = _or_zero(total)
         columns += [recorded.label(f"recorded_{counter}"), should_be.label(f"actual_{counter}")]
         has_drifted.append(recorded != should_be)
     statement = select(*columns).select_from(joined).where(scope(table), or_(*has_drifted))
@@ -138,13 +141,47 @@ def _session_counters(scope: _Scope) -> _Check:
     return _check(sessions, "id", joined, actual, scope)
 
 
+def _daily_counters(scope: _Scope) -> _Check:
+    model = func.substr(ledger.c.model, 1, 255)  # as long as a name in a key is kept
+    day = (ledger.c.tenant_id, ledger.c.user_id, ledger.c.day, model)
+    sums = {
+        "messages": _whole(case((ledger.c.answered, 1), else_=0)),
+        "input_tokens": _whole(ledger.c.input_tokens),
+        "output_tokens": _whole(ledger.c.output_tokens),
+        "cost": func.sum(ledger.c.cost),
+    }
+    named = [column.label(key.name) for column, key in zip(day, daily_usage.primary_key, strict=True)]
+    spent = (
+        select(*named, *(total.label(name) for name, total in sums.items()))
+        .where(scope(ledger), ledger.c.status != "pending")
+        .group_by(*day)
+        .subquery()
+    )
+    kept = select(daily_usage).where(scope(daily_usage)).subquery()
+    is_same = and_(*(kept.c[key.name] == spent.c[key.name] for key in daily_usage.primary_key))
+    keys = {key.name: func.coalesce(kept.c[key.name], spent.c[key.name]) for key in daily_usage.primary_key}
+    columns: list[ColumnElement[Any]] = [key.label(name) for name, key in keys.items()]
+    columns.append((cast(keys["day"], String) + " " + keys["model"]).label("key"))
+    has_drifted: list[ColumnElement[bool]] = []
+    for counter in sums:
+        recorded, should_be = _or_zero(kept.c[counter]), _or_zero(spent.c[counter])
+        columns += [recorded.label(f"recorded_{counter}"), should_be.label(f"actual_{counter}")]
+        has_drifted.append(recorded != should_be)
+    statement = select(*columns).select_from(kept.join(spent, is_same, full=True)).where(or_(*has_drifted))
+    return _Check(daily_usage, tuple(sums), statement)
+
+
+def _or_zero(total: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.coalesce(total, literal(ZERO if isinstance(total.type, Money) else 0, total.type))
+
+
 def _whole(summed: ColumnElement[Any]) -> ColumnElement[int]:
     """A sum of whole numbers, which PostgreSQL would turn into a decimal one."""
     return cast(func.sum(summed), BigInteger)
 
 
 def _counters(scope: _Scope) -> tuple[_Check, ...]:
-    return _conversation_counters(scope), _session_counters(scope)
+    return _conversation_counters(scope), _session_counters(scope), _daily_counters(scope)
 
 
 def _has_no_hold(table: Table, response: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -177,7 +214,7 @@ _LOCK_USER: Final = tuple(
     select(func.count()).select_from(
         select(*table.primary_key).where(_one_user(table)).order_by(*table.primary_key).with_for_update().subquery()
     )
-    for table in (holds, conversations, sessions)  # the order in which turns lock them
+    for table in (holds, conversations, sessions, daily_usage)  # the order in which turns lock them
 )
 _SIZE: Final = select(
     *(
@@ -224,7 +261,7 @@ class SqlAudit:
                 for check in _COUNTERS_OF_USER:
                     for row in (await connection.execute(check.statement, of_user)).all():
                         drifts += check.drifts(row)
-                        await connection.execute(check.repair(row))
+                        await connection.execute(check.repair(row, self._engine.dialect.name))
                 for row in await connection.execute(_LEFT_BUSY_OF_USER.statement, of_user):
                     drifts += _LEFT_BUSY_OF_USER.drifts(row)
                 await connection.execute(_FREE, of_user)

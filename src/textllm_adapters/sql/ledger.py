@@ -293,19 +293,7 @@ class SqlLedger:
         await connection.execute(_PROMISE, of_session | {"plus_amount": amount, "plus_conversations": int(counted)})
         if is_first_today:
             await connection.execute(_MOVE_CONVERSATION, of_conversation | {"new_session": session.id})
-        hold = Hold(
-            tenant_id=asked.tenant_id,
-            user_id=asked.user_id,
-            conversation_id=asked.conversation_id,
-            session_id=session.id,
-            response_id=asked.response_id,
-            kind=asked.kind,
-            model=asked.model,
-            price=asked.price,
-            input_estimate=asked.input_estimate,
-            amount=amount,
-            created_at=asked.at,
-        )
+        hold = asked.granted(amount, session_id=session.id)
         await connection.execute(_ADD_HOLD, _hold_row(hold, asked))
         return hold
 
@@ -342,8 +330,12 @@ class SqlLedger:
         with translated(STORAGE_ERRORS):
             async with self._engine.begin() as connection:
                 kept = (await connection.execute(_END_HOLD, _of_hold(hold))).one_or_none()
-                return None if kept is None else await self._settle(
-                    connection, kept, settlement, provider_response_id=hold.provider_response_id
+                return (
+                    None
+                    if kept is None
+                    else await self._settle(
+                        connection, kept, settlement, provider_response_id=hold.provider_response_id
+                    )
                 )
 
     async def _settle(

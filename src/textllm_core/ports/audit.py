@@ -35,11 +35,12 @@ class BooksSize(Struct, frozen=True, kw_only=True):
 
 
 class Audit(Protocol):
-    """Recomputes the counters of all tenants and users. Every method raises StorageUnavailableError.
+    """Recomputes the counters of all users. Every method raises StorageUnavailableError if the storage does not answer.
 
     - `conversations`: `total_cost`, `total_tokens_input`, `total_tokens_output` and `message_count` follow from the
       ledger; `running`, 1 where an exchange is said to run in it, from the holds.
     - `sessions`: `total_cost` and `total_tokens` follow from the ledger, `reserved` from the holds.
+    - `daily_usage`: `messages`, `input_tokens`, `output_tokens` and `cost` follow from the ledger; no row is 0.
     - `ledger`: `running`, 1 for a `pending` entry, follows from the holds.
     """
 

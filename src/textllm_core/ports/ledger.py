@@ -42,6 +42,22 @@ class Reservation(Struct, frozen=True, kw_only=True):
     lease_until: datetime
     idempotency: Idempotency | None = None
 
+    def granted(self, amount: Decimal, *, session_id: str) -> "Hold":
+        """The hold of an exchange that got `amount` USD."""
+        return Hold(
+            tenant_id=self.tenant_id,
+            user_id=self.user_id,
+            conversation_id=self.conversation_id,
+            session_id=session_id,
+            response_id=self.response_id,
+            kind=self.kind,
+            model=self.model,
+            price=self.price,
+            input_estimate=self.input_estimate,
+            amount=amount,
+            created_at=self.at,
+        )
+
 
 class Replay(Struct, frozen=True):
     """What an earlier exchange with the same idempotency key came to, as its settlement left it.

@@ -1,16 +1,19 @@
-"""Whether PostgreSQL answers."""
+"""Whether the database answers."""
 
 import asyncio
 from typing import Final
 
-from sqlalchemy import text
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql.tables import sessions
+
 _TIMEOUT_S: Final = 2
+_READ: Final = select(sessions.c.id).limit(1)
 
 
-class PostgresHealthProbe:
-    """A `HealthProbe` that asks PostgreSQL for nothing in particular."""
+class SqlHealthProbe:
+    """A `HealthProbe` that reads a row, or finds that there is none."""
 
     name = "database"
 
@@ -20,7 +23,7 @@ class PostgresHealthProbe:
     async def check(self) -> str | None:
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
+                await connection.execute(_READ)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer; its text may hold secrets
-            return f"PostgreSQL does not answer: {type(error).__name__}."
+            return f"The database does not answer: {type(error).__name__}."
         return None

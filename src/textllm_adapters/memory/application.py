@@ -1,0 +1,104 @@
+"""The whole application in memory: for tests of what is built on it, with no network, no disk and no cost."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Final
+
+from textllm_adapters.clock import SystemClock
+from textllm_adapters.memory.audit import MemoryAudit
+from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
+from textllm_adapters.memory.prices import FixedPrices
+from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.session_repository import MemorySessionRepository
+from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.usage_reports import MemoryUsageReports
+from textllm_core.application import TextLLM
+from textllm_core.audit import AuditBooks
+from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.running import RunningExchanges
+from textllm_core.chat.send_message import SendMessage
+from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.health import CheckHealth
+from textllm_core.money import Price, Rates
+from textllm_core.policy import ChatPolicy
+from textllm_core.ports.clock import Clock
+from textllm_core.pricing import Pricing
+from textllm_core.reconcile import Reconcile
+from textllm_core.report_usage import ReportUsage
+from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
+from textllm_core.track_usage import TrackUsage
+
+_DRAIN_S: Final = 10.0
+
+SCRIPTED_POLICY: Final = ChatPolicy(
+    model="scripted",
+    prompts={},
+    max_input_chars=10_000,
+    max_history_items=100,
+    max_output_tokens=4096,
+    rate_per_minute=1000,
+    daily_limit=Decimal(5),
+    warn_at=Decimal(1),
+    keep_messages=True,
+    first_token_timeout_s=60,
+    silence_timeout_s=120,
+)
+# USD for one million tokens.
+SCRIPTED_PRICE: Final = Price(rates=Rates.of(Decimal(2), Decimal(8)), source="scripted")
+
+
+@asynccontextmanager
+async def open_in_memory(
+    *replies: str | ScriptedReply,
+    llm: ScriptedLLM | None = None,
+    store: MemoryStore | None = None,
+    clock: Clock | None = None,
+    policy: ChatPolicy = SCRIPTED_POLICY,
+    price: Price = SCRIPTED_PRICE,
+) -> AsyncIterator[TextLLM]:
+    """TextLLM whose model says `replies`, one a turn, and then echoes. On exit running replies are read to their end.
+
+    Args:
+        llm: the model, for a test that looks at its `requests`; it says the replies after what it has to say already.
+        store: where everything is kept; given again, it is all still there.
+        clock: left out, the system's.
+        price: what `policy.model` charges.
+    """
+    llm, store, clock = llm or ScriptedLLM(), store or MemoryStore(), clock or SystemClock()
+    llm.script(*(ScriptedReply(text=reply) if isinstance(reply, str) else reply for reply in replies))
+    ledger, conversations = MemoryLedger(store), MemoryConversationRepository(store)
+    sessions, running = MemorySessionRepository(store), RunningExchanges()
+    track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({policy.model: price})), clock)
+    exchange = Exchange(
+        llm=llm,
+        transcript=None,
+        ledger=ledger,
+        conversations=conversations,
+        rate_limiter=MemoryRateLimiter(clock),
+        track_usage=track_usage,
+        clock=clock,
+        policy=policy,
+        running=running,
+    )
+    try:
+        yield TextLLM(
+            send_message=SendMessage(exchange, policy),
+            cancel_reply=CancelReply(running),
+            latest_conversation=LatestConversation(conversations),
+            list_messages=ListMessages(conversations, None),
+            get_session=GetSession(sessions),
+            todays_session=TodaysSession(sessions, clock),
+            list_sessions=ListSessions(sessions, clock),
+            end_session=EndSession(sessions),
+            report_usage=ReportUsage(MemoryUsageReports(store), clock),
+            track_usage=track_usage,
+            reconcile=Reconcile(llm, ledger, conversations, track_usage, clock),
+            audit=AuditBooks(MemoryAudit(store)),
+            check_health=CheckHealth([]),
+        )
+    finally:
+        await running.drain(_DRAIN_S)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings, load_settings
-from textllm_core.application import TextLLM
+from textllm_core.application import Books, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
@@ -42,6 +42,7 @@ __all__ = [
     "fetch_model",
     "load_settings",
     "notices",
+    "open_books",
     "open_textllm",
     "upgrade_database",
 ]
@@ -83,17 +84,13 @@ async def open_textllm(
             from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 
             rate_limiter = SqliteRateLimiter(engine)
-        from textllm_adapters.sql.audit import SqlAudit
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.ledger import SqlLedger
-        from textllm_adapters.sql.session_repository import SqlSessionRepository
-        from textllm_adapters.sql.usage_reports import SqlUsageReports
 
         clock = SystemClock()
         ledger = SqlLedger(engine)
         conversations = SqlConversationRepository(engine)
-        sessions = SqlSessionRepository(engine)
         track_usage = TrackUsage(ledger, model.pricing, clock)
         policy = _chat_policy(settings, model)
         running = RunningExchanges(max_detached=settings.max_detached_streams, drain_s=settings.stream_drain_s)
@@ -108,8 +105,6 @@ async def open_textllm(
             policy=policy,
             running=running,
         )
-        patient_engine = _engine(settings, command_timeout_s=None)  # connects if it is used
-        stack.push_async_callback(patient_engine.dispose)
         reconcile = Reconcile(model.llm, ledger, conversations, track_usage, clock)
         await stack.enter_async_context(_in_background(reconcile))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
@@ -118,16 +113,40 @@ async def open_textllm(
             cancel_reply=CancelReply(running),
             latest_conversation=LatestConversation(conversations),
             list_messages=ListMessages(conversations, model.transcript),
-            get_session=GetSession(sessions),
-            todays_session=TodaysSession(sessions, clock),
-            list_sessions=ListSessions(sessions, clock),
-            end_session=EndSession(sessions),
-            report_usage=ReportUsage(SqlUsageReports(engine), clock),
+            books=_books(stack, settings, engine),
             track_usage=track_usage,
             reconcile=reconcile,
-            audit=AuditBooks(SqlAudit(patient_engine)),
             check_health=CheckHealth([SqlHealthProbe(engine)]),
         )
+
+
+@asynccontextmanager
+async def open_books(settings: Settings) -> AsyncIterator[Books]:
+    """Open what needs the database alone, for operators and reports; nothing is asked of a model.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError: as `open_textllm`.
+    """
+    async with AsyncExitStack() as stack:
+        yield _books(stack, settings, await _open_database(stack, settings, patience_s=0.0))
+
+
+def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Books:
+    from textllm_adapters.sql.audit import SqlAudit
+    from textllm_adapters.sql.session_repository import SqlSessionRepository
+    from textllm_adapters.sql.usage_reports import SqlUsageReports
+
+    clock, sessions = SystemClock(), SqlSessionRepository(engine)
+    patient_engine = _engine(settings, command_timeout_s=None)  # an audit takes its time; it connects if it is used
+    stack.push_async_callback(patient_engine.dispose)
+    return Books(
+        get_session=GetSession(sessions),
+        todays_session=TodaysSession(sessions, clock),
+        list_sessions=ListSessions(sessions, clock),
+        end_session=EndSession(sessions),
+        report_usage=ReportUsage(SqlUsageReports(engine), clock),
+        audit=AuditBooks(SqlAudit(patient_engine)),
+    )
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from textllm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:  # help pages need none of them
     from textllm_adapters.settings import Settings
-    from textllm_core.application import TextLLM
+    from textllm_core.application import Books, TextLLM
 
 Progress = Callable[[int, int], None]
 
@@ -49,6 +49,10 @@ class Wiring(Protocol):
             database_patience_s: how long to wait for a database that does not answer yet.
             model_progress: called from any thread while a model file is fetched, with the bytes so far and in all.
         """
+        ...
+
+    def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[Books]:
+        """What needs the database alone."""
         ...
 
     async def upgrade_database(self, settings: Settings, /) -> str:

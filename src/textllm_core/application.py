@@ -1,4 +1,4 @@
-"""TextLLM as an object: one field for each thing it can do."""
+"""TextLLM as objects: one field for each thing it can do."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,18 @@ from textllm_core.track_usage import TrackUsage
 
 
 @dataclass(frozen=True, slots=True)
+class Books:
+    """What needs the database alone: no model is asked, and none need be there."""
+
+    get_session: GetSession
+    todays_session: TodaysSession
+    list_sessions: ListSessions
+    end_session: EndSession
+    report_usage: ReportUsage
+    audit: AuditBooks
+
+
+@dataclass(frozen=True, slots=True)
 class TextLLM:
     """All use cases over one set of adapters."""
 
@@ -21,12 +33,7 @@ class TextLLM:
     cancel_reply: CancelReply
     latest_conversation: LatestConversation
     list_messages: ListMessages
-    get_session: GetSession
-    todays_session: TodaysSession
-    list_sessions: ListSessions
-    end_session: EndSession
-    report_usage: ReportUsage
+    books: Books
     track_usage: TrackUsage
     reconcile: Reconcile
-    audit: AuditBooks
     check_health: CheckHealth

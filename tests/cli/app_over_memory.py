@@ -13,39 +13,21 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from textllm_adapters.clock import SystemClock
-from textllm_adapters.memory.audit import MemoryAudit
-from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
-from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.application import SCRIPTED_POLICY, memory_books, open_in_memory
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
-from textllm_adapters.memory.prices import FixedPrices
-from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
-from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
-from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_adapters.settings import Settings, load_settings
 from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
-from textllm_core import ChatPolicy, Exchange, SendMessage, TextLLM, TrackUsage
-from textllm_core.audit import AuditBooks
-from textllm_core.chat.cancel_reply import CancelReply
-from textllm_core.chat.running import RunningExchanges
-from textllm_core.conversations import LatestConversation, ListMessages
-from textllm_core.health import CheckHealth
-from textllm_core.money import Price, Rates
-from textllm_core.pricing import Pricing
-from textllm_core.reconcile import Reconcile
-from textllm_core.report_usage import ReportUsage
-from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
+from textllm_core.application import Books, TextLLM
 from textllm_core.wire import to_json
 
 HEAD = "0007"
-PRICE = Price(rates=Rates.of(Decimal(2), Decimal(8)), source="test")
 
 
 @dataclass
@@ -78,43 +60,29 @@ class MemoryWiring:
         gate = asyncio.Event()
         watching = asyncio.create_task(self._watch(gate))
         llm = ScriptedLLM(*(_behind(gate, reply) for reply in self.replies))
-        clock, ledger = SystemClock(), MemoryLedger(self.store)
-        conversations, sessions = MemoryConversationRepository(self.store), MemorySessionRepository(self.store)
-        track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({settings.model: PRICE})), clock)
-        policy = ChatPolicy(
+        policy = replace(
+            SCRIPTED_POLICY,
             model=settings.model,
             prompts=settings.prompts,
             max_input_chars=settings.max_input_length,
-            max_history_items=settings.max_history_items,
-            max_output_tokens=settings.max_output_tokens,
             rate_per_minute=settings.rate_limit_per_minute,
             daily_limit=settings.cost_limit_per_session,
             warn_at=settings.warn_at_cost,
-            keep_messages=True,
-            first_token_timeout_s=60,
-            silence_timeout_s=120,
         )
-        limiter, running = MemoryRateLimiter(clock), RunningExchanges()
-        exchange = Exchange(llm, None, ledger, conversations, limiter, track_usage, clock, policy, running)
         try:
-            yield TextLLM(
-                send_message=SendMessage(exchange, policy),
-                cancel_reply=CancelReply(running),
-                latest_conversation=LatestConversation(conversations),
-                list_messages=ListMessages(conversations, None),
-                get_session=GetSession(sessions),
-                todays_session=TodaysSession(sessions, clock),
-                list_sessions=ListSessions(sessions, clock),
-                end_session=EndSession(sessions),
-                report_usage=ReportUsage(MemoryUsageReports(self.store), clock),
-                track_usage=track_usage,
-                reconcile=Reconcile(llm, ledger, conversations, track_usage, clock),
-                audit=AuditBooks(MemoryAudit(self.store)),
-                check_health=CheckHealth([]),
-            )
+            async with open_in_memory(
+                llm=llm,
+                store=self.store,
+                policy=policy,
+                grace_s=settings.stream_drain_s if grace_s is None else grace_s,
+            ) as textllm:
+                yield textllm
         finally:
-            await running.drain(settings.stream_drain_s if grace_s is None else grace_s)
             watching.cancel()
+
+    @asynccontextmanager
+    async def open_books(self, _settings: Settings) -> AsyncIterator[Books]:
+        yield memory_books(self.store, SystemClock())
 
     async def upgrade_database(self, _settings: Settings) -> str:
         self.revision = HEAD

@@ -11,15 +11,11 @@ import pytest
 from litestar import Litestar
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.audit import MemoryAudit
-from textllm_adapters.memory.usage_reports import MemoryUsageReports
+from textllm_adapters.memory.application import memory_books
 from textllm_core import TextLLM
-from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
-from textllm_core.report_usage import ReportUsage
-from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_http.app import create_app
 
 JSON = {"content-type": "application/json"}
@@ -139,14 +135,9 @@ def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Seque
         cancel_reply=CancelReply(bench.running),
         latest_conversation=LatestConversation(bench.conversations),
         list_messages=ListMessages(bench.conversations, None),
-        get_session=GetSession(bench.sessions),
-        todays_session=TodaysSession(bench.sessions, bench.clock),
-        list_sessions=ListSessions(bench.sessions, bench.clock),
-        end_session=EndSession(bench.sessions),
-        report_usage=ReportUsage(MemoryUsageReports(bench.store), bench.clock),
+        books=memory_books(bench.store, bench.clock),
         track_usage=bench.track_usage,
         reconcile=bench.reconcile,
-        audit=AuditBooks(MemoryAudit(bench.store)),
         check_health=CheckHealth([probe or Probe()]),
     )
 

@@ -15,7 +15,7 @@ from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
-from textllm_core.application import TextLLM
+from textllm_core.application import Books, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
@@ -31,8 +31,6 @@ from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.track_usage import TrackUsage
-
-_DRAIN_S: Final = 10.0
 
 SCRIPTED_POLICY: Final = ChatPolicy(
     model="scripted",
@@ -59,19 +57,21 @@ async def open_in_memory(
     clock: Clock | None = None,
     policy: ChatPolicy = SCRIPTED_POLICY,
     price: Price = SCRIPTED_PRICE,
+    grace_s: float = 10.0,
 ) -> AsyncIterator[TextLLM]:
-    """TextLLM whose model says `replies`, one a turn, and then echoes. On exit running replies are read to their end.
+    """TextLLM whose model says `replies`, one a turn, and then echoes. On exit running replies may end.
 
     Args:
         llm: the model, for a test that looks at its `requests`; it says the replies after what it has to say already.
         store: where everything is kept; given again, it is all still there.
         clock: left out, the system's.
         price: what `policy.model` charges.
+        grace_s: how long running replies may take to end on exit, before they are cut short and settled.
     """
     llm, store, clock = llm or ScriptedLLM(), store or MemoryStore(), clock or SystemClock()
     llm.script(*(ScriptedReply(text=reply) if isinstance(reply, str) else reply for reply in replies))
     ledger, conversations = MemoryLedger(store), MemoryConversationRepository(store)
-    sessions, running = MemorySessionRepository(store), RunningExchanges()
+    running = RunningExchanges()
     track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({policy.model: price})), clock)
     exchange = Exchange(
         llm=llm,
@@ -90,15 +90,23 @@ async def open_in_memory(
             cancel_reply=CancelReply(running),
             latest_conversation=LatestConversation(conversations),
             list_messages=ListMessages(conversations, None),
-            get_session=GetSession(sessions),
-            todays_session=TodaysSession(sessions, clock),
-            list_sessions=ListSessions(sessions, clock),
-            end_session=EndSession(sessions),
-            report_usage=ReportUsage(MemoryUsageReports(store), clock),
+            books=memory_books(store, clock),
             track_usage=track_usage,
             reconcile=Reconcile(llm, ledger, conversations, track_usage, clock),
-            audit=AuditBooks(MemoryAudit(store)),
             check_health=CheckHealth([]),
         )
     finally:
-        await running.drain(_DRAIN_S)
+        await running.drain(grace_s)
+
+
+def memory_books(store: MemoryStore, clock: Clock) -> Books:
+    """The part of the application that asks no model."""
+    sessions = MemorySessionRepository(store)
+    return Books(
+        get_session=GetSession(sessions),
+        todays_session=TodaysSession(sessions, clock),
+        list_sessions=ListSessions(sessions, clock),
+        end_session=EndSession(sessions),
+        report_usage=ReportUsage(MemoryUsageReports(store), clock),
+        audit=AuditBooks(MemoryAudit(store)),
+    )

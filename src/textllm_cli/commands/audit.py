@@ -31,10 +31,10 @@ def audit(
 
 async def _audit(invocation: Invocation, screen: Screen, *, repair: bool) -> int:
     """How many counters are wrong."""
-    async with invocation.wiring.open_textllm(invocation.settings(), model_progress=screen.model_progress) as textllm:
-        repaired = await _show(textllm.audit.repair(), screen, "found") if repair else 0
-        drifted = await _show(textllm.audit(), screen, "is")
-        size = await textllm.audit.size()
+    async with invocation.wiring.open_books(invocation.settings()) as books:
+        repaired = await _show(books.audit.repair(), screen, "found") if repair else 0
+        drifted = await _show(books.audit(), screen, "is")
+        size = await books.audit.size()
     summary = {"checked": size, "drifted": drifted, "repaired": repaired}
     screen.record(summary, _summary(size, drifted=drifted, repaired=repaired))
     return drifted

@@ -10,7 +10,7 @@ import typer
 from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
-from textllm_core.application import TextLLM
+from textllm_core.application import Books
 from textllm_core.sessions import MAX_SESSION_DAYS, Session
 from textllm_core.tenancy import Caller
 
@@ -24,21 +24,21 @@ T = TypeVar("T")
 def today(context: typer.Context, as_json: options.Json = False, user: options.User = "cli") -> None:
     """Show the session of the current UTC day; exit code 3 before its first turn."""
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, screen, lambda textllm: textllm.todays_session(Caller(), user)))
+        _show(screen, _run(context, lambda books: books.todays_session(Caller(), user)))
 
 
 @app.command()
 def show(context: typer.Context, session_id: SessionId, as_json: options.Json = False) -> None:
     """Show one session."""
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, screen, lambda textllm: textllm.get_session(Caller(), session_id)))
+        _show(screen, _run(context, lambda books: books.get_session(Caller(), session_id)))
 
 
 @app.command()
 def end(context: typer.Context, session_id: SessionId, as_json: options.Json = False) -> None:
     """Mark a session as ended. Its day's budget stays spent; the next turn of that day reopens it."""
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, screen, lambda textllm: textllm.end_session(Caller(), session_id)))
+        _show(screen, _run(context, lambda books: books.end_session(Caller(), session_id)))
 
 
 @app.command("list")
@@ -52,18 +52,18 @@ def list_(
 ) -> None:
     """List the sessions of the last days, newest first."""
     with reporting(as_json=as_json) as screen:
-        sessions = _run(context, screen, lambda textllm: textllm.list_sessions(Caller(), user, days=days))
+        sessions = _run(context, lambda books: books.list_sessions(Caller(), user, days=days))
         header = ("session", "day", "conversations", "tokens", "cost", "active")
         screen.record({"data": sessions}, table(header, [_cells(session) for session in sessions]))
 
 
-def _run(context: typer.Context, screen: Screen, call: Callable[[TextLLM], Awaitable[T]]) -> T:
-    return asyncio.run(_called(invocation_of(context), screen, call))
+def _run(context: typer.Context, call: Callable[[Books], Awaitable[T]]) -> T:
+    return asyncio.run(_called(invocation_of(context), call))
 
 
-async def _called(invocation: Invocation, screen: Screen, call: Callable[[TextLLM], Awaitable[T]]) -> T:
-    async with invocation.wiring.open_textllm(invocation.settings(), model_progress=screen.model_progress) as textllm:
-        return await call(textllm)
+async def _called(invocation: Invocation, call: Callable[[Books], Awaitable[T]]) -> T:
+    async with invocation.wiring.open_books(invocation.settings()) as books:
+        return await call(books)
 
 
 def _show(screen: Screen, session: Session) -> None:

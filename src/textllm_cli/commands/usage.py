@@ -47,11 +47,11 @@ def usage(
 async def _usage(invocation: Invocation, screen: Screen, user: str, *, days: int, by: By, as_csv: bool) -> None:
     used: Sequence[Used]
     totals: UsageReport | None = None
-    async with invocation.wiring.open_textllm(invocation.settings(), model_progress=screen.model_progress) as textllm:
+    async with invocation.wiring.open_books(invocation.settings()) as books:
         if by is By.CONVERSATION:
-            used = await textllm.report_usage.by_conversation(Caller(), user, days=days)
+            used = await books.report_usage.by_conversation(Caller(), user, days=days)
         else:
-            totals = await textllm.report_usage(Caller(), user, days=days)
+            totals = await books.report_usage(Caller(), user, days=days)
             used = totals.by_day if by is By.DAY else totals.by_model
     if as_csv:
         screen.result(_csv(by, used))

@@ -28,14 +28,14 @@ _SESSIONS: Final = QueryString(SessionsQuery)
 async def session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """One session."""
     textllm: TextLLM = request.app.state.textllm
-    return ASGIResponse(body=to_json(await textllm.get_session(caller_of(request), session_id)))
+    return ASGIResponse(body=to_json(await textllm.books.get_session(caller_of(request), session_id)))
 
 
 @post("/sessions/{session_id:str}/end", status_code=200)
 async def end(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """Mark a session as ended; the session as it is then."""
     textllm: TextLLM = request.app.state.textllm
-    return ASGIResponse(body=to_json(await textllm.end_session(caller_of(request), session_id)))
+    return ASGIResponse(body=to_json(await textllm.books.end_session(caller_of(request), session_id)))
 
 
 @get("/users/{user_id:str}/sessions", before_request=_SESSIONS.check)
@@ -44,5 +44,5 @@ async def of_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> AS
     textllm: TextLLM = request.app.state.textllm
     caller, asked = caller_of(request), _SESSIONS.read(request)
     if asked.days is UNSET:
-        return ASGIResponse(body=to_json(await textllm.todays_session(caller, user_id)))
-    return ASGIResponse(body=to_json({"data": await textllm.list_sessions(caller, user_id, days=asked.days)}))
+        return ASGIResponse(body=to_json(await textllm.books.todays_session(caller, user_id)))
+    return ASGIResponse(body=to_json({"data": await textllm.books.list_sessions(caller, user_id, days=asked.days)}))

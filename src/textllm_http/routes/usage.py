@@ -28,5 +28,5 @@ _STATS: Final = QueryString(StatsQuery)
 async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
     """What a user used in the last days: totals, by day and by model."""
     textllm: TextLLM = request.app.state.textllm
-    report = await textllm.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
+    report = await textllm.books.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
     return ASGIResponse(body=to_json(report))

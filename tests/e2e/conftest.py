@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -76,27 +77,11 @@ class Service:
 
     def workers(self) -> list[int]:
         """The ids of the processes that answer."""
-        if sys.platform == "linux":  # where `ps` may be missing
-            rows = [(int(folder.name), *_parent_and_command(folder)) for folder in Path("/proc").glob("[0-9]*")]
-        else:
-            listed = subprocess.run(
-                ["ps", "-Aww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-            )
-            split = (line.split(maxsplit=2) for line in listed.stdout.splitlines())
-            rows = [(int(pid), int(parent), command) for pid, parent, command in split]
-        children = ((pid, command) for pid, parent, command in rows if parent == self.process.pid)
-        return [pid for pid, command in children if "resource_tracker" not in command]
+        children = psutil.Process(self.process.pid).children()
+        return [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
 
     def chat(self, message: str, **fields: object) -> httpx.Response:
         return httpx.post(f"{self.url}/chat", json={"message": message} | fields, timeout=30)
-
-
-def _parent_and_command(process: Path) -> tuple[int, str]:
-    try:
-        parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
-        return int(parent), (process / "cmdline").read_text().replace("\0", " ")
-    except OSError:  # it has just ended
-        return 0, ""
 
 
 @contextmanager

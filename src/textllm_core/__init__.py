@@ -1,27 +1,34 @@
-"""The pure core of TextLLM: records, use cases and ports. It needs the standard library and msgspec, nothing else."""
+"""The pure core of TextLLM: records, use cases and ports. It needs the standard library and msgspec, nothing else.
 
-from textllm_core.application import TextLLM
-from textllm_core.chat.exchange import Exchange
-from textllm_core.chat.messages import (
-    Message,
-    Reply,
-    ReplyCompleted,
-    ReplyEvent,
-    ReplyFailed,
-    ReplyStarted,
-    TextDelta,
-    TextTurn,
-    TurnOptions,
-)
-from textllm_core.chat.send_message import SendMessage
-from textllm_core.conversations import Conversation
-from textllm_core.errors import TextLLMError
-from textllm_core.policy import ChatPolicy
-from textllm_core.report_usage import UsageReport
-from textllm_core.sessions import Session
-from textllm_core.tenancy import Caller
-from textllm_core.track_usage import TrackUsage
-from textllm_core.usage import LedgerEntry, Usage
+A name is loaded when it is first used: half of the time that the whole takes is asyncio's, and many need a part alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from textllm_core.application import TextLLM
+    from textllm_core.chat.exchange import Exchange
+    from textllm_core.chat.messages import (
+        Message,
+        Reply,
+        ReplyCompleted,
+        ReplyEvent,
+        ReplyFailed,
+        ReplyStarted,
+        TextDelta,
+        TextTurn,
+        TurnOptions,
+    )
+    from textllm_core.chat.send_message import SendMessage
+    from textllm_core.conversations import Conversation
+    from textllm_core.errors import TextLLMError
+    from textllm_core.policy import ChatPolicy
+    from textllm_core.report_usage import UsageReport
+    from textllm_core.sessions import Session
+    from textllm_core.tenancy import Caller
+    from textllm_core.track_usage import TrackUsage
+    from textllm_core.usage import LedgerEntry, Usage
 
 __all__ = [
     "Caller",
@@ -46,3 +53,32 @@ __all__ = [
     "Usage",
     "UsageReport",
 ]
+
+_HOMES = {
+    "Caller": "tenancy",
+    "ChatPolicy": "policy",
+    "Conversation": "conversations",
+    "Exchange": "chat.exchange",
+    "LedgerEntry": "usage",
+    "SendMessage": "chat.send_message",
+    "Session": "sessions",
+    "TextLLM": "application",
+    "TextLLMError": "errors",
+    "TrackUsage": "track_usage",
+    "Usage": "usage",
+    "UsageReport": "report_usage",
+}
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'chat.messages')}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -41,7 +41,7 @@ async def test_200_turns_at_once_stay_within_the_cap_and_leave_another_user_alon
     assert sum(costs) == sum(entry.cost for entry in entries) <= cap
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("workers", ["1", "3", pytest.param("8", marks=pytest.mark.slow)])
 async def test_ten_turns_a_minute_are_ten_however_many_workers_there_are(
     provider: OpenAIStandIn, postgres_url: str, tmp_path: Path, workers: str
 ) -> None:

@@ -145,17 +145,18 @@ _TAKE_BACK: Final = (
 )
 _REMOVE_ENTRY: Final = delete(ledger).where(*_of_user(ledger), ledger.c.response_id == bindparam("of_response"))
 
+# Written as a CTE, which PostgreSQL runs once: it may run a subquery again, and then lease more than `at_most`.
+_ABANDONED: Final = (
+    select(*holds.primary_key)
+    .where(holds.c.lease_until < bindparam("of_moment"))
+    .order_by(holds.c.lease_until)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)  # others may be at it; SQLite, which has one writer, leaves this out
+    .cte("abandoned")
+)
 _LEASE_ABANDONED: Final = (
     update(holds)
-    .where(
-        tuple_(*holds.primary_key).in_(
-            select(*holds.primary_key)
-            .where(holds.c.lease_until < bindparam("of_moment"))
-            .order_by(holds.c.lease_until)
-            .limit(bindparam("at_most"))
-            .with_for_update(skip_locked=True)  # others may be at it; SQLite, which has one writer, leaves this out
-        )
-    )
+    .where(tuple_(*holds.primary_key).in_(select(_ABANDONED)))
     .values(lease_until=bindparam("new_lease"))
     .returning(holds)
 )

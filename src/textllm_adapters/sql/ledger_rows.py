@@ -1,0 +1,224 @@
+"""The records of the books as rows and parameters, and rows as records."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import (
+    Row,
+)
+
+from textllm_core.ids import new_id
+from textllm_core.money import ZERO
+from textllm_core.ports.ledger import Hold, Reservation, Settlement
+from textllm_core.sessions import day_of
+from textllm_core.usage import LedgerEntry, Usage
+
+
+def of_hold(hold: Hold | Row[Any]) -> dict[str, object]:
+    return {"of_tenant": hold.tenant_id, "of_user": hold.user_id, "of_response": hold.response_id}
+
+
+def of_exchange(hold: Hold | Row[Any]) -> dict[str, object]:
+    return of_hold(hold) | {"of_conversation": hold.conversation_id}
+
+
+def key_of(hold: Row[Any]) -> dict[str, object]:
+    return of_key({"tenant_id": hold.tenant_id, "scope": hold.idempotency_scope, "key": hold.idempotency_key})
+
+
+def of_key(key: Mapping[str, object]) -> dict[str, object]:
+    return {"of_tenant": key["tenant_id"], "of_scope": key["scope"], "of_key": key["key"]}
+
+
+def of_session(hold: Row[Any]) -> dict[str, object]:
+    return {"of_tenant": hold.tenant_id, "of_user": hold.user_id, "of_day": hold.day}
+
+
+def conversation_row(asked: Reservation) -> dict[str, object]:
+    return {
+        "tenant_id": asked.tenant_id,
+        "user_id": asked.user_id,
+        "id": asked.conversation_id,
+        "created_at": asked.at,
+        "updated_at": asked.at,
+        "message_count": 0,
+        "total_tokens_input": 0,
+        "total_tokens_output": 0,
+        "total_cost": ZERO,
+        "title": asked.title,
+        "tags": (),
+        "metadata": {},
+        "is_deleted": False,
+        "context_tokens": 0,
+        "keeps_messages": asked.keeps_messages,
+        "revision": 0,
+        "last_message": 0,
+        "turn_id": asked.response_id,
+        "turn_until": asked.lease_until,
+    }
+
+
+def session_row(asked: Reservation) -> dict[str, object]:
+    return {
+        "tenant_id": asked.tenant_id,
+        "user_id": asked.user_id,
+        "day": day_of(asked.at),
+        "id": new_id("sess"),
+        "created_at": asked.at,
+        "last_activity": asked.at,
+        "total_tokens": 0,
+        "total_cost": ZERO,
+        "reserved": ZERO,
+        "conversation_count": 0,
+        "is_active": True,
+    }
+
+
+def hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "response_id": hold.response_id,
+        "conversation_id": hold.conversation_id,
+        "session_id": hold.session_id,
+        "day": day_of(hold.created_at),
+        "kind": hold.kind,
+        "model": hold.model,
+        "price": hold.price,
+        "input_estimate": hold.input_estimate,
+        "amount": hold.amount,
+        "made_conversation": asked.revision is None,
+        "idempotency_scope": asked.idempotency.scope if asked.idempotency else None,
+        "idempotency_key": asked.idempotency.key if asked.idempotency else None,
+        "created_at": hold.created_at,
+        "lease_until": asked.lease_until,
+    }
+
+
+def pending_row(hold: Row[Any], model: str) -> dict[str, object]:
+    return _entry_row(hold, Usage()) | {
+        "model": model,
+        "status": "pending",
+        "estimated": False,
+        "answered": False,
+        "cost": ZERO,
+        "price_source": "",
+        "rates": None,
+        "service_tier": None,
+        "metadata": None,
+        "settled_at": None,
+        "time_to_first_token_ms": None,
+    }
+
+
+def usage_row(hold: Row[Any], end: Settlement) -> dict[str, object]:
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "day": hold.day,
+        "model": end.model,
+        "messages": int(end.answered),
+        "input_tokens": end.usage.input_tokens,
+        "output_tokens": end.usage.output_tokens,
+        "cost": end.cost,
+    }
+
+
+def settled_row(hold: Row[Any], end: Settlement) -> dict[str, object]:
+    return _entry_row(hold, end.usage) | {
+        "model": end.model,
+        "status": end.status,
+        "estimated": end.estimated,
+        "answered": end.answered,
+        "cost": end.cost,
+        "price_source": end.price_source,
+        "rates": end.rates,
+        "service_tier": end.service_tier,
+        "metadata": end.metadata,
+        "settled_at": end.at,
+        "time_to_first_token_ms": end.time_to_first_token_ms,
+    }
+
+
+def _entry_row(hold: Row[Any], usage: Usage) -> dict[str, object]:
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "response_id": hold.response_id,
+        "conversation_id": hold.conversation_id,
+        "session_id": hold.session_id,
+        "day": hold.day,
+        "kind": hold.kind,
+        "provider_response_id": hold.provider_response_id,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "held": hold.amount,
+        "created_at": hold.created_at,
+    }
+
+
+def message_rows(hold: Row[Any], end: Settlement, *, last: int) -> list[Mapping[str, object]]:
+    return [
+        {
+            "tenant_id": hold.tenant_id,
+            "user_id": hold.user_id,
+            "conversation_id": hold.conversation_id,
+            "number": number,
+            "id": message.id,
+            "response_id": hold.response_id,
+            "role": message.role,
+            "status": message.status,
+            "content": message.content,
+            "created_at": message.created_at,
+        }
+        for number, message in enumerate(end.messages, last - len(end.messages) + 1)
+    ]
+
+
+def hold(row: Row[Any]) -> Hold:
+    return Hold(
+        tenant_id=row.tenant_id,
+        user_id=row.user_id,
+        conversation_id=row.conversation_id,
+        session_id=row.session_id,
+        response_id=row.response_id,
+        kind=row.kind,
+        model=row.model,
+        price=row.price,
+        input_estimate=row.input_estimate,
+        amount=row.amount,
+        created_at=row.created_at,
+        provider_response_id=row.provider_response_id,
+    )
+
+
+def entry(row: Row[Any]) -> LedgerEntry:
+    return LedgerEntry(
+        tenant_id=row.tenant_id,
+        user_id=row.user_id,
+        response_id=row.response_id,
+        conversation_id=row.conversation_id,
+        session_id=row.session_id,
+        kind=row.kind,
+        model=row.model,
+        provider_response_id=row.provider_response_id,
+        status=row.status,
+        estimated=row.estimated,
+        answered=row.answered,
+        usage=Usage(
+            input_tokens=row.input_tokens,
+            output_tokens=row.output_tokens,
+            cached_tokens=row.cached_tokens,
+            cache_write_tokens=row.cache_write_tokens,
+            reasoning_tokens=row.reasoning_tokens,
+        ),
+        cost=row.cost,
+        price_source=row.price_source,
+        service_tier=row.service_tier,
+        created_at=row.created_at,
+        settled_at=row.settled_at,
+        time_to_first_token_ms=row.time_to_first_token_ms,
+    )

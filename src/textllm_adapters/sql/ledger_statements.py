@@ -1,0 +1,215 @@
+"""The statements of the books, built once.
+
+Parameters say what they do: `of_…` names the row, `new_…` is what it becomes, `plus_…` and `minus_…` move a counter.
+"""
+
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    bindparam,
+    case,
+    delete,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningInsert
+
+from textllm_adapters.sql import upserts
+from textllm_adapters.sql.tables import conversations, daily_usage, holds, idempotency_keys, ledger, messages, sessions
+
+
+def _of_user(table: Table) -> tuple[ColumnElement[bool], ...]:
+    return table.c.tenant_id == bindparam("of_tenant"), table.c.user_id == bindparam("of_user")
+
+
+_OF_CONVERSATION: Final = (*_of_user(conversations), conversations.c.id == bindparam("of_conversation"))
+_OF_SESSION: Final = (*_of_user(sessions), sessions.c.day == bindparam("of_day"))
+_OF_HOLD: Final = (*_of_user(holds), holds.c.response_id == bindparam("of_response"))
+_IS_RUNNING: Final = conversations.c.turn_id == bindparam("of_response")
+
+TAKE_CONVERSATION: Final = (
+    update(conversations)
+    .where(
+        *_OF_CONVERSATION,
+        conversations.c.is_deleted.is_(False),
+        conversations.c.revision == bindparam("of_revision"),
+        or_(conversations.c.turn_id.is_(None), conversations.c.turn_until < bindparam("of_moment")),
+    )
+    .values(turn_id=bindparam("new_turn"), turn_until=bindparam("new_lease"))
+    .returning(conversations.c.session_id)
+)
+TURN_OF_CONVERSATION: Final = select(conversations.c.turn_id).where(
+    *_OF_CONVERSATION, conversations.c.is_deleted.is_(False)
+)
+HOLD: Final = select(holds).where(*_OF_HOLD)
+PROMISE: Final = (
+    update(sessions)
+    .where(*_OF_SESSION)
+    .values(
+        reserved=sessions.c.reserved + bindparam("plus_amount"),
+        conversation_count=sessions.c.conversation_count + bindparam("plus_conversations"),
+    )
+)
+MOVE_CONVERSATION: Final = update(conversations).where(*_OF_CONVERSATION).values(session_id=bindparam("new_session"))
+ADD_HOLD: Final = insert(holds)
+
+NAME_HOLD: Final = (
+    update(holds).where(*_OF_HOLD).values(provider_response_id=bindparam("new_provider_response")).returning(holds)
+)
+
+RENEW_HOLDS: Final = (
+    update(holds)
+    .where(
+        tuple_(holds.c.tenant_id, holds.c.user_id, holds.c.response_id).in_(bindparam("of_exchanges", expanding=True))
+    )
+    .values(lease_until=bindparam("new_lease"))
+)
+
+END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(holds)
+
+
+def _if_running(new: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((_IS_RUNNING, bindparam(new, type_=column.type)), else_=column)
+
+
+SETTLE_CONVERSATION: Final = (
+    update(conversations)
+    .where(*_OF_CONVERSATION)
+    .values(
+        message_count=conversations.c.message_count + bindparam("plus_answered"),
+        total_tokens_input=conversations.c.total_tokens_input + bindparam("plus_input"),
+        total_tokens_output=conversations.c.total_tokens_output + bindparam("plus_output"),
+        total_cost=conversations.c.total_cost + bindparam("plus_cost"),
+        revision=conversations.c.revision + 1,
+        last_message=conversations.c.last_message + bindparam("plus_messages"),
+        updated_at=bindparam("new_moment"),
+        transcript_id=_if_running("new_transcript", conversations.c.transcript_id),
+        context_tokens=_if_running("new_context", conversations.c.context_tokens),
+        turn_until=case((_IS_RUNNING, None), else_=conversations.c.turn_until),
+        turn_id=case((_IS_RUNNING, None), else_=conversations.c.turn_id),
+    )
+    .returning(conversations.c.message_count, conversations.c.last_message)
+)
+SETTLE_SESSION: Final = (
+    update(sessions)
+    .where(*_OF_SESSION)
+    .values(
+        reserved=sessions.c.reserved - bindparam("minus_amount"),
+        total_cost=sessions.c.total_cost + bindparam("plus_cost"),
+        total_tokens=sessions.c.total_tokens + bindparam("plus_tokens"),
+        last_activity=bindparam("new_moment"),
+    )
+    .returning(sessions.c.total_cost)
+)
+ADD_MESSAGES: Final = insert(messages)
+
+FREE_CONVERSATION: Final = (
+    update(conversations).where(*_OF_CONVERSATION, _IS_RUNNING).values(turn_id=None, turn_until=None)
+)
+UNMAKE_CONVERSATION: Final = delete(conversations).where(*_OF_CONVERSATION, _IS_RUNNING)
+TAKE_BACK: Final = (
+    update(sessions)
+    .where(*_OF_SESSION)
+    .values(
+        reserved=sessions.c.reserved - bindparam("minus_amount"),
+        conversation_count=sessions.c.conversation_count - bindparam("minus_conversations"),
+    )
+)
+REMOVE_ENTRY: Final = delete(ledger).where(*_of_user(ledger), ledger.c.response_id == bindparam("of_response"))
+
+# Written as a CTE, which PostgreSQL runs once: it may run a subquery again, and then lease more than `at_most`.
+_ABANDONED: Final = (
+    select(*holds.primary_key)
+    .where(holds.c.lease_until < bindparam("of_moment"))
+    .order_by(holds.c.lease_until)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)  # others may be at it; SQLite, which has one writer, leaves this out
+    .cte("abandoned")
+)
+LEASE_ABANDONED: Final = (
+    update(holds)
+    .where(tuple_(*holds.primary_key).in_(select(_ABANDONED)))
+    .values(lease_until=bindparam("new_lease"))
+    .returning(holds)
+)
+RENEW_CONVERSATIONS: Final = (
+    update(conversations)
+    .where(
+        tuple_(*conversations.primary_key, conversations.c.turn_id).in_(bindparam("of_exchanges", expanding=True)),
+    )
+    .values(turn_until=bindparam("new_lease"))
+)
+
+ENTRY: Final = select(ledger).where(
+    ledger.c.tenant_id == bindparam("of_tenant"), ledger.c.response_id == bindparam("of_response")
+)
+ENTRIES: Final = select(ledger).where(*_of_user(ledger)).order_by(ledger.c.created_at, ledger.c.response_id)
+
+_OF_KEY: Final = (
+    idempotency_keys.c.tenant_id == bindparam("of_tenant"),
+    idempotency_keys.c.scope == bindparam("of_scope"),
+    idempotency_keys.c.key == bindparam("of_key"),
+)
+KEY: Final = select(idempotency_keys).where(*_OF_KEY)
+REMEMBER: Final = (
+    update(idempotency_keys)
+    .where(*_OF_KEY)
+    .values(remembered=bindparam("new_text"), message_number=bindparam("new_number"), spent=bindparam("new_spent"))
+)
+GIVE_KEY_BACK: Final = delete(idempotency_keys).where(*_OF_KEY)
+FORGET_KEYS: Final = delete(idempotency_keys).where(
+    idempotency_keys.c.created_at < bindparam("of_moment"), idempotency_keys.c.remembered.is_not(None)
+)
+
+
+@cache
+def make_conversation(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
+    """Says which session the user has today, if any; no row where the conversation is there already."""
+    session = select(sessions.c.id).where(*_OF_SESSION).scalar_subquery()
+    made = upserts.insert(conversations, dialect).values(session_id=session)
+    return made.on_conflict_do_nothing(index_elements=conversations.primary_key).returning(conversations.c.session_id)
+
+
+@cache
+def open_session(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
+    """Makes the session of the day, or reopens it, and locks it either way."""
+    opened = upserts.insert(sessions, dialect)
+    return opened.on_conflict_do_update(
+        index_elements=sessions.primary_key,
+        set_={"is_active": True, "last_activity": opened.excluded.last_activity},
+    ).returning(sessions.c.id, sessions.c.total_cost, sessions.c.reserved)
+
+
+@cache
+def take_key(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
+    """Takes a key that nobody has; no row where somebody has it."""
+    taken = upserts.insert(idempotency_keys, dialect)
+    return taken.on_conflict_do_nothing(index_elements=idempotency_keys.primary_key).returning(
+        idempotency_keys.c.response_id
+    )
+
+
+@cache
+def add_to_day(dialect: str) -> upserts.Insert:
+    """Adds an exchange to what was used with its model on its day."""
+    added = upserts.insert(daily_usage, dialect)
+    return added.on_conflict_do_update(
+        index_elements=daily_usage.primary_key,
+        set_={column.name: column + added.excluded[column.name] for column in daily_usage.c if not column.primary_key},
+    )
+
+
+@cache
+def write_entry(dialect: str) -> upserts.Insert:
+    """Adds an entry, or completes the pending one."""
+    written = upserts.insert(ledger, dialect)
+    return written.on_conflict_do_update(
+        index_elements=ledger.primary_key,
+        set_={column.name: written.excluded[column.name] for column in ledger.c if not column.primary_key},
+    )

@@ -12,7 +12,9 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_library_example_talks_and_continues(tmp_path: Path) -> None:
-    (program,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "load_settings())" in block)
+    (program,) = (
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_settings())" in block
+    )
     with OpenAIStandIn(api_key="sk-test") as provider:
         result = subprocess.run(
             [sys.executable, "-c", program],

@@ -7,7 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from textllm_adapters.memory.application import SCRIPTED_POLICY
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
 from textllm_adapters.memory.ledger import MemoryLedger
@@ -26,19 +28,7 @@ from textllm_core.reconcile import Reconcile
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GPT = Price(rates=Rates.of(Decimal("2.5"), Decimal(10), cached_input=Decimal("1.25")), source="test")
-POLICY = ChatPolicy(
-    model="gpt-4o",
-    prompts={"default": "Be brief."},
-    max_input_chars=10_000,
-    max_history_items=100,
-    max_output_tokens=4096,
-    rate_per_minute=1000,
-    daily_limit=Decimal(5),
-    warn_at=Decimal(1),
-    keep_messages=True,
-    first_token_timeout_s=60,
-    silence_timeout_s=120,
-)
+POLICY = replace(SCRIPTED_POLICY, model="gpt-4o", prompts={"default": "Be brief."})
 
 
 @dataclass

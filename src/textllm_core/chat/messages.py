@@ -21,6 +21,36 @@ class InputText(Struct, frozen=True, tag="input_text"):
     text: str
 
 
+class InputImage(Struct, frozen=True, kw_only=True, tag="input_image"):
+    """An image that the user sent; its bytes lie in the blob store.
+
+    Args:
+        key: of the blob; `media_type`: by its content, such as "image/png"; `size`: in bytes; `name`: the user's.
+    """
+
+    key: str
+    media_type: str
+    size: int
+    name: str
+
+
+class InputFile(Struct, frozen=True, kw_only=True, tag="input_file"):
+    """A document that the user sent; its bytes lie in the blob store.
+
+    Args:
+        key, media_type, size, name: as `InputImage` has them.
+        extracted: its text, which is sent in its place; None where the model is to read the file itself.
+        pages: how many it has, where that is known.
+    """
+
+    key: str
+    media_type: str
+    size: int
+    name: str
+    extracted: str | None = None
+    pages: int | None = None
+
+
 class OutputText(Struct, frozen=True, tag="output_text"):
     """Text that the model wrote."""
 
@@ -37,7 +67,7 @@ class Refusal(Struct, frozen=True, tag="refusal"):
         return self.refusal
 
 
-ContentPart = InputText | OutputText | Refusal
+ContentPart = InputText | InputImage | InputFile | OutputText | Refusal
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -51,8 +81,8 @@ class Message(Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """All its text, in order."""
-        return "".join(part.text for part in self.content)
+        """All that was said in it, in order; files are not."""
+        return "".join(part.text for part in self.content if isinstance(part, InputText | OutputText | Refusal))
 
 
 class TurnOptions(Struct, frozen=True, kw_only=True):

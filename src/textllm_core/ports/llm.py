@@ -1,6 +1,6 @@
 """The model: takes a turn with what came before it, and writes the reply piece by piece."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -21,6 +21,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
         max_output_tokens: the longest reply, in tokens, reasoning included.
         safety_identifier: a hash that stands for the end user.
         cache_key: the same for all turns of a conversation.
+        read: the bytes of an image or a file in the messages, by its key. They are read while the call is made, and
+            not kept; it raises StoredFileNotFoundError or StorageUnavailableError. None where no message has any.
     """
 
     model: str
@@ -32,6 +34,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     transcript_id: str | None = None
     temperature: float | None = None
     metadata: Mapping[str, str] | None = None
+    read: Callable[[str], Awaitable[bytes]] | None = None
 
 
 class ModelStarted(Struct, frozen=True):

@@ -1,0 +1,28 @@
+"""Files on their way in."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that someone sends. It has arrived as a whole, lies outside of memory, and can be read more than once.
+
+    Args:
+        name: as the sender wrote it, not to be trusted.
+        size: in bytes.
+        read: begins to read it from its first byte, in pieces of at most 1 MiB.
+    """
+
+    name: str
+    size: int
+    read: Callable[[], AsyncIterator[bytes]]
+
+    @classmethod
+    def of_bytes(cls, name: str, content: bytes) -> "Upload":
+        """A small file that is in memory anyway."""
+
+        async def read() -> AsyncIterator[bytes]:
+            yield content
+
+        return cls(name, len(content), read)

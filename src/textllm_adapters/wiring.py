@@ -15,6 +15,7 @@ from textllm_core.application import Books, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.conversations import LatestConversation, ListMessages
@@ -87,30 +88,37 @@ async def open_textllm(
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.ledger import SqlLedger
+        from textllm_adapters.sql.reply_journal import SqlReplyJournal
 
         clock = SystemClock()
         ledger = SqlLedger(engine)
         conversations = SqlConversationRepository(engine)
         track_usage = TrackUsage(ledger, model.pricing, clock)
         policy = _chat_policy(settings, model)
-        running = RunningExchanges(max_detached=settings.max_detached_streams, drain_s=settings.stream_drain_s)
+        journal = SqlReplyJournal(engine)
+        running = RunningExchanges(
+            journal, clock, max_detached=settings.max_detached_streams, drain_s=settings.stream_drain_s
+        )
         exchange = Exchange(
             llm=model.llm,
             transcript=model.transcript,
             ledger=ledger,
             conversations=conversations,
+            journal=journal,
             rate_limiter=rate_limiter,
             track_usage=track_usage,
             clock=clock,
             policy=policy,
             running=running,
         )
-        reconcile = Reconcile(model.llm, ledger, conversations, track_usage, clock)
+        reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
         await stack.enter_async_context(_in_background(reconcile))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
+        resume_reply = ResumeReply(running, journal, clock, policy)
         yield TextLLM(
             send_message=SendMessage(exchange, policy),
-            cancel_reply=CancelReply(running),
+            resume_reply=resume_reply,
+            cancel_reply=CancelReply(running, journal, resume_reply),
             latest_conversation=LatestConversation(conversations),
             list_messages=ListMessages(conversations, model.transcript),
             books=_books(stack, settings, engine),

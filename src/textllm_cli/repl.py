@@ -317,10 +317,9 @@ class Chat:
             try:
                 reply = hearing.result()
             except TextLLMError as error:
-                if not stop.is_set():
-                    raise error from None
-                self._screen.say("interrupted; what was written is kept, and what it cost is charged")
-                return
+                raise error from None
+        if reply.finish_reason == "cancelled":
+            self._screen.say("interrupted; what was written is kept, and what it cost is charged")
         self._thread.count(reply)
         self._screen.reply(reply, is_printed=True)
 
@@ -344,7 +343,8 @@ class Chat:
     async def _stop(self, stop: asyncio.Event) -> None:
         await stop.wait()
         await self._has_begun.wait()
-        await self._textllm.cancel_reply(self._speaker.caller, self._response_id)
+        with suppress(TextLLMError):  # it has just ended, or failed: `_hear` hears of that
+            await self._textllm.cancel_reply(self._speaker.caller, self._response_id)
 
     async def _show_history(self) -> None:
         conversation_id = self._thread.conversation_id

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
@@ -30,6 +31,7 @@ class TextLLM:
     """All use cases over one set of adapters."""
 
     send_message: SendMessage
+    resume_reply: ResumeReply
     cancel_reply: CancelReply
     latest_conversation: LatestConversation
     list_messages: ListMessages

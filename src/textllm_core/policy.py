@@ -1,6 +1,6 @@
 """What an operator decides, as the core needs to know it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from msgspec import Struct
@@ -48,3 +48,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
             names = ", ".join(sorted(self.prompts)) or "none is configured"
             raise InvalidRequestError.of("prompt", f"no prompt has this name; there are: {names}")
         return self.prompts.get(prompt or "default")
+
+    def warnings(self, spent: Decimal) -> Sequence[str]:
+        """Sentences for a user who has spent so much of the day's budget, in USD."""
+        return [f"{spent:f} of {self.daily_limit:f} USD of today's budget are used."] if spent >= self.warn_at else []

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from textllm_core.chat.messages import TextDelta
 from textllm_core.chat.replay import remembered_failure
 from textllm_core.chat.running import LEASE
 from textllm_core.errors import ProviderError, TextLLMError
@@ -11,12 +12,15 @@ from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.llm import LLM, ModelEnded
+from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.track_usage import Outcome, TrackUsage
-from textllm_core.usage import Usage
+from textllm_core.usage import Usage, estimated_tokens
 
 _GRACE: Final = timedelta(minutes=10)
 _BATCH: Final = 100
 _REPEATS_KEPT: Final = timedelta(hours=24)
+_JOURNAL_KEPT: Final = timedelta(minutes=10)
+_END_OF_LOST: Final = 2**31 - 1  # the last events of a dead process may have been read, and are numbered by nobody
 _INTERRUPTED: Final = "The service was interrupted before this reply was complete."
 
 
@@ -30,6 +34,7 @@ class Reconcile:
 
     llm: LLM
     ledger: Ledger
+    journal: ReplyJournal
     conversations: ConversationRepository
     track_usage: TrackUsage
     clock: Clock
@@ -42,13 +47,14 @@ class Reconcile:
         """
         now = self.clock.now()
         await self.ledger.forget_repeats(before=now - _REPEATS_KEPT)
+        await self.journal.forget(before=now - _JOURNAL_KEPT)
         holds = await self.ledger.abandoned(at=now, lease_until=now + LEASE, limit=_BATCH)
         return sum([await self._settle(hold) for hold in holds])
 
     async def _settle(self, hold: Hold) -> bool:
         ended = await self._provider_says(hold)
-        is_final = ended is not None and ended.is_final
-        if not is_final and hold.provider_response_id and self.clock.now() - hold.created_at < _GRACE:
+        is_final, is_over = (ended.is_final, ended.is_over) if ended else (False, False)
+        if not is_over and hold.provider_response_id and self.clock.now() - hold.created_at < _GRACE:
             return False
         thread = await self.conversations.thread(hold.tenant_id, hold.conversation_id)
         stated = (ended.usage if ended else None) or Usage()
@@ -56,7 +62,7 @@ class Reconcile:
             hold,
             Outcome(
                 status="failed",
-                usage=stated if is_final else Usage(input_tokens=hold.input_estimate),
+                usage=stated if is_final else await self._estimate(hold),
                 model=hold.model,
                 estimated=not is_final,
                 service_tier=ended.service_tier if ended else None,
@@ -64,9 +70,16 @@ class Reconcile:
                 transcript_id=thread.transcript_id if thread and not thread.keeps_messages else None,
                 context_tokens=thread.context_tokens if thread else 0,
                 remember=lambda _cost: remembered_failure(None, ProviderError(_INTERRUPTED)),
+                end_number=_END_OF_LOST,
             ),
         )
         return charge is not None
+
+    async def _estimate(self, hold: Hold) -> Usage:
+        """Tokens of what was certainly sent, and of what is known to have been received."""
+        page = await self.journal.read(hold.tenant_id, hold.user_id, hold.response_id, after=0)
+        deltas = [event.text for event in page.events if isinstance(event, TextDelta)] if page else []
+        return Usage(input_tokens=hold.input_estimate, output_tokens=estimated_tokens(*deltas))
 
     async def _provider_says(self, hold: Hold) -> ModelEnded | None:
         if hold.provider_response_id is None:

@@ -17,7 +17,7 @@ from textllm_core.usage import EntryStatus, Usage
 class Outcome(Struct, frozen=True, kw_only=True):
     """How an exchange ended, before it is priced. The fields are those of `Settlement`.
 
-    `remember` makes `Settlement.remembered` of the cost in USD; None for an exchange without an idempotency key.
+    `remember` makes `Settlement.remembered` of the cost in USD; None for an exchange that nobody will ask for again.
     """
 
     status: EntryStatus
@@ -32,6 +32,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     context_tokens: int
     time_to_first_token_ms: int | None = None
     remember: Callable[[Decimal], bytes] | None = None
+    end_number: int = 1
 
 
 class Charge(Struct, frozen=True):
@@ -81,6 +82,7 @@ class TrackUsage:
                 at=self.clock.now(),
                 time_to_first_token_ms=outcome.time_to_first_token_ms,
                 remembered=outcome.remember(cost) if outcome.remember else b"",
+                end_number=outcome.end_number,
             ),
         )
         return None if settled is None else Charge(outcome.usage, cost, settled.message_number, settled.spent)

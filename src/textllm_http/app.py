@@ -18,7 +18,7 @@ from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, operations, sessions, usage
 
-RECONCILE_EVERY_S: Final = 30.0
+RECONCILE_EVERY_S: Final = 5.0
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
 _MAX_BYTES_PER_CHARACTER: Final = 4
 
@@ -51,6 +51,8 @@ def create_app(
         [
             chat.chat,
             chat.chat_stream,
+            chat.resume,
+            chat.cancel,
             sessions.session,
             sessions.end,
             sessions.of_user,

@@ -9,7 +9,7 @@ from litestar.types import Message, Scope
 from textllm_core.ids import new_id
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_EXPOSED: Final = b"RateLimit, RateLimit-Policy, Retry-After, X-Conversation-ID, X-Request-ID, X-User-ID"
+_EXPOSED: Final = b"RateLimit, RateLimit-Policy, Retry-After, X-Conversation-ID, X-Request-ID, X-Response-ID, X-User-ID"
 _ALLOWED_HEADERS: Final = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID"
 _ALLOWED_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST"
 _REMEMBERED_S: Final = b"600"

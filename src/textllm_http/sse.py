@@ -15,7 +15,6 @@ from textllm_core.chat.messages import (
     ReplyFailed,
     ReplyStarted,
     TextDelta,
-    well_formed,
 )
 from textllm_core.wire import to_json
 from textllm_http.problems import problem_of
@@ -28,12 +27,15 @@ _END: Final = "[DONE]"
 
 
 class Frames(Protocol):
-    """One format of a stream. Each method returns whole frames, in UTF-8; none where there is nothing to send yet."""
+    """One format of a stream. Each method returns whole frames, in UTF-8; none where there is nothing to send yet.
+
+    Events are numbered from 1.
+    """
 
     def started(self, event: ReplyStarted) -> bytes: ...
-    def delta(self, text: str) -> bytes: ...
-    def completed(self, reply: Reply) -> bytes: ...
-    def failed(self, problem: bytes) -> bytes: ...
+    def delta(self, number: int, text: str) -> bytes: ...
+    def completed(self, number: int, reply: Reply) -> bytes: ...
+    def failed(self, number: int, problem: bytes) -> bytes: ...
 
 
 class TextFrames:
@@ -48,15 +50,16 @@ class TextFrames:
     def started(self, event: ReplyStarted) -> bytes:  # noqa: ARG002 - its ids are headers of the response
         return b""
 
-    def delta(self, text: str) -> bytes:
-        # What may be one half of a line break or of a character waits for the other half.
-        whole, self._held = _without_half_at_end(self._held + text, "\r")
-        return self._event(whole)
+    def delta(self, number: int, text: str) -> bytes:  # noqa: ARG002 - these frames have no numbers
+        text, self._held = self._held + text, ""
+        if text[-1:] == "\r":  # it may be one half of a line break, and waits for the other
+            text, self._held = text[:-1], "\r"
+        return self._event(text)
 
-    def completed(self, reply: Reply) -> bytes:  # noqa: ARG002 - its text has been sent
+    def completed(self, number: int, reply: Reply) -> bytes:  # noqa: ARG002 - its text has been sent
         return self._rest() + b"data: [DONE]\n\n"
 
-    def failed(self, problem: bytes) -> bytes:
+    def failed(self, number: int, problem: bytes) -> bytes:  # noqa: ARG002
         return self._rest() + b"event: error\ndata: " + problem + b"\n\n"
 
     def _rest(self) -> bytes:
@@ -68,65 +71,63 @@ class TextFrames:
             return b""
         if text == _END:  # only the end may look like the end
             return self._event(text[:3]) + self._event(text[3:])
-        lines = _LINE_BREAK.split(well_formed(text))
-        return "".join(f"data: {line}\n" for line in lines).encode() + b"\n"
+        return "".join(f"data: {line}\n" for line in _LINE_BREAK.split(text)).encode() + b"\n"
 
 
 class EventFrames:
-    """Named events with JSON data, numbered from 1."""
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._number = 0
+    """Named events with JSON data, whose numbers are their ids."""
 
     def started(self, event: ReplyStarted) -> bytes:
         ids = ("response_id", "conversation_id", "user_id", "session_id", "model")
-        return self._event("reply.started", to_json({name: getattr(event, name) for name in ids}))
+        return _numbered(1, b"reply.started", to_json({name: getattr(event, name) for name in ids}))
 
-    def delta(self, text: str) -> bytes:
-        whole, self._held = _without_half_at_end(self._held + text)
-        return self._delta(whole)
+    def delta(self, number: int, text: str) -> bytes:
+        return _numbered(number, b"reply.delta", to_json({"text": text}))
 
-    def completed(self, reply: Reply) -> bytes:
-        return self._rest() + self._event("reply.completed", to_json(reply))
+    def completed(self, number: int, reply: Reply) -> bytes:
+        return _numbered(number, b"reply.completed", to_json(reply))
 
-    def failed(self, problem: bytes) -> bytes:
-        return self._rest() + self._event("reply.failed", problem)
+    def failed(self, number: int, problem: bytes) -> bytes:
+        return _numbered(number, b"reply.failed", problem)
 
-    def _rest(self) -> bytes:
-        held, self._held = self._held, ""
-        return self._delta(held)
 
-    def _delta(self, text: str) -> bytes:
-        return self._event("reply.delta", to_json({"text": well_formed(text)})) if text else b""
+def _numbered(number: int, name: bytes, data: bytes) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, name, data)
 
-    def _event(self, name: str, data: bytes) -> bytes:
-        self._number += 1
-        return b"id: %d\nevent: %s\ndata: %s\n\n" % (self._number, name.encode(), data)
+
+async def counted(
+    started: ReplyStarted, events: AsyncGenerator[ReplyEvent, None]
+) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
+    """A reply that has begun, each event with its number."""
+    number = 1
+    async with aclosing(events):
+        yield number, started
+        async for event in events:
+            number += 1
+            yield number, event
 
 
 async def framed(
-    started: ReplyStarted, events: AsyncGenerator[ReplyEvent, None], frames: Frames, *, request_id: str
+    events: AsyncGenerator[tuple[int, ReplyEvent], None], frames: Frames, *, request_id: str
 ) -> AsyncGenerator[bytes, None]:
-    """A reply that has begun, as chunks of the response's body. Whatever happens, its end is told."""
-    if first := frames.started(started):
-        yield first
+    """Numbered events as chunks of the response's body. Whatever happens, the end is told."""
+    number = 0
     async with aclosing(events):
         try:
-            async for event in events:
+            async for number, event in events:
                 match event:
-                    case TextDelta(text):
-                        chunk = frames.delta(text)
-                    case ReplyCompleted(reply):
-                        chunk = frames.completed(reply)
-                    case ReplyFailed(_, error):
-                        chunk = frames.failed(problem_of(error, request_id).document)
                     case ReplyStarted():
-                        chunk = b""
+                        chunk = frames.started(event)
+                    case TextDelta(text):
+                        chunk = frames.delta(number, text)
+                    case ReplyCompleted(reply):
+                        chunk = frames.completed(number, reply)
+                    case ReplyFailed(_, error):
+                        chunk = frames.failed(number, problem_of(error, request_id).document)
                 if chunk:
                     yield chunk
         except Exception as defect:  # noqa: BLE001 - it is logged, and the client is told
-            yield frames.failed(problem_of(defect, request_id).document)
+            yield frames.failed(number + 1, problem_of(defect, request_id).document)
 
 
 class EventStream:
@@ -182,10 +183,3 @@ class EventStream:
 async def _until_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _without_half_at_end(text: str, *halves: str) -> tuple[str, str]:
-    """The text, and what of its end only the next text can complete: a high surrogate, or one of `halves`."""
-    if text[-1:] in halves or "\ud800" <= text[-1:] <= "\udbff":
-        return text[:-1], text[-1]
-    return text, ""

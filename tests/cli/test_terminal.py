@@ -160,7 +160,7 @@ def test_in_a_chat_ctrl_c_cuts_the_reply_short_and_the_next_turn_knows_what_was_
         screen.read_until("model (cut short): partial")
         screen.read_until("> ")
         screen.press(b"/usage\n")
-        screen.read_until("replies: 1")
+        screen.read_until("replies: 2")
         screen.read_until("> ")
         screen.press(CTRL_D)
         assert screen.end() == 0

@@ -16,6 +16,7 @@ from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
@@ -25,6 +26,7 @@ from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.ledger import SqlLedger
+from textllm_adapters.sql.reply_journal import SqlReplyJournal
 from textllm_adapters.sql.session_repository import SqlSessionRepository
 from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_buckets
 from textllm_adapters.sql.usage_reports import SqlUsageReports
@@ -35,6 +37,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.health_probe import HealthProbe
 from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.usage_reports import UsageReports
 
@@ -47,6 +50,7 @@ class Storage:
     conversations: ConversationRepository
     sessions: SessionRepository
     reports: UsageReports
+    journal: ReplyJournal
 
 
 def storage_of(store: MemoryStore) -> Storage:
@@ -55,12 +59,17 @@ def storage_of(store: MemoryStore) -> Storage:
         MemoryConversationRepository(store),
         MemorySessionRepository(store),
         MemoryUsageReports(store),
+        MemoryReplyJournal(store),
     )
 
 
 def sql_storage(engine: AsyncEngine) -> Storage:
     return Storage(
-        SqlLedger(engine), SqlConversationRepository(engine), SqlSessionRepository(engine), SqlUsageReports(engine)
+        SqlLedger(engine),
+        SqlConversationRepository(engine),
+        SqlSessionRepository(engine),
+        SqlUsageReports(engine),
+        SqlReplyJournal(engine),
     )
 
 

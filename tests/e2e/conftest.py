@@ -80,6 +80,12 @@ class Service:
         children = psutil.Process(self.process.pid).children()
         return [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
 
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", headers=headers, timeout=60)
+
+    def post(self, path: str) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", timeout=60)
+
     def chat(self, message: str, **fields: object) -> httpx.Response:
         return httpx.post(f"{self.url}/chat", json={"message": message} | fields, timeout=30)
 
@@ -137,12 +143,12 @@ class Books:
     def __init__(self, database: str) -> None:
         self._database = database
 
-    def _engine(self) -> AsyncEngine:
+    def engine(self) -> AsyncEngine:
         return (open_postgres if self._database.startswith("postgres") else open_sqlite)(self._database)
 
     async def entries(self, user_id: str) -> list[LedgerEntry]:
         """The user's entries, oldest first, as soon as none of the user's exchanges is running."""
-        engine = self._engine()
+        engine = self.engine()
         try:
             for _ in range(300):
                 async with engine.connect() as connection:
@@ -161,7 +167,7 @@ class Books:
 
     async def drifts(self) -> list[Drift]:
         """What the audit of all users finds."""
-        engine = self._engine()
+        engine = self.engine()
         try:
             return [drift async for drift in SqlAudit(engine).drifts()]
         finally:

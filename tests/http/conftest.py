@@ -13,7 +13,6 @@ from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_books
 from textllm_core import TextLLM
-from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_http.app import create_app
@@ -132,7 +131,8 @@ class Server:
 def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Sequence[str] = ()) -> Litestar:
     textllm = TextLLM(
         send_message=bench.send_message,
-        cancel_reply=CancelReply(bench.running),
+        resume_reply=bench.resume_reply,
+        cancel_reply=bench.cancel_reply,
         latest_conversation=LatestConversation(bench.conversations),
         list_messages=ListMessages(bench.conversations, None),
         books=memory_books(bench.store, bench.clock),

@@ -16,10 +16,13 @@ from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
+from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.money import Price, Rates
 from textllm_core.ports.ledger import Ledger
@@ -39,6 +42,8 @@ class Bench:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: FixedClock = field(default_factory=lambda: FixedClock(NOON))
     transcript: MemoryTranscript | None = field(default_factory=MemoryTranscript)
+    max_detached: int = 256
+    drain_s: float = 120.0
     ledger_type: Callable[[MemoryStore], Ledger] = MemoryLedger
 
     def __post_init__(self) -> None:
@@ -47,12 +52,14 @@ class Bench:
         self.conversations = MemoryConversationRepository(self.store)
         self.sessions = MemorySessionRepository(self.store)
         self.track_usage = TrackUsage(self.ledger, Pricing({}, FixedPrices({"gpt-4o": GPT})), self.clock)
-        self.running = RunningExchanges()
+        self.journal = MemoryReplyJournal(self.store)
+        self.running = RunningExchanges(self.journal, self.clock, max_detached=self.max_detached, drain_s=self.drain_s)
         self.exchange = Exchange(
             llm=self.llm,
             transcript=self.transcript,
             ledger=self.ledger,
             conversations=self.conversations,
+            journal=self.journal,
             rate_limiter=MemoryRateLimiter(self.clock),
             track_usage=self.track_usage,
             clock=self.clock,
@@ -60,7 +67,11 @@ class Bench:
             running=self.running,
         )
         self.send_message = SendMessage(self.exchange, self.policy)
-        self.reconcile = Reconcile(self.llm, self.ledger, self.conversations, self.track_usage, self.clock)
+        self.resume_reply = ResumeReply(self.running, self.journal, self.clock, self.policy)
+        self.cancel_reply = CancelReply(self.running, self.journal, self.resume_reply)
+        self.reconcile = Reconcile(
+            self.llm, self.ledger, self.journal, self.conversations, self.track_usage, self.clock
+        )
 
     async def say(self, text: str, conversation_id: str | None = None, **options: Any) -> Reply:
         self.clock.advance(timedelta(seconds=1))

@@ -12,6 +12,7 @@ from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
@@ -19,6 +20,7 @@ from textllm_core.application import Books, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.conversations import LatestConversation, ListMessages
@@ -71,28 +73,32 @@ async def open_in_memory(
     llm, store, clock = llm or ScriptedLLM(), store or MemoryStore(), clock or SystemClock()
     llm.script(*(ScriptedReply(text=reply) if isinstance(reply, str) else reply for reply in replies))
     ledger, conversations = MemoryLedger(store), MemoryConversationRepository(store)
-    running = RunningExchanges()
+    journal = MemoryReplyJournal(store)
+    running = RunningExchanges(journal, clock)
     track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({policy.model: price})), clock)
     exchange = Exchange(
         llm=llm,
         transcript=None,
         ledger=ledger,
         conversations=conversations,
+        journal=journal,
         rate_limiter=MemoryRateLimiter(clock),
         track_usage=track_usage,
         clock=clock,
         policy=policy,
         running=running,
     )
+    resume_reply = ResumeReply(running, journal, clock, policy)
     try:
         yield TextLLM(
             send_message=SendMessage(exchange, policy),
-            cancel_reply=CancelReply(running),
+            resume_reply=resume_reply,
+            cancel_reply=CancelReply(running, journal, resume_reply),
             latest_conversation=LatestConversation(conversations),
             list_messages=ListMessages(conversations, None),
             books=memory_books(store, clock),
             track_usage=track_usage,
-            reconcile=Reconcile(llm, ledger, conversations, track_usage, clock),
+            reconcile=Reconcile(llm, ledger, journal, conversations, track_usage, clock),
             check_health=CheckHealth([]),
         )
     finally:

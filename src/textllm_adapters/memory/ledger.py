@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 from msgspec.structs import replace
 
-from textllm_adapters.memory.store import KeptConversation, KeptHold, KeptRepeat, KeptSession, Key, MemoryStore
+from textllm_adapters.memory.store import KeptConversation, KeptEnd, KeptHold, KeptRepeat, KeptSession, Key, MemoryStore
 from textllm_core.budgets import grant
 from textllm_core.conversations import Conversation
 from textllm_core.errors import (
@@ -18,6 +18,7 @@ from textllm_core.errors import (
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, exact
 from textllm_core.ports.ledger import AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.ports.reply_journal import JournalEnd
 from textllm_core.ports.usage_reports import DailyUsage
 from textllm_core.sessions import Session, day_of
 from textllm_core.usage import LedgerEntry, Usage
@@ -67,7 +68,11 @@ class MemoryLedger:
         if repeat is not None:
             store.repeats[repeat.key] = repeat
         store.holds[_key(hold)] = KeptHold(
-            hold, asked.lease_until, made_conversation=asked.revision is None, repeat=repeat
+            hold,
+            asked.lease_until,
+            made_conversation=asked.revision is None,
+            repeat=repeat,
+            is_resumable=asked.is_resumable,
         )
         return hold
 
@@ -139,9 +144,11 @@ class MemoryLedger:
             settled_at=end.at,
             time_to_first_token_ms=end.time_to_first_token_ms,
         )
+        replay = Replay(end.remembered, conversation.message_count, session.total_cost)
         if ended.repeat is not None:
-            replay = Replay(end.remembered, conversation.message_count, session.total_cost)
             store.repeats[ended.repeat.key] = replace(ended.repeat, replay=replay)
+        if ended.is_resumable:
+            store.ends[_key(hold)] = KeptEnd(JournalEnd(end.end_number, replay), end.at)
         return Settled(message_number=conversation.message_count, spent=session.total_cost)
 
     def _add_to_day(self, hold: Hold, end: Settlement) -> None:

@@ -108,7 +108,8 @@ class ScriptedLLM:
             if request.transcript_id is not None:
                 self._busy.discard(request.transcript_id)
             if response_id not in self.ended and reply.unheard is not None:
-                self.ended[response_id] = replace(end, status=reply.unheard)
+                usage = None if reply.unheard == "cancelled" else end.usage  # as providers leave it out
+                self.ended[response_id] = replace(end, status=reply.unheard, usage=usage)
         yield end
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:

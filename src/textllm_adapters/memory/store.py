@@ -10,6 +10,7 @@ from msgspec import Struct
 from textllm_core.chat.messages import Message
 from textllm_core.conversations import Conversation
 from textllm_core.ports.ledger import Hold, Replay
+from textllm_core.ports.reply_journal import JournalEnd, Spoken
 from textllm_core.ports.usage_reports import DailyUsage
 from textllm_core.sessions import Session
 from textllm_core.usage import LedgerEntry
@@ -44,6 +45,16 @@ class KeptHold(Struct, frozen=True):
     lease_until: datetime
     made_conversation: bool
     repeat: "KeptRepeat | None" = None
+    is_resumable: bool = False
+    cancel_asked: bool = False
+    watched_until: datetime | None = None
+
+
+class KeptEnd(Struct, frozen=True):
+    """How a resumable exchange ended, and when."""
+
+    end: JournalEnd
+    at: datetime
 
 
 class KeptRepeat(Struct, frozen=True):
@@ -65,3 +76,5 @@ class MemoryStore:
     holds: dict[Key, KeptHold] = field(default_factory=dict)
     repeats: dict[Key, KeptRepeat] = field(default_factory=dict)
     entries: dict[Key, LedgerEntry] = field(default_factory=dict)
+    spoken: dict[Key, dict[int, tuple[Spoken, ...]]] = field(default_factory=dict)
+    ends: dict[Key, KeptEnd] = field(default_factory=dict)

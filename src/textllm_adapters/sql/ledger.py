@@ -180,7 +180,10 @@ class SqlLedger:
         await connection.execute(statements.write_entry(self._dialect), entry)
         if end.messages:
             await connection.execute(statements.ADD_MESSAGES, rows.message_rows(hold, end, last=last_message))
-        return Settled(message_number=answered, spent=spent)
+        settled = Settled(message_number=answered, spent=spent)
+        if hold.is_resumable:
+            await connection.execute(statements.ADD_END, rows.end_row(hold, end, settled))
+        return settled
 
     async def release(self, hold: Hold) -> None:
         with translated(STORAGE_ERRORS):

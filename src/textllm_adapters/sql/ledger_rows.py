@@ -9,7 +9,7 @@ from sqlalchemy import (
 
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
-from textllm_core.ports.ledger import Hold, Reservation, Settlement
+from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
 from textllm_core.sessions import day_of
 from textllm_core.usage import LedgerEntry, Usage
 
@@ -92,6 +92,7 @@ def hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
         "idempotency_key": asked.idempotency.key if asked.idempotency else None,
         "created_at": hold.created_at,
         "lease_until": asked.lease_until,
+        "is_resumable": asked.is_resumable,
     }
 
 
@@ -157,6 +158,19 @@ def _entry_row(hold: Row[Any], usage: Usage) -> dict[str, object]:
         "reasoning_tokens": usage.reasoning_tokens,
         "held": hold.amount,
         "created_at": hold.created_at,
+    }
+
+
+def end_row(hold: Row[Any], end: Settlement, settled: Settled) -> dict[str, object]:
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "response_id": hold.response_id,
+        "number": end.end_number,
+        "remembered": end.remembered.decode(),
+        "message_number": settled.message_number,
+        "spent": settled.spent,
+        "ended_at": end.at,
     }
 
 

@@ -21,7 +21,16 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert
 
 from textllm_adapters.sql import upserts
-from textllm_adapters.sql.tables import conversations, daily_usage, holds, idempotency_keys, ledger, messages, sessions
+from textllm_adapters.sql.tables import (
+    conversations,
+    daily_usage,
+    holds,
+    idempotency_keys,
+    ledger,
+    messages,
+    reply_ends,
+    sessions,
+)
 
 
 def _of_user(table: Table) -> tuple[ColumnElement[bool], ...]:
@@ -108,6 +117,7 @@ SETTLE_SESSION: Final = (
     .returning(sessions.c.total_cost)
 )
 ADD_MESSAGES: Final = insert(messages)
+ADD_END: Final = insert(reply_ends)
 
 FREE_CONVERSATION: Final = (
     update(conversations).where(*_OF_CONVERSATION, _IS_RUNNING).values(turn_id=None, turn_until=None)

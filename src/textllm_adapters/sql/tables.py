@@ -14,9 +14,11 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     String,
     Table,
+    false,
 )
 
 from textllm_adapters.sql.types import Content, Id, Labels, Money, Name, PlainText, Record, Tags, UtcDateTime
+from textllm_core.chat.messages import ReplyStarted
 from textllm_core.money import Price, Rates
 
 metadata: Final = MetaData()
@@ -92,6 +94,7 @@ daily_usage: Final = Table(
 )
 
 # One row for each exchange that is running. made_conversation: a release takes the conversation back as well.
+# is_resumable: it has a journal. watched_until: somebody reads it from there.
 holds: Final = Table(
     "holds",
     metadata,
@@ -112,6 +115,9 @@ holds: Final = Table(
     Column("idempotency_key", PlainText),
     Column("created_at", UtcDateTime, nullable=False),
     Column("lease_until", UtcDateTime, nullable=False),
+    Column("is_resumable", Boolean, nullable=False, server_default=false()),
+    Column("cancel_asked", Boolean, nullable=False, server_default=false()),
+    Column("watched_until", UtcDateTime),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],
@@ -119,6 +125,12 @@ holds: Final = Table(
         name="fk_holds_conversations",
     ),
     Index("ix_holds_lease_until", "lease_until"),
+)
+Index(
+    "ix_holds_cancel_asked",
+    holds.c.tenant_id,
+    postgresql_where=holds.c.cancel_asked,
+    sqlite_where=holds.c.cancel_asked,
 )
 
 # One row for each exchange that reached the provider. No foreign key: an entry outlives its conversation.
@@ -192,6 +204,36 @@ idempotency_keys: Final = Table(
     Column("spent", Money),
     PrimaryKeyConstraint("tenant_id", "scope", "key", name="pk_idempotency_keys"),
     Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+# What resumable replies said, a few events a row, numbered from first to last.
+reply_events: Final = Table(
+    "reply_events",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("response_id", Id, nullable=False),
+    Column("first", Integer, nullable=False),
+    Column("last", Integer, nullable=False),
+    Column("events", Record(list[ReplyStarted | str]), nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "response_id", "first", name="pk_reply_events"),
+)
+
+# How resumable replies ended, until nobody may ask any more; the columns mean what they mean in idempotency_keys.
+reply_ends: Final = Table(
+    "reply_ends",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("response_id", Id, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("remembered", PlainText, nullable=False),
+    Column("message_number", Integer, nullable=False),
+    Column("spent", Money, nullable=False),
+    Column("ended_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_reply_ends"),
+    Index("ix_reply_ends_tenant_id_response_id", "tenant_id", "response_id"),
+    Index("ix_reply_ends_ended_at", "ended_at"),
 )
 
 # UNLOGGED on PostgreSQL: after a crash it is empty, and a bucket never seen is full.

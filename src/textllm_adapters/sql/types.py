@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 from sqlalchemy import JSON, BigInteger, DateTime, Numeric, String, Text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
@@ -95,19 +94,19 @@ class Name(TypeDecorator[str]):
 
 
 class Record(TypeDecorator[Any]):
-    """A record of the core, as a line of JSON."""
+    """A record of the core, or a list of them, as a line of JSON."""
 
     impl = Text
     cache_ok = True
 
-    def __init__(self, kind: type[Struct]) -> None:
+    def __init__(self, kind: type[Any]) -> None:
         super().__init__()
         self.kind = kind
 
-    def process_bind_param(self, value: Struct | None, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         return None if value is None else msgspec.json.encode(value).decode()
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Struct | None:
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else msgspec.json.decode(value, type=self.kind)
 
 

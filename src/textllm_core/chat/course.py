@@ -6,11 +6,20 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 
-from textllm_core.chat.messages import ContentPart, Message, OutputText, Refusal, ReplyStarted, Turn, well_formed
-from textllm_core.chat.replay import remembered_failure
+from textllm_core.chat.messages import (
+    ContentPart,
+    Message,
+    OutputText,
+    Refusal,
+    ReplyStarted,
+    TextDelta,
+    Turn,
+    WholeCharacters,
+)
 from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.errors import Allowance, TextLLMError
+from textllm_core.errors import Allowance
 from textllm_core.ids import new_id
+from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import Thread
 from textllm_core.ports.ledger import Hold
 from textllm_core.ports.llm import ModelEnded, ModelStarted
@@ -44,8 +53,24 @@ class Course:
     is_asked: bool = False
     started: ModelStarted | None = None
     deltas: list[str] = field(default_factory=list)
+    characters: WholeCharacters = field(default_factory=WholeCharacters)
     first_text_at: datetime | None = None
     allowance: Allowance | None = None
+
+    def hear(self, piece: str, *, clock: Clock) -> None:
+        """Take the next piece of the reply."""
+        if self.first_text_at is None:
+            self.first_text_at = clock.now()
+        self._say(self.characters.take(piece))
+
+    def hear_out(self) -> None:
+        """The model says no more."""
+        self._say(self.characters.rest())
+
+    def _say(self, text: str) -> None:
+        if text:
+            self.deltas.append(text)
+            self.log.append(TextDelta(text))
 
     def begun(self) -> ReplyStarted | None:
         """The first event; None before the model has taken the turn."""
@@ -60,6 +85,16 @@ class Course:
             model=self.started.model,
             allowance=self.allowance,
         )
+
+    @property
+    def text(self) -> str:
+        """What was written of the reply so far."""
+        return "".join(self.deltas)
+
+    @property
+    def is_remembered(self) -> bool:
+        """Whether somebody may ask for the reply again."""
+        return self.turn.idempotency is not None or self.turn.is_resumable
 
     @property
     def past_tokens(self) -> int:
@@ -101,23 +136,22 @@ class Course:
         *,
         status: EntryStatus,
         at: datetime,
-        error: TextLLMError,
         in_doubt: bool = True,
+        remember: Callable[[Usage, Decimal], bytes] | None = None,
     ) -> Outcome:
         """The outcome of a reply that broke off.
 
         Args:
-            ended: the provider's own account; None where it has none. Usage that it leaves out of a `failed` or
-                `cancelled` response was not billed.
+            ended: the provider's own account; None where it has none. Usage that it leaves out of a `failed` response
+                was not billed; what a `cancelled` one cost nobody says, so that it is estimated.
             status: `cancelled` keeps what was written so far in the conversation, anything else does not.
-            error: what the caller is told.
             in_doubt: the provider may or may not have kept the turn on its side.
         """
         usage = (ended.usage if ended else None) or Usage()
         is_final = ended is not None and ended.is_final
         if not is_final and self.started is not None:
             usage = self._estimate()
-        text = well_formed("".join(self.deltas))
+        text = self.text
         is_kept = status == "cancelled" and bool(text)
         return self._outcome(
             status=status,
@@ -127,7 +161,7 @@ class Course:
             messages=(self.message, self.reply_message(OutputText(text), is_whole=False, at=at)) if is_kept else (),
             answered=is_kept,
             in_doubt=in_doubt,
-            remember=(lambda _cost: remembered_failure(self.begun(), error)) if self.turn.idempotency else None,
+            remember=partial(remember, usage) if remember else None,
             context_tokens=self._context_bound() if is_kept or not self.keeps_messages else self.past_tokens,
         )
 
@@ -159,6 +193,7 @@ class Course:
             context_tokens=context_tokens,
             time_to_first_token_ms=None if waited is None else int(waited.total_seconds() * 1000),
             remember=remember,
+            end_number=self.log.end_number,
         )
 
     def _estimate(self) -> Usage:
@@ -167,5 +202,4 @@ class Course:
 
     def _context_bound(self) -> int:
         """An upper bound of the tokens that the conversation may now have on the provider's side."""
-        received = well_formed("".join(self.deltas))
-        return self.past_tokens + self.turn.token_bound + len(received.encode())
+        return self.past_tokens + self.turn.token_bound + len(self.text.encode())

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from textllm_core.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
 from textllm_core.chat.course import Course
+from textllm_core.chat.journal import JournalWriter
 from textllm_core.chat.messages import (
     Message,
     Reply,
@@ -26,7 +27,7 @@ from textllm_core.chat.messages import (
 )
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.chat.running import Leases, RunningExchanges, carried_through
+from textllm_core.chat.running import Leases, Running, RunningExchanges, carried_through
 from textllm_core.chat.settling import Settling
 from textllm_core.conversations import title_from
 from textllm_core.errors import (
@@ -48,6 +49,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import AlreadySettledError, Hold, Ledger, Reservation
 from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted
 from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.transcript import Transcript
 from textllm_core.tenancy import Caller
 from textllm_core.track_usage import TrackUsage
@@ -91,17 +93,21 @@ class Exchange:
     transcript: Transcript | None
     ledger: Ledger
     conversations: ConversationRepository
+    journal: ReplyJournal
     rate_limiter: RateLimiter
     track_usage: TrackUsage
     clock: Clock
     policy: ChatPolicy
-    running: RunningExchanges = field(default_factory=RunningExchanges)
+    running: RunningExchanges
     leases: Leases = field(init=False)
+    writer: JournalWriter = field(init=False)
     settling: Settling = field(init=False)
 
     def __post_init__(self) -> None:
-        settling = Settling(self.llm, self.ledger, self.track_usage, self.clock, self.policy)
+        writer = JournalWriter(self.journal)
+        settling = Settling(self.llm, self.ledger, writer, self.track_usage, self.clock, self.policy)
         object.__setattr__(self, "leases", Leases(self.ledger, self.clock))
+        object.__setattr__(self, "writer", writer)
         object.__setattr__(self, "settling", settling)
 
     async def run(self, caller: Caller, turn: Turn) -> AsyncGenerator[ReplyEvent, None]:
@@ -129,9 +135,9 @@ class Exchange:
             if course is None:
                 log.close()
                 return
-            self.running.admitted(course.hold)
-            with self.leases.kept(course.hold):
-                await self._ask_and_settle(course)
+            journal = self.writer.kept(course.hold, log) if turn.is_resumable else nullcontext()
+            with self.running.admitted(course.hold, log) as running, self.leases.kept(course.hold), journal:
+                await self._ask_and_settle(course, running)
         except TextLLMError as refusal:
             log.refuse(refusal)
         except asyncio.CancelledError:
@@ -189,11 +195,12 @@ class Exchange:
             at=now,
             lease_until=self.leases.until(),
             idempotency=turn.idempotency,
+            is_resumable=turn.is_resumable,
         )
         try:
             hold = await self.ledger.reserve(reservation)
         except AlreadySettledError as repeat:
-            for event in replayed(repeat.replay, self.settling.warnings(repeat.replay.spent)):
+            for event in replayed(repeat.replay, self.policy.warnings(repeat.replay.spent)):
                 log.append(event)
             return None
         except TextLLMError as refusal:
@@ -239,11 +246,11 @@ class Exchange:
 
     # Ask
 
-    async def _ask_and_settle(self, course: Course) -> None:
+    async def _ask_and_settle(self, course: Course, running: Running) -> None:
         try:
             ended = await self._ask(course)
         except asyncio.CancelledError:
-            await carried_through(self.settling.cut_short(course, _cut_short()))
+            await carried_through(self.settling.cut_short(course, None if running.is_cancelled else _cut_short()))
             raise
         except TextLLMError as error:
             await carried_through(self.settling.break_off(course, error))
@@ -278,12 +285,10 @@ class Exchange:
                         case ModelStarted():
                             await self._begin(course, event)
                         case TextDelta(text):
-                            if not course.deltas:
-                                course.first_text_at = self.clock.now()
-                            course.deltas.append(text)
-                            course.log.append(event)
+                            course.hear(text, clock=self.clock)
                             deadline = loop.time() + self.policy.silence_timeout_s
                         case ModelEnded():
+                            course.hear_out()
                             # Only a stream that is read to its end gives its connection back.
                             with suppress(TextLLMError, TimeoutError):
                                 async with asyncio.timeout(_READ_ON_S):
@@ -331,9 +336,10 @@ class Exchange:
     async def _begin(self, course: Course, started: ModelStarted) -> None:
         course.started = started
         course.hold = replace(course.hold, provider_response_id=started.provider_response_id)
-        await self._pend(course.hold, started)
-        if (begun := course.begun()) is not None:
-            course.log.append(begun)
+        begun = course.begun()
+        assert begun is not None
+        await asyncio.gather(self._pend(course.hold, started), self.writer.begin(begun))
+        course.log.append(begun)
 
     async def _pend(self, hold: Hold, started: ModelStarted) -> None:
         """Write down that the model has begun; a paid reply is not given up for a hiccup of the storage.

@@ -12,7 +12,7 @@ from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
 from textllm_core.usage import Kind, Usage
 
 MessageRole = Literal["user", "assistant"]
-FinishReason = Literal["stop", "length", "refusal"]
+FinishReason = Literal["stop", "length", "refusal", "cancelled"]
 
 
 class InputText(Struct, frozen=True, tag="input_text"):
@@ -117,19 +117,26 @@ class Idempotency(Struct, frozen=True):
 
 
 class TextTurn(Struct, frozen=True):
-    """What a user says in plain text. Without `conversation_id` it starts a conversation; without `user_id` a user."""
+    """What a user says in plain text. Without `conversation_id` it starts a conversation; without `user_id` a user.
+
+    Args:
+        is_resumable: what the reply says is kept, so that any process can read it on, until ten minutes after its end.
+    """
 
     text: str
     conversation_id: str | None = None
     user_id: str | None = None
     options: TurnOptions = TurnOptions()
     idempotency: Idempotency | None = None
+    is_resumable: bool = False
 
 
 class Turn(Struct, frozen=True, kw_only=True):
     """Any turn once its own use case has checked it: the user's content, ready for the exchange.
 
-    `token_bound` is an upper bound of the tokens that the content makes.
+    Args:
+        token_bound: an upper bound of the tokens that the content makes.
+        is_resumable: what the reply says is kept, so that any process can read it on, until ten minutes after its end.
     """
 
     kind: Kind
@@ -139,6 +146,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     user_id: str | None
     options: TurnOptions
     idempotency: Idempotency | None = None
+    is_resumable: bool = False
 
 
 class ReplyUsage(Struct, frozen=True):
@@ -167,6 +175,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     Args:
         message_number: 1 for the first turn of the conversation.
         cost: USD, exact.
+        finish_reason: `cancelled`: the user ended it, and `text` is what had been written.
         warnings: sentences for the user, such as that most of the day's budget is spent.
     """
 
@@ -232,6 +241,27 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+class WholeCharacters:
+    """Pieces of a text, as a model cuts them, made into pieces that each consist of whole characters."""
+
+    __slots__ = ("_half",)
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def take(self, piece: str) -> str:
+        """What is whole of the text by now; the first half of a character waits for the second."""
+        text, self._half = self._half + piece, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return well_formed(text)
+
+    def rest(self) -> str:
+        """What is left when no more comes."""
+        half, self._half = self._half, ""
+        return well_formed(half)
 
 
 def refuse_half_characters(**fields: str | None) -> None:

@@ -52,18 +52,29 @@ def replayed(replay: Replay, warnings: Sequence[str]) -> Iterator[ReplyEvent]:
         TextLLMError: it had failed before it began.
     """
     kept = msgspec.json.decode(replay.remembered, type=_Remembered)
+    end = replayed_end(replay, warnings)
+    if isinstance(end, ReplyFailed):
+        end.error.is_replayed = True
+        if kept.started is None:
+            raise end.error
     if kept.started is not None:
         yield replace(kept.started, is_replayed=True)
+    if isinstance(end, ReplyCompleted) and end.reply.text:
+        yield TextDelta(end.reply.text)
+    yield end
+
+
+def replayed_end(replay: Replay, warnings: Sequence[str], *, response_id: str = "") -> ReplyCompleted | ReplyFailed:
+    """How an exchange ended that is settled.
+
+    Args:
+        response_id: of an exchange whose failure remembers no beginning.
+    """
+    kept = msgspec.json.decode(replay.remembered, type=_Remembered)
     if kept.reply is not None:
-        if kept.reply.text:
-            yield TextDelta(kept.reply.text)
-        yield ReplyCompleted(replace(kept.reply, message_number=replay.message_number, warnings=warnings))
-    elif kept.failure is not None:
-        error = _error(kept.failure)
-        error.is_replayed = True
-        if kept.started is None:
-            raise error
-        yield ReplyFailed(kept.started.response_id, error)
+        return ReplyCompleted(replace(kept.reply, message_number=replay.message_number, warnings=warnings))
+    assert kept.failure is not None
+    return ReplyFailed(kept.started.response_id if kept.started else response_id, _error(kept.failure))
 
 
 def _error(failure: _Failure) -> TextLLMError:

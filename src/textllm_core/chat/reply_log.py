@@ -1,7 +1,7 @@
 """What has happened in one exchange so far, for any number of readers, none of whom can hold it up."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from textllm_core.chat.messages import ReplyEvent, ReplyFailed
 from textllm_core.errors import TextLLMError
@@ -11,7 +11,7 @@ class ReplyLog:
     """The events of one exchange, kept while it runs. It is written by one task; a reader may come and leave at will.
 
     It grows with the reply, whose length the model's `max_output_tokens` bounds, and not with its readers: a slow one
-    holds a place in the list and nothing else. Once closed it does not change any more.
+    holds a place in the list and nothing else. Once closed it does not change any more. Events count from 1.
     """
 
     __slots__ = ("_error", "_events", "_grew", "_is_closed", "_readers")
@@ -27,6 +27,20 @@ class ReplyLog:
     def has_readers(self) -> bool:
         """Whether anyone is reading it now."""
         return self._readers > 0
+
+    @property
+    def length(self) -> int:
+        """The number of the newest event."""
+        return len(self._events)
+
+    @property
+    def end_number(self) -> int:
+        """The number that its terminal event has, or will have."""
+        return len(self._events) + (not self._is_closed)
+
+    def after(self, number: int) -> Sequence[ReplyEvent]:
+        """The events that follow the one of this number, as of now."""
+        return self._events[number:]
 
     def append(self, event: ReplyEvent) -> None:
         """Write the next event."""
@@ -50,13 +64,13 @@ class ReplyLog:
         self.append(ReplyFailed(response_id, error))
         self.close()
 
-    async def read(self) -> AsyncGenerator[ReplyEvent, None]:
-        """All events from the first, then each new one as it comes.
+    async def read(self, *, after: int = 0) -> AsyncGenerator[ReplyEvent, None]:
+        """All events that follow the one of this number, then each new one as it comes.
 
         Raises:
             Exception: what the log was refused with.
         """
-        position = 0
+        position = after
         self._readers += 1
         try:
             while True:

@@ -11,24 +11,45 @@ from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Hold, Ledger
+from textllm_core.ports.reply_journal import ReplyJournal
 
-LEASE: Final = timedelta(seconds=45)
-_RENEW_EVERY_S: Final = 15.0  # so that a lease outlasts two renewals that failed
+LEASE: Final = timedelta(seconds=30)
+WATCH: Final = timedelta(seconds=30)  # how long somebody who reads elsewhere is believed to be still there
+_RENEW_EVERY_S: Final = 10.0  # so that a lease outlasts a renewal that failed
+_LOOK_EVERY_S: Final = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """One exchange that runs in this process. `is_cancelled`: somebody who may asked to cut it short."""
+
+    hold: Hold
+    log: ReplyLog
+    task: asyncio.Task[None]
+    is_cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Cut it short; what is written of it stays."""
+        self.is_cancelled = True
+        self.task.cancel()
 
 
 class RunningExchanges:
     """Owns the tasks of a process's exchanges, so that none depends on whoever asked for it.
 
     Args:
+        journal: tells who reads from another process, and what is to be cancelled from there.
         max_detached: how many exchanges may run on without a reader; the next one left alone is cut short, and settled.
         drain_s: for how long, in seconds, each of them may.
     """
 
-    def __init__(self, *, max_detached: int = 256, drain_s: float = 120.0) -> None:
+    def __init__(self, journal: ReplyJournal, clock: Clock, *, max_detached: int = 256, drain_s: float = 120.0) -> None:
+        self._journal, self._clock = journal, clock
         self._max_detached, self._drain_s = max_detached, drain_s
         self._tasks: set[asyncio.Task[None]] = set()
-        self._detached: set[asyncio.Task[None]] = set()
-        self._by_hold: dict[str, tuple[Hold, asyncio.Task[None]]] = {}
+        self._detached: dict[asyncio.Task[None], asyncio.Task[None]] = {}
+        self._by_response: dict[str, Running] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run `work` to its end, whoever waits for it."""
@@ -37,36 +58,66 @@ class RunningExchanges:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def admitted(self, hold: Hold) -> None:
-        """Say which exchange the current task carries out."""
+    @contextmanager
+    def admitted(self, hold: Hold, log: ReplyLog) -> Iterator[Running]:
+        """The current task carries out this exchange while the block runs."""
         task = asyncio.current_task()
         assert task is not None
-        self._by_hold[hold.response_id] = (hold, task)
-        task.add_done_callback(lambda _: self._by_hold.pop(hold.response_id))
+        running = self._by_response[hold.response_id] = Running(hold, log, task)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_cancellations())
+        try:
+            yield running
+        finally:
+            del self._by_response[hold.response_id]
+            if not self._by_response:
+                self._looking.cancel()
+                self._looking = None
 
-    async def cancel(self, tenant_id: str, user_id: str | None, response_id: str) -> bool:
-        """Cut the exchange of this user, or of any of the tenant's, short; wait until it is settled.
+    def find(self, tenant_id: str, user_id: str | None, response_id: str) -> Running | None:
+        """The exchange of this user, or of any of the tenant's; None where this process does not run it."""
+        running = self._by_response.get(response_id)
+        if running is None or running.hold.tenant_id != tenant_id or user_id not in (None, running.hold.user_id):
+            return None
+        return running
 
-        False where this process runs no such exchange.
-        """
-        hold, task = self._by_hold.get(response_id, (None, None))
-        if hold is None or task is None or hold.tenant_id != tenant_id or user_id not in (None, hold.user_id):
-            return False
-        task.cancel()
-        await asyncio.wait({task})
-        return True
+    def joined(self, task: asyncio.Task[None]) -> None:
+        """Say that the task's log has a reader again."""
+        if (waiting := self._detached.pop(task, None)) is not None:
+            waiting.cancel()
 
     def left(self, task: asyncio.Task[None], log: ReplyLog) -> None:
         """Say that a reader of the task's log has gone; the last one leaves it detached."""
-        if log.has_readers or task.done():
+        if log.has_readers or task.done() or task in self._detached:
             return
         if len(self._detached) >= self._max_detached:
             task.cancel()
             return
-        self._detached.add(task)
-        task.add_done_callback(self._detached.discard)
-        deadline = asyncio.get_running_loop().call_later(self._drain_s, task.cancel)
-        task.add_done_callback(lambda _: deadline.cancel())
+        self._detached[task] = asyncio.create_task(self._drain_out(task))
+        task.add_done_callback(self.joined)
+
+    async def _drain_out(self, task: asyncio.Task[None]) -> None:
+        """Give a detached exchange its time, and more for as long as it is read elsewhere."""
+        await asyncio.sleep(self._drain_s)
+        while await self._is_watched(task):  # noqa: ASYNC110 - the watcher is in another process
+            await asyncio.sleep(WATCH.total_seconds() / 2)
+        task.cancel()
+
+    async def _is_watched(self, task: asyncio.Task[None]) -> bool:
+        running = next((running for running in self._by_response.values() if running.task is task), None)
+        try:
+            return running is not None and await self._journal.is_watched(running.hold, at=self._clock.now())
+        except StorageUnavailableError:
+            return False
+
+    async def _look_for_cancellations(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            with suppress(StorageUnavailableError):  # asked again
+                for tenant_id, user_id, response_id in await self._journal.asked_to_cancel():
+                    running = self.find(tenant_id, user_id, response_id)
+                    if running is not None and not running.is_cancelled:
+                        running.cancel()
 
     async def drain(self, timeout_s: float) -> None:
         """Let what runs come to its end; after `timeout_s` cut it short, and settle it."""

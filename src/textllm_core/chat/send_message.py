@@ -49,5 +49,6 @@ class SendMessage:
                 user_id=turn.user_id,
                 options=turn.options,
                 idempotency=turn.idempotency,
+                is_resumable=turn.is_resumable,
             ),
         )

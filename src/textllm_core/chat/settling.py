@@ -1,7 +1,7 @@
 """The last part of every turn: find out what the reply came to, write it down, then tell."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,12 +10,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core.chat.course import Course
-from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyUsage
-from textllm_core.chat.replay import remembered_reply
+from textllm_core.chat.journal import JournalWriter
+from textllm_core.chat.messages import FinishReason, Reply, ReplyCompleted, ReplyUsage
+from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.errors import (
     ContentRefusedError,
     ModelError,
     ProviderError,
+    ProviderUnavailableError,
     StorageUnavailableError,
     TextLLMError,
 )
@@ -37,6 +39,7 @@ class Settling:
 
     llm: LLM
     ledger: Ledger
+    writer: JournalWriter
     track_usage: TrackUsage
     clock: Clock
     policy: ChatPolicy
@@ -49,15 +52,9 @@ class Settling:
             error = ProviderError("The model could not finish its reply.")
             await self._settle_failed(course, ended, status="failed", error=error, in_doubt=False)
         else:
-            outcome = course.answered(ended, at=self.clock.now(), remember=self._remember(course, ended))
-            charge = await self._settle(course, outcome)
-            if charge is not None:
-                counted = replace(
-                    _reply(course, ended, charge.usage, charge.cost),
-                    message_number=charge.message_number,
-                    warnings=self.warnings(charge.spent),
-                )
-                course.log.append(ReplyCompleted(counted))
+            remember = _reply_memory(course, ended.text, ended.finish_reason)
+            charge = await self._settle(course, course.answered(ended, at=self.clock.now(), remember=remember))
+            self._complete(course, charge, ended.text, ended.finish_reason)
 
     async def break_off(self, course: Course, error: TextLLMError) -> None:
         """The model did not end the reply, or never took the turn."""
@@ -67,19 +64,18 @@ class Settling:
         else:
             await self._release(course, error)
 
-    async def cut_short(self, course: Course, error: TextLLMError) -> None:
-        """We end the reply ourselves; what was written of it stays in the conversation."""
+    async def cut_short(self, course: Course, error: TextLLMError | None) -> None:
+        """We end the reply ourselves; what was written of it stays in the conversation.
+
+        Args:
+            error: what the caller is told; None for one who wanted it so, and is told of a reply.
+        """
         if course.is_asked:
             await self._settle_broken(course, status="cancelled", error=error)
         else:
-            await self._release(course, error)
+            await self._release(course, error or ProviderUnavailableError("The turn was cancelled before it began."))
 
-    def warnings(self, spent: Decimal) -> Sequence[str]:
-        """Sentences for a user who has spent so much of the day's budget, in USD."""
-        limit, warn_at = self.policy.daily_limit, self.policy.warn_at
-        return [f"{spent:f} of {limit:f} USD of today's budget are used."] if spent >= warn_at else []
-
-    async def _settle_broken(self, course: Course, *, status: EntryStatus, error: TextLLMError) -> None:
+    async def _settle_broken(self, course: Course, *, status: EntryStatus, error: TextLLMError | None) -> None:
         """Ask the provider what a broken reply came to; an estimate where nobody can say."""
         ended = None
         for pause in _OUTCOME_PAUSES_S:
@@ -90,8 +86,16 @@ class Settling:
                 ended = await self.llm.outcome(course.started.provider_response_id)
             if ended is not None:
                 break
-            self._fail(course, error)  # the caller need not wait for the rest
-        await self._settle_failed(course, ended, status=status, error=error)
+            if error is not None:
+                self._fail(course, error)  # the caller need not wait for the rest
+        if error is not None:
+            await self._settle_failed(course, ended, status=status, error=error)
+            return
+        remember = _reply_memory(course, course.text, "cancelled")
+        charge = await self._settle(
+            course, course.unanswered(ended, status=status, at=self.clock.now(), remember=remember)
+        )
+        self._complete(course, charge, course.text, "cancelled")
 
     async def _settle_failed(
         self,
@@ -102,8 +106,11 @@ class Settling:
         error: TextLLMError,
         in_doubt: bool = True,
     ) -> None:
-        now = self.clock.now()
-        await self._settle(course, course.unanswered(ended, status=status, at=now, error=error, in_doubt=in_doubt))
+        remember = (lambda _usage, _cost: remembered_failure(course.begun(), error)) if course.is_remembered else None
+        await self._settle(
+            course,
+            course.unanswered(ended, status=status, at=self.clock.now(), in_doubt=in_doubt, remember=remember),
+        )
         self._fail(course, error)
 
     async def _settle(self, course: Course, outcome: Outcome) -> Charge | None:
@@ -114,6 +121,7 @@ class Settling:
         """
         for tries, pause in enumerate(_STORAGE_PAUSES_S):
             try:
+                await self.writer.write_out(course.hold.response_id)
                 charge = await self.track_usage(course.hold, outcome)
             except StorageUnavailableError as error:
                 if tries == _TELL_AFTER_TRIES:
@@ -136,22 +144,31 @@ class Settling:
                 break
         self._fail(course, error)
 
+    def _complete(self, course: Course, charge: Charge | None, text: str, finish_reason: FinishReason) -> None:
+        """Tell of the reply, where this is what settled it."""
+        if charge is not None:
+            reply = _reply(course, text, finish_reason, charge.usage, charge.cost)
+            counted = replace(reply, message_number=charge.message_number, warnings=self.policy.warnings(charge.spent))
+            course.log.append(ReplyCompleted(counted))
+            course.log.close()
+
     def _fail(self, course: Course, error: TextLLMError) -> None:
         error.allowance = course.allowance
         course.log.fail(course.hold.response_id, error)
 
-    def _remember(self, course: Course, ended: ModelEnded) -> Callable[[Usage, Decimal], bytes] | None:
-        begun = course.begun() if course.turn.idempotency else None
-        if begun is None:
-            return None
-        return lambda usage, cost: remembered_reply(begun, _reply(course, ended, usage, cost))
+
+def _reply_memory(course: Course, text: str, finish_reason: FinishReason) -> Callable[[Usage, Decimal], bytes] | None:
+    begun = course.begun() if course.is_remembered else None
+    if begun is None:
+        return None
+    return lambda usage, cost: remembered_reply(begun, _reply(course, text, finish_reason, usage, cost))
 
 
-def _reply(course: Course, ended: ModelEnded, usage: Usage, cost: Decimal) -> Reply:
+def _reply(course: Course, text: str, finish_reason: FinishReason, usage: Usage, cost: Decimal) -> Reply:
     """The reply, but for what only its settlement counts."""
     hold = course.hold
     return Reply(
-        text=ended.text,
+        text=text,
         conversation_id=hold.conversation_id,
         user_id=hold.user_id,
         message_number=0,
@@ -160,5 +177,5 @@ def _reply(course: Course, ended: ModelEnded, usage: Usage, cost: Decimal) -> Re
         response_id=hold.response_id,
         session_id=hold.session_id,
         model=course.started.model if course.started else hold.model,
-        finish_reason=ended.finish_reason,
+        finish_reason=finish_reason,
     )

@@ -24,6 +24,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
         at: time of the turn, aware UTC; its UTC day says which session pays.
         lease_until: when others may take the exchange for dead, unless it is renewed.
         idempotency: the turn's key; taken with the reservation, and given back with a release.
+        is_resumable: how it ends is kept for a while, for readers in other processes; see `ReplyJournal`.
     """
 
     tenant_id: str
@@ -41,6 +42,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
     at: datetime
     lease_until: datetime
     idempotency: Idempotency | None = None
+    is_resumable: bool = False
 
     def granted(self, amount: Decimal, *, session_id: str) -> "Hold":
         """The hold of an exchange that got `amount` USD."""
@@ -112,7 +114,9 @@ class Settlement(Struct, frozen=True, kw_only=True):
         transcript_id: the provider's side of the conversation from now on; None: it is to be made anew.
         rates: what `cost` was computed with.
         context_tokens: what the next turn sends as its past, in tokens.
-        remembered: what a repeat with the exchange's idempotency key is told, as UTF-8 text; kept where it has one.
+        remembered: what a repeat with the exchange's idempotency key, and a reader who resumes it, is told, as UTF-8
+            text; kept where it has one, or is resumable.
+        end_number: the number of its terminal event, for a reader who resumes it.
     """
 
     status: EntryStatus
@@ -131,6 +135,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     at: datetime
     time_to_first_token_ms: int | None
     remembered: bytes = b""
+    end_number: int = 1
 
 
 class Settled(Struct, frozen=True):

@@ -67,7 +67,12 @@ class ModelEnded(Struct, frozen=True, kw_only=True):
     @property
     def is_final(self) -> bool:
         """Whether it settles what the reply costs: a failure that states no usage was not billed."""
-        return self.usage is not None or self.status in ("failed", "cancelled")
+        return self.usage is not None or self.status == "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the provider will say no more about it."""
+        return self.is_final or self.status == "cancelled"
 
 
 ModelEvent = ModelStarted | TextDelta | ModelEnded

@@ -26,7 +26,6 @@ from textllm_core import (
     TurnOptions,
     Usage,
 )
-from textllm_core.chat.running import RunningExchanges
 from textllm_core.errors import (
     BudgetExceededError,
     ContentRefusedError,
@@ -298,7 +297,7 @@ async def test_a_turn_that_read_the_conversation_before_another_ended_does_not_a
             await bench.running.drain(10)
             return thread
 
-    late = replace_field(bench.exchange, conversations=Dawdling(bench.store), running=RunningExchanges())
+    late = replace_field(bench.exchange, conversations=Dawdling(bench.store), running=Bench().running)
     with pytest.raises(ConversationBusyError):
         await SendMessage(late, bench.policy)(Caller(), TextTurn("two", started.conversation_id))
     await bench.check_books()

@@ -13,8 +13,7 @@ from tests.unit.conftest import GPT, POLICY, Bench
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
-from textllm_core import Caller, SendMessage, TextTurn, TrackUsage, Usage
-from textllm_core.chat.running import RunningExchanges
+from textllm_core import Caller, TextTurn, TrackUsage, Usage
 from textllm_core.errors import ConversationLostError, ProviderError, TextLLMError
 from textllm_core.ports.ledger import Hold, Settled, Settlement
 from textllm_core.ports.llm import ModelEnded
@@ -126,31 +125,24 @@ def _raise_failure(event: object) -> bool:
 
 
 async def test_only_so_many_replies_are_read_on_without_a_reader() -> None:
-    bench = Bench()
-    running = RunningExchanges(max_detached=2)
-    send_message = SendMessage(replace_field(bench.exchange, running=running), bench.policy)
+    bench = Bench(max_detached=2)
     gate = asyncio.Event()
     for number in range(4):
         bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate, usage=USAGE, unheard="cancelled"))
-        async with aclosing(send_message.stream(Caller(), TextTurn(f"{number}", user_id="ada"))) as events:
+        async with aclosing(bench.send_message.stream(Caller(), TextTurn(f"{number}", user_id="ada"))) as events:
             await anext(events)
             await anext(events)
     gate.set()
-    await running.drain(10)
     statuses = sorted(entry.status for entry in await bench.entries())
     assert statuses == ["cancelled", "cancelled", "completed", "completed"]
     await bench.check_books()
 
 
 async def test_nobody_reads_a_lonely_reply_for_ever() -> None:
-    bench = Bench()
-    running = RunningExchanges(drain_s=0.01)
-    send_message = SendMessage(replace_field(bench.exchange, running=running), bench.policy)
+    bench = Bench(drain_s=0.01)
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event(), usage=USAGE, unheard="cancelled"))
-    async with aclosing(send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
         await anext(events)
-    async with asyncio.timeout(10):
-        await running.drain(10)
     assert [entry.status for entry in await bench.entries()] == ["cancelled"]
     await bench.check_books()
 

@@ -1,0 +1,145 @@
+"""What running replies have said so far, in SQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Final
+
+from msgspec.structs import replace
+from sqlalchemy import String, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.sql import upserts
+from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.tables import holds, reply_ends, reply_events
+from textllm_adapters.translation import translated
+from textllm_core.chat.messages import ReplyStarted, TextDelta
+from textllm_core.ports.ledger import Hold, Replay
+from textllm_core.ports.reply_journal import JournalEnd, JournalEntry, JournalPage, Spoken
+
+_TENANT: Final = bindparam("of_tenant", type_=String())
+_USER: Final = bindparam("of_user", type_=String())
+_RESPONSE: Final = bindparam("of_response", type_=String())
+_OF_HOLD: Final = (holds.c.tenant_id == _TENANT, holds.c.user_id == _USER, holds.c.response_id == _RESPONSE)
+
+_RUNNING: Final = select(holds.c.user_id).where(
+    holds.c.tenant_id == _TENANT,
+    or_(_USER.is_(None), holds.c.user_id == _USER),
+    holds.c.response_id == _RESPONSE,
+    holds.c.is_resumable,
+)
+_END: Final = select(reply_ends).where(
+    reply_ends.c.tenant_id == _TENANT,
+    or_(_USER.is_(None), reply_ends.c.user_id == _USER),
+    reply_ends.c.response_id == _RESPONSE,
+)
+_EVENTS: Final = (
+    select(reply_events.c.first, reply_events.c.events)
+    .where(
+        reply_events.c.tenant_id == _TENANT,
+        reply_events.c.user_id == _USER,
+        reply_events.c.response_id == _RESPONSE,
+        reply_events.c.last > bindparam("of_number"),
+    )
+    .order_by(reply_events.c.first)
+)
+_WATCH: Final = update(holds).where(*_OF_HOLD).values(watched_until=bindparam("new_moment"))
+_IS_WATCHED: Final = select(holds.c.response_id).where(*_OF_HOLD, holds.c.watched_until > bindparam("of_moment"))
+_CANCEL: Final = update(holds).where(*_OF_HOLD).values(cancel_asked=True)
+_CANCELLED: Final = select(*holds.primary_key).where(holds.c.cancel_asked)
+_OLD: Final = select(*reply_ends.primary_key).where(reply_ends.c.ended_at < bindparam("of_moment"))
+_FORGET_EVENTS: Final = delete(reply_events).where(
+    tuple_(reply_events.c.tenant_id, reply_events.c.user_id, reply_events.c.response_id).in_(_OLD)
+)
+_FORGET_ENDS: Final = delete(reply_ends).where(reply_ends.c.ended_at < bindparam("of_moment"))
+
+
+class SqlReplyJournal:
+    """A `ReplyJournal` over SQL tables."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._dialect = engine.dialect.name
+
+    async def write(self, entries: Sequence[JournalEntry]) -> None:
+        with translated(STORAGE_ERRORS):
+            async with self._engine.begin() as connection:
+                await connection.execute(_write(self._dialect), [_row(entry) for entry in entries])
+
+    async def read(self, tenant_id: str, user_id: str | None, response_id: str, *, after: int) -> JournalPage | None:
+        reply = {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}
+        with translated(STORAGE_ERRORS):
+            async with self._single.connect() as connection:
+                # In this order: what runs no more has its end, and what has its end has all its events.
+                running = (await connection.execute(_RUNNING, reply)).scalar_one_or_none()
+                end = (await connection.execute(_END, reply)).one_or_none()
+                of_user = running if end is None else end.user_id
+                if of_user is None:
+                    return None
+                rows = await connection.execute(_EVENTS, reply | {"of_user": of_user, "of_number": after})
+                events = [(number, said) for row in rows for number, said in enumerate(row.events, row.first)]
+        return JournalPage(
+            user_id=of_user,
+            events=tuple(_event(said) for number, said in events if number > after),
+            end=JournalEnd(end.number, Replay(end.remembered.encode(), end.message_number, end.spent)) if end else None,
+        )
+
+    async def watch(self, tenant_id: str, user_id: str, response_id: str, *, until: datetime) -> None:
+        reply = {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}
+        with translated(STORAGE_ERRORS):
+            async with self._single.connect() as connection:
+                await connection.execute(_WATCH, reply | {"new_moment": until})
+
+    async def is_watched(self, hold: Hold, *, at: datetime) -> bool:
+        reply = {"of_tenant": hold.tenant_id, "of_user": hold.user_id, "of_response": hold.response_id}
+        with translated(STORAGE_ERRORS):
+            async with self._single.connect() as connection:
+                return (await connection.execute(_IS_WATCHED, reply | {"of_moment": at})).one_or_none() is not None
+
+    async def ask_to_cancel(self, tenant_id: str, user_id: str, response_id: str) -> None:
+        reply = {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}
+        with translated(STORAGE_ERRORS):
+            async with self._single.connect() as connection:
+                await connection.execute(_CANCEL, reply)
+
+    async def asked_to_cancel(self) -> Sequence[tuple[str, str, str]]:
+        with translated(STORAGE_ERRORS):
+            async with self._single.connect() as connection:
+                return [(row[0], row[1], row[2]) for row in await connection.execute(_CANCELLED)]
+
+    async def forget(self, *, before: datetime) -> None:
+        with translated(STORAGE_ERRORS):
+            async with self._engine.begin() as connection:
+                await connection.execute(_FORGET_EVENTS, {"of_moment": before})
+                await connection.execute(_FORGET_ENDS, {"of_moment": before})
+
+
+@cache
+def _write(dialect: str) -> upserts.Insert:
+    """Adds events; those of a write whose commit was cut off from us are written again, with what came since."""
+    written = upserts.insert(reply_events, dialect)
+    return written.on_conflict_do_update(
+        index_elements=reply_events.primary_key,
+        set_={"last": written.excluded.last, "events": written.excluded.events},
+    )
+
+
+def _row(entry: JournalEntry) -> dict[str, object]:
+    hold = entry.hold
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "response_id": hold.response_id,
+        "first": entry.first,
+        "last": entry.first + len(entry.events) - 1,
+        "events": [event.text if isinstance(event, TextDelta) else _bare(event) for event in entry.events],
+    }
+
+
+def _bare(started: ReplyStarted) -> ReplyStarted:
+    return replace(started, allowance=None)  # that of the request that began it
+
+
+def _event(said: ReplyStarted | str) -> Spoken:
+    return TextDelta(said) if isinstance(said, str) else said

@@ -1,0 +1,84 @@
+"""Writes what resumable replies say to where other processes can read it."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from textllm_core.chat.messages import ReplyStarted, TextDelta
+from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.errors import StorageUnavailableError
+from textllm_core.ports.ledger import Hold
+from textllm_core.ports.reply_journal import JournalEntry, ReplyJournal
+
+_EVERY_S: Final = 0.25
+_AT_ONCE: Final = 500  # exchanges in one statement
+
+
+@dataclass(slots=True)
+class _Writing:
+    hold: Hold
+    log: ReplyLog
+    written: int = 0
+
+    def unwritten(self) -> JournalEntry | None:
+        """What the terminal event, which comes with the settlement, ends."""
+        events = self.log.after(self.written)
+        spoken = tuple(event for event in events if isinstance(event, ReplyStarted | TextDelta))
+        return JournalEntry(self.hold, self.written + 1, spoken) if spoken else None
+
+
+@dataclass(slots=True)
+class JournalWriter:
+    """Writes the logs of all resumable exchanges of a process together, four times a second while there are any."""
+
+    journal: ReplyJournal
+    _open: dict[str, _Writing] = field(default_factory=dict)
+    _writing: asyncio.Task[None] | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # an older write must not come after a newer one
+
+    @contextmanager
+    def kept(self, hold: Hold, log: ReplyLog) -> Iterator[None]:
+        """Keep the exchange's journal while the block runs."""
+        self._open[hold.response_id] = _Writing(hold, log)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        try:
+            yield
+        finally:
+            del self._open[hold.response_id]
+            if not self._open:
+                self._writing.cancel()
+                self._writing = None
+
+    async def begin(self, started: ReplyStarted) -> None:
+        """Write the first event before anyone is told of it, so that whoever knows of the reply can resume it."""
+        if (writing := self._open.get(started.response_id)) is not None:
+            with suppress(StorageUnavailableError):  # then it is part of the next write
+                await self.journal.write([JournalEntry(writing.hold, 1, (started,))])
+                writing.written = 1
+
+    async def write_out(self, response_id: str) -> None:
+        """Write what is left of an exchange that is about to be settled; nothing where it is not resumable.
+
+        Raises:
+            StorageUnavailableError
+        """
+        if (writing := self._open.get(response_id)) is not None:
+            await self._write_all([writing])
+
+    async def _write(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            with suppress(StorageUnavailableError):  # what is not written yet is part of the next write
+                await self._write_all(list(self._open.values()))
+
+    async def _write_all(self, writings: list[_Writing]) -> None:
+        async with self._turn:
+            unwritten = [(writing, entry) for writing in writings if (entry := writing.unwritten()) is not None]
+            for start in range(0, len(unwritten), _AT_ONCE):
+                batch = unwritten[start : start + _AT_ONCE]
+                await self.journal.write([entry for _, entry in batch])
+                for writing, entry in batch:
+                    writing.written += len(entry.events)

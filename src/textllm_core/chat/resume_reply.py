@@ -1,0 +1,119 @@
+"""Reads a reply again, from where its reader lost it, in whatever process it runs."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from textllm_core.chat.messages import ReplyEvent, ReplyFailed, ReplyStarted
+from textllm_core.chat.replay import replayed_end
+from textllm_core.chat.running import WATCH, Running, RunningExchanges
+from textllm_core.errors import NotFoundError, StorageUnavailableError
+from textllm_core.policy import ChatPolicy
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.reply_journal import JournalPage, ReplyJournal
+from textllm_core.tenancy import Caller
+
+_LOOK_EVERY_S: Final = 0.25
+_PATIENCE_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A reply that is read on.
+
+    Args:
+        started: its first event, whether or not it is among `events`.
+        is_over: nothing follows any more.
+        events: those that follow, each with its number, then each new one as it comes; the last one is terminal.
+    """
+
+    started: ReplyStarted
+    is_over: bool
+    events: AsyncGenerator[tuple[int, ReplyEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeReply:
+    """Read a resumable reply of the caller's on, while it runs and for ten minutes after its end."""
+
+    running: RunningExchanges
+    journal: ReplyJournal
+    clock: Clock
+    policy: ChatPolicy
+
+    async def __call__(self, caller: Caller, response_id: str, *, after: int = 0) -> Resumed:
+        """What follows the event numbered `after`; 0 begins with the first.
+
+        Raises:
+            NotFoundError: the caller has no such reply, or has it no more.
+            TextLLMError: the reply had failed before it began.
+            StorageUnavailableError
+        """
+        here = self.running.find(caller.tenant_id, caller.user_id, response_id)
+        if here is not None and here.log.length:
+            (started, *_) = here.log.after(0)
+            assert isinstance(started, ReplyStarted)
+            return Resumed(started, is_over=False, events=self._read_here(here, after))
+        page = await self._first_page(caller, response_id)
+        started = page.events[0]
+        assert isinstance(started, ReplyStarted)
+        is_over = page.end is not None and page.end.number <= after
+        events = self._read_elsewhere(caller.tenant_id, page.user_id, response_id, after)
+        return Resumed(started, is_over, events)
+
+    async def _first_page(self, caller: Caller, response_id: str) -> JournalPage:
+        """What there is so far, once there is anything."""
+        while True:
+            page = await self.journal.read(caller.tenant_id, caller.user_id, response_id, after=0)
+            if page is None:
+                raise NotFoundError("No such reply, or not any more.")
+            if page.events:
+                return page
+            if page.end is not None:
+                end = replayed_end(page.end.replay, ())
+                raise end.error if isinstance(end, ReplyFailed) else NotFoundError("No such reply, or not any more.")
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _read_here(self, running: Running, after: int) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
+        self.running.joined(running.task)
+        number = after
+        try:
+            async with aclosing(running.log.read(after=after)) as events:
+                async for event in events:
+                    number += 1
+                    yield number, event
+        finally:
+            self.running.left(running.task, running.log)
+
+    async def _read_elsewhere(
+        self, tenant_id: str, user_id: str, response_id: str, after: int
+    ) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
+        loop = asyncio.get_running_loop()
+        number, watched_until, gives_up_at = after, 0.0, loop.time() + _PATIENCE_S
+        while True:
+            try:
+                page = await self.journal.read(tenant_id, user_id, response_id, after=number)
+                if page is not None and page.end is None and loop.time() >= watched_until:
+                    await self.journal.watch(tenant_id, user_id, response_id, until=self.clock.now() + WATCH)
+                    watched_until = loop.time() + WATCH.total_seconds() / 2
+            except StorageUnavailableError as error:
+                if loop.time() < gives_up_at:
+                    await asyncio.sleep(_LOOK_EVERY_S)
+                    continue
+                yield number + 1, ReplyFailed(response_id, error)
+                return
+            gives_up_at = loop.time() + _PATIENCE_S
+            if page is None:
+                yield number + 1, ReplyFailed(response_id, NotFoundError("This reply is not kept any more."))
+                return
+            for event in page.events:
+                number += 1
+                yield number, event
+            if page.end is not None:
+                if page.end.number > number:
+                    warnings = self.policy.warnings(page.end.replay.spent)
+                    yield page.end.number, replayed_end(page.end.replay, warnings, response_id=response_id)
+                return
+            await asyncio.sleep(_LOOK_EVERY_S)

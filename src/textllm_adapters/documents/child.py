@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from msgspec import json
@@ -19,14 +18,15 @@ from msgspec import json
 from textllm_adapters.documents.outcomes import Found, Outcome, Unreadable, outcome_of
 from textllm_core.errors import TextLLMError
 
-_LIMITS: Final[Mapping[int, int]] = {
-    resource.RLIMIT_AS: 768 * 1024 * 1024,  # bytes
-    resource.RLIMIT_CPU: 10,  # seconds
-    resource.RLIMIT_FSIZE: 0,
-    resource.RLIMIT_NOFILE: 64,
-    resource.RLIMIT_CORE: 0,
+_MEMORY_BYTES: Final = 768 * 1024 * 1024
+_LIMITS: Final[Mapping[int, tuple[int, int]]] = {
+    resource.RLIMIT_AS: (_MEMORY_BYTES, _MEMORY_BYTES),
+    resource.RLIMIT_CPU: (10, 11),  # seconds; the signal at the lower one says what it was
+    resource.RLIMIT_FSIZE: (0, 0),
+    resource.RLIMIT_NOFILE: (64, 64),
+    resource.RLIMIT_CORE: (0, 0),
 }
-_NICENESS: Final = 10  # whoever serves goes first
+_NICENESS: Final = 5  # whoever serves goes first
 
 
 def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
@@ -66,15 +66,13 @@ def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callab
 
 def _give_up_privileges() -> None:
     os.nice(_NICENESS)
-    with suppress(OSError):  # Linux may weigh whole sessions against each other; elsewhere there is no such file
-        Path("/proc/self/autogroup").write_text(str(_NICENESS), encoding="ascii")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # a parser's complaints repeat the document
     logging.disable()
-    for kind, ours in _LIMITS.items():
+    for kind, limits in _LIMITS.items():
         _, most = resource.getrlimit(kind)
-        limit = ours if most == resource.RLIM_INFINITY else min(ours, most)
+        soft, hard = limits if most == resource.RLIM_INFINITY else (min(limit, most) for limit in limits)
         with suppress(ValueError, OSError):  # macOS refuses some of them
-            resource.setrlimit(kind, (limit, limit))
+            resource.setrlimit(kind, (soft, hard))
 
 
 def _outcome(read: Callable[[bytes], Found]) -> Outcome:

@@ -46,7 +46,7 @@ class ChildDocumentReader:
         timeout_s: how long one child may take.
     """
 
-    def __init__(self, *, at_once: int | None = None, max_waiting: int = 32, timeout_s: float = 15.0) -> None:
+    def __init__(self, *, at_once: int | None = None, max_waiting: int = 32, timeout_s: float = 14.0) -> None:
         self._places = asyncio.Semaphore(at_once or os.cpu_count() or 1)
         self._waiting = 0
         self._max_waiting = max_waiting

@@ -24,7 +24,8 @@ class Lines:
         Raises:
             DocumentTooLargeError: there is more text than allowed.
         """
-        text = clean(text)
+        if len(text) <= 2 * self._max_chars:  # else too long however much of it were cleaned away
+            text = clean(text)
         self._length += len(text) + 1
         if self._length - 1 > self._max_chars:  # the last line has no end
             raise DocumentTooLargeError(limit=self._max_chars, counts="characters")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -114,6 +114,50 @@ class FileTooLargeError(TextLLMError):
 
     def details(self) -> Mapping[str, object]:
         return {"limit": self.limit}
+
+
+class UnsupportedMediaTypeError(TextLLMError):
+    """The content is of a type that is not taken, or not of the type that its name says."""
+
+    code = "unsupported_media_type"
+
+
+UnreadableReason: TypeAlias = Literal["damaged", "encrypted", "empty", "unsafe", "timed_out", "too_complex"]
+
+_UNREADABLE: Final[Mapping[UnreadableReason, str]] = {
+    "damaged": "The document is damaged; open it, save it again, and send that.",
+    "encrypted": "The document is encrypted; send it without a password.",
+    "empty": "The document has no text; images of text must be turned into text first.",
+    "unsafe": "The document is built in a way that no word processor builds one, and is not opened.",
+    "timed_out": "The document takes too long to read; send a simpler one, or its text.",
+    "too_complex": "The document takes too much memory to read; send a simpler one, or its text.",
+}
+
+
+class UnreadableDocumentError(TextLLMError):
+    """The document's text cannot be had; `reason` says why."""
+
+    code = "unreadable_document"
+
+    def __init__(self, reason: UnreadableReason) -> None:
+        super().__init__(_UNREADABLE[reason])
+        self.reason = reason
+
+    def details(self) -> Mapping[str, object]:
+        return {"reason": self.reason}
+
+
+class DocumentTooLargeError(TextLLMError):
+    """The document is longer than allowed; `limit` is the most of what `counts` names."""
+
+    code = "document_too_large"
+
+    def __init__(self, *, limit: int, counts: Literal["pages", "characters", "unpacked_bytes"]) -> None:
+        super().__init__(f"The document has more than {limit} {counts.replace('_', ' ')}, the most that is allowed.")
+        self.limit, self.counts = limit, counts
+
+    def details(self) -> Mapping[str, object]:
+        return {"limit": self.limit, "counts": self.counts}
 
 
 class ConversationBusyError(TextLLMError):
@@ -254,6 +298,19 @@ class StorageUnavailableError(TextLLMError):
     code = "storage_unavailable"
 
     def __init__(self, message: str = "The storage does not answer.", *, retry_after_s: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> Mapping[str, object]:
+        return {"retry_after_s": self.retry_after_s}
+
+
+class ServiceUnavailableError(TextLLMError):
+    """This server has too much to do right now; nothing was started."""
+
+    code = "service_unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: int = 5) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

@@ -19,6 +19,7 @@ from textllm_core.errors import (
     ConversationBusyError,
     ConversationLostError,
     ConversationNotFoundError,
+    DocumentTooLargeError,
     FileTooLargeError,
     IdempotencyInProgressError,
     IdempotencyMismatchError,
@@ -29,10 +30,13 @@ from textllm_core.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitedError,
+    ServiceUnavailableError,
     SessionNotFoundError,
     StorageUnavailableError,
     StoredFileNotFoundError,
     TextLLMError,
+    UnreadableDocumentError,
+    UnsupportedMediaTypeError,
 )
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, rate_limit_headers
@@ -53,6 +57,9 @@ STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     IdempotencyMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     FileTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    DocumentTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    UnreadableDocumentError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ContextTooLongError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ContentRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
@@ -60,6 +67,7 @@ STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     ProviderError: HTTPStatus.BAD_GATEWAY,
     ProviderUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     ProviderTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
 }
 

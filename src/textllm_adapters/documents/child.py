@@ -1,0 +1,90 @@
+"""The program that reads one document and ends: `python -I -m textllm_adapters.documents.child`.
+
+Its arguments are what to do, the file's type, and how many characters and pages there may be. The file comes on
+standard input; an `Outcome` goes to standard output. It first gives up whatever a parser does not need.
+"""
+
+import logging
+import os
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from msgspec import json
+
+from textllm_adapters.documents.outcomes import Found, Outcome, Unreadable, outcome_of
+from textllm_core.errors import TextLLMError
+
+_MEMORY_BYTES: Final = 768 * 1024 * 1024
+_LIMITS: Final[Mapping[int, tuple[int, int]]] = {
+    resource.RLIMIT_AS: (_MEMORY_BYTES, _MEMORY_BYTES),
+    resource.RLIMIT_CPU: (10, 11),  # seconds; the signal at the lower one says what it was
+    resource.RLIMIT_FSIZE: (0, 0),
+    resource.RLIMIT_NOFILE: (64, 64),
+    resource.RLIMIT_CORE: (0, 0),
+}
+_NICENESS: Final = 5  # whoever serves goes first
+
+
+def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
+    """Read one document."""
+    # Imported before the limits hold, so that compiled modules can be written, and failures be seen.
+    read = _task(action, file_type, max_chars, max_pages)
+    _give_up_privileges()
+    sys.stdout.buffer.write(json.encode(_outcome(read)))
+    sys.stdout.buffer.flush()
+    os._exit(0)  # nothing is left to tidy up, however much there is
+
+
+def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callable[[bytes], Found]:
+    match action, file_type:
+        case "inspect", "pdf":
+            from textllm_adapters.documents.pdf import count_pages
+
+            return partial(count_pages, max_pages=max_pages)
+        case "read", "pdf":
+            from textllm_adapters.documents.pdf import read_pdf
+
+            return partial(read_pdf, max_chars=max_chars, max_pages=max_pages)
+        case "read", "docx":
+            from textllm_adapters.documents.docx import read_docx
+
+            return partial(read_docx, max_chars=max_chars)
+        case "read", "html":
+            from textllm_adapters.documents.html import read_html
+
+            return partial(read_html, max_chars=max_chars)
+        case "read", _:
+            from textllm_adapters.documents.plain_text import read_plain_text
+
+            return partial(read_plain_text, max_chars=max_chars)
+    raise ValueError(action)
+
+
+def _give_up_privileges() -> None:
+    os.nice(_NICENESS)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # a parser's complaints repeat the document
+    logging.disable()
+    for kind, limits in _LIMITS.items():
+        _, most = resource.getrlimit(kind)
+        soft, hard = limits if most == resource.RLIM_INFINITY else (min(limit, most) for limit in limits)
+        with suppress(ValueError, OSError):  # macOS refuses some of them
+            resource.setrlimit(kind, (soft, hard))
+
+
+def _outcome(read: Callable[[bytes], Found]) -> Outcome:
+    try:
+        return read(sys.stdin.buffer.read())
+    except TextLLMError as error:
+        return outcome_of(error)
+    except MemoryError:
+        return Unreadable("too_complex")
+    except Exception:  # noqa: BLE001 - what a parser raises on a broken file is not foreseeable
+        return Unreadable("damaged")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,185 @@
+"""Documents read in child processes: what a stranger's file does to its parser is done to nobody else."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, get_args
+
+import msgspec
+
+from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, unsupported
+from textllm_core.errors import ServiceUnavailableError, UnreadableDocumentError, UnreadableReason
+from textllm_core.ports.document_reader import Document, DocumentText, FileType
+from textllm_core.uploads import Upload
+
+_CHILD: Final = (sys.executable, "-I", "-m", "textllm_adapters.documents.child")
+_HEAD_BYTES: Final = 1024
+
+# How a file of a type begins; text begins like none of them. Word keeps an encrypted DOCX in a compound file.
+_PDF: Final = b"%PDF-"
+_ZIP: Final = b"PK\x03\x04"
+_COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ENDINGS: Final[dict[str, FileType]] = {**{kind: kind for kind in get_args(FileType)}, "htm": "html", "markdown": "md"}
+
+# What a child died of that could not say so itself. The last two: the kernel, or a library, out of memory.
+_DEATHS: Final[dict[int, UnreadableReason]] = {
+    -signal.SIGXCPU: "timed_out",
+    -signal.SIGKILL: "too_complex",
+    -signal.SIGABRT: "too_complex",
+}
+
+
+class ChildDocumentReader:
+    """A `DocumentReader` that starts a fresh process for each document, `at_once` at a time.
+
+    A child has 768 MiB of memory, 10 s of processor time and no right to write a file. Only what it prints comes back:
+    at most the text that is allowed.
+
+    Args:
+        at_once: how many children run at a time; best the number of processors.
+        max_waiting: how many more documents may wait for a place; beyond it, and after `timeout_s` of waiting, a
+            ServiceUnavailableError.
+        timeout_s: how long one child may take.
+    """
+
+    def __init__(self, *, at_once: int | None = None, max_waiting: int = 32, timeout_s: float = 14.0) -> None:
+        self._places = asyncio.Semaphore(at_once or os.cpu_count() or 1)
+        self._waiting = 0
+        self._max_waiting = max_waiting
+        self._timeout_s = timeout_s
+
+    async def inspect(self, upload: Upload, *, max_pages: int) -> Document:
+        """As the port says; a PDF is opened in a child."""
+        file_type = await _file_type(upload)
+        if file_type != "pdf":
+            return Document(file_type=file_type)
+        found = await self._ask("inspect", file_type, upload, max_chars=0, max_pages=max_pages)
+        return Document(file_type=file_type, pages=found.pages)
+
+    async def read(self, upload: Upload, *, max_chars: int, max_pages: int) -> DocumentText:
+        """As the port says."""
+        file_type = await _file_type(upload)
+        found = await self._ask("read", file_type, upload, max_chars=max_chars, max_pages=max_pages)
+        return DocumentText(file_type=file_type, text=found.text, pages=found.pages)
+
+    async def _ask(self, action: str, file_type: FileType, upload: Upload, *, max_chars: int, max_pages: int) -> Found:
+        async with self._place():
+            try:
+                async with (
+                    asyncio.timeout(self._timeout_s),
+                    _child(action, file_type, str(max_chars), str(max_pages)) as child,
+                ):
+                    await _send(child, upload)
+                    line = await _output(child, max_bytes=4 * max_chars + OVERHEAD_BYTES)
+                    status = await child.wait()
+            except TimeoutError as error:
+                raise UnreadableDocumentError("timed_out") from error
+        if status > 0:
+            raise RuntimeError(f"the document reader's child could not start: exit status {status}")
+        if status < 0:
+            raise UnreadableDocumentError(_DEATHS.get(status, "damaged"))
+        return found_in(msgspec.json.decode(line, type=Outcome))
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        busy = ServiceUnavailableError("Too many documents are being read; send this one again later.")
+        if self._places.locked() and self._waiting >= self._max_waiting:
+            raise busy
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise busy from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+async def _file_type(upload: Upload) -> FileType:
+    """What its first bytes and the ending of its name agree on."""
+    _, dot, ending = upload.name.rpartition(".")
+    if dot and ending.lower() not in _ENDINGS:
+        raise unsupported()
+    named = _ENDINGS[ending.lower()] if dot else None
+    head = (await _head(upload)).lstrip(b"\xef\xbb\xbf\t\n\f\r ")
+    if not head and upload.size <= _HEAD_BYTES:
+        raise UnreadableDocumentError("empty")
+    actual: FileType | None
+    if head.startswith(_PDF):
+        actual = "pdf"
+    elif head.startswith(_ZIP) or (named == "docx" and head.startswith(_COMPOUND_FILE)):
+        actual = "docx"
+    else:
+        actual = named if named not in {"pdf", "docx"} else None
+    if actual is None or named not in {None, actual}:
+        raise unsupported()
+    return actual
+
+
+async def _head(upload: Upload) -> bytes:
+    head = b""
+    async for piece in upload.read():
+        head += piece[:_HEAD_BYTES]
+        if len(head) >= _HEAD_BYTES:
+            break
+    return head
+
+
+@asynccontextmanager
+async def _child(*arguments: str) -> AsyncIterator[Process]:
+    """A child that is gone when the block ends, however it ends.
+
+    It writes to our standard error until it has shut that itself, before it sees the document.
+    """
+    child = await asyncio.create_subprocess_exec(
+        *_CHILD, *arguments, stdin=PIPE, stdout=PIPE, env={}, cwd="/", start_new_session=True
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):  # it has just ended by itself
+                os.killpg(child.pid, signal.SIGKILL)
+            await _buried(child)
+
+
+async def _buried(child: Process) -> None:
+    """See a killed child end, even when cancelled: it takes no time, and leaves no zombie."""
+    ending = asyncio.ensure_future(child.communicate())  # reads on: a full pipe would hide the end
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        while not ending.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([ending])
+        raise
+
+
+async def _send(child: Process, upload: Upload) -> None:
+    assert child.stdin is not None
+    try:
+        async for piece in upload.read():
+            child.stdin.write(piece)
+            await child.stdin.drain()
+        child.stdin.close()
+        await child.stdin.wait_closed()
+    except (BrokenPipeError, ConnectionResetError):
+        return  # it ended early; its status says why
+
+
+async def _output(child: Process, *, max_bytes: int) -> bytes:
+    """All that it prints."""
+    assert child.stdout is not None
+    try:
+        await child.stdout.readexactly(max_bytes + 1)
+    except asyncio.IncompleteReadError as everything:
+        return everything.partial
+    raise UnreadableDocumentError("too_complex")

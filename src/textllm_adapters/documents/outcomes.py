@@ -1,0 +1,74 @@
+"""What the child tells its parent, as one line of JSON."""
+
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from textllm_core.errors import (
+    DocumentTooLargeError,
+    TextLLMError,
+    UnreadableDocumentError,
+    UnreadableReason,
+    UnsupportedMediaTypeError,
+)
+
+
+class Found(Struct, frozen=True, tag=True):
+    """What was asked for: `text` is empty where only the pages were to be counted."""
+
+    text: str = ""
+    pages: int | None = None
+
+
+class Unreadable(Struct, frozen=True, tag=True):
+    """See `UnreadableDocumentError`."""
+
+    reason: UnreadableReason
+
+
+class TooLarge(Struct, frozen=True, tag=True):
+    """See `DocumentTooLargeError`."""
+
+    limit: int
+    counts: Literal["pages", "characters", "unpacked_bytes"]
+
+
+class Unsupported(Struct, frozen=True, tag=True):
+    """See `UnsupportedMediaTypeError`."""
+
+
+Outcome: TypeAlias = Found | Unreadable | TooLarge | Unsupported
+
+# Beyond the text, whose characters take at most four bytes each: everything else in the line.
+OVERHEAD_BYTES: Final = 64 * 1024
+
+
+def unsupported() -> UnsupportedMediaTypeError:
+    """The one sentence for every file that is not taken."""
+    return UnsupportedMediaTypeError(
+        "The file must be PDF, DOCX, TXT, MD, CSV, JSON or HTML, and its content must be what its name says."
+    )
+
+
+def outcome_of(error: TextLLMError) -> Outcome:
+    """A refusal in the child, to be sent."""
+    match error:
+        case UnreadableDocumentError():
+            return Unreadable(error.reason)
+        case DocumentTooLargeError():
+            return TooLarge(error.limit, error.counts)
+        case UnsupportedMediaTypeError():
+            return Unsupported()
+    raise error
+
+
+def found_in(outcome: Outcome) -> Found:
+    """What was found, or the refusal, raised in the parent."""
+    match outcome:
+        case Unreadable():
+            raise UnreadableDocumentError(outcome.reason)
+        case TooLarge():
+            raise DocumentTooLargeError(limit=outcome.limit, counts=outcome.counts)
+        case Unsupported():
+            raise unsupported()
+    return outcome

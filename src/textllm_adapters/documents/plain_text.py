@@ -1,0 +1,71 @@
+"""Text in whatever encoding it came. Runs in the child alone."""
+
+import codecs
+import re
+from typing import Final
+
+from charset_normalizer import from_bytes
+
+from textllm_adapters.documents.lines import Lines
+from textllm_adapters.documents.outcomes import Found, unsupported
+
+# UTF-32's little-endian mark begins with that of UTF-16.
+_BYTE_ORDER_MARKS: Final = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# What people's old files are in; without this list, a few words of Latin-1 may be taken for a Macintosh's Turkish.
+_USUAL: Final = ["cp1252"]
+_OTHERS: Final = [
+    "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "koi8_r",
+    "cp932", "euc_jp", "gb18030", "big5", "cp949",
+]  # fmt: skip
+_NO_TEXT: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # the escape character is at home in logs
+_SAMPLE: Final = 64 * 1024  # bytes or characters that are looked at
+
+
+def read_plain_text(content: bytes, *, max_chars: int) -> Found:
+    """The text as it is."""
+    lines = Lines(max_chars)
+    lines.add(decode(content))
+    return Found(lines.text())
+
+
+def decode(content: bytes) -> str:
+    """Text by its byte order mark, else as UTF-8, else in the encoding that `charset_normalizer` takes it for.
+
+    Raises:
+        UnsupportedMediaTypeError: this is no text.
+    """
+    text = _decoded(content)
+    if len(_NO_TEXT.findall(text, 0, _SAMPLE)) * 10 > min(len(text), _SAMPLE):
+        raise unsupported()
+    return text
+
+
+def _decoded(content: bytes) -> str:
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding, "replace")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        guess = None if b"\0" in content else _guess(_sample(content))
+    if guess is None:
+        raise unsupported()
+    return content.decode(guess, "replace")
+
+
+def _guess(sample: bytes) -> str | None:
+    guess = from_bytes(sample, cp_isolation=_USUAL).best() or from_bytes(sample, cp_isolation=_OTHERS).best()
+    return None if guess is None else guess.encoding
+
+
+def _sample(content: bytes) -> bytes:
+    """Its beginning, which may name the encoding, and lines with something that is not ASCII."""
+    beginning = content[:4096]
+    telling = b"\n".join(line for line in content.splitlines() if not line.isascii())
+    return beginning + b"\n" + telling[:_SAMPLE]

@@ -1,0 +1,44 @@
+"""Documents that are text already."""
+
+from typing import get_args
+from unicodedata import category
+
+from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError, UnsupportedMediaTypeError
+from textllm_core.ports.document_reader import Document, DocumentText, FileType
+from textllm_core.uploads import Upload
+
+
+class MemoryDocumentReader:
+    """A `DocumentReader` for text in UTF-8: every type but PDF and DOCX, HTML with its markup."""
+
+    async def inspect(self, upload: Upload, *, max_pages: int) -> Document:  # noqa: ARG002 - text has no pages
+        """As the port says."""
+        return Document(file_type=_file_type(upload.name))
+
+    async def read(self, upload: Upload, *, max_chars: int, max_pages: int) -> DocumentText:  # noqa: ARG002 - likewise
+        """As the port says."""
+        file_type = _file_type(upload.name)
+        content = b"".join([piece async for piece in upload.read()])
+        try:
+            text = _clean(content.decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise UnsupportedMediaTypeError("The file is not text in UTF-8.") from error
+        if len(text) > max_chars:
+            raise DocumentTooLargeError(limit=max_chars, counts="characters")
+        if not text.strip():
+            raise UnreadableDocumentError("empty")
+        return DocumentText(file_type=file_type, text=text)
+
+
+def _clean(text: str) -> str:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(character for character in text if character in "\n\t" or category(character) != "Cc")
+
+
+def _file_type(name: str) -> FileType:
+    ending = name.rpartition(".")[2].lower()
+    for file_type in get_args(FileType):
+        if ending == file_type and ending not in {"pdf", "docx"}:
+            known: FileType = file_type
+            return known
+    raise UnsupportedMediaTypeError("Only files of text are read here.")

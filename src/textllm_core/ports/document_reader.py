@@ -1,0 +1,76 @@
+"""The text in files that people send."""
+
+from collections.abc import Mapping
+from typing import Final, Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from textllm_core.uploads import Upload
+
+FileType: TypeAlias = Literal["pdf", "docx", "txt", "md", "csv", "json", "html"]
+
+MEDIA_TYPES: Final[Mapping[FileType, str]] = {
+    "pdf": "application/pdf",
+    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "txt": "text/plain",
+    "md": "text/markdown",
+    "csv": "text/csv",
+    "json": "application/json",
+    "html": "text/html",
+}
+
+
+class Document(Struct, frozen=True, kw_only=True):
+    """What a file is.
+
+    Args:
+        file_type: what its content is; its name agrees.
+        pages: of a PDF; None for the others, which have no pages of their own.
+    """
+
+    file_type: FileType
+    pages: int | None = None
+
+    @property
+    def media_type(self) -> str:
+        """Its media type, without parameters."""
+        return MEDIA_TYPES[self.file_type]
+
+
+class DocumentText(Document, frozen=True, kw_only=True):
+    """What a file says. `text` is never blank; `\\n` and the tab are its only control characters."""
+
+    text: str
+
+
+class DocumentReader(Protocol):
+    """Reads files that strangers made: none of them ends, blocks or fills the process that asks.
+
+    The file's name and content must agree. A PDF or a DOCX file may have a name without an ending.
+
+    Both methods raise:
+        UnsupportedMediaTypeError: it is not one of the types above, or not what its name says.
+        UnreadableDocumentError: damaged, encrypted, empty, or too much work; its `reason` says which.
+        DocumentTooLargeError: it has more pages or characters than allowed, or unpacks to too many bytes.
+        ServiceUnavailableError: too many documents are being read; the same call may pass later.
+    """
+
+    async def inspect(self, upload: Upload, *, max_pages: int) -> Document:
+        """Tell what a file is, without its text: for a model that reads the file itself.
+
+        A PDF is opened and its pages are counted; it may hold images alone. The others are told by their first bytes:
+        what is wrong further on is for `read` to find.
+        """
+        ...
+
+    async def read(self, upload: Upload, *, max_chars: int, max_pages: int) -> DocumentText:
+        """The text of a file, in its own order.
+
+        A line `[page 3]` stands before the text of a PDF's third page. Cells of a table are separated by tabs, rows by
+        lines; items of lists begin with `- `. HTML loses its markup, scripts and styles; Markdown, CSV and JSON are
+        left as they are.
+
+        Args:
+            max_chars: of the text, page marks included.
+        """
+        ...

@@ -1,0 +1,359 @@
+"""Documents read in children: what good ones say, and what bad ones end in."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+
+import psutil
+import pytest
+from tests import documents
+from tests.documents import docx_of, paragraph, pdf_of_pages
+
+from textllm_adapters.documents.document_reader import ChildDocumentReader
+from textllm_core.errors import (
+    DocumentTooLargeError,
+    ServiceUnavailableError,
+    TextLLMError,
+    UnreadableDocumentError,
+    UnsupportedMediaTypeError,
+)
+from textllm_core.ports.document_reader import Document, DocumentText
+from textllm_core.uploads import Upload
+
+MIB = 1024 * 1024
+PIECE = b" " * MIB
+
+
+async def read(name: str, content: bytes, *, max_chars: int = 400_000, max_pages: int = 1000) -> DocumentText:
+    upload = Upload.of_bytes(name, content)
+    return await ChildDocumentReader().read(upload, max_chars=max_chars, max_pages=max_pages)
+
+
+async def inspect(content: bytes, *, max_pages: int = 1000) -> Document:
+    return await ChildDocumentReader().inspect(Upload.of_bytes("a.pdf", content), max_pages=max_pages)
+
+
+def children() -> set[psutil.Process]:
+    """Also those that are dead and not buried."""
+    return set(psutil.Process().children(recursive=True))
+
+
+async def test_a_pdf_is_read_with_a_mark_before_each_page() -> None:
+    document = await read("a.pdf", pdf_of_pages(["The first page.", "", "Äpfel für 3 €."]))
+    assert document.text == "[page 1]\nThe first page.\n[page 2]\n\n[page 3]\nÄpfel für 3 €."
+    assert (document.file_type, document.media_type, document.pages) == ("pdf", "application/pdf", 3)
+
+
+async def test_a_docx_is_read_in_its_order() -> None:
+    document = await read("a.docx", documents.written_docx())
+    assert document.text.split("\n") == [
+        "Confidential",
+        "Rivers",
+        "The longest ones:",
+        "- Nile",
+        "- Amazon",
+        "River\tkm",
+        "Nile\t6,650",
+        "Amazon\t",
+        "After\tthe table.",
+        "Its second line.",
+        "The end",
+    ]
+    assert (document.file_type, document.pages) == ("docx", None)
+
+
+async def test_a_table_in_a_cell_is_part_of_the_cell() -> None:
+    inner = f"<w:tbl><w:tr><w:tc>{paragraph('b')}</w:tc><w:tc>{paragraph('c')}</w:tc></w:tr></w:tbl>"
+    body = (
+        f"<w:tbl><w:tr><w:tc>{paragraph('a')}{inner}</w:tc><w:tc>{paragraph('d')}{paragraph('e')}</w:tc></w:tr></w:tbl>"
+    )
+    assert (await read("a.docx", docx_of(body))).text == "a b\tc\td e"
+
+
+async def test_lists_are_marked_by_level_and_deleted_text_is_left_out() -> None:
+    item = (
+        "<w:p><w:pPr><w:numPr><w:ilvl w:val='{}'/><w:numId w:val='1'/></w:numPr></w:pPr><w:r><w:t>{}</w:t></w:r></w:p>"
+    )
+    deleted = "<w:p><w:del><w:r><w:delText>old</w:delText></w:r></w:del><w:ins><w:r><w:t>new</w:t></w:r></w:ins></w:p>"
+    body = item.format(0, "one") + item.format(1, "two") + deleted
+    assert (await read("a.docx", docx_of(body))).text == "- one\n  - two\nnew"
+
+
+async def test_html_is_read_without_markup_scripts_and_styles() -> None:
+    page = (
+        "<!DOCTYPE html><html><head><title>Rivers</title><style>p { color: red }</style></head><body>"
+        "<p>The <b>longest</b>\n ones &amp; more:</p><ul><li>Nile<li>Amazon</ul><script>alert('x')</script>"
+        "<table><tr><th>River</th><th>km</th></tr><tr><td><p>Nile</p></td><td> 6,650 </td></tr></table>"
+        "<pre>a\n  b</pre>"
+    )
+    document = await read("a.htm", page.encode())
+    assert document.text == ("Rivers\nThe longest ones & more:\n- Nile\n- Amazon\nRiver\tkm\nNile\t6,650\na\n  b")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Grüße aus Köln, schöne Straße", "latin-1"),
+        ("Prix : 5 € – déjà vu, naïve “quote”", "cp1252"),
+        ("Zażółć gęślą jaźń, to jest tekst po polsku", "cp1250"),
+        ("Привет, как дела? Это текст по-русски.", "cp1251"),
+        ("Привет, как дела? Это текст по-русски.", "koi8-r"),
+        ("日本語のテキストです。これは文章です。", "shift_jis"),
+        ("这是一个中文文本，用于测试编码。", "gb18030"),
+        ("Any text 🏞", "utf-16"),
+        ("Any text 🏞", "utf-32"),
+        ("Any text 🏞", "utf-8-sig"),
+    ],
+)
+async def test_text_is_read_in_its_encoding(text: str, encoding: str) -> None:
+    assert (await read("a.txt", text.encode(encoding))).text == text
+
+
+async def test_a_pdf_that_is_only_protected_against_changes_is_read() -> None:
+    assert (await read("a.pdf", documents.encrypted_pdf(password=""))).text == "[page 1]\nSecret words."
+
+
+async def test_the_content_tells_the_type_of_a_file_without_an_ending() -> None:
+    assert (await read("scan", pdf_of_pages(["Hello"]))).file_type == "pdf"
+    assert (await read("letter", docx_of(paragraph("Hello")))).file_type == "docx"
+
+
+async def test_pages_of_a_pdf_are_counted_also_where_it_has_no_text() -> None:
+    assert await inspect(pdf_of_pages(["", ""])) == Document(file_type="pdf", pages=2)
+
+
+async def test_a_pdf_may_have_as_many_pages_as_allowed() -> None:
+    assert (await inspect(pdf_of_pages(["x"] * 5), max_pages=5)).pages == 5
+    for reading in (inspect(pdf_of_pages(["x"] * 6), max_pages=5), read("a.pdf", pdf_of_pages(["x"] * 6), max_pages=5)):
+        with pytest.raises(DocumentTooLargeError, match="more than 5 pages") as refusal:
+            await reading
+        assert refusal.value.details() == {"limit": 5, "counts": "pages"}
+
+
+async def test_a_thousand_pages_are_read() -> None:
+    document = await read("a.pdf", pdf_of_pages(["Some words on a page."] * 1000))
+    assert document.pages == 1000
+    assert document.text.endswith("[page 1000]\nSome words on a page.")
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "a.docx", "a.html"])
+async def test_text_may_be_as_long_as_allowed_in_every_type(name: str) -> None:
+    content = {"a.pdf": pdf_of_pages(["x" * 91]), "a.docx": docx_of(paragraph("x" * 100)), "a.html": b"x" * 100}[name]
+    assert len((await read(name, content, max_chars=100)).text) == 100
+    with pytest.raises(DocumentTooLargeError) as refusal:
+        await read(name, content, max_chars=99)
+    assert refusal.value.details() == {"limit": 99, "counts": "characters"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: documents.encrypted_pdf(password="secret"), "encrypted"),
+        (lambda: b"", "empty"),
+        (lambda: pdf_of_pages([]), "empty"),
+        (lambda: b"%PDF-1.7\n", "damaged"),
+        (lambda: pdf_of_pages(["Hello"])[:300], "damaged"),
+        (documents.pdf_whose_pages_contain_themselves, "damaged"),
+        (lambda: documents.pdf_of_many_kids(1_000_000), "too_complex"),
+    ],
+)
+async def test_a_bad_pdf_is_refused_with_the_reason(content: Callable[[], bytes], reason: str) -> None:
+    bad = content()
+    for reading in (read("a.pdf", bad), inspect(bad)):
+        with pytest.raises(UnreadableDocumentError) as refusal:
+            await reading
+        assert refusal.value.details() == {"reason": reason}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: pdf_of_pages([""]), "empty"),
+        (documents.pdf_of_nested_forms, "empty"),
+        (lambda: documents.pdf_that_unpacks_to(100 * MIB), "too_complex"),
+        pytest.param(lambda: documents.pdf_that_unpacks_to(1024 * MIB), "too_complex", marks=pytest.mark.slow),
+    ],
+)
+async def test_a_pdf_without_text_that_can_be_had_is_refused(content: Callable[[], bytes], reason: str) -> None:
+    with pytest.raises(UnreadableDocumentError) as refusal:
+        await read("a.pdf", content())
+    assert refusal.value.reason == reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.pdf", documents.pdf_that_keeps_the_processor_busy),
+        ("a.html", lambda: b"<!--" * 4_000_000),
+        ("a.html", lambda: b"<div>" * 4_000_000),
+    ],
+)
+async def test_endless_work_is_ended(name: str, content: Callable[[], bytes]) -> None:
+    begun = time.monotonic()
+    with pytest.raises(UnreadableDocumentError) as refusal:
+        await read(name, content())
+    assert refusal.value.reason == "timed_out"
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (documents.docx_with_an_entity_bomb, "unsafe"),
+        (lambda: documents.docx_with_doctype('<!ENTITY x SYSTEM "file:///etc/passwd">', "&amp;x;"), "unsafe"),
+        (lambda: documents.docx_with_doctype("", "Hello"), "unsafe"),
+        (lambda: documents.docx_with_doctype("", "Hello", encoding="utf-16"), "unsafe"),
+        (lambda: docx_of(paragraph("a"), further={"word/x.xml": b"<!DOCTYPE x><x/>"}), "unsafe"),
+        (lambda: docx_of(paragraph("a"), further={"../x.xml": b"<x/>"}), "unsafe"),
+        (lambda: docx_of(paragraph("a"), further={"/etc/x.xml": b"<x/>"}), "unsafe"),
+        (lambda: docx_of(paragraph("a"), further={f"{number}.bin": b"" for number in range(2000)}), "unsafe"),
+        (lambda: docx_of("<w:p/>" * 6_000_000), "too_complex"),
+        (lambda: docx_of("<w:tbl><w:tr><w:tc>" * 300_000), "too_complex"),
+        (lambda: documents.docx_whose_entries_overlap(1000), "too_complex"),
+        (lambda: documents.docx_that_lies_about_its_size(5_000_000, claim=1000), "damaged"),
+        (lambda: documents.docx_that_lies_about_its_size(1000, claim=4_000_000_000), "damaged"),
+        (documents.encrypted_zip, "encrypted"),
+        (documents.encrypted_docx, "encrypted"),
+        (lambda: docx_of(""), "empty"),
+        (lambda: docx_of(b"<w:document"), "damaged"),
+        (lambda: docx_of(paragraph("a"))[:-30], "damaged"),
+        (lambda: b"PK\x03\x04", "damaged"),
+    ],
+)
+async def test_a_bad_docx_is_refused_with_the_reason(content: Callable[[], bytes], reason: str) -> None:
+    with pytest.raises(UnreadableDocumentError) as refusal:
+        await read("a.docx", content())
+    assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize("size", [200 * MIB, pytest.param(1024 * MIB, marks=pytest.mark.slow)])
+async def test_a_docx_that_unpacks_to_too_much_is_refused(size: int) -> None:
+    with pytest.raises(DocumentTooLargeError) as refusal:
+        await read("a.docx", documents.docx_that_unpacks_to(size))
+    assert refusal.value.details() == {"limit": 50_000_000, "counts": "unpacked_bytes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.docx", documents.docm()),
+        ("a.docm", documents.docm()),
+        ("a.docx", docx_of(paragraph("a"), further={"word/vbaProject.bin": b"Sub AutoOpen()"})),
+        ("a.docx", documents.xlsx()),
+        ("a.docx", documents.zip_of([("again.zip", documents.zip_of([("again.zip", b"")]))])),
+        ("a.docx", pdf_of_pages(["Hello"])),
+        ("a.docx", pdf_of_pages(["Hello"]) + docx_of(paragraph("Hello"))),
+        ("a.pdf", docx_of(paragraph("Hello"))),
+        ("a.pdf", docx_of(paragraph("Hello")) + pdf_of_pages(["Hello"])),
+        ("a.pdf", documents.PNG),
+        ("a.pdf", b"GIF89a" + pdf_of_pages(["Hello"])),
+        ("a.txt", pdf_of_pages(["Hello"])),
+        ("a.html", b"\n" + pdf_of_pages(["<script>Hello</script>"])),
+        ("a.txt", docx_of(paragraph("Hello"))),
+        ("a.txt", documents.PNG),
+        ("a.csv", documents.EXE),
+        ("a.json", b"\x00" * 1000),
+        ("a.md", bytes(range(256)) * 20),
+        ("a.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 1000),
+        ("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 1000),
+    ],
+)
+async def test_a_file_that_is_not_what_its_name_says_is_refused(name: str, content: bytes) -> None:
+    with pytest.raises(UnsupportedMediaTypeError):
+        await read(name, content)
+
+
+async def test_a_long_upload_is_never_whole_in_memory() -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    highest = before
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal highest
+        for _ in range(100):
+            highest = max(highest, process.memory_info().rss)
+            yield PIECE
+
+    with pytest.raises(DocumentTooLargeError):
+        await ChildDocumentReader().read(Upload("a.txt", 100 * MIB, pieces), max_chars=400_000, max_pages=1)
+    assert highest - before < 16 * MIB
+
+
+def never_ending(child_runs: asyncio.Event | None = None) -> Upload:
+    """Its second piece never comes."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"Hello" * 1000
+        if child_runs is not None:  # it took the first piece
+            child_runs.set()
+        await asyncio.Event().wait()
+
+    return Upload("a.txt", 2 * MIB, pieces)
+
+
+async def test_whoever_stops_asking_leaves_no_child_behind() -> None:
+    before, child_runs = children(), asyncio.Event()
+    reading = asyncio.create_task(ChildDocumentReader().read(never_ending(child_runs), max_chars=9, max_pages=1))
+    await child_runs.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert children() == before
+
+
+async def test_a_child_that_takes_too_long_is_ended() -> None:
+    before = children()
+    with pytest.raises(UnreadableDocumentError) as refusal:
+        await ChildDocumentReader(timeout_s=0.5).read(never_ending(), max_chars=9, max_pages=1)
+    assert refusal.value.reason == "timed_out"
+    assert children() == before
+
+
+async def test_whoever_finds_all_places_taken_is_told_to_come_back() -> None:
+    reader = ChildDocumentReader(at_once=1, max_waiting=0)
+    child_runs = asyncio.Event()
+    reading = asyncio.create_task(reader.read(never_ending(child_runs), max_chars=9, max_pages=1))
+    await child_runs.wait()
+    with pytest.raises(ServiceUnavailableError) as refusal:
+        await reader.read(Upload.of_bytes("a.txt", b"Hello"), max_chars=9, max_pages=1)
+    assert refusal.value.details() == {"retry_after_s": 5}
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert (await reader.read(Upload.of_bytes("a.txt", b"Hello"), max_chars=9, max_pages=1)).text == "Hello"
+
+
+async def test_nobody_waits_longer_for_a_place_than_a_child_may_take() -> None:
+    reader = ChildDocumentReader(at_once=1, timeout_s=0.5)
+    readings = [reader.read(never_ending(), max_chars=9, max_pages=1) for _ in range(3)]
+    first, *_, last = await asyncio.gather(*readings, return_exceptions=True)
+    assert isinstance(first, UnreadableDocumentError)
+    assert isinstance(last, ServiceUnavailableError)
+
+
+async def test_more_documents_than_places_are_read_one_after_the_other() -> None:
+    reader = ChildDocumentReader(at_once=1)
+    uploads = [Upload.of_bytes("a.txt", str(number).encode()) for number in range(4)]
+    texts = await asyncio.gather(*(reader.read(upload, max_chars=9, max_pages=1) for upload in uploads))
+    assert [text.text for text in texts] == ["0", "1", "2", "3"]
+
+
+async def test_no_word_of_a_document_reaches_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    damaged = pdf_of_pages(["canary"])[:300]
+    with pytest.raises(TextLLMError) as refusal:
+        await read("canary.pdf", damaged)
+    assert "canary" not in str(refusal.value)
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_child_knows_nothing_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    before, child_runs = children(), asyncio.Event()
+    reading = asyncio.create_task(ChildDocumentReader().read(never_ending(child_runs), max_chars=9, max_pages=1))
+    await child_runs.wait()
+    (child,) = children() - before
+    assert "OPENAI_API_KEY" not in child.environ()
+    assert os.getsid(child.pid) == child.pid
+    reading.cancel()
+    await asyncio.wait([reading])

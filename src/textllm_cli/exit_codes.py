@@ -23,6 +23,7 @@ EXIT_CODES: Final[Mapping[type[errors.TextLLMError], int]] = {
     errors.IdempotencyMismatchError: 4,
     errors.IdempotencyInProgressError: 5,
     errors.ConversationBusyError: 5,  # nothing is wrong with the turn: wait, and send it again
+    errors.ServiceUnavailableError: 5,
     errors.BudgetExceededError: 6,
     errors.ModelError: 7,
     errors.ProviderError: 7,

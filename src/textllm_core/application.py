@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_core.reconcile import Reconcile
@@ -31,6 +32,7 @@ class TextLLM:
 
     send_message: SendMessage
     cancel_reply: CancelReply
+    wind_down: WindDown
     latest_conversation: LatestConversation
     list_messages: ListMessages
     books: Books

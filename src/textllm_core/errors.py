@@ -248,6 +248,20 @@ class ProviderTimeoutError(ModelError):
     code = "provider_timeout"
 
 
+class ServiceUnavailableError(TextLLMError):
+    """The process is stopping, or runs as many turns as it can; nothing of this one was begun."""
+
+    code = "service_unavailable"
+
+    def __init__(self, *, is_stopping: bool, retry_after_s: int = 2) -> None:
+        why = "The service is shutting down" if is_stopping else "The service runs as many turns as it can"
+        super().__init__(f"{why}; send this one again in {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> Mapping[str, object]:
+        return {"retry_after_s": self.retry_after_s}
+
+
 class StorageUnavailableError(TextLLMError):
     """The database or the file storage does not answer; nothing was lost, and nothing was started."""
 

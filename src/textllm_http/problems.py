@@ -29,6 +29,7 @@ from textllm_core.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitedError,
+    ServiceUnavailableError,
     SessionNotFoundError,
     StorageUnavailableError,
     StoredFileNotFoundError,
@@ -59,6 +60,7 @@ STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ProviderError: HTTPStatus.BAD_GATEWAY,
     ProviderUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     ProviderTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
 }

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.errors import StorageUnavailableError
+from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Hold, Ledger
 
@@ -22,16 +22,25 @@ class RunningExchanges:
     Args:
         max_detached: how many exchanges may run on without a reader; the next one left alone is cut short, and settled.
         drain_s: for how long, in seconds, each of them may.
+        max_running: how many exchanges may run at once; the next one is refused.
     """
 
-    def __init__(self, *, max_detached: int = 256, drain_s: float = 120.0) -> None:
-        self._max_detached, self._drain_s = max_detached, drain_s
+    def __init__(self, *, max_detached: int = 256, drain_s: float = 120.0, max_running: int = 16_384) -> None:
+        self._max_detached, self._drain_s, self._max_running = max_detached, drain_s, max_running
+        self._refuses_new = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._detached: set[asyncio.Task[None]] = set()
         self._by_hold: dict[str, tuple[Hold, asyncio.Task[None]]] = {}
 
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run `work` to its end, whoever waits for it."""
+        """Run `work` to its end, whoever waits for it.
+
+        Raises:
+            ServiceUnavailableError: as many run as may, or this process takes no more; nothing of it was done.
+        """
+        if self._refuses_new or len(self._tasks) >= self._max_running:
+            work.close()
+            raise ServiceUnavailableError(is_stopping=self._refuses_new)
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -68,12 +77,17 @@ class RunningExchanges:
         deadline = asyncio.get_running_loop().call_later(self._drain_s, task.cancel)
         task.add_done_callback(lambda _: deadline.cancel())
 
+    def refuse_new(self) -> None:
+        """Start nothing any more."""
+        self._refuses_new = True
+
     async def drain(self, timeout_s: float) -> None:
         """Let what runs come to its end; after `timeout_s` cut it short, and settle it."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
-            task.cancel()
+            if not task.cancelling():  # else it is being settled, which must not be cut short
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 

@@ -73,7 +73,7 @@ class _Worker:
         self.pid = self._process.pid
         self.is_ready = False
         self.life_s = 0.0  # after it was ready
-        self.started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()  # whether it became ready
+        self.is_decided = asyncio.Event()  # whether it becomes ready
         self.ended = asyncio.create_task(self._follow())
 
     def tell(self, word: Word) -> None:
@@ -91,11 +91,10 @@ class _Worker:
         with suppress(ConnectionError):
             while await loop.sock_recv(self._channel, 64):
                 self.is_ready, since = True, loop.time()
-                self.started.set_result(True)
+                self.is_decided.set()
         if self.is_ready:
             self.life_s = loop.time() - since
-        else:
-            self.started.set_result(False)
+        self.is_decided.set()
         self._channel.close()
         return await asyncio.to_thread(self._process.wait)
 
@@ -177,25 +176,23 @@ class _Supervisor:
         Raises:
             StartError: it could not start, and none could before it.
         """
-        if await worker.started:
+        await worker.is_decided.wait()
+        if worker.is_ready:
             self._has_served = True
         elif not self._has_served:
             raise StartError("A worker could not start; why, it has said above.")
-        else:
-            await worker.ended
 
     async def _renewed(self, place: _Place, old: _Worker) -> _Worker:
         """The worker that is in this place after a renewal: a new one where it could start."""
         place.renewal.clear()
         new = self._spawn()
-        is_new = await new.started
-        if is_new:
+        await new.is_decided.wait()
+        if new.is_ready:
             old.tell(Word.RETIRE)
         else:
-            await new.ended
             _logger.error("worker %d could not start, and does not replace worker %d", new.pid, old.pid)
         place.is_renewed.set()
-        return new if is_new else old
+        return new if new.is_ready else old
 
     async def _renew_on_request(self) -> None:
         """At a hang-up renew the workers, one after the other; those of one round are gone before the next begins."""

@@ -25,7 +25,7 @@ from textllm_http.control import SERVICE_S, SIGNALS, Word, words
 from textllm_http.problems import trace_of
 
 MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle; more wait in the listener's queue
-_LINGER_S: Final = 3.0  # for responses that are written, and not yet read by their clients
+_LINGER_S: Final = 5.0  # for responses that are written, and not yet read by their clients
 # Its errors become lines like ours, and its talk is left out.
 _LOGS: Final[dict[str, Any]] = {"incremental": True, "handlers": {}, "loggers": {"_granian": {}}}
 

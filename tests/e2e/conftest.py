@@ -44,7 +44,15 @@ class Service:
         self.url = f"http://127.0.0.1:{port}"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [TEXTLLM, "serve", "--port", str(port), "--grace-s", "1", *self._arguments],  # the last of a kind counts
+                [
+                    TEXTLLM,
+                    "serve",
+                    "--port",
+                    str(port),
+                    "--grace-s",
+                    "1",
+                    *self._arguments,
+                ],  # the last of a kind counts
                 env=self._environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

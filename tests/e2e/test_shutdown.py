@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -33,6 +34,12 @@ def gate() -> Iterator[threading.Event]:
     gate = threading.Event()
     yield gate
     gate.set()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """The address of a database for tests that do not depend on which it is."""
+    return f"sqlite:///{tmp_path}/textllm.db"
 
 
 class Listener:
@@ -77,6 +84,10 @@ def readiness(service: Service) -> tuple[int, str]:
     return answer.status_code, answer.json()["status"]
 
 
+def is_alive(service: Service) -> bool:
+    return httpx.get(f"{service.url}/health/live", timeout=PATIENCE_S).status_code == 200
+
+
 def replaced(service: Service, killed: Sequence[int], workers: int) -> bool:
     """Whether there are as many workers as there should be, and none of them is one of these."""
     return len(set(service.workers()) - set(killed)) == workers and not set(service.workers()) & set(killed)
@@ -96,7 +107,7 @@ async def test_a_stopping_server_is_not_ready_serves_on_then_refuses_and_lets_st
         asked = len(provider.requests)
         refusal = service.chat("and now?", user_id="refused")
         assert (refusal.json()["code"], refusal.headers["retry-after"]) == ("service_unavailable", "2")
-        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        assert is_alive(service)
         assert len(provider.requests) == asked
         gate.set()
         events = listener.events()
@@ -130,9 +141,9 @@ async def test_a_stream_that_outlasts_the_grace_gets_its_last_event_and_its_entr
 
 
 def test_a_second_ctrl_c_cuts_the_grace(
-    provider: OpenAIStandIn, database: str, tmp_path: Path, user: str, gate: threading.Event
+    provider: OpenAIStandIn, store: str, tmp_path: Path, user: str, gate: threading.Event
 ) -> None:
-    with serving(tmp_path, provider, database, "--workers", "2", "--grace-s", "3600") as service:
+    with serving(tmp_path, provider, store, "--workers", "2", "--grace-s", "3600") as service:
         provider.script(Reply(deltas=("early", " late"), gate=gate))
         listener = Listener(service, user)
         listener.hear("early")
@@ -145,9 +156,9 @@ def test_a_second_ctrl_c_cuts_the_grace(
 
 
 def test_a_client_that_never_reads_holds_up_nobody(
-    provider: OpenAIStandIn, database: str, tmp_path: Path, user: str
+    provider: OpenAIStandIn, store: str, tmp_path: Path, user: str
 ) -> None:
-    with serving(tmp_path, provider, database) as service:
+    with serving(tmp_path, provider, store) as service:
         billed = len(provider.bills)
         provider.script(Reply(deltas=("x" * 100_000,) * 80))
         address = httpx.URL(service.url)
@@ -160,10 +171,8 @@ def test_a_client_that_never_reads_holds_up_nobody(
         assert "Traceback" not in service.log.read_text()
 
 
-def test_a_killed_worker_is_replaced_again_and_again(
-    provider: OpenAIStandIn, database: str, tmp_path: Path
-) -> None:
-    with serving(tmp_path, provider, database, "--workers", "2") as service:
+def test_a_killed_worker_is_replaced_again_and_again(provider: OpenAIStandIn, store: str, tmp_path: Path) -> None:
+    with serving(tmp_path, provider, store, "--workers", "2") as service:
         killed: list[int] = []
         for _ in range(3):
             killed.append(service.workers()[0])
@@ -173,8 +182,8 @@ def test_a_killed_worker_is_replaced_again_and_again(
         service.stop()
 
 
-def test_the_last_worker_killed_loses_no_connection(provider: OpenAIStandIn, database: str, tmp_path: Path) -> None:
-    with serving(tmp_path, provider, database) as service:
+def test_the_last_worker_killed_loses_no_connection(provider: OpenAIStandIn, store: str, tmp_path: Path) -> None:
+    with serving(tmp_path, provider, store) as service:
         for _ in range(3):
             os.kill(service.workers()[0], signal.SIGKILL)
             until(lambda: len(service.workers()) == 1)
@@ -183,9 +192,9 @@ def test_the_last_worker_killed_loses_no_connection(provider: OpenAIStandIn, dat
 
 
 def test_a_server_told_to_end_while_it_replaces_a_worker_ends(
-    provider: OpenAIStandIn, database: str, tmp_path: Path
+    provider: OpenAIStandIn, store: str, tmp_path: Path
 ) -> None:
-    with serving(tmp_path, provider, database, "--workers", "2") as service:
+    with serving(tmp_path, provider, store, "--workers", "2") as service:
         for pid in service.workers():
             os.kill(pid, signal.SIGKILL)
         until(lambda: len(service.workers()) > 0)
@@ -194,9 +203,9 @@ def test_a_server_told_to_end_while_it_replaces_a_worker_ends(
 
 
 def test_without_its_parent_a_worker_ends_in_order(
-    provider: OpenAIStandIn, database: str, tmp_path: Path, user: str, gate: threading.Event
+    provider: OpenAIStandIn, store: str, tmp_path: Path, user: str, gate: threading.Event
 ) -> None:
-    with serving(tmp_path, provider, database, "--workers", "2") as service:
+    with serving(tmp_path, provider, store, "--workers", "2") as service:
         provider.script(Reply(deltas=("early", " late"), gate=gate))
         listener = Listener(service, user)
         listener.hear("early")
@@ -208,12 +217,12 @@ def test_without_its_parent_a_worker_ends_in_order(
 
 
 def test_a_server_whose_workers_cannot_start_says_why_and_ends(
-    provider: OpenAIStandIn, database: str, tmp_path: Path
+    provider: OpenAIStandIn, store: str, tmp_path: Path
 ) -> None:
     (tmp_path / "taken").write_text("not a folder")
     with (
         pytest.raises(AssertionError, match=r"logging\.log_dir"),
-        serving(tmp_path, provider, database, TEXTLLM_LOGGING__LOG_DIR=str(tmp_path / "taken")) as service,
+        serving(tmp_path, provider, store, TEXTLLM_LOGGING__LOG_DIR=str(tmp_path / "taken")) as service,
     ):
         assert service
     assert "error: A worker could not start" in (tmp_path / "serve.log").read_text()
@@ -263,16 +272,16 @@ def own_provider() -> Iterator[OpenAIStandIn]:
 
 
 @pytest.mark.parametrize(("renewals", "clients"), [(1, 4), pytest.param(20, 8, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 async def test_renewing_the_workers_under_load_loses_no_request_and_no_cent(
     request: pytest.FixtureRequest,
     own_provider: OpenAIStandIn,
     tmp_path: Path,
-    store: str,
+    kind: str,
     renewals: int,
     clients: int,
 ) -> None:
-    database: str = request.getfixturevalue(f"{store}_url")
+    database: str = request.getfixturevalue(f"{kind}_url")
     with serving(
         tmp_path, own_provider, database, "--workers", "2", *LONG_GRACE, TEXTLLM_COST_LIMIT_PER_SESSION="1000"
     ) as service:
@@ -281,7 +290,7 @@ async def test_renewing_the_workers_under_load_loses_no_request_and_no_cent(
         for _ in range(renewals):
             old = service.workers()
             service.process.send_signal(signal.SIGHUP)
-            until(lambda old=old: replaced(service, old, 2))  # type: ignore[misc]  # mypy takes no default here
+            until(partial(replaced, service, old, 2))
         crowd.end()
         service.stop()
     assert crowd.failures == []
@@ -294,8 +303,8 @@ async def test_renewing_the_workers_under_load_loses_no_request_and_no_cent(
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_end_is_killed(provider: OpenAIStandIn, database: str, tmp_path: Path) -> None:
-    with serving(tmp_path, provider, database, "--grace-s", "0") as service:
+def test_a_worker_that_does_not_end_is_killed(provider: OpenAIStandIn, store: str, tmp_path: Path) -> None:
+    with serving(tmp_path, provider, store, "--grace-s", "0") as service:
         os.kill(service.workers()[0], signal.SIGSTOP)
         service.stop()
         assert "is killed" in service.log.read_text()

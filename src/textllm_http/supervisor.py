@@ -204,7 +204,7 @@ class _Supervisor:
                 place.is_renewed.clear()
                 place.renewal.set()
                 await place.is_renewed.wait()
-            _logger.warning("the workers were renewed")
+            _logger.info("the workers were renewed")
             await self._gone([worker for worker in self._living if worker.ended in before], Word.RETIRE)
 
     async def _end(self, word: Word) -> None:
@@ -229,14 +229,12 @@ class _Supervisor:
             limit_s += self._grace_s
         if word in (Word.STOP, Word.RETIRE):
             limit_s += SERVICE_S
-        try:
-            async with asyncio.timeout(limit_s):
-                await asyncio.gather(*(asyncio.shield(worker.ended) for worker in workers))
-        except TimeoutError:
+        ends = [worker.ended for worker in workers]
+        if ends and (await asyncio.wait(ends, timeout=limit_s))[1]:
             for worker in set(workers) & self._living:
                 _logger.error("worker %d did not end in time, and is killed", worker.pid)
                 worker.kill()
-            await asyncio.gather(*(worker.ended for worker in workers))
+            await asyncio.wait(ends)
 
 
 @contextmanager

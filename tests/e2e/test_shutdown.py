@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -216,16 +218,21 @@ def test_without_its_parent_a_worker_ends_in_order(
         assert not alive
 
 
-def test_a_server_whose_workers_cannot_start_says_why_and_ends(
-    provider: OpenAIStandIn, store: str, tmp_path: Path
-) -> None:
-    (tmp_path / "taken").write_text("not a folder")
-    with (
-        pytest.raises(AssertionError, match=r"logging\.log_dir"),
-        serving(tmp_path, provider, store, TEXTLLM_LOGGING__LOG_DIR=str(tmp_path / "taken")) as service,
-    ):
-        assert service
-    assert "error: A worker could not start" in (tmp_path / "serve.log").read_text()
+def test_a_server_whose_workers_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
+    program = "from textllm_http.supervisor import listen, supervise; "
+    program += "supervise(listen('127.0.0.1', 0), workers=2, grace_s=0, on_start=lambda: None)"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "TEXTLLM_MODLE": "x"},
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "TEXTLLM_MODLE" in result.stderr
+    assert "StartError" in result.stderr
 
 
 class Crowd:

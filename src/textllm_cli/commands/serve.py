@@ -70,6 +70,7 @@ def serve(
         for notice in invocation.wiring.notices(settings):
             screen.warn(notice)
         asyncio.run(_try_out(invocation, settings, screen))
+        _configure_logs(settings)
         _serve(address, port, workers, settings.stream_drain_s if grace_s is None else grace_s, screen)
 
 
@@ -128,6 +129,17 @@ def _serve(address: str, port: int, workers: int, grace_s: float, screen: Screen
         grace_s=grace_s,
         on_start=lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"),
     )
+
+
+def _configure_logs(settings: "Settings") -> None:
+    """What this process has to say of its workers is written where they write.
+
+    Raises:
+        ConfigurationError: the folder or the file cannot be written.
+    """
+    from textllm_adapters.telemetry.logs import configure_logs
+
+    configure_logs(settings.logging.level, settings.logging.log_dir if settings.logging.log_to_file else None)
 
 
 def _allow_connections() -> None:

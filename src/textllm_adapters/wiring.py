@@ -18,6 +18,7 @@ from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.errors import ConfigurationError, InvalidRequestError, StorageUnavailableError
 from textllm_core.health import CheckHealth
@@ -119,6 +120,7 @@ async def open_textllm(
             send_message=SendMessage(exchange, policy),
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
+            wind_down=WindDown(running),
             latest_conversation=LatestConversation(conversations),
             list_messages=ListMessages(conversations, model.transcript),
             books=_books(stack, settings, engine),

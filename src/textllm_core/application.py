@@ -6,6 +6,7 @@ from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_core.reconcile import Reconcile
@@ -33,6 +34,7 @@ class TextLLM:
     send_message: SendMessage
     resume_reply: ResumeReply
     cancel_reply: CancelReply
+    wind_down: WindDown
     latest_conversation: LatestConversation
     list_messages: ListMessages
     books: Books

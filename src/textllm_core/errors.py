@@ -306,11 +306,11 @@ class StorageUnavailableError(TextLLMError):
 
 
 class ServiceUnavailableError(TextLLMError):
-    """This server has too much to do right now; nothing was started."""
+    """The process is stopping, or has as much to do as it can; nothing was started."""
 
     code = "service_unavailable"
 
-    def __init__(self, message: str, *, retry_after_s: int = 5) -> None:
+    def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

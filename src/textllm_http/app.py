@@ -68,6 +68,8 @@ def create_app(
         state=State(
             {
                 "public_config": public_config,
+                "is_leaving": False,  # set by the worker: connections are not kept
+                "is_stopping": False,  # and the whole service goes with it
                 "max_body_bytes": _BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
             }
         ),

@@ -43,6 +43,8 @@ class ResponseHeaders:
     async def __call__(self, message: Message, scope: Scope) -> None:
         if message["type"] == "http.response.start":
             headers = [*message["headers"], (b"x-request-id", request_id_of(scope).encode())]
+            if scope["litestar_app"].state.is_leaving:  # the client finds another worker, or knows that there is none
+                headers.append((b"connection", b"close"))
             if self._origins:
                 headers += self._cors(scope)
             message["headers"] = headers

@@ -44,7 +44,15 @@ class Service:
         self.url = f"http://127.0.0.1:{port}"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [TEXTLLM, "serve", "--port", str(port), *self._arguments],
+                [
+                    TEXTLLM,
+                    "serve",
+                    "--port",
+                    str(port),
+                    "--grace-s",
+                    "1",
+                    *self._arguments,
+                ],  # the last of a kind counts
                 env=self._environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -78,7 +86,7 @@ class Service:
     def workers(self) -> list[int]:
         """The ids of the processes that answer."""
         children = psutil.Process(self.process.pid).children()
-        return [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+        return [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", headers=headers, timeout=60)

@@ -43,7 +43,6 @@ class Load:
     replies: list[dict[str, object]] = field(default_factory=list)
     conversations: dict[str, str] = field(default_factory=dict)
     statuses: Counter[int | str] = field(default_factory=Counter)
-    restarting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         await asyncio.gather(*[self._talk() for _ in range(CLIENTS)])
@@ -62,15 +61,6 @@ class Load:
                     await self._turn(client, body)
             except httpx.TransportError as error:
                 self.statuses[type(error).__name__] += 1
-                await self._restart_if_gone()
-
-    async def _restart_if_gone(self) -> None:
-        """A worker that dies twice within seconds ends the server; whoever looks after it starts it again."""
-        async with self.restarting:
-            await asyncio.sleep(0.05)
-            if self.service.process.poll() is not None:
-                await asyncio.to_thread(self.service.start)
-                self.statuses["restarted"] += 1
 
     def _kill(self) -> None:
         if workers := self.service.workers():  # else those killed before are not yet replaced

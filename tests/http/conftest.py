@@ -13,6 +13,7 @@ from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_books
 from textllm_core import TextLLM
+from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_http.app import create_app
@@ -133,6 +134,7 @@ def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Seque
         send_message=bench.send_message,
         resume_reply=bench.resume_reply,
         cancel_reply=bench.cancel_reply,
+        wind_down=WindDown(bench.running),
         latest_conversation=LatestConversation(bench.conversations),
         list_messages=ListMessages(bench.conversations, None),
         books=memory_books(bench.store, bench.clock),

@@ -31,6 +31,22 @@ async def test_ready_is_when_every_probe_answers(server: Server) -> None:
     assert answer.json() == {"status": "ready", "checks": {"database": {"status": "healthy"}}}
 
 
+async def test_a_stopping_service_is_not_ready_alive_and_keeps_no_connection(server: Server) -> None:
+    server.app.state.is_leaving = server.app.state.is_stopping = True
+    answer = await server.get("/health/ready")
+    assert (answer.status, answer.json()) == (503, {"status": "stopping"})
+    assert int(answer.headers["retry-after"]) > 0
+    answer = await server.get("/health/live")
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+async def test_a_turn_beyond_what_the_process_takes_is_503_and_says_when_to_come_back(server: Server) -> None:
+    server.bench.running.refuse_new()
+    answer = await server.post("/chat", {"message": "hi"})
+    assert (answer.status, answer.json()["code"]) == (503, "service_unavailable")
+    assert int(answer.headers["retry-after"]) == answer.json()["retry_after_s"]
+
+
 async def test_not_ready_is_503_and_says_why(server: Server) -> None:
     server.probe.fault = "It does not answer within 2 s."
     answer = await server.get("/health/ready")

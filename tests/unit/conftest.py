@@ -44,6 +44,7 @@ class Bench:
     transcript: MemoryTranscript | None = field(default_factory=MemoryTranscript)
     max_detached: int = 256
     drain_s: float = 120.0
+    max_running: int = 16_384
     ledger_type: Callable[[MemoryStore], Ledger] = MemoryLedger
 
     def __post_init__(self) -> None:
@@ -53,7 +54,9 @@ class Bench:
         self.sessions = MemorySessionRepository(self.store)
         self.track_usage = TrackUsage(self.ledger, Pricing({}, FixedPrices({"gpt-4o": GPT})), self.clock)
         self.journal = MemoryReplyJournal(self.store)
-        self.running = RunningExchanges(self.journal, self.clock, max_detached=self.max_detached, drain_s=self.drain_s)
+        self.running = RunningExchanges(
+            self.journal, self.clock, max_detached=self.max_detached, drain_s=self.drain_s, max_running=self.max_running
+        )
         self.exchange = Exchange(
             llm=self.llm,
             transcript=self.transcript,

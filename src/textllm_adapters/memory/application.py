@@ -23,6 +23,7 @@ from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_core.money import Price, Rates
@@ -94,6 +95,7 @@ async def open_in_memory(
             send_message=SendMessage(exchange, policy),
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
+            wind_down=WindDown(running),
             latest_conversation=LatestConversation(conversations),
             list_messages=ListMessages(conversations, None),
             books=memory_books(store, clock),

@@ -6,8 +6,7 @@ import os
 import socket
 import sys
 from importlib.util import find_spec
-from math import ceil
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -19,10 +18,8 @@ from textllm_core.errors import ConfigurationError
 if TYPE_CHECKING:
     from textllm_adapters.settings import Settings
 
-APP: Final = "textllm_http.asgi:create"
-MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle
+FILES: Final = 32_768  # of one worker: twice the connections that it may have
 DATABASE_PATIENCE_S: Final = 60.0  # after a reboot, a database may come later than we do
-SETTLING_S: Final = 30  # what a worker may take after its streams have ended
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
@@ -32,12 +29,28 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, max=1024, help="How many processes answer.")] = 1,
+    grace_s: Annotated[
+        float | None,
+        typer.Option(
+            "--grace-s",
+            min=0,
+            max=86_400,
+            metavar="SECONDS",
+            help="How long streams may run on after SIGTERM; the setting stream_drain_s unless given.",
+        ),
+    ] = None,
     log_level: Annotated[
         Level | None, typer.Option("--log-level", case_sensitive=False, help="In place of the setting logging.level.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Serve the REST API."""
+    """Serve the REST API.
+
+    SIGTERM ends it in order: it is not ready any more, serves for five seconds more, then refuses new turns, lets
+    streams end within the time of grace, and cuts the rest short, each with its last event and its ledger entry. Ctrl-C
+    does the same without the five seconds, a second one without the grace. SIGHUP renews the workers, one after the
+    other, and loses no request; one that dies is replaced.
+    """
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         if invocation.config is not None:  # workers read the settings for themselves
@@ -45,6 +58,8 @@ def serve(
         if log_level is not None:
             os.environ["TEXTLLM_LOGGING__LEVEL"] = log_level
         settings = invocation.settings()
+        if sys.platform == "win32":
+            raise ConfigurationError("The server needs Linux, macOS or another system with POSIX signals; try WSL.")
         if not (find_spec("granian") and find_spec("litestar")):
             raise ConfigurationError(
                 "The server needs the extra `server` (in the checkout: pip install -e '.[server]', or "
@@ -55,7 +70,8 @@ def serve(
         for notice in invocation.wiring.notices(settings):
             screen.warn(notice)
         asyncio.run(_try_out(invocation, settings, screen))
-        _serve(settings, address, port, workers, screen)
+        _configure_logs(settings)
+        _serve(address, port, workers, settings.stream_drain_s if grace_s is None else grace_s, screen)
 
 
 async def _try_out(invocation: Invocation, settings: "Settings", screen: Screen) -> None:
@@ -78,7 +94,6 @@ def _free_address(host: str, port: int) -> str:
     """
     try:
         family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # The server's own sockets share their port, even with another server of this user: so it is tried here.
         socket.create_server((found[0], port), family=family).close()
     except OSError as error:
         raise ConfigurationError(f"Cannot listen on {_url(host, port)}: {error.strerror or error}") from error
@@ -103,41 +118,28 @@ def _check_access(settings: "Settings", address: str, screen: Screen) -> None:
     screen.warn(f"no authentication: everyone who reaches {address} can read all conversations and spend your money")
 
 
-def _serve(settings: "Settings", address: str, port: int, workers: int, screen: Screen) -> None:
-    from granian.constants import HTTPModes, Interfaces
-    from granian.log import LogLevels
-    from granian.server import Server
+def _serve(address: str, port: int, workers: int, grace_s: float, screen: Screen) -> None:
+    from textllm_http.supervisor import listen, supervise
 
-    server = Server(
-        APP,
-        factory=True,
-        interface=Interfaces.ASGI,  # its loop is uvloop where that is installed
-        address=address,
-        port=port,
-        workers=workers,
-        http=HTTPModes.http1,  # HTTP/2 is a proxy's business, as TLS is
-        websockets=False,
-        backlog=2048,
-        backpressure=MAX_CONNECTIONS,
-        log_level=LogLevels(settings.logging.level.lower()),
-        log_dictconfig=_log_config(),
-        log_access=False,  # the app writes its own
-        respawn_failed_workers=True,  # those that cannot even start end the server
-        workers_kill_timeout=ceil(settings.stream_drain_s) + SETTLING_S,
-    )
     url = _url(address, port)
-    server.on_startup(lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"))
     _allow_connections()
-    try:
-        server.serve()
-    except SystemExit:  # a worker that got the terminal's Ctrl-C may end before it is told to; that is no failure
-        if not server.interrupt_signal:
-            raise
+    supervise(
+        listen(address, port),
+        workers=workers,
+        grace_s=grace_s,
+        on_start=lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"),
+    )
 
 
-def _log_config() -> dict[str, Any]:
-    stderr = {"formatter": "generic", "class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
-    return {"handlers": {"console": stderr, "access": stderr}}
+def _configure_logs(settings: "Settings") -> None:
+    """What this process has to say of its workers is written where they write.
+
+    Raises:
+        ConfigurationError: the folder or the file cannot be written.
+    """
+    from textllm_adapters.telemetry.logs import configure_logs
+
+    configure_logs(settings.logging.level, settings.logging.log_dir if settings.logging.log_to_file else None)
 
 
 def _allow_connections() -> None:
@@ -147,7 +149,7 @@ def _allow_connections() -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else min(2 * MAX_CONNECTIONS, hard)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 

@@ -118,6 +118,7 @@ class Exchange:
             InvalidRequestError, InputTooLongError, NotFoundError: the turn is wrong.
             RateLimitedError, BudgetExceededError, ConversationBusyError: it is not admitted now.
             ConversationLostError, ContextTooLongError, ContentRefusedError, ModelError: the model never began.
+            ServiceUnavailableError: this process takes no more turns, or runs as many as it can.
             StorageUnavailableError: the books could not be opened.
         """
         log = ReplyLog()

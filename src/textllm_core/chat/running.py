@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.errors import StorageUnavailableError
+from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.reply_journal import ReplyJournal
@@ -41,18 +41,36 @@ class RunningExchanges:
         journal: tells who reads from another process, and what is to be cancelled from there.
         max_detached: how many exchanges may run on without a reader; the next one left alone is cut short, and settled.
         drain_s: for how long, in seconds, each of them may.
+        max_running: how many exchanges may run at once; the next one is refused.
     """
 
-    def __init__(self, journal: ReplyJournal, clock: Clock, *, max_detached: int = 256, drain_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        journal: ReplyJournal,
+        clock: Clock,
+        *,
+        max_detached: int = 256,
+        drain_s: float = 120.0,
+        max_running: int = 16_384,
+    ) -> None:
         self._journal, self._clock = journal, clock
-        self._max_detached, self._drain_s = max_detached, drain_s
+        self._max_detached, self._drain_s, self._max_running = max_detached, drain_s, max_running
+        self._refuses_new = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._detached: dict[asyncio.Task[None], asyncio.Task[None]] = {}
         self._by_response: dict[str, Running] = {}
         self._looking: asyncio.Task[None] | None = None
 
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run `work` to its end, whoever waits for it."""
+        """Run `work` to its end, whoever waits for it.
+
+        Raises:
+            ServiceUnavailableError: as many run as may, or this process takes no more; nothing of it was done.
+        """
+        if self._refuses_new or len(self._tasks) >= self._max_running:
+            work.close()
+            why = "is shutting down" if self._refuses_new else "runs as many turns as it can"
+            raise ServiceUnavailableError(f"The service {why}; send this one again.")
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -119,12 +137,17 @@ class RunningExchanges:
                     if running is not None and not running.is_cancelled:
                         running.cancel()
 
+    def refuse_new(self) -> None:
+        """Start nothing any more."""
+        self._refuses_new = True
+
     async def drain(self, timeout_s: float) -> None:
         """Let what runs come to its end; after `timeout_s` cut it short, and settle it."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
-            task.cancel()
+            if not task.cancelling():  # else it is being settled, which must not be cut short
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 

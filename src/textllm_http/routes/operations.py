@@ -22,7 +22,9 @@ async def live() -> ASGIApp:
 
 @route("/health/ready", http_method=_READ)
 async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Whether all that the service stands on answers; 503 where something does not."""
+    """Whether all that the service stands on answers; 503 where something does not, or the service is stopping."""
+    if request.app.state.is_stopping:
+        return _not_ready({"status": "stopping"})
     textllm: TextLLM = request.app.state.textllm
     faults = await textllm.check_health()
     checks = {
@@ -30,12 +32,12 @@ async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
         for name, fault in faults.items()
     }
     if any(fault is not None for fault in faults.values()):
-        return ASGIResponse(
-            body=to_json({"status": "not_ready", "checks": checks}),
-            status_code=503,
-            headers={"Retry-After": str(_RETRY_AFTER_S)},
-        )
+        return _not_ready({"status": "not_ready", "checks": checks})
     return ASGIResponse(body=to_json({"status": "ready", "checks": checks}))
+
+
+def _not_ready(body: dict[str, object]) -> ASGIApp:
+    return ASGIResponse(body=to_json(body), status_code=503, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
 @route("/config", http_method=_READ)

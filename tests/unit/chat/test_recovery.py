@@ -14,7 +14,9 @@ from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_core import Caller, TextTurn, TrackUsage, Usage
-from textllm_core.errors import ConversationLostError, ProviderError, TextLLMError
+from textllm_core.chat.messages import ReplyFailed
+from textllm_core.chat.wind_down import WindDown
+from textllm_core.errors import ConversationLostError, ProviderError, ServiceUnavailableError, TextLLMError
 from textllm_core.ports.ledger import Hold, Settled, Settlement
 from textllm_core.ports.llm import ModelEnded
 from textllm_core.pricing import Pricing
@@ -135,6 +137,40 @@ async def test_only_so_many_replies_are_read_on_without_a_reader() -> None:
     gate.set()
     statuses = sorted(entry.status for entry in await bench.entries())
     assert statuses == ["cancelled", "cancelled", "completed", "completed"]
+    await bench.check_books()
+
+
+async def test_no_more_turns_run_than_may_and_the_next_one_holds_no_money() -> None:
+    bench = Bench(max_running=1)
+    send_message = bench.send_message
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate, usage=USAGE))
+    async with aclosing(send_message.stream(Caller(), TextTurn("one", user_id="ada"))) as events:
+        await anext(events)
+        with pytest.raises(ServiceUnavailableError, match="as many turns"):
+            await send_message(Caller(), TextTurn("two", user_id="bob"))
+        assert len(bench.store.holds) == 1
+        gate.set()
+        assert [event async for event in events]
+    await bench.running.drain(10)
+    await send_message(Caller(), TextTurn("two", user_id="bob"))
+    await bench.check_books()
+
+
+async def test_winding_down_refuses_what_is_new_and_may_be_hurried() -> None:
+    bench = Bench()
+    send_message, running = bench.send_message, bench.running
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event(), usage=USAGE, unheard="cancelled"))
+    async with asyncio.timeout(10), aclosing(send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+        await anext(events)
+        patient = asyncio.create_task(WindDown(running)(grace_s=3600))
+        await asyncio.sleep(0)
+        with pytest.raises(ServiceUnavailableError, match="shutting down"):
+            await send_message(Caller(), TextTurn("two", user_id="bob"))
+        await WindDown(running)(grace_s=0)
+        await patient
+        assert isinstance([event async for event in events][-1], ReplyFailed)
+    assert [entry.status for entry in await bench.entries()] == ["cancelled"]
     await bench.check_books()
 
 

@@ -4,13 +4,9 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contracts.books import NOON, TODAY, next_turn, reservation, settlement
-from tests.contracts.conftest import Storage
+from tests.contracts.conftest import sql_storage
 
-from textllm_adapters.sql.conversation_repository import SqlConversationRepository
-from textllm_adapters.sql.ledger import SqlLedger
-from textllm_adapters.sql.session_repository import SqlSessionRepository
 from textllm_adapters.sql.tables import conversations
-from textllm_adapters.sql.usage_reports import SqlUsageReports
 from textllm_core.errors import ConversationNotFoundError
 
 
@@ -20,14 +16,8 @@ def engine(request: pytest.FixtureRequest) -> AsyncEngine:
     return engine
 
 
-def storage_in(engine: AsyncEngine) -> Storage:
-    return Storage(
-        SqlLedger(engine), SqlConversationRepository(engine), SqlSessionRepository(engine), SqlUsageReports(engine)
-    )
-
-
 async def test_a_deleted_conversation_does_not_exist_but_its_entry_stays(engine: AsyncEngine) -> None:
-    storage = storage_in(engine)
+    storage = sql_storage(engine)
     hold = await storage.ledger.reserve(reservation())
     await storage.ledger.settle(hold, settlement())
     turn = await next_turn(storage, hold.conversation_id)
@@ -43,7 +33,7 @@ async def test_a_deleted_conversation_does_not_exist_but_its_entry_stays(engine:
 
 
 async def test_a_conversation_deleted_while_it_answers_is_still_charged(engine: AsyncEngine) -> None:
-    storage = storage_in(engine)
+    storage = sql_storage(engine)
     hold = await storage.ledger.reserve(reservation())
     async with engine.begin() as connection:
         await connection.execute(update(conversations).values(is_deleted=True, deleted_at=NOON))
@@ -53,7 +43,7 @@ async def test_a_conversation_deleted_while_it_answers_is_still_charged(engine: 
 
 
 async def test_statistics_still_count_a_deleted_conversation_and_no_longer_show_it(engine: AsyncEngine) -> None:
-    storage = storage_in(engine)
+    storage = sql_storage(engine)
     await storage.ledger.settle(await storage.ledger.reserve(reservation()), settlement())
     async with engine.begin() as connection:
         await connection.execute(update(conversations).values(is_deleted=True, deleted_at=NOON))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from textllm_adapters.memory.application import SCRIPTED_POLICY
+from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY, SCRIPTED_POLICY, memory_files
+from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
 from textllm_adapters.memory.ledger import MemoryLedger
@@ -21,7 +22,9 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
 from textllm_core.chat.running import RunningExchanges
+from textllm_core.files import FilePolicy
 from textllm_core.money import Price, Rates
+from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.ledger import Ledger
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
@@ -39,6 +42,8 @@ class Bench:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: FixedClock = field(default_factory=lambda: FixedClock(NOON))
     transcript: MemoryTranscript | None = field(default_factory=MemoryTranscript)
+    blobs: BlobStore = field(default_factory=MemoryBlobStore)
+    file_policy: FilePolicy = SCRIPTED_FILE_POLICY
     ledger_type: Callable[[MemoryStore], Ledger] = MemoryLedger
 
     def __post_init__(self) -> None:
@@ -48,12 +53,14 @@ class Bench:
         self.sessions = MemorySessionRepository(self.store)
         self.track_usage = TrackUsage(self.ledger, Pricing({}, FixedPrices({"gpt-4o": GPT})), self.clock)
         self.running = RunningExchanges()
+        rate_limiter = MemoryRateLimiter(self.clock)
+        self.files = memory_files(self.store, self.blobs, rate_limiter, self.clock, self.file_policy)
         self.exchange = Exchange(
             llm=self.llm,
             transcript=self.transcript,
             ledger=self.ledger,
             conversations=self.conversations,
-            rate_limiter=MemoryRateLimiter(self.clock),
+            rate_limiter=rate_limiter,
             track_usage=self.track_usage,
             clock=self.clock,
             policy=self.policy,

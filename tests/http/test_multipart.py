@@ -1,7 +1,6 @@
 """Forms with files, byte by byte: what is no form is refused, and nothing of it stays anywhere."""
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,7 +40,7 @@ def open_files(folder: Path) -> list[str]:
     links = []
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            links.append(os.readlink(descriptor))
+            links.append(str(descriptor.readlink()))
         except FileNotFoundError:  # the one that lists them
             continue
     return [link for link in links if link.startswith(str(folder))]
@@ -98,7 +97,8 @@ async def test_what_is_spooled_is_stored_byte_by_byte(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("content_type", [
-    'multipart/form-data; boundary="bnd"', "Multipart/Form-Data;boundary=bnd", "multipart/form-data; charset=UTF-8; boundary=bnd",
+    'multipart/form-data; boundary="bnd"', "Multipart/Form-Data;boundary=bnd",
+    "multipart/form-data; charset=UTF-8; boundary=bnd",
 ])  # fmt: skip
 async def test_a_content_type_may_be_written_in_any_way(desk: Desk, content_type: str) -> None:
     assert (await desk.send(file(), END, headers={"content-type": content_type})).status == 201
@@ -221,8 +221,8 @@ async def test_a_wrong_field_is_named(desk: Desk, body: bytes, name: str) -> Non
 
 
 @pytest.mark.parametrize("filename", [
-    b"..", b"../../etc/passwd", b"C:\\\\x\\\\y.txt", b'q\\"uote.txt', "\u202egpj.exe".encode(), "日本語".encode(), b"n" * 4096,
-    "é".encode() * 4096, b"%00.txt", b"a;b=c.txt",
+    b"..", b"../../etc/passwd", b"C:\\\\x\\\\y.txt", b'q\\"uote.txt', "\u202egpj.exe".encode(), "日本語".encode(),
+    b"n" * 4096, "é".encode() * 4096, b"%00.txt", b"a;b=c.txt",
 ])  # fmt: skip
 async def test_any_name_is_fine(desk: Desk, filename: bytes) -> None:
     answer = await desk.send(file(filename=filename) + END)
@@ -258,7 +258,7 @@ async def test_a_text_that_is_too_long_is_refused(desk: Desk) -> None:
 
 
 async def test_a_client_that_leaves_leaves_nothing(desk: Desk) -> None:
-    body = field(b"user_id", b"ann") + file(random.Random(1).randbytes(600_000)) + field(b"folder", b"uploads") + END
+    body = field(b"user_id", b"ann") + file(random.Random(1).randbytes(300_000)) + field(b"folder", b"uploads") + END
     cuts = random.Random(2)
     for _ in range(500):
         sent = body[: cuts.choice((cuts.randrange(200), cuts.randrange(len(body)), len(body) - cuts.randrange(1, 200)))]

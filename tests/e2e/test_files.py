@@ -1,0 +1,116 @@
+"""Files through a real server: whole in the store, never whole in memory."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from tests.e2e.conftest import TEXTLLM, Service, serving
+from tests.servers.openai import OpenAIStandIn
+
+from textllm_core.ids import new_id
+
+MB = 1_000_000
+BLOCK = bytes(range(256)) * 4096
+HEAD = b'--bnd\r\nContent-Disposition: form-data; name="file"; filename="big.bin"\r\n\r\n'
+FORM = {"content-type": "multipart/form-data; boundary=bnd"}
+
+
+def send(service: Service, size: int, user: str) -> httpx.Response:
+    """Upload a file of `size` bytes without having it in memory."""
+    user_field = f'--bnd\r\nContent-Disposition: form-data; name="user_id"\r\n\r\n{user}\r\n'.encode()
+    tail = b"\r\n--bnd--\r\n"
+
+    def body() -> Iterator[bytes]:
+        yield user_field + HEAD
+        for start in range(0, size, len(BLOCK)):
+            yield BLOCK[: size - start]
+        yield tail
+
+    length = len(user_field) + len(HEAD) + size + len(tail)
+    headers = FORM | {"content-length": str(length)}
+    return httpx.post(f"{service.url}/files/upload", content=body(), headers=headers, timeout=600)
+
+
+def digest_of(size: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, size, len(BLOCK)):
+        digest.update(BLOCK[: size - start])
+    return digest.hexdigest()
+
+
+def peak_of(worker: int) -> int:
+    """The most memory that a process ever had, in bytes."""
+    status = Path(f"/proc/{worker}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+@pytest.fixture
+def lone(provider: OpenAIStandIn, tmp_path: Path) -> Iterator[Service]:
+    """A server of one worker on SQLite, which has taken a file before."""
+    database = f"sqlite:///{tmp_path}/textllm.db"
+    with serving(tmp_path, provider, database, TEXTLLM_MAX_FILE_SIZE_MB="5000") as service:
+        assert send(service, 2 * MB, "ann").status_code == 201
+        yield service
+
+
+def test_a_file_comes_back_as_it_went_and_then_is_gone(service: Service) -> None:
+    user = new_id("user")
+    sent = send(service, 3 * MB, user)
+    assert sent.status_code == 201, sent.text
+    file = sent.json()
+    assert file["sha256"] == digest_of(3 * MB)
+    for url in (file["url"], f"{service.url}/files/{file['key']}/content"):
+        answer = httpx.get(url, timeout=30)
+        assert (answer.status_code, hashlib.sha256(answer.content).hexdigest()) == (200, file["sha256"])
+    part = httpx.get(file["url"], headers={"range": "bytes=-1000"}, timeout=30)
+    assert (part.status_code, len(part.content)) == (206, 1000)
+    assert httpx.head(file["url"], timeout=30).headers["content-length"] == str(3 * MB)
+    escaped = f"{service.url}/files/{file['key'].replace('/', '%2F')}/content"
+    assert httpx.get(escaped, timeout=30).json()["code"] == "file_not_found"
+    assert httpx.delete(f"{service.url}/files/{file['key']}", timeout=30).status_code == 200
+    assert httpx.get(file["url"], timeout=30).json()["code"] == "file_not_found"
+    assert httpx.get(f"{service.url}/files?user_id={user}", timeout=30).json() == {"data": [], "has_more": False}
+
+
+def test_a_file_of_the_command_line_is_a_file_of_the_server(lone: Service, tmp_path: Path) -> None:
+    (tmp_path / "cli.txt").write_text("from a terminal")
+    environment = lone._environment
+    upload = [TEXTLLM, "files", "upload", "cli.txt", "--user", "ann", "--json"]
+    shown = subprocess.run(upload, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    key = json.loads(shown)["key"]
+    assert httpx.get(f"{lone.url}/files/{key}/content", timeout=30).text == "from a terminal"
+    assert httpx.get(lone.url + json.loads(shown)["url"], timeout=30).text == "from a terminal"
+
+
+def test_fifty_uploads_at_once_take_no_more_memory_than_they_need(lone: Service, tmp_path: Path) -> None:
+    (worker,) = lone.workers()
+    before = peak_of(worker)
+    with ThreadPoolExecutor(50) as threads:
+        answers = list(threads.map(lambda n: send(lone, 20 * MB, f"user{n}"), range(50)))
+    assert [answer.status_code for answer in answers] == [201] * 50
+    assert {answer.json()["sha256"] for answer in answers} == {digest_of(20 * MB)}
+    assert peak_of(worker) - before < 100 * MB
+    assert list((tmp_path / "data" / "spool").iterdir()) == []
+
+
+def test_a_hundred_megabytes_take_less_than_sixteen_of_memory(lone: Service) -> None:
+    (worker,) = lone.workers()
+    before = peak_of(worker)
+    assert send(lone, 100 * MB, "ann").status_code == 201
+    assert peak_of(worker) - before < 16 * MB
+
+
+@pytest.mark.slow
+def test_two_gigabytes_take_less_than_sixteen_megabytes_of_memory(lone: Service) -> None:
+    (worker,) = lone.workers()
+    before = peak_of(worker)
+    answer = send(lone, 2000 * MB, "ann")
+    assert (answer.status_code, answer.json()["size"]) == (201, 2000 * MB)
+    assert peak_of(worker) - before < 16 * MB
+    assert psutil.pid_exists(worker)

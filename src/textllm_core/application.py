@@ -6,12 +6,12 @@ from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.file_links import LinkFile
 from textllm_core.files import (
     AdmitUpload,
     DeleteFile,
     FilePolicy,
     GetFile,
-    LinkFile,
     ListFiles,
     ReadFile,
     StoreFile,

@@ -1,6 +1,7 @@
 """A stored file as a response: whole, in part, or not at all where the client has it (RFC 9110, RFC 6266)."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -11,10 +12,12 @@ from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.types import Receive, Scope, Send
 
+from textllm_core.errors import TextLLMError
 from textllm_core.files import ReadFile, StoredFile
 from textllm_http.middleware import header
 
 STALLED_AFTER_S: Final = 60.0
+_logger: Final = logging.getLogger("textllm")
 _RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})")
 _NOT_QUOTABLE: Final = re.compile(r"[^ !#-\[\]-~]")
 
@@ -81,9 +84,15 @@ class FileResponse:
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         if self._pieces is not None:
             async with aclosing(self._pieces) as pieces:
-                await _send_piece(send, self._beginning)
-                async for piece in pieces:
-                    await _send_piece(send, piece)
+                try:
+                    await _send_piece(send, self._beginning)
+                    async for piece in pieces:
+                        await _send_piece(send, piece)
+                except TimeoutError:  # the client does not read on
+                    return
+                except TextLLMError as error:
+                    _logger.warning("a download broke off: %s", error.code)
+                    return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

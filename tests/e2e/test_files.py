@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +106,32 @@ def test_a_hundred_megabytes_take_less_than_sixteen_of_memory(lone: Service) -> 
     before = peak_of(worker)
     assert send(lone, 100 * MB, "ann").status_code == 201
     assert peak_of(worker) - before < 16 * MB
+
+
+def test_clients_that_vanish_leave_neither_files_nor_traces(lone: Service, tmp_path: Path) -> None:
+    key = send(lone, 30 * MB, "ann").json()["key"]
+    head = b"POST /files/upload HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=bnd\r\n"
+    upload = head + b"content-length: 10000000\r\n\r\n" + HEAD + BLOCK
+    download = b"GET /files/" + key.encode() + b"/content HTTP/1.1\r\nhost: x\r\n\r\n"
+    for request in (upload, download) * 5:
+        vanish(lone, request)
+    blobs, spool = tmp_path / "data" / "files" / "blobs", tmp_path / "data" / "spool"
+    assert (len(list(blobs.iterdir())), list(spool.iterdir())) == (2, [])
+    assert len(httpx.get(f"{lone.url}/files?user_id=ann", timeout=30).json()["data"]) == 2
+    assert send(lone, MB, "bob").status_code == 201
+    lone.stop()
+    assert "Traceback" not in lone.log.read_text()
+    assert "ERROR" not in lone.log.read_text()
+
+
+def vanish(service: Service, request: bytes) -> None:
+    """Send the request, wait for the first bytes of an answer if one is coming, and be gone by a reset."""
+    address = httpx.URL(service.url)
+    with socket.create_connection((address.host, address.port or 0), timeout=30) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(request)
+        if request.startswith(b"GET"):
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.slow

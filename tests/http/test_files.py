@@ -1,7 +1,8 @@
 """`/files`."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from tests.http.conftest import Answer, Server, serving
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY
+from textllm_adapters.memory.blob_store import MemoryBlobStore
+from textllm_core.errors import StorageUnavailableError
 from textllm_core.tenancy import Caller
+from textllm_http import download
 from textllm_http.routes import files as routes
 
 FORM = {"content-type": "multipart/form-data; boundary=bnd", "host": "files.example.org:8000"}
@@ -237,6 +241,51 @@ async def test_only_keys_that_the_caller_owns_exist_for_him(
     assert (await upload(server, user_id="ann")).status == 404
     assert (await server.get("/files?user_id=ann")).status == 404
     assert (await upload(server)).headers["x-user-id"] == "bob"
+
+
+class FailingBlobStore(MemoryBlobStore):
+    """Its reads break off behind the first piece, or before it."""
+
+    pieces_read = 1
+
+    async def get(self, key: str, *, first: int = 0, last: int | None = None) -> AsyncGenerator[bytes, None]:
+        if self.pieces_read:
+            async for piece in super().get(key, first=first, last=last):
+                yield piece[:5]
+        raise StorageUnavailableError
+
+
+@pytest.mark.parametrize("pieces_read", [0, 1])
+async def test_a_download_that_fails_is_never_taken_as_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces_read: int
+) -> None:
+    monkeypatch.setattr(FailingBlobStore, "pieces_read", pieces_read)
+    async with serving(Bench(blobs=FailingBlobStore()), spool_dir=tmp_path / "spool") as server:
+        key = (await upload(server)).json()["key"]
+        answer = await server.get(f"/files/{key}/content")
+        if pieces_read:
+            assert (answer.status, answer.body, answer.is_complete) == (200, CONTENT[:5], False)
+        else:
+            assert (answer.status, answer.json()["code"]) == (503, "storage_unavailable")
+
+
+async def test_a_download_that_nobody_reads_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, server: Server, key: str
+) -> None:
+    monkeypatch.setattr(download, "STALLED_AFTER_S", 0.05)
+    scope = {"type": "http", "headers": [], "method": "GET"}
+    textllm = server.app.state.textllm
+    pieces = textllm.files.read(await textllm.files.get(Caller(), key))
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        raise AssertionError("there is nothing to receive")
+
+    async with asyncio.timeout(30):
+        await download.FileResponse(200, {}, pieces)(scope, receive, send)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting, table
 from textllm_core.application import Files
 from textllm_core.errors import InvalidRequestError
-from textllm_core.files import MAX_LISTED, FileView, StoredFile
+from textllm_core.file_links import FileView
+from textllm_core.files import MAX_LISTED, StoredFile
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
 

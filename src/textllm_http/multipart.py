@@ -82,32 +82,14 @@ class MultipartBody:
         with spool.place():
             async with AsyncExitStack() as opened:
                 parts = _Parts(self, max_file_bytes=max_file_bytes, max_text_bytes=max_text_bytes)
-                parser = MultipartParser(
-                    boundary,
-                    {
-                        "on_part_begin": parts.begin,
-                        "on_header_field": parts.header_name,
-                        "on_header_value": parts.header_value,
-                        "on_header_end": parts.header_end,
-                        "on_headers_finished": parts.headers_end,
-                        "on_part_data": parts.content,
-                        "on_part_end": parts.end,
-                        "on_end": parts.end_all,
-                    },
-                    max_header_count=_MAX_HEADERS,
-                    max_header_size=_MAX_HEADER_BYTES,
-                )
-                parser.logger = _unheard
+                parser = parts.parser(boundary)
                 received = 0
                 async for piece in _pieces_of(request):
                     received += len(piece)
                     if received > max_bytes:
                         raise FileTooLargeError(limit=max_file_bytes)
                     for start in range(0, len(piece), _PARSED_AT_ONCE):
-                        try:
-                            parser.write(piece[start : start + _PARSED_AT_ONCE])
-                        except FormParserError as error:
-                            raise InvalidRequestError("The body is not valid multipart/form-data.") from error
+                        _parse(parser, piece[start : start + _PARSED_AT_ONCE])
                         await _spool(parts, spool, opened)
                         await asyncio.sleep(0)  # others have their turn, however much comes at once
                 yield parts.form()
@@ -136,6 +118,26 @@ class _Parts:
         self._texts: dict[str, bytearray] = {}
         self._is_complete = False
         self.files: list[_File] = []
+
+    def parser(self, boundary: str) -> MultipartParser:
+        """What calls the methods below."""
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self.begin,
+                "on_header_field": self.header_name,
+                "on_header_value": self.header_value,
+                "on_header_end": self.header_end,
+                "on_headers_finished": self.headers_end,
+                "on_part_data": self.content,
+                "on_part_end": self.end,
+                "on_end": self.end_all,
+            },
+            max_header_count=_MAX_HEADERS,
+            max_header_size=_MAX_HEADER_BYTES,
+        )
+        parser.logger = _unheard
+        return parser
 
     # Called by the parser
 
@@ -207,6 +209,13 @@ class _Parts:
             if not found:
                 raise refusal(name, "is required")
         return Form(texts, files)
+
+
+def _parse(parser: MultipartParser, content: bytes) -> None:
+    try:
+        parser.write(content)
+    except FormParserError as error:
+        raise InvalidRequestError("The body is not valid multipart/form-data.") from error
 
 
 async def _spool(parts: _Parts, spool: Spool, opened: AsyncExitStack) -> None:

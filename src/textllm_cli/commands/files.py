@@ -83,7 +83,7 @@ def download(
         if output == Path("-"):
             await _print(pieces)
             return
-        target = output or Path(file.key.rpartition("/")[2].split("_", 3)[-1])
+        target = output or Path(file.name)
         if output is None and target.exists():
             raise InvalidRequestError(f"{target} is there already; say where to with -o.")
         await _save(pieces, target)

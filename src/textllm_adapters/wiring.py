@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings, load_settings
-from textllm_core.application import Books, TextLLM
+from textllm_core.application import Books, Files, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
@@ -21,6 +21,7 @@ from textllm_core.chat.send_message import SendMessage
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.errors import ConfigurationError, InvalidRequestError, StorageUnavailableError
+from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy
@@ -45,6 +46,7 @@ __all__ = [
     "load_settings",
     "notices",
     "open_books",
+    "open_files",
     "open_textllm",
     "upgrade_database",
 ]
@@ -52,6 +54,7 @@ __all__ = [
 Progress = Callable[[int, int], None]
 
 _RETRY_S: Final = 0.5
+_MEGABYTE: Final = 1024 * 1024
 
 
 @asynccontextmanager
@@ -77,15 +80,7 @@ async def open_textllm(
     async with AsyncExitStack() as stack:
         engine = await _open_database(stack, settings, patience_s=database_patience_s)
         model = await _open_model(stack, settings, model_progress)
-        rate_limiter: RateLimiter
-        if engine.dialect.name == "postgresql":
-            from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
-
-            rate_limiter = PostgresRateLimiter(engine)
-        else:
-            from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
-
-            rate_limiter = SqliteRateLimiter(engine)
+        rate_limiter = _rate_limiter(engine)
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.ledger import SqlLedger
@@ -124,6 +119,7 @@ async def open_textllm(
             latest_conversation=LatestConversation(conversations),
             list_messages=ListMessages(conversations, model.transcript),
             books=_books(stack, settings, engine),
+            files=await _files(settings, engine, rate_limiter),
             track_usage=track_usage,
             reconcile=reconcile,
             check_health=CheckHealth([SqlHealthProbe(engine)]),
@@ -157,6 +153,46 @@ def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Bo
         report_usage=ReportUsage(SqlUsageReports(engine), clock),
         audit=AuditBooks(SqlAudit(patient_engine)),
     )
+
+
+@asynccontextmanager
+async def open_files(settings: Settings) -> AsyncIterator[Files]:
+    """Open what needs the database and the store of files; nothing is asked of a model.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError: as `open_textllm`.
+    """
+    async with AsyncExitStack() as stack:
+        engine = await _open_database(stack, settings, patience_s=0.0)
+        yield await _files(settings, engine, _rate_limiter(engine))
+
+
+async def _files(settings: Settings, engine: AsyncEngine, rate_limiter: RateLimiter) -> Files:
+    from textllm_adapters.filesystem.blob_store import open_blob_store
+    from textllm_adapters.filesystem.secrets import shared_secret
+    from textllm_adapters.sql.file_repository import SqlFileRepository
+
+    blobs = await open_blob_store(settings.data_dir / "files")
+    quota_mb = settings.max_storage_mb_per_tenant
+    policy = FilePolicy(
+        max_file_bytes=settings.max_file_size_mb * _MEGABYTE,
+        max_tenant_bytes=None if quota_mb is None else quota_mb * _MEGABYTE,
+        link_expires_in_s=settings.s3.url_expiration_s,
+        # Beside the files themselves: who can serve them through our own links can read it, too.
+        link_secret=await asyncio.to_thread(shared_secret, settings.data_dir / "link.secret"),
+        rate_per_minute=settings.rate_limit_per_minute,
+    )
+    return Files.over(SqlFileRepository(engine), blobs, rate_limiter, SystemClock(), policy)
+
+
+def _rate_limiter(engine: AsyncEngine) -> RateLimiter:
+    if engine.dialect.name == "postgresql":
+        from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
+
+        return PostgresRateLimiter(engine)
+    from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
+
+    return SqliteRateLimiter(engine)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from textllm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:  # help pages need none of them
     from textllm_adapters.settings import Settings
-    from textllm_core.application import Books, TextLLM
+    from textllm_core.application import Books, Files, TextLLM
 
 Progress = Callable[[int, int], None]
 
@@ -53,6 +53,10 @@ class Wiring(Protocol):
 
     def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[Books]:
         """What needs the database alone."""
+        ...
+
+    def open_files(self, settings: Settings, /) -> AbstractAsyncContextManager[Files]:
+        """What needs the database and the store of files."""
         ...
 
     async def upgrade_database(self, settings: Settings, /) -> str:

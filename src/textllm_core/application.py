@@ -8,7 +8,22 @@ from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.file_links import LinkFile
+from textllm_core.files import (
+    AdmitUpload,
+    DeleteFile,
+    FilePolicy,
+    GetFile,
+    ListFiles,
+    ReadFile,
+    StoreFile,
+    SweepFiles,
+)
 from textllm_core.health import CheckHealth
+from textllm_core.ports.blob_store import BlobStore
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.file_repository import FileRepository
+from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
@@ -28,6 +43,36 @@ class Books:
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """What needs the database and the store of files; no model is asked, and none need be there."""
+
+    admit: AdmitUpload
+    store: StoreFile
+    list: ListFiles
+    get: GetFile
+    read: ReadFile
+    link: LinkFile
+    delete: DeleteFile
+    sweep: SweepFiles
+
+    @classmethod
+    def over(
+        cls, files: FileRepository, blobs: BlobStore, rate_limiter: RateLimiter, clock: Clock, policy: FilePolicy
+    ) -> "Files":
+        """All of them over one set of adapters."""
+        return cls(
+            admit=AdmitUpload(rate_limiter, policy),
+            store=StoreFile(files, blobs, clock, policy),
+            list=ListFiles(files),
+            get=GetFile(files),
+            read=ReadFile(blobs),
+            link=LinkFile(files, blobs, clock, policy),
+            delete=DeleteFile(files, blobs),
+            sweep=SweepFiles(files, blobs, clock),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TextLLM:
     """All use cases over one set of adapters."""
 
@@ -38,6 +83,7 @@ class TextLLM:
     latest_conversation: LatestConversation
     list_messages: ListMessages
     books: Books
+    files: Files
     track_usage: TrackUsage
     reconcile: Reconcile
     check_health: CheckHealth

@@ -160,6 +160,14 @@ class DocumentTooLargeError(TextLLMError):
         return {"limit": self.limit, "counts": self.counts}
 
 
+class StorageQuotaExceededError(FileTooLargeError):
+    """The file would make all files of the tenant together larger than the operator allows."""
+
+    def __init__(self, *, limit: int) -> None:
+        TextLLMError.__init__(self, f"All files together may have {limit} bytes; delete some to store this one.")
+        self.limit = limit
+
+
 class ConversationBusyError(TextLLMError):
     """Another turn is running in this conversation; this one cost nothing and never reached the provider."""
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 from litestar import Litestar
@@ -12,14 +13,16 @@ from litestar.exceptions import HTTPException
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError, TextLLMError
-from textllm_core.reconcile import Reconcile
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, operations, sessions, usage
+from textllm_http.routes import chat, files, operations, sessions, usage
+from textllm_http.spool import Spool
 
 RECONCILE_EVERY_S: Final = 5.0
+SWEEP_EVERY_S: Final = 600.0
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
+_TEXT_BYTES_BESIDE_MESSAGE: Final = 1024
 _MAX_BYTES_PER_CHARACTER: Final = 4
 
 _logger: Final = logging.getLogger("textllm")
@@ -30,6 +33,8 @@ def create_app(
     *,
     public_config: Mapping[str, object],
     max_input_chars: int,
+    max_file_bytes: int,
+    spool_dir: Path,
     cors_origins: Sequence[str] = (),
 ) -> Litestar:
     """The application of one process.
@@ -38,12 +43,18 @@ def create_app(
         opener: opens TextLLM once, when the server starts, and closes it when the server stops.
         public_config: what `/config` shows; no secrets.
         max_input_chars: the longest message; it bounds what is read of a body.
+        max_file_bytes: of one file; it bounds what is read of a form.
+        spool_dir: where files wait while they come in.
         cors_origins: exact origins whose pages may call the service.
     """
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with opener() as textllm, _reconciling(textllm.reconcile):
+        async with (
+            opener() as textllm,
+            _repeating(textllm.reconcile, RECONCILE_EVERY_S, "abandoned exchanges wait to be settled"),
+            _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
+        ):
             app.state.textllm = textllm
             yield
 
@@ -57,6 +68,10 @@ def create_app(
             sessions.end,
             sessions.of_user,
             usage.stats,
+            files.upload,
+            files.list_files,
+            files.delete,
+            files.content,
             operations.live,
             operations.ready,
             operations.config,
@@ -71,6 +86,9 @@ def create_app(
                 "is_leaving": False,  # set by the worker: connections are not kept
                 "is_stopping": False,  # and the whole service goes with it
                 "max_body_bytes": _BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
+                "max_text_bytes": _TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
+                "max_file_bytes": max_file_bytes,
+                "spool": Spool(spool_dir),
             }
         ),
         request_max_body_size=None,  # ours is checked where a body is read
@@ -82,18 +100,22 @@ def create_app(
 
 
 @asynccontextmanager
-async def _reconciling(reconcile: Reconcile) -> AsyncIterator[None]:
-    """Settle what a dead process left behind: now, and on an interval for as long as the block runs."""
+async def _repeating(work: Callable[[], Awaitable[object]], every_s: float, otherwise: str) -> AsyncIterator[None]:
+    """End what a dead process left half done: now, and on an interval for as long as the block runs.
+
+    Args:
+        otherwise: what is the case while that does not work, for the log.
+    """
 
     async def repeat() -> None:
         while True:
             try:
-                await reconcile()
+                await work()
             except StorageUnavailableError:
-                _logger.warning("abandoned exchanges wait to be settled: the storage does not answer")
+                _logger.warning("%s: the storage does not answer", otherwise)
             except Exception as defect:  # noqa: BLE001 - it must not end the work for good
-                _logger.error("abandoned exchanges could not be settled\n%s", trace_of(defect))
-            await asyncio.sleep(RECONCILE_EVERY_S)
+                _logger.error("%s: that failed\n%s", otherwise, trace_of(defect))
+            await asyncio.sleep(every_s)
 
     repeating = asyncio.create_task(repeat())
     try:

@@ -11,6 +11,7 @@ from textllm_core.application import TextLLM
 from textllm_http.app import create_app
 
 _DATABASE_PATIENCE_S: Final = 60.0
+_MEGABYTE: Final = 1024 * 1024
 _ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server"}
 
 
@@ -30,5 +31,7 @@ def create() -> Litestar:
         opener,
         public_config={name: value for name, value in settings.public().items() if name not in _ABOUT_THIS_MACHINE},
         max_input_chars=settings.max_input_length,
+        max_file_bytes=settings.max_file_size_mb * _MEGABYTE,
+        spool_dir=settings.data_dir / "spool",
         cors_origins=settings.cors_origins,
     )

@@ -32,6 +32,7 @@ from textllm_core.errors import (
     RateLimitedError,
     ServiceUnavailableError,
     SessionNotFoundError,
+    StorageQuotaExceededError,
     StorageUnavailableError,
     StoredFileNotFoundError,
     TextLLMError,
@@ -60,6 +61,7 @@ STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     DocumentTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnreadableDocumentError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    StorageQuotaExceededError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ContextTooLongError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ContentRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
@@ -76,7 +78,11 @@ _FRAMEWORK: Final[Mapping[int, tuple[str, str]]] = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
     HTTPStatus.METHOD_NOT_ALLOWED: ("invalid_request", "This address does not take this method."),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("input_too_long", "The request's body is too large."),
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("unsupported_media_type", "The body must be application/json in UTF-8."),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
+        "unsupported_media_type",
+        "The body must be of the type that this address takes, in UTF-8.",
+    ),
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: ("invalid_request", "The file has no bytes in this range."),
 }
 _OTHERWISE: Final = ("invalid_request", "The request is malformed.")
 

@@ -65,13 +65,13 @@ class JsonBody(Generic[T]):
     def _fault(self, theirs: str, body: bytes) -> InvalidRequestError:
         if named := _FAULTY_NAME.search(theirs):
             name = named["name"]
-            return _refusal(name, "is required" if name in self._must_be else "is no field of this request")
+            return refusal(name, "is required" if name in self._must_be else "is no field of this request")
         if (place := _FAULTY_PATH.search(theirs)) is None:
             return InvalidRequestError("The body must be a JSON object.")
         field = place["field"]
         if place["inside"] and (key := _key_of_no_string(body, field)) is not None:
-            return _refusal(_inside(field, key), "must be a string")
-        return _refusal(field, f"must be {self._must_be[field]}")
+            return refusal(_inside(field, key), "must be a string")
+        return refusal(field, f"must be {self._must_be[field]}")
 
 
 class QueryString(Generic[T]):
@@ -99,16 +99,16 @@ class QueryString(Generic[T]):
         values: dict[str, str] = {}
         for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
             if name not in self._must_be:
-                raise _refusal(name, "is no query parameter of this address")
+                raise refusal(name, "is no query parameter of this address")
             if name in values:
-                raise _refusal(name, "is there more than once")
+                raise refusal(name, "is there more than once")
             values[name] = value
         try:
             return msgspec.convert(values, self._kind, strict=False)
         except msgspec.ValidationError as error:
             place = _FAULTY_PATH.search(str(error))
             assert place is not None
-            raise _refusal(place["field"], f"must be {self._must_be[place['field']]}") from error
+            raise refusal(place["field"], f"must be {self._must_be[place['field']]}") from error
 
 
 class _NoParameters(Struct):
@@ -145,6 +145,19 @@ async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes
 
 
 def _check_head(request: Request[Any, Any, Any], *, max_bytes: int) -> None:
+    content_type = content_type_of(request)
+    if content_length_of(request) > max_bytes:
+        raise RequestEntityTooLarge
+    if not _is_json_in_utf8(content_type):
+        raise HTTPException(status_code=415)
+
+
+def content_type_of(request: Request[Any, Any, Any]) -> str:
+    """What the body is said to be.
+
+    Raises:
+        HTTPException: 415, nothing is said, or it is said twice, or the body is compressed.
+    """
     content_types = []
     for name, value in request.scope["headers"]:
         match name:
@@ -152,12 +165,24 @@ def _check_head(request: Request[Any, Any, Any], *, max_bytes: int) -> None:
                 content_types.append(value.decode("latin-1"))
             case b"content-encoding" if value.strip().lower() != b"identity":
                 raise HTTPException(status_code=415)
-            case b"content-length" if not value.isdigit():
-                raise InvalidRequestError("The Content-Length is no number.")
-            case b"content-length" if len(value) > 18 or int(value) > max_bytes:
-                raise RequestEntityTooLarge
-    if len(content_types) != 1 or not _is_json_in_utf8(content_types[0]):
+    if len(content_types) != 1:
         raise HTTPException(status_code=415)
+    return content_types[0]
+
+
+def content_length_of(request: Request[Any, Any, Any]) -> int:
+    """How many bytes the body is said to have, 0 where nothing is said.
+
+    Raises:
+        InvalidRequestError: it is no number.
+    """
+    length = 0
+    for name, value in request.scope["headers"]:
+        if name == b"content-length":
+            if not value.isdigit():
+                raise InvalidRequestError("The Content-Length is no number.")
+            length = max(length, int(value[:19]))
+    return length
 
 
 def _is_json_in_utf8(content_type: str) -> bool:
@@ -171,7 +196,7 @@ def _check_texts_and_names(path: str, value: object) -> None:
     match value:
         case str():
             if "\0" in value:
-                raise _refusal(path, "must not contain the character NUL")
+                raise refusal(path, "must not contain the character NUL")
         case list():
             for child in value:
                 _check_texts_and_names(path, child)
@@ -179,9 +204,9 @@ def _check_texts_and_names(path: str, value: object) -> None:
             names = set()
             for name, child in value:
                 if name in names:
-                    raise _refusal(_inside(path, name), "is there more than once")
+                    raise refusal(_inside(path, name), "is there more than once")
                 if "\0" in name:
-                    raise _refusal(name, "must not contain the character NUL")
+                    raise refusal(name, "must not contain the character NUL")
                 if not isinstance(child, str) or "\0" in child:
                     _check_texts_and_names(_inside(path, name), child)
                 names.add(name)
@@ -200,7 +225,7 @@ def _key_of_no_string(body: bytes, field: str) -> str | None:
         return None
 
 
-def _refusal(field: str, message: str) -> InvalidRequestError:
+def refusal(field: str, message: str) -> InvalidRequestError:
     """A wrong field. One whose name is no plain word is not repeated."""
     return InvalidRequestError.of(field if _SANE_NAME.fullmatch(field) else "?", message)
 

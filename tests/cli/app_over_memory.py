@@ -18,13 +18,15 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from textllm_adapters.clock import SystemClock
-from textllm_adapters.memory.application import SCRIPTED_POLICY, memory_books, open_in_memory
+from textllm_adapters.memory.application import SCRIPTED_POLICY, memory_books, memory_files, open_in_memory
+from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
+from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.settings import Settings, load_settings
 from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
-from textllm_core.application import Books, TextLLM
+from textllm_core.application import Books, Files, TextLLM
 from textllm_core.wire import to_json
 
 HEAD = "0007"
@@ -36,6 +38,7 @@ class MemoryWiring:
 
     replies: list[ScriptedReply] = field(default_factory=list)
     store: MemoryStore = field(default_factory=MemoryStore)
+    blobs: MemoryBlobStore = field(default_factory=MemoryBlobStore)
     revision: str | None = None
     gate: Path | None = None
     noticed: Sequence[str] = ()
@@ -73,6 +76,7 @@ class MemoryWiring:
             async with open_in_memory(
                 llm=llm,
                 store=self.store,
+                blobs=self.blobs,
                 policy=policy,
                 grace_s=settings.stream_drain_s if grace_s is None else grace_s,
             ) as textllm:
@@ -83,6 +87,11 @@ class MemoryWiring:
     @asynccontextmanager
     async def open_books(self, _settings: Settings) -> AsyncIterator[Books]:
         yield memory_books(self.store, SystemClock())
+
+    @asynccontextmanager
+    async def open_files(self, _settings: Settings) -> AsyncIterator[Files]:
+        clock = SystemClock()
+        yield memory_files(self.store, self.blobs, MemoryRateLimiter(clock), clock)
 
     async def upgrade_database(self, _settings: Settings) -> str:
         self.revision = HEAD

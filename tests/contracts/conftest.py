@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.file_repository import MemoryFileRepository
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
@@ -24,6 +25,7 @@ from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_adapters.sql.file_repository import SqlFileRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sql.reply_journal import SqlReplyJournal
@@ -34,6 +36,7 @@ from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 from textllm_core.ports.audit import Audit
 from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.health_probe import HealthProbe
 from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
@@ -51,6 +54,7 @@ class Storage:
     sessions: SessionRepository
     reports: UsageReports
     journal: ReplyJournal
+    files: FileRepository
 
 
 def storage_of(store: MemoryStore) -> Storage:
@@ -60,6 +64,7 @@ def storage_of(store: MemoryStore) -> Storage:
         MemorySessionRepository(store),
         MemoryUsageReports(store),
         MemoryReplyJournal(store),
+        MemoryFileRepository(store),
     )
 
 
@@ -70,6 +75,7 @@ def sql_storage(engine: AsyncEngine) -> Storage:
         SqlSessionRepository(engine),
         SqlUsageReports(engine),
         SqlReplyJournal(engine),
+        SqlFileRepository(engine),
     )
 
 

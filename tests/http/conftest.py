@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from textllm_core.health import CheckHealth
 from textllm_http.app import create_app
 
 JSON = {"content-type": "application/json"}
+NOWHERE = Path("/dev/null/spool")
 ORIGIN = "https://chat.example.org"
 
 
@@ -129,7 +131,9 @@ class Server:
         return answer
 
 
-def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Sequence[str] = ()) -> Litestar:
+def application(
+    bench: Bench, probe: Probe | None = None, *, cors_origins: Sequence[str] = (), spool_dir: Path = NOWHERE
+) -> Litestar:
     textllm = TextLLM(
         send_message=bench.send_message,
         resume_reply=bench.resume_reply,
@@ -138,6 +142,7 @@ def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Seque
         latest_conversation=LatestConversation(bench.conversations),
         list_messages=ListMessages(bench.conversations, None),
         books=memory_books(bench.store, bench.clock),
+        files=bench.files,
         track_usage=bench.track_usage,
         reconcile=bench.reconcile,
         check_health=CheckHealth([probe or Probe()]),
@@ -152,15 +157,19 @@ def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Seque
         opener,
         public_config={"model": bench.policy.model},
         max_input_chars=bench.policy.max_input_chars,
+        max_file_bytes=bench.file_policy.max_file_bytes,
+        spool_dir=spool_dir,
         cors_origins=cors_origins,
     )
 
 
 @asynccontextmanager
-async def serving(bench: Bench, *, cors_origins: Sequence[str] = ()) -> AsyncIterator[Server]:
+async def serving(
+    bench: Bench, *, cors_origins: Sequence[str] = (), spool_dir: Path = NOWHERE
+) -> AsyncIterator[Server]:
     """The application from its start to its stop."""
     probe = Probe()
-    app = application(bench, probe, cors_origins=cors_origins)
+    app = application(bench, probe, cors_origins=cors_origins, spool_dir=spool_dir)
     async with _started(app):
         yield Server(app, bench, probe)
 
@@ -192,6 +201,6 @@ def bench() -> Bench:
 
 
 @pytest.fixture
-async def server(bench: Bench) -> AsyncIterator[Server]:
-    async with serving(bench) as running:
+async def server(bench: Bench, tmp_path: Path) -> AsyncIterator[Server]:
+    async with serving(bench, spool_dir=tmp_path / "spool") as running:
         yield running

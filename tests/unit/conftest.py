@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from textllm_adapters.memory.application import SCRIPTED_POLICY
+from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY, SCRIPTED_POLICY, memory_files
+from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
 from textllm_adapters.memory.ledger import MemoryLedger
@@ -24,7 +25,9 @@ from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendM
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
+from textllm_core.files import FilePolicy
 from textllm_core.money import Price, Rates
+from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.ledger import Ledger
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
@@ -45,6 +48,8 @@ class Bench:
     max_detached: int = 256
     drain_s: float = 120.0
     max_running: int = 16_384
+    blobs: BlobStore = field(default_factory=MemoryBlobStore)
+    file_policy: FilePolicy = SCRIPTED_FILE_POLICY
     ledger_type: Callable[[MemoryStore], Ledger] = MemoryLedger
 
     def __post_init__(self) -> None:
@@ -57,13 +62,15 @@ class Bench:
         self.running = RunningExchanges(
             self.journal, self.clock, max_detached=self.max_detached, drain_s=self.drain_s, max_running=self.max_running
         )
+        rate_limiter = MemoryRateLimiter(self.clock)
+        self.files = memory_files(self.store, self.blobs, rate_limiter, self.clock, self.file_policy)
         self.exchange = Exchange(
             llm=self.llm,
             transcript=self.transcript,
             ledger=self.ledger,
             conversations=self.conversations,
             journal=self.journal,
-            rate_limiter=MemoryRateLimiter(self.clock),
+            rate_limiter=rate_limiter,
             track_usage=self.track_usage,
             clock=self.clock,
             policy=self.policy,

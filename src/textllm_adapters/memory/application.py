@@ -7,7 +7,9 @@ from typing import Final
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.memory.audit import MemoryAudit
+from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.file_repository import MemoryFileRepository
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
@@ -16,7 +18,7 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
-from textllm_core.application import Books, TextLLM
+from textllm_core.application import Books, Files, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
@@ -25,10 +27,13 @@ from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
 from textllm_core.money import Price, Rates
 from textllm_core.policy import ChatPolicy
+from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
+from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
@@ -48,6 +53,13 @@ SCRIPTED_POLICY: Final = ChatPolicy(
     first_token_timeout_s=60,
     silence_timeout_s=120,
 )
+SCRIPTED_FILE_POLICY: Final = FilePolicy(
+    max_file_bytes=20 * 1024 * 1024,
+    max_tenant_bytes=None,
+    link_expires_in_s=86_400,
+    link_secret=b"scripted",
+    rate_per_minute=1000,
+)
 # USD for one million tokens.
 SCRIPTED_PRICE: Final = Price(rates=Rates.of(Decimal(2), Decimal(8)), source="scripted")
 
@@ -60,6 +72,8 @@ async def open_in_memory(
     clock: Clock | None = None,
     policy: ChatPolicy = SCRIPTED_POLICY,
     price: Price = SCRIPTED_PRICE,
+    blobs: BlobStore | None = None,
+    file_policy: FilePolicy = SCRIPTED_FILE_POLICY,
     grace_s: float = 10.0,
 ) -> AsyncIterator[TextLLM]:
     """TextLLM whose model says `replies`, one a turn, and then echoes. On exit running replies may end.
@@ -69,6 +83,7 @@ async def open_in_memory(
         store: where everything is kept; given again, it is all still there.
         clock: left out, the system's.
         price: what `policy.model` charges.
+        blobs: where the bytes of files are; given again, they are all still there.
         grace_s: how long running replies may take to end on exit, before they are cut short and settled.
     """
     llm, store, clock = llm or ScriptedLLM(), store or MemoryStore(), clock or SystemClock()
@@ -76,6 +91,7 @@ async def open_in_memory(
     ledger, conversations = MemoryLedger(store), MemoryConversationRepository(store)
     journal = MemoryReplyJournal(store)
     running = RunningExchanges(journal, clock)
+    rate_limiter = MemoryRateLimiter(clock)
     track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({policy.model: price})), clock)
     exchange = Exchange(
         llm=llm,
@@ -83,7 +99,7 @@ async def open_in_memory(
         ledger=ledger,
         conversations=conversations,
         journal=journal,
-        rate_limiter=MemoryRateLimiter(clock),
+        rate_limiter=rate_limiter,
         track_usage=track_usage,
         clock=clock,
         policy=policy,
@@ -99,6 +115,7 @@ async def open_in_memory(
             latest_conversation=LatestConversation(conversations),
             list_messages=ListMessages(conversations, None),
             books=memory_books(store, clock),
+            files=memory_files(store, blobs or MemoryBlobStore(), rate_limiter, clock, file_policy),
             track_usage=track_usage,
             reconcile=Reconcile(llm, ledger, journal, conversations, track_usage, clock),
             check_health=CheckHealth([]),
@@ -118,3 +135,14 @@ def memory_books(store: MemoryStore, clock: Clock) -> Books:
         report_usage=ReportUsage(MemoryUsageReports(store), clock),
         audit=AuditBooks(MemoryAudit(store)),
     )
+
+
+def memory_files(
+    store: MemoryStore,
+    blobs: BlobStore,
+    rate_limiter: RateLimiter,
+    clock: Clock,
+    policy: FilePolicy = SCRIPTED_FILE_POLICY,
+) -> Files:
+    """The part of the application that keeps files."""
+    return Files.over(MemoryFileRepository(store), blobs, rate_limiter, clock, policy)

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from textllm_core.errors import FileTooLargeError, StoredFileNotFoundError
@@ -43,6 +44,12 @@ class MemoryBlobStore:
 
     async def delete(self, key: str) -> None:
         self._blobs.pop(key, None)
+
+    async def link(self, key: str, *, expires_in_s: int, name: str, media_type: str) -> str | None:  # noqa: ARG002
+        return None
+
+    async def sweep(self, *, before: datetime) -> None:
+        """A put leaves nothing behind."""
 
     def _blob(self, key: str) -> bytes:
         try:

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 from textllm_core.chat.messages import Message
 from textllm_core.conversations import Conversation
+from textllm_core.files import StoredFile
 from textllm_core.ports.ledger import Hold, Replay
 from textllm_core.ports.reply_journal import JournalEnd, Spoken
 from textllm_core.ports.usage_reports import DailyUsage
@@ -66,6 +67,13 @@ class KeptRepeat(Struct, frozen=True):
     replay: Replay | None = None
 
 
+class KeptFile(Struct, frozen=True):
+    """A file, and how far it is."""
+
+    file: StoredFile
+    status: Literal["announced", "ready", "hidden"]
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryStore:
     """Tables in dictionaries. No method of the adapters waits while it changes them: each is a transaction."""
@@ -78,3 +86,4 @@ class MemoryStore:
     entries: dict[Key, LedgerEntry] = field(default_factory=dict)
     spoken: dict[Key, dict[int, tuple[Spoken, ...]]] = field(default_factory=dict)
     ends: dict[Key, KeptEnd] = field(default_factory=dict)
+    files: dict[Key, KeptFile] = field(default_factory=dict)

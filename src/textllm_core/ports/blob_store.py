@@ -1,6 +1,7 @@
 """Bytes under keys. Whose they are, and what they are, is written down elsewhere."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
@@ -47,4 +48,12 @@ class BlobStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Forget the key; nothing happens where it holds nothing."""
+        ...
+
+    async def link(self, key: str, *, expires_in_s: int, name: str, media_type: str) -> str | None:
+        """A link by which anyone can fetch the bytes, with this name and type; None: the store has none."""
+        ...
+
+    async def sweep(self, *, before: datetime) -> None:
+        """Remove what puts that began before, and were never ended, have left behind."""
         ...

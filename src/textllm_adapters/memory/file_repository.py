@@ -1,0 +1,68 @@
+"""Files in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from textllm_adapters.memory.store import KeptFile, MemoryStore
+from textllm_core.errors import StorageQuotaExceededError
+from textllm_core.file_names import Folder
+from textllm_core.files import StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFileRepository:
+    """A `FileRepository` over a store in memory."""
+
+    store: MemoryStore
+
+    async def announce(self, tenant_id: str, file: StoredFile, *, max_total_bytes: int | None) -> None:
+        total = sum(kept.file.size for (tenant, _, _), kept in self.store.files.items() if tenant == tenant_id)
+        if max_total_bytes is not None and total + file.size > max_total_bytes:
+            raise StorageQuotaExceededError(limit=max_total_bytes)
+        self.store.files[tenant_id, file.user_id, file.key] = KeptFile(file, "announced")
+
+    async def make_ready(self, tenant_id: str, file: StoredFile) -> bool:
+        kept = self.store.files.get((tenant_id, file.user_id, file.key))
+        if kept is None or kept.status != "announced":
+            return False
+        self.store.files[tenant_id, file.user_id, file.key] = KeptFile(file, "ready")
+        return True
+
+    async def get(self, tenant_id: str, key: str) -> StoredFile | None:
+        return next((file for file in self._ready(tenant_id) if file.key == key), None)
+
+    async def newest(
+        self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None
+    ) -> Sequence[StoredFile]:
+        found = [
+            file
+            for file in self._ready(tenant_id)
+            if file.folder == folder
+            and user_id in (None, file.user_id)
+            and (after is None or (file.created_at, file.key) < (after.created_at, after.key))
+        ]
+        return sorted(found, key=lambda file: (file.created_at, file.key), reverse=True)[:limit]
+
+    async def hide(self, tenant_id: str, key: str, *, user_id: str | None) -> StoredFile | None:
+        for (tenant, user, its_key), kept in self.store.files.items():
+            is_meant = (tenant, its_key) == (tenant_id, key) and user_id in (None, user)
+            if is_meant and kept.status != "announced":
+                self.store.files[tenant, user, its_key] = KeptFile(kept.file, "hidden")
+                return kept.file
+        return None
+
+    async def forget(self, tenant_id: str, user_id: str, key: str) -> None:
+        self.store.files.pop((tenant_id, user_id, key), None)
+
+    async def abandoned(self, before: datetime, *, limit: int) -> Sequence[tuple[str, StoredFile]]:
+        found = [
+            (tenant, kept.file)
+            for (tenant, _, _), kept in self.store.files.items()
+            if kept.status != "ready" and kept.file.created_at < before
+        ]
+        return found[:limit]
+
+    def _ready(self, tenant_id: str) -> list[StoredFile]:
+        of_tenant = (kept for (tenant, _, _), kept in self.store.files.items() if tenant == tenant_id)
+        return [kept.file for kept in of_tenant if kept.status == "ready"]

@@ -1,0 +1,132 @@
+"""Files in SQL: rows in, records out."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, delete, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.tables import file_totals, files
+from textllm_adapters.sql.upserts import insert
+from textllm_adapters.translation import translated
+from textllm_core.errors import StorageQuotaExceededError
+from textllm_core.file_names import Folder
+from textllm_core.files import StoredFile
+
+_UNLIMITED: Final = 2**63 - 1
+
+_FIELDS: Final = tuple(files.c[name] for name in StoredFile.__struct_fields__)
+_OF_TENANT: Final = files.c.tenant_id == bindparam("of_tenant")
+_OF_USER: Final = files.c.user_id == bindparam("of_user")
+_KEY: Final = files.c.key == bindparam("of_key")
+_IS_READY: Final = files.c.status == "ready"
+
+_MAKE_READY: Final = (
+    update(files)
+    .where(_OF_TENANT, _OF_USER, _KEY, files.c.status == "announced")
+    .values(status="ready", content_type=bindparam("new_type"), sha256=bindparam("new_sha256"))
+    .returning(files.c.key)
+)
+_GET: Final = select(*_FIELDS).where(_OF_TENANT, _KEY, _IS_READY)
+_NEWEST: Final = (
+    select(*_FIELDS)
+    .where(_OF_TENANT, _IS_READY, files.c.folder == bindparam("of_folder"))
+    .order_by(files.c.created_at.desc(), files.c.key.desc())
+    .limit(bindparam("at_most"))
+)
+_BEHIND: Final = tuple_(files.c.created_at, files.c.key) < tuple_(
+    bindparam("last_created_at", type_=files.c.created_at.type), bindparam("last_key", type_=files.c.key.type)
+)
+_HIDE: Final = (
+    update(files)
+    .where(_OF_TENANT, _KEY, files.c.status.in_(("ready", "hidden")))
+    .values(status="hidden")
+    .returning(*_FIELDS)
+)
+_FORGET: Final = delete(files).where(_OF_TENANT, _OF_USER, _KEY).returning(files.c.size)
+_GIVE_BACK: Final = (
+    update(file_totals)
+    .where(file_totals.c.tenant_id == bindparam("of_tenant"))
+    .values(size=file_totals.c.size - bindparam("given_back"))
+)
+_ABANDONED: Final = (
+    select(files.c.tenant_id, *_FIELDS)
+    .where(files.c.status.in_(("announced", "hidden")), files.c.created_at < bindparam("before"))
+    .limit(bindparam("at_most"))
+)
+
+
+class SqlFileRepository:
+    """A `FileRepository` over SQL tables."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._transactions = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        counted = insert(file_totals, engine.dialect.name)
+        total = file_totals.c.size + counted.excluded.size
+        self._count = counted.on_conflict_do_update(
+            index_elements=[file_totals.c.tenant_id], set_={"size": total}, where=total <= bindparam("limit_of_total")
+        ).returning(file_totals.c.size)
+
+    async def announce(self, tenant_id: str, file: StoredFile, *, max_total_bytes: int | None) -> None:
+        limit = _UNLIMITED if max_total_bytes is None else max_total_bytes
+        if file.size > limit:
+            raise StorageQuotaExceededError(limit=limit)
+        row = {name: getattr(file, name) for name in StoredFile.__struct_fields__}
+        with translated(STORAGE_ERRORS):
+            async with self._transactions.begin() as connection:
+                total = {"tenant_id": tenant_id, "size": file.size, "limit_of_total": limit}
+                if (await connection.execute(self._count, total)).first() is None:
+                    raise StorageQuotaExceededError(limit=limit)
+                await connection.execute(files.insert(), row | {"tenant_id": tenant_id, "status": "announced"})
+
+    async def make_ready(self, tenant_id: str, file: StoredFile) -> bool:
+        of_file = {"of_tenant": tenant_id, "of_user": file.user_id, "of_key": file.key}
+        new = {"new_type": file.content_type, "new_sha256": file.sha256}
+        return bool(await self._all(_MAKE_READY, of_file | new))
+
+    async def get(self, tenant_id: str, key: str) -> StoredFile | None:
+        return _first(await self._all(_GET, {"of_tenant": tenant_id, "of_key": key}))
+
+    async def newest(
+        self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None
+    ) -> Sequence[StoredFile]:
+        statement, parameters = _NEWEST, {"of_tenant": tenant_id, "of_folder": folder, "at_most": limit}
+        if user_id is not None:
+            statement, parameters = statement.where(_OF_USER), parameters | {"of_user": user_id}
+        if after is not None:
+            statement = statement.where(_BEHIND)
+            parameters |= {"last_created_at": after.created_at, "last_key": after.key}
+        return [_file(row) for row in await self._all(statement, parameters)]
+
+    async def hide(self, tenant_id: str, key: str, *, user_id: str | None) -> StoredFile | None:
+        if user_id is None:
+            return _first(await self._all(_HIDE, {"of_tenant": tenant_id, "of_key": key}))
+        of_user = {"of_tenant": tenant_id, "of_user": user_id, "of_key": key}
+        return _first(await self._all(_HIDE.where(_OF_USER), of_user))
+
+    async def forget(self, tenant_id: str, user_id: str, key: str) -> None:
+        with translated(STORAGE_ERRORS):
+            async with self._transactions.begin() as connection:
+                of_file = {"of_tenant": tenant_id, "of_user": user_id, "of_key": key}
+                if (row := (await connection.execute(_FORGET, of_file)).first()) is not None:
+                    await connection.execute(_GIVE_BACK, {"of_tenant": tenant_id, "given_back": row.size})
+
+    async def abandoned(self, before: datetime, *, limit: int) -> Sequence[tuple[str, StoredFile]]:
+        rows = await self._all(_ABANDONED, {"before": before, "at_most": limit})
+        return [(row.tenant_id, _file(row)) for row in rows]
+
+    async def _all(self, statement: Any, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+        with translated(STORAGE_ERRORS):
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement, parameters)).all()
+
+
+def _first(rows: Sequence[Row[Any]]) -> StoredFile | None:
+    return _file(rows[0]) if rows else None
+
+
+def _file(row: Row[Any]) -> StoredFile:
+    return StoredFile(**{name: getattr(row, name) for name in StoredFile.__struct_fields__})

@@ -1,0 +1,149 @@
+"""`textllm files`: what a user keeps."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from secrets import token_hex
+from typing import Annotated, Final
+
+import typer
+
+from textllm_cli.commands import options
+from textllm_cli.invocation import Invocation, invocation_of
+from textllm_cli.render import Screen, reporting, table
+from textllm_core.application import Files
+from textllm_core.errors import InvalidRequestError
+from textllm_core.file_links import FileView
+from textllm_core.files import MAX_LISTED, StoredFile
+from textllm_core.tenancy import Caller
+from textllm_core.uploads import Upload
+
+app = typer.Typer(no_args_is_help=True, help="Keep files: upload, list, download and delete them.")
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The file's key, as `files list` shows it.")]
+_PIECE_BYTES: Final = 1024 * 1024
+
+
+@app.command()
+def upload(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", exists=True, dir_okay=False, readable=True, help="The files.")
+    ],
+    as_json: options.Json = False,
+    user: options.User = "cli",
+) -> None:
+    """Upload files; prints their keys."""
+
+    async def run(files: Files, screen: Screen) -> None:
+        for path in paths:
+            file = await files.store(Caller(), _upload_of(path), user_id=user)
+            screen.record(await _view(files, file), file.key)
+
+    _run(context, run, as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_LISTED, metavar="N", help="How many.")] = 100,
+    after: Annotated[str | None, typer.Option("--after", metavar="KEY", help="Go on behind this file.")] = None,
+    as_json: options.Json = False,
+    user: options.User = "cli",
+) -> None:
+    """List a user's files, newest first."""
+
+    async def run(files: Files, screen: Screen) -> None:
+        page = await files.list(Caller(), user_id=user, limit=limit, after=after)
+        views = [await _view(files, file) for file in page.files]
+        rows = [_cells(file) for file in page.files]
+        screen.record({"data": views, "has_more": page.has_more}, table(("key", "uploaded", "type", "bytes"), rows))
+        if page.has_more:
+            screen.say(f"more: textllm files list --after {page.files[-1].key}")
+
+    _run(context, run, as_json=as_json)
+
+
+@app.command()
+def download(
+    context: typer.Context,
+    key: Key,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where to; - is stdout. Left out: its name.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Download a file. A file that is there already is replaced only where -o names it."""
+
+    async def run(files: Files, screen: Screen) -> None:
+        file = await files.get(Caller(), key)
+        pieces = files.read(file)
+        if output == Path("-"):
+            await _print(pieces)
+            return
+        target = output or Path(file.name)
+        if output is None and target.exists():
+            raise InvalidRequestError(f"{target} is there already; say where to with -o.")
+        await _save(pieces, target)
+        screen.record(await _view(files, file), str(target))
+
+    _run(context, run, as_json=as_json)
+
+
+@app.command()
+def delete(context: typer.Context, key: Key, as_json: options.Json = False) -> None:
+    """Delete a file."""
+
+    async def run(files: Files, screen: Screen) -> None:
+        await files.delete(Caller(), key)
+        screen.record({"success": True, "key": key}, f"deleted {key}")
+
+    _run(context, run, as_json=as_json)
+
+
+def _run(context: typer.Context, call: Callable[[Files, Screen], Awaitable[None]], *, as_json: bool) -> None:
+    async def run(invocation: Invocation, screen: Screen) -> None:
+        async with invocation.wiring.open_files(invocation.settings()) as files:
+            await call(files, screen)
+
+    with reporting(as_json=as_json) as screen:
+        asyncio.run(run(invocation_of(context), screen))
+
+
+async def _view(files: Files, file: StoredFile) -> FileView:
+    return FileView.of(file, await files.link(Caller(), file))
+
+
+def _upload_of(path: Path) -> Upload:
+    async def read() -> AsyncIterator[bytes]:
+        with path.open("rb") as file:
+            while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+                yield piece
+
+    return Upload(path.name, path.stat().st_size, read)
+
+
+async def _save(pieces: AsyncGenerator[bytes, None], target: Path) -> None:
+    """All of them, or nothing."""
+    partial = target.with_name(f".{token_hex(8)}.part")
+    try:
+        with partial.open("xb") as file:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    await asyncio.to_thread(file.write, piece)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+async def _print(pieces: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            await asyncio.to_thread(sys.stdout.buffer.write, piece)
+    sys.stdout.buffer.flush()
+
+
+def _cells(file: StoredFile) -> tuple[str, ...]:
+    return file.key, f"{file.created_at:%Y-%m-%d %H:%M}", file.content_type, f"{file.size:,}"

@@ -1,0 +1,89 @@
+"""What a stored file is called, and what it is: strangers' names and bytes in, harmless keys, names and types out."""
+
+import re
+import unicodedata
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Final, Literal, TypeAlias
+
+Folder: TypeAlias = Literal["chat_images", "documents", "uploads"]
+
+NAMELESS: Final = "file"
+OCTETS: Final = "application/octet-stream"
+DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+SNIFFED_BYTES: Final = 4096  # the beginning that tells what a file is
+
+_PART_LENGTH: Final = 100  # keys stay below 255 characters
+_NAME_LENGTH: Final = 255
+_EXTENSION_LENGTH: Final = 16  # its dot included
+# Categories of Unicode that no name needs: controls, surrogates, and separators of lines and paragraphs.
+_UNNAMED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Marks that make a name look like another one by turning its direction.
+_DIRECTIONS: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_SIGNATURES: Final = (
+    (re.compile(rb"%PDF-"), "application/pdf"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
+    (re.compile(rb"GIF8[79]a"), "image/gif"),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb"PK\x03\x04(?=.*word/)", re.DOTALL), DOCX),
+    (re.compile(rb"PK(?:\x03\x04|\x05\x06)"), "application/zip"),
+)
+_NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+
+
+def new_key(folder: Folder, user_id: str, name: str, at: datetime) -> str:
+    """A key that was never used: `LLM/{folder}/{user}/{YYYYMMDD_HHMMSS}_{8 random}_{name}`, in UTC.
+
+    It has at most 255 characters of `[A-Za-z0-9._/-]`, and no part of it begins with a dot.
+    """
+    user = _safe(user_id)[:_PART_LENGTH]
+    moment = at.astimezone(UTC).strftime("%Y%m%d_%H%M%S")
+    return f"LLM/{folder}/{user}/{moment}_{token_hex(4)}_{_cut(_safe(_last_part(name)), _PART_LENGTH)}"
+
+
+def clean_name(name: str) -> str:
+    """A name as its sender wrote it, without folders, control characters and tricks; 1 to 255 characters."""
+    visible = "".join(character for character in _last_part(name) if unicodedata.category(character) not in _UNNAMED)
+    return _cut(_DIRECTIONS.sub("", visible).strip(), _NAME_LENGTH).strip(". ") or NAMELESS
+
+
+def media_type_of(beginning: bytes) -> str:
+    """What bytes that begin like this are; HTML and all other text is `text/plain`, so that nobody runs it.
+
+    Args:
+        beginning: the first `SNIFFED_BYTES` bytes, or all of them.
+    """
+    for signature, media_type in _SIGNATURES:
+        if signature.match(beginning):
+            return media_type
+    return "text/plain" if _is_text(beginning) else OCTETS
+
+
+def _is_text(beginning: bytes) -> bool:
+    if _NO_TEXT.search(beginning):
+        return False
+    try:
+        beginning.decode()
+    except UnicodeDecodeError as error:  # a character may be cut in two at the end
+        return len(beginning) >= SNIFFED_BYTES and error.reason == "unexpected end of data"
+    return True
+
+
+def _last_part(name: str) -> str:
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+
+
+def _safe(text: str) -> str:
+    """Letters without their accents, and `_` for all that is not harmless everywhere."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    harmless = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "_", plain))
+    return harmless.lstrip(".") or NAMELESS
+
+
+def _cut(name: str, length: int) -> str:
+    """At most `length` characters, of which the last are its extension."""
+    stem, dot, extension = name.rpartition(".")
+    if len(name) <= length or not stem or len(extension) >= _EXTENSION_LENGTH:
+        return name[:length]
+    return stem[: length - len(extension) - 1] + dot + extension

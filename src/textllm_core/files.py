@@ -1,0 +1,284 @@
+"""Files that users keep: stored, listed, read, linked, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from textllm_core.chat.running import carried_through
+from textllm_core.errors import (
+    FileTooLargeError,
+    InvalidRequestError,
+    StorageUnavailableError,
+    StoredFileNotFoundError,
+)
+from textllm_core.file_names import OCTETS, SNIFFED_BYTES, Folder, clean_name, media_type_of, new_key
+from textllm_core.ids import new_id
+
+if TYPE_CHECKING:  # the ports speak of the records of this module
+    from textllm_core.errors import Allowance
+    from textllm_core.ports.blob_store import BlobStore
+    from textllm_core.ports.clock import Clock
+    from textllm_core.ports.file_repository import FileRepository
+    from textllm_core.ports.rate_limiter import RateLimiter
+    from textllm_core.tenancy import Caller
+    from textllm_core.uploads import Upload
+
+MAX_LISTED: Final = 1000
+ABANDONED_AFTER: Final = timedelta(hours=1)
+_SWEPT_AT_ONCE: Final = 100
+
+
+class StoredFile(Struct, frozen=True, kw_only=True):
+    """A file and where its bytes are.
+
+    Args:
+        name: as its sender wrote it, without folders and control characters.
+        size: in bytes.
+        content_type: by its content; whatever a sender says it is.
+        sha256: of its bytes, in lower-case hex.
+    """
+
+    key: str
+    user_id: str
+    folder: Folder
+    name: str
+    content_type: str
+    size: int
+    sha256: str
+    created_at: datetime
+
+
+class FilePage(Struct, frozen=True):
+    """Files of a list, and whether there are more behind the last of them."""
+
+    files: Sequence[StoredFile]
+    has_more: bool
+
+
+class FilePolicy(Struct, frozen=True, kw_only=True):
+    """Rules for files.
+
+    Args:
+        max_file_bytes: of one file.
+        max_tenant_bytes: of all files of a tenant; None: no limit.
+        link_expires_in_s: how long a link can be followed.
+        link_secret: what links are signed with where the store has none of its own; one for all workers.
+        rate_per_minute: requests of a user, turns included.
+    """
+
+    max_file_bytes: int
+    max_tenant_bytes: int | None
+    link_expires_in_s: int
+    link_secret: bytes
+    rate_per_minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitUpload:
+    """Count an upload as one of the requests that a user may make in a minute."""
+
+    rate_limiter: RateLimiter
+    policy: FilePolicy
+
+    async def __call__(self, caller: Caller, user_id: str) -> Allowance:
+        """
+        Raises:
+            InvalidRequestError, NotFoundError: the caller may not act for the user.
+            RateLimitedError: too many requests.
+            StorageUnavailableError: they could not be counted.
+        """
+        user = caller.acts_for(user_id) or user_id
+        return await self.rate_limiter.take(caller.tenant_id, user, per_minute=self.policy.rate_per_minute)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFile:
+    """Keep a file: written down first, visible last, and gone without a trace if anything fails between."""
+
+    files: FileRepository
+    blobs: BlobStore
+    clock: Clock
+    policy: FilePolicy
+
+    async def __call__(
+        self, caller: Caller, upload: Upload, *, user_id: str | None = None, folder: Folder = "uploads"
+    ) -> StoredFile:
+        """
+        Args:
+            user_id: whose it is; left out, a new user's.
+        Raises:
+            InvalidRequestError, NotFoundError: the caller may not act for the user.
+            FileTooLargeError: the file is, or the tenant's files together are.
+            StorageUnavailableError: nothing was stored.
+        """
+        user = caller.acts_for(user_id) or new_id("user")
+        if upload.size > self.policy.max_file_bytes:
+            raise FileTooLargeError(limit=self.policy.max_file_bytes)
+        now = self.clock.now()
+        file = StoredFile(
+            key=new_key(folder, user, upload.name, now),
+            user_id=user,
+            folder=folder,
+            name=clean_name(upload.name),
+            content_type=OCTETS,
+            size=upload.size,
+            sha256="",
+            created_at=now,
+        )
+        try:
+            await self.files.announce(caller.tenant_id, file, max_total_bytes=self.policy.max_tenant_bytes)
+            return await self._store(caller.tenant_id, file, upload)
+        except BaseException:
+            await carried_through(self._undo(caller.tenant_id, file))
+            raise
+
+    async def _store(self, tenant_id: str, file: StoredFile, upload: Upload) -> StoredFile:
+        beginning = b""
+
+        async def content() -> AsyncIterator[bytes]:
+            nonlocal beginning
+            async for piece in upload.read():
+                beginning += piece[: SNIFFED_BYTES - len(beginning)]
+                yield piece
+
+        blob = await self.blobs.put(file.key, content(), max_bytes=file.size)
+        if blob.size != file.size:
+            raise RuntimeError("an upload was not as long as it said")
+        stored = replace(file, sha256=blob.sha256, content_type=media_type_of(beginning))
+        if not await self.files.make_ready(tenant_id, stored):
+            raise StorageUnavailableError("Storing the file took too long; send it again.")
+        return stored
+
+    async def _undo(self, tenant_id: str, file: StoredFile) -> None:
+        with suppress(StorageUnavailableError):  # then `SweepFiles` does it
+            await self.blobs.delete(file.key)
+            await self.files.forget(tenant_id, file.user_id, file.key)
+
+
+@dataclass(frozen=True, slots=True)
+class GetFile:
+    """One file by its key."""
+
+    files: FileRepository
+
+    async def __call__(self, caller: Caller, key: str) -> StoredFile:
+        """
+        Raises:
+            StoredFileNotFoundError: not the caller's, or unknown.
+        """
+        file = await self.files.get(caller.tenant_id, key)
+        if file is None or caller.user_id not in (None, file.user_id):
+            raise StoredFileNotFoundError
+        return file
+
+
+@dataclass(frozen=True, slots=True)
+class ListFiles:
+    """The files of a folder, newest first."""
+
+    files: FileRepository
+
+    async def __call__(
+        self,
+        caller: Caller,
+        *,
+        user_id: str | None = None,
+        folder: Folder = "uploads",
+        limit: int = 100,
+        after: str | None = None,
+    ) -> FilePage:
+        """
+        Args:
+            user_id: left out, of all users that the caller acts for.
+            limit: 1 to 1000.
+            after: the key of the last file of the page before.
+        Raises:
+            InvalidRequestError: `limit` is not in its range, `after` names no file, or `user_id` is malformed.
+            NotFoundError: the caller may not act for the user.
+        """
+        if not 1 <= limit <= MAX_LISTED:
+            raise InvalidRequestError.of("limit", f"must be a whole number from 1 to {MAX_LISTED}")
+        last = None
+        if after is not None:
+            try:
+                last = await GetFile(self.files)(caller, after)
+            except StoredFileNotFoundError as error:
+                raise InvalidRequestError.of("after", "names no file; begin again without it") from error
+        found = await self.files.newest(
+            caller.tenant_id, user_id=caller.acts_for(user_id), folder=folder, limit=limit + 1, after=last
+        )
+        return FilePage(found[:limit], len(found) > limit)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFile:
+    """The bytes of a file."""
+
+    blobs: BlobStore
+
+    async def __call__(
+        self, file: StoredFile, *, first: int = 0, last: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Those from `first` to `last`, both included, in pieces of at most 1 MiB.
+
+        Args:
+            file: as `GetFile` gave it.
+        Raises:
+            StoredFileNotFoundError: it was deleted meanwhile.
+            StorageUnavailableError: the storage does not answer.
+        """
+        async with aclosing(self.blobs.get(file.key, first=first, last=last)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFile:
+    """Delete a file; what a failure leaves half done, a repeat or the sweeper ends."""
+
+    files: FileRepository
+    blobs: BlobStore
+
+    async def __call__(self, caller: Caller, key: str) -> None:
+        """
+        Raises:
+            StoredFileNotFoundError: not the caller's, unknown, or gone already.
+            StorageUnavailableError: it may be hidden by now; the same call ends the work.
+        """
+        file = await self.files.hide(caller.tenant_id, key, user_id=caller.user_id)
+        if file is None:
+            raise StoredFileNotFoundError
+        await self.blobs.delete(key)
+        await self.files.forget(caller.tenant_id, file.user_id, key)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFiles:
+    """End what dead processes and failed deletions left half done; any worker may, at any time."""
+
+    files: FileRepository
+    blobs: BlobStore
+    clock: Clock
+
+    async def __call__(self) -> int:
+        """How many files were taken away.
+
+        Raises:
+            StorageUnavailableError: the storage does not answer; the next sweep does the rest.
+        """
+        before = self.clock.now() - ABANDONED_AFTER
+        swept = 0
+        while abandoned := await self.files.abandoned(before, limit=_SWEPT_AT_ONCE):
+            for tenant_id, file in abandoned:
+                await self.blobs.delete(file.key)
+                await self.files.forget(tenant_id, file.user_id, file.key)
+                swept += 1
+        await self.blobs.sweep(before=before)
+        return swept

@@ -1,0 +1,318 @@
+"""Forms with files (RFC 7578), read as they come: texts into memory, files onto the disk, all within bounds."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+from litestar import Request
+from litestar.exceptions import HTTPException
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser
+
+from textllm_core.errors import FileTooLargeError, InvalidRequestError
+from textllm_core.uploads import Upload
+from textllm_http.requests import content_length_of, content_type_of, refusal
+from textllm_http.spool import Spool, SpooledFile
+
+SILENCE_S: Final = 30.0
+MIN_BYTES_PER_S: Final = 4096  # on average, after the first minute: who is slower keeps others from sending
+_FIRST_MINUTE_S: Final = 60.0
+_OVERHEAD_BYTES: Final = 64 * 1024  # boundaries and headers
+_MAX_HEADERS: Final = 8
+_MAX_HEADER_BYTES: Final = 20 * 1024  # a name of 4,096 characters fits, whatever they are
+_PARSED_AT_ONCE: Final = 64 * 1024
+_SPOOLED_AT_ONCE: Final = 256 * 1024
+
+_BOUNDARY: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_PARAMETER: Final = re.compile(
+    r"[ \t]*;[ \t]*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:\"(?P<quoted>(?:[^\"\\]|\\.)*)\"|(?P<plain>[^\s;\"]+))"
+)
+_ESCAPED: Final = re.compile(r"\\([\"\\])")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
+_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
+
+# Not one of the known loggers: the parser's warnings quote what was sent.
+_unheard: Final = logging.Logger("unheard", logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form that has arrived as a whole. Its files can be read until the request ends."""
+
+    texts: Mapping[str, str]
+    files: Mapping[str, Sequence[Upload]]
+
+
+class MultipartBody:
+    """Bodies of one shape.
+
+    Args:
+        texts: the fields that may be there, each at most once.
+        files: the fields that hold files, each with how many it may hold; it must hold one at least.
+    """
+
+    def __init__(self, *, texts: Collection[str], files: Mapping[str, int]) -> None:
+        self.texts, self.files = frozenset(texts), dict(files)
+
+    @asynccontextmanager
+    async def read(
+        self, request: Request[Any, Any, Any], spool: Spool, *, max_file_bytes: int, max_text_bytes: int
+    ) -> AsyncIterator[Form]:
+        """The form. What is left of it in the spool is gone when the block ends, however it ends.
+
+        Args:
+            max_file_bytes: of one file.
+            max_text_bytes: of one text.
+        Raises:
+            InvalidRequestError: malformed, of another shape, or not complete in time.
+            FileTooLargeError: a file is, or the whole body must be; as soon as that is known.
+            HTTPException: 413, a text is too long; 415, the body is no form.
+            StorageUnavailableError: there is no room for the files.
+        """
+        boundary = _boundary_of(content_type_of(request))
+        max_bytes = sum(self.files.values()) * max_file_bytes + len(self.texts) * max_text_bytes + _OVERHEAD_BYTES
+        if content_length_of(request) > max_bytes:
+            raise FileTooLargeError(limit=max_file_bytes)
+        with spool.place():
+            async with AsyncExitStack() as opened:
+                parts = _Parts(self, max_file_bytes=max_file_bytes, max_text_bytes=max_text_bytes)
+                parser = parts.parser(boundary)
+                received = 0
+                async for piece in _pieces_of(request):
+                    received += len(piece)
+                    if received > max_bytes:
+                        raise FileTooLargeError(limit=max_file_bytes)
+                    for start in range(0, len(piece), _PARSED_AT_ONCE):
+                        _parse(parser, piece[start : start + _PARSED_AT_ONCE])
+                        await _spool(parts, spool, opened)
+                        await asyncio.sleep(0)  # others have their turn, however much comes at once
+                yield parts.form()
+
+
+@dataclass(slots=True)
+class _File:
+    """A file on its way: `waiting` are the bytes that are not in the spool yet."""
+
+    of_field: str
+    name: str
+    size: int = 0
+    waiting: bytearray = field(default_factory=bytearray)
+    spooled: SpooledFile | None = None
+    is_whole: bool = False
+
+
+class _Parts:
+    """What the parser finds, part by part."""
+
+    def __init__(self, shape: MultipartBody, *, max_file_bytes: int, max_text_bytes: int) -> None:
+        self._shape, self._max_file_bytes, self._max_text_bytes = shape, max_file_bytes, max_text_bytes
+        self._headers: dict[str, str] = {}
+        self._name, self._value = bytearray(), bytearray()
+        self._current: _File | bytearray = bytearray()
+        self._texts: dict[str, bytearray] = {}
+        self._is_complete = False
+        self.files: list[_File] = []
+
+    def parser(self, boundary: str) -> MultipartParser:
+        """What calls the methods below."""
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self.begin,
+                "on_header_field": self.header_name,
+                "on_header_value": self.header_value,
+                "on_header_end": self.header_end,
+                "on_headers_finished": self.headers_end,
+                "on_part_data": self.content,
+                "on_part_end": self.end,
+                "on_end": self.end_all,
+            },
+            max_header_count=_MAX_HEADERS,
+            max_header_size=_MAX_HEADER_BYTES,
+        )
+        parser.logger = _unheard
+        return parser
+
+    # Called by the parser
+
+    def begin(self) -> None:
+        self._headers = {}
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        name = self._name.decode("ascii").lower()  # the parser lets pass nothing else
+        if name in self._headers:
+            raise InvalidRequestError(f"A part of the body has more than one {_sane(name)}.")
+        try:
+            self._headers[name] = self._value.decode().strip(" \t")
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError("The headers of a part are not in UTF-8.") from error
+        self._name, self._value = bytearray(), bytearray()
+
+    def headers_end(self) -> None:
+        name, filename = _names_of(self._headers)
+        if name in self._shape.files:
+            if not filename:
+                raise refusal(name, "must be a file with a name")
+            if sum(file.of_field == name for file in self.files) == self._shape.files[name]:
+                raise refusal(name, f"is there more than {_times(self._shape.files[name])}")
+            self._current = _File(name, filename)
+            self.files.append(self._current)
+            return
+        if name not in self._shape.texts:
+            raise refusal(name, "is no field of this request")
+        if filename is not None:
+            raise refusal(name, "must be a text, not a file")
+        if name in self._texts:
+            raise refusal(name, "is there more than once")
+        self._current = self._texts[name] = bytearray()
+
+    def content(self, data: bytes, start: int, end: int) -> None:
+        match self._current:
+            case _File() as file:
+                file.size += end - start
+                if file.size > self._max_file_bytes:
+                    raise FileTooLargeError(limit=self._max_file_bytes)
+                file.waiting += data[start:end]
+            case text:
+                text += data[start:end]
+                if len(text) > self._max_text_bytes:
+                    raise RequestEntityTooLarge
+
+    def end(self) -> None:
+        if isinstance(self._current, _File):
+            self._current.is_whole = True
+
+    def end_all(self) -> None:
+        self._is_complete = True
+
+    # Called once the body has ended
+
+    def form(self) -> Form:
+        """The form, unless something is missing."""
+        if not self._is_complete:
+            raise InvalidRequestError("The body ended before its last boundary.")
+        texts = {name: _text(name, content) for name, content in self._texts.items()}
+        files = {name: [_upload(file) for file in self.files if file.of_field == name] for name in self._shape.files}
+        for name, found in files.items():
+            if not found:
+                raise refusal(name, "is required")
+        return Form(texts, files)
+
+
+def _parse(parser: MultipartParser, content: bytes) -> None:
+    try:
+        parser.write(content)
+    except FormParserError as error:
+        raise InvalidRequestError("The body is not valid multipart/form-data.") from error
+
+
+async def _spool(parts: _Parts, spool: Spool, opened: AsyncExitStack) -> None:
+    """Bring onto the disk what has waited long enough."""
+    for file in parts.files:
+        if len(file.waiting) < (1 if file.is_whole else _SPOOLED_AT_ONCE):
+            continue
+        if file.spooled is None:
+            file.spooled = await spool.open()
+            opened.push_async_callback(file.spooled.close)
+        waiting, file.waiting = bytes(file.waiting), bytearray()
+        await file.spooled.append(waiting)
+
+
+def _upload(file: _File) -> Upload:
+    if file.spooled is None:
+        return Upload.of_bytes(file.name, b"")
+    return Upload(file.name, file.size, file.spooled.read)
+
+
+async def _pieces_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    started, received = loop.time(), 0
+    has_more = True
+    while has_more:
+        deadline = min(loop.time() + SILENCE_S, started + _FIRST_MINUTE_S + received / MIN_BYTES_PER_S)
+        try:
+            async with asyncio.timeout_at(deadline):
+                event = await request.receive()
+        except TimeoutError as error:
+            raise InvalidRequestError("The body came too slowly, or stopped.") from error
+        if event["type"] != "http.request":
+            raise InvalidRequestError("The request ended before its body did.")
+        piece, has_more = event.get("body", b""), event.get("more_body", False)
+        received += len(piece)
+        yield piece
+
+
+def _boundary_of(content_type: str) -> str:
+    media_type, parameters = _parsed(content_type)
+    if media_type != "multipart/form-data" or parameters.get("charset", "utf-8").lower() not in _CHARSETS:
+        raise HTTPException(status_code=415)
+    boundary = parameters.get("boundary", "")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise InvalidRequestError("The Content-Type must name the boundary, 1 to 70 characters as RFC 2046 has them.")
+    return boundary
+
+
+def _names_of(headers: Mapping[str, str]) -> tuple[str, str | None]:
+    """The field that a part belongs to, and the name of its file if it is one."""
+    kind, parameters = _parsed(headers.get("content-disposition", ""))
+    if kind != "form-data" or "name" not in parameters:
+        raise InvalidRequestError("Each part of the body must have a Content-Disposition: form-data; name=…")
+    if any("*" in parameter for parameter in parameters):
+        raise InvalidRequestError("Names of fields and files must be plain UTF-8, not name*= or filename*=.")
+    media_type, of_type = _parsed(headers.get("content-type", "text/plain"))
+    if media_type.startswith("multipart/"):
+        _refuse_encoding("parts within parts")
+    if of_type.get("charset", "utf-8").lower() not in _CHARSETS and "filename" not in parameters:
+        _refuse_encoding("texts in another charset than UTF-8")
+    if headers.get("content-transfer-encoding", "binary").lower() not in _ENCODINGS:
+        _refuse_encoding("a Content-Transfer-Encoding")
+    return parameters["name"], parameters.get("filename")
+
+
+def _refuse_encoding(what: str) -> NoReturn:
+    raise InvalidRequestError(f"The body must not have {what}.")
+
+
+def _parsed(value: str) -> tuple[str, Mapping[str, str]]:
+    """A header's first word and its parameters, in lower case but for the values."""
+    first = value.partition(";")[0]
+    parameters: dict[str, str] = {}
+    position = len(first)
+    while position < len(value):
+        found = _PARAMETER.match(value, position)
+        if found is None or _CONTROL.search(found[0]) or found["name"].lower() in parameters:
+            raise InvalidRequestError("The parameters of a header are malformed, or given twice.")
+        quoted = found["quoted"]
+        parameters[found["name"].lower()] = found["plain"] if quoted is None else _ESCAPED.sub(r"\1", quoted)
+        position = found.end()
+    return first.strip(" \t").lower(), parameters
+
+
+def _text(name: str, content: bytearray) -> str:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise refusal(name, "must be text in UTF-8") from error
+    if "\0" in text:
+        raise refusal(name, "must not contain the character NUL")
+    return text
+
+
+def _sane(name: str) -> str:
+    return name if re.fullmatch(r"[a-z-]{1,64}", name) else "header of one name"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

@@ -1,0 +1,128 @@
+"""`/files`."""
+
+import re
+from typing import Annotated, Any, Final
+
+from litestar import Request, get, post, route
+from litestar import delete as delete_
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from textllm_core.application import TextLLM
+from textllm_core.errors import InvalidRequestError, StoredFileNotFoundError
+from textllm_core.file_links import FileView
+from textllm_core.file_names import Folder
+from textllm_core.files import MAX_LISTED, StoredFile
+from textllm_core.tenancy import Caller
+from textllm_core.wire import to_json
+from textllm_http.admission import rate_limit_headers
+from textllm_http.auth import caller_of
+from textllm_http.download import response_of
+from textllm_http.multipart import MultipartBody
+from textllm_http.requests import QueryString
+
+_FORM: Final = MultipartBody(texts={"user_id", "folder"}, files={"file": 1})
+_CONTENT: Final = "/content"
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,255}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?")
+
+
+class FilesQuery(Struct, frozen=True):
+    """Which files: of a user, or of all that the caller acts for."""
+
+    user_id: str | UnsetType = UNSET
+    folder: Folder = "uploads"
+    limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 100
+    after: str | UnsetType = UNSET
+
+
+class LinkQuery(Struct, frozen=True):
+    """What makes an address a link; without any of it the caller's own rights count."""
+
+    tenant: str | UnsetType = UNSET
+    expires: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
+    signature: str | UnsetType = UNSET
+
+
+_FILES: Final = QueryString(FilesQuery)
+_LINK: Final = QueryString(LinkQuery)
+
+
+@post("/files/upload", status_code=201)
+async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Keep a file that comes in a form: `file`, and perhaps `user_id` and `folder`."""
+    textllm: TextLLM = request.app.state.textllm
+    state, caller = request.app.state, caller_of(request)
+    headers = {}
+    if caller.user_id is not None:  # who asks for others says for whom in the form: then this comes after it
+        headers = rate_limit_headers(await textllm.files.admit(caller, caller.user_id))
+    async with _FORM.read(
+        request, state.spool, max_file_bytes=state.max_file_bytes, max_text_bytes=state.max_text_bytes
+    ) as form:
+        user_id = caller.acts_for(form.texts.get("user_id"))
+        if form.texts.get("folder", "uploads") != "uploads":
+            raise InvalidRequestError.of("folder", 'must be "uploads"')
+        if caller.user_id is None and user_id is not None:
+            headers = rate_limit_headers(await textllm.files.admit(caller, user_id))
+        file = await textllm.files.store(caller, form.files["file"][0], user_id=user_id)
+    view = await _view(request, caller, file)
+    return ASGIResponse(body=to_json(view), status_code=201, headers=headers | {"X-User-ID": file.user_id})
+
+
+@get("/files", before_request=_FILES.check)
+async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Files of a folder, newest first."""
+    textllm: TextLLM = request.app.state.textllm
+    caller, asked = caller_of(request), _FILES.read(request)
+    page = await textllm.files.list(
+        caller,
+        user_id=None if asked.user_id is UNSET else asked.user_id,
+        folder=asked.folder,
+        limit=asked.limit,
+        after=None if asked.after is UNSET else asked.after,
+    )
+    views = [await _view(request, caller, file) for file in page.files]
+    return ASGIResponse(body=to_json({"data": views, "has_more": page.has_more}))
+
+
+@delete_("/files/{_:path}", status_code=200)
+async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Delete a file."""
+    textllm: TextLLM = request.app.state.textllm
+    key = _key_in(request)
+    await textllm.files.delete(caller_of(request), key)
+    return ASGIResponse(body=to_json({"success": True, "key": key}))
+
+
+@route("/files/{_:path}", http_method=["GET", "HEAD"], before_request=_LINK.check)
+async def content(request: Request[Any, Any, Any]) -> ASGIApp:
+    """The bytes of a file, for its owner and for whoever has a link to it."""
+    textllm: TextLLM = request.app.state.textllm
+    key, link = _key_in(request), _LINK.read(request)
+    if not key.endswith(_CONTENT):
+        raise StoredFileNotFoundError
+    key = key.removesuffix(_CONTENT)
+    if link == LinkQuery():
+        file = await textllm.files.get(caller_of(request), key)
+    elif link.tenant is UNSET or link.expires is UNSET or link.signature is UNSET:
+        raise StoredFileNotFoundError
+    else:
+        file = await textllm.files.link.opened(
+            key, tenant_id=link.tenant, expires=link.expires, signature=link.signature
+        )
+    return await response_of(request, file, textllm.files.read)
+
+
+def _key_in(request: Request[Any, Any, Any]) -> str:
+    """What stands behind `/files/`, as it was sent: keys need no escapes, so one that has some is none of ours."""
+    path = request.scope["raw_path"].decode("latin-1").partition("?")[0]
+    return path.removeprefix("/files/")
+
+
+async def _view(request: Request[Any, Any, Any], caller: Caller, file: StoredFile) -> FileView:
+    textllm: TextLLM = request.app.state.textllm
+    url = await textllm.files.link(caller, file)
+    host = request.headers.get("host", "")
+    if url.startswith("/") and _HOST.fullmatch(host):
+        url = f"{request.scope['scheme']}://{host}{url}"
+    return FileView.of(file, url)

@@ -1,0 +1,98 @@
+"""Where files wait while they come in: on disk, without a name, so that nothing outlives the process."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Final, TypeVar
+
+from textllm_core.errors import StorageUnavailableError
+
+MAX_REQUESTS: Final = 64
+_PIECE_BYTES: Final = 256 * 1024
+
+T = TypeVar("T")
+
+
+class SpooledFile:
+    """A file without a name. It is gone once it is closed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    async def append(self, content: bytes) -> None:
+        """
+        Raises:
+            StorageUnavailableError: there is no room for it.
+        """
+        await _in_thread(lambda: self._file.write(content))
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """All that was appended, from its first byte; ValueError once it is closed."""
+        position = 0
+        while piece := await self._piece(position):
+            position += len(piece)
+            yield piece
+
+    async def _piece(self, position: int) -> bytes:
+        return await _in_thread(lambda: os.pread(self._file.fileno(), _PIECE_BYTES, position))
+
+    async def close(self) -> None:
+        """Forget it."""
+        await _in_thread(self._file.close)
+
+
+class Spool:
+    """The room for files of requests that are being read or answered.
+
+    Args:
+        directory: made when it is first needed, for its owner's eyes alone.
+        max_requests: how many requests may have files here at once.
+    """
+
+    def __init__(self, directory: Path, *, max_requests: int = MAX_REQUESTS) -> None:
+        self._directory, self._places = directory, max_requests
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Room for the files of one request.
+
+        Raises:
+            StorageUnavailableError: too many others have theirs here.
+        """
+        if self._places == 0:
+            raise StorageUnavailableError("Too many files are coming in at once; send this again in a moment.")
+        self._places -= 1
+        try:
+            yield
+        finally:
+            self._places += 1
+
+    async def open(self) -> SpooledFile:
+        """An empty file; the caller closes it.
+
+        Raises:
+            StorageUnavailableError: it cannot be made.
+        """
+
+        def make() -> IO[bytes]:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return TemporaryFile(dir=self._directory, buffering=0)
+
+        return SpooledFile(await _in_thread(make))
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Do `work` in a worker thread, and see it end even when cancelled: its file must not be closed under it."""
+    running = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        raise
+    except OSError as error:
+        raise StorageUnavailableError("There is no room for uploads at the moment.") from error

@@ -16,7 +16,7 @@ from textllm_core.reconcile import Reconcile
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, operations, sessions, usage
+from textllm_http.routes import chat, keys, operations, sessions, usage
 
 RECONCILE_EVERY_S: Final = 30.0
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
@@ -30,6 +30,7 @@ def create_app(
     *,
     public_config: Mapping[str, object],
     max_input_chars: int,
+    requires_keys: bool,
     cors_origins: Sequence[str] = (),
 ) -> Litestar:
     """The application of one process.
@@ -38,6 +39,7 @@ def create_app(
         opener: opens TextLLM once, when the server starts, and closes it when the server stops.
         public_config: what `/config` shows; no secrets.
         max_input_chars: the longest message; it bounds what is read of a body.
+        requires_keys: False lets everyone in, as a service of the tenant `default`.
         cors_origins: exact origins whose pages may call the service.
     """
 
@@ -55,6 +57,9 @@ def create_app(
             sessions.end,
             sessions.of_user,
             usage.stats,
+            keys.issue,
+            keys.list_,
+            keys.revoke,
             operations.live,
             operations.ready,
             operations.config,
@@ -66,6 +71,7 @@ def create_app(
         state=State(
             {
                 "public_config": public_config,
+                "requires_keys": requires_keys,
                 "max_body_bytes": _BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
             }
         ),

@@ -30,5 +30,6 @@ def create() -> Litestar:
         opener,
         public_config={name: value for name, value in settings.public().items() if name not in _ABOUT_THIS_MACHINE},
         max_input_chars=settings.max_input_length,
+        requires_keys=settings.auth != "disabled",  # `auto` is decided by whoever knows the address
         cors_origins=settings.cors_origins,
     )

@@ -129,7 +129,9 @@ class Server:
         return answer
 
 
-def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Sequence[str] = ()) -> Litestar:
+def application(
+    bench: Bench, probe: Probe | None = None, *, cors_origins: Sequence[str] = (), requires_keys: bool = False
+) -> Litestar:
     textllm = TextLLM(
         send_message=bench.send_message,
         cancel_reply=CancelReply(bench.running),
@@ -150,15 +152,18 @@ def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Seque
         opener,
         public_config={"model": bench.policy.model},
         max_input_chars=bench.policy.max_input_chars,
+        requires_keys=requires_keys,
         cors_origins=cors_origins,
     )
 
 
 @asynccontextmanager
-async def serving(bench: Bench, *, cors_origins: Sequence[str] = ()) -> AsyncIterator[Server]:
+async def serving(
+    bench: Bench, *, cors_origins: Sequence[str] = (), requires_keys: bool = False
+) -> AsyncIterator[Server]:
     """The application from its start to its stop."""
     probe = Probe()
-    app = application(bench, probe, cors_origins=cors_origins)
+    app = application(bench, probe, cors_origins=cors_origins, requires_keys=requires_keys)
     async with _started(app):
         yield Server(app, bench, probe)
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from textllm_core.api_keys import ApiKey
 from textllm_core.chat.messages import Message
 from textllm_core.conversations import Conversation
 from textllm_core.ports.ledger import Hold, Replay
@@ -55,6 +56,13 @@ class KeptRepeat(Struct, frozen=True):
     replay: Replay | None = None
 
 
+class KeptApiKey(Struct, frozen=True):
+    """A key and the SHA-256 of its secret."""
+
+    key: ApiKey
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryStore:
     """Tables in dictionaries. No method of the adapters waits while it changes them: each is a transaction."""
@@ -65,3 +73,4 @@ class MemoryStore:
     holds: dict[Key, KeptHold] = field(default_factory=dict)
     repeats: dict[Key, KeptRepeat] = field(default_factory=dict)
     entries: dict[Key, LedgerEntry] = field(default_factory=dict)
+    api_keys: dict[tuple[str, str], KeptApiKey] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from textllm_core.chat.exchange import last_reply
 from textllm_core.chat.messages import Idempotency, ReplyEvent, ReplyStarted, TextTurn, TurnOptions
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, idempotency_of
-from textllm_http.auth import caller_of
+from textllm_http.auth import any_caller, caller_of
 from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody
 from textllm_http.sse import EventFrames, EventStream, TextFrames, framed
@@ -55,7 +55,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 _BODY: Final = JsonBody(ChatRequest)
 
 
-@post("/chat", status_code=200)
+@post("/chat", status_code=200, guards=[any_caller])
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a text turn: the whole reply, or a stream where the body asks for one."""
     asked = await _BODY.read(request, max_bytes=request.app.state.max_body_bytes)
@@ -66,7 +66,7 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json(reply), headers=headers_of(started))
 
 
-@post("/chat/stream", status_code=200)
+@post("/chat/stream", status_code=200, guards=[any_caller])
 async def chat_stream(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a text turn while the reply is being written."""
     return await _stream(request, await _BODY.read(request, max_bytes=request.app.state.max_body_bytes))

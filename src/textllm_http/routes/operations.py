@@ -9,24 +9,30 @@ from litestar.types import ASGIApp
 
 from textllm_core.application import TextLLM
 from textllm_core.wire import to_json
+from textllm_http.auth import open_to_all, service_caller
 
 _READ = [HttpMethod.GET, HttpMethod.HEAD]
 _RETRY_AFTER_S = 5
 
 
-@route("/health/live", http_method=_READ)
+@route("/health/live", http_method=_READ, guards=[open_to_all])
 async def live() -> ASGIApp:
     """The process answers."""
     return ASGIResponse(body=to_json({"status": "alive"}))
 
 
-@route("/health/ready", http_method=_READ)
+@route("/health/ready", http_method=_READ, guards=[open_to_all])
 async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Whether all that the service stands on answers; 503 where something does not."""
+    """Whether all that the service stands on answers; 503 where something does not.
+
+    What is wrong is told only where no keys are required: here anyone may ask.
+    """
     textllm: TextLLM = request.app.state.textllm
     faults = await textllm.check_health()
+    hides_faults = request.app.state.requires_keys
     checks = {
-        name: {"status": "healthy"} if fault is None else {"status": "unhealthy", "message": fault}
+        name: {"status": "healthy" if fault is None else "unhealthy"}
+        | ({} if fault is None or hides_faults else {"message": fault})
         for name, fault in faults.items()
     }
     if any(fault is not None for fault in faults.values()):
@@ -38,7 +44,7 @@ async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json({"status": "ready", "checks": checks}))
 
 
-@route("/config", http_method=_READ)
+@route("/config", http_method=_READ, guards=[service_caller])
 async def config(request: Request[Any, Any, Any]) -> ASGIApp:
     """The operator's settings in force, without secrets."""
     return ASGIResponse(body=to_json({"config": request.app.state.public_config}))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings, load_settings
+from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.application import Books, Files, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
@@ -138,11 +139,12 @@ async def open_books(settings: Settings) -> AsyncIterator[Books]:
 
 
 def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Books:
+    from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
     from textllm_adapters.sql.audit import SqlAudit
     from textllm_adapters.sql.session_repository import SqlSessionRepository
     from textllm_adapters.sql.usage_reports import SqlUsageReports
 
-    clock, sessions = SystemClock(), SqlSessionRepository(engine)
+    clock, sessions, api_keys = SystemClock(), SqlSessionRepository(engine), SqlApiKeyRepository(engine)
     patient_engine = _engine(settings, command_timeout_s=None)  # an audit takes its time; it connects if it is used
     stack.push_async_callback(patient_engine.dispose)
     return Books(
@@ -152,6 +154,11 @@ def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Bo
         end_session=EndSession(sessions),
         report_usage=ReportUsage(SqlUsageReports(engine), clock),
         audit=AuditBooks(SqlAudit(patient_engine)),
+        issue_api_key=IssueApiKey(api_keys, clock),
+        list_api_keys=ListApiKeys(api_keys),
+        revoke_api_key=RevokeApiKey(api_keys, clock),
+        authenticate=Authenticate(api_keys, clock),
+        any_api_key=AnyApiKey(api_keys),
     )
 
 

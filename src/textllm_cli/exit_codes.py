@@ -34,6 +34,8 @@ EXIT_CODES: Final[Mapping[type[errors.TextLLMError], int]] = {
     errors.ProviderUnavailableError: 7,
     errors.ProviderTimeoutError: 7,
     errors.StorageUnavailableError: 8,
+    errors.UnauthenticatedError: 9,
+    errors.ForbiddenError: 9,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from textllm_cli.commands import ask, audit, chat, config, db, files, model, serve, sessions, usage
+from textllm_cli.commands import ask, audit, chat, config, db, files, keys, model, serve, sessions, usage
 from textllm_cli.invocation import Invocation, Wiring
 from textllm_cli.render import reporting
 
@@ -54,6 +54,7 @@ app.command()(usage.usage)
 app.command()(audit.audit)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(files.app, name="files")
+app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(model.app, name="model")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.resume_reply import ResumeReply
@@ -40,6 +41,11 @@ class Books:
     end_session: EndSession
     report_usage: ReportUsage
     audit: AuditBooks
+    issue_api_key: IssueApiKey
+    list_api_keys: ListApiKeys
+    revoke_api_key: RevokeApiKey
+    authenticate: Authenticate
+    any_api_key: AnyApiKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,24 @@ class InputTooLongError(TextLLMError):
         return {"limit": self.limit}
 
 
+class UnauthenticatedError(TextLLMError):
+    """The call came with no key, or with one that is malformed, unknown or revoked: which, is not said."""
+
+    code = "unauthenticated"
+
+    def __init__(self) -> None:
+        super().__init__("A valid API key is needed: Authorization: Bearer tllm_…")
+
+
+class ForbiddenError(TextLLMError):
+    """The caller is known, and its role does not allow this."""
+
+    code = "forbidden"
+
+    def __init__(self, *, needed: str) -> None:
+        super().__init__(f"This needs a key of the role {needed}.")
+
+
 class NotFoundError(TextLLMError):
     """It does not exist for this caller; what belongs to others is no different from what never was."""
 

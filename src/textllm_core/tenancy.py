@@ -1,24 +1,36 @@
 """Who asks, and who pays."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from msgspec import Struct
 
-from textllm_core.errors import NotFoundError
+from textllm_core.errors import ForbiddenError, NotFoundError
 from textllm_core.ids import checked_user_id
 
 Role = Literal["admin", "service", "user"]
+
+_RANK: Final[Mapping[Role, int]] = {"user": 0, "service": 1, "admin": 2}
 
 
 class Caller(Struct, frozen=True):
     """Who is authenticated, and for which tenant. Without authentication: the tenant `default`, as a service.
 
-    `user_id` is set for the role `user` only, which may act for that user alone.
+    A `service` may act for any user of the tenant; an `admin` may, too, and manages the tenant's keys. `user_id` is set
+    for the role `user` only, which may act for that user alone.
     """
 
     tenant_id: str = "default"
     role: Role = "service"
     user_id: str | None = None
+
+    def must_be(self, role: Role) -> None:
+        """
+        Raises:
+            ForbiddenError: the caller's role is a lesser one.
+        """
+        if _RANK[self.role] < _RANK[role]:
+            raise ForbiddenError(needed=role)
 
     def acts_for(self, user_id: str | None) -> str | None:
         """The user this caller acts for when it names `user_id`; None when neither says.

@@ -16,7 +16,7 @@ from textllm_core.errors import StorageUnavailableError, TextLLMError
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, files, operations, sessions, usage
+from textllm_http.routes import chat, files, keys, operations, sessions, usage
 from textllm_http.spool import Spool
 
 RECONCILE_EVERY_S: Final = 5.0
@@ -35,6 +35,7 @@ def create_app(
     max_input_chars: int,
     max_file_bytes: int,
     spool_dir: Path,
+    requires_keys: bool,
     cors_origins: Sequence[str] = (),
 ) -> Litestar:
     """The application of one process.
@@ -45,6 +46,7 @@ def create_app(
         max_input_chars: the longest message; it bounds what is read of a body.
         max_file_bytes: of one file; it bounds what is read of a form.
         spool_dir: where files wait while they come in.
+        requires_keys: False lets everyone in, as a service of the tenant `default`.
         cors_origins: exact origins whose pages may call the service.
     """
 
@@ -72,6 +74,9 @@ def create_app(
             files.list_files,
             files.delete,
             files.content,
+            keys.issue,
+            keys.list_,
+            keys.revoke,
             operations.live,
             operations.ready,
             operations.config,
@@ -85,6 +90,7 @@ def create_app(
                 "public_config": public_config,
                 "is_leaving": False,  # set by the worker: connections are not kept
                 "is_stopping": False,  # and the whole service goes with it
+                "requires_keys": requires_keys,
                 "max_body_bytes": _BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 "max_text_bytes": _TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 "max_file_bytes": max_file_bytes,

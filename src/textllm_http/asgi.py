@@ -33,5 +33,6 @@ def create() -> Litestar:
         max_input_chars=settings.max_input_length,
         max_file_bytes=settings.max_file_size_mb * _MEGABYTE,
         spool_dir=settings.data_dir / "spool",
+        requires_keys=settings.auth != "disabled",  # `auto` is decided by whoever knows the address
         cors_origins=settings.cors_origins,
     )

@@ -21,6 +21,7 @@ from textllm_core.errors import (
     ConversationNotFoundError,
     DocumentTooLargeError,
     FileTooLargeError,
+    ForbiddenError,
     IdempotencyInProgressError,
     IdempotencyMismatchError,
     InputTooLongError,
@@ -36,6 +37,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     StoredFileNotFoundError,
     TextLLMError,
+    UnauthenticatedError,
     UnreadableDocumentError,
     UnsupportedMediaTypeError,
 )
@@ -47,7 +49,9 @@ PROBLEM_JSON: Final = "application/problem+json"
 
 STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     InvalidRequestError: HTTPStatus.BAD_REQUEST,
+    UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
     BudgetExceededError: HTTPStatus.PAYMENT_REQUIRED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConversationNotFoundError: HTTPStatus.NOT_FOUND,
     SessionNotFoundError: HTTPStatus.NOT_FOUND,
@@ -147,6 +151,8 @@ def _headers_of(error: TextLLMError, details: Mapping[str, object]) -> dict[str,
     headers = headers_of(error)
     if "retry_after_s" in details:
         headers["Retry-After"] = str(details["retry_after_s"])
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, RateLimitedError):  # the bucket is empty
         headers |= rate_limit_headers(Allowance(limit=error.limit, remaining=0, resets_in_s=error.retry_after_s))
     return headers

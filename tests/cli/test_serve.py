@@ -31,21 +31,6 @@ def test_a_port_must_be_one(run: Run, port: str) -> None:
     assert run("serve", "--port", port).exit_code == 2
 
 
-@pytest.mark.parametrize("auth", ["auto", "required"])
-def test_nobody_is_served_off_loopback_unless_it_is_said_aloud(
-    run: Run, monkeypatch: pytest.MonkeyPatch, port: int, auth: str
-) -> None:
-    monkeypatch.setenv("TEXTLLM_AUTH", auth)
-    result = run("serve", "--host", "0.0.0.0", "--port", str(port))
-    assert result.exit_code == 2
-    assert "authentication is not part of this version" in result.stderr
-
-
-def test_required_authentication_is_never_passed_over(run: Run, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    monkeypatch.setenv("TEXTLLM_AUTH", "required")
-    assert run("serve", "--port", str(port)).exit_code == 2
-
-
 def test_a_port_in_use_is_refused(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         result = run("serve", "--port", str(listening.getsockname()[1]))

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.memory.api_key_repository import MemoryApiKeyRepository
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
@@ -23,6 +24,7 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
+from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.file_repository import SqlFileRepository
@@ -34,6 +36,7 @@ from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_bucke
 from textllm_adapters.sql.usage_reports import SqlUsageReports
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
+from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.file_repository import FileRepository
@@ -99,6 +102,28 @@ def storage(request: pytest.FixtureRequest) -> Storage:
     """One of the stores."""
     chosen = request.getfixturevalue(f"{request.param}_storage")
     assert isinstance(chosen, Storage)
+    return chosen
+
+
+@pytest.fixture
+def memory_api_keys() -> ApiKeyRepository:
+    return MemoryApiKeyRepository(MemoryStore())
+
+
+@pytest.fixture
+def sqlite_api_keys(sqlite_engine: AsyncEngine) -> ApiKeyRepository:
+    return SqlApiKeyRepository(sqlite_engine)
+
+
+@pytest.fixture
+def postgres_api_keys(postgres_engine: AsyncEngine) -> ApiKeyRepository:
+    return SqlApiKeyRepository(postgres_engine)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def api_keys(request: pytest.FixtureRequest) -> ApiKeyRepository:
+    """One of the repositories of keys."""
+    chosen: ApiKeyRepository = request.getfixturevalue(f"{request.param}_api_keys")
     return chosen
 
 

@@ -132,7 +132,12 @@ class Server:
 
 
 def application(
-    bench: Bench, probe: Probe | None = None, *, cors_origins: Sequence[str] = (), spool_dir: Path = NOWHERE
+    bench: Bench,
+    probe: Probe | None = None,
+    *,
+    cors_origins: Sequence[str] = (),
+    spool_dir: Path = NOWHERE,
+    requires_keys: bool = False,
 ) -> Litestar:
     textllm = TextLLM(
         send_message=bench.send_message,
@@ -159,17 +164,18 @@ def application(
         max_input_chars=bench.policy.max_input_chars,
         max_file_bytes=bench.file_policy.max_file_bytes,
         spool_dir=spool_dir,
+        requires_keys=requires_keys,
         cors_origins=cors_origins,
     )
 
 
 @asynccontextmanager
 async def serving(
-    bench: Bench, *, cors_origins: Sequence[str] = (), spool_dir: Path = NOWHERE
+    bench: Bench, *, cors_origins: Sequence[str] = (), spool_dir: Path = NOWHERE, requires_keys: bool = False
 ) -> AsyncIterator[Server]:
     """The application from its start to its stop."""
     probe = Probe()
-    app = application(bench, probe, cors_origins=cors_origins, spool_dir=spool_dir)
+    app = application(bench, probe, cors_origins=cors_origins, spool_dir=spool_dir, requires_keys=requires_keys)
     async with _started(app):
         yield Server(app, bench, probe)
 

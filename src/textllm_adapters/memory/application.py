@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from textllm_adapters.clock import SystemClock
+from textllm_adapters.memory.api_key_repository import MemoryApiKeyRepository
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
@@ -18,6 +19,7 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
+from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.application import Books, Files, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
@@ -126,7 +128,7 @@ async def open_in_memory(
 
 def memory_books(store: MemoryStore, clock: Clock) -> Books:
     """The part of the application that asks no model."""
-    sessions = MemorySessionRepository(store)
+    sessions, api_keys = MemorySessionRepository(store), MemoryApiKeyRepository(store)
     return Books(
         get_session=GetSession(sessions),
         todays_session=TodaysSession(sessions, clock),
@@ -134,6 +136,11 @@ def memory_books(store: MemoryStore, clock: Clock) -> Books:
         end_session=EndSession(sessions),
         report_usage=ReportUsage(MemoryUsageReports(store), clock),
         audit=AuditBooks(MemoryAudit(store)),
+        issue_api_key=IssueApiKey(api_keys, clock),
+        list_api_keys=ListApiKeys(api_keys),
+        revoke_api_key=RevokeApiKey(api_keys, clock),
+        authenticate=Authenticate(api_keys, clock),
+        any_api_key=AnyApiKey(api_keys),
     )
 
 

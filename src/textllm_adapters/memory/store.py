@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from textllm_core.api_keys import ApiKey
 from textllm_core.chat.messages import Message
 from textllm_core.conversations import Conversation
 from textllm_core.files import StoredFile
@@ -74,6 +75,13 @@ class KeptFile(Struct, frozen=True):
     status: Literal["announced", "ready", "hidden"]
 
 
+class KeptApiKey(Struct, frozen=True):
+    """A key and the SHA-256 of its secret."""
+
+    key: ApiKey
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryStore:
     """Tables in dictionaries. No method of the adapters waits while it changes them: each is a transaction."""
@@ -87,3 +95,4 @@ class MemoryStore:
     spoken: dict[Key, dict[int, tuple[Spoken, ...]]] = field(default_factory=dict)
     ends: dict[Key, KeptEnd] = field(default_factory=dict)
     files: dict[Key, KeptFile] = field(default_factory=dict)
+    api_keys: dict[tuple[str, str], KeptApiKey] = field(default_factory=dict)

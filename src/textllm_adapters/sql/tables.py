@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -278,4 +279,24 @@ file_totals: Final = Table(
     Column("tenant_id", Id, nullable=False),
     Column("size", BigInteger, nullable=False),
     PrimaryKeyConstraint("tenant_id", name="pk_file_totals"),
+)
+
+# digest: SHA-256 of the secret, unique across tenants and found without one: whoever brings a secret has not said yet
+# whose it is. So this table, which is small, belongs on every shard. user_id: of the role `user` alone, and no part of
+# the primary key: the key is the tenant's, not the user's.
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("id", Id, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("user_id", Id),
+    Column("name", PlainText),
+    Column("hint", String(16), nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+    PrimaryKeyConstraint("tenant_id", "id", name="pk_api_keys"),
+    Index("ix_api_keys_digest", "digest", unique=True),
+    Index("ix_api_keys_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
 )

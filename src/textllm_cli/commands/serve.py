@@ -66,15 +66,18 @@ def serve(
                 "uv run --extra server textllm …)."
             )
         address = _free_address(host, port)
-        _check_access(settings, address, screen)
+        requires_keys = _requires_keys(settings, address)
+        if not requires_keys and not ipaddress.ip_address(address).is_loopback:
+            screen.warn(f"no authentication: who reaches {address} can read all conversations and spend your money")
         for notice in invocation.wiring.notices(settings):
             screen.warn(notice)
-        asyncio.run(_try_out(invocation, settings, screen))
+        asyncio.run(_try_out(invocation, settings, screen, requires_keys=requires_keys))
+        os.environ["TEXTLLM_AUTH"] = "required" if requires_keys else "disabled"  # workers do not know the address
         _configure_logs(settings)
         _serve(address, port, workers, settings.stream_drain_s if grace_s is None else grace_s, screen)
 
 
-async def _try_out(invocation: Invocation, settings: "Settings", screen: Screen) -> None:
+async def _try_out(invocation: Invocation, settings: "Settings", screen: Screen, *, requires_keys: bool) -> None:
     """Open the engine once, so that what it cannot be opened with is said here, clearly, and not by each worker.
 
     Raises:
@@ -82,8 +85,9 @@ async def _try_out(invocation: Invocation, settings: "Settings", screen: Screen)
     """
     async with invocation.wiring.open_textllm(
         settings, model_progress=screen.model_progress, database_patience_s=DATABASE_PATIENCE_S
-    ):
-        pass
+    ) as textllm:
+        if requires_keys and not await textllm.books.any_api_key():
+            screen.warn("nobody can call yet: make the first key with `textllm keys create --role admin`")
 
 
 def _free_address(host: str, port: int) -> str:
@@ -100,22 +104,11 @@ def _free_address(host: str, port: int) -> str:
     return str(found[0])
 
 
-def _check_access(settings: "Settings", address: str, screen: Screen) -> None:
-    """Let no one in by accident.
-
-    Raises:
-        ConfigurationError: the settings ask for an authentication that there is not.
-    """
-    if settings.auth == "required":
-        raise ConfigurationError("`auth: required` cannot be kept: authentication is not part of this version.")
-    if ipaddress.ip_address(address).is_loopback:
-        return
-    if settings.auth != "disabled":
-        raise ConfigurationError(
-            f"{address} can be reached from outside, and authentication is not part of this version. "
-            "Listen on 127.0.0.1, or set `auth: disabled` to let in everyone who reaches it."
-        )
-    screen.warn(f"no authentication: everyone who reaches {address} can read all conversations and spend your money")
+def _requires_keys(settings: "Settings", address: str) -> bool:
+    """Whether callers need a key: off loopback always, unless the settings say aloud that they do not."""
+    if settings.auth == "auto":
+        return not ipaddress.ip_address(address).is_loopback
+    return settings.auth == "required"
 
 
 def _serve(address: str, port: int, workers: int, grace_s: float, screen: Screen) -> None:

@@ -195,8 +195,8 @@ class Exchange:
             demand=demand(price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit),
             at=now,
             lease_until=self.leases.until(),
-            idempotency=turn.idempotency,
             is_resumable=turn.is_resumable,
+            idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )
         try:
             hold = await self.ledger.reserve(reservation)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
 from textllm_core.usage import Kind, Usage
@@ -114,6 +115,10 @@ class Idempotency(Struct, frozen=True):
     key: str
     scope: str
     fingerprint: str
+
+    def within(self, user_id: str | None) -> "Idempotency":
+        """The same for a caller that may act for this user alone: it repeats nothing that another user sent."""
+        return self if user_id is None else replace(self, scope=f"{user_id} {self.scope}")
 
 
 class TextTurn(Struct, frozen=True):

@@ -17,7 +17,7 @@ from textllm_core.chat.messages import Idempotency, ReplyEvent, ReplyStarted, Te
 from textllm_core.errors import InvalidRequestError
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, idempotency_of
-from textllm_http.auth import caller_of
+from textllm_http.auth import any_caller, caller_of
 from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody, QueryString
 from textllm_http.sse import EventFrames, EventStream, TextFrames, counted, framed
@@ -67,7 +67,7 @@ _RESUMPTION: Final = QueryString(Resumption)
 _EVENT_NUMBER: Final = re.compile(r"[0-9]{1,10}")
 
 
-@post("/chat", status_code=200)
+@post("/chat", status_code=200, guards=[any_caller])
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a text turn: the whole reply, or a stream where the body asks for one."""
     asked = await _BODY.read(request, max_bytes=request.app.state.max_body_bytes)
@@ -78,13 +78,13 @@ async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json(reply), headers=headers_of(started))
 
 
-@post("/chat/stream", status_code=200)
+@post("/chat/stream", status_code=200, guards=[any_caller])
 async def chat_stream(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a text turn while the reply is being written."""
     return await _stream(request, await _BODY.read(request, max_bytes=request.app.state.max_body_bytes))
 
 
-@get("/chat/stream/{response_id:str}", before_request=_RESUMPTION.check)
+@get("/chat/stream/{response_id:str}", guards=[any_caller], before_request=_RESUMPTION.check)
 async def resume(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
     """Read a stream on from where it was lost, in whatever worker it runs."""
     textllm: TextLLM = request.app.state.textllm
@@ -96,7 +96,7 @@ async def resume(request: Request[Any, Any, Any], response_id: FromPath[str]) ->
     return _event_stream(request, resumed.started, resumed.events, asked.stream_format)
 
 
-@post("/chat/stream/{response_id:str}/cancel", status_code=200)
+@post("/chat/stream/{response_id:str}/cancel", status_code=200, guards=[any_caller])
 async def cancel(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
     """End a stream before the model does: what it came to by then, settled."""
     textllm: TextLLM = request.app.state.textllm

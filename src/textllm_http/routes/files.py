@@ -17,7 +17,7 @@ from textllm_core.files import MAX_LISTED, StoredFile
 from textllm_core.tenancy import Caller
 from textllm_core.wire import to_json
 from textllm_http.admission import rate_limit_headers
-from textllm_http.auth import caller_of
+from textllm_http.auth import any_caller, any_caller_or_link, caller_of
 from textllm_http.download import response_of
 from textllm_http.multipart import MultipartBody
 from textllm_http.requests import QueryString
@@ -48,7 +48,7 @@ _FILES: Final = QueryString(FilesQuery)
 _LINK: Final = QueryString(LinkQuery)
 
 
-@post("/files/upload", status_code=201)
+@post("/files/upload", status_code=201, guards=[any_caller])
 async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
     """Keep a file that comes in a form: `file`, and perhaps `user_id` and `folder`."""
     textllm: TextLLM = request.app.state.textllm
@@ -69,7 +69,7 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json(view), status_code=201, headers=headers | {"X-User-ID": file.user_id})
 
 
-@get("/files", before_request=_FILES.check)
+@get("/files", guards=[any_caller], before_request=_FILES.check)
 async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
     """Files of a folder, newest first."""
     textllm: TextLLM = request.app.state.textllm
@@ -85,7 +85,7 @@ async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json({"data": views, "has_more": page.has_more}))
 
 
-@delete_("/files/{_:path}", status_code=200)
+@delete_("/files/{_:path}", status_code=200, guards=[any_caller])
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Delete a file."""
     textllm: TextLLM = request.app.state.textllm
@@ -94,7 +94,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json({"success": True, "key": key}))
 
 
-@route("/files/{_:path}", http_method=["GET", "HEAD"], before_request=_LINK.check)
+@route("/files/{_:path}", http_method=["GET", "HEAD"], guards=[any_caller_or_link], before_request=_LINK.check)
 async def content(request: Request[Any, Any, Any]) -> ASGIApp:
     """The bytes of a file, for its owner and for whoever has a link to it."""
     textllm: TextLLM = request.app.state.textllm

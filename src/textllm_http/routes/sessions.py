@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from textllm_core.application import TextLLM
 from textllm_core.sessions import MAX_SESSION_DAYS
 from textllm_core.wire import to_json
-from textllm_http.auth import caller_of
+from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
 
 
@@ -24,21 +24,21 @@ class SessionsQuery(Struct, frozen=True):
 _SESSIONS: Final = QueryString(SessionsQuery)
 
 
-@get("/sessions/{session_id:str}")
+@get("/sessions/{session_id:str}", guards=[any_caller])
 async def session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """One session."""
     textllm: TextLLM = request.app.state.textllm
     return ASGIResponse(body=to_json(await textllm.books.get_session(caller_of(request), session_id)))
 
 
-@post("/sessions/{session_id:str}/end", status_code=200)
+@post("/sessions/{session_id:str}/end", status_code=200, guards=[any_caller])
 async def end(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """Mark a session as ended; the session as it is then."""
     textllm: TextLLM = request.app.state.textllm
     return ASGIResponse(body=to_json(await textllm.books.end_session(caller_of(request), session_id)))
 
 
-@get("/users/{user_id:str}/sessions", before_request=_SESSIONS.check)
+@get("/users/{user_id:str}/sessions", before_request=_SESSIONS.check, guards=[any_caller])
 async def of_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
     """A user's session of today; with `days` a list of those of the last days, newest first."""
     textllm: TextLLM = request.app.state.textllm

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from textllm_core.application import TextLLM
 from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_core.wire import to_json
-from textllm_http.auth import caller_of
+from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
 
 
@@ -24,7 +24,7 @@ class StatsQuery(Struct, frozen=True):
 _STATS: Final = QueryString(StatsQuery)
 
 
-@get("/users/{user_id:str}/stats", before_request=_STATS.check)
+@get("/users/{user_id:str}/stats", before_request=_STATS.check, guards=[any_caller])
 async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
     """What a user used in the last days: totals, by day and by model."""
     textllm: TextLLM = request.app.state.textllm

@@ -1,0 +1,64 @@
+"""`/keys`: the keys of the caller's tenant, for admins."""
+
+from typing import Annotated, Any, Final
+
+from litestar import Request, delete, get, post
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from textllm_core.api_keys import MAX_KEYS_PER_PAGE
+from textllm_core.application import TextLLM
+from textllm_core.tenancy import Role
+from textllm_core.wire import to_json
+from textllm_http.auth import admin_caller, caller_of
+from textllm_http.requests import JsonBody, QueryString
+
+
+class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key as admins ask for it; null is the same as left out. `user_id` goes with the role `user`."""
+
+    role: Role
+    user_id: str | None = None
+    name: str | None = None
+
+
+class KeysQuery(Struct, frozen=True):
+    """Which page: `limit` keys that come behind the key `after`."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_KEYS_PER_PAGE)] = MAX_KEYS_PER_PAGE
+    after: str | UnsetType = UNSET
+
+
+_BODY: Final = JsonBody(KeyRequest)
+_KEYS: Final = QueryString(KeysQuery)
+
+
+@post("/keys", status_code=201, guards=[admin_caller])
+async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Make a key; its secret is in this answer and nowhere else."""
+    textllm: TextLLM = request.app.state.textllm
+    asked = await _BODY.read(request, max_bytes=request.app.state.max_body_bytes)
+    issued = await textllm.books.issue_api_key(
+        caller_of(request), role=asked.role, user_id=asked.user_id, name=asked.name
+    )
+    return ASGIResponse(body=to_json(issued), status_code=201, headers={"Cache-Control": "no-store"})
+
+
+@get("/keys", before_request=_KEYS.check, guards=[admin_caller])
+async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
+    """A page of the keys, newest first, revoked ones too."""
+    textllm: TextLLM = request.app.state.textllm
+    asked = _KEYS.read(request)
+    after = None if asked.after is UNSET else asked.after
+    page = await textllm.books.list_api_keys(caller_of(request), limit=asked.limit, after=after)
+    return ASGIResponse(body=to_json(page))
+
+
+@delete("/keys/{key_id:str}", status_code=200, guards=[admin_caller])
+async def revoke(request: Request[Any, Any, Any], key_id: FromPath[str]) -> ASGIApp:
+    """Revoke a key, as often as one likes."""
+    textllm: TextLLM = request.app.state.textllm
+    revoked = await textllm.books.revoke_api_key(caller_of(request), key_id)
+    return ASGIResponse(body=to_json({"id": revoked.id, "deleted": True}))

@@ -1,0 +1,100 @@
+"""`/keys`, as an admin sees it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.http.conftest import JSON, Answer, Server, serving
+from tests.unit.conftest import Bench
+
+from textllm_adapters.memory.application import memory_books
+from textllm_core import Caller
+from textllm_core.api_keys import is_secret
+
+
+@pytest.fixture
+async def admin(bench: Bench) -> dict[str, str]:
+    """The headers of the tenant's first key."""
+    first = await memory_books(bench.store, bench.clock).issue_api_key(Caller("acme", "admin"), role="admin")
+    return {"authorization": f"Bearer {first.secret}"}
+
+
+@pytest.fixture
+async def server(bench: Bench) -> AsyncIterator[Server]:
+    async with serving(bench, requires_keys=True) as running:
+        yield running
+
+
+async def issue(server: Server, headers: dict[str, str], body: object) -> Answer:
+    return await server.post("/keys", body, headers | JSON)
+
+
+async def test_a_key_is_made_and_its_secret_is_shown_once(server: Server, admin: dict[str, str]) -> None:
+    answer = await issue(server, admin, {"role": "user", "user_id": "ada", "name": "laptop"})
+    issued = answer.json()
+    assert (answer.status, answer.headers["cache-control"]) == (201, "no-store")
+    assert is_secret(secret := issued.pop("secret"))
+    assert issued == {
+        "id": issued["id"],
+        "tenant_id": "acme",
+        "role": "user",
+        "user_id": "ada",
+        "name": "laptop",
+        "hint": secret[:9],
+        "created_at": "2026-11-22T12:00:00Z",
+        "revoked_at": None,
+    }
+    listed = await server.get("/keys", admin)
+    assert issued in listed.json()["data"]
+    assert secret not in listed.body.decode()
+    assert (await server.get("/users/ada/stats", {"authorization": f"Bearer {secret}"})).status == 200
+
+
+async def test_pages_lead_through_all_keys(server: Server, admin: dict[str, str]) -> None:
+    made = {(await issue(server, admin, {"role": "service"})).json()["id"] for _ in range(4)}
+    first = (await server.get("/keys?limit=3", admin)).json()
+    second = (await server.get(f"/keys?limit=3&after={first['data'][-1]['id']}", admin)).json()
+    listed = [key["id"] for key in first["data"] + second["data"]]
+    assert (len(listed), len(set(listed) - made)) == (5, 1)
+    assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+async def test_a_revoked_key_is_refused_stays_listed_and_can_be_revoked_again(
+    server: Server, admin: dict[str, str]
+) -> None:
+    issued = (await issue(server, admin, {"role": "service"})).json()
+    for _ in range(2):
+        answer = await server.call("DELETE", f"/keys/{issued['id']}", headers=admin)
+        assert (answer.status, answer.json()) == (200, {"id": issued["id"], "deleted": True})
+    assert (await server.get("/config", {"authorization": f"Bearer {issued['secret']}"})).status == 401
+    (listed,) = [key for key in (await server.get("/keys", admin)).json()["data"] if key["id"] == issued["id"]]
+    assert listed["revoked_at"] == "2026-11-22T12:00:00Z"
+
+
+async def test_the_last_admin_key_may_revoke_itself(server: Server, admin: dict[str, str]) -> None:
+    (own,) = (await server.get("/keys", admin)).json()["data"]
+    assert (await server.call("DELETE", f"/keys/{own['id']}", headers=admin)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "role"),
+        ({"role": "root"}, "role"),
+        ({"role": "user"}, "user_id"),
+        ({"role": "admin", "user_id": "ada"}, "user_id"),
+        ({"role": "user", "user_id": "a b"}, "user_id"),
+        ({"role": "service", "name": ""}, "name"),
+        ({"role": "service", "name": "x" * 201}, "name"),
+        ({"role": "service", "tenant_id": "rival"}, "tenant_id"),
+        ({"role": "service", "id": "key_1"}, "id"),
+    ],
+)
+async def test_a_wrong_field_is_named(server: Server, admin: dict[str, str], body: object, field: str) -> None:
+    answer = await issue(server, admin, body)
+    assert (answer.status, [error["field"] for error in answer.json()["errors"]]) == (400, [field])
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "after=key_1", "after=", "tenant=rival"])
+async def test_a_wrong_page_is_refused(server: Server, admin: dict[str, str], query: str) -> None:
+    answer = await server.get(f"/keys?{query}", admin)
+    assert (answer.status, answer.json()["code"]) == (400, "invalid_request")

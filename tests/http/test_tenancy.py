@@ -1,0 +1,376 @@
+"""Every route, walked: who is let in, and that nobody can tell what belongs to others from what never was."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+from tests.http.conftest import JSON, Answer, Server, application, serving
+from tests.unit.conftest import Bench
+
+from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.store import MemoryStore
+from textllm_core import Caller, TextTurn
+from textllm_core.api_keys import new_secret
+from textllm_core.errors import StorageUnavailableError
+from textllm_core.uploads import Upload
+from textllm_http.auth import admin_caller, any_caller, any_caller_or_link, open_to_all, service_caller
+
+GUARDS: Final = {
+    open_to_all: "nobody",
+    any_caller: "user",
+    any_caller_or_link: "user",
+    service_caller: "service",
+    admin_caller: "admin",
+}
+ROLES: Final = ("user", "service", "admin")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request that names something by an id, which takes the place of `{}`.
+
+    Args:
+        kind: of what the id is: "conversation", "response", "session", "user", "file" or "key".
+        target: path and query; left out, the route's own.
+    """
+
+    kind: str
+    target: str = ""
+    body: Mapping[str, str] | None = None
+    form: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Door:
+    """A route.
+
+    Args:
+        least: the least role that it lets in; "nobody" needs a key.
+        asks: one for each id that a request can name: in the path, the query or the body.
+        body, form: of a request that names none; a form also has a file.
+    """
+
+    least: str
+    asks: Sequence[Ask] = ()
+    body: Mapping[str, str] | None = None
+    form: Mapping[str, str] | None = None
+
+
+def _chat(path: str) -> Door:
+    asks = [
+        Ask("conversation", path, {"message": "hi", "conversation_id": "{}"}),
+        Ask("user", path, {"message": "hi", "user_id": "{}"}),
+    ]
+    return Door("user", asks, {"message": "hi"})
+
+
+# A route that is not here, or asks for a path parameter that is not here, fails this suite.
+DOORS: Final[Mapping[str, Door]] = {
+    "GET /health/live": Door("nobody"),
+    "GET /health/ready": Door("nobody"),
+    "GET /config": Door("service"),
+    "POST /chat": _chat("/chat"),
+    "POST /chat/stream": _chat("/chat/stream"),
+    "GET /chat/stream/{response_id:str}": Door("user", [Ask("response", "/chat/stream/{}")]),
+    "POST /chat/stream/{response_id:str}/cancel": Door("user", [Ask("response", "/chat/stream/{}/cancel")]),
+    "POST /files/upload": Door("user", [Ask("user", "/files/upload", form={"user_id": "{}"})], form={}),
+    "GET /files": Door("user", [Ask("user", "/files?user_id={}"), Ask("file", "/files?after={}")]),
+    "GET /files/{_:path}": Door("user", [Ask("file", "/files/{}/content")]),
+    "DELETE /files/{_:path}": Door("user", [Ask("file", "/files/{}")]),
+    "GET /sessions/{session_id:str}": Door("user", [Ask("session", "/sessions/{}")]),
+    "POST /sessions/{session_id:str}/end": Door("user", [Ask("session", "/sessions/{}/end")]),
+    "GET /users/{user_id:str}/sessions": Door(
+        "user", [Ask("user", "/users/{}/sessions"), Ask("user", "/users/{}/sessions?days=2")]
+    ),
+    "GET /users/{user_id:str}/stats": Door("user", [Ask("user", "/users/{}/stats")]),
+    "POST /keys": Door("admin", body={"role": "service"}),
+    "GET /keys": Door("admin", [Ask("key", "/keys?after={}")]),
+    "DELETE /keys/{key_id:str}": Door("admin", [Ask("key", "/keys/{}")]),
+}
+
+RANDOM: Final = {
+    "conversation": "conv_" + "0" * 24,
+    "response": "resp_" + "0" * 24,
+    "session": "sess_" + "0" * 24,
+    "user": "nobody",
+    "file": "LLM/uploads/nobody/20260101_000000_00000000_x.txt",
+    "key": "key_0",
+}
+_STRANGE: Final = ["x", "'; --", "ü", "..", "%2e%2e", "*", "x" * 5000, "\0", " "]
+MALFORMED: Final = {
+    "conversation": _STRANGE,
+    "response": _STRANGE,
+    "file": _STRANGE,
+    "session": _STRANGE,
+    "user": ["'; --", "ü", "a b", "*", "x" * 256, "\0", " "],
+    "key": _STRANGE,
+}
+
+
+def handlers(server_or_app: Any) -> Iterator[tuple[str, HTTPRouteHandler]]:
+    """The handlers of all routes by method and path; the framework's own answer to OPTIONS is none of them."""
+    for route in server_or_app.routes:
+        assert isinstance(route, HTTPRoute)
+        for method, (handler, _) in route.route_handler_map.items():
+            if method == "HEAD":
+                assert handler is route.route_handler_map["GET"][0]
+            elif not handler.fn.__module__.startswith("litestar."):
+                yield f"{method} {route.path}", handler
+
+
+def test_every_route_is_in_the_matrix() -> None:
+    routes = {name for name, _ in handlers(application(Bench()))}
+    assert routes == DOORS.keys()
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_every_path_parameter_is_in_the_matrix(name: str) -> None:
+    in_path = len(re.findall(r"{\w+:\w+}", name))
+    path = re.escape(name.split()[1])
+    pattern = re.sub(r"\\{\w+:\w+\\}", "{}", re.sub(r"\\{\w+:path\\}", "{}(/content)?", path))
+    assert in_path == 0 or any(re.fullmatch(pattern, ask.target.partition("?")[0]) for ask in DOORS[name].asks)
+    assert in_path <= 1  # a second one needs asks of its own
+
+
+def test_every_handler_has_exactly_the_guard_that_the_matrix_says() -> None:
+    found = handlers(application(Bench()))
+    guards = {name: [GUARDS.get(guard) for guard in handler.guards or ()] for name, handler in found}
+    assert guards == {name: [door.least] for name, door in DOORS.items()}
+
+
+@dataclass
+class World:
+    """Two tenants: `acme` with the users ada and bob, `rival` with mallory; each has a conversation, and keys."""
+
+    server: Server
+    foreign_tenant: dict[str, str] = field(default_factory=dict)
+    foreign_user: dict[str, str] = field(default_factory=dict)
+    own: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    async def ask(self, name: str, secret: str | None, ask: Ask | None = None, id_: str = "") -> Answer:
+        """A request of the route `name`; without `ask` a plain one, of random ids."""
+        method, path = name.split()
+        ask = ask or next(iter(DOORS[name].asks), None)
+        id_ = id_ or (RANDOM[ask.kind] if ask else "")
+        target = ask.target.replace("{}", id_) if ask and ask.target else path
+        body = ask.body if ask and ask.body else DOORS[name].body
+        written = {field: value.replace("{}", id_) for field, value in (body or {}).items()}
+        headers = (JSON if body else {}) | ({} if secret is None else {"authorization": f"Bearer {secret}"})
+        content = json.dumps(written).encode()
+        if (form := ask.form if ask and ask.form is not None else DOORS[name].form) is not None:
+            headers = {**headers, "content-type": "multipart/form-data; boundary=limit"}
+            content = form_of({field: value.replace("{}", id_) for field, value in form.items()})
+        return await self.server.call(method, target, [content], headers=headers)
+
+    async def own_id(self, kind: str) -> str:
+        """Something of ada's, which may be deleted."""
+        if kind != "file":
+            return self.own[kind]
+        return (await self.server.bench.files.store(Caller("acme"), FILE, user_id="ada")).key
+
+    def rows(self, tenant: str | None = None) -> list[tuple[Any, Any]]:
+        """All that is kept, or all that is kept of one tenant."""
+        store = self.server.bench.store
+        tables: list[dict[Any, Any]] = [store.conversations, store.sessions, store.daily_usage, store.entries]
+        tables += [store.api_keys, store.holds, store.files, store.spoken, store.ends]
+        return [row for table in tables for row in table.items() if tenant in (None, row[0][0])]
+
+
+FILE: Final = Upload.of_bytes("x.txt", b"A secret.")
+
+
+def form_of(texts: Mapping[str, str]) -> bytes:
+    """A form of texts and a file."""
+    parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}' for name, value in texts.items()]
+    parts.append('Content-Disposition: form-data; name="file"; filename="x.txt"\r\n\r\nHello.')
+    return ("".join(f"--limit\r\n{part}\r\n" for part in parts) + "--limit--\r\n").encode()
+
+
+@pytest.fixture
+async def world(bench: Bench, tmp_path: Path) -> AsyncIterator[World]:
+    books = memory_books(bench.store, bench.clock)
+    async with serving(bench, requires_keys=True, spool_dir=tmp_path) as server:
+        world = World(server)
+        things = {"acme ada": world.own, "acme bob": world.foreign_user, "rival mallory": world.foreign_tenant}
+        for owner, ids in things.items():
+            tenant, user = owner.split()
+            turn = TextTurn("A secret.", user_id=user, is_resumable=True)
+            reply = await bench.send_message(Caller(tenant), turn)
+            admin = Caller(tenant, "admin")
+            ids |= {"conversation": reply.conversation_id, "session": reply.session_id, "user": user}
+            ids |= {"response": reply.response_id}
+            ids |= {"file": (await bench.files.store(Caller(tenant), FILE, user_id=user)).key}
+            ids["key"] = (await books.issue_api_key(admin, role="user", user_id=user)).id
+        for role in ROLES:
+            issued = await books.issue_api_key(
+                Caller("acme", "admin"), role=role, user_id="ada" if role == "user" else None
+            )
+            world.secrets[role] = issued.secret
+        revoked = await books.issue_api_key(Caller("acme", "admin"), role="admin")
+        await books.revoke_api_key(Caller("acme", "admin"), revoked.id)
+        world.secrets["revoked"] = revoked.secret
+        yield world
+
+
+def told(answer: Answer, id_: str = "") -> tuple[int, str, dict[str, str]]:
+    """What an answer says, but for what is new in every answer, and for the id it was asked about."""
+    new = rf"(req|conv|resp|sess|msg)_[0-9a-f]{{24}}|\d{{8}}_\d{{6}}_\w{{8}}_|signature=\w+|{re.escape(id_) or '(?!)'}"
+    headers = {name: value for name, value in answer.headers.items() if name not in ("x-request-id", "ratelimit")}
+    headers = {name: re.sub(new, "…", value) for name, value in headers.items()}
+    return answer.status, re.sub(new, "…", answer.body.decode()), headers | {"content-length": ""}
+
+
+ASKS: Final = [(name, ask) for name, door in DOORS.items() for ask in door.asks]
+NAMES: Final = [f"{name} {ask.kind}" for name, ask in ASKS]
+
+
+@pytest.mark.parametrize(("name", "ask"), [(n, a) for n, a in ASKS if DOORS[n].least == "user"])
+async def test_what_is_not_a_users_own_is_not_there(world: World, name: str, ask: Ask) -> None:
+    before = world.rows()
+    ids = [RANDOM[ask.kind], world.foreign_user[ask.kind], world.foreign_tenant[ask.kind]]
+    answers = [await world.ask(name, world.secrets["user"], ask, id_) for id_ in ids]
+    assert {answer.status for answer in answers} == {400 if "after=" in ask.target else 404}
+    assert len({str(told(answer)) for answer in answers}) == 1
+    assert world.rows() == before
+
+
+@pytest.mark.parametrize(("name", "ask"), ASKS, ids=NAMES)
+async def test_what_is_another_tenants_is_not_there(world: World, name: str, ask: Ask) -> None:
+    before = world.rows("rival")
+    for role in ("service", "admin") if DOORS[name].least != "admin" else ("admin",):
+        ids = [RANDOM[ask.kind], world.foreign_tenant[ask.kind]]
+        random, foreign = [told(await world.ask(name, world.secrets[role], ask, id_), id_) for id_ in ids]
+        assert foreign == random
+        # A user's name is free to take in every tenant: there it is nobody yet. All else is refused.
+        assert random[0] in (400, 404) or ask.kind == "user"
+    assert world.rows("rival") == before
+
+
+@pytest.mark.parametrize(("name", "ask"), ASKS, ids=NAMES)
+async def test_what_is_malformed_is_refused_or_not_there(world: World, name: str, ask: Ask) -> None:
+    before = world.rows()
+    roles = ROLES[ROLES.index(DOORS[name].least) :]
+    for role in roles:
+        unknown = told(await world.ask(name, world.secrets[role], ask, RANDOM[ask.kind]))
+        before = world.rows()
+        for malformed in MALFORMED[ask.kind]:
+            answer = await world.ask(name, world.secrets[role], ask, malformed)
+            if answer.status == 400:
+                assert answer.json()["code"] == "invalid_request"
+                assert [sorted(error) for error in answer.json()["errors"]] == [["field", "message"]]
+            elif ask.kind == "user":
+                raise AssertionError(f"{malformed!r} got {answer.status}")
+            else:
+                assert told(answer) == unknown
+    assert world.rows() == before
+
+
+@pytest.mark.parametrize(("name", "ask"), ASKS, ids=NAMES)
+async def test_what_is_ones_own_is_there(world: World, name: str, ask: Ask) -> None:
+    for role in ROLES[ROLES.index(DOORS[name].least) :]:
+        assert (await world.ask(name, world.secrets[role], ask, await world.own_id(ask.kind))).status in (200, 201)
+
+
+NO_KEYS: Final = {
+    "none": [],
+    "empty": [("authorization", "")],
+    "no scheme": [("authorization", "{good}")],
+    "another scheme": [("authorization", "Basic {good}")],
+    "no key": [("authorization", "Bearer ")],
+    "malformed": [("authorization", "Bearer tllm_x")],
+    "bytes": [("authorization", "Bearer \xff\xfe")],
+    "long": [("authorization", "Bearer " + "x" * 10_000)],
+    "mistyped": [("authorization", "Bearer {good}x")],
+    "unknown": [("authorization", "Bearer {unknown}")],
+    "revoked": [("authorization", "Bearer {revoked}")],
+    "two": [("authorization", "Bearer {good}"), ("authorization", "Bearer {good}")],
+    "list": [("authorization", "Bearer {good}, Bearer {good}")],
+    "another header": [("x-api-key", "{good}")],
+}
+
+
+@pytest.mark.parametrize("name", [name for name, door in DOORS.items() if door.least != "nobody"])
+async def test_without_a_key_in_force_nobody_is_let_in_and_all_are_told_the_same(world: World, name: str) -> None:
+    method, path = name.split()
+    before = world.rows()
+    values = {"good": world.secrets["admin"], "unknown": new_secret(), "revoked": world.secrets["revoked"]}
+    answers = []
+    for given in NO_KEYS.values():
+        headers = [(header, value.format(**values)) for header, value in given]
+        answers.append(await world.server.call(method, path + "?x=1", [b"no JSON"], headers=headers))
+    assert len({str(told(answer)) for answer in answers}) == 1
+    assert (answers[0].status, answers[0].json()["code"]) == (401, "unauthenticated")
+    assert answers[0].headers["www-authenticate"] == "Bearer"
+    assert answers[0].headers["content-type"] == "application/problem+json"
+    assert world.rows() == before
+
+
+@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_role_is_let_in_where_the_matrix_says(world: World, name: str, role: str) -> None:
+    answer = await world.ask(name, world.secrets[role])
+    least = DOORS[name].least
+    if least == "nobody" or ROLES.index(role) >= ROLES.index(least):
+        assert answer.status not in (401, 403)
+    else:
+        assert (answer.status, answer.json()["code"]) == (403, "forbidden")
+        assert least in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", [name for name, door in DOORS.items() if door.least == "nobody"])
+async def test_an_open_door_needs_no_key(world: World, name: str) -> None:
+    assert (await world.ask(name, None)).status == 200
+    assert (await world.ask(name, "tllm_x")).status == 200
+
+
+@pytest.mark.parametrize("name", DOORS)
+async def test_where_no_keys_are_required_all_is_open_but_what_needs_an_admin(server: Server, name: str) -> None:
+    answer = await World(server).ask(name, None)
+    assert answer.status != 401
+    assert (answer.status == 403) == (DOORS[name].least == "admin")
+
+
+async def test_no_key_is_in_any_answer_or_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    said = ""
+    for secret in [*world.secrets.values(), new_secret()]:
+        for name in DOORS:
+            answer = await world.ask(name, secret)
+            said += answer.body.decode() + repr(answer.headers)
+    assert not any(secret in said + caplog.text for secret in world.secrets.values())
+
+
+async def test_a_page_of_another_origin_may_ask_what_is_allowed_without_a_key(world: World) -> None:
+    answer = await world.server.call("OPTIONS", "/chat", headers={"origin": "https://chat.example.org"})
+    assert answer.status == 204
+
+
+async def test_the_scheme_is_written_as_one_likes(world: World) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER", "Bearer "):
+        answer = await world.server.get("/config", {"authorization": f"{scheme} {world.secrets['service']}"})
+        assert answer.status == 200
+
+
+async def test_storage_that_does_not_answer_lets_nobody_in() -> None:
+    class Gone(dict[Any, Any]):
+        def values(self) -> Any:
+            raise StorageUnavailableError
+
+    async with serving(Bench(store=MemoryStore(api_keys=Gone())), requires_keys=True) as server:
+        answer = await server.get("/config", {"authorization": f"Bearer {new_secret()}"})
+        assert (answer.status, answer.json()["code"]) == (503, "storage_unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await server.get("/config", {"authorization": "Bearer tllm_x"})).status == 401
+
+
+async def test_readiness_says_what_is_wrong_only_where_no_keys_are_required(world: World) -> None:
+    world.server.probe.fault = "It does not answer."
+    answer = await world.server.get("/health/ready")
+    assert answer.status == 503
+    assert answer.json() == {"status": "not_ready", "checks": {"database": {"status": "unhealthy"}}}

@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings, load_settings
-from textllm_core.application import Books, TextLLM
+from textllm_core.application import Books, Conversations, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
-from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.conversations import (
+    CreateConversation,
+    DeleteConversation,
+    GetConversation,
+    LatestConversation,
+    ListConversations,
+    RestoreConversation,
+    UpdateConversation,
+)
+from textllm_core.erasing import EraseAtProvider
 from textllm_core.errors import ConfigurationError, InvalidRequestError, StorageUnavailableError
 from textllm_core.health import CheckHealth
+from textllm_core.list_messages import ListMessages
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.pricing import Pricing
@@ -43,6 +53,7 @@ __all__ = [
     "load_settings",
     "notices",
     "open_books",
+    "open_conversations",
     "open_textllm",
     "upgrade_database",
 ]
@@ -106,13 +117,14 @@ async def open_textllm(
             running=running,
         )
         reconcile = Reconcile(model.llm, ledger, conversations, track_usage, clock)
+        managed = _conversations(engine, model.transcript, running, keeps_messages=settings.store_messages)
         await stack.enter_async_context(_in_background(reconcile))
+        await stack.enter_async_context(_in_background(managed.erase_at_provider))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
         yield TextLLM(
             send_message=SendMessage(exchange, policy),
             cancel_reply=CancelReply(running),
-            latest_conversation=LatestConversation(conversations),
-            list_messages=ListMessages(conversations, model.transcript),
+            conversations=managed,
             books=_books(stack, settings, engine),
             track_usage=track_usage,
             reconcile=reconcile,
@@ -150,15 +162,54 @@ def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Bo
 
 
 @asynccontextmanager
-async def _in_background(reconcile: Reconcile) -> AsyncIterator[None]:
-    """Settle once what an earlier process left behind, while the block does its work."""
-    settling = asyncio.create_task(reconcile())
+async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]:
+    """Open what manages conversations: the database, and the provider's side of them; no model. On exit let go on
+    for a while what is being erased there.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError: as `open_textllm`.
+    """
+    async with AsyncExitStack() as stack:
+        engine = await _open_database(stack, settings, patience_s=0.0)
+        transcript = None
+        if settings.resolved_provider == "openai":
+            transcript = (await _open_openai(stack, settings)).transcript
+        running = RunningExchanges()
+        stack.push_async_callback(running.drain, settings.stream_drain_s)
+        yield _conversations(engine, transcript, running, keeps_messages=settings.store_messages)
+
+
+def _conversations(
+    engine: AsyncEngine, transcript: Transcript | None, running: RunningExchanges, *, keeps_messages: bool
+) -> Conversations:
+    from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+    from textllm_adapters.sql.erasures import SqlErasures
+
+    clock, repository = SystemClock(), SqlConversationRepository(engine)
+    erase = EraseAtProvider(SqlErasures(engine), transcript, clock)
+    return Conversations(
+        create=CreateConversation(repository, clock, keeps_messages),
+        list=ListConversations(repository),
+        latest=LatestConversation(repository),
+        get=GetConversation(repository),
+        messages=ListMessages(repository, transcript),
+        update=UpdateConversation(repository),
+        delete=DeleteConversation(repository, erase, running, clock),
+        restore=RestoreConversation(repository),
+        erase_at_provider=erase,
+    )
+
+
+@asynccontextmanager
+async def _in_background(recover: Reconcile | EraseAtProvider) -> AsyncIterator[None]:
+    """Do once what an earlier process left undone, while the block does its work."""
+    recovering = asyncio.create_task(recover())
     try:
         yield
     finally:
-        settling.cancel()
+        recovering.cancel()
         with suppress(asyncio.CancelledError, StorageUnavailableError):  # the next process does it
-            await settling
+            await recovering
 
 
 class _Model(NamedTuple):

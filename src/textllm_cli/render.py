@@ -15,8 +15,9 @@ from typing import Final, TextIO
 import typer
 
 from textllm_cli.exit_codes import UNEXPECTED, exit_code
-from textllm_core.chat.messages import Message, Reply
+from textllm_core.chat.messages import Reply
 from textllm_core.errors import TextLLMError
+from textllm_core.list_messages import ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.wire import to_json
 
@@ -126,7 +127,7 @@ class Screen:
         block = "█" if self._out.encoding.lower().startswith("utf") else "#"
         return [(block * math.ceil(amount / longest * _BAR_COLUMNS)).ljust(_BAR_COLUMNS + 2) for amount in amounts]
 
-    def messages(self, messages: Sequence[Message]) -> None:
+    def messages(self, messages: Sequence[ListedMessage]) -> None:
         """What was said, oldest first."""
         if self.as_json:
             self._write(self._out, _json_line({"data": messages}))

@@ -5,8 +5,18 @@ from dataclasses import dataclass
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.send_message import SendMessage
-from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.conversations import (
+    CreateConversation,
+    DeleteConversation,
+    GetConversation,
+    LatestConversation,
+    ListConversations,
+    RestoreConversation,
+    UpdateConversation,
+)
+from textllm_core.erasing import EraseAtProvider
 from textllm_core.health import CheckHealth
+from textllm_core.list_messages import ListMessages
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
@@ -26,13 +36,27 @@ class Books:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversations:
+    """What is done with conversations beside talking: it needs the database, and the provider's side of them."""
+
+    create: CreateConversation
+    list: ListConversations
+    latest: LatestConversation
+    get: GetConversation
+    messages: ListMessages
+    update: UpdateConversation
+    delete: DeleteConversation
+    restore: RestoreConversation
+    erase_at_provider: EraseAtProvider
+
+
+@dataclass(frozen=True, slots=True)
 class TextLLM:
     """All use cases over one set of adapters."""
 
     send_message: SendMessage
     cancel_reply: CancelReply
-    latest_conversation: LatestConversation
-    list_messages: ListMessages
+    conversations: Conversations
     books: Books
     track_usage: TrackUsage
     reconcile: Reconcile

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.session_repository import MemorySessionRepository
@@ -23,6 +24,7 @@ from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_adapters.sql.erasures import SqlErasures
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sql.session_repository import SqlSessionRepository
@@ -32,6 +34,7 @@ from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 from textllm_core.ports.audit import Audit
 from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.health_probe import HealthProbe
 from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
@@ -47,6 +50,7 @@ class Storage:
     conversations: ConversationRepository
     sessions: SessionRepository
     reports: UsageReports
+    erasures: Erasures
 
 
 def storage_of(store: MemoryStore) -> Storage:
@@ -55,12 +59,17 @@ def storage_of(store: MemoryStore) -> Storage:
         MemoryConversationRepository(store),
         MemorySessionRepository(store),
         MemoryUsageReports(store),
+        MemoryErasures(store),
     )
 
 
 def sql_storage(engine: AsyncEngine) -> Storage:
     return Storage(
-        SqlLedger(engine), SqlConversationRepository(engine), SqlSessionRepository(engine), SqlUsageReports(engine)
+        SqlLedger(engine),
+        SqlConversationRepository(engine),
+        SqlSessionRepository(engine),
+        SqlUsageReports(engine),
+        SqlErasures(engine),
     )
 
 

@@ -11,10 +11,9 @@ import pytest
 from litestar import Litestar
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_books, memory_conversations
 from textllm_core import TextLLM
 from textllm_core.chat.cancel_reply import CancelReply
-from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_http.app import create_app
 
@@ -133,8 +132,7 @@ def application(bench: Bench, probe: Probe | None = None, *, cors_origins: Seque
     textllm = TextLLM(
         send_message=bench.send_message,
         cancel_reply=CancelReply(bench.running),
-        latest_conversation=LatestConversation(bench.conversations),
-        list_messages=ListMessages(bench.conversations, None),
+        conversations=memory_conversations(bench.store, bench.clock, bench.running, bench.transcript),
         books=memory_books(bench.store, bench.clock),
         track_usage=bench.track_usage,
         reconcile=bench.reconcile,

@@ -8,6 +8,7 @@ from typing import Final
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
@@ -15,17 +16,28 @@ from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
-from textllm_core.application import Books, TextLLM
+from textllm_core.application import Books, Conversations, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
-from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.conversations import (
+    CreateConversation,
+    DeleteConversation,
+    GetConversation,
+    LatestConversation,
+    ListConversations,
+    RestoreConversation,
+    UpdateConversation,
+)
+from textllm_core.erasing import EraseAtProvider
 from textllm_core.health import CheckHealth
+from textllm_core.list_messages import ListMessages
 from textllm_core.money import Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
+from textllm_core.ports.transcript import Transcript
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
@@ -88,8 +100,7 @@ async def open_in_memory(
         yield TextLLM(
             send_message=SendMessage(exchange, policy),
             cancel_reply=CancelReply(running),
-            latest_conversation=LatestConversation(conversations),
-            list_messages=ListMessages(conversations, None),
+            conversations=memory_conversations(store, clock, running, keeps_messages=policy.keep_messages),
             books=memory_books(store, clock),
             track_usage=track_usage,
             reconcile=Reconcile(llm, ledger, conversations, track_usage, clock),
@@ -97,6 +108,30 @@ async def open_in_memory(
         )
     finally:
         await running.drain(grace_s)
+
+
+def memory_conversations(
+    store: MemoryStore,
+    clock: Clock,
+    running: RunningExchanges,
+    transcript: Transcript | None = None,
+    *,
+    keeps_messages: bool = True,
+) -> Conversations:
+    """The part of the application that manages conversations."""
+    repository = MemoryConversationRepository(store)
+    erase = EraseAtProvider(MemoryErasures(store), transcript, clock)
+    return Conversations(
+        create=CreateConversation(repository, clock, keeps_messages),
+        list=ListConversations(repository),
+        latest=LatestConversation(repository),
+        get=GetConversation(repository),
+        messages=ListMessages(repository, transcript),
+        update=UpdateConversation(repository),
+        delete=DeleteConversation(repository, erase, running, clock),
+        restore=RestoreConversation(repository),
+        erase_at_provider=erase,
+    )
 
 
 def memory_books(store: MemoryStore, clock: Clock) -> Books:

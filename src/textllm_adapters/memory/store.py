@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from textllm_core.chat.messages import Message
 from textllm_core.conversations import Conversation
+from textllm_core.ids import new_id
+from textllm_core.ports.erasures import Erasure, ErasureKind
 from textllm_core.ports.ledger import Hold, Replay
 from textllm_core.ports.usage_reports import DailyUsage
 from textllm_core.sessions import Session
@@ -28,6 +30,7 @@ class KeptConversation(Struct, frozen=True):
     revision: int = 0
     turn_id: str | None = None
     turn_until: datetime | None = None
+    deleted_at: datetime | None = None
 
 
 class KeptSession(Struct, frozen=True):
@@ -51,8 +54,16 @@ class KeptRepeat(Struct, frozen=True):
 
     key: Key
     fingerprint: str
+    response_id: str
     reserved_at: datetime
     replay: Replay | None = None
+
+
+class KeptErasure(Struct, frozen=True):
+    """Something that the provider is to forget, but not before `next_at`."""
+
+    erasure: Erasure
+    next_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +76,16 @@ class MemoryStore:
     holds: dict[Key, KeptHold] = field(default_factory=dict)
     repeats: dict[Key, KeptRepeat] = field(default_factory=dict)
     entries: dict[Key, LedgerEntry] = field(default_factory=dict)
+    erasures: dict[Key, KeptErasure] = field(default_factory=dict)
+
+    def to_erase(self, tenant_id: str, user_id: str, kind: ErasureKind, provider_id: str, *, at: datetime) -> None:
+        """Have the provider forget something, from `at` on."""
+        erasure = Erasure(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            id=new_id("erase"),
+            kind=kind,
+            provider_id=provider_id,
+            attempts=0,
+        )
+        self.erasures[tenant_id, user_id, erasure.id] = KeptErasure(erasure, at)

@@ -23,6 +23,12 @@ class MemoryTranscript:
             raise ConversationLostError
         return self._messages[transcript_id]
 
+    async def erase(self, transcript_id: str) -> None:
+        self._messages.pop(transcript_id, None)
+
+    async def erase_reply(self, provider_response_id: str) -> None:
+        """Replies are kept in their transcripts alone, so there is nothing to erase."""
+
     def append(self, transcript_id: str, messages: Sequence[Message]) -> None:
         """Add a turn and its reply, or raise ConversationLostError."""
         if transcript_id not in self._messages:

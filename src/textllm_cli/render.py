@@ -85,9 +85,13 @@ class Screen:
     def record(self, record: object, text: str) -> None:
         """A record: its wire shape where JSON is wanted, `text` for people otherwise."""
         if self.as_json:
-            self._write(self._out, _json_line(record))
+            self.json(record)
         else:
             self.result(text)
+
+    def json(self, record: object) -> None:
+        """A record whose wire shape is wanted in any case."""
+        self._write(self._out, _json_line(record))
 
     def delta(self, text: str) -> None:
         """The next piece of a model's text."""

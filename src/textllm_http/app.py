@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
@@ -12,11 +12,10 @@ from litestar.exceptions import HTTPException
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError, TextLLMError
-from textllm_core.reconcile import Reconcile
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, operations, sessions, usage
+from textllm_http.routes import chat, conversations, operations, sessions, usage
 
 RECONCILE_EVERY_S: Final = 30.0
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
@@ -43,7 +42,11 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with opener() as textllm, _reconciling(textllm.reconcile):
+        async with (
+            opener() as textllm,
+            _repeating(textllm.reconcile, "abandoned exchanges", "to be settled"),
+            _repeating(textllm.conversations.erase_at_provider, "deleted conversations", "to be erased"),
+        ):
             app.state.textllm = textllm
             yield
 
@@ -51,6 +54,13 @@ def create_app(
         [
             chat.chat,
             chat.chat_stream,
+            conversations.create,
+            conversations.listed,
+            conversations.conversation,
+            conversations.change,
+            conversations.remove,
+            conversations.restore,
+            conversations.messages,
             sessions.session,
             sessions.end,
             sessions.of_user,
@@ -78,17 +88,17 @@ def create_app(
 
 
 @asynccontextmanager
-async def _reconciling(reconcile: Reconcile) -> AsyncIterator[None]:
-    """Settle what a dead process left behind: now, and on an interval for as long as the block runs."""
+async def _repeating(work: Callable[[], Awaitable[int]], what: str, waits: str) -> AsyncIterator[None]:
+    """Do what is left to be done: now, and on an interval for as long as the block runs."""
 
     async def repeat() -> None:
         while True:
             try:
-                await reconcile()
+                await work()
             except StorageUnavailableError:
-                _logger.warning("abandoned exchanges wait to be settled: the storage does not answer")
+                _logger.warning("%s wait %s: the storage does not answer", what, waits)
             except Exception as defect:  # noqa: BLE001 - it must not end the work for good
-                _logger.error("abandoned exchanges could not be settled\n%s", trace_of(defect))
+                _logger.error("%s still wait %s\n%s", what, waits, trace_of(defect))
             await asyncio.sleep(RECONCILE_EVERY_S)
 
     repeating = asyncio.create_task(repeat())

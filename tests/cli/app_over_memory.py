@@ -18,13 +18,14 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from textllm_adapters.clock import SystemClock
-from textllm_adapters.memory.application import SCRIPTED_POLICY, memory_books, open_in_memory
+from textllm_adapters.memory.application import SCRIPTED_POLICY, memory_books, memory_conversations, open_in_memory
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.settings import Settings, load_settings
 from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
-from textllm_core.application import Books, TextLLM
+from textllm_core.application import Books, Conversations, TextLLM
+from textllm_core.chat.running import RunningExchanges
 from textllm_core.wire import to_json
 
 HEAD = "0007"
@@ -83,6 +84,12 @@ class MemoryWiring:
     @asynccontextmanager
     async def open_books(self, _settings: Settings) -> AsyncIterator[Books]:
         yield memory_books(self.store, SystemClock())
+
+    @asynccontextmanager
+    async def open_conversations(self, _settings: Settings) -> AsyncIterator[Conversations]:
+        running = RunningExchanges()
+        yield memory_conversations(self.store, SystemClock(), running)
+        await running.drain(10)
 
     async def upgrade_database(self, _settings: Settings) -> str:
         self.revision = HEAD

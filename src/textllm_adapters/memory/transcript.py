@@ -1,6 +1,6 @@
 """Transcripts that stay in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from textllm_core.chat.messages import Message
 from textllm_core.errors import ConversationLostError
@@ -28,6 +28,11 @@ class MemoryTranscript:
 
     async def erase_reply(self, provider_response_id: str) -> None:
         """Replies are kept in their transcripts alone, so there is nothing to erase."""
+
+    @property
+    def ids(self) -> Set[str]:
+        """Those that are there."""
+        return self._messages.keys()
 
     def append(self, transcript_id: str, messages: Sequence[Message]) -> None:
         """Add a turn and its reply, or raise ConversationLostError."""

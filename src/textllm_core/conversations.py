@@ -72,7 +72,7 @@ class ConversationFilter(Struct, frozen=True, kw_only=True):
     """Which conversations; None is any.
 
     Args:
-        q: a part of the title, in small or capital letters.
+        q: a part of the title; capital letters are as small ones, in SQLite those of A to Z alone.
         include_deleted: also those that are deleted and could be restored.
     """
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings, load_settings
@@ -17,19 +17,8 @@ from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
-from textllm_core.conversations import (
-    CreateConversation,
-    DeleteConversation,
-    GetConversation,
-    LatestConversation,
-    ListConversations,
-    RestoreConversation,
-    UpdateConversation,
-)
-from textllm_core.erasing import EraseAtProvider
 from textllm_core.errors import ConfigurationError, InvalidRequestError, StorageUnavailableError
 from textllm_core.health import CheckHealth
-from textllm_core.list_messages import ListMessages
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.pricing import Pricing
@@ -185,23 +174,12 @@ def _conversations(
     from textllm_adapters.sql.conversation_repository import SqlConversationRepository
     from textllm_adapters.sql.erasures import SqlErasures
 
-    clock, repository = SystemClock(), SqlConversationRepository(engine)
-    erase = EraseAtProvider(SqlErasures(engine), transcript, clock)
-    return Conversations(
-        create=CreateConversation(repository, clock, keeps_messages),
-        list=ListConversations(repository),
-        latest=LatestConversation(repository),
-        get=GetConversation(repository),
-        messages=ListMessages(repository, transcript),
-        update=UpdateConversation(repository),
-        delete=DeleteConversation(repository, erase, running, clock),
-        restore=RestoreConversation(repository),
-        erase_at_provider=erase,
-    )
+    repository, erasures = SqlConversationRepository(engine), SqlErasures(engine)
+    return Conversations.over(repository, erasures, transcript, running, SystemClock(), keeps_messages=keeps_messages)
 
 
 @asynccontextmanager
-async def _in_background(recover: Reconcile | EraseAtProvider) -> AsyncIterator[None]:
+async def _in_background(recover: Callable[[], Coroutine[Any, Any, int]]) -> AsyncIterator[None]:
     """Do once what an earlier process left undone, while the block does its work."""
     recovering = asyncio.create_task(recover())
     try:

@@ -1,9 +1,11 @@
 """TextLLM as objects: one field for each thing it can do."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.conversations import (
     CreateConversation,
@@ -17,6 +19,10 @@ from textllm_core.conversations import (
 from textllm_core.erasing import EraseAtProvider
 from textllm_core.health import CheckHealth
 from textllm_core.list_messages import ListMessages
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.erasures import Erasures
+from textllm_core.ports.transcript import Transcript
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
@@ -48,6 +54,31 @@ class Conversations:
     delete: DeleteConversation
     restore: RestoreConversation
     erase_at_provider: EraseAtProvider
+
+    @classmethod
+    def over(
+        cls,
+        conversations: ConversationRepository,
+        erasures: Erasures,
+        transcript: Transcript | None,
+        running: RunningExchanges,
+        clock: Clock,
+        *,
+        keeps_messages: bool,
+    ) -> Self:
+        """All of them over one set of adapters."""
+        erase = EraseAtProvider(erasures, transcript, clock)
+        return cls(
+            create=CreateConversation(conversations, clock, keeps_messages),
+            list=ListConversations(conversations),
+            latest=LatestConversation(conversations),
+            get=GetConversation(conversations),
+            messages=ListMessages(conversations, transcript),
+            update=UpdateConversation(conversations),
+            delete=DeleteConversation(conversations, erase, running, clock),
+            restore=RestoreConversation(conversations),
+            erase_at_provider=erase,
+        )
 
 
 @dataclass(frozen=True, slots=True)

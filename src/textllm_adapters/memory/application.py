@@ -22,18 +22,7 @@ from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
-from textllm_core.conversations import (
-    CreateConversation,
-    DeleteConversation,
-    GetConversation,
-    LatestConversation,
-    ListConversations,
-    RestoreConversation,
-    UpdateConversation,
-)
-from textllm_core.erasing import EraseAtProvider
 from textllm_core.health import CheckHealth
-from textllm_core.list_messages import ListMessages
 from textllm_core.money import Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
@@ -119,19 +108,8 @@ def memory_conversations(
     keeps_messages: bool = True,
 ) -> Conversations:
     """The part of the application that manages conversations."""
-    repository = MemoryConversationRepository(store)
-    erase = EraseAtProvider(MemoryErasures(store), transcript, clock)
-    return Conversations(
-        create=CreateConversation(repository, clock, keeps_messages),
-        list=ListConversations(repository),
-        latest=LatestConversation(repository),
-        get=GetConversation(repository),
-        messages=ListMessages(repository, transcript),
-        update=UpdateConversation(repository),
-        delete=DeleteConversation(repository, erase, running, clock),
-        restore=RestoreConversation(repository),
-        erase_at_provider=erase,
-    )
+    repository, erasures = MemoryConversationRepository(store), MemoryErasures(store)
+    return Conversations.over(repository, erasures, transcript, running, clock, keeps_messages=keeps_messages)
 
 
 def memory_books(store: MemoryStore, clock: Clock) -> Books:

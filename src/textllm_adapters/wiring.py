@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings, load_settings
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
-from textllm_core.application import Books, Files, TextLLM
+from textllm_core.application import Books, Conversations, Files, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
@@ -20,7 +20,6 @@ from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.chat.wind_down import WindDown
-from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.errors import ConfigurationError, InvalidRequestError, StorageUnavailableError
 from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
@@ -47,6 +46,7 @@ __all__ = [
     "load_settings",
     "notices",
     "open_books",
+    "open_conversations",
     "open_files",
     "open_textllm",
     "upgrade_database",
@@ -109,7 +109,9 @@ async def open_textllm(
             running=running,
         )
         reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
+        managed = _conversations(engine, model.transcript, running, keeps_messages=settings.store_messages)
         await stack.enter_async_context(_in_background(reconcile))
+        await stack.enter_async_context(_in_background(managed.erase_at_provider))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
         resume_reply = ResumeReply(running, journal, clock, policy)
         yield TextLLM(
@@ -117,8 +119,7 @@ async def open_textllm(
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
             wind_down=WindDown(running),
-            latest_conversation=LatestConversation(conversations),
-            list_messages=ListMessages(conversations, model.transcript),
+            conversations=managed,
             books=_books(stack, settings, engine),
             files=await _files(settings, engine, rate_limiter),
             track_usage=track_usage,
@@ -203,15 +204,45 @@ def _rate_limiter(engine: AsyncEngine) -> RateLimiter:
 
 
 @asynccontextmanager
-async def _in_background(reconcile: Reconcile) -> AsyncIterator[None]:
-    """Settle once what an earlier process left behind, while the block does its work."""
-    settling = asyncio.create_task(reconcile())
+async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]:
+    """Open what manages conversations: the database, and the provider's side of them; no model. On exit let go on
+    for a while what is being erased there.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError: as `open_textllm`.
+    """
+    from textllm_adapters.sql.reply_journal import SqlReplyJournal
+
+    async with AsyncExitStack() as stack:
+        engine = await _open_database(stack, settings, patience_s=0.0)
+        transcript = None
+        if settings.resolved_provider == "openai":
+            transcript = (await _open_openai(stack, settings)).transcript
+        running = RunningExchanges(SqlReplyJournal(engine), SystemClock())
+        stack.push_async_callback(running.drain, settings.stream_drain_s)
+        yield _conversations(engine, transcript, running, keeps_messages=settings.store_messages)
+
+
+def _conversations(
+    engine: AsyncEngine, transcript: Transcript | None, running: RunningExchanges, *, keeps_messages: bool
+) -> Conversations:
+    from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+    from textllm_adapters.sql.erasures import SqlErasures
+
+    repository, erasures = SqlConversationRepository(engine), SqlErasures(engine)
+    return Conversations.over(repository, erasures, transcript, running, SystemClock(), keeps_messages=keeps_messages)
+
+
+@asynccontextmanager
+async def _in_background(recover: Callable[[], Coroutine[Any, Any, int]]) -> AsyncIterator[None]:
+    """Do once what an earlier process left undone, while the block does its work."""
+    recovering = asyncio.create_task(recover())
     try:
         yield
     finally:
-        settling.cancel()
+        recovering.cancel()
         with suppress(asyncio.CancelledError, StorageUnavailableError):  # the next process does it
-            await settling
+            await recovering
 
 
 class _Model(NamedTuple):

@@ -14,7 +14,7 @@ from textllm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:  # help pages need none of them
     from textllm_adapters.settings import Settings
-    from textllm_core.application import Books, Files, TextLLM
+    from textllm_core.application import Books, Conversations, Files, TextLLM
 
 Progress = Callable[[int, int], None]
 
@@ -57,6 +57,10 @@ class Wiring(Protocol):
 
     def open_files(self, settings: Settings, /) -> AbstractAsyncContextManager[Files]:
         """What needs the database and the store of files."""
+        ...
+
+    def open_conversations(self, settings: Settings, /) -> AbstractAsyncContextManager[Conversations]:
+        """What manages conversations. Leaving it lets what is being erased at the provider go on for a while."""
         ...
 
     async def upgrade_database(self, settings: Settings, /) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from textllm_cli.commands import ask, audit, chat, config, db, files, keys, model, serve, sessions, usage
+from textllm_cli.commands import ask, audit, chat, config, conversations, db, files, keys, model, serve, sessions, usage
 from textllm_cli.invocation import Invocation, Wiring
 from textllm_cli.render import reporting
 
@@ -52,6 +52,7 @@ app.command()(chat.chat)
 app.command()(serve.serve)
 app.command()(usage.usage)
 app.command()(audit.audit)
+app.add_typer(conversations.app, name="conversations")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(files.app, name="files")
 app.add_typer(keys.app, name="keys")

@@ -15,8 +15,9 @@ from typing import Final, TextIO
 import typer
 
 from textllm_cli.exit_codes import UNEXPECTED, exit_code
-from textllm_core.chat.messages import Message, Reply
+from textllm_core.chat.messages import Reply
 from textllm_core.errors import TextLLMError
+from textllm_core.list_messages import ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.wire import to_json
 
@@ -84,9 +85,13 @@ class Screen:
     def record(self, record: object, text: str) -> None:
         """A record: its wire shape where JSON is wanted, `text` for people otherwise."""
         if self.as_json:
-            self._write(self._out, _json_line(record))
+            self.json(record)
         else:
             self.result(text)
+
+    def json(self, record: object) -> None:
+        """A record whose wire shape is wanted in any case."""
+        self._write(self._out, _json_line(record))
 
     def delta(self, text: str) -> None:
         """The next piece of a model's text."""
@@ -126,7 +131,7 @@ class Screen:
         block = "█" if self._out.encoding.lower().startswith("utf") else "#"
         return [(block * math.ceil(amount / longest * _BAR_COLUMNS)).ljust(_BAR_COLUMNS + 2) for amount in amounts]
 
-    def messages(self, messages: Sequence[Message]) -> None:
+    def messages(self, messages: Sequence[ListedMessage]) -> None:
         """What was said, oldest first."""
         if self.as_json:
             self._write(self._out, _json_line({"data": messages}))

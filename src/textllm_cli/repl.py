@@ -63,7 +63,7 @@ class Speaker:
         if not self.latest:
             return self.conversation_id
         try:
-            return (await textllm.latest_conversation(self.caller, self.user_id)).id
+            return (await textllm.conversations.latest(self.caller, self.user_id)).id
         except ConversationNotFoundError:
             raise NotFoundError(f"There is no conversation of {self.user_id!r} to continue.") from None
 
@@ -348,7 +348,8 @@ class Chat:
 
     async def _show_history(self) -> None:
         conversation_id = self._thread.conversation_id
-        messages = await self._textllm.list_messages(self._speaker.caller, conversation_id) if conversation_id else ()
+        every = self._textllm.conversations.messages.every
+        messages = [m async for m in every(self._speaker.caller, conversation_id)] if conversation_id else ()
         if not messages:
             self._screen.say("Nothing was said yet.")
         self._screen.messages(messages)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TurnOptions,
     )
     from textllm_core.chat.send_message import SendMessage
-    from textllm_core.conversations import Conversation
+    from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
     from textllm_core.errors import TextLLMError
     from textllm_core.policy import ChatPolicy
     from textllm_core.report_usage import UsageReport
@@ -34,6 +34,8 @@ __all__ = [
     "Caller",
     "ChatPolicy",
     "Conversation",
+    "ConversationChanges",
+    "ConversationFilter",
     "Exchange",
     "LedgerEntry",
     "Message",
@@ -58,6 +60,8 @@ _HOMES = {
     "Caller": "tenancy",
     "ChatPolicy": "policy",
     "Conversation": "conversations",
+    "ConversationChanges": "conversations",
+    "ConversationFilter": "conversations",
     "Exchange": "chat.exchange",
     "LedgerEntry": "usage",
     "SendMessage": "chat.send_message",

@@ -1,14 +1,25 @@
 """TextLLM as objects: one field for each thing it can do."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.resume_reply import ResumeReply
+from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.chat.wind_down import WindDown
-from textllm_core.conversations import LatestConversation, ListMessages
+from textllm_core.conversations import (
+    CreateConversation,
+    DeleteConversation,
+    GetConversation,
+    LatestConversation,
+    ListConversations,
+    RestoreConversation,
+    UpdateConversation,
+)
+from textllm_core.erasing import EraseAtProvider
 from textllm_core.file_links import LinkFile
 from textllm_core.files import (
     AdmitUpload,
@@ -21,10 +32,14 @@ from textllm_core.files import (
     SweepFiles,
 )
 from textllm_core.health import CheckHealth
+from textllm_core.list_messages import ListMessages
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.transcript import Transcript
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
@@ -64,7 +79,7 @@ class Files:
     @classmethod
     def over(
         cls, files: FileRepository, blobs: BlobStore, rate_limiter: RateLimiter, clock: Clock, policy: FilePolicy
-    ) -> "Files":
+    ) -> Self:
         """All of them over one set of adapters."""
         return cls(
             admit=AdmitUpload(rate_limiter, policy),
@@ -79,6 +94,46 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversations:
+    """What is done with conversations beside talking: it needs the database, and the provider's side of them."""
+
+    create: CreateConversation
+    list: ListConversations
+    latest: LatestConversation
+    get: GetConversation
+    messages: ListMessages
+    update: UpdateConversation
+    delete: DeleteConversation
+    restore: RestoreConversation
+    erase_at_provider: EraseAtProvider
+
+    @classmethod
+    def over(
+        cls,
+        conversations: ConversationRepository,
+        erasures: Erasures,
+        transcript: Transcript | None,
+        running: RunningExchanges,
+        clock: Clock,
+        *,
+        keeps_messages: bool,
+    ) -> Self:
+        """All of them over one set of adapters."""
+        erase = EraseAtProvider(erasures, transcript, clock)
+        return cls(
+            create=CreateConversation(conversations, clock, keeps_messages),
+            list=ListConversations(conversations),
+            latest=LatestConversation(conversations),
+            get=GetConversation(conversations),
+            messages=ListMessages(conversations, transcript),
+            update=UpdateConversation(conversations),
+            delete=DeleteConversation(conversations, erase, running, clock),
+            restore=RestoreConversation(conversations),
+            erase_at_provider=erase,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TextLLM:
     """All use cases over one set of adapters."""
 
@@ -86,8 +141,7 @@ class TextLLM:
     resume_reply: ResumeReply
     cancel_reply: CancelReply
     wind_down: WindDown
-    latest_conversation: LatestConversation
-    list_messages: ListMessages
+    conversations: Conversations
     books: Books
     files: Files
     track_usage: TrackUsage

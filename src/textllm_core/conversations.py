@@ -1,26 +1,46 @@
-"""Conversations: what the outside sees of one, and how it is read."""
+"""Conversations: what the outside sees of one, and what can be done with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
-from textllm_core.errors import ConversationLostError, ConversationNotFoundError
+from textllm_core.chat.messages import refuse_half_characters
+from textllm_core.chat.replay import remembered_failure
+from textllm_core.errors import ConversationNotFoundError, InvalidRequestError, StorageUnavailableError
+from textllm_core.ids import new_id
+from textllm_core.metadata import check_metadata
 
-if TYPE_CHECKING:  # the port speaks of the records of this module
-    from textllm_core.chat.messages import Message
-    from textllm_core.ports.conversation_repository import ConversationRepository, Thread
-    from textllm_core.ports.transcript import Transcript
+if TYPE_CHECKING:  # the ports speak of the records of this module
+    from textllm_core.chat.running import RunningExchanges
+    from textllm_core.erasing import EraseAtProvider
+    from textllm_core.ports.clock import Clock
+    from textllm_core.ports.conversation_repository import ConversationRepository
     from textllm_core.tenancy import Caller
+
+MAX_TITLE_CHARS: Final = 500
+MAX_TAGS: Final = 16
+MAX_TAG_CHARS: Final = 64
+MAX_LISTED: Final = 100
+MAX_OFFSET: Final = 2**31 - 1
 
 
 class Conversation(Struct, frozen=True):
-    """A conversation of one user. `message_count` counts turns that were answered; money is USD."""
+    """A conversation of one user; its encoding is the wire shape.
+
+    Args:
+        session_id: of its newest turn; None before the first.
+        updated_at: time of its newest turn.
+        message_count: how many of its turns were answered.
+        total_cost: USD.
+    """
 
     id: str
     user_id: str
@@ -36,12 +56,147 @@ class Conversation(Struct, frozen=True):
     tags: tuple[str, ...]
     metadata: Mapping[str, str]
     is_deleted: bool
+    last_image_url: str | None = None
+
+
+class ConversationPage(Struct, frozen=True):
+    """Some of the conversations that were asked for; `total` is how many there are."""
+
+    data: Sequence[Conversation]
+    total: int
+    limit: int
+    offset: int
+
+
+class ConversationFilter(Struct, frozen=True, kw_only=True):
+    """Which conversations; None is any.
+
+    Args:
+        q: a part of the title; capital letters are as small ones, in SQLite those of A to Z alone.
+        include_deleted: also those that are deleted and could be restored.
+    """
+
+    user_id: str | None = None
+    tag: str | None = None
+    q: str | None = None
+    include_deleted: bool = False
+
+
+class ConversationChanges(Struct, frozen=True, kw_only=True):
+    """What is to be different; UNSET stays as it is, None becomes empty.
+
+    Args:
+        title: 1 to 500 characters. tags: at most 16 of 1 to 64 characters, none twice.
+        metadata: takes the place of all of it; at most 16 pairs, keys of 64 and values of 512 characters.
+    """
+
+    title: str | UnsetType | None = UNSET
+    tags: Sequence[str] | UnsetType | None = UNSET
+    metadata: Mapping[str, str] | UnsetType | None = UNSET
+
+    def checked(self) -> ConversationChanges:
+        """The same.
+
+        Raises:
+            InvalidRequestError: one of them cannot be.
+        """
+        if isinstance(self.title, str) and (len(self.title) > MAX_TITLE_CHARS or not self.title.strip()):
+            raise InvalidRequestError.of("title", f"must have 1 to {MAX_TITLE_CHARS} characters, not only spaces")
+        tags, metadata = self.tags or (), self.metadata or {}
+        if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARS or not tag.strip() for tag in tags):
+            message = f"may be {MAX_TAGS} at most, of 1 to {MAX_TAG_CHARS} characters each, not only spaces"
+            raise InvalidRequestError.of("tags", message)
+        if len(set(tags)) < len(tags):
+            raise InvalidRequestError.of("tags", "must differ from each other")
+        check_metadata(metadata)
+        refuse_half_characters(
+            title=self.title or None, tags="".join(tags), metadata="".join(map("".join, metadata.items()))
+        )
+        return self
+
+
+NOTHING_SET: Final = ConversationChanges()
+ANY: Final = ConversationFilter()
+
+
+class Deletion(Struct, frozen=True):
+    """A conversation that is deleted; `soft`: it can be restored."""
+
+    id: str
+    soft: bool
+    deleted: bool = True
 
 
 def title_from(text: str) -> str:
     """The first words of the first message, at most 80 characters."""
     words = " ".join(text.split())
     return words if len(words) <= 80 else words[:80].rsplit(" ", 1)[0].rstrip() + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateConversation:
+    """Open a conversation before anything is said in it.
+
+    Args:
+        keeps_messages: our own copy of its messages is to be kept.
+    """
+
+    conversations: ConversationRepository
+    clock: Clock
+    keeps_messages: bool
+
+    async def __call__(
+        self, caller: Caller, user_id: str | None = None, changes: ConversationChanges = NOTHING_SET
+    ) -> Conversation:
+        """The conversation, empty but for `changes`; without a user, a new one is made for it.
+
+        Raises:
+            InvalidRequestError: `user_id` is malformed, or one of the changes cannot be.
+            NotFoundError: the caller may not act for the user.
+        """
+        user, now, asked = caller.acts_for(user_id) or new_id("user"), self.clock.now(), changes.checked()
+        conversation = Conversation(
+            id=new_id("conv"),
+            user_id=user,
+            session_id=None,
+            created_at=now,
+            updated_at=now,
+            message_count=0,
+            total_tokens_input=0,
+            total_tokens_output=0,
+            total_cost=Decimal(0),
+            title=asked.title or None,
+            summary=None,
+            tags=tuple(asked.tags or ()),
+            metadata=asked.metadata or {},
+            is_deleted=False,
+        )
+        return await self.conversations.add(caller.tenant_id, conversation, keeps_messages=self.keeps_messages)
+
+
+@dataclass(frozen=True, slots=True)
+class ListConversations:
+    """Conversations of a user, or of all users of a tenant."""
+
+    conversations: ConversationRepository
+
+    async def __call__(
+        self, caller: Caller, wanted: ConversationFilter = ANY, *, limit: int = 50, offset: int = 0
+    ) -> ConversationPage:
+        """Those with the newest turn first.
+
+        Raises:
+            InvalidRequestError: `limit` is not 1 to 100, `offset` below 0, or `user_id` malformed.
+            NotFoundError: the caller may not act for the user.
+        """
+        if not 1 <= limit <= MAX_LISTED:
+            raise InvalidRequestError.of("limit", f"must be a whole number from 1 to {MAX_LISTED}")
+        if not 0 <= offset <= MAX_OFFSET:
+            raise InvalidRequestError.of("offset", f"must be a whole number from 0 to {MAX_OFFSET}")
+        refuse_half_characters(q=wanted.q, tag=wanted.tag)
+        asked = replace(wanted, user_id=caller.acts_for(wanted.user_id))
+        found, total = await self.conversations.list(caller.tenant_id, asked, limit=limit, offset=offset)
+        return ConversationPage(found, total, limit, offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +218,90 @@ class LatestConversation:
 
 
 @dataclass(frozen=True, slots=True)
-class ListMessages:
-    """What was said in a conversation.
-
-    Args:
-        transcript: where the messages of conversations are read of which no copy is kept here.
-    """
+class GetConversation:
+    """One conversation by its id."""
 
     conversations: ConversationRepository
-    transcript: Transcript | None
 
-    async def __call__(self, caller: Caller, conversation_id: str) -> Sequence[Message]:
-        """All messages, oldest first.
-
+    async def __call__(self, caller: Caller, conversation_id: str, *, include_deleted: bool = False) -> Conversation:
+        """
         Raises:
             ConversationNotFoundError: not the caller's, deleted, or unknown.
-            ConversationLostError, ModelError: the provider keeps the only copy, and it is gone or out of reach.
         """
-        thread = await self._thread(caller, conversation_id)
-        if not thread.keeps_messages and thread.message_count:
-            if self.transcript is None or thread.transcript_id is None:
-                raise ConversationLostError
-            return await self.transcript.messages(thread.transcript_id)
-        return await self.conversations.last_messages(
-            caller.tenant_id, thread.user_id, thread.conversation_id, limit=None
-        )
-
-    async def _thread(self, caller: Caller, conversation_id: str) -> Thread:
-        thread = await self.conversations.thread(caller.tenant_id, conversation_id)
-        if thread is None or caller.user_id not in (None, thread.user_id):
+        found = await self.conversations.get(caller.tenant_id, conversation_id, include_deleted=include_deleted)
+        if found is None or caller.user_id not in (None, found.user_id):
             raise ConversationNotFoundError
-        return thread
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConversation:
+    """Name a conversation, tag it, or hang metadata on it."""
+
+    conversations: ConversationRepository
+
+    async def __call__(self, caller: Caller, conversation_id: str, changes: ConversationChanges) -> Conversation:
+        """The conversation as it is then.
+
+        Raises:
+            InvalidRequestError: one of the changes cannot be.
+            ConversationNotFoundError: not the caller's, deleted, or unknown.
+        """
+        asked = changes.checked()
+        found = await GetConversation(self.conversations)(caller, conversation_id)
+        changed = await self.conversations.update(caller.tenant_id, found.user_id, found.id, asked)
+        if changed is None:
+            raise ConversationNotFoundError
+        return changed
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteConversation:
+    """Hide a conversation so that it can be restored, or erase it for good, here and on the provider's side."""
+
+    conversations: ConversationRepository
+    erase_at_provider: EraseAtProvider
+    running: RunningExchanges
+    clock: Clock
+
+    async def __call__(self, caller: Caller, conversation_id: str, *, soft: bool = True) -> Deletion:
+        """Its ledger entries and what was counted stay. What is hidden already can still be erased.
+
+        Erased here means: all that was said is gone when this returns. The provider is told at once, by a task of
+        its own, and again until it confirms.
+        Raises:
+            ConversationNotFoundError: not the caller's, hidden already, or unknown.
+            ConversationBusyError: a turn is running in it.
+        """
+        found = await GetConversation(self.conversations)(caller, conversation_id, include_deleted=not soft)
+        key = caller.tenant_id, found.user_id, found.id
+        if soft:
+            await self.conversations.hide(*key, at=self.clock.now())
+        else:
+            gone = remembered_failure(None, ConversationNotFoundError())
+            await self.conversations.erase(*key, at=self.clock.now(), remembered=gone)
+            self.running.start(self._erase_at_provider())
+        return Deletion(found.id, soft)
+
+    async def _erase_at_provider(self) -> None:
+        with suppress(StorageUnavailableError):  # it is done with the next run
+            await self.erase_at_provider()
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreConversation:
+    """Show a hidden conversation again."""
+
+    conversations: ConversationRepository
+
+    async def __call__(self, caller: Caller, conversation_id: str) -> Conversation:
+        """The conversation; the same again where it was not hidden.
+
+        Raises:
+            ConversationNotFoundError: not the caller's, erased, or unknown.
+        """
+        found = await GetConversation(self.conversations)(caller, conversation_id, include_deleted=True)
+        restored = await self.conversations.restore(caller.tenant_id, found.user_id, found.id)
+        if restored is None:
+            raise ConversationNotFoundError
+        return restored

@@ -68,6 +68,7 @@ class Reconcile:
                 service_tier=ended.service_tier if ended else None,
                 # In doubt now: where ours is the record, it is made anew from it.
                 transcript_id=thread.transcript_id if thread and not thread.keeps_messages else None,
+                transcripts=(thread.transcript_id,) if thread and thread.transcript_id else (),
                 context_tokens=thread.context_tokens if thread else 0,
                 remember=lambda _cost: remembered_failure(None, ProviderError(_INTERRUPTED)),
                 end_number=_END_OF_LOST,

@@ -29,6 +29,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     messages: Sequence[Message] = ()
     answered: bool = False
     transcript_id: str | None
+    transcripts: Sequence[str] = ()
     context_tokens: int
     time_to_first_token_ms: int | None = None
     remember: Callable[[Decimal], bytes] | None = None
@@ -78,6 +79,7 @@ class TrackUsage:
                 messages=outcome.messages,
                 answered=outcome.answered,
                 transcript_id=outcome.transcript_id,
+                transcripts=outcome.transcripts,
                 context_tokens=outcome.context_tokens,
                 at=self.clock.now(),
                 time_to_first_token_ms=outcome.time_to_first_token_ms,

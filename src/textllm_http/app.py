@@ -16,10 +16,11 @@ from textllm_core.errors import StorageUnavailableError, TextLLMError
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, files, keys, operations, sessions, usage
+from textllm_http.routes import chat, conversations, files, keys, operations, sessions, usage
 from textllm_http.spool import Spool
 
 RECONCILE_EVERY_S: Final = 5.0
+ERASE_EVERY_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
 _TEXT_BYTES_BESIDE_MESSAGE: Final = 1024
@@ -56,6 +57,9 @@ def create_app(
             opener() as textllm,
             _repeating(textllm.reconcile, RECONCILE_EVERY_S, "abandoned exchanges wait to be settled"),
             _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
+            _repeating(
+                textllm.conversations.erase_at_provider, ERASE_EVERY_S, "deleted conversations wait to be erased"
+            ),
         ):
             app.state.textllm = textllm
             yield
@@ -66,6 +70,13 @@ def create_app(
             chat.chat_stream,
             chat.resume,
             chat.cancel,
+            conversations.create,
+            conversations.listed,
+            conversations.conversation,
+            conversations.change,
+            conversations.remove,
+            conversations.restore,
+            conversations.messages,
             sessions.session,
             sessions.end,
             sessions.of_user,

@@ -20,7 +20,7 @@ MAX_PIECES: Final = 20_000  # each costs some work, however small it is
 _SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # Messages of msgspec. They may quote the request, so each pattern is tied to the end that the request cannot write.
 _FAULTY_NAME: Final = re.compile(r"\AObject (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
-_FAULTY_PATH: Final = re.compile(r" - at `\$\.(?P<field>\w+)(?P<inside>\[\.\.\.\])?`\Z")
+_FAULTY_PATH: Final = re.compile(r" - at `\$\.(?P<field>\w+)(?P<inside>\[(?:\.\.\.|\d+)\])?`\Z")
 _NOT_JSON: Final = "The body is not valid JSON in UTF-8."
 
 # Objects are read as tuples of pairs, so that a name which comes twice is seen twice.
@@ -217,10 +217,11 @@ def _inside(path: str, name: str) -> str:
 
 
 def _key_of_no_string(body: bytes, field: str) -> str | None:
-    """The first key of the object `field` whose value is no string; None where the rest of the body is malformed."""
+    """The first key of the object `field` whose value is no string; None where it is none, or the rest malformed."""
     try:
-        values: dict[str, object] = msgspec.json.decode(body)[field]
-        return next(key for key, value in values.items() if not isinstance(value, str))
+        values: object = msgspec.json.decode(body, type=dict[str, object])[field]
+        pairs = values.items() if isinstance(values, dict) else ()
+        return next(str(key) for key, value in pairs if not isinstance(value, str))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, StopIteration):
         return None
 
@@ -249,6 +250,8 @@ def _in_words(kind: inspect.Type) -> str:
             return f"a whole number from {least} to {most}"
         case inspect.FloatType():
             return "a number"
+        case inspect.ListType():
+            return "a list of strings"
         case inspect.DictType():
             return "an object whose values are strings"
         case inspect.StrType():

@@ -134,3 +134,75 @@ async def test_reading_goes_on_after_a_short_failure(provider: OpenAIStandIn, tr
     transcript_id = await transcript.create([user("Hello")])
     provider.script_route(LIST, Fault.http(500, retry_after_s=0.01), Fault.http(429, retry_after_s=0.01))
     assert [message.text for message in await transcript.messages(transcript_id)] == ["Hello"]
+
+
+async def stored_reply(provider: OpenAIStandIn, transcript: OpenAITranscript, transcript_id: str) -> str:
+    response = await transcript.client.responses.create(model="gpt-4o", input="Hi", conversation=transcript_id)
+    return response.id
+
+
+async def test_items_are_erased_before_their_conversation(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
+    transcript_id = await transcript.create([user(str(n)) for n in range(101)])
+    items: list[Any] = [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}]
+    await transcript.client.conversations.items.create(transcript_id, items=items)
+    await transcript.erase(transcript_id)
+    assert transcript_id not in provider.conversations
+    assert provider.orphaned_items == {}
+
+
+async def test_a_stored_reply_goes_with_the_conversation_that_it_was_written_to(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
+    dropped, kept = await transcript.create([]), await transcript.create([user("kept")])
+    response_id = await stored_reply(provider, transcript, dropped)
+    await transcript.erase_reply(response_id)
+    assert provider.responses == frozenset()
+    assert set(provider.conversations) == {kept}
+    assert provider.orphaned_items == {}
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        LIST,
+        "DELETE /conversations/{conversation_id}/items/{item_id}",
+        "DELETE /conversations/{conversation_id}",
+        "GET /responses/{response_id}",
+        "DELETE /responses/{response_id}",
+    ],
+)
+@pytest.mark.parametrize("fault", [Fault.http(500, retry_after_s=0.01), Fault.http(401), Fault.cut()])
+async def test_erasing_that_broke_off_goes_on_when_it_is_called_again(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, route: str, fault: Fault
+) -> None:
+    response_id = await stored_reply(provider, transcript, await transcript.create([user("Hello")]))
+    provider.script_route(route, *[fault] * 3)
+    for _ in range(3):
+        try:
+            await transcript.erase_reply(response_id)
+            break
+        except ModelError:
+            assert response_id in provider.responses
+    await transcript.erase_reply(response_id)
+    assert (provider.conversations, provider.orphaned_items, provider.responses) == ({}, {}, frozenset())
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"conversation": 7}', b'{"conversation": {}}', b"\xff"])
+async def test_a_reply_that_cannot_be_read_is_kept_for_another_try(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, body: bytes
+) -> None:
+    response_id = await stored_reply(provider, transcript, await transcript.create([]))
+    provider.script_route("GET /responses/{response_id}", answer(body))
+    with pytest.raises(ProviderError):
+        await transcript.erase_reply(response_id)
+    assert response_id in provider.responses
+
+
+async def test_a_list_that_never_gets_shorter_ends(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    endless = answer(b'{"data": [{"id": "msg_1", "type": "message"}]}')
+    provider.script_route(LIST, endless, endless, endless)
+    with pytest.raises(ProviderError):
+        await transcript.erase(transcript_id)

@@ -18,15 +18,23 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from textllm_adapters.clock import SystemClock
-from textllm_adapters.memory.application import SCRIPTED_POLICY, memory_books, memory_files, open_in_memory
+from textllm_adapters.memory.application import (
+    SCRIPTED_POLICY,
+    memory_books,
+    memory_conversations,
+    memory_files,
+    open_in_memory,
+)
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
+from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.settings import Settings, load_settings
 from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
-from textllm_core.application import Books, Files, TextLLM
+from textllm_core.application import Books, Conversations, Files, TextLLM
+from textllm_core.chat.running import RunningExchanges
 from textllm_core.wire import to_json
 
 HEAD = "0007"
@@ -92,6 +100,13 @@ class MemoryWiring:
     async def open_files(self, _settings: Settings) -> AsyncIterator[Files]:
         clock = SystemClock()
         yield memory_files(self.store, self.blobs, MemoryRateLimiter(clock), clock)
+
+    @asynccontextmanager
+    async def open_conversations(self, _settings: Settings) -> AsyncIterator[Conversations]:
+        clock = SystemClock()
+        running = RunningExchanges(MemoryReplyJournal(self.store), clock)
+        yield memory_conversations(self.store, clock, running)
+        await running.drain(10)
 
     async def upgrade_database(self, _settings: Settings) -> str:
         self.revision = HEAD

@@ -15,6 +15,7 @@ from textllm_adapters.memory.api_key_repository import MemoryApiKeyRepository
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.file_repository import MemoryFileRepository
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
@@ -27,6 +28,7 @@ from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_adapters.sql.erasures import SqlErasures
 from textllm_adapters.sql.file_repository import SqlFileRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.ledger import SqlLedger
@@ -39,6 +41,7 @@ from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
 from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.health_probe import HealthProbe
 from textllm_core.ports.ledger import Hold, Ledger
@@ -58,6 +61,7 @@ class Storage:
     reports: UsageReports
     journal: ReplyJournal
     files: FileRepository
+    erasures: Erasures
 
 
 def storage_of(store: MemoryStore) -> Storage:
@@ -68,6 +72,7 @@ def storage_of(store: MemoryStore) -> Storage:
         MemoryUsageReports(store),
         MemoryReplyJournal(store),
         MemoryFileRepository(store),
+        MemoryErasures(store),
     )
 
 
@@ -79,6 +84,7 @@ def sql_storage(engine: AsyncEngine) -> Storage:
         SqlUsageReports(engine),
         SqlReplyJournal(engine),
         SqlFileRepository(engine),
+        SqlErasures(engine),
     )
 
 

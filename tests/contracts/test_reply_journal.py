@@ -127,3 +127,13 @@ async def test_a_cancellation_is_asked_of_a_running_exchange_of_its_owner(storag
     await storage.journal.ask_to_cancel("tenant", "user", hold.response_id)
     assert await storage.journal.asked_to_cancel() == []
     await storage.ledger.release(other)
+
+
+async def test_a_conversation_that_is_erased_takes_its_journals_along(storage: Storage) -> None:
+    hold, other = await running(storage), await running(storage)
+    for each in (hold, other):
+        await write(storage, each, 1, started(each), TextDelta("a secret"))
+        await storage.ledger.settle(each, settlement(remembered=b"{}"))
+    await storage.conversations.erase("tenant", "user", hold.conversation_id, at=NOON, remembered=b"{}")
+    assert await storage.journal.read("tenant", None, hold.response_id, after=0) is None
+    assert len((await read(storage, other)).events) == 2

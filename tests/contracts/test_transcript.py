@@ -47,3 +47,20 @@ async def test_two_transcripts_are_apart(transcript: Transcript) -> None:
 async def test_what_was_never_made_is_lost(transcript: Transcript, transcript_id: str) -> None:
     with pytest.raises(ConversationLostError):
         await transcript.messages(transcript_id)
+
+
+async def test_what_is_erased_is_lost_and_nothing_else_is(transcript: Transcript) -> None:
+    one, other = await transcript.create([user("one")] * 205), await transcript.create([user("other")])
+    for _ in range(2):
+        await transcript.erase(one)
+    with pytest.raises(ConversationLostError):
+        await transcript.messages(one)
+    assert [message.text for message in await transcript.messages(other)] == ["other"]
+
+
+@pytest.mark.parametrize("name", ["conv_never_made", "resp_never_made", "../responses", "conv_\u00fc?x=1#y"])
+async def test_what_is_not_there_counts_as_erased(transcript: Transcript, name: str) -> None:
+    kept = await transcript.create([user("kept")])
+    await transcript.erase(name)
+    await transcript.erase_reply(name)
+    assert [message.text for message in await transcript.messages(kept)] == ["kept"]

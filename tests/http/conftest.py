@@ -12,10 +12,9 @@ import pytest
 from litestar import Litestar
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_books, memory_conversations
 from textllm_core import TextLLM
 from textllm_core.chat.wind_down import WindDown
-from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.health import CheckHealth
 from textllm_http.app import create_app
 
@@ -144,8 +143,7 @@ def application(
         resume_reply=bench.resume_reply,
         cancel_reply=bench.cancel_reply,
         wind_down=WindDown(bench.running),
-        latest_conversation=LatestConversation(bench.conversations),
-        list_messages=ListMessages(bench.conversations, None),
+        conversations=memory_conversations(bench.store, bench.clock, bench.running, bench.transcript),
         books=memory_books(bench.store, bench.clock),
         files=bench.files,
         track_usage=bench.track_usage,

@@ -66,3 +66,12 @@ async def test_settling_goes_on_after_storage_was_away_and_after_a_defect(
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
     assert "KeyError" in caplog.text
     assert "canary" not in caplog.text
+
+
+async def test_what_is_still_to_be_erased_is_erased_at_the_start(bench: Bench) -> None:
+    assert bench.transcript is not None
+    bench.store.to_erase("default", "ada", "transcript", await bench.transcript.create([]), at=bench.clock.now())
+    async with serving(bench), asyncio.timeout(20):
+        while bench.store.erasures:  # noqa: ASYNC110 - until it is erased
+            await asyncio.sleep(0.001)
+    assert bench.transcript.ids == set()

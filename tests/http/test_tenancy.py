@@ -83,6 +83,21 @@ DOORS: Final[Mapping[str, Door]] = {
     "GET /files": Door("user", [Ask("user", "/files?user_id={}"), Ask("file", "/files?after={}")]),
     "GET /files/{_:path}": Door("user", [Ask("file", "/files/{}/content")]),
     "DELETE /files/{_:path}": Door("user", [Ask("file", "/files/{}")]),
+    "POST /conversations": Door("user", [Ask("user", "/conversations", {"user_id": "{}"})], {"title": "x"}),
+    "GET /conversations": Door("user", [Ask("user", "/conversations?user_id={}")]),
+    "GET /conversations/{conversation_id:str}": Door("user", [Ask("conversation", "/conversations/{}")]),
+    "PATCH /conversations/{conversation_id:str}": Door(
+        "user", [Ask("conversation", "/conversations/{}", {"title": "x"})], {"title": "x"}
+    ),
+    "DELETE /conversations/{conversation_id:str}": Door(
+        "user", [Ask("conversation", "/conversations/{}"), Ask("conversation", "/conversations/{}?soft=false")]
+    ),
+    "POST /conversations/{conversation_id:str}/restore": Door(
+        "user", [Ask("conversation", "/conversations/{}/restore")]
+    ),
+    "GET /conversations/{conversation_id:str}/messages": Door(
+        "user", [Ask("conversation", "/conversations/{}/messages")]
+    ),
     "GET /sessions/{session_id:str}": Door("user", [Ask("session", "/sessions/{}")]),
     "POST /sessions/{session_id:str}/end": Door("user", [Ask("session", "/sessions/{}/end")]),
     "GET /users/{user_id:str}/sessions": Door(
@@ -171,9 +186,13 @@ class World:
 
     async def own_id(self, kind: str) -> str:
         """Something of ada's, which may be deleted."""
-        if kind != "file":
-            return self.own[kind]
-        return (await self.server.bench.files.store(Caller("acme"), FILE, user_id="ada")).key
+        bench = self.server.bench
+        match kind:
+            case "file":
+                return (await bench.files.store(Caller("acme"), FILE, user_id="ada")).key
+            case "conversation":
+                return (await bench.send_message(Caller("acme"), TextTurn("Hi", user_id="ada"))).conversation_id
+        return self.own[kind]
 
     def rows(self, tenant: str | None = None) -> list[tuple[Any, Any]]:
         """All that is kept, or all that is kept of one tenant."""

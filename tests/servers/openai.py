@@ -93,6 +93,11 @@ class OpenAIStandIn:
         return {key: conversation.items for key, conversation in self._conversations.copy().items()}
 
     @property
+    def responses(self) -> frozenset[str]:
+        """The ids of all responses that are stored."""
+        return frozenset(self._responses.copy())
+
+    @property
     def orphaned_items(self) -> dict[str, tuple[Json, ...]]:
         """Items that outlived their deleted conversation, since deleting one does not delete its items."""
         return self._orphans.copy()

@@ -10,6 +10,7 @@ from textllm_adapters.memory.api_key_repository import MemoryApiKeyRepository
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.file_repository import MemoryFileRepository
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
@@ -20,7 +21,7 @@ from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
-from textllm_core.application import Books, Files, TextLLM
+from textllm_core.application import Books, Conversations, Files, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
@@ -28,7 +29,6 @@ from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
 from textllm_core.chat.wind_down import WindDown
-from textllm_core.conversations import LatestConversation, ListMessages
 from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
 from textllm_core.money import Price, Rates
@@ -36,6 +36,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.transcript import Transcript
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
@@ -114,8 +115,7 @@ async def open_in_memory(
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
             wind_down=WindDown(running),
-            latest_conversation=LatestConversation(conversations),
-            list_messages=ListMessages(conversations, None),
+            conversations=memory_conversations(store, clock, running, keeps_messages=policy.keep_messages),
             books=memory_books(store, clock),
             files=memory_files(store, blobs or MemoryBlobStore(), rate_limiter, clock, file_policy),
             track_usage=track_usage,
@@ -124,6 +124,19 @@ async def open_in_memory(
         )
     finally:
         await running.drain(grace_s)
+
+
+def memory_conversations(
+    store: MemoryStore,
+    clock: Clock,
+    running: RunningExchanges,
+    transcript: Transcript | None = None,
+    *,
+    keeps_messages: bool = True,
+) -> Conversations:
+    """The part of the application that manages conversations."""
+    repository, erasures = MemoryConversationRepository(store), MemoryErasures(store)
+    return Conversations.over(repository, erasures, transcript, running, clock, keeps_messages=keeps_messages)
 
 
 def memory_books(store: MemoryStore, clock: Clock) -> Books:

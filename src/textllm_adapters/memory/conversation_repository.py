@@ -2,30 +2,38 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from textllm_adapters.memory.store import KeptConversation, MemoryStore
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from textllm_adapters.memory.store import KeptConversation, Key, MemoryStore
 from textllm_core.chat.messages import Message
-from textllm_core.conversations import Conversation
+from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
+from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.ports.conversation_repository import Thread
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryConversationRepository:
-    """A `ConversationRepository` that reads a store in memory."""
+    """A `ConversationRepository` over a store in memory."""
 
     store: MemoryStore
 
-    async def get(self, tenant_id: str, conversation_id: str) -> Conversation | None:
-        kept = self._kept(tenant_id, conversation_id)
+    async def get(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> Conversation | None:
+        kept = self._kept(tenant_id, conversation_id, include_deleted=include_deleted)
         return None if kept is None else kept.conversation
 
+    async def list(
+        self, tenant_id: str, wanted: ConversationFilter, *, limit: int, offset: int
+    ) -> tuple[Sequence[Conversation], int]:
+        of_tenant = (kept.conversation for key, kept in self.store.conversations.items() if key[0] == tenant_id)
+        found = sorted((each for each in of_tenant if _is_wanted(each, wanted)), key=_newest_last, reverse=True)
+        return found[offset : offset + limit], len(found)
+
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
-        found = [
-            kept.conversation
-            for (tenant, user, _), kept in self.store.conversations.items()
-            if (tenant, user) == (tenant_id, user_id) and not kept.conversation.is_deleted
-        ]
-        return max(found, key=lambda conversation: (conversation.updated_at, conversation.id), default=None)
+        found, _ = await self.list(tenant_id, ConversationFilter(user_id=user_id), limit=1, offset=0)
+        return next(iter(found), None)
 
     async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
         kept = self._kept(tenant_id, conversation_id)
@@ -44,13 +52,121 @@ class MemoryConversationRepository:
     async def last_messages(
         self, tenant_id: str, user_id: str, conversation_id: str, *, limit: int | None
     ) -> Sequence[Message]:
-        kept = self.store.conversations.get((tenant_id, user_id, conversation_id))
-        if kept is None or kept.conversation.is_deleted:
-            return ()
-        return kept.messages if limit is None else kept.messages[max(0, len(kept.messages) - limit) :]
+        messages = self._messages((tenant_id, user_id, conversation_id))
+        return messages if limit is None else messages[max(0, len(messages) - limit) :]
 
-    def _kept(self, tenant_id: str, conversation_id: str) -> KeptConversation | None:
+    async def messages(
+        self,
+        tenant_id: str,
+        user_id: str,
+        conversation_id: str,
+        *,
+        newest_first: bool,
+        after: str | None,
+        limit: int,
+    ) -> Sequence[Message] | None:
+        messages = self._messages((tenant_id, user_id, conversation_id))
+        ordered = messages[::-1] if newest_first else messages
+        ids = [message.id for message in ordered]
+        if after is None:
+            return ordered[:limit]
+        return ordered[ids.index(after) + 1 :][:limit] if after in ids else None
+
+    async def add(self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool) -> Conversation:
+        changes = ConversationChanges(title=conversation.title, tags=conversation.tags, metadata=conversation.metadata)
+        kept = KeptConversation(_changed(conversation, changes), keeps_messages=keeps_messages)
+        self.store.conversations[tenant_id, conversation.user_id, conversation.id] = kept
+        return kept.conversation
+
+    async def update(
+        self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges
+    ) -> Conversation | None:
+        key = tenant_id, user_id, conversation_id
+        kept = self.store.conversations.get(key)
+        if kept is None or kept.conversation.is_deleted:
+            return None
+        return self._write(key, kept, _changed(kept.conversation, changes))
+
+    async def hide(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> None:
+        key = tenant_id, user_id, conversation_id
+        kept = self.store.conversations.get(key)
+        if kept is None or kept.conversation.is_deleted:
+            raise ConversationNotFoundError
+        if kept.turn_id is not None:
+            raise ConversationBusyError
+        self._write(key, replace(kept, deleted_at=at), replace(kept.conversation, is_deleted=True))
+
+    async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
+        key = tenant_id, user_id, conversation_id
+        kept = self.store.conversations.get(key)
+        if kept is None:
+            return None
+        return self._write(key, replace(kept, deleted_at=None), replace(kept.conversation, is_deleted=False))
+
+    async def erase(
+        self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
+    ) -> None:
+        key, store = (tenant_id, user_id, conversation_id), self.store
+        kept = store.conversations.get(key)
+        if kept is None:
+            raise ConversationNotFoundError
+        held = ((hold.tenant_id, hold.user_id, hold.conversation_id) for hold in (k.hold for k in store.holds.values()))
+        if kept.turn_id is not None or key in held:
+            raise ConversationBusyError
+        del store.conversations[key]
+        entries = [e for e in store.entries.values() if (e.tenant_id, e.user_id, e.conversation_id) == key]
+        responses = {entry.response_id for entry in entries}
+        for repeat in list(store.repeats.values()):
+            if repeat.key[0] == tenant_id and repeat.response_id in responses and repeat.replay is not None:
+                replay = replace(repeat.replay, remembered=remembered)
+                store.repeats[repeat.key] = replace(repeat, replay=replay)
+        for entry in entries:
+            store.spoken.pop((tenant_id, user_id, entry.response_id), None)
+            store.ends.pop((tenant_id, user_id, entry.response_id), None)
+            if entry.provider_response_id is not None:
+                store.to_erase(tenant_id, user_id, "reply", entry.provider_response_id, at=at)
+        if kept.transcript_id is not None:
+            store.to_erase(tenant_id, user_id, "transcript", kept.transcript_id, at=at)
+
+    def _kept(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> KeptConversation | None:
         for (tenant, _, kept_id), kept in self.store.conversations.items():
-            if (tenant, kept_id) == (tenant_id, conversation_id) and not kept.conversation.is_deleted:
-                return kept
+            if (tenant, kept_id) == (tenant_id, conversation_id):
+                return kept if include_deleted or not kept.conversation.is_deleted else None
         return None
+
+    def _messages(self, key: Key) -> tuple[Message, ...]:
+        kept = self.store.conversations.get(key)
+        return () if kept is None or kept.conversation.is_deleted else kept.messages
+
+    def _write(self, key: Key, kept: KeptConversation, conversation: Conversation) -> Conversation:
+        self.store.conversations[key] = replace(kept, conversation=conversation)
+        return conversation
+
+
+def _newest_last(conversation: Conversation) -> tuple[datetime, str]:
+    return conversation.updated_at, conversation.id
+
+
+def _is_wanted(conversation: Conversation, wanted: ConversationFilter) -> bool:
+    return (
+        wanted.user_id in (None, conversation.user_id)
+        and (wanted.include_deleted or not conversation.is_deleted)
+        and (wanted.tag is None or wanted.tag in conversation.tags)
+        and (wanted.q is None or wanted.q.lower() in (conversation.title or "").lower())
+    )
+
+
+def _changed(conversation: Conversation, changes: ConversationChanges) -> Conversation:
+    """As SQL keeps it: without NUL."""
+    if changes.title is not UNSET:
+        conversation = replace(conversation, title=_without_nul(changes.title) if changes.title else None)
+    if changes.tags is not UNSET:
+        conversation = replace(conversation, tags=tuple(map(_without_nul, changes.tags or ())))
+    if changes.metadata is not UNSET:
+        pairs = (changes.metadata or {}).items()
+        conversation = replace(conversation, metadata={_without_nul(key): _without_nul(text) for key, text in pairs})
+    return conversation
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\0", "")

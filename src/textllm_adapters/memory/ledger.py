@@ -60,7 +60,7 @@ class MemoryLedger:
         )
         store.conversations[key] = replace(
             kept,
-            conversation=replace(conversation, session_id=session.id),
+            conversation=replace(conversation, session_id=session.id, title=_title(conversation, asked)),
             turn_id=asked.response_id,
             turn_until=asked.lease_until,
         )
@@ -123,6 +123,9 @@ class MemoryLedger:
                 turn_until=None,
             )
         store.conversations[_conversation_key(hold)] = kept
+        for known in end.transcripts:
+            if known != kept.transcript_id:
+                store.to_erase(hold.tenant_id, hold.user_id, "transcript", known, at=end.at)
         today = store.sessions[_session_key(hold)]
         session = replace(
             today.session,
@@ -163,12 +166,14 @@ class MemoryLedger:
             cost=used.cost + exact(end.cost),
         )
 
-    async def release(self, hold: Hold) -> None:
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:
         store = self.store
         ended = store.holds.pop(_key(hold), None)
         if ended is None:
             return
         hold = ended.hold
+        for made in transcripts:
+            store.to_erase(hold.tenant_id, hold.user_id, "transcript", made, at=hold.created_at)
         kept = store.conversations[_conversation_key(hold)]
         is_running = kept.turn_id == hold.response_id
         unmade = ended.made_conversation and is_running
@@ -209,7 +214,8 @@ def _repeat(asked: Reservation) -> KeptRepeat | None:
     idempotency = asked.idempotency
     if idempotency is None:
         return None
-    return KeptRepeat((asked.tenant_id, idempotency.scope, idempotency.key), idempotency.fingerprint, asked.at)
+    key = asked.tenant_id, idempotency.scope, idempotency.key
+    return KeptRepeat(key, idempotency.fingerprint, asked.response_id, asked.at)
 
 
 def _key(hold: Hold) -> Key:
@@ -239,13 +245,19 @@ def _made(asked: Reservation) -> KeptConversation:
         total_tokens_input=0,
         total_tokens_output=0,
         total_cost=ZERO,
-        title=None if asked.title is None else asked.title.replace("\0", ""),
+        title=None,
         summary=None,
         tags=(),
         metadata={},
         is_deleted=False,
     )
     return KeptConversation(conversation, keeps_messages=asked.keeps_messages)
+
+
+def _title(conversation: Conversation, asked: Reservation) -> str | None:
+    if conversation.title is not None or conversation.message_count or asked.title is None:
+        return conversation.title
+    return asked.title.replace("\0", "")
 
 
 def _taken(kept: KeptConversation | None, asked: Reservation) -> KeptConversation:

@@ -11,6 +11,8 @@ from textllm_core.api_keys import ApiKey
 from textllm_core.chat.messages import Message
 from textllm_core.conversations import Conversation
 from textllm_core.files import StoredFile
+from textllm_core.ids import new_id
+from textllm_core.ports.erasures import Erasure, ErasureKind
 from textllm_core.ports.ledger import Hold, Replay
 from textllm_core.ports.reply_journal import JournalEnd, Spoken
 from textllm_core.ports.usage_reports import DailyUsage
@@ -31,6 +33,7 @@ class KeptConversation(Struct, frozen=True):
     revision: int = 0
     turn_id: str | None = None
     turn_until: datetime | None = None
+    deleted_at: datetime | None = None
 
 
 class KeptSession(Struct, frozen=True):
@@ -64,6 +67,7 @@ class KeptRepeat(Struct, frozen=True):
 
     key: Key
     fingerprint: str
+    response_id: str
     reserved_at: datetime
     replay: Replay | None = None
 
@@ -82,6 +86,13 @@ class KeptApiKey(Struct, frozen=True):
     digest: bytes
 
 
+class KeptErasure(Struct, frozen=True):
+    """Something that the provider is to forget, but not before `next_at`."""
+
+    erasure: Erasure
+    next_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryStore:
     """Tables in dictionaries. No method of the adapters waits while it changes them: each is a transaction."""
@@ -96,3 +107,16 @@ class MemoryStore:
     ends: dict[Key, KeptEnd] = field(default_factory=dict)
     files: dict[Key, KeptFile] = field(default_factory=dict)
     api_keys: dict[tuple[str, str], KeptApiKey] = field(default_factory=dict)
+    erasures: dict[Key, KeptErasure] = field(default_factory=dict)
+
+    def to_erase(self, tenant_id: str, user_id: str, kind: ErasureKind, provider_id: str, *, at: datetime) -> None:
+        """Have the provider forget something, from `at` on."""
+        erasure = Erasure(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            id=new_id("erase"),
+            kind=kind,
+            provider_id=provider_id,
+            attempts=0,
+        )
+        self.erasures[tenant_id, user_id, erasure.id] = KeptErasure(erasure, at)

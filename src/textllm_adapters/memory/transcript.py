@@ -1,6 +1,6 @@
 """Transcripts that stay in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from textllm_core.chat.messages import Message
 from textllm_core.errors import ConversationLostError
@@ -22,6 +22,17 @@ class MemoryTranscript:
         if transcript_id not in self._messages:
             raise ConversationLostError
         return self._messages[transcript_id]
+
+    async def erase(self, transcript_id: str) -> None:
+        self._messages.pop(transcript_id, None)
+
+    async def erase_reply(self, provider_response_id: str) -> None:
+        """Replies are kept in their transcripts alone, so there is nothing to erase."""
+
+    @property
+    def ids(self) -> Set[str]:
+        """Those that are there."""
+        return self._messages.keys()
 
     def append(self, transcript_id: str, messages: Sequence[Message]) -> None:
         """Add a turn and its reply, or raise ConversationLostError."""

@@ -139,6 +139,27 @@ async def drained(events: AsyncIterator[ServerSentEvent]) -> None:
                 pass
 
 
+async def delete(client: AsyncOpenAI, path: str) -> None:
+    """Remove a resource; one that does not exist is as good as removed.
+
+    Raises:
+        TextLLMError: the provider refused or did not answer.
+    """
+    try:
+        answer = await client.delete(
+            path, cast_to=httpx2.Response, options={"max_retries": _READ_RETRIES, "timeout": _READ_TIMEOUT_S}
+        )
+        await answer.aread()
+        return
+    except openai.NotFoundError:
+        return
+    except UNANSWERED as failure:
+        error: TextLLMError = unanswered(failure)
+    except openai.APIStatusError as failure:
+        error = refusal(failure, None)
+    raise error
+
+
 async def get(client: AsyncOpenAI, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
     """The body of a resource, None where it does not exist.
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from openai import AsyncOpenAI
 
-from textllm_adapters.openai.client import RETRIES, Retries, get, post
+from textllm_adapters.openai.client import RETRIES, Retries, delete, get, post
 from textllm_adapters.openai.errors import BROKEN_ANSWER
 from textllm_adapters.translation import translated
 from textllm_core.chat.messages import ContentPart, InputText, Message, OutputText, Refusal
@@ -45,6 +45,15 @@ class _Page(Struct):
     last_id: str | None = None
 
 
+class _Named(Struct):
+    id: str
+
+
+class _StoredResponse(Struct):
+    conversation: _Named | None = None
+
+
+_stored_response = msgspec.json.Decoder(_StoredResponse).decode
 _conversation = msgspec.json.Decoder(_Conversation).decode
 _page = msgspec.json.Decoder(_Page).decode
 
@@ -81,6 +90,31 @@ class OpenAITranscript:
                 if not page.last_id or page.last_id == after:
                     raise ProviderError("The provider lists the conversation's items without an end.")
                 after = page.last_id
+
+    async def erase(self, transcript_id: str) -> None:
+        """Keeps `Transcript.erase`; a call an item, since they would outlive their conversation."""
+        path, last = _path(transcript_id), None
+        with translated(BROKEN_ANSWER):
+            while (body := await get(self.client, f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
+                items = _page(body).data
+                if not items:
+                    break
+                if not items[0].id or items[0].id == last:
+                    raise ProviderError("The provider still lists an item that it has deleted.")
+                last = items[0].id
+                for item in items:
+                    await delete(self.client, f"{path}/items/{quote(item.id, safe='')}")
+            await delete(self.client, path)
+
+    async def erase_reply(self, provider_response_id: str) -> None:
+        """Keeps `Transcript.erase_reply`."""
+        path = f"/responses/{quote(provider_response_id, safe='')}"
+        with translated(BROKEN_ANSWER):
+            if (body := await get(self.client, path)) is None:
+                return
+            if (conversation := _stored_response(body).conversation) is not None:
+                await self.erase(conversation.id)
+            await delete(self.client, path)
 
     async def _post(self, path: str, body: Mapping[str, object]) -> bytes:
         answer = await post(self.client, path, body, self.retries)

@@ -1,107 +1,166 @@
 """Conversations in SQL: rows in, records out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, bindparam, exists, select
+from msgspec import UNSET
+from sqlalchemy import Executable, Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql import conversation_statements as statements
 from textllm_adapters.sql.errors import STORAGE_ERRORS
-from textllm_adapters.sql.tables import conversations, messages
+from textllm_adapters.sql.ledger_rows import erasure_rows
+from textllm_adapters.sql.ledger_statements import ADD_ERASURES
 from textllm_adapters.translation import translated
 from textllm_core.chat.messages import Message
-from textllm_core.conversations import Conversation
+from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
+from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.ports.conversation_repository import Thread
 
-_OF_TENANT: Final = conversations.c.tenant_id == bindparam("of_tenant")
-_OF_USER: Final = conversations.c.user_id == bindparam("of_user")
-_IS_THERE: Final = conversations.c.is_deleted.is_(False)
-_ID: Final = conversations.c.id == bindparam("of_conversation")
-
-_GET: Final = select(conversations).where(_OF_TENANT, _ID, _IS_THERE)
-_LATEST: Final = (
-    select(conversations)
-    .where(_OF_TENANT, _OF_USER, _IS_THERE)
-    .order_by(conversations.c.updated_at.desc(), conversations.c.id.desc())
-    .limit(1)
-)
-_THREAD: Final = select(
-    conversations.c.id,
-    conversations.c.user_id,
-    conversations.c.transcript_id,
-    conversations.c.context_tokens,
-    conversations.c.message_count,
-    conversations.c.revision,
-    conversations.c.keeps_messages,
-).where(_OF_TENANT, _ID, _IS_THERE)
-_NEWEST_MESSAGES: Final = (
-    select(messages)
-    .where(
-        messages.c.tenant_id == bindparam("of_tenant"),
-        messages.c.user_id == bindparam("of_user"),
-        messages.c.conversation_id == bindparam("of_conversation"),
-        exists().where(_OF_TENANT, _OF_USER, _ID, _IS_THERE),
-    )
-    .order_by(messages.c.number.desc())
-)
-_LAST_MESSAGES: Final = _NEWEST_MESSAGES.limit(bindparam("at_most"))
+_BEHIND_ALL: Final = 2**31 - 1
 
 
 class SqlConversationRepository:
-    """A `ConversationRepository` that reads SQL tables."""
+    """A `ConversationRepository` over SQL tables."""
 
     def __init__(self, engine: AsyncEngine) -> None:
+        self._writer = engine
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._dialect = engine.dialect.name
 
-    async def get(self, tenant_id: str, conversation_id: str) -> Conversation | None:
-        row = await self._first(_GET, {"of_tenant": tenant_id, "of_conversation": conversation_id})
+    async def get(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> Conversation | None:
+        statement = statements.GET if include_deleted else statements.GET_SHOWN
+        row = await self._first(statement, {"of_tenant": tenant_id, "of_conversation": conversation_id})
         return None if row is None else _conversation(row)
 
+    async def list(
+        self, tenant_id: str, wanted: ConversationFilter, *, limit: int, offset: int
+    ) -> tuple[Sequence[Conversation], int]:
+        page, count = statements.listed(wanted, self._dialect)
+        of_tenant = {"of_tenant": tenant_id}
+        with translated(STORAGE_ERRORS):
+            async with self._engine.connect() as connection:
+                total = (await connection.execute(count, of_tenant)).scalar_one()
+                found = await connection.execute(page, of_tenant | {"at_most": limit, "from_place": offset})
+                return [_conversation(row) for row in found], total
+
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
-        row = await self._first(_LATEST, {"of_tenant": tenant_id, "of_user": user_id})
+        row = await self._first(statements.LATEST, {"of_tenant": tenant_id, "of_user": user_id})
         return None if row is None else _conversation(row)
 
     async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
-        row = await self._first(_THREAD, {"of_tenant": tenant_id, "of_conversation": conversation_id})
-        return None if row is None else Thread(*row)  # in the order of its fields
+        row = await self._first(statements.THREAD, {"of_tenant": tenant_id, "of_conversation": conversation_id})
+        return None if row is None else Thread(**row._mapping)
 
     async def last_messages(
         self, tenant_id: str, user_id: str, conversation_id: str, *, limit: int | None
     ) -> Sequence[Message]:
-        of_conversation = {"of_tenant": tenant_id, "of_user": user_id, "of_conversation": conversation_id}
+        it = _it(tenant_id, user_id, conversation_id)
         with translated(STORAGE_ERRORS):
             async with self._engine.connect() as connection:
                 if limit is None:
-                    found = await connection.execute(_NEWEST_MESSAGES, of_conversation)
+                    found = await connection.execute(statements.NEWEST_MESSAGES, it)
                 else:
-                    found = await connection.execute(_LAST_MESSAGES, of_conversation | {"at_most": limit})
+                    found = await connection.execute(statements.LAST_MESSAGES, it | {"at_most": limit})
                 return [_message(row) for row in reversed(found.all())]
 
-    async def _first(
-        self, statement: Select[*tuple[Any, ...]], parameters: dict[str, str]
-    ) -> Row[*tuple[Any, ...]] | None:
+    async def messages(
+        self,
+        tenant_id: str,
+        user_id: str,
+        conversation_id: str,
+        *,
+        newest_first: bool,
+        after: str | None,
+        limit: int,
+    ) -> Sequence[Message] | None:
+        it = _it(tenant_id, user_id, conversation_id)
+        number: int | None = _BEHIND_ALL if newest_first else 0
+        with translated(STORAGE_ERRORS):
+            async with self._engine.connect() as connection:
+                if after is not None:
+                    named = it | {"of_message": after}
+                    number = (await connection.execute(statements.NUMBER_OF_MESSAGE, named)).scalar()
+                    if number is None:
+                        return None
+                page = statements.page_of_messages(newest_first=newest_first)
+                found = await connection.execute(page, it | {"of_number": number, "at_most": limit})
+                return [_message(row) for row in found]
+
+    async def add(self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool) -> Conversation:
+        row = {name: getattr(conversation, name) for name in conversation.__struct_fields__}
+        row |= {"tenant_id": tenant_id, "keeps_messages": keeps_messages}
+        row |= {"context_tokens": 0, "revision": 0, "last_message": 0}
+        added = await self._changed(statements.ADD, row)
+        assert added is not None
+        return _conversation(added)
+
+    async def update(
+        self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges
+    ) -> Conversation | None:
+        values: dict[str, object] = {}
+        if changes.title is not UNSET:
+            values["title"] = changes.title
+        if changes.tags is not UNSET:
+            values["tags"] = tuple(changes.tags or ())
+        if changes.metadata is not UNSET:
+            values["metadata"] = changes.metadata or {}
+        if not values:
+            return await self.get(tenant_id, conversation_id)
+        row = await self._changed(statements.UPDATE.values(values), _it(tenant_id, user_id, conversation_id))
+        return None if row is None else _conversation(row)
+
+    async def hide(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> None:
+        it = _it(tenant_id, user_id, conversation_id)
+        if await self._changed(statements.HIDE, it | {"new_moment": at}) is None:
+            raise await self._refusal(statements.GET_SHOWN, it)
+
+    async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
+        row = await self._changed(statements.RESTORE, _it(tenant_id, user_id, conversation_id))
+        return None if row is None else _conversation(row)
+
+    async def erase(
+        self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
+    ) -> None:
+        it = _it(tenant_id, user_id, conversation_id)
+        with translated(STORAGE_ERRORS):
+            async with self._writer.begin() as connection:
+                erased = (await connection.execute(statements.ERASE, it)).one_or_none()
+                if erased is not None:
+                    await connection.execute(statements.ERASE_REPEATS, it | {"new_text": remembered.decode()})
+                    for erase_journal in statements.ERASE_JOURNALS:
+                        await connection.execute(erase_journal, it)
+                    await connection.execute(statements.ERASE_REPLIES, it | {"new_moment": at})
+                    if erased.transcript_id is not None:
+                        rows = erasure_rows(tenant_id, user_id, [erased.transcript_id], at=at)
+                        await connection.execute(ADD_ERASURES, rows)
+        if erased is None:
+            raise await self._refusal(statements.GET, it)
+
+    async def _refusal(self, get: Any, it: Mapping[str, str]) -> Exception:
+        """Why it could not be deleted."""
+        is_there = await self._first(get, {name: it[name] for name in ("of_tenant", "of_conversation")})
+        return ConversationNotFoundError() if is_there is None else ConversationBusyError()
+
+    async def _first(self, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any] | None:
         with translated(STORAGE_ERRORS):
             async with self._engine.connect() as connection:
                 return (await connection.execute(statement, parameters)).first()
 
+    async def _changed(self, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any] | None:
+        """The row that a statement wrote, in a transaction of its own."""
+        with translated(STORAGE_ERRORS):
+            async with self._writer.begin() as connection:
+                return (await connection.execute(statement, parameters)).one_or_none()
+
+
+def _it(tenant_id: str, user_id: str, conversation_id: str) -> dict[str, Any]:
+    return {"of_tenant": tenant_id, "of_user": user_id, "of_conversation": conversation_id}
+
 
 def _conversation(row: Row[Any]) -> Conversation:
-    return Conversation(
-        id=row.id,
-        user_id=row.user_id,
-        session_id=row.session_id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        message_count=row.message_count,
-        total_tokens_input=row.total_tokens_input,
-        total_tokens_output=row.total_tokens_output,
-        total_cost=row.total_cost,
-        title=row.title,
-        summary=row.summary,
-        tags=row.tags,
-        metadata=row.metadata,
-        is_deleted=row.is_deleted,
-    )
+    return Conversation(**{name: row._mapping[name] for name in Conversation.__struct_fields__})
 
 
 def _message(row: Row[Any]) -> Message:

@@ -78,7 +78,7 @@ class SqlLedger:
             taken = made.one_or_none()
         else:
             turn = {"of_revision": asked.revision, "of_moment": asked.at}
-            turn |= {"new_turn": asked.response_id, "new_lease": asked.lease_until}
+            turn |= {"new_turn": asked.response_id, "new_lease": asked.lease_until, "new_title": asked.title}
             taken = (await connection.execute(statements.TAKE_CONVERSATION, of_conversation | turn)).one_or_none()
         if taken is None:
             return await self._reserved_before(connection, asked)
@@ -159,7 +159,10 @@ class SqlLedger:
                 "new_context": end.context_tokens,
             },
         )
-        answered, last_message = conversation.one()
+        answered, last_message, transcript_id = conversation.one()
+        if dropped := [known for known in end.transcripts if known != transcript_id]:
+            erasures = rows.erasure_rows(hold.tenant_id, hold.user_id, dropped, at=end.at)
+            await connection.execute(statements.ADD_ERASURES, erasures)
         session = await connection.execute(
             statements.SETTLE_SESSION,
             rows.of_session(hold)
@@ -185,12 +188,16 @@ class SqlLedger:
             await connection.execute(statements.ADD_END, rows.end_row(hold, end, settled))
         return settled
 
-    async def release(self, hold: Hold) -> None:
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:
         with translated(STORAGE_ERRORS):
             async with self._engine.begin() as connection:
                 kept = (await connection.execute(statements.END_HOLD, rows.of_hold(hold))).one_or_none()
                 if kept is not None:
                     await self._release(connection, kept)
+                    if transcripts:
+                        at = hold.created_at
+                        erasures = rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=at)
+                        await connection.execute(statements.ADD_ERASURES, erasures)
 
     async def _release(self, connection: AsyncConnection, hold: Row[Any]) -> None:
         # No other exchange has touched the conversation while this one is still the running one.

@@ -1,6 +1,7 @@
 """The records of the books as rows and parameters, and rows as records."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -189,6 +190,23 @@ def message_rows(hold: Row[Any], end: Settlement, *, last: int) -> list[Mapping[
             "created_at": message.created_at,
         }
         for number, message in enumerate(end.messages, last - len(end.messages) + 1)
+    ]
+
+
+def erasure_rows(
+    tenant_id: str, user_id: str, transcripts: Iterable[str], *, at: datetime
+) -> list[Mapping[str, object]]:
+    return [
+        {
+            "tenant_id": tenant_id,
+            "user_id": user_id,
+            "id": new_id("erase"),
+            "kind": "transcript",
+            "provider_id": transcript_id,
+            "attempts": 0,
+            "next_at": at,
+        }
+        for transcript_id in transcripts
     ]
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -24,6 +25,7 @@ from textllm_adapters.sql import upserts
 from textllm_adapters.sql.tables import (
     conversations,
     daily_usage,
+    erasures,
     holds,
     idempotency_keys,
     ledger,
@@ -50,7 +52,14 @@ TAKE_CONVERSATION: Final = (
         conversations.c.revision == bindparam("of_revision"),
         or_(conversations.c.turn_id.is_(None), conversations.c.turn_until < bindparam("of_moment")),
     )
-    .values(turn_id=bindparam("new_turn"), turn_until=bindparam("new_lease"))
+    .values(
+        turn_id=bindparam("new_turn"),
+        turn_until=bindparam("new_lease"),
+        title=case(
+            (conversations.c.message_count == 0, func.coalesce(conversations.c.title, bindparam("new_title"))),
+            else_=conversations.c.title,
+        ),
+    )
     .returning(conversations.c.session_id)
 )
 TURN_OF_CONVERSATION: Final = select(conversations.c.turn_id).where(
@@ -103,7 +112,7 @@ SETTLE_CONVERSATION: Final = (
         turn_until=case((_IS_RUNNING, None), else_=conversations.c.turn_until),
         turn_id=case((_IS_RUNNING, None), else_=conversations.c.turn_id),
     )
-    .returning(conversations.c.message_count, conversations.c.last_message)
+    .returning(conversations.c.message_count, conversations.c.last_message, conversations.c.transcript_id)
 )
 SETTLE_SESSION: Final = (
     update(sessions)
@@ -118,6 +127,7 @@ SETTLE_SESSION: Final = (
 )
 ADD_MESSAGES: Final = insert(messages)
 ADD_END: Final = insert(reply_ends)
+ADD_ERASURES: Final = insert(erasures)
 
 FREE_CONVERSATION: Final = (
     update(conversations).where(*_OF_CONVERSATION, _IS_RUNNING).values(turn_id=None, turn_until=None)

@@ -205,6 +205,22 @@ idempotency_keys: Final = Table(
     Column("spent", Money),
     PrimaryKeyConstraint("tenant_id", "scope", "key", name="pk_idempotency_keys"),
     Index("ix_idempotency_keys_created_at", "created_at"),
+    Index("ix_idempotency_keys_tenant_id_response_id", "tenant_id", "response_id"),
+)
+
+# What the provider is still to forget. next_at: when it is tried again, or when its lease ends.
+erasures: Final = Table(
+    "erasures",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("id", Id, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("provider_id", PlainText, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "id", name="pk_erasures"),
+    Index("ix_erasures_next_at", "next_at"),
 )
 
 # What resumable replies said, a few events a row, numbered from first to last.

@@ -97,6 +97,18 @@ class Course:
         return self.turn.idempotency is not None or self.turn.is_resumable
 
     @property
+    def transcripts(self) -> tuple[str, ...]:
+        """The provider's sides of the conversation that this exchange found or made."""
+        found = self.thread.transcript_id if self.thread else None
+        return tuple({known for known in (found, self.transcript_id) if known is not None})
+
+    @property
+    def made_transcripts(self) -> tuple[str, ...]:
+        """Those of them that are of no use to anyone unless the exchange is settled."""
+        found = self.thread.transcript_id if self.thread else None
+        return tuple(known for known in self.transcripts if known != found)
+
+    @property
     def past_tokens(self) -> int:
         return self.thread.context_tokens if self.thread else 0
 
@@ -190,6 +202,7 @@ class Course:
             answered=answered,
             # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
             transcript_id=None if in_doubt and self.keeps_messages else self.transcript_id,
+            transcripts=self.transcripts,
             context_tokens=context_tokens,
             time_to_first_token_ms=None if waited is None else int(waited.total_seconds() * 1000),
             remember=remember,

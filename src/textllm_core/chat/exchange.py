@@ -43,6 +43,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.ids import new_id
+from textllm_core.metadata import check_metadata
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -240,10 +241,7 @@ class Exchange:
             raise InputTooLongError(length=len(options.instructions), limit=self.policy.max_input_chars)
         metadata = options.metadata or {}
         refuse_half_characters(instructions=options.instructions, metadata="".join(map("".join, metadata.items())))
-        if len(metadata) > 16 or any(len(key) > 64 or len(value) > 512 for key, value in metadata.items()):
-            raise InvalidRequestError.of(
-                "metadata", "may have 16 pairs at most, keys of 64 and values of 512 characters at most"
-            )
+        check_metadata(metadata)
 
     # Ask
 

@@ -11,6 +11,7 @@ from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyF
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,
+    ConversationNotFoundError,
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
@@ -19,7 +20,7 @@ from textllm_core.errors import (
 )
 from textllm_core.ports.ledger import Replay
 
-_FIXED: Final = (ContentRefusedError, ContextTooLongError)
+_FIXED: Final = (ContentRefusedError, ContextTooLongError, ConversationNotFoundError)
 _WORDED: Final = (ProviderError, ProviderUnavailableError, ProviderTimeoutError, StorageUnavailableError)
 
 

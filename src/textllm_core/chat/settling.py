@@ -136,7 +136,7 @@ class Settling:
     async def _release(self, course: Course, error: TextLLMError) -> None:
         for pause in _STORAGE_PAUSES_S:
             try:
-                await self.ledger.release(course.hold)
+                await self.ledger.release(course.hold, transcripts=course.made_transcripts)
             except StorageUnavailableError:
                 self._fail(course, error)
                 await asyncio.sleep(pause)

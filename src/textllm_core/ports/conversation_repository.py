@@ -1,12 +1,13 @@
 """Conversations as they are kept."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
 
 from textllm_core.chat.messages import Message
-from textllm_core.conversations import Conversation
+from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
 
 
 class Thread(Struct, frozen=True):
@@ -30,13 +31,19 @@ class Thread(Struct, frozen=True):
 
 
 class ConversationRepository(Protocol):
-    """Reads conversations and their messages; the `Ledger` writes them, with each turn. Deleted ones do not exist.
+    """Conversations and their messages; turns are written by the `Ledger`. Hidden ones do not exist unless it says so.
 
     Every method raises StorageUnavailableError when the storage does not answer.
     """
 
-    async def get(self, tenant_id: str, conversation_id: str) -> Conversation | None:
+    async def get(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> Conversation | None:
         """One conversation of the tenant."""
+        ...
+
+    async def list(
+        self, tenant_id: str, wanted: ConversationFilter, *, limit: int, offset: int
+    ) -> tuple[Sequence[Conversation], int]:
+        """Those of the tenant that are wanted, the newest turn first; and how many there are in all."""
         ...
 
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
@@ -51,4 +58,54 @@ class ConversationRepository(Protocol):
         self, tenant_id: str, user_id: str, conversation_id: str, *, limit: int | None
     ) -> Sequence[Message]:
         """Its newest messages, oldest first; all of them where `limit` is None."""
+        ...
+
+    async def messages(
+        self,
+        tenant_id: str,
+        user_id: str,
+        conversation_id: str,
+        *,
+        newest_first: bool,
+        after: str | None,
+        limit: int,
+    ) -> Sequence[Message] | None:
+        """At most `limit` messages from the one behind `after` on; None where it has no message of that id."""
+        ...
+
+    async def add(self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool) -> Conversation:
+        """Keep a conversation in which nothing was said; it comes back as it is kept."""
+        ...
+
+    async def update(
+        self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges
+    ) -> Conversation | None:
+        """Change it; None where there is none."""
+        ...
+
+    async def hide(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> None:
+        """Mark it as deleted.
+
+        Raises:
+            ConversationNotFoundError: there is none.
+            ConversationBusyError: an exchange is running in it, or waits to be settled; nothing happens.
+        """
+        ...
+
+    async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
+        """Take the mark away, if there is one; None where there is no such conversation, hidden or not."""
+        ...
+
+    async def erase(
+        self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
+    ) -> None:
+        """Remove it, hidden or not, with all that was said in it; what the provider has of it becomes due at `at`.
+
+        The ledger and all sums stay.
+
+        Args:
+            remembered: what repeats of its turns are told from now on.
+        Raises:
+            ConversationNotFoundError, ConversationBusyError: as `hide`.
+        """
         ...

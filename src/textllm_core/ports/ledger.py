@@ -17,7 +17,8 @@ class Reservation(Struct, frozen=True, kw_only=True):
     """What an exchange asks for before it may start.
 
     Args:
-        revision: that of the conversation when it was read; None: it does not exist yet and is made, with `title`.
+        revision: that of the conversation when it was read; None: it does not exist yet and is made.
+        title: of a conversation that has none yet and in which no turn was answered.
         price: what the model charges now; whatever happens to price lists, the exchange can be settled by it.
         input_estimate: about how many tokens are sent, for an entry whose usage the provider never states.
         keeps_messages: of a new conversation: our own copy of its messages is kept.
@@ -112,6 +113,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
         messages: the turn and its reply where the conversation keeps them; none where it shall not.
         answered: the turn counts as one of the conversation's; False for a failure.
         transcript_id: the provider's side of the conversation from now on; None: it is to be made anew.
+        transcripts: all that the exchange found or made; what the conversation does not go on with is to be erased.
         rates: what `cost` was computed with.
         context_tokens: what the next turn sends as its past, in tokens.
         remembered: what a repeat with the exchange's idempotency key, and a reader who resumes it, is told, as UTF-8
@@ -131,6 +133,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     messages: Sequence[Message]
     answered: bool
     transcript_id: str | None
+    transcripts: Sequence[str] = ()
     context_tokens: int
     at: datetime
     time_to_first_token_ms: int | None
@@ -186,8 +189,12 @@ class Ledger(Protocol):
         """
         ...
 
-    async def release(self, hold: Hold) -> None:
-        """Undo the reservation: the provider surely did nothing. A conversation made for it goes too."""
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:
+        """Undo the reservation: the provider surely did nothing. A conversation made for it goes too.
+
+        Args:
+            transcripts: what the exchange had made on the provider's side, to be erased.
+        """
         ...
 
     async def forget_repeats(self, *, before: datetime) -> None:

@@ -25,3 +25,19 @@ class Transcript(Protocol):
             ModelError: the provider refused or did not answer.
         """
         ...
+
+    async def erase(self, transcript_id: str) -> None:
+        """Erase all its messages, then itself; what is not there counts as erased.
+
+        Raises:
+            ModelError, ConversationBusyError: some of it may be left; calling again goes on.
+        """
+        ...
+
+    async def erase_reply(self, provider_response_id: str) -> None:
+        """Erase what is stored of one reply, and the whole transcript that it was written to.
+
+        Raises:
+            ModelError, ConversationBusyError: some of it may be left; calling again goes on.
+        """
+        ...

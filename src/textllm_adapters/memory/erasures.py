@@ -1,0 +1,35 @@
+"""The list of erasures in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from textllm_adapters.memory.store import KeptErasure, Key, MemoryStore
+from textllm_core.ports.erasures import Erasure
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryErasures:
+    """An `Erasures` over a store in memory."""
+
+    store: MemoryStore
+
+    async def due(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
+        waiting = sorted(self.store.erasures.values(), key=lambda kept: kept.next_at)
+        due = [kept.erasure for kept in waiting if kept.next_at <= at][:limit]
+        leased = [replace(erasure, attempts=erasure.attempts + 1) for erasure in due]
+        self.store.erasures.update({_key(erasure): KeptErasure(erasure, lease_until) for erasure in leased})
+        return leased
+
+    async def done(self, erasure: Erasure) -> None:
+        self.store.erasures.pop(_key(erasure), None)
+
+    async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
+        if _key(erasure) in self.store.erasures:
+            self.store.erasures[_key(erasure)] = KeptErasure(erasure, until)
+
+
+def _key(erasure: Erasure) -> Key:
+    return erasure.tenant_id, erasure.user_id, erasure.id

@@ -1,0 +1,151 @@
+"""The statements of conversations, built once. Parameters are named as those of the books."""
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    update,
+)
+
+from textllm_adapters.sql.tables import (
+    conversations,
+    erasures,
+    holds,
+    idempotency_keys,
+    ledger,
+    messages,
+    reply_ends,
+    reply_events,
+)
+from textllm_adapters.sql.types import PlainText
+from textllm_core.conversations import ConversationFilter
+
+_OF_TENANT: Final = conversations.c.tenant_id == bindparam("of_tenant")
+_OF_USER: Final = conversations.c.user_id == bindparam("of_user")
+_IS_THERE: Final = conversations.c.is_deleted.is_(False)
+_ID: Final = conversations.c.id == bindparam("of_conversation")
+_IT: Final = and_(_OF_TENANT, _OF_USER, _ID)
+_IS_IDLE: Final = conversations.c.turn_id.is_(None)
+_NEWEST_FIRST: Final = (conversations.c.updated_at.desc(), conversations.c.id.desc())
+
+GET: Final = select(conversations).where(_OF_TENANT, _ID)
+GET_SHOWN: Final = GET.where(_IS_THERE)
+LATEST: Final = select(conversations).where(_OF_TENANT, _OF_USER, _IS_THERE).order_by(*_NEWEST_FIRST).limit(1)
+THREAD: Final = select(
+    conversations.c.id.label("conversation_id"),
+    conversations.c.user_id,
+    conversations.c.transcript_id,
+    conversations.c.context_tokens,
+    conversations.c.message_count,
+    conversations.c.revision,
+    conversations.c.keeps_messages,
+).where(_OF_TENANT, _ID, _IS_THERE)
+
+ADD: Final = insert(conversations).returning(conversations)
+UPDATE: Final = update(conversations).where(_IT, _IS_THERE).returning(conversations)
+HIDE: Final = (
+    update(conversations)
+    .where(_IT, _IS_THERE, _IS_IDLE)
+    .values(is_deleted=True, deleted_at=bindparam("new_moment"))
+    .returning(conversations.c.id)
+)
+RESTORE: Final = update(conversations).where(_IT).values(is_deleted=False, deleted_at=None).returning(conversations)
+
+# Its messages go with it. An exchange that lost it to another one still has its hold until it is settled.
+ERASE: Final = (
+    delete(conversations)
+    .where(
+        _IT,
+        _IS_IDLE,
+        ~exists().where(
+            holds.c.tenant_id == conversations.c.tenant_id,
+            holds.c.user_id == conversations.c.user_id,
+            holds.c.conversation_id == conversations.c.id,
+        ),
+    )
+    .returning(conversations.c.transcript_id)
+)
+_ITS_ENTRIES: Final = (
+    ledger.c.tenant_id == bindparam("of_tenant"),
+    ledger.c.user_id == bindparam("of_user"),
+    ledger.c.conversation_id == bindparam("of_conversation"),
+)
+_ITS_REPLIES: Final = select(ledger.c.response_id).where(*_ITS_ENTRIES)
+ERASE_REPEATS: Final = (
+    update(idempotency_keys)
+    .where(
+        idempotency_keys.c.tenant_id == bindparam("of_tenant"),
+        idempotency_keys.c.response_id.in_(_ITS_REPLIES),
+    )
+    .values(remembered=bindparam("new_text"))
+)
+ERASE_JOURNALS: Final = tuple(
+    delete(table).where(
+        table.c.tenant_id == bindparam("of_tenant"),
+        table.c.user_id == bindparam("of_user"),
+        table.c.response_id.in_(_ITS_REPLIES),
+    )
+    for table in (reply_events, reply_ends)
+)
+ERASE_REPLIES: Final = insert(erasures).from_select(
+    [column.name for column in erasures.c],
+    select(
+        ledger.c.tenant_id,
+        ledger.c.user_id,
+        ledger.c.response_id,
+        literal("reply"),
+        ledger.c.provider_response_id,
+        literal_column("0"),
+        bindparam("new_moment", type_=erasures.c.next_at.type),
+    ).where(*_ITS_ENTRIES, ledger.c.provider_response_id.is_not(None)),
+)
+
+MESSAGES: Final = select(messages).where(
+    messages.c.tenant_id == bindparam("of_tenant"),
+    messages.c.user_id == bindparam("of_user"),
+    messages.c.conversation_id == bindparam("of_conversation"),
+    exists().where(_IT, _IS_THERE),
+)
+NEWEST_MESSAGES: Final = MESSAGES.order_by(messages.c.number.desc())
+LAST_MESSAGES: Final = NEWEST_MESSAGES.limit(bindparam("at_most"))
+NUMBER_OF_MESSAGE: Final = MESSAGES.with_only_columns(messages.c.number).where(messages.c.id == bindparam("of_message"))
+
+
+def page_of_messages(*, newest_first: bool) -> Select[Any]:
+    """At most `at_most` messages behind that of number `of_number`."""
+    number, last = messages.c.number, bindparam("of_number", type_=messages.c.number.type)
+    behind = MESSAGES.where(number < last if newest_first else number > last)
+    return behind.order_by(number.desc() if newest_first else number).limit(bindparam("at_most"))
+
+
+def listed(wanted: ConversationFilter, dialect: str) -> tuple[Select[Any], Select[Any]]:
+    """A page of what is wanted, and how many there are; parameters `of_tenant`, `at_most`, `from_place`."""
+    conditions: list[ColumnElement[bool]] = [_OF_TENANT]
+    if wanted.user_id is not None:
+        conditions.append(conversations.c.user_id == wanted.user_id)
+    if not wanted.include_deleted:
+        conditions.append(_IS_THERE)
+    if wanted.tag is not None:
+        tag = literal(wanted.tag, PlainText)
+        if dialect == "sqlite":
+            each = func.json_each(conversations.c.tags).table_valued("value")
+            conditions.append(exists(select(each.c.value).where(each.c.value == tag)))
+        else:
+            conditions.append(tag == func.any(conversations.c.tags))
+    if wanted.q is not None:
+        conditions.append(conversations.c.title.icontains(wanted.q, autoescape=True))
+    page = select(conversations).where(*conditions).order_by(*_NEWEST_FIRST)
+    return (
+        page.limit(bindparam("at_most")).offset(bindparam("from_place")),
+        select(func.count()).select_from(conversations).where(*conditions),
+    )

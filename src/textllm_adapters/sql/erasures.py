@@ -1,0 +1,71 @@
+"""The list of erasures in SQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Delete, Update, bindparam, delete, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.tables import erasures
+from textllm_adapters.translation import translated
+from textllm_core.ports.erasures import Erasure
+
+_IT: Final[tuple[ColumnElement[bool], ...]] = (
+    erasures.c.tenant_id == bindparam("of_tenant"),
+    erasures.c.user_id == bindparam("of_user"),
+    erasures.c.id == bindparam("of_erasure"),
+)
+# As a CTE, which PostgreSQL runs once: it may run a subquery again, and then lease more than `at_most`.
+_DUE: Final = (
+    select(*erasures.primary_key)
+    .where(erasures.c.next_at <= bindparam("of_moment"))
+    .order_by(erasures.c.next_at)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)  # SQLite, which has one writer, leaves this out
+    .cte("due")
+)
+_LEASE: Final = (
+    update(erasures)
+    .where(tuple_(*erasures.primary_key).in_(select(_DUE)))
+    .values(next_at=bindparam("new_lease"), attempts=erasures.c.attempts + 1)
+    .returning(
+        erasures.c.tenant_id,
+        erasures.c.user_id,
+        erasures.c.id,
+        erasures.c.kind,
+        erasures.c.provider_id,
+        erasures.c.attempts,
+    )
+)
+_STRIKE_OFF: Final = delete(erasures).where(*_IT)
+_PUT_OFF: Final = update(erasures).where(*_IT).values(next_at=bindparam("new_moment"))
+
+
+class SqlErasures:
+    """An `Erasures` over a SQL table."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def due(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
+        asked = {"of_moment": at, "new_lease": lease_until, "at_most": limit}
+        with translated(STORAGE_ERRORS):
+            async with self._engine.begin() as connection:
+                return [Erasure(**row._mapping) for row in await connection.execute(_LEASE, asked)]
+
+    async def done(self, erasure: Erasure) -> None:
+        await self._write(_STRIKE_OFF, _of(erasure))
+
+    async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
+        await self._write(_PUT_OFF, _of(erasure) | {"new_moment": until})
+
+    async def _write(self, statement: Update | Delete, parameters: dict[str, Any]) -> None:
+        with translated(STORAGE_ERRORS):
+            async with self._engine.begin() as connection:
+                await connection.execute(statement, parameters)
+
+
+def _of(erasure: Erasure) -> dict[str, Any]:
+    return {"of_tenant": erasure.tenant_id, "of_user": erasure.user_id, "of_erasure": erasure.id}

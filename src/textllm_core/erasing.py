@@ -1,0 +1,63 @@
+"""Erases on the provider's side what is deleted here, however often that takes."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from textllm_core.errors import TextLLMError
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.erasures import Erasure, Erasures
+from textllm_core.ports.transcript import Transcript
+
+_BATCH: Final = 10
+_MOST_BATCHES: Final = 50
+_EACH_S: Final = 45.0  # what a long conversation has not lost by then, it loses the next time
+_LEASE: Final = timedelta(seconds=_BATCH * _EACH_S * 1.5)
+_FIRST_PAUSE: Final = timedelta(seconds=15)  # doubled with each further attempt
+_LONGEST_PAUSE: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class EraseAtProvider:
+    """Erase what is due, until the provider has confirmed it. Any number of processes may run it at once.
+
+    Args:
+        transcript: the provider's side; None where it keeps nothing: erasures from other times wait until it is back.
+    """
+
+    erasures: Erasures
+    transcript: Transcript | None
+    clock: Clock
+
+    async def __call__(self) -> int:
+        """How many were confirmed. It goes on while there are any; a provider that confirms none gets a rest.
+
+        Raises:
+            StorageUnavailableError: what is left stays for the next run.
+        """
+        total = 0
+        if self.transcript is None:
+            return total
+        for _ in range(_MOST_BATCHES):
+            now = self.clock.now()
+            batch = await self.erasures.due(at=now, lease_until=now + _LEASE, limit=_BATCH)
+            confirmed = sum([await self._erase(erasure, self.transcript) for erasure in batch])
+            total += confirmed
+            if not confirmed:
+                break
+        return total
+
+    async def _erase(self, erasure: Erasure, transcript: Transcript) -> bool:
+        try:
+            async with asyncio.timeout(_EACH_S):
+                if erasure.kind == "transcript":
+                    await transcript.erase(erasure.provider_id)
+                else:
+                    await transcript.erase_reply(erasure.provider_id)
+        except (TextLLMError, TimeoutError):
+            pause = min(_FIRST_PAUSE * 2 ** min(erasure.attempts - 1, 20), _LONGEST_PAUSE)
+            await self.erasures.put_off(erasure, until=self.clock.now() + pause)
+            return False
+        await self.erasures.done(erasure)
+        return True

@@ -1,0 +1,128 @@
+"""What was said in a conversation, page by page."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from textllm_core.chat.messages import ContentPart, InputFile, Message, MessageRole
+from textllm_core.errors import ConversationLostError, ConversationNotFoundError, InvalidRequestError
+from textllm_core.ports.conversation_repository import ConversationRepository, Thread
+from textllm_core.ports.transcript import Transcript
+from textllm_core.tenancy import Caller
+
+Order = Literal["asc", "desc"]
+MAX_MESSAGES: Final = 1000
+
+
+class ListedMessage(Struct, frozen=True, kw_only=True):
+    """A message as the outside sees it: `text` is all that was said in it, `content` its parts, files too."""
+
+    id: str
+    role: MessageRole
+    text: str
+    content: Sequence[ContentPart]
+    created_at: datetime
+    status: Literal["completed", "incomplete"]
+
+    @classmethod
+    def of(cls, message: Message) -> "ListedMessage":
+        # The text that was read out of a document is for the model, and can be as long as a book.
+        content = [replace(part, extracted=None) if isinstance(part, InputFile) else part for part in message.content]
+        return cls(
+            id=message.id,
+            role=message.role,
+            text=message.text,
+            content=content,
+            created_at=message.created_at,
+            status=message.status,
+        )
+
+
+class MessagePage(Struct, frozen=True):
+    """Some messages of a conversation, in the order that was asked for."""
+
+    data: Sequence[ListedMessage]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListMessages:
+    """What was said in a conversation.
+
+    Args:
+        transcript: where the messages of conversations are read of which no copy is kept here.
+    """
+
+    conversations: ConversationRepository
+    transcript: Transcript | None
+
+    async def __call__(
+        self,
+        caller: Caller,
+        conversation_id: str,
+        *,
+        limit: int = 100,
+        order: Order = "asc",
+        after: str | None = None,
+    ) -> MessagePage:
+        """At most `limit` messages: the oldest first with `asc`, the newest with `desc`.
+
+        Args:
+            after: the id of the last message of the page before.
+        Raises:
+            InvalidRequestError: `limit` is not 1 to 1000, or no message of the conversation is called `after`.
+            ConversationNotFoundError: not the caller's, deleted, or unknown.
+            ConversationLostError, ModelError: the provider keeps the only copy, and it is gone or out of reach.
+        """
+        if not 1 <= limit <= MAX_MESSAGES:
+            raise InvalidRequestError.of("limit", f"must be a whole number from 1 to {MAX_MESSAGES}")
+        thread = await self._thread(caller, conversation_id)
+        newest_first = order == "desc"
+        if thread.keeps_messages or not thread.message_count:
+            found = await self.conversations.messages(
+                caller.tenant_id,
+                thread.user_id,
+                thread.conversation_id,
+                newest_first=newest_first,
+                after=after,
+                limit=limit + 1,
+            )
+        else:
+            found = _part(await self._from_provider(thread), newest_first=newest_first, after=after)
+        if found is None:
+            raise InvalidRequestError.of("after", "must be the id of a message of this conversation")
+        return MessagePage([ListedMessage.of(message) for message in found[:limit]], len(found) > limit)
+
+    async def every(self, caller: Caller, conversation_id: str) -> AsyncGenerator[ListedMessage, None]:
+        """All messages, oldest first; raises as a call does."""
+        after = None
+        while True:
+            page = await self(caller, conversation_id, limit=MAX_MESSAGES, after=after)
+            for message in page.data:
+                yield message
+            if not page.has_more:
+                return
+            after = page.data[-1].id
+
+    async def _thread(self, caller: Caller, conversation_id: str) -> Thread:
+        thread = await self.conversations.thread(caller.tenant_id, conversation_id)
+        if thread is None or caller.user_id not in (None, thread.user_id):
+            raise ConversationNotFoundError
+        return thread
+
+    async def _from_provider(self, thread: Thread) -> Sequence[Message]:
+        if self.transcript is None or thread.transcript_id is None:
+            raise ConversationLostError
+        return await self.transcript.messages(thread.transcript_id)
+
+
+def _part(messages: Sequence[Message], *, newest_first: bool, after: str | None) -> Sequence[Message] | None:
+    ordered = list(reversed(messages)) if newest_first else messages
+    if after is None:
+        return ordered
+    ids = [message.id for message in ordered]
+    return ordered[ids.index(after) + 1 :] if after in ids else None

@@ -1,0 +1,112 @@
+"""What every list of erasures keeps of the port `Erasures`, and what the books put on it."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+from tests.contracts.books import LEASE, NOON, at_once, next_turn, reservation, settlement
+from tests.contracts.conftest import Storage
+
+from textllm_core.ports.erasures import Erasure
+from textllm_core.ports.ledger import Hold
+
+LATER = NOON + timedelta(hours=1)
+
+
+async def due(storage: Storage, at: datetime = LATER, limit: int = 100) -> list[Erasure]:
+    return list(await storage.erasures.due(at=at, lease_until=at + LEASE, limit=limit))
+
+
+async def dropping(storage: Storage, *transcripts: str) -> Hold:
+    """An exchange that leaves `transcripts` behind."""
+    hold = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(hold, settlement(transcript_id=None, transcripts=transcripts))
+    return hold
+
+
+async def test_at_first_there_is_nothing_to_erase(storage: Storage) -> None:
+    assert await due(storage) == []
+
+
+async def test_what_a_conversation_does_not_go_on_with_is_to_be_erased(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(hold, settlement(transcript_id="conv_b", transcripts=("conv_a", "conv_b")))
+    (erasure,) = await due(storage)
+    assert (erasure.tenant_id, erasure.user_id, erasure.kind) == ("tenant", "user", "transcript")
+    assert (erasure.provider_id, erasure.attempts) == ("conv_a", 1)
+
+
+async def test_what_a_released_exchange_had_made_is_to_be_erased(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    await storage.ledger.release(hold, transcripts=("conv_a",))
+    await storage.ledger.release(hold, transcripts=("conv_a",))
+    assert [erasure.provider_id for erasure in await due(storage)] == ["conv_a"]
+
+
+async def test_a_conversation_that_another_turn_has_taken_over_keeps_its_side(storage: Storage) -> None:
+    first = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(first, settlement(transcript_id="conv_a"))
+    dead = await storage.ledger.reserve(await next_turn(storage, first.conversation_id))
+    late = NOON + 2 * LEASE
+    await storage.ledger.reserve(await next_turn(storage, first.conversation_id, at=late, lease_until=late + LEASE))
+    await storage.ledger.settle(dead, settlement(transcript_id=None, transcripts=("conv_a",), answered=False))
+    thread = await storage.conversations.thread("tenant", first.conversation_id)
+    assert thread is not None
+    assert thread.transcript_id == "conv_a"
+    assert await due(storage) == []
+
+
+async def test_a_settlement_that_is_repeated_adds_nothing(storage: Storage) -> None:
+    hold = await dropping(storage, "conv_a")
+    await storage.ledger.settle(hold, settlement(transcript_id=None, transcripts=("conv_a",)))
+    assert len(await due(storage)) == 1
+
+
+async def test_it_is_not_due_before_its_time(storage: Storage) -> None:
+    await dropping(storage, "conv_a")
+    assert await due(storage, NOON) == []
+    assert len(await due(storage)) == 1
+
+
+async def test_who_gets_it_has_it_until_the_lease_ends(storage: Storage) -> None:
+    await dropping(storage, "conv_a")
+    (first,) = await due(storage, LATER)
+    assert await due(storage, LATER + LEASE / 2) == []
+    assert await due(storage, LATER + LEASE) == [replace(first, attempts=2)]
+
+
+async def test_what_is_done_never_comes_again(storage: Storage) -> None:
+    await dropping(storage, "conv_a", "conv_b")
+    done, other = await due(storage)
+    await storage.erasures.done(done)
+    await storage.erasures.done(done)
+    assert [erasure.id for erasure in await due(storage, LATER + LEASE)] == [other.id]
+
+
+async def test_what_is_put_off_comes_when_it_is_time(storage: Storage) -> None:
+    await dropping(storage, "conv_a")
+    (erasure,) = await due(storage)
+    await storage.erasures.put_off(erasure, until=LATER + 9 * LEASE)
+    assert await due(storage, LATER + 8 * LEASE) == []
+    assert await due(storage, LATER + 9 * LEASE) == [replace(erasure, attempts=2)]
+
+
+async def test_what_is_done_meanwhile_is_not_brought_back(storage: Storage) -> None:
+    await dropping(storage, "conv_a")
+    (erasure,) = await due(storage)
+    await storage.erasures.done(erasure)
+    await storage.erasures.put_off(erasure, until=LATER)
+    assert await due(storage, LATER + LEASE) == []
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7])
+async def test_no_two_workers_get_the_same(storage: Storage, limit: int) -> None:
+    for number in range(3):
+        await dropping(storage, *(f"conv_{number}_{n}" for n in range(4)))
+    batches, errors = await at_once(*(due(storage, limit=limit) for _ in range(4)))
+    assert errors == []
+    assert all(len(batch) <= limit for batch in batches)
+    counted = Counter(erasure.provider_id for batch in batches for erasure in batch)
+    assert set(counted.values()) == {1}
+    assert counted.total() == min(12, 4 * limit)

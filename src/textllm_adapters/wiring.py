@@ -206,7 +206,9 @@ async def _open_openai(stack: AsyncExitStack, settings: Settings) -> _Model:
     from textllm_adapters.openai.responses import ResponsesLLM
 
     transcript = OpenAITranscript(client) if settings.llm_api == "conversations" else None
-    return _Model(settings.model, ResponsesLLM(client), transcript, pricing)
+    # Other servers speak the Responses API, but hardly one takes files as they are; those with conversations do.
+    reads_files = transcript is not None or settings.openai_base_url is None
+    return _Model(settings.model, ResponsesLLM(client, reads_files=reads_files), transcript, pricing)
 
 
 def _pricing(settings: Settings) -> Pricing:

@@ -70,6 +70,16 @@ class Refusal(Struct, frozen=True, tag="refusal"):
 ContentPart = InputText | InputImage | InputFile | OutputText | Refusal
 
 
+def words_of(part: ContentPart) -> str | None:
+    """What a part says in words: a file the text extracted from it; None where the bytes themselves are sent."""
+    match part:
+        case InputImage() | InputFile(extracted=None):
+            return None
+        case InputFile():
+            return f"File {part.name}:\n\n{part.extracted}"
+    return part.text
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """One message of a conversation. `status` is `incomplete` where a reply was cut short."""
 
@@ -83,6 +93,22 @@ class Message(Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """All that was said in it, in order; files are not."""
         return "".join(part.text for part in self.content if isinstance(part, InputText | OutputText | Refusal))
+
+    @property
+    def text_for_model(self) -> str:
+        """All that can be told of it in words: what was said, and the text of files."""
+        if all(isinstance(part, InputText | OutputText | Refusal) for part in self.content):
+            return self.text
+        return "\n\n".join(words for part in self.content if (words := words_of(part)) is not None)
+
+    @property
+    def stored_parts(self) -> tuple[InputImage | InputFile, ...]:
+        """Its parts whose bytes the model is to be sent."""
+        return tuple(
+            part
+            for part in self.content
+            if isinstance(part, InputImage) or (isinstance(part, InputFile) and part.extracted is None)
+        )
 
 
 class TurnOptions(Struct, frozen=True, kw_only=True):

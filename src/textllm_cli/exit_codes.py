@@ -17,6 +17,8 @@ EXIT_CODES: Final[Mapping[type[errors.TextLLMError], int]] = {
     errors.InvalidRequestError: 4,
     errors.InputTooLongError: 4,
     errors.FileTooLargeError: 4,
+    errors.ImageTooLargeError: 4,
+    errors.UnsupportedMediaTypeError: 4,
     errors.ContextTooLongError: 4,
     errors.ContentRefusedError: 4,
     errors.RateLimitedError: 5,

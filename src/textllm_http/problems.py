@@ -22,6 +22,7 @@ from textllm_core.errors import (
     FileTooLargeError,
     IdempotencyInProgressError,
     IdempotencyMismatchError,
+    ImageTooLargeError,
     InputTooLongError,
     InvalidRequestError,
     NotFoundError,
@@ -33,6 +34,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     StoredFileNotFoundError,
     TextLLMError,
+    UnsupportedMediaTypeError,
 )
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, rate_limit_headers
@@ -53,6 +55,8 @@ STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     IdempotencyMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
     InputTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     FileTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ImageTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ContextTooLongError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ContentRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,

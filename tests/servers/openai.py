@@ -113,7 +113,9 @@ class OpenAIStandIn:
         await self._stop.wait()
         for run in self._runs:
             run.stop()
-        for _ in range(5):  # a client that is gone already may still wait to be accepted, and nobody would close it then
+        for _ in range(
+            5
+        ):  # a client that is gone already may still wait to be accepted, and nobody would close it then
             await asyncio.sleep(0)
         await runner.cleanup()
 

@@ -244,6 +244,9 @@ def _chat_policy(settings: Settings, model: _Model) -> ChatPolicy:
         keep_messages=settings.store_messages,
         first_token_timeout_s=settings.first_token_timeout_s,
         silence_timeout_s=settings.upstream_timeout_s,
+        max_file_bytes=settings.max_file_size_mb * 1024 * 1024,
+        max_document_chars=settings.max_document_chars,
+        max_document_pages=settings.max_document_pages,
     )
 
 

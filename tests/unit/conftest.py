@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from textllm_adapters.memory.application import SCRIPTED_POLICY
+from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
 from textllm_adapters.memory.ledger import MemoryLedger
@@ -20,6 +21,7 @@ from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
+from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.money import Price, Rates
 from textllm_core.ports.ledger import Ledger
@@ -40,6 +42,7 @@ class Bench:
     clock: FixedClock = field(default_factory=lambda: FixedClock(NOON))
     transcript: MemoryTranscript | None = field(default_factory=MemoryTranscript)
     ledger_type: Callable[[MemoryStore], Ledger] = MemoryLedger
+    blobs: MemoryBlobStore = field(default_factory=MemoryBlobStore)
 
     def __post_init__(self) -> None:
         self.llm = ScriptedLLM(transcript=self.transcript)
@@ -58,6 +61,7 @@ class Bench:
             clock=self.clock,
             policy=self.policy,
             running=self.running,
+            attachments=Attachments(self.blobs),
         )
         self.send_message = SendMessage(self.exchange, self.policy)
         self.reconcile = Reconcile(self.llm, self.ledger, self.conversations, self.track_usage, self.clock)

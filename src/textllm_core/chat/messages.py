@@ -1,12 +1,12 @@
 """What is said: messages and their parts, turns, replies, and the events of a reply that is being written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
 from textllm_core.usage import Kind, Usage
@@ -155,7 +155,10 @@ class TextTurn(Struct, frozen=True):
 class Turn(Struct, frozen=True, kw_only=True):
     """Any turn once its own use case has checked it: the user's content, ready for the exchange.
 
-    `token_bound` is an upper bound of the tokens that the content makes.
+    Args:
+        token_bound: an upper bound of the tokens that the content makes.
+        file_tokens: about how many of them its images and documents make, for an estimate.
+        take_back: undoes what was stored for it; awaited where it does not come to be asked. Raises nothing.
     """
 
     kind: Kind
@@ -165,6 +168,17 @@ class Turn(Struct, frozen=True, kw_only=True):
     user_id: str | None
     options: TurnOptions
     idempotency: Idempotency | None = None
+    file_tokens: int = 0
+    take_back: Callable[[], Coroutine[None, None, None]] | None = None
+
+    @property
+    def files(self) -> tuple[InputImage | InputFile, ...]:
+        """Its images and documents, without extracted text."""
+        return tuple(
+            msgspec.structs.replace(part, extracted=None) if isinstance(part, InputFile) else part
+            for part in self.content
+            if isinstance(part, InputImage | InputFile)
+        )
 
 
 class ReplyUsage(Struct, frozen=True):
@@ -209,6 +223,31 @@ class Reply(Struct, frozen=True, kw_only=True):
     warnings: Sequence[str] = msgspec.field(default_factory=tuple)
 
 
+class ImageReply(Reply, frozen=True, kw_only=True):
+    """A reply to a turn with images; the wire shape of `/chat/image`.
+
+    Args:
+        image_urls: links that can be followed for a while, to those images that still exist.
+        image_count: how many the turn had.
+    """
+
+    image_urls: Sequence[str]
+    image_count: int
+
+
+class DocumentReply(Reply, frozen=True, kw_only=True):
+    """A reply to a turn with a document; the wire shape of `/chat/file`.
+
+    Args:
+        file_url: a link that can be followed for a while; None once the document is deleted.
+        file_type: such as ".pdf"; `pages`: how many it has, where that is known.
+    """
+
+    file_url: str | None
+    file_type: str
+    pages: int | UnsetType = UNSET
+
+
 class ReplyStarted(Struct, frozen=True):
     """The model has begun; until now nothing was sent to the client, and a refusal was still an error.
 
@@ -233,9 +272,10 @@ class TextDelta(Struct, frozen=True):
 
 
 class ReplyCompleted(Struct, frozen=True):
-    """The end: the whole reply, already settled."""
+    """The end: the whole reply, already settled. `files` are the images and documents of the turn, for links."""
 
     reply: Reply
+    files: tuple[InputImage | InputFile, ...] = ()
 
 
 class ReplyFailed(Struct, frozen=True):

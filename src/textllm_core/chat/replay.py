@@ -7,7 +7,16 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.chat.messages import (
+    InputFile,
+    InputImage,
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    ReplyStarted,
+    TextDelta,
+)
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,
@@ -32,11 +41,12 @@ class _Remembered(Struct, frozen=True):
     started: ReplyStarted | None
     reply: Reply | None
     failure: _Failure | None
+    files: tuple[InputImage | InputFile, ...] = ()
 
 
-def remembered_reply(started: ReplyStarted, reply: Reply) -> bytes:
-    """A completed reply, but for what only its settlement counts."""
-    return msgspec.json.encode(_Remembered(replace(started, allowance=None), reply, None))
+def remembered_reply(started: ReplyStarted, reply: Reply, files: tuple[InputImage | InputFile, ...] = ()) -> bytes:
+    """A completed reply, but for what only its settlement counts, and the files of its turn."""
+    return msgspec.json.encode(_Remembered(replace(started, allowance=None), reply, None, files))
 
 
 def remembered_failure(started: ReplyStarted | None, error: TextLLMError) -> bytes:
@@ -57,7 +67,7 @@ def replayed(replay: Replay, warnings: Sequence[str]) -> Iterator[ReplyEvent]:
     if kept.reply is not None:
         if kept.reply.text:
             yield TextDelta(kept.reply.text)
-        yield ReplyCompleted(replace(kept.reply, message_number=replay.message_number, warnings=warnings))
+        yield ReplyCompleted(replace(kept.reply, message_number=replay.message_number, warnings=warnings), kept.files)
     elif kept.failure is not None:
         error = _error(kept.failure)
         error.is_replayed = True

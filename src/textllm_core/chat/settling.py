@@ -57,7 +57,7 @@ class Settling:
                     message_number=charge.message_number,
                     warnings=self.warnings(charge.spent),
                 )
-                course.log.append(ReplyCompleted(counted))
+                course.log.append(ReplyCompleted(counted, course.turn.files))
 
     async def break_off(self, course: Course, error: TextLLMError) -> None:
         """The model did not end the reply, or never took the turn."""
@@ -134,6 +134,8 @@ class Settling:
                 await asyncio.sleep(pause)
             else:
                 break
+        if course.turn.take_back is not None:
+            await course.turn.take_back()
         self._fail(course, error)
 
     def _fail(self, course: Course, error: TextLLMError) -> None:
@@ -144,7 +146,7 @@ class Settling:
         begun = course.begun() if course.turn.idempotency else None
         if begun is None:
             return None
-        return lambda usage, cost: remembered_reply(begun, _reply(course, ended, usage, cost))
+        return lambda usage, cost: remembered_reply(begun, _reply(course, ended, usage, cost), course.turn.files)
 
 
 def _reply(course: Course, ended: ModelEnded, usage: Usage, cost: Decimal) -> Reply:

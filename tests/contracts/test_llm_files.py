@@ -1,48 +1,13 @@
 """What every model keeps of the port `LLM`, and every transcript of `Transcript`, where messages have files."""
 
-import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import pytest
-from tests.contracts.model_fixtures import MODELS, NOON, STATEFUL, ModelUnderTest, assistant, hear, request
+from tests.contracts.file_fixtures import GIF, PDF, PNG, STORED, asked, image, pdf, reading, seen
+from tests.contracts.model_fixtures import MODELS, STATEFUL, ModelUnderTest, assistant, hear, request
 
-from textllm_core.chat.messages import InputFile, InputImage, InputText, Message
+from textllm_core.chat.messages import InputFile
 from textllm_core.errors import StorageUnavailableError, StoredFileNotFoundError
-from textllm_core.ports.llm import ReadFile
-
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
-GIF = b"GIF89a" + b"\x01" * 11
-PDF = b"%PDF-1.7\n" + b"of one page" * 1000
-STORED = {"LLM/one.png": PNG, "LLM/two.gif": GIF, "LLM/three.pdf": PDF}
-
-
-def reading(stored: Mapping[str, bytes], *, piece_bytes: int = 1000) -> ReadFile:
-    """Reads what is stored, in pieces of a size that is no multiple of three."""
-
-    async def read(key: str) -> AsyncIterator[bytes]:
-        if key not in stored:
-            raise StoredFileNotFoundError
-        for start in range(0, len(stored[key]), piece_bytes):
-            yield stored[key][start : start + piece_bytes]
-
-    return read
-
-
-def image(key: str) -> InputImage:
-    content = STORED[key]
-    return InputImage(key=key, media_type=f"image/{key[-3:]}", size=len(content), name=key.removeprefix("LLM/"))
-
-
-def pdf() -> InputFile:
-    return InputFile(key="LLM/three.pdf", media_type="application/pdf", size=len(PDF), name="three.pdf", pages=1)
-
-
-def asked(text: str, *parts: InputImage | InputFile) -> Message:
-    return Message(id="msg_1", role="user", content=(InputText(text), *parts), created_at=NOON)
-
-
-def seen(*contents: bytes) -> str:
-    return "Seen: " + " ".join(hashlib.sha256(content).hexdigest()[:8] for content in contents)
 
 
 @pytest.fixture(params=sorted(MODELS))

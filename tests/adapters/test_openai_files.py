@@ -21,7 +21,7 @@ from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.chat.messages import InputFile, InputImage, InputText, Message
-from textllm_core.errors import InvalidRequestError, ProviderError, StorageUnavailableError
+from textllm_core.errors import InvalidRequestError, ProviderError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.llm import LLM
 
 MIB = 1024 * 1024
@@ -146,12 +146,28 @@ async def test_a_file_that_has_changed_is_not_sent(provider: OpenAIStandIn, clie
     assert provider.bills == []
 
 
-async def test_the_provider_s_refusal_of_an_image_is_told(provider: OpenAIStandIn, client: AsyncOpenAI) -> None:
+@pytest.mark.parametrize("kind", [ResponsesLLM, ChatCompletionsLLM])
+async def test_an_image_that_the_provider_cannot_read_is_the_turn_s_fault(
+    client: AsyncOpenAI, kind: type[ResponsesLLM | ChatCompletionsLLM]
+) -> None:
     turn = asked("Well?", InputImage(key="k", media_type="image/png", size=5, name="one.png"))
+    heard = await hear(kind(client, QUICK).stream(request(turn, read=reading({"k": b"hello"}))))
+    assert heard.events == []
+    assert isinstance(heard.error, UnsupportedMediaTypeError)
+
+
+async def test_a_document_that_the_provider_cannot_read_is_the_turn_s_fault(client: AsyncOpenAI) -> None:
+    turn = asked("Well?", InputFile(key="k", media_type="application/pdf", size=5, name="a.pdf"))
     heard = await hear(ResponsesLLM(client, QUICK).stream(request(turn, read=reading({"k": b"hello"}))))
-    assert isinstance(heard.error, ProviderError)
-    assert "invalid_image_format" in str(heard.error)
-    assert not heard.error.may_have_run
+    assert isinstance(heard.error, UnsupportedMediaTypeError)
+
+
+async def test_messages_with_files_and_nothing_to_read_them_with_are_a_defect(
+    provider: OpenAIStandIn, client: AsyncOpenAI
+) -> None:
+    heard = await hear(ResponsesLLM(client, QUICK).stream(request(asked("Well?", pdf()))))
+    assert isinstance(heard.error, ValueError)
+    assert provider.requests == []
 
 
 class Listener:

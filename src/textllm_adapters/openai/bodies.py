@@ -59,7 +59,7 @@ class Body:
     Args:
         texts: its JSON in pieces; between two of them comes a file, in base64.
         files: one less than the texts.
-        read: the bytes of a file, by its key.
+        read: the bytes of a file, by its key; None where there are none.
 
     Attributes:
         failure: what kept the last try from reading a file; the server then never had the whole body.
@@ -98,8 +98,7 @@ class Body:
             raise
 
     async def _base64(self, file: InputImage | InputFile) -> AsyncGenerator[bytes, None]:
-        if self._read is None:
-            raise ValueError("a message has files, and nothing to read them with")
+        assert self._read is not None
         size, rest = 0, b""
         pieces = self._read(file.key)
         async for piece in pieces:
@@ -125,4 +124,6 @@ def encoded(body: Mapping[str, object], read: ReadFile | None) -> Body:
 
     # The SDK would walk through the whole history to look for types of its own.
     content = msgspec.json.encode(body, enc_hook=data_url)
+    if files and read is None:
+        raise ValueError("a message has files, and nothing to read them with")
     return Body(content.split(place.encode()) if files else [content], files, read)

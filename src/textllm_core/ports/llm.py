@@ -96,7 +96,8 @@ class LLM(Protocol):
         Raises:
             ConversationLostError: `transcript_id` does not exist any more; nothing ran.
             ConversationBusyError: the provider is still at work on `transcript_id`; nothing ran.
-            ContextTooLongError, ContentRefusedError, InvalidRequestError: refused before it ran.
+            ContextTooLongError, ContentRefusedError, InvalidRequestError, UnsupportedMediaTypeError: refused before it
+                ran; the last where it cannot read an image or a file.
             StoredFileNotFoundError, StorageUnavailableError: a file could not be read; nothing ran.
             ModelError: any other failure, at any event; its `may_have_run` says whether it can have cost anything.
         """

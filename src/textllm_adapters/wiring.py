@@ -14,7 +14,10 @@ from textllm_adapters.settings import Settings, load_settings
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.application import Books, Conversations, Files, TextLLM
 from textllm_core.audit import AuditBooks
+from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.chat_with_document import ChatWithDocument
+from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
@@ -34,6 +37,7 @@ from textllm_core.track_usage import TrackUsage
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.llm import LLM
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.transcript import Transcript
@@ -82,6 +86,7 @@ async def open_textllm(
         engine = await _open_database(stack, settings, patience_s=database_patience_s)
         model = await _open_model(stack, settings, model_progress)
         rate_limiter = _rate_limiter(engine)
+        from textllm_adapters.documents.document_reader import ChildDocumentReader
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.ledger import SqlLedger
@@ -93,6 +98,9 @@ async def open_textllm(
         track_usage = TrackUsage(ledger, model.pricing, clock)
         policy = _chat_policy(settings, model)
         journal = SqlReplyJournal(engine)
+        blobs = await _open_blob_store(settings)
+        files = await _files(settings, engine, blobs, rate_limiter)
+        of_turns = files.of_turns(conversations)
         running = RunningExchanges(
             journal, clock, max_detached=settings.max_detached_streams, drain_s=settings.stream_drain_s
         )
@@ -107,21 +115,24 @@ async def open_textllm(
             clock=clock,
             policy=policy,
             running=running,
+            attachments=Attachments(blobs),
         )
         reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
         managed = _conversations(engine, model.transcript, running, keeps_messages=settings.store_messages)
         await stack.enter_async_context(_in_background(reconcile))
         await stack.enter_async_context(_in_background(managed.erase_at_provider))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
-        resume_reply = ResumeReply(running, journal, clock, policy)
+        resume_reply = ResumeReply(running, journal, of_turns, clock, policy)
         yield TextLLM(
             send_message=SendMessage(exchange, policy),
+            chat_with_image=ChatWithImage(exchange, of_turns, policy),
+            chat_with_document=ChatWithDocument(exchange, of_turns, ChildDocumentReader(), policy),
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
             wind_down=WindDown(running),
             conversations=managed,
             books=_books(stack, settings, engine),
-            files=await _files(settings, engine, rate_limiter),
+            files=files,
             track_usage=track_usage,
             reconcile=reconcile,
             check_health=CheckHealth([SqlHealthProbe(engine)]),
@@ -172,15 +183,19 @@ async def open_files(settings: Settings) -> AsyncIterator[Files]:
     """
     async with AsyncExitStack() as stack:
         engine = await _open_database(stack, settings, patience_s=0.0)
-        yield await _files(settings, engine, _rate_limiter(engine))
+        yield await _files(settings, engine, await _open_blob_store(settings), _rate_limiter(engine))
 
 
-async def _files(settings: Settings, engine: AsyncEngine, rate_limiter: RateLimiter) -> Files:
+async def _open_blob_store(settings: Settings) -> BlobStore:
     from textllm_adapters.filesystem.blob_store import open_blob_store
+
+    return await open_blob_store(settings.data_dir / "files")
+
+
+async def _files(settings: Settings, engine: AsyncEngine, blobs: BlobStore, rate_limiter: RateLimiter) -> Files:
     from textllm_adapters.filesystem.secrets import shared_secret
     from textllm_adapters.sql.file_repository import SqlFileRepository
 
-    blobs = await open_blob_store(settings.data_dir / "files")
     quota_mb = settings.max_storage_mb_per_tenant
     policy = FilePolicy(
         max_file_bytes=settings.max_file_size_mb * _MEGABYTE,
@@ -290,7 +305,9 @@ async def _open_openai(stack: AsyncExitStack, settings: Settings) -> _Model:
     from textllm_adapters.openai.responses import ResponsesLLM
 
     transcript = OpenAITranscript(client) if settings.llm_api == "conversations" else None
-    return _Model(settings.model, ResponsesLLM(client), transcript, pricing)
+    # Other servers speak the Responses API, but hardly one takes files as they are; those with conversations do.
+    reads_files = transcript is not None or settings.openai_base_url is None
+    return _Model(settings.model, ResponsesLLM(client, reads_files=reads_files), transcript, pricing)
 
 
 def _pricing(settings: Settings) -> Pricing:
@@ -326,6 +343,9 @@ def _chat_policy(settings: Settings, model: _Model) -> ChatPolicy:
         keep_messages=settings.store_messages,
         first_token_timeout_s=settings.first_token_timeout_s,
         silence_timeout_s=settings.upstream_timeout_s,
+        max_file_bytes=settings.max_file_size_mb * _MEGABYTE,
+        max_document_chars=settings.max_document_chars,
+        max_document_pages=settings.max_document_pages,
     )
 
 

@@ -21,6 +21,7 @@ EXIT_CODES: Final[Mapping[type[errors.TextLLMError], int]] = {
     errors.UnsupportedMediaTypeError: 4,
     errors.UnreadableDocumentError: 4,
     errors.StorageQuotaExceededError: 4,
+    errors.ImageTooLargeError: 4,
     errors.ContextTooLongError: 4,
     errors.ContentRefusedError: 4,
     errors.RateLimitedError: 5,

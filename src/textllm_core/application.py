@@ -6,9 +6,12 @@ from typing import Self
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.chat_with_document import ChatWithDocument
+from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import (
     CreateConversation,
@@ -92,6 +95,10 @@ class Files:
             sweep=SweepFiles(files, blobs, clock),
         )
 
+    def of_turns(self, conversations: ConversationRepository) -> TurnFiles:
+        """The files that come with turns."""
+        return TurnFiles(self.store, self.get, self.link, self.delete, conversations)
+
 
 @dataclass(frozen=True, slots=True)
 class Conversations:
@@ -138,6 +145,8 @@ class TextLLM:
     """All use cases over one set of adapters."""
 
     send_message: SendMessage
+    chat_with_image: ChatWithImage
+    chat_with_document: ChatWithDocument
     resume_reply: ResumeReply
     cancel_reply: CancelReply
     wind_down: WindDown

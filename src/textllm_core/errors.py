@@ -134,6 +134,14 @@ class FileTooLargeError(TextLLMError):
         return {"limit": self.limit}
 
 
+class ImageTooLargeError(FileTooLargeError):
+    """An image has more pixels than allowed, or the images of a turn more bytes; the text says which."""
+
+    def __init__(self, message: str, *, limit: int) -> None:
+        TextLLMError.__init__(self, message)
+        self.limit = limit
+
+
 class UnsupportedMediaTypeError(TextLLMError):
     """The content is of a type that is not taken, or not of the type that its name says."""
 

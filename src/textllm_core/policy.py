@@ -5,7 +5,8 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from textllm_core.errors import InvalidRequestError
+from textllm_core.chat.messages import refuse_half_characters
+from textllm_core.errors import InputTooLongError, InvalidRequestError
 
 
 class ChatPolicy(Struct, frozen=True, kw_only=True):
@@ -19,6 +20,8 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
         max_output_tokens: ceiling of one reply.
         daily_limit, warn_at: USD a user may spend in a UTC day, and from when on replies warn.
         keep_messages: keep our own copy of what is said.
+        max_file_bytes: of an image or a document.
+        max_document_chars, max_document_pages: of a document.
         first_token_timeout_s, silence_timeout_s: how long the model may take to begin, and to be silent later.
     """
 
@@ -33,6 +36,21 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
     keep_messages: bool
     first_token_timeout_s: float
     silence_timeout_s: float
+    max_file_bytes: int = 20 * 1024 * 1024
+    max_document_chars: int = 400_000
+    max_document_pages: int = 1000
+
+    def check_message(self, text: str) -> None:
+        """
+        Raises:
+            InvalidRequestError: it is blank, or has half of a surrogate pair.
+            InputTooLongError: it is too long.
+        """
+        refuse_half_characters(message=text)
+        if not text.strip():
+            raise InvalidRequestError.of("message", "must not be blank")
+        if len(text) > self.max_input_chars:
+            raise InputTooLongError(length=len(text), limit=self.max_input_chars)
 
     def instructions(self, *, prompt: str | None, instructions: str | None) -> str | None:
         """The system prompt of a turn.

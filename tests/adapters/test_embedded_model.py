@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.servers.embedded_model import cached_model
 
 from textllm_adapters.embedded.llm import EmbeddedLLM, open_embedded
-from textllm_core.chat.messages import InputText, Message, MessageRole, OutputText, TextDelta
-from textllm_core.errors import ConfigurationError, ContextTooLongError, ProviderError
+from textllm_core.chat.messages import InputFile, InputImage, InputText, Message, MessageRole, OutputText, TextDelta
+from textllm_core.errors import ConfigurationError, ContextTooLongError, InvalidRequestError, ProviderError
 from textllm_core.ports.llm import ModelEnded, ModelEvent, ModelRequest, ModelStarted
 
 PATIENCE_S = 120
@@ -90,6 +91,31 @@ async def test_instructions_and_history_are_read_by_the_model(llm: EmbeddedLLM) 
     assert alone.usage is not None
     assert later.usage is not None
     assert later.usage.input_tokens > alone.usage.input_tokens
+
+
+async def test_the_text_of_a_document_is_read_by_the_model(llm: EmbeddedLLM) -> None:
+    note = InputFile(key="k", media_type="text/plain", size=9, name="a.txt", extracted="Tea is at five. " * 20)
+    plain = message("When?")
+    alone = await ended(llm, request(plain, max_output_tokens=1))
+    with_note = await ended(llm, request(replace(plain, content=(*plain.content, note)), max_output_tokens=1))
+    assert alone.usage is not None
+    assert with_note.usage is not None
+    assert with_note.usage.input_tokens > alone.usage.input_tokens + 100
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        InputImage(key="k", media_type="image/png", size=9, name="a.png"),
+        InputFile(key="k", media_type="application/pdf", size=9, name="a.pdf"),
+    ],
+)
+async def test_images_and_files_as_they_are_are_refused(llm: EmbeddedLLM, part: InputImage | InputFile) -> None:
+    plain = message("When?")
+    with pytest.raises(InvalidRequestError, match="reads text alone"):
+        await ended(llm, request(replace(plain, content=(*plain.content, part))))
+    assert not llm.reads_images
+    assert not llm.reads_files
 
 
 @pytest.mark.parametrize("text", ["", "\ud800", "\udcff and text", "a\x00b", "😀" * 50])

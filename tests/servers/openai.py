@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from aiohttp import web
 from tests.servers.openai_chat import ChatWire, items_of
-from tests.servers.openai_items import full_items, invalid, missing, shown, wrong_type
+from tests.servers.openai_items import digests_in, full_items, invalid, missing, shown, wrong_type
 from tests.servers.openai_responses import (
     COUNT_KEYS,
     CREATE_KEYS,
@@ -118,6 +118,10 @@ class OpenAIStandIn:
         await self._stop.wait()
         for run in self._runs:
             run.stop()
+        for _ in range(
+            5
+        ):  # a client that is gone already may still wait to be accepted, and nobody would close it then
+            await asyncio.sleep(0)
         await runner.cleanup()
 
     def _routes(self) -> list[web.RouteDef]:
@@ -169,7 +173,8 @@ class OpenAIStandIn:
         except ValueError:
             body = None
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.requests.append(RecordedRequest(request.method, request.path, dict(request.query), headers, body))
+        query, files = dict(request.query), tuple(_digests(body))
+        self.requests.append(RecordedRequest(request.method, request.path, query, headers, body, files))
         return body
 
     def _check_key(self, request: web.Request) -> None:
@@ -422,6 +427,13 @@ class OpenAIStandIn:
         self.disconnects.append(run.wire.id)
         if stops:
             run.client_left(finish=self.finish_after_disconnect)
+
+
+def _digests(body: Any) -> list[str]:
+    try:
+        return digests_in(body)
+    except ValueError:  # no base64; whoever it is for says so
+        return []
 
 
 async def _suffer(fault: Fault, request: web.Request) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterable
@@ -147,7 +148,10 @@ def _full_file(part: Json, at: str) -> Json:
             raise wrong_type(f"{at}.file_data", "a string")
         if not part.get("filename"):
             raise missing(f"{at}.filename")
-        _bytes_of(part["file_data"], f"{at}.file_data", "invalid_value")
+        content = _bytes_of(part["file_data"], f"{at}.file_data", "invalid_value")
+        if part["filename"].lower().endswith(".pdf") and not content.startswith(b"%PDF-"):
+            message = f"Invalid '{at}.file_data': the file is no PDF document."
+            raise ApiError(400, message, param=f"{at}.file_data", code="invalid_file")
     return {name: part.get(name) for name in ("type", "filename", "file_data", "file_id", "file_url")}
 
 
@@ -212,4 +216,17 @@ def echo_of(items: list[Json]) -> str:
         return f"[{len(messages)}] You said nothing."
     parts = messages[asked[-1]]["content"]
     said = " ".join(part["text"] for part in parts if part["type"] == "input_text")
-    return f"[{asked[-1]}] You said: {said}"
+    seen = " ".join(digest[:8] for digest in digests_in(messages))
+    return f"[{asked[-1]}] You said: {said}{' Seen: ' if seen else ''}{seen}"
+
+
+def digests_in(content: Any) -> list[str]:
+    """The SHA-256 of every file whose bytes are anywhere in the content, in order; texts are not read for any."""
+    match content:
+        case {"image_url": str(url)} | {"file_data": str(url)} | {"url": str(url)} if url.startswith("data:"):
+            return [hashlib.sha256(base64.b64decode(url.partition(",")[2])).hexdigest()]
+        case dict():
+            return [digest for value in content.values() for digest in digests_in(value)]
+        case list() | tuple():
+            return [digest for value in content for digest in digests_in(value)]
+    return []

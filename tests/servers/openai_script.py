@@ -35,13 +35,18 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRequest:
-    """One request as received; `path` begins with /v1, header names are lower-case, `body` is decoded JSON or None."""
+    """One request as received.
+
+    `path` begins with /v1, header names are lower-case, `body` is decoded JSON or None; `files` has the SHA-256 of
+    every file that came with it, in order.
+    """
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: Any
+    files: tuple[str, ...] = ()
 
     @property
     def retry_count(self) -> int:
@@ -79,7 +84,8 @@ class Reply:
     """One answer of the model, and how it travels.
 
     Without `text`, `deltas` or `refusal` the answer is an echo that depends on the history: `[3] You said: hello`,
-    where 3 messages came before the latest of the user.
+    where 3 messages came before the latest of the user. Where the conversation has files whose bytes came along,
+    `Seen: 1f3a5c7e 99aa0b4d` follows: how the SHA-256 of each of them begins.
     """
 
     text: str | None = None

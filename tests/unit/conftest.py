@@ -13,6 +13,7 @@ from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY, SCRIPTED_P
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.document_reader import MemoryDocumentReader
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM
 from textllm_adapters.memory.prices import FixedPrices
@@ -22,7 +23,10 @@ from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
+from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.chat_with_document import ChatWithDocument
+from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.files import FilePolicy
@@ -75,9 +79,13 @@ class Bench:
             clock=self.clock,
             policy=self.policy,
             running=self.running,
+            attachments=Attachments(self.blobs),
         )
         self.send_message = SendMessage(self.exchange, self.policy)
-        self.resume_reply = ResumeReply(self.running, self.journal, self.clock, self.policy)
+        of_turns = self.files.of_turns(self.conversations)
+        self.chat_with_image = ChatWithImage(self.exchange, of_turns, self.policy)
+        self.chat_with_document = ChatWithDocument(self.exchange, of_turns, MemoryDocumentReader(), self.policy)
+        self.resume_reply = ResumeReply(self.running, self.journal, of_turns, self.clock, self.policy)
         self.cancel_reply = CancelReply(self.running, self.journal, self.resume_reply)
         self.reconcile = Reconcile(
             self.llm, self.ledger, self.journal, self.conversations, self.track_usage, self.clock

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textllm_core.chat.messages import Message, TextDelta
-from textllm_core.errors import ConfigurationError, ContextTooLongError, ProviderError
+from textllm_core.errors import ConfigurationError, ContextTooLongError, InvalidRequestError, ProviderError
 from textllm_core.ports.llm import ModelEnded, ModelEvent, ModelRequest, ModelStarted
 from textllm_core.usage import Usage
 
@@ -44,8 +44,20 @@ class EmbeddedLLM:
         self._threads = ThreadPoolExecutor(PARALLEL_REPLIES, thread_name_prefix="textllm-model")
         self._bridges: set[_Bridge] = set()
 
+    @property
+    def reads_images(self) -> bool:
+        """Keeps `LLM.reads_images`: it knows text alone."""
+        return False
+
+    @property
+    def reads_files(self) -> bool:
+        """Keeps `LLM.reads_files`: it knows text alone."""
+        return False
+
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """As the port says. The provider's id of the response is None: nothing is kept."""
+        if any(message.stored_parts for message in request.messages):
+            raise InvalidRequestError("The embedded model reads text alone, no images and no files.")
         messages = request.messages
         while True:
             async with aclosing(self._chunks(_body(request, messages))) as chunks:
@@ -203,7 +215,10 @@ def _usable_cores() -> int:
 def _body(request: ModelRequest, messages: Sequence[Message]) -> Mapping[str, object]:
     system = [{"role": "system", "content": _valid(request.instructions)}] if request.instructions else []
     return {
-        "messages": [*system, *({"role": message.role, "content": _valid(message.text)} for message in messages)],
+        "messages": [
+            *system,
+            *({"role": message.role, "content": _valid(message.text_for_model)} for message in messages),
+        ],
         "max_tokens": request.max_output_tokens,
         "temperature": request.temperature or 0,
         "stream": True,

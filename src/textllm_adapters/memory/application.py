@@ -10,6 +10,7 @@ from textllm_adapters.memory.api_key_repository import MemoryApiKeyRepository
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.document_reader import MemoryDocumentReader
 from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.file_repository import MemoryFileRepository
 from textllm_adapters.memory.ledger import MemoryLedger
@@ -23,7 +24,10 @@ from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.application import Books, Conversations, Files, TextLLM
 from textllm_core.audit import AuditBooks
+from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.chat_with_document import ChatWithDocument
+from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
@@ -94,7 +98,9 @@ async def open_in_memory(
     ledger, conversations = MemoryLedger(store), MemoryConversationRepository(store)
     journal = MemoryReplyJournal(store)
     running = RunningExchanges(journal, clock)
-    rate_limiter = MemoryRateLimiter(clock)
+    rate_limiter, blobs = MemoryRateLimiter(clock), blobs or MemoryBlobStore()
+    files = memory_files(store, blobs, rate_limiter, clock, file_policy)
+    of_turns = files.of_turns(conversations)
     track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({policy.model: price})), clock)
     exchange = Exchange(
         llm=llm,
@@ -107,17 +113,20 @@ async def open_in_memory(
         clock=clock,
         policy=policy,
         running=running,
+        attachments=Attachments(blobs),
     )
-    resume_reply = ResumeReply(running, journal, clock, policy)
+    resume_reply = ResumeReply(running, journal, of_turns, clock, policy)
     try:
         yield TextLLM(
             send_message=SendMessage(exchange, policy),
+            chat_with_image=ChatWithImage(exchange, of_turns, policy),
+            chat_with_document=ChatWithDocument(exchange, of_turns, MemoryDocumentReader(), policy),
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
             wind_down=WindDown(running),
             conversations=memory_conversations(store, clock, running, keeps_messages=policy.keep_messages),
             books=memory_books(store, clock),
-            files=memory_files(store, blobs or MemoryBlobStore(), rate_limiter, clock, file_policy),
+            files=files,
             track_usage=track_usage,
             reconcile=Reconcile(llm, ledger, journal, conversations, track_usage, clock),
             check_health=CheckHealth([]),

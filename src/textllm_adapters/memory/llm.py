@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from math import ceil
@@ -11,14 +11,15 @@ from math import ceil
 from msgspec import Struct
 from msgspec.structs import replace
 
-from textllm_adapters.memory.transcript import MemoryTranscript
-from textllm_core.chat.messages import FinishReason, Message, OutputText, Refusal, TextDelta
+from textllm_adapters.memory.transcript import MemoryTranscript, digests
+from textllm_core.chat.messages import FinishReason, InputImage, Message, OutputText, Refusal, TextDelta
 from textllm_core.errors import ConversationBusyError, ConversationLostError, TextLLMError
 from textllm_core.ids import new_id
 from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted
 from textllm_core.usage import Usage
 
 BYTES_PER_TOKEN = 4
+IMAGE_TOKENS = 85
 
 
 class ScriptedReply(Struct, frozen=True, kw_only=True):
@@ -26,7 +27,8 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
 
     Args:
         text: what to say, cut in words; None is an echo that depends on the history: `[2] You said: hello` where
-            two messages came before the new one.
+            two messages came before the new one. Where the conversation has images or files that were sent as they are,
+            `Seen: 1f3a5c7e 99aa0b4d` follows: how the SHA-256 of each of them begins.
         deltas: what to say, already cut; takes the place of `text`.
         usage: None counts a token for each four bytes.
         status, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
@@ -58,15 +60,25 @@ class ScriptedLLM:
     """An `LLM` that plays scripted replies in their order, then echoes.
 
     A reply ends at `max_output_tokens`, as a real one would. `requests` are the calls it got, oldest first; `ended` has
-    every response the model has finished, by its id, heard or not.
+    every response the model has finished, by its id, heard or not; `received` the SHA-256 of every file, by its key.
 
     Args:
         replies: the script; `script` adds to it.
         transcript: where conversations live that a request names by `transcript_id`; it takes turn and reply once the
             reply is complete and heard.
+        reads_images, reads_files: as the port has them.
     """
 
-    def __init__(self, *replies: ScriptedReply, transcript: MemoryTranscript | None = None) -> None:
+    def __init__(
+        self,
+        *replies: ScriptedReply,
+        transcript: MemoryTranscript | None = None,
+        reads_images: bool = True,
+        reads_files: bool = True,
+    ) -> None:
+        self.reads_images = reads_images
+        self.reads_files = reads_files
+        self.received: dict[str, str] = {} if transcript is None else transcript.received
         self.requests: list[ModelRequest] = []
         self.ended: dict[str, ModelEnded] = {}
         self._script = deque(replies)
@@ -87,10 +99,11 @@ class ScriptedLLM:
         reply = self._script.popleft() if self._script else ScriptedReply()
         if reply.error is not None and reply.after is None:
             raise reply.error
+        self.received |= await digests(request.messages, request.read)
         if request.transcript_id is not None:
             self._busy.add(request.transcript_id)
         response_id = f"resp_scripted_{next(self._numbers)}"
-        deltas, end = _play(reply, request, history)
+        deltas, end = _play(reply, request, history, self.received)
         try:
             yield ModelStarted(response_id, request.model)
             for number, delta in enumerate(deltas):
@@ -131,13 +144,15 @@ class ScriptedLLM:
         self._transcript.append(request.transcript_id, [*request.messages, reply])
 
 
-def _play(reply: ScriptedReply, request: ModelRequest, history: Sequence[Message]) -> tuple[Sequence[str], ModelEnded]:
-    text = reply.text if reply.text is not None else f"[{len(history) - 1}] You said: {history[-1].text}"
+def _play(
+    reply: ScriptedReply, request: ModelRequest, history: Sequence[Message], received: Mapping[str, str]
+) -> tuple[Sequence[str], ModelEnded]:
+    text = reply.text if reply.text is not None else _echo(history, received)
     wanted = reply.deltas if reply.deltas is not None else tuple(re.findall(r"\S+\s*|\s+", text))
     deltas = _shortened(wanted, request.max_output_tokens * BYTES_PER_TOKEN)
     cut = "".join(deltas) != "".join(wanted)
     counted = Usage(
-        input_tokens=_tokens(request.instructions or "") + sum(_tokens(message.text) for message in history),
+        input_tokens=_tokens(request.instructions or "") + sum(map(_tokens_of, history)),
         output_tokens=_tokens("".join(deltas)),
     )
     return deltas, ModelEnded(
@@ -149,6 +164,17 @@ def _play(reply: ScriptedReply, request: ModelRequest, history: Sequence[Message
         service_tier=reply.service_tier,
         error_code=reply.error_code,
     )
+
+
+def _echo(history: Sequence[Message], received: Mapping[str, str]) -> str:
+    seen = [received[part.key][:8] for message in history for part in message.stored_parts]
+    return f"[{len(history) - 1}] You said: {history[-1].text_for_model}{' Seen: ' if seen else ''}{' '.join(seen)}"
+
+
+def _tokens_of(message: Message) -> int:
+    parts = message.stored_parts
+    files = sum(IMAGE_TOKENS if isinstance(part, InputImage) else ceil(part.size / BYTES_PER_TOKEN) for part in parts)
+    return _tokens(message.text_for_model) + files
 
 
 def _shortened(deltas: Sequence[str], room: int) -> list[str]:

@@ -1,19 +1,26 @@
 """Transcripts that stay in this process."""
 
+import hashlib
 from collections.abc import Sequence, Set
 
 from textllm_core.chat.messages import Message
 from textllm_core.errors import ConversationLostError
 from textllm_core.ids import new_id
+from textllm_core.ports.llm import ReadFile
 
 
 class MemoryTranscript:
-    """A `Transcript` in a dictionary; the model that answers from it adds what is said with `append`."""
+    """A `Transcript` in a dictionary; the model that answers from it adds what is said with `append`.
+
+    `received` has the SHA-256 of every file it was made with, by key.
+    """
 
     def __init__(self) -> None:
+        self.received: dict[str, str] = {}
         self._messages: dict[str, tuple[Message, ...]] = {}
 
-    async def create(self, messages: Sequence[Message]) -> str:
+    async def create(self, messages: Sequence[Message], *, read: ReadFile | None = None) -> str:
+        self.received |= await digests(messages, read)
         transcript_id = new_id("conv")
         self._messages[transcript_id] = tuple(messages)
         return transcript_id
@@ -43,3 +50,16 @@ class MemoryTranscript:
     def lose(self, transcript_id: str) -> None:
         """Forget a transcript, as the provider may."""
         del self._messages[transcript_id]
+
+
+async def digests(messages: Sequence[Message], read: ReadFile | None) -> dict[str, str]:
+    """The SHA-256 of each file in the messages, in lower-case hex, by key; a real provider would be sent the bytes."""
+    found: dict[str, str] = {}
+    for part in (part for message in messages for part in message.stored_parts):
+        if read is None:
+            raise ValueError("a message has files, and nothing to read them with")
+        digest = hashlib.sha256()
+        async for piece in read(part.key):
+            digest.update(piece)
+        found[part.key] = digest.hexdigest()
+    return found

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 from openai import AsyncOpenAI
 
+from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.client import RETRIES, Retries, drained, post_for_events
 from textllm_adapters.openai.counts import chat_usage
 from textllm_adapters.openai.errors import reported
@@ -51,6 +52,16 @@ class ChatCompletionsLLM:
 
     client: AsyncOpenAI
     retries: Retries = RETRIES
+
+    @property
+    def reads_images(self) -> bool:
+        """Keeps `LLM.reads_images`; a model that reads none refuses them itself."""
+        return True
+
+    @property
+    def reads_files(self) -> bool:
+        """Keeps `LLM.reads_files`: hardly any compatible server takes one."""
+        return False
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
@@ -99,7 +110,7 @@ def _body(request: ModelRequest, *, openai: bool) -> dict[str, object]:
     instructions = [{"role": "system", "content": request.instructions}] if request.instructions else []
     body: dict[str, object] = {
         "model": request.model,
-        "messages": [*instructions, *({"role": m.role, "content": m.text} for m in request.messages)],
+        "messages": [*instructions, *({"role": m.role, "content": chat_content(m)} for m in request.messages)],
         "stream": True,
         "stream_options": {"include_usage": True},
         # OpenAI's newer models refuse the old name, other servers may not know the new one.

@@ -7,16 +7,16 @@ from random import SystemRandom
 from typing import Final, cast
 
 import httpx2
-import msgspec
 import openai
 from msgspec import Struct
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
+from textllm_adapters.openai.bodies import encoded
 from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, refusal, retry_after, unanswered
 from textllm_adapters.openai.sse import ServerSentEvent, events_in
 from textllm_adapters.translation import translated
 from textllm_core.errors import ConversationBusyError, ModelError, ProviderUnavailableError, TextLLMError
-from textllm_core.ports.llm import ModelRequest
+from textllm_core.ports.llm import ModelRequest, ReadFile
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -27,7 +27,6 @@ _READ_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 2
 _DRAIN_TIMEOUT_S: Final = 0.5
 
-_encode = msgspec.json.Encoder().encode
 _random = SystemRandom()
 
 
@@ -70,14 +69,22 @@ RETRIES: Final = Retries()
 
 
 async def post(
-    client: AsyncOpenAI, path: str, body: Mapping[str, object], retries: Retries, request: ModelRequest | None = None
+    client: AsyncOpenAI,
+    path: str,
+    body: Mapping[str, object],
+    retries: Retries,
+    request: ModelRequest | None = None,
+    read: ReadFile | None = None,
 ) -> httpx2.Response:
-    """The answer to `body`, open and unread; `request` is the turn it asks, for errors that concern it.
+    """The answer to `body`, open and unread.
 
+    Args:
+        request: the turn it asks, for errors that concern it.
+        read: the files in the body.
     Raises:
-        TextLLMError: refused, or not answered, after all tries.
+        TextLLMError: refused, or not answered, after all tries; or a file could not be read.
     """
-    content = _encode(body)  # the SDK would walk through the whole history to look for types of its own
+    sent = encoded(body, read)
     waited = 0.0
     may_have_run: TextLLMError | None = None  # once a try may have run, no later refusal can take that back
     attempt = 0
@@ -85,10 +92,17 @@ async def post(
         attempt += 1
         try:
             answer = await client.post(
-                path, cast_to=httpx2.Response, content=content, stream=True, stream_cls=AsyncStream[object]
+                path,
+                cast_to=httpx2.Response,
+                content=sent.content,
+                options={"headers": sent.headers},
+                stream=True,
+                stream_cls=AsyncStream[object],
             )
             return cast("httpx2.Response", answer)  # what `cast_to` asks for, streamed or not
         except UNANSWERED as failure:
+            if sent.failure is not None:  # half a body asks for nothing
+                raise sent.failure from None
             error: TextLLMError = unanswered(failure)
             again, wait = _surely_did_not_run(error), None
         except openai.APIStatusError as failure:
@@ -122,7 +136,7 @@ async def post_for_events(
     Raises:
         TextLLMError: refused before the first byte, or broken afterwards.
     """
-    answer = await post(client, path, body, retries, request)
+    answer = await post(client, path, body, retries, request, request.read)
     try:
         with translated(BROKEN_ANSWER):
             async with aclosing(events_in(answer.aiter_bytes())) as events:

@@ -10,11 +10,13 @@ import msgspec
 from msgspec import Struct
 from openai import AsyncOpenAI
 
+from textllm_adapters.openai.bodies import input_parts
 from textllm_adapters.openai.client import RETRIES, Retries, delete, get, post
 from textllm_adapters.openai.errors import BROKEN_ANSWER
 from textllm_adapters.translation import translated
 from textllm_core.chat.messages import ContentPart, InputText, Message, OutputText, Refusal
 from textllm_core.errors import ConversationLostError, ProviderError
+from textllm_core.ports.llm import ReadFile
 
 _BATCH: Final = 20  # the most items that one call may create
 _PAGE: Final = 100
@@ -65,14 +67,14 @@ class OpenAITranscript:
     client: AsyncOpenAI
     retries: Retries = RETRIES
 
-    async def create(self, messages: Sequence[Message]) -> str:
+    async def create(self, messages: Sequence[Message], *, read: ReadFile | None = None) -> str:
         """Keeps `Transcript.create`; twenty messages a call."""
         items = [_item(message) for message in messages]
         with translated(BROKEN_ANSWER):
-            body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {})
+            body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
             transcript_id = _conversation(body).id
             for first in range(_BATCH, len(items), _BATCH):
-                await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]})
+                await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]}, read)
         return transcript_id
 
     async def messages(self, transcript_id: str) -> Sequence[Message]:
@@ -116,8 +118,8 @@ class OpenAITranscript:
                 await self.erase(conversation.id)
             await delete(self.client, path)
 
-    async def _post(self, path: str, body: Mapping[str, object]) -> bytes:
-        answer = await post(self.client, path, body, self.retries)
+    async def _post(self, path: str, body: Mapping[str, object], read: ReadFile | None) -> bytes:
+        answer = await post(self.client, path, body, self.retries, read=read)
         try:
             return await answer.aread()
         finally:
@@ -135,7 +137,8 @@ def _path(transcript_id: str) -> str:
 
 
 def _item(message: Message) -> dict[str, object]:
-    return {"type": "message", "role": message.role, "content": msgspec.to_builtins(message.content)}
+    content = input_parts(message) if message.role == "user" else msgspec.to_builtins(message.content)
+    return {"type": "message", "role": message.role, "content": content}
 
 
 def _message(item: _Item, created_at: datetime) -> Message | None:

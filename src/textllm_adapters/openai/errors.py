@@ -25,12 +25,14 @@ from textllm_core.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     TextLLMError,
+    UnsupportedMediaTypeError,
 )
 from textllm_core.ports.llm import ModelRequest
 
 _CODE: Final = re.compile(r"[a-z0-9_]{1,64}")
 _TOO_LONG: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-_FILTERED: Final = frozenset({"content_filter", "invalid_prompt"})
+_FILTERED: Final = frozenset({"content_filter", "invalid_prompt", "image_content_policy_violation"})
+_FILE: Final = re.compile(r"image_url|file_data|filename")
 _TEMPORARY: Final = frozenset({"rate_limit_exceeded", "server_error", "server_is_overloaded", "slow_down"})
 _NO_QUOTA: Final = "The provider account has no quota left; the operator must check its plan and billing."
 
@@ -83,6 +85,10 @@ def _refused_turn(failure: openai.APIStatusError, code: str | None, request: Mod
         return ContextTooLongError()
     if code in _FILTERED:
         return ContentRefusedError()
+    if any(message.stored_parts for message in request.messages) and (
+        "image" in (code or "") or _FILE.search(str(failure.param))
+    ):
+        return UnsupportedMediaTypeError("The provider cannot read an image or a file of this turn; save it again.")
     option = _OPTIONS.get(re.split(r"[.\[]", str(failure.param), maxsplit=1)[0])
     if option is not None and getattr(request, option) is not None:
         return InvalidRequestError.of(option, "the model does not take it, or not this value")

@@ -10,11 +10,12 @@ import msgspec
 from msgspec import Struct
 from openai import AsyncOpenAI
 
+from textllm_adapters.openai.bodies import input_parts
 from textllm_adapters.openai.client import RETRIES, Retries, drained, get, post_for_events
 from textllm_adapters.openai.counts import responses_usage
 from textllm_adapters.openai.errors import named, reported
 from textllm_adapters.openai.sse import ServerSentEvent
-from textllm_core.chat.messages import FinishReason, TextDelta
+from textllm_core.chat.messages import FinishReason, InputFile, InputImage, Message, TextDelta
 from textllm_core.errors import ProviderError
 from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted
 
@@ -87,10 +88,20 @@ _items = msgspec.json.Decoder(list[_Item] | None).decode
 
 @dataclass(frozen=True, slots=True)
 class ResponsesLLM:
-    """The Responses API as an `LLM`. It always streams: so a reply that breaks off has an id to ask for."""
+    """The Responses API as an `LLM`. It always streams: so a reply that breaks off has an id to ask for.
+
+    Args:
+        reads_files: the server takes files as they are; few but OpenAI's do.
+    """
 
     client: AsyncOpenAI
     retries: Retries = RETRIES
+    reads_files: bool = True
+
+    @property
+    def reads_images(self) -> bool:
+        """Keeps `LLM.reads_images`; a model that reads none refuses them itself."""
+        return True
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
@@ -148,7 +159,7 @@ def _body(request: ModelRequest) -> dict[str, object]:
     body: dict[str, object] = {
         "model": request.model,
         # The form that all compatible servers take, for earlier replies too: with a type, without parts, id and status.
-        "input": [{"type": "message", "role": m.role, "content": m.text} for m in request.messages],
+        "input": [{"type": "message", "role": m.role, "content": _content(m)} for m in request.messages],
         "max_output_tokens": request.max_output_tokens,
         "store": request.transcript_id is not None,  # only what is stored can be asked for after a broken stream
         "stream": True,
@@ -163,6 +174,11 @@ def _body(request: ModelRequest) -> dict[str, object]:
         "metadata": request.metadata or None,
     }
     return body | {key: value for key, value in optional.items() if value is not None}
+
+
+def _content(message: Message) -> object:
+    has_files = any(isinstance(part, InputImage | InputFile) for part in message.content)
+    return input_parts(message) if has_files else message.text
 
 
 def _delta(data: bytes) -> _Delta:

@@ -29,7 +29,7 @@ class CancelReply:
         here = self.running.find(caller.tenant_id, caller.user_id, response_id)
         if here is not None:
             here.cancel()
-            return await last_reply(here.log.read())
+            return await last_reply(self.resume_reply.files.linked(caller, here.log.read()))
         resumed = await self.resume_reply(caller, response_id)
         async with aclosing(resumed.events) as events:
             await self.journal.ask_to_cancel(caller.tenant_id, resumed.started.user_id, response_id)

@@ -11,6 +11,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
+from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.course import Course
 from textllm_core.chat.journal import JournalWriter
 from textllm_core.chat.messages import (
@@ -48,7 +49,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import AlreadySettledError, Hold, Ledger, Reservation
-from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted
+from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ReadFile
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.transcript import Transcript
@@ -88,6 +89,7 @@ class Exchange:
 
     Args:
         transcript: the provider's side of conversations; None where the history is sent with each turn.
+        attachments: reads the files of messages; None where no turn ever has any.
     """
 
     llm: LLM
@@ -100,6 +102,7 @@ class Exchange:
     clock: Clock
     policy: ChatPolicy
     running: RunningExchanges
+    attachments: Attachments | None = None
     leases: Leases = field(init=False)
     writer: JournalWriter = field(init=False)
     settling: Settling = field(init=False)
@@ -133,7 +136,7 @@ class Exchange:
 
     async def _carry_out(self, caller: Caller, turn: Turn, log: ReplyLog) -> None:
         try:
-            course = await self._admit(caller, turn, log)
+            course = await self._admitted(caller, turn, log)
             if course is None:
                 log.close()
                 return
@@ -152,6 +155,16 @@ class Exchange:
             log.close()
 
     # Admit
+
+    async def _admitted(self, caller: Caller, turn: Turn, log: ReplyLog) -> Course | None:
+        """As `_admit`; what was stored for a turn that is not admitted is taken back."""
+        course = None
+        try:
+            course = await self._admit(caller, turn, log)
+        finally:
+            if course is None and turn.take_back is not None:
+                await carried_through(turn.take_back())
+        return course
 
     async def _admit(self, caller: Caller, turn: Turn, log: ReplyLog) -> Course | None:
         """The exchange, admitted; None for a repeat of one that is settled, whose events are in the log."""
@@ -172,7 +185,7 @@ class Exchange:
             user_id = new_id("user")
             allowance = Allowance(limit=per_minute, remaining=per_minute - 1, resets_in_s=-(-60 // per_minute))
         else:
-            allowance = await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=per_minute)
+            allowance = turn.allowance or await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=per_minute)
 
         price = self.track_usage.pricing.price(model)
         past_tokens = thread.context_tokens if thread else 0
@@ -191,7 +204,7 @@ class Exchange:
             kind=turn.kind,
             model=model,
             price=price,
-            input_estimate=estimated_tokens(message.text, instructions or "") + past_tokens,
+            input_estimate=estimated_tokens(message.text, instructions or "") + turn.file_tokens + past_tokens,
             keeps_messages=self.policy.keep_messages,
             demand=demand(price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit),
             at=now,
@@ -304,11 +317,13 @@ class Exchange:
         if course.transcript_id is None and course.thread and course.thread.message_count and not course.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
         if self.transcript is None:
-            messages = (*await self._history(course, limit=self.policy.max_history_items), course.message)
+            history = await self._history(course, limit=self.policy.max_history_items)
+            messages = await self._sendable((*history, course.message))
         else:
             if course.transcript_id is None:
-                course.transcript_id = await self.transcript.create(await self._history(course, limit=None))
-            messages = (course.message,)
+                history = await self._sendable(await self._history(course, limit=None))
+                course.transcript_id = await self.transcript.create(history, read=self._read)
+            messages = await self._sendable((course.message,))
         return ModelRequest(
             model=hold.model,
             messages=messages,
@@ -319,7 +334,15 @@ class Exchange:
             metadata=options.metadata,
             safety_identifier=hashlib.sha256(f"{hold.tenant_id}\0{hold.user_id}".encode()).hexdigest(),
             cache_key=hold.conversation_id,
+            read=self._read,
         )
+
+    @property
+    def _read(self) -> ReadFile | None:
+        return None if self.attachments is None else self.attachments.read
+
+    async def _sendable(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        return messages if self.attachments is None else await self.attachments.sendable(messages, self.llm)
 
     async def _history(self, course: Course, *, limit: int | None) -> tuple[Message, ...]:
         if course.thread is None or course.thread.message_count == 0:

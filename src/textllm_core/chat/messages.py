@@ -1,12 +1,12 @@
 """What is said: messages and their parts, turns, replies, and the events of a reply that is being written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
@@ -71,6 +71,16 @@ class Refusal(Struct, frozen=True, tag="refusal"):
 ContentPart = InputText | InputImage | InputFile | OutputText | Refusal
 
 
+def words_of(part: ContentPart) -> str | None:
+    """What a part says in words: a file the text extracted from it; None where the bytes themselves are sent."""
+    match part:
+        case InputImage() | InputFile(extracted=None):
+            return None
+        case InputFile():
+            return f"File {part.name}:\n\n{part.extracted}"
+    return part.text
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """One message of a conversation. `status` is `incomplete` where a reply was cut short."""
 
@@ -84,6 +94,22 @@ class Message(Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """All that was said in it, in order; files are not."""
         return "".join(part.text for part in self.content if isinstance(part, InputText | OutputText | Refusal))
+
+    @property
+    def text_for_model(self) -> str:
+        """All that can be told of it in words: what was said, and the text of files."""
+        if all(isinstance(part, InputText | OutputText | Refusal) for part in self.content):
+            return self.text
+        return "\n\n".join(words for part in self.content if (words := words_of(part)) is not None)
+
+    @property
+    def stored_parts(self) -> tuple[InputImage | InputFile, ...]:
+        """Its parts whose bytes the model is to be sent."""
+        return tuple(
+            part
+            for part in self.content
+            if isinstance(part, InputImage) or (isinstance(part, InputFile) and part.extracted is None)
+        )
 
 
 class TurnOptions(Struct, frozen=True, kw_only=True):
@@ -142,6 +168,9 @@ class Turn(Struct, frozen=True, kw_only=True):
     Args:
         token_bound: an upper bound of the tokens that the content makes.
         is_resumable: what the reply says is kept, so that any process can read it on, until ten minutes after its end.
+        allowance: what is left of the user's rate limit, where the turn has been counted already.
+        file_tokens: about how many of them its images and documents make, for an estimate.
+        take_back: undoes what was stored for it; awaited where it does not come to be asked. Raises nothing.
     """
 
     kind: Kind
@@ -152,6 +181,18 @@ class Turn(Struct, frozen=True, kw_only=True):
     options: TurnOptions
     idempotency: Idempotency | None = None
     is_resumable: bool = False
+    allowance: Allowance | None = None
+    file_tokens: int = 0
+    take_back: Callable[[], Coroutine[None, None, None]] | None = None
+
+    @property
+    def files(self) -> tuple[InputImage | InputFile, ...]:
+        """Its images and documents, without extracted text."""
+        return tuple(
+            replace(part, extracted=None) if isinstance(part, InputFile) else part
+            for part in self.content
+            if isinstance(part, InputImage | InputFile)
+        )
 
 
 class ReplyUsage(Struct, frozen=True):
@@ -197,6 +238,31 @@ class Reply(Struct, frozen=True, kw_only=True):
     warnings: Sequence[str] = msgspec.field(default_factory=tuple)
 
 
+class ImageReply(Reply, frozen=True, kw_only=True):
+    """A reply to a turn with images; the wire shape of `/chat/image`.
+
+    Args:
+        image_urls: links that can be followed for a while, to those images that still exist.
+        image_count: how many the turn had.
+    """
+
+    image_urls: Sequence[str]
+    image_count: int
+
+
+class DocumentReply(Reply, frozen=True, kw_only=True):
+    """A reply to a turn with a document; the wire shape of `/chat/file`.
+
+    Args:
+        file_url: a link that can be followed for a while; None once the document is deleted.
+        file_type: such as ".pdf"; `pages`: how many it has, where that is known.
+    """
+
+    file_url: str | None
+    file_type: str
+    pages: int | UnsetType = UNSET
+
+
 class ReplyStarted(Struct, frozen=True):
     """The model has begun; until now nothing was sent to the client, and a refusal was still an error.
 
@@ -221,9 +287,10 @@ class TextDelta(Struct, frozen=True):
 
 
 class ReplyCompleted(Struct, frozen=True):
-    """The end: the whole reply, already settled."""
+    """The end: the whole reply, already settled. `files` are the images and documents of the turn, for links."""
 
     reply: Reply
+    files: tuple[InputImage | InputFile, ...] = ()
 
 
 class ReplyFailed(Struct, frozen=True):

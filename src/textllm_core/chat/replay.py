@@ -7,7 +7,16 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.chat.messages import (
+    InputFile,
+    InputImage,
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    ReplyStarted,
+    TextDelta,
+)
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,
@@ -33,11 +42,12 @@ class _Remembered(Struct, frozen=True):
     started: ReplyStarted | None
     reply: Reply | None
     failure: _Failure | None
+    files: tuple[InputImage | InputFile, ...] = ()
 
 
-def remembered_reply(started: ReplyStarted, reply: Reply) -> bytes:
-    """A completed reply, but for what only its settlement counts."""
-    return msgspec.json.encode(_Remembered(replace(started, allowance=None), reply, None))
+def remembered_reply(started: ReplyStarted, reply: Reply, files: tuple[InputImage | InputFile, ...] = ()) -> bytes:
+    """A completed reply, but for what only its settlement counts, and the files of its turn."""
+    return msgspec.json.encode(_Remembered(replace(started, allowance=None), reply, None, files))
 
 
 def remembered_failure(started: ReplyStarted | None, error: TextLLMError) -> bytes:
@@ -73,7 +83,7 @@ def replayed_end(replay: Replay, warnings: Sequence[str], *, response_id: str = 
     """
     kept = msgspec.json.decode(replay.remembered, type=_Remembered)
     if kept.reply is not None:
-        return ReplyCompleted(replace(kept.reply, message_number=replay.message_number, warnings=warnings))
+        return ReplyCompleted(replace(kept.reply, message_number=replay.message_number, warnings=warnings), kept.files)
     assert kept.failure is not None
     return ReplyFailed(kept.started.response_id if kept.started else response_id, _error(kept.failure))
 

@@ -9,6 +9,7 @@ from typing import Final
 from textllm_core.chat.messages import ReplyEvent, ReplyFailed, ReplyStarted
 from textllm_core.chat.replay import replayed_end
 from textllm_core.chat.running import WATCH, Running, RunningExchanges
+from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import NotFoundError, StorageUnavailableError
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
@@ -40,6 +41,7 @@ class ResumeReply:
 
     running: RunningExchanges
     journal: ReplyJournal
+    files: TurnFiles
     clock: Clock
     policy: ChatPolicy
 
@@ -55,13 +57,13 @@ class ResumeReply:
         if here is not None and here.log.length:
             (started, *_) = here.log.after(0)
             assert isinstance(started, ReplyStarted)
-            return Resumed(started, is_over=False, events=self._read_here(here, after))
+            return Resumed(started, is_over=False, events=self._linked(caller, self._read_here(here, after)))
         page = await self._first_page(caller, response_id)
         started = page.events[0]
         assert isinstance(started, ReplyStarted)
         is_over = page.end is not None and page.end.number <= after
         events = self._read_elsewhere(caller.tenant_id, page.user_id, response_id, after)
-        return Resumed(started, is_over, events)
+        return Resumed(started, is_over, self._linked(caller, events))
 
     async def _first_page(self, caller: Caller, response_id: str) -> JournalPage:
         """What there is so far, once there is anything."""
@@ -75,6 +77,13 @@ class ResumeReply:
                 end = replayed_end(page.end.replay, ())
                 raise end.error if isinstance(end, ReplyFailed) else NotFoundError("No such reply, or not any more.")
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _linked(
+        self, caller: Caller, events: AsyncGenerator[tuple[int, ReplyEvent], None]
+    ) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
+        async with aclosing(events):
+            async for number, event in events:
+                yield number, await self.files.with_links(caller, event)
 
     async def _read_here(self, running: Running, after: int) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
         self.running.joined(running.task)

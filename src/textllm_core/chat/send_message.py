@@ -4,8 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from textllm_core.chat.exchange import Exchange, last_reply
-from textllm_core.chat.messages import InputText, Reply, ReplyEvent, TextTurn, Turn, refuse_half_characters
-from textllm_core.errors import InputTooLongError, InvalidRequestError
+from textllm_core.chat.messages import InputText, Reply, ReplyEvent, TextTurn, Turn
 from textllm_core.policy import ChatPolicy
 from textllm_core.tenancy import Caller
 
@@ -34,11 +33,7 @@ class SendMessage:
             TextLLMError: what `Exchange.run` raises, at the first event.
         """
         text = turn.text
-        refuse_half_characters(message=text)
-        if not text.strip():
-            raise InvalidRequestError.of("message", "must not be blank")
-        if len(text) > self.policy.max_input_chars:
-            raise InputTooLongError(length=len(text), limit=self.policy.max_input_chars)
+        self.policy.check_message(text)
         return self.exchange.run(
             caller,
             Turn(

@@ -142,6 +142,8 @@ class Settling:
                 await asyncio.sleep(pause)
             else:
                 break
+        if course.turn.take_back is not None:
+            await course.turn.take_back()
         self._fail(course, error)
 
     def _complete(self, course: Course, charge: Charge | None, text: str, finish_reason: FinishReason) -> None:
@@ -149,7 +151,7 @@ class Settling:
         if charge is not None:
             reply = _reply(course, text, finish_reason, charge.usage, charge.cost)
             counted = replace(reply, message_number=charge.message_number, warnings=self.policy.warnings(charge.spent))
-            course.log.append(ReplyCompleted(counted))
+            course.log.append(ReplyCompleted(counted, course.turn.files))
             course.log.close()
 
     def _fail(self, course: Course, error: TextLLMError) -> None:
@@ -161,7 +163,9 @@ def _reply_memory(course: Course, text: str, finish_reason: FinishReason) -> Cal
     begun = course.begun() if course.is_remembered else None
     if begun is None:
         return None
-    return lambda usage, cost: remembered_reply(begun, _reply(course, text, finish_reason, usage, cost))
+    return lambda usage, cost: remembered_reply(
+        begun, _reply(course, text, finish_reason, usage, cost), course.turn.files
+    )
 
 
 def _reply(course: Course, text: str, finish_reason: FinishReason, usage: Usage, cost: Decimal) -> Reply:

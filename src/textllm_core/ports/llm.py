@@ -1,6 +1,6 @@
 """The model: takes a turn with what came before it, and writes the reply piece by piece."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -9,6 +9,7 @@ from textllm_core.chat.messages import FinishReason, Message, TextDelta
 from textllm_core.usage import Usage
 
 EndStatus = Literal["completed", "incomplete", "failed", "cancelled"]
+ReadFile = Callable[[str], AsyncIterator[bytes]]
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):
@@ -21,8 +22,9 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
         max_output_tokens: the longest reply, in tokens, reasoning included.
         safety_identifier: a hash that stands for the end user.
         cache_key: the same for all turns of a conversation.
-        read: the bytes of an image or a file in the messages, by its key. They are read while the call is made, and
-            not kept; it raises StoredFileNotFoundError or StorageUnavailableError. None where no message has any.
+        read: the bytes of an image or a file in the messages, by its key, in pieces of at most 1 MiB. They are read
+            while the call is made, again for each further try, and not kept; it raises StoredFileNotFoundError or
+            StorageUnavailableError. None where no message has any.
     """
 
     model: str
@@ -34,7 +36,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     transcript_id: str | None = None
     temperature: float | None = None
     metadata: Mapping[str, str] | None = None
-    read: Callable[[str], Awaitable[bytes]] | None = None
+    read: ReadFile | None = None
 
 
 class ModelStarted(Struct, frozen=True):
@@ -81,6 +83,16 @@ ModelEvent = ModelStarted | TextDelta | ModelEnded
 class LLM(Protocol):
     """A model behind an API or in this process. Stateless: it keeps no history and places no hold."""
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether messages may have images."""
+        ...
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether messages may have files without extracted text, which are then sent as they are."""
+        ...
+
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """`ModelStarted`, any number of `TextDelta`, then exactly one `ModelEnded`, whose text is all deltas joined.
 
@@ -89,7 +101,9 @@ class LLM(Protocol):
         Raises:
             ConversationLostError: `transcript_id` does not exist any more; nothing ran.
             ConversationBusyError: the provider is still at work on `transcript_id`; nothing ran.
-            ContextTooLongError, ContentRefusedError, InvalidRequestError: refused before it ran.
+            ContextTooLongError, ContentRefusedError, InvalidRequestError, UnsupportedMediaTypeError: refused before it
+                ran; the last where it cannot read an image or a file.
+            StoredFileNotFoundError, StorageUnavailableError: a file could not be read; nothing ran.
             ModelError: any other failure, at any event; its `may_have_run` says whether it can have cost anything.
         """
         ...

@@ -4,15 +4,19 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from textllm_core.chat.messages import Message
+from textllm_core.ports.llm import ReadFile
 
 
 class Transcript(Protocol):
     """Conversations kept by the provider. It adds a turn and its reply by itself, once the reply is complete."""
 
-    async def create(self, messages: Sequence[Message]) -> str:
+    async def create(self, messages: Sequence[Message], *, read: ReadFile | None = None) -> str:
         """A new transcript that holds `messages`, oldest first, any number; returns its id.
 
+        Args:
+            read: as `ModelRequest.read`.
         Raises:
+            StoredFileNotFoundError, StorageUnavailableError: a file could not be read.
             ModelError: the provider refused or did not answer; what it may have created is never used.
         """
         ...

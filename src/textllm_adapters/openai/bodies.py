@@ -1,0 +1,129 @@
+"""What is sent: messages with their files, and bodies whose files are read while they are on their way."""
+
+from binascii import b2a_base64
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from contextlib import aclosing
+from itertools import zip_longest
+from secrets import token_hex
+from typing import cast
+
+import msgspec
+
+from textllm_core.chat.messages import InputFile, InputImage, Message, words_of
+from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
+from textllm_core.ports.llm import ReadFile
+
+
+class DataURL:
+    """A place in a body that takes the bytes of a stored file, as a data URL. Of no type that JSON has a form for."""
+
+    def __init__(self, part: InputImage | InputFile) -> None:
+        self.part = part
+
+
+def input_parts(message: Message) -> list[dict[str, object]]:
+    """The user's message as content parts of the Responses and the Conversations API."""
+    parts: list[dict[str, object]] = []
+    for part in message.content:
+        match part:
+            case InputImage():
+                parts.append({"type": "input_image", "detail": "auto", "image_url": DataURL(part)})
+            case InputFile(extracted=None):
+                parts.append({"type": "input_file", "filename": part.name, "file_data": DataURL(part)})
+            case _:
+                parts.append({"type": "input_text", "text": words_of(part)})
+    return parts
+
+
+def chat_content(message: Message) -> object:
+    """A message's content in the Chat Completions API: parts only where it has images, which not every server takes.
+
+    Raises:
+        InvalidRequestError: a file without extracted text, for which this API has no portable form.
+    """
+    images = message.stored_parts
+    text = message.text_for_model
+    if not images:
+        return text
+    if any(isinstance(part, InputFile) for part in images):
+        raise InvalidRequestError.of("file", "this API takes no files as they are; their text must be extracted")
+    return [
+        *([{"type": "text", "text": text}] if text else []),
+        *({"type": "image_url", "image_url": {"url": DataURL(image)}} for image in images),
+    ]
+
+
+class Body:
+    """A body of a request, which can be sent any number of times.
+
+    Args:
+        texts: its JSON in pieces; between two of them comes a file, in base64.
+        files: one less than the texts.
+        read: the bytes of a file, by its key; None where there are none.
+
+    Attributes:
+        failure: what kept the last try from reading a file; the server then never had the whole body.
+    """
+
+    def __init__(self, texts: list[bytes], files: list[InputImage | InputFile], read: ReadFile | None) -> None:
+        self._texts = texts
+        self._files = files
+        self._read = read
+        self.failure: TextLLMError | None = None
+
+    @property
+    def content(self) -> bytes | AsyncIterable[bytes]:
+        """For the HTTP client: all bytes, or where there are files an iterable that begins anew each time."""
+        return self if self._files else self._texts[0]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """States the length where the client cannot know it; servers need it, to refuse what is too much at once."""
+        if not self._files:
+            return {}
+        length = sum(map(len, self._texts)) + sum((file.size + 2) // 3 * 4 for file in self._files)
+        return {"Content-Length": str(length)}
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        self.failure = None
+        try:
+            for text, file in zip_longest(self._texts, self._files):
+                yield text
+                if file is not None:
+                    async with aclosing(self._base64(file)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+        except TextLLMError as failure:
+            self.failure = failure
+            raise
+
+    async def _base64(self, file: InputImage | InputFile) -> AsyncGenerator[bytes, None]:
+        assert self._read is not None
+        size, rest = 0, b""
+        pieces = self._read(file.key)
+        async for piece in pieces:
+            size += len(piece)
+            joined = rest + piece
+            whole = len(joined) // 3 * 3  # of three bytes each, which need no padding
+            rest = joined[whole:]
+            yield b2a_base64(memoryview(joined)[:whole], newline=False)
+        if size != file.size:
+            raise StorageUnavailableError("A stored file is not what was stored.")
+        yield b2a_base64(rest, newline=False)
+
+
+def encoded(body: Mapping[str, object], read: ReadFile | None) -> Body:
+    """`body` as JSON, with a file for each `DataURL` in it."""
+    files: list[InputImage | InputFile] = []
+    place = token_hex(16)  # nobody can know it, so no text has it
+
+    def data_url(value: object) -> str:
+        part = cast("DataURL", value).part
+        files.append(part)
+        return f"data:{part.media_type};base64,{place}"
+
+    # The SDK would walk through the whole history to look for types of its own.
+    content = msgspec.json.encode(body, enc_hook=data_url)
+    if files and read is None:
+        raise ValueError("a message has files, and nothing to read them with")
+    return Body(content.split(place.encode()) if files else [content], files, read)

@@ -1,0 +1,66 @@
+"""The files of messages, on their way to a model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from textllm_core.chat.messages import ContentPart, InputFile, InputImage, InputText, Message, words_of
+from textllm_core.errors import StoredFileNotFoundError
+from textllm_core.ports.blob_store import BlobStore
+from textllm_core.ports.llm import LLM
+
+MOST_BYTES: Final = 50 * 1024 * 1024  # of all files of one call: the least that providers publish
+_READ_AT_ONCE: Final = 64  # files, each a piece of at most 1 MiB in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """Reads files for all models of the process, in bounded memory: at most 64 at a time, a piece of each."""
+
+    blobs: BlobStore
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE), init=False)
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        """Keeps `ModelRequest.read`."""
+        async with self._places, aclosing(self.blobs.get(key)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def sendable(self, messages: Sequence[Message], llm: LLM) -> tuple[Message, ...]:
+        """The messages with a note in place of each file that cannot be sent: a conversation outlives its files.
+
+        A file may have been deleted, the model may read none of its kind, or newer files may leave no room for it.
+        Raises:
+            StorageUnavailableError
+        """
+        room = MOST_BYTES
+        sendable: list[Message] = []
+        for message in reversed(messages):
+            content: list[ContentPart] = []
+            for part in message.content:
+                if not isinstance(part, InputImage | InputFile) or words_of(part) is not None:
+                    content.append(part)
+                elif (obstacle := await self._obstacle(part, llm, room)) is not None:
+                    content.append(InputText(f"[The file {part.name} {obstacle}]"))
+                else:
+                    room -= part.size
+                    content.append(part)
+            sendable.append(replace(message, content=tuple(content)) if message.stored_parts else message)
+        return tuple(reversed(sendable))
+
+    async def _obstacle(self, part: InputImage | InputFile, llm: LLM, room: int) -> str | None:
+        if isinstance(part, InputImage) and not llm.reads_images:
+            return "is an image, and this model reads none."
+        if isinstance(part, InputFile) and not llm.reads_files:
+            return "was sent as it is, and this model reads text alone."
+        if part.size > room:
+            return "is not sent again: newer ones leave no room."
+        try:
+            await self.blobs.size(part.key)
+        except StoredFileNotFoundError:
+            return "was deleted."
+        return None

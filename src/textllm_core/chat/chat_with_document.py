@@ -1,0 +1,125 @@
+"""The use case of documents: checked, stored, then a file or its text as a part of a user's message."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+
+from msgspec import Struct
+
+from textllm_core.chat.attachments import MOST_BYTES
+from textllm_core.chat.exchange import Exchange, last_reply
+from textllm_core.chat.messages import (
+    Idempotency,
+    InputFile,
+    InputText,
+    Reply,
+    ReplyEvent,
+    Turn,
+    TurnOptions,
+    words_of,
+)
+from textllm_core.chat.turn_files import TurnFiles
+from textllm_core.errors import Allowance, FileTooLargeError
+from textllm_core.file_tokens import FileTokens, pdf_tokens
+from textllm_core.policy import ChatPolicy
+from textllm_core.ports.document_reader import Document, DocumentReader
+from textllm_core.tenancy import Caller
+from textllm_core.uploads import Upload
+from textllm_core.usage import estimated_tokens
+
+
+class DocumentTurn(Struct, frozen=True):
+    """What a user says about a document; all else is as in a `TextTurn`."""
+
+    text: str
+    document: Upload
+    conversation_id: str | None = None
+    user_id: str | None = None
+    options: TurnOptions = TurnOptions()
+    idempotency: Idempotency | None = None
+    is_resumable: bool = False
+    allowance: Allowance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatWithDocument:
+    """Answer a turn with a document of at most `policy.max_file_bytes`.
+
+    A PDF goes to the model as it is, where the model reads files; of all others the text is sent.
+    """
+
+    exchange: Exchange
+    files: TurnFiles
+    reader: DocumentReader
+    policy: ChatPolicy
+
+    async def __call__(self, caller: Caller, turn: DocumentTurn) -> Reply:
+        """The whole reply, settled; a `DocumentReply`.
+
+        Raises:
+            TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
+        """
+        return await last_reply(self.stream(caller, turn))
+
+    async def stream(self, caller: Caller, turn: DocumentTurn) -> AsyncGenerator[ReplyEvent, None]:
+        """As `SendMessage.stream`; `ReplyCompleted` has a `DocumentReply`. Everything is raised at the first event.
+
+        The document is kept for as long as the user keeps it; that of a turn that never began is not.
+        Raises:
+            InvalidRequestError, InputTooLongError: the message is wrong.
+            FileTooLargeError, TextLLMError: the document is, as `DocumentReader` says.
+            TextLLMError: what `Exchange.run` raises.
+        """
+        self.policy.check_message(turn.text)
+        upload = turn.document
+        if upload.size > self.policy.max_file_bytes:
+            raise FileTooLargeError(limit=self.policy.max_file_bytes)
+        user_id = await self.files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
+        document, extracted = await self._read(upload)
+        [stored] = await self.files.keep(caller, [upload], user_id=user_id, folder="documents")
+        part = InputFile(
+            key=stored.key,
+            media_type=document.media_type,
+            size=stored.size,
+            name=stored.name,
+            extracted=extracted,
+            pages=document.pages,
+        )
+        tokens = self._tokens(part, model=turn.options.model or self.policy.model)
+        events = self.exchange.run(
+            caller,
+            Turn(
+                kind="document",
+                content=(InputText(turn.text), part),
+                token_bound=len(turn.text.encode()) + tokens.most,
+                file_tokens=tokens.about,
+                conversation_id=turn.conversation_id,
+                user_id=user_id,
+                options=turn.options,
+                idempotency=turn.idempotency,
+                is_resumable=turn.is_resumable,
+                allowance=turn.allowance,
+                take_back=partial(self.files.take_back, caller, (stored,)),
+            ),
+        )
+        async with aclosing(self.files.linked(caller, events)) as linked:
+            async for event in linked:
+                yield event
+
+    async def _read(self, upload: Upload) -> tuple[Document, str | None]:
+        """What the document is, and the text to send in its place."""
+        if self.exchange.llm.reads_files and upload.size <= MOST_BYTES:
+            document = await self.reader.inspect(upload, max_pages=self.policy.max_document_pages)
+            if document.file_type == "pdf":
+                return document, None
+        text = await self.reader.read(
+            upload, max_chars=self.policy.max_document_chars, max_pages=self.policy.max_document_pages
+        )
+        return text, text.text
+
+    def _tokens(self, part: InputFile, *, model: str) -> FileTokens:
+        words = words_of(part)
+        if words is None:
+            return pdf_tokens(pages=part.pages or 1, size=part.size, model=model)
+        return FileTokens(len(words.encode()), estimated_tokens(words))

@@ -1,0 +1,109 @@
+"""The files that come with a turn: kept before the model is asked, taken back where the turn is not admitted."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from msgspec import UNSET
+from msgspec.structs import asdict
+
+from textllm_core.chat.messages import DocumentReply, ImageReply, InputFile, InputImage, ReplyCompleted, ReplyEvent
+from textllm_core.chat.running import carried_through
+from textllm_core.errors import ConversationNotFoundError, StoredFileNotFoundError, TextLLMError
+from textllm_core.file_links import LinkFile
+from textllm_core.files import DeleteFile, GetFile, StoredFile, StoreFile
+from textllm_core.ids import new_id
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.document_reader import MEDIA_TYPES
+from textllm_core.tenancy import Caller
+from textllm_core.uploads import Upload
+
+TurnFolder = Literal["chat_images", "documents"]
+
+_FILE_TYPES: Final = {media_type: f".{kind}" for kind, media_type in MEDIA_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFiles:
+    """Keeps, links and takes back the files of turns."""
+
+    store: StoreFile
+    get: GetFile
+    link: LinkFile
+    delete: DeleteFile
+    conversations: ConversationRepository
+
+    async def owner(self, caller: Caller, *, user_id: str | None, conversation_id: str | None) -> str:
+        """Whose the files of a turn are: a new user's where nothing says.
+
+        Raises:
+            InvalidRequestError, NotFoundError: the caller may not act for the user.
+            ConversationNotFoundError: there is none of this id for the caller.
+        """
+        user = caller.acts_for(user_id)
+        if conversation_id is None:
+            return user or new_id("user")
+        thread = await self.conversations.thread(caller.tenant_id, conversation_id)
+        if thread is None or user not in (None, thread.user_id):
+            raise ConversationNotFoundError
+        return thread.user_id
+
+    async def keep(
+        self, caller: Caller, uploads: Sequence[Upload], *, user_id: str, folder: TurnFolder
+    ) -> tuple[StoredFile, ...]:
+        """Store all of them, or none.
+
+        Raises:
+            FileTooLargeError, StorageUnavailableError: nothing was stored.
+        """
+        stored: list[StoredFile] = []
+        try:
+            for upload in uploads:
+                stored.append(await self.store(caller, upload, user_id=user_id, folder=folder))  # noqa: PERF401
+        except BaseException:
+            await carried_through(self.take_back(caller, stored))
+            raise
+        return tuple(stored)
+
+    async def take_back(self, caller: Caller, files: Sequence[StoredFile]) -> None:
+        """Delete them; one that the storage does not let go stays among the user's files, who can delete it."""
+        for file in files:
+            with suppress(TextLLMError):
+                await self.delete(caller, file.key)
+
+    async def linked(
+        self, caller: Caller, events: AsyncGenerator[ReplyEvent, None]
+    ) -> AsyncGenerator[ReplyEvent, None]:
+        """The events as the user is told them: a completed reply with links to the files of its turn."""
+        async with aclosing(events):
+            async for event in events:
+                yield await self.with_links(caller, event)
+
+    async def with_links(self, caller: Caller, event: ReplyEvent) -> ReplyEvent:
+        """One event, as `linked` has it.
+
+        Raises:
+            StorageUnavailableError: links could not be made; the reply is settled all the same.
+        """
+        match event:
+            case ReplyCompleted(reply, (InputImage(), *_) as files):
+                links = [link for file in files if (link := await self._link(caller, file.key)) is not None]
+                told = ImageReply(**asdict(reply), image_urls=links, image_count=len(files))
+                return ReplyCompleted(told, files)
+            case ReplyCompleted(reply, (InputFile() as file,) as files):
+                shown = DocumentReply(
+                    **asdict(reply),
+                    file_url=await self._link(caller, file.key),
+                    file_type=_FILE_TYPES[file.media_type],
+                    pages=UNSET if file.pages is None else file.pages,
+                )
+                return ReplyCompleted(shown, files)
+        return event
+
+    async def _link(self, caller: Caller, key: str) -> str | None:
+        """A link to the file; None where it was deleted."""
+        try:
+            return await self.link(caller, await self.get(caller, key))
+        except StoredFileNotFoundError:
+            return None

@@ -1,0 +1,57 @@
+"""How many input tokens images and documents make: upper bounds for holds, and about how many for estimates.
+
+Source: OpenAI's guides "Images and vision" and "File inputs". Models read an image either in tiles of 512 pixels, after
+fitting it into 2048 x 2048 and its shorter side to 768, or in patches of 32 pixels, at most 10,000 of them, times a
+factor of the model, at most 2.46. Of a PDF they read the text and an image of each page.
+"""
+
+from math import ceil
+from typing import Final
+
+from msgspec import Struct
+
+_PATCH: Final = 32
+_MOST_PATCHES: Final = 10_000
+_MOST_PATCHES_OF_A_PAGE: Final = 2_500  # pages are read in the next lower detail
+_DEAREST_PATCH: Final = 2.46
+_MOST_TILES: Final = 8  # 768 x 2048 pixels
+_TILES: Final = (85, 170)  # for the image, and for each tile; other models ask less
+_TILES_OF_4O_MINI: Final = (2_833, 5_667)
+_DENSEST_PAGE: Final = 4_000  # tokens of its text; a page of a printed book has less than 1,000
+_USUAL_PAGE: Final = 1_500
+
+
+class FileTokens(Struct, frozen=True):
+    """Input tokens of files: at `most`, and `about`."""
+
+    most: int
+    about: int
+
+    def __add__(self, other: "FileTokens") -> "FileTokens":
+        return FileTokens(self.most + other.most, self.about + other.about)
+
+
+def image_tokens(width: int, height: int, *, model: str) -> FileTokens:
+    """Tokens of an image of so many pixels."""
+    patches = min(ceil(width / _PATCH) * ceil(height / _PATCH), _MOST_PATCHES)
+    longer = min(2048.0, 768 * max(width, height) / min(width, height))  # also where the shorter side is not enlarged
+    tiles = min(2 * ceil(longer / 512), _MOST_TILES)
+    if "4o-mini" in model:
+        tokens = _tiled(tiles, _TILES_OF_4O_MINI)
+        return FileTokens(tokens, tokens)
+    return FileTokens(max(ceil(patches * _DEAREST_PATCH), _tiled(tiles, _TILES)), max(patches, _TILES[0]))
+
+
+def pdf_tokens(*, pages: int, size: int, model: str) -> FileTokens:
+    """Tokens of a PDF of so many pages and bytes that the model reads itself.
+
+    Nothing short of reading it bounds its text; this is what no honest page exceeds, and no more than a token a byte.
+    """
+    page = (
+        _tiled(_MOST_TILES, _TILES_OF_4O_MINI) if "4o-mini" in model else ceil(_MOST_PATCHES_OF_A_PAGE * _DEAREST_PATCH)
+    )
+    return FileTokens(pages * page + min(pages * _DENSEST_PAGE, size), pages * _USUAL_PAGE)
+
+
+def _tiled(tiles: int, price: tuple[int, int]) -> int:
+    return price[0] + tiles * price[1]

@@ -1,0 +1,170 @@
+"""What an image is, told by its first bytes: its type and its size in pixels. Nothing is ever decoded."""
+
+import re
+import zlib
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from textllm_core.errors import ImageTooLargeError, UnsupportedMediaTypeError
+from textllm_core.uploads import Upload
+
+ImageType = Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+
+MAX_PIXELS: Final = 50_000_000
+HEAD_BYTES: Final = 64 * 1024
+JPEG_HEAD_BYTES: Final = 2 * 1024 * 1024  # colour profiles and previews may come before the frame
+_MAX_JPEG_SEGMENTS: Final = 1000
+_SNIFFED_BYTES: Final = 1445  # as far as browsers look for HTML, and further than readers of PDF look for its mark
+
+# What a name may promise; anything else promises nothing.
+_ENDINGS: Final[Mapping[str, ImageType | None]] = {
+    **dict.fromkeys(("png", "apng"), "image/png"),
+    **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "image/jpeg"),
+    **dict.fromkeys(("webp",), "image/webp"),
+    **dict.fromkeys(("gif",), "image/gif"),
+    **dict.fromkeys(("avif", "bmp", "csv", "doc", "docx", "eps", "exe", "heic", "heif", "htm", "html", "ico", "js")),
+    **dict.fromkeys(("json", "jxl", "md", "pdf", "php", "psd", "sh", "svg", "svgz", "tif", "tiff", "txt", "xls")),
+    **dict.fromkeys(("xlsx", "xml", "zip")),
+}
+_ANOTHER_TYPE: Final = re.compile(rb"%PDF-|<(?:!doctype|html|head|body|script|iframe|svg|\?php)", re.IGNORECASE)
+
+_Size = tuple[int, int]
+
+
+class Image(Struct, frozen=True):
+    """An image's type by its content, and its width and height in pixels, both at least 1."""
+
+    media_type: ImageType
+    width: int
+    height: int
+
+
+async def inspect_image(upload: Upload) -> Image:
+    """What the upload is. It is read as far as needed: 64 KiB, and at most 2 MiB of a JPEG file.
+
+    Raises:
+        UnsupportedMediaTypeError: it is no image of these types, or not of the one that its name says.
+        ImageTooLargeError: it has more than `MAX_PIXELS`.
+    """
+    head = await _first_bytes(upload, HEAD_BYTES)
+    if head.startswith(b"\xff\xd8\xff") and _jpeg_size(head, upload.size) is None:
+        head = await _first_bytes(upload, JPEG_HEAD_BYTES)
+    image = image_in(head, size=upload.size)
+    _, dot, ending = upload.name.rpartition(".")
+    promised = _ENDINGS.get(ending.lower(), image.media_type) if dot else image.media_type
+    if promised != image.media_type:
+        raise UnsupportedMediaTypeError(
+            f"The name of the file ends in .{ending.lower()}, but it is {image.media_type}."
+        )
+    return image
+
+
+def image_in(head: bytes, *, size: int) -> Image:
+    """The image that begins with `head`, in a file of `size` bytes.
+
+    Raises:
+        UnsupportedMediaTypeError, ImageTooLargeError: as `inspect_image` raises them.
+    Source: PNG (W3C, 3rd edition) 5 and 11.2.1; GIF89a 17 to 20; ITU-T T.81 B.1 and B.2.2; RFC 9649 2.
+    """
+    told = next((row for row in _FORMATS if row[0].match(head)), None)
+    if told is None:
+        raise UnsupportedMediaTypeError("The file is no image that can be read; send PNG, JPEG, WebP or GIF.")
+    _, media_type, size_of = told
+    if _ANOTHER_TYPE.search(head, 0, _SNIFFED_BYTES):
+        raise UnsupportedMediaTypeError("The file is an image and something else at once; save the image again.")
+    found = size_of(head, size)
+    if found is None or 0 in found:
+        raise UnsupportedMediaTypeError(f"The file begins as {media_type}, but is damaged or cut short.")
+    width, height = found
+    if width * height > MAX_PIXELS:
+        raise ImageTooLargeError(
+            f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed.",
+            limit=MAX_PIXELS,
+        )
+    return Image(media_type, width, height)
+
+
+async def _first_bytes(upload: Upload, wanted: int) -> bytes:
+    head = bytearray()
+    pieces = upload.read()
+    async for piece in pieces:
+        head += piece[: wanted - len(head)]
+        if len(head) == wanted:
+            break
+    if isinstance(pieces, AsyncGenerator):
+        await pieces.aclose()
+    return bytes(head)
+
+
+# Each tells width and height, or None where the head does not hold them.
+
+
+def _png_size(head: bytes, _size: int) -> _Size | None:
+    header = head[8:33]
+    if header[:8] != b"\0\0\0\x0dIHDR" or zlib.crc32(header[4:21]).to_bytes(4, "big") != header[21:]:
+        return None
+    return int.from_bytes(header[8:12], "big"), int.from_bytes(header[12:16], "big")
+
+
+def _gif_size(head: bytes, _size: int) -> _Size | None:
+    """The larger of the screen and the first frame, which need not agree."""
+    screen = (int.from_bytes(head[6:8], "little"), int.from_bytes(head[8:10], "little"))
+    if len(head) < 13 or 0 in screen:
+        return None
+    at = 13 + (3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)  # behind the colours
+    while head[at : at + 1] == b"!":  # an extension: its kind, then blocks that state their length, then an empty one
+        at += 2
+        while at < len(head) and head[at]:
+            at += head[at] + 1
+        at += 1
+    frame = head[at : at + 10]
+    if len(frame) < 10 or frame[:1] != b",":
+        return None
+    width, height = int.from_bytes(frame[5:7], "little"), int.from_bytes(frame[7:9], "little")
+    return max(screen[0], width), max(screen[1], height)
+
+
+def _jpeg_size(head: bytes, _size: int) -> _Size | None:
+    at = 2
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        if len(head) < at + 4 or head[at] != 0xFF:
+            return None
+        marker = head[at + 1]
+        if marker == 0xFF:  # a marker may have any number of these before it
+            at += 1
+            continue
+        length = int.from_bytes(head[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame; these three are tables
+            frame = head[at + 5 : at + 9]
+            is_whole = length >= 11 and len(frame) == 4
+            return (int.from_bytes(frame[2:], "big"), int.from_bytes(frame[:2], "big")) if is_whole else None
+        if marker in (0xD8, 0xD9, 0xDA) or length < 2:  # pixels, or the end, before any frame
+            return None
+        at += 2 + length
+    return None
+
+
+def _webp_size(head: bytes, size: int) -> _Size | None:
+    stated, chunk, length = int.from_bytes(head[4:8], "little"), head[12:16], int.from_bytes(head[16:20], "little")
+    body = head[20:30]
+    if len(body) < 10 or not 20 + length <= stated + 8 <= size <= stated + 9:  # cut short, or something comes after it
+        return None
+    bits = int.from_bytes(body[1:5], "little")
+    match chunk:
+        case b"VP8 " if body[3:6] == b"\x9d\x01\x2a":
+            return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+        case b"VP8L" if body[0] == 0x2F:
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8X":
+            return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    return None
+
+
+_FORMATS: Final[tuple[tuple[re.Pattern[bytes], ImageType, Callable[[bytes, int], _Size | None]], ...]] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png", _png_size),
+    (re.compile(rb"\xff\xd8\xff"), "image/jpeg", _jpeg_size),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp", _webp_size),
+    (re.compile(rb"GIF8[79]a"), "image/gif", _gif_size),
+)

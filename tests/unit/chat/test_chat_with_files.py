@@ -1,0 +1,392 @@
+"""Turns with images and documents: what the model is sent, what is kept, and what is left of a refusal."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+from tests.image_files import gif, jpeg, png
+from tests.unit.chat.kept_files import FaultyBlobs, PlainReader, kept
+from tests.unit.conftest import POLICY, Bench
+
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_adapters.memory.transcript import MemoryTranscript
+from textllm_core import Caller, Reply, TextLLMError, TurnOptions
+from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
+from textllm_core.chat.chat_with_image import ImageTurn
+from textllm_core.chat.messages import DocumentReply, Idempotency, ImageReply, InputImage, ReplyStarted
+from textllm_core.errors import (
+    BudgetExceededError,
+    ContextTooLongError,
+    ConversationBusyError,
+    ConversationNotFoundError,
+    FileTooLargeError,
+    ImageTooLargeError,
+    InputTooLongError,
+    InvalidRequestError,
+    NotFoundError,
+    ProviderError,
+    RateLimitedError,
+    StorageUnavailableError,
+    UnsupportedMediaTypeError,
+)
+from textllm_core.uploads import Upload
+
+ADA = Caller(user_id="ada", role="user")
+PNG, GIF, JPEG = png(640, 480), gif(320, 200), jpeg(64, 64)
+PDF = b"%PDF-1.7 of three pages"
+TEXT = "Tea is at five."
+
+
+def upload(name: str, content: bytes) -> Upload:
+    return Upload.of_bytes(name, content)
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass
+class Desk:
+    """A bench with files."""
+
+    bench: Bench
+
+    def __post_init__(self) -> None:
+        bench = self.bench
+        self.chat_with_image = bench.chat_with_image
+        files = bench.files.of_turns(bench.conversations)
+        self.chat_with_document = ChatWithDocument(bench.exchange, files, PlainReader(), bench.policy)
+
+    @property
+    def kept(self) -> Mapping[str, int]:
+        return kept(self.bench.store)
+
+    @property
+    def blobs(self) -> FaultyBlobs:
+        assert isinstance(self.bench.blobs, FaultyBlobs)
+        return self.bench.blobs
+
+    async def delete_first(self) -> None:
+        await self.bench.files.delete(ADA, next(iter(self.kept)))
+
+    async def show(self, text: str, *images: Upload, conversation_id: str | None = None) -> ImageReply:
+        self.bench.clock.advance(timedelta(seconds=1))
+        reply = await self.chat_with_image(ADA, ImageTurn(text, images, conversation_id))
+        assert isinstance(reply, ImageReply)
+        return reply
+
+    async def hand(self, text: str, document: Upload, conversation_id: str | None = None) -> DocumentReply:
+        self.bench.clock.advance(timedelta(seconds=1))
+        reply = await self.chat_with_document(ADA, DocumentTurn(text, document, conversation_id))
+        assert isinstance(reply, DocumentReply)
+        return reply
+
+
+@pytest.fixture(params=["conversations", "stateless"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    transcript = MemoryTranscript() if request.param == "conversations" else None
+    return Bench(transcript=transcript, blobs=FaultyBlobs())
+
+
+@pytest.fixture
+def desk(bench: Bench) -> Desk:
+    return Desk(bench)
+
+
+async def test_images_reach_the_model_as_they_were_sent(desk: Desk) -> None:
+    reply = await desk.show("Well?", upload("one.png", PNG), upload("two.gif", GIF))
+    assert list(desk.bench.llm.received.values()) == [digest(PNG), digest(GIF)]
+    assert reply.text == f"[0] You said: Well? Seen: {digest(PNG)[:8]} {digest(GIF)[:8]}"
+    await desk.bench.check_books()
+
+
+async def test_a_reply_to_images_has_links_to_them(desk: Desk) -> None:
+    reply = await desk.show("Well?", upload("one.png", PNG), upload("two.gif", GIF))
+    assert [url.partition("?")[0] for url in reply.image_urls] == [f"/files/{key}/content" for key in desk.kept]
+    assert reply.image_count == 2
+    assert all(key.startswith("LLM/chat_images/ada/") for key in desk.kept)
+
+
+async def test_the_wire_shapes_add_to_that_of_a_text_turn(desk: Desk) -> None:
+    plain = msgspec.to_builtins(await desk.bench.say("Hello"))
+    with_image = msgspec.to_builtins(await desk.show("Well?", upload("one.png", PNG)))
+    with_text = msgspec.to_builtins(await desk.hand("Well?", upload("a.txt", TEXT.encode())))
+    with_pdf = msgspec.to_builtins(await desk.hand("Well?", upload("a.pdf", PDF)))
+    assert "image_urls" not in plain
+    assert with_image.keys() - plain.keys() == {"image_urls", "image_count"}
+    assert with_text.keys() - plain.keys() == {"file_url", "file_type"}
+    assert with_pdf.keys() - plain.keys() == {"file_url", "file_type", "pages"}
+    assert (with_text["file_type"], with_pdf["file_type"], with_pdf["pages"]) == (".txt", ".pdf", 3)
+
+
+async def test_the_entry_names_the_kind_of_the_turn(desk: Desk) -> None:
+    await desk.show("Well?", upload("one.png", PNG))
+    await desk.hand("Well?", upload("a.txt", TEXT.encode()))
+    assert [entry.kind for entry in await desk.bench.entries()] == ["image", "document"]
+
+
+async def test_a_later_turn_still_knows_the_images(desk: Desk) -> None:
+    first = await desk.show("Look", upload("one.png", PNG))
+    second = await desk.bench.say("And now?", first.conversation_id)
+    assert second.text == f"[2] You said: And now? Seen: {digest(PNG)[:8]}"
+
+
+async def test_the_conversation_keeps_the_images_as_parts(desk: Desk) -> None:
+    reply = await desk.show("Look", upload("one.png", PNG))
+    messages = await desk.bench.conversations.last_messages("default", "ada", reply.conversation_id, limit=None)
+    [key] = desk.kept
+    assert messages[0].content[1] == InputImage(key=key, media_type="image/png", size=len(PNG), name="one.png")
+    assert messages[0].text == "Look"
+
+
+async def test_a_pdf_goes_to_the_model_as_it_is(desk: Desk) -> None:
+    reply = await desk.hand("Well?", upload("a.pdf", PDF))
+    assert list(desk.bench.llm.received.values()) == [digest(PDF)]
+    assert reply.text == f"[0] You said: Well? Seen: {digest(PDF)[:8]}"
+    assert reply.file_url is not None
+    assert reply.file_url.startswith(f"/files/{next(iter(desk.kept))}/content?")
+
+
+async def test_of_a_text_file_the_text_is_sent(desk: Desk) -> None:
+    reply = await desk.hand("When?", upload("a.txt", TEXT.encode()))
+    assert desk.bench.llm.received == {}
+    assert reply.text == f"[0] You said: When?\n\nFile a.txt:\n\n{TEXT}"
+
+
+async def test_a_model_that_reads_no_files_is_sent_the_text_of_a_pdf(desk: Desk) -> None:
+    desk.bench.llm.reads_files = False
+    reply = await desk.hand("Well?", upload("a.pdf", PDF))
+    assert reply.text == f"[0] You said: Well?\n\nFile a.pdf:\n\n[page 1] {PDF.decode()}"
+    assert reply.pages == 3
+
+
+async def test_a_document_that_is_none_is_refused_and_not_kept(desk: Desk) -> None:
+    with pytest.raises(UnsupportedMediaTypeError):
+        await desk.hand("Well?", upload("a.txt", b"\0\0"))
+    assert desk.kept == {}
+
+
+async def test_a_model_that_reads_no_images_is_sent_none(desk: Desk) -> None:
+    reply = await desk.show("Look", upload("one.png", PNG))
+    desk.bench.llm.reads_images = False
+    with pytest.raises(InvalidRequestError, match="text alone"):
+        await desk.show("Look again", upload("one.png", PNG))
+    assert list(desk.kept.values()) == [len(PNG)]
+    assert (await desk.bench.say("And now?", reply.conversation_id)).text.startswith("[2] You said: And now?")
+
+
+async def test_a_deleted_image_does_not_break_its_conversation() -> None:
+    desk = Desk(Bench(transcript=None))
+    reply = await desk.show("Look", upload("one.png", PNG), upload("two.gif", GIF))
+    await desk.delete_first()
+    later = await desk.bench.say("And now?", reply.conversation_id)
+    assert later.text == f"[2] You said: And now? Seen: {digest(GIF)[:8]}"
+    told = desk.bench.llm.requests[-1].messages[0]
+    assert told.text_for_model == "Look\n\n[The file one.png was deleted.]"
+
+
+async def test_images_that_leave_no_room_for_older_ones_replace_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textllm_core.chat.attachments.MOST_BYTES", len(PNG) + len(GIF))
+    desk = Desk(Bench(transcript=None))
+    reply = await desk.show("One", upload("one.png", PNG))
+    await desk.show("Two", upload("two.png", PNG), conversation_id=reply.conversation_id)
+    last = await desk.show("Three", upload("three.gif", GIF), conversation_id=reply.conversation_id)
+    assert last.text == f"[4] You said: Three Seen: {digest(PNG)[:8]} {digest(GIF)[:8]}"
+    assert "one.png is not sent again" in desk.bench.llm.requests[-1].messages[0].text_for_model
+
+
+async def test_a_lost_transcript_is_made_anew_with_its_images() -> None:
+    desk = Desk(bench := Bench())
+    reply = await desk.show("Look", upload("one.png", PNG))
+    assert bench.transcript is not None
+    [transcript_id] = [kept.transcript_id for kept in bench.store.conversations.values()]
+    assert transcript_id is not None
+    bench.transcript.lose(transcript_id)
+    bench.transcript.received.clear()
+    assert (await bench.say("And now?", reply.conversation_id)).text.endswith(f"Seen: {digest(PNG)[:8]}")
+
+
+@pytest.mark.parametrize(
+    ("images", "error"),
+    [
+        ([], InvalidRequestError),
+        ([upload("one.png", PNG)] * 11, InvalidRequestError),
+        ([upload("one.png", b"hello")], UnsupportedMediaTypeError),
+        ([upload("one.png", PNG), upload("two.png", GIF)], UnsupportedMediaTypeError),
+        ([upload("one.svg", b"<svg/>")], UnsupportedMediaTypeError),
+        ([upload("one.png", b"")], UnsupportedMediaTypeError),
+        ([upload("one.png", png(60_000, 60_000))], ImageTooLargeError),
+        ([Upload("one.png", 20 * 1024 * 1024 + 1, upload("one.png", PNG).read)], FileTooLargeError),
+        ([Upload("one.png", 18 * 1024 * 1024, upload("one.png", PNG).read)] * 3, ImageTooLargeError),
+    ],
+)
+async def test_images_that_are_not_taken_are_refused_and_not_kept(
+    desk: Desk, images: list[Upload], error: type[TextLLMError]
+) -> None:
+    with pytest.raises(error):
+        await desk.show("Well?", *images)
+    assert desk.kept == {}
+    assert await desk.bench.entries() == []
+
+
+@pytest.mark.parametrize(
+    ("turn", "error"),
+    [
+        (ImageTurn(" ", [upload("one.png", PNG)]), InvalidRequestError),
+        (ImageTurn("\ud800", [upload("one.png", PNG)]), InvalidRequestError),
+        (ImageTurn("x" * 10_001, [upload("one.png", PNG)]), InputTooLongError),
+        (ImageTurn("Well?", [upload("one.png", PNG)], "conv_unknown"), ConversationNotFoundError),
+        (ImageTurn("Well?", [upload("one.png", PNG)], None, "bob"), NotFoundError),
+        (ImageTurn("Well?", [upload("one.png", PNG)], options=TurnOptions(model="!")), InvalidRequestError),
+        (ImageTurn("Well?", [upload("one.png", PNG)], options=TurnOptions(prompt="none")), InvalidRequestError),
+    ],
+)
+async def test_a_turn_that_is_wrong_leaves_no_file(desk: Desk, turn: ImageTurn, error: type[TextLLMError]) -> None:
+    with pytest.raises(error):
+        await desk.chat_with_image(ADA, turn)
+    assert desk.kept == {}
+    await desk.bench.check_books()
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"),
+    [({"daily_limit": Decimal("0.0001")}, BudgetExceededError), ({"rate_per_minute": 1}, RateLimitedError)],
+)
+async def test_a_turn_that_is_not_admitted_leaves_no_file(limits: dict[str, object], error: type[TextLLMError]) -> None:
+    desk = Desk(bench := Bench(policy=replace(POLICY, **limits)))
+    if error is RateLimitedError:
+        await bench.say("Hello")
+    with pytest.raises(error):
+        await desk.chat_with_image(ADA, ImageTurn("Well?", [upload("one.png", PNG)]))
+    with pytest.raises(error):
+        await desk.chat_with_document(ADA, DocumentTurn("Well?", upload("a.pdf", PDF)))
+    assert desk.kept == {}
+    await bench.check_books()
+
+
+async def test_a_busy_conversation_takes_no_files(desk: Desk) -> None:
+    gate = asyncio.Event()
+    desk.bench.llm.script(ScriptedReply(gate=gate))
+    async with aclosing(desk.chat_with_image.stream(ADA, ImageTurn("Look", [upload("one.png", PNG)]))) as events:
+        started = await anext(events)
+        assert isinstance(started, ReplyStarted)
+        with pytest.raises(ConversationBusyError):
+            await desk.show("Me too", upload("two.gif", GIF), conversation_id=started.conversation_id)
+        gate.set()
+    assert list(desk.kept.values()) == [len(PNG)]
+    await desk.bench.check_books()
+
+
+async def test_a_turn_that_the_model_never_took_leaves_no_file(desk: Desk) -> None:
+    desk.bench.llm.script(ScriptedReply(error=ContextTooLongError()))
+    with pytest.raises(ContextTooLongError):
+        await desk.show("Well?", upload("one.png", PNG))
+    assert desk.kept == {}
+    await desk.bench.check_books()
+
+
+async def test_the_files_of_a_turn_that_cost_something_stay(desk: Desk) -> None:
+    desk.bench.llm.script(ScriptedReply(text="so far", error=ProviderError("broken"), after=1))
+    with pytest.raises(ProviderError):
+        await desk.show("Well?", upload("one.png", PNG))
+    assert list(desk.kept.values()) == [len(PNG)]
+
+
+async def test_a_failure_in_the_middle_of_storing_leaves_no_file(desk: Desk) -> None:
+    desk.blobs.full_after = 1
+    with pytest.raises(StorageUnavailableError):
+        await desk.show("Well?", upload("one.png", PNG), upload("two.gif", GIF))
+    assert desk.kept == {}
+
+
+async def test_a_client_who_leaves_while_files_are_stored_leaves_none(desk: Desk) -> None:
+    reached = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        if len(desk.kept) == 2:  # it is announced
+            reached.set()
+            await asyncio.Event().wait()
+        yield PNG
+
+    turn = ImageTurn("Well?", [upload("one.png", PNG), Upload("two.png", len(PNG), slow)])
+    leaving = asyncio.create_task(desk.chat_with_image(ADA, turn))
+    await reached.wait()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert desk.kept == {}
+    await desk.bench.check_books()
+
+
+async def test_a_client_who_leaves_before_a_refusal_leaves_no_file(desk: Desk) -> None:
+    desk.blobs.delay = asyncio.Event()
+    turn = ImageTurn("Well?", [upload("one.png", PNG)], options=TurnOptions(model="!"))
+    leaving = asyncio.create_task(desk.chat_with_image(ADA, turn))
+    await desk.blobs.deleting.wait()
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    desk.blobs.delay.set()
+    await desk.bench.check_books()
+    assert desk.kept == {}
+
+
+async def test_the_files_of_a_client_who_leaves_in_the_middle_of_a_reply_stay(desk: Desk) -> None:
+    desk.bench.llm.script(ScriptedReply(gate=(gate := asyncio.Event())))
+    events = desk.chat_with_image.stream(ADA, ImageTurn("Look", [upload("one.png", PNG)]))
+    await anext(events)
+    await events.aclose()
+    gate.set()
+    [entry] = await desk.bench.entries()
+    assert entry.status == "completed"
+    assert list(desk.kept.values()) == [len(PNG)]
+
+
+async def test_a_repeat_is_told_the_same_and_stores_nothing(desk: Desk) -> None:
+    turn = ImageTurn("Look", [upload("one.png", PNG)], idempotency=Idempotency("key", "/chat/image", "same"))
+    first = await desk.chat_with_image(ADA, turn)
+    again = await desk.chat_with_image(ADA, turn)
+    assert again == first
+    assert isinstance(again, ImageReply)
+    await desk.bench.check_books()
+    assert len(desk.kept) == 1
+    assert len(desk.bench.llm.requests) == 1
+
+
+async def test_a_repeat_of_a_document_links_to_the_first_one_while_it_exists(desk: Desk) -> None:
+    turn = DocumentTurn("Well?", upload("a.txt", TEXT.encode()), idempotency=Idempotency("key", "/chat/file", "same"))
+    first = await desk.chat_with_document(ADA, turn)
+    assert await desk.chat_with_document(ADA, turn) == first
+    await desk.delete_first()
+    again = await desk.chat_with_document(ADA, turn)
+    assert isinstance(again, DocumentReply)
+    assert again.file_url is None
+
+
+async def test_a_new_user_owns_the_files_of_the_first_turn(desk: Desk) -> None:
+    reply: Reply = await desk.chat_with_image(Caller(), ImageTurn("Look", [upload("one.png", PNG)]))
+    assert reply.user_id.startswith("user_")
+    assert [key.split("/")[2] for key in desk.kept] == [reply.user_id]
+
+
+async def test_a_turn_without_stated_usage_is_estimated_with_its_images(desk: Desk) -> None:
+    desk.bench.llm.script(ScriptedReply(text="fine", usage_stated=False))
+    await desk.show("Well?", upload("one.png", PNG))
+    [entry] = await desk.bench.entries()
+    assert entry.estimated
+    assert entry.usage.input_tokens >= 300  # 20 x 15 patches
+
+
+async def test_an_image_turn_holds_what_the_image_may_cost() -> None:
+    bench = Bench(policy=replace(POLICY, daily_limit=Decimal("0.01")))  # room for 4,000 tokens of input
+    with pytest.raises(BudgetExceededError):
+        await Desk(bench).show("Well?", upload("one.png", png(2000, 2000)))
+    await Desk(bench).show("Well?", upload("one.png", png(100, 100)))
+    await bench.check_books()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -31,6 +32,8 @@ from textllm_core.track_usage import TrackUsage
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from textllm_core.ports.blob_store import BlobStore
+    from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.llm import LLM
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.transcript import Transcript
@@ -50,6 +53,7 @@ __all__ = [
 Progress = Callable[[int, int], None]
 
 _RETRY_S: Final = 0.5
+_STORAGE_PREFIX: Final = "LLM/"  # what the keys of all files begin with
 
 
 @asynccontextmanager
@@ -88,6 +92,7 @@ async def open_textllm(
         from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.ledger import SqlLedger
 
+        _, storage_probe = await _open_blob_store(stack, settings)
         clock = SystemClock()
         ledger = SqlLedger(engine)
         conversations = SqlConversationRepository(engine)
@@ -116,7 +121,7 @@ async def open_textllm(
             books=_books(stack, settings, engine),
             track_usage=track_usage,
             reconcile=reconcile,
-            check_health=CheckHealth([SqlHealthProbe(engine)]),
+            check_health=CheckHealth([SqlHealthProbe(engine), storage_probe]),
         )
 
 
@@ -286,6 +291,44 @@ def _engine(settings: Settings, *, command_timeout_s: float | None = 4) -> Async
     return open_sqlite(settings.database)
 
 
+async def _open_blob_store(stack: AsyncExitStack, settings: Settings) -> tuple[BlobStore, HealthProbe]:
+    """Where files are kept, and what tells whether it answers.
+
+    Raises:
+        ConfigurationError
+    """
+    if not settings.s3.enabled:
+        from textllm_adapters.filesystem.blob_store import open_blob_store as open_files
+        from textllm_adapters.filesystem.health_probe import FilesystemHealthProbe
+
+        files = await open_files(settings.data_dir / "files")
+        return files, FilesystemHealthProbe(files)
+    _require_s3_sdk()
+    from textllm_adapters.s3.blob_store import open_blob_store
+    from textllm_adapters.s3.health_probe import S3HealthProbe
+
+    s3 = settings.s3
+    bucket = await stack.enter_async_context(
+        open_blob_store(
+            bucket=s3.bucket or "",  # never: the settings refuse to be enabled without one
+            prefix=_STORAGE_PREFIX,
+            region=s3.region,
+            endpoint=s3.endpoint,
+            access_key=s3.access_key_id and s3.access_key_id.reveal(),
+            secret_key=s3.secret_access_key and s3.secret_access_key.reveal(),
+            session_token=s3.session_token and s3.session_token.reveal(),
+        )
+    )
+    return bucket, S3HealthProbe(bucket)
+
+
+def _require_s3_sdk() -> None:
+    if importlib.util.find_spec("aioboto3") is None:
+        raise ConfigurationError(
+            "S3_ENABLED needs the extra `s3` (in the checkout: pip install -e '.[s3]', or uv run --extra s3 textllm …)."
+        )
+
+
 def check(settings: Settings) -> None:
     """Find out, without opening anything, whether the settings can be kept.
 
@@ -293,7 +336,7 @@ def check(settings: Settings) -> None:
         ConfigurationError: they cannot; the text says what to do.
     """
     if settings.s3.enabled:
-        raise ConfigurationError("S3_ENABLED: this version stores no files yet; leave it unset.")
+        _require_s3_sdk()
     if settings.resolved_provider == "embedded":
         from textllm_adapters.embedded.llm import require_runtime
 

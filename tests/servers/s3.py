@@ -10,10 +10,37 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
+
+from textllm_adapters.s3.blob_store import S3BlobStore, open_blob_store
 
 ACCESS_KEY, SECRET_KEY, REGION = "test", "secret-of-tests", "us-east-1"
+
+
+class BucketServer(Protocol):
+    """What it takes to open a bucket of a server."""
+
+    url: str
+    access_key: str
+    secret_key: str
+    region: str
+
+
+def open_bucket(
+    server: BucketServer, bucket: str, *, secret_key: str | None = None, timeout_s: float = 10.0
+) -> AbstractAsyncContextManager[S3BlobStore]:
+    """The store in a bucket of `server`; its sweeps go through `LLM/`."""
+    return open_blob_store(
+        bucket=bucket,
+        prefix="LLM/",
+        region=server.region,
+        endpoint=server.url,
+        access_key=server.access_key,
+        secret_key=secret_key or server.secret_key,
+        timeout_s=timeout_s,
+    )
 
 
 class S3Server:
@@ -111,7 +138,8 @@ class _Faults:
             status, after, changed = self._status, self._after, self._changed
         if not is_faulty:
             return self._application(environ, start_response)
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)) if not after else None
+        if not after:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         if status == 0:
             changed.wait(60)
         if status == -1:
@@ -161,7 +189,8 @@ def _serve() -> None:
     server = listen(0)
     port = server.port
     backend = s3_backends["123456789012"]["aws"]
-    print(port, flush=True)
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         answer = "done"
@@ -178,7 +207,8 @@ def _serve() -> None:
                 connection.shutdown(socket.SHUT_RDWR)
         elif command == "start":
             server = listen(port)
-        print(answer, flush=True)
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
     os._exit(0)  # threads may still be silent
 
 

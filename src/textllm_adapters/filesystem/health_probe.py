@@ -10,7 +10,7 @@ _TIMEOUT_S: Final = 2
 
 
 class FilesystemHealthProbe:
-    """A `HealthProbe` that writes a byte into a file without a name. One at a time: a dead mount never gives it back."""
+    """A `HealthProbe` that writes a byte into a nameless file. One at a time: on a dead mount it never ends."""
 
     name = "storage"
 

@@ -295,7 +295,9 @@ def _disposition(name: str) -> str:
 
 def _refuse_configuration(bucket: str, status: int, error: ClientError) -> None:
     if status == 404:
-        raise ConfigurationError(f"S3 has no bucket {bucket!r}: create it, or check S3_BUCKET and S3_ENDPOINT.") from error
+        raise ConfigurationError(
+            f"S3 has no bucket {bucket!r}: create it, or check S3_BUCKET and S3_ENDPOINT."
+        ) from error
     if status in {401, 403}:
         raise ConfigurationError(
             f"S3 refuses the credentials for the bucket {bucket!r}: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "

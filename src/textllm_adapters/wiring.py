@@ -32,6 +32,7 @@ from textllm_core.track_usage import TrackUsage
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from textllm_adapters.settings import Secret
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.llm import LLM
@@ -314,12 +315,16 @@ async def _open_blob_store(stack: AsyncExitStack, settings: Settings) -> tuple[B
             prefix=_STORAGE_PREFIX,
             region=s3.region,
             endpoint=s3.endpoint,
-            access_key=s3.access_key_id and s3.access_key_id.reveal(),
-            secret_key=s3.secret_access_key and s3.secret_access_key.reveal(),
-            session_token=s3.session_token and s3.session_token.reveal(),
+            access_key=_revealed(s3.access_key_id),
+            secret_key=_revealed(s3.secret_access_key),
+            session_token=_revealed(s3.session_token),
         )
     )
     return bucket, S3HealthProbe(bucket)
+
+
+def _revealed(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.reveal()
 
 
 def _require_s3_sdk() -> None:

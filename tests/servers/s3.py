@@ -197,7 +197,8 @@ def _serve() -> None:
         if command == "bucket":
             answer = backend.create_bucket(arguments[0], REGION).name
         elif command == "forget":
-            del backend.buckets[arguments[0]]
+            backend.buckets[arguments[0]].keys.clear()
+            backend.delete_bucket(arguments[0])
         elif command == "fail":
             faults.set(*arguments)
         elif command == "stop":

@@ -99,7 +99,7 @@ class S3Server:
         self._tell("stop")
 
     def start(self) -> None:
-        """Open the port again."""
+        """Open the port again; one that is open is left as it is."""
         self._tell("start")
 
     def _tell(self, *command: object) -> str:
@@ -186,7 +186,7 @@ def _serve() -> None:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return server
 
-    server = listen(0)
+    server, is_open = listen(0), True
     port = server.port
     backend = s3_backends["123456789012"]["aws"]
     sys.stdout.write(f"{port}\n")
@@ -204,10 +204,11 @@ def _serve() -> None:
         elif command == "stop":
             server.shutdown()
             server.server_close()
+            is_open = False
             for connection in list(open_connections):
                 connection.shutdown(socket.SHUT_RDWR)
-        elif command == "start":
-            server = listen(port)
+        elif command == "start" and not is_open:
+            server, is_open = listen(port), True
         sys.stdout.write(f"{answer}\n")
         sys.stdout.flush()
     os._exit(0)  # threads may still be silent

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import aioboto3
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from textllm_adapters.s3.errors import S3_ERRORS, code_of, status_of
 from textllm_adapters.translation import translated
@@ -84,7 +85,7 @@ async def open_blob_store(
                 await client.head_bucket(Bucket=bucket)
         except ClientError as error:
             _refuse_configuration(bucket, status_of(error), error)
-        except (HTTPClientError, OSError):
+        except (NoConnectionError, HTTPClientError, OSError):
             pass  # an outage, which the health probe reports and which ends without us
         except (BotoCoreError, ValueError) as error:
             raise ConfigurationError(

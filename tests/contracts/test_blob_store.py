@@ -129,7 +129,7 @@ async def test_content_of_any_length_is_stored_as_it_came(store: BlobStore, size
     assert await read(store, KEY) == content
 
 
-@pytest.mark.parametrize("store", ["memory", "filesystem", "s3"], indirect=True)  # Swift keeps the last, as it says
+@pytest.mark.parametrize("store", ["memory", "filesystem", "s3"], indirect=True)  # Swift lets several through
 async def test_of_many_puts_under_one_key_one_is_kept(store: BlobStore) -> None:
     contents = [bytes([number]) * 1000 for number in range(8)]
     puts = [store.put(KEY, pieces(content), max_bytes=1000) for content in contents]

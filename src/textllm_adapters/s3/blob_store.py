@@ -97,7 +97,11 @@ async def open_blob_store(
 
 @dataclass(frozen=True, slots=True)
 class S3BlobStore:
-    """A `BlobStore` in a bucket. Some puts go on at once, and the others wait, so that memory stays bounded."""
+    """A `BlobStore` in a bucket. Some puts go on at once, and the others wait, so that memory stays bounded.
+
+    A taken key is refused as strictly as the service does: OpenStack Swift lets several puts
+    of one key through when they come at the same time.
+    """
 
     client: Any
     bucket: str

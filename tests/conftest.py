@@ -1,4 +1,7 @@
-"""Databases for every test: one PostgreSQL server a run (a worker, where tests run in parallel), copied ready-made."""
+"""Databases for every test: one PostgreSQL server a run (a worker, where tests run in parallel), copied ready-made.
+
+And buckets: one S3 server a run.
+"""
 
 import asyncio
 import shutil
@@ -9,8 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.postgres import RunningServer, open_postgres
+from tests.servers.s3 import S3Server, open_bucket
+from tests.servers.swift import SwiftServer
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
+from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_adapters.sql import migrations
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 
@@ -77,6 +83,36 @@ async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
     engine = open_sqlite_engine(sqlite_url)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 that looks at no signature, started when a test first needs one; to be left as it was."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def swift_server() -> Iterator[SwiftServer]:
+    """An S3 API that checks all it is asked, started when a test first needs one."""
+    with SwiftServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def s3_store(s3_server: S3Server) -> AsyncIterator[S3BlobStore]:
+    """A store in a bucket of this test alone."""
+    bucket = s3_server.create_bucket()
+    async with open_bucket(s3_server, bucket) as store:
+        yield store
+    s3_server.delete_bucket(bucket)
+
+
+@pytest.fixture
+async def swift_store(swift_server: SwiftServer) -> AsyncIterator[S3BlobStore]:
+    """A store in a bucket of this test alone."""
+    async with open_bucket(swift_server, swift_server.create_bucket()) as store:
+        yield store
 
 
 def _run_migrations(engine: AsyncEngine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -37,7 +38,9 @@ from textllm_core.track_usage import TrackUsage
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from textllm_adapters.settings import Secret
     from textllm_core.ports.blob_store import BlobStore
+    from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.llm import LLM
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.transcript import Transcript
@@ -60,6 +63,7 @@ Progress = Callable[[int, int], None]
 
 _RETRY_S: Final = 0.5
 _MEGABYTE: Final = 1024 * 1024
+_STORAGE_PREFIX: Final = "LLM/"  # what the keys of all files begin with
 
 
 @asynccontextmanager
@@ -98,7 +102,7 @@ async def open_textllm(
         track_usage = TrackUsage(ledger, model.pricing, clock)
         policy = _chat_policy(settings, model)
         journal = SqlReplyJournal(engine)
-        blobs = await _open_blob_store(settings)
+        blobs, storage_probe = await _open_blob_store(stack, settings)
         files = await _files(settings, engine, blobs, rate_limiter)
         of_turns = files.of_turns(conversations)
         running = RunningExchanges(
@@ -135,7 +139,7 @@ async def open_textllm(
             files=files,
             track_usage=track_usage,
             reconcile=reconcile,
-            check_health=CheckHealth([SqlHealthProbe(engine)]),
+            check_health=CheckHealth([SqlHealthProbe(engine), storage_probe]),
         )
 
 
@@ -183,13 +187,8 @@ async def open_files(settings: Settings) -> AsyncIterator[Files]:
     """
     async with AsyncExitStack() as stack:
         engine = await _open_database(stack, settings, patience_s=0.0)
-        yield await _files(settings, engine, await _open_blob_store(settings), _rate_limiter(engine))
-
-
-async def _open_blob_store(settings: Settings) -> BlobStore:
-    from textllm_adapters.filesystem.blob_store import open_blob_store
-
-    return await open_blob_store(settings.data_dir / "files")
+        blobs, _ = await _open_blob_store(stack, settings)
+        yield await _files(settings, engine, blobs, _rate_limiter(engine))
 
 
 async def _files(settings: Settings, engine: AsyncEngine, blobs: BlobStore, rate_limiter: RateLimiter) -> Files:
@@ -390,6 +389,48 @@ def _engine(settings: Settings, *, command_timeout_s: float | None = 4) -> Async
     return open_sqlite(settings.database)
 
 
+async def _open_blob_store(stack: AsyncExitStack, settings: Settings) -> tuple[BlobStore, HealthProbe]:
+    """Where files are kept, and what tells whether it answers.
+
+    Raises:
+        ConfigurationError
+    """
+    if not settings.s3.enabled:
+        from textllm_adapters.filesystem.blob_store import open_blob_store as open_files
+        from textllm_adapters.filesystem.health_probe import FilesystemHealthProbe
+
+        files = await open_files(settings.data_dir / "files")
+        return files, FilesystemHealthProbe(files)
+    _require_s3_sdk()
+    from textllm_adapters.s3.blob_store import open_blob_store
+    from textllm_adapters.s3.health_probe import S3HealthProbe
+
+    s3 = settings.s3
+    bucket = await stack.enter_async_context(
+        open_blob_store(
+            bucket=s3.bucket or "",  # never: the settings refuse to be enabled without one
+            prefix=_STORAGE_PREFIX,
+            region=s3.region,
+            endpoint=s3.endpoint,
+            access_key=_revealed(s3.access_key_id),
+            secret_key=_revealed(s3.secret_access_key),
+            session_token=_revealed(s3.session_token),
+        )
+    )
+    return bucket, S3HealthProbe(bucket)
+
+
+def _revealed(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.reveal()
+
+
+def _require_s3_sdk() -> None:
+    if importlib.util.find_spec("aioboto3") is None:
+        raise ConfigurationError(
+            "S3_ENABLED needs the extra `s3` (in the checkout: pip install -e '.[s3]', or uv run --extra s3 textllm …)."
+        )
+
+
 def check(settings: Settings) -> None:
     """Find out, without opening anything, whether the settings can be kept.
 
@@ -397,7 +438,7 @@ def check(settings: Settings) -> None:
         ConfigurationError: they cannot; the text says what to do.
     """
     if settings.s3.enabled:
-        raise ConfigurationError("S3_ENABLED: this version stores no files yet; leave it unset.")
+        _require_s3_sdk()
     if settings.resolved_provider == "embedded":
         from textllm_adapters.embedded.llm import require_runtime
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.servers.openai import OpenAIStandIn
+from tests.servers.s3 import S3Server
 
 from textllm_adapters.settings import load_settings
 from textllm_adapters.wiring import database_revision, notices, open_textllm, upgrade_database
@@ -66,13 +67,38 @@ async def test_without_a_key_and_without_a_runtime_both_ways_out_are_said(
     assert "--extra local" in text
 
 
+async def test_without_the_extra_for_s3_what_to_install_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert "--extra s3" in await refusal_of(settings_of(tmp_path, S3_ENABLED="true", S3_BUCKET="files"))
+
+
+async def test_files_go_to_the_bucket_that_the_settings_name(tmp_path: Path, s3_server: S3Server) -> None:
+    bucket = s3_server.create_bucket()
+    settings = settings_of(
+        tmp_path,
+        S3_ENABLED="true",
+        S3_BUCKET=bucket,
+        S3_ENDPOINT=s3_server.url,
+        AWS_ACCESS_KEY_ID=s3_server.access_key,
+        AWS_SECRET_ACCESS_KEY=s3_server.secret_key,
+    )
+    async with open_textllm(settings) as textllm:
+        assert (await textllm.check_health())["storage"] is None
+        s3_server.delete_bucket(bucket)
+        assert (await textllm.check_health())["storage"] == "The file storage answers with status 404."
+    assert bucket in await refusal_of(settings)
+    assert not (tmp_path / "files").exists()
+
+
 async def test_a_database_without_tables_says_what_to_run(tmp_path: Path, empty_postgres_url: str) -> None:
     settings = settings_of(tmp_path, DATABASE_URL=empty_postgres_url)
     assert "textllm db upgrade" in await refusal_of(settings)
     head = await upgrade_database(settings)
     assert await database_revision(settings) == (head, head)
     async with open_textllm(settings) as textllm:
-        assert await textllm.check_health() == {"database": None}
+        assert await textllm.check_health() == {"database": None, "storage": None}
 
 
 async def test_a_database_that_does_not_answer_is_storage_unavailable(tmp_path: Path) -> None:

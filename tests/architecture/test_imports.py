@@ -36,8 +36,14 @@ def test_the_core_loads_the_standard_library_and_msgspec_alone() -> None:
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
-        ("import textllm_adapters.wiring", {"openai", "sqlalchemy", "litestar", "xllamacpp", "genai_prices"}),
-        ("import textllm_cli.main", {"openai", "sqlalchemy", "litestar", "xllamacpp", "genai_prices", "granian"}),
+        (
+            "import textllm_adapters.wiring",
+            {"openai", "sqlalchemy", "litestar", "xllamacpp", "genai_prices", "aioboto3"},
+        ),
+        (
+            "import textllm_cli.main",
+            {"openai", "sqlalchemy", "litestar", "xllamacpp", "genai_prices", "granian", "aioboto3"},
+        ),
         ("import textllm_adapters.memory.ledger", {"openai", "sqlalchemy", "litestar"}),
     ],
 )

@@ -10,7 +10,10 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.servers.s3 import S3Server, open_bucket
 
+from textllm_adapters.filesystem.blob_store import open_blob_store as open_files
+from textllm_adapters.filesystem.health_probe import FilesystemHealthProbe
 from textllm_adapters.memory.api_key_repository import MemoryApiKeyRepository
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.clock import FixedClock
@@ -25,6 +28,8 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
+from textllm_adapters.s3.blob_store import S3BlobStore
+from textllm_adapters.s3.health_probe import S3HealthProbe
 from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
@@ -263,10 +268,11 @@ def limiting(request: pytest.FixtureRequest) -> Limiting:
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """A probe of something that works, and the same probe of something that does not."""
+    """A probe of something that works, the same probe of something that does not, and what a report calls both."""
 
     working: HealthProbe
     broken: HealthProbe
+    name: str = "database"
 
 
 @pytest.fixture
@@ -285,7 +291,22 @@ async def postgres_probing(postgres_engine: AsyncEngine, tmp_path: Path) -> Asyn
     await broken.dispose()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture
+async def filesystem_probing(tmp_path: Path) -> Probing:
+    working, broken = await open_files(tmp_path / "files"), await open_files(tmp_path / "secret")
+    broken.unfinished.rmdir()
+    return Probing(FilesystemHealthProbe(working), FilesystemHealthProbe(broken), "storage")
+
+
+@pytest.fixture
+async def s3_probing(s3_server: S3Server, s3_store: S3BlobStore) -> AsyncIterator[Probing]:
+    bucket = s3_server.create_bucket()
+    async with open_bucket(s3_server, bucket) as broken:
+        s3_server.delete_bucket(bucket)
+        yield Probing(S3HealthProbe(s3_store), S3HealthProbe(broken), "storage")
+
+
+@pytest.fixture(params=["sqlite", "postgres", "filesystem", "s3"])
 def probing(request: pytest.FixtureRequest) -> Probing:
     """One of the probes, twice."""
     chosen = request.getfixturevalue(f"{request.param}_probing")

@@ -15,4 +15,4 @@ async def test_what_is_broken_is_said_in_a_sentence_and_not_raised(probing: Prob
 
 
 async def test_it_is_named_as_the_report_names_it(probing: Probing) -> None:
-    assert probing.working.name == "database"
+    assert probing.working.name == probing.broken.name == probing.name

@@ -8,8 +8,8 @@ says which file holds a key.
 import asyncio
 import fcntl
 import hashlib
+import math
 import os
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -25,10 +25,9 @@ from textllm_core.errors import (
     StorageUnavailableError,
     StoredFileNotFoundError,
 )
-from textllm_core.ports.blob_store import StoredBlob
+from textllm_core.ports.blob_store import StoredBlob, is_key
 
 _PIECE_BYTES: Final = 1024 * 1024
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _FILE_ERRORS: Final[ErrorTable] = {
     FileExistsError: lambda _: ValueError("the key is taken"),
@@ -82,7 +81,8 @@ class FilesystemBlobStore:
         return self.root / "unfinished"
 
     async def put(self, key: str, content: AsyncIterator[bytes], *, max_bytes: int) -> StoredBlob:
-        _check(key)
+        if not is_key(key):
+            raise ValueError("not a key")
         target = self._path(key)
         size, digest = 0, hashlib.sha256()
         undo = ExitStack()
@@ -146,12 +146,11 @@ class FilesystemBlobStore:
     async def link(self, key: str, *, expires_in_s: int, name: str, media_type: str) -> str | None:  # noqa: ARG002
         return None
 
-    async def sweep(self, *, before: datetime) -> None:  # noqa: ARG002 - locks tell which puts go on
-        def remove() -> None:
-            for path in self.unfinished.iterdir():
-                _remove_if_abandoned(path)
+    async def sweep(self, *, before: datetime) -> int:
+        def remove() -> int:
+            return sum(_remove_if_abandoned(path, before=before.timestamp()) for path in self.unfinished.iterdir())
 
-        await _in_thread(remove)
+        return await _in_thread(remove)
 
     def _path(self, key: str) -> Path:
         return self.blobs / hashlib.sha256(key.encode()).hexdigest()
@@ -165,11 +164,6 @@ class FilesystemBlobStore:
             raise StoredFileNotFoundError from None
 
 
-def _check(key: str) -> None:
-    if len(key.encode()) > 1024 or not {"", ".", ".."}.isdisjoint(key.split("/")) or _CONTROL.search(key):
-        raise ValueError("not a key")
-
-
 def _sync(directory: Path) -> None:
     """Make the names in it outlive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -179,11 +173,15 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_if_abandoned(path: Path) -> None:
-    # Gone: its put has just ended. Locked: its put goes on.
+def _remove_if_abandoned(path: Path, *, before: float = math.inf) -> bool:
+    # Gone: its put has just ended. Locked: its put goes on. Its last byte tells more than its first: who died before
+    # then, began before then.
     with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+        if os.fstat(file.fileno()).st_mtime < before:
+            path.unlink()
+            return True
+    return False
 
 
 async def _in_thread(work: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:

@@ -146,6 +146,7 @@ class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
     enabled: Switch = False
     access_key_id: Token | None = None
     secret_access_key: Token | None = None
+    session_token: Token | None = None
     region: Region = "us-east-1"
     bucket: Bucket | None = None
     endpoint: WebUrl | None = None
@@ -254,6 +255,10 @@ def contradictions(settings: Settings) -> Iterator[tuple[set[str], Problem]]:
         expected = "both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or neither of them"
         keys = {"s3.enabled", "s3.access_key_id", "s3.secret_access_key"}
         yield keys, Problem("S3_ENABLED", "true with half a key", expected)
+    if s3.enabled and s3.session_token is not None and s3.access_key_id is None and s3.secret_access_key is None:
+        expected = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY beside AWS_SESSION_TOKEN, or none of them"
+        keys = {"s3.enabled", "s3.access_key_id", "s3.secret_access_key", "s3.session_token"}
+        yield keys, Problem("S3_ENABLED", "true with a session token alone", expected)
 
 
 def _sqlite_url(path: Path) -> str:

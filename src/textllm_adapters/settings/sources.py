@@ -25,6 +25,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "S3_ENABLED": ("s3", "enabled"),
     "AWS_ACCESS_KEY_ID": ("s3", "access_key_id"),
     "AWS_SECRET_ACCESS_KEY": ("s3", "secret_access_key"),
+    "AWS_SESSION_TOKEN": ("s3", "session_token"),
     "AWS_REGION": ("s3", "region"),
     "S3_BUCKET": ("s3", "bucket"),
     "S3_ENDPOINT": ("s3", "endpoint"),

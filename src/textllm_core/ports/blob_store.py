@@ -1,10 +1,19 @@
 """Bytes under keys. Whose they are, and what they are, is written down elsewhere."""
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
+
+_NOT_IN_KEYS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` can be the key of a blob; `BlobStore` says what a key is."""
+    is_clean = not _NOT_IN_KEYS.search(text) and {"", ".", ".."}.isdisjoint(text.split("/"))
+    return is_clean and len(text.encode()) <= 1024
 
 
 class StoredBlob(Struct, frozen=True):
@@ -51,9 +60,20 @@ class BlobStore(Protocol):
         ...
 
     async def link(self, key: str, *, expires_in_s: int, name: str, media_type: str) -> str | None:
-        """A link by which anyone can fetch the bytes, with this name and type; None: the store has none."""
+        """A URL that gives the bytes to whoever holds it, or None where the store has no links of its own.
+
+        It is made without a look at what the key holds.
+
+        Args:
+            expires_in_s: from 1 to 604,800, a week; the link ends sooner where the credentials behind it do.
+            name: what a browser saves it as; any text.
+            media_type: the `Content-Type` it is answered with.
+        """
         ...
 
-    async def sweep(self, *, before: datetime) -> None:
-        """Remove what puts that began before, and were never ended, have left behind."""
+    async def sweep(self, *, before: datetime) -> int:
+        """Undo what puts begun before then left unfinished when their process died; how many were undone.
+
+        `before` lies further back than any put takes: one that still goes on may be undone as well, and then fails.
+        """
         ...

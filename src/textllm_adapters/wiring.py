@@ -32,6 +32,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
+from textllm_core.retention import ForgetReplies
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.track_usage import TrackUsage
 
@@ -139,6 +140,7 @@ async def open_textllm(
             files=files,
             track_usage=track_usage,
             reconcile=reconcile,
+            forget_replies=ForgetReplies(ledger, journal, clock),
             check_health=CheckHealth([SqlHealthProbe(engine), storage_probe]),
         )
 

@@ -45,6 +45,7 @@ from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.transcript import Transcript
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
+from textllm_core.retention import ForgetReplies
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.track_usage import TrackUsage
 
@@ -155,4 +156,5 @@ class TextLLM:
     files: Files
     track_usage: TrackUsage
     reconcile: Reconcile
+    forget_replies: ForgetReplies
     check_health: CheckHealth

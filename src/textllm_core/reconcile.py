@@ -18,8 +18,6 @@ from textllm_core.usage import Usage, estimated_tokens
 
 _GRACE: Final = timedelta(minutes=10)
 _BATCH: Final = 100
-_REPEATS_KEPT: Final = timedelta(hours=24)
-_JOURNAL_KEPT: Final = timedelta(minutes=10)
 _END_OF_LOST: Final = 2**31 - 1  # the last events of a dead process may have been read, and are numbered by nobody
 _INTERRUPTED: Final = "The service was interrupted before this reply was complete."
 
@@ -46,8 +44,6 @@ class Reconcile:
             StorageUnavailableError: what is not settled yet stays for the next run.
         """
         now = self.clock.now()
-        await self.ledger.forget_repeats(before=now - _REPEATS_KEPT)
-        await self.journal.forget(before=now - _JOURNAL_KEPT)
         holds = await self.ledger.abandoned(at=now, lease_until=now + LEASE, limit=_BATCH)
         return sum([await self._settle(hold) for hold in holds])
 

@@ -20,6 +20,7 @@ from textllm_http.routes import chat, conversations, files, keys, operations, se
 from textllm_http.spool import Spool
 
 RECONCILE_EVERY_S: Final = 5.0
+FORGET_EVERY_S: Final = 60.0
 ERASE_EVERY_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
@@ -56,6 +57,7 @@ def create_app(
         async with (
             opener() as textllm,
             _repeating(textllm.reconcile, RECONCILE_EVERY_S, "abandoned exchanges wait to be settled"),
+            _repeating(textllm.forget_replies, FORGET_EVERY_S, "old replies wait to be forgotten"),
             _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
             _repeating(
                 textllm.conversations.erase_at_provider, ERASE_EVERY_S, "deleted conversations wait to be erased"

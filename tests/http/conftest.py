@@ -150,6 +150,7 @@ def application(
         files=bench.files,
         track_usage=bench.track_usage,
         reconcile=bench.reconcile,
+        forget_replies=bench.forget_replies,
         check_health=CheckHealth([probe or Probe()]),
     )
 

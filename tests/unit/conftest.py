@@ -35,6 +35,7 @@ from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.ledger import Ledger
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
+from textllm_core.retention import ForgetReplies
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GPT = Price(rates=Rates.of(Decimal("2.5"), Decimal(10), cached_input=Decimal("1.25")), source="test")
@@ -87,6 +88,7 @@ class Bench:
         self.chat_with_document = ChatWithDocument(self.exchange, of_turns, MemoryDocumentReader(), self.policy)
         self.resume_reply = ResumeReply(self.running, self.journal, of_turns, self.clock, self.policy)
         self.cancel_reply = CancelReply(self.running, self.journal, self.resume_reply)
+        self.forget_replies = ForgetReplies(self.ledger, self.journal, self.clock)
         self.reconcile = Reconcile(
             self.llm, self.ledger, self.journal, self.conversations, self.track_usage, self.clock
         )

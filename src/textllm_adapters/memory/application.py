@@ -44,6 +44,7 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
+from textllm_core.retention import ForgetReplies
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.track_usage import TrackUsage
 
@@ -129,6 +130,7 @@ async def open_in_memory(
             files=files,
             track_usage=track_usage,
             reconcile=Reconcile(llm, ledger, journal, conversations, track_usage, clock),
+            forget_replies=ForgetReplies(ledger, journal, clock),
             check_health=CheckHealth([]),
         )
     finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from datetime import timedelta
 
 import pytest
 from msgspec.structs import replace
@@ -94,3 +95,14 @@ async def test_the_key_of_another_request_is_refused(bench: Bench) -> None:
     other = TextTurn("other", user_id="ada", idempotency=Idempotency(KEY.key, KEY.scope, "another digest"))
     with pytest.raises(IdempotencyMismatchError):
         await bench.send_message(Caller(), other)
+
+
+async def test_a_key_counts_for_a_day_and_no_longer(bench: Bench) -> None:
+    first: Reply = await bench.send_message(Caller(), TURN)
+    bench.clock.advance(timedelta(hours=24))
+    await bench.forget_replies()
+    assert await bench.send_message(Caller(), TURN) == first
+    bench.clock.advance(timedelta(seconds=1))
+    await bench.forget_replies()
+    assert (await bench.send_message(Caller(), TURN)).response_id != first.response_id
+    await bench.check_books()

@@ -76,10 +76,10 @@ async def test_a_reply_can_be_read_again_until_ten_minutes_after_its_end(bench: 
     assert not (await other.resume_reply(Caller(), response_id, after=len(whole) - 1)).is_over
     assert (await other.resume_reply(Caller(), response_id, after=len(whole))).is_over
     bench.clock.advance(timedelta(minutes=10))
-    await other.reconcile()
+    await other.forget_replies()
     assert await resumed(other, response_id) == whole
     bench.clock.advance(timedelta(seconds=1))
-    await other.reconcile()
+    await other.forget_replies()
     with pytest.raises(NotFoundError):
         await other.resume_reply(Caller(), response_id)
     assert bench.store.spoken == {}

@@ -219,8 +219,9 @@ def _rate_limiter(engine: AsyncEngine) -> RateLimiter:
 
 @asynccontextmanager
 async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]:
-    """Open what manages conversations: the database, the store of files, and the provider's side; no model. On exit let go on
-    for a while what is being erased there.
+    """Open what manages conversations: the database, the store of files, and the provider's side of them; no model.
+
+    On exit let go on for a while what is being erased there.
 
     Raises:
         ConfigurationError, StorageUnavailableError: as `open_textllm`.

@@ -221,10 +221,8 @@ FILE: Final = Upload.of_bytes("x.txt", b"A secret.")
 def form_of(texts: Mapping[str, str], files: str) -> bytes:
     """A form of texts and a file: a text, or an image where its field is called so."""
     parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}' for name, value in texts.items()]
-    parts.append(
-        f'Content-Disposition: form-data; name="{files}"; filename="x.{"png" if files == "images" else "txt"}"\r\n\r\n'
-    )
-    content = png(8, 8) if files == "images" else b"Hello."
+    name, content = ("x.png", png(8, 8)) if files == "images" else ("x.txt", b"Hello.")
+    parts.append(f'Content-Disposition: form-data; name="{files}"; filename="{name}"\r\n\r\n')
     return "\r\n".join(f"--limit\r\n{part}" for part in parts).encode() + content + b"\r\n--limit--\r\n"
 
 

@@ -1,110 +1,41 @@
-"""Talking: one turn as it is printed, and the chat that reads turn after turn."""
+"""The chat that reads turn after turn."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import re
+import shlex
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
 from textllm_cli.render import Screen, dollars
+from textllm_cli.speaking import Said, Speaker
+from textllm_cli.uploads import upload_of
 from textllm_core.application import TextLLM
-from textllm_core.chat.messages import (
-    Reply,
-    ReplyCompleted,
-    ReplyEvent,
-    ReplyFailed,
-    ReplyStarted,
-    TextDelta,
-    TextTurn,
-    TurnOptions,
-)
-from textllm_core.errors import ConversationNotFoundError, NotFoundError, TextLLMError
-from textllm_core.tenancy import Caller
+from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.errors import InvalidRequestError, TextLLMError
 
 HELP: Final = """\
-/new      start a new conversation
-/history  show this conversation
-/usage    show what this conversation used and cost since the chat began
-/help     show this
-/quit     leave, as the end of input does
+/new                start a new conversation
+/image PATH [TEXT]  ask about an image; a path with spaces goes in quotes
+/file PATH [TEXT]   ask about a document
+/history            show this conversation
+/usage              show what this conversation used and cost since the chat began
+/help               show this
+/quit               leave, as the end of input does
 
 A backslash at the end of a line goes on in the next. Ctrl-C cuts a reply short; what is written of it is kept."""
 
-
-@dataclass(frozen=True, slots=True)
-class Speaker:
-    """Who talks, and how it wants to be answered.
-
-    Args:
-        conversation_id: the conversation to go on with; None: a new one, or the latest one with `latest`.
-    """
-
-    user_id: str
-    conversation_id: str | None
-    latest: bool
-    options: TurnOptions
-    caller: Caller = field(default_factory=Caller)
-
-    async def first_conversation(self, textllm: TextLLM) -> str | None:
-        """The conversation to begin with; None is a new one.
-
-        Raises:
-            NotFoundError: there is no latest one.
-        """
-        if not self.latest:
-            return self.conversation_id
-        try:
-            return (await textllm.conversations.latest(self.caller, self.user_id)).id
-        except ConversationNotFoundError:
-            raise NotFoundError(f"There is no conversation of {self.user_id!r} to continue.") from None
-
-    def turn(self, text: str, conversation_id: str | None) -> TextTurn:
-        return TextTurn(text, conversation_id=conversation_id, user_id=self.user_id, options=self.options)
-
-
-async def ask_once(textllm: TextLLM, speaker: Speaker, text: str, screen: Screen, *, is_streamed: bool) -> None:
-    """Ask, and print the reply; its text as it comes where `is_streamed`.
-
-    Raises:
-        TextLLMError: the turn was refused, or its reply broke off; what came of it is printed.
-    """
-    turn = speaker.turn(text, await speaker.first_conversation(textllm))
-    try:
-        if is_streamed:
-            try:
-                reply = await _told(textllm.send_message.stream(speaker.caller, turn), screen.delta)
-            finally:
-                screen.end_text()
-        else:
-            reply = await textllm.send_message(speaker.caller, turn)
-    except asyncio.CancelledError:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next Ctrl-C quits at once, whatever is running then
-        screen.say("interrupted; settling what it cost (Ctrl-C again leaves at once)")
-        raise
-    screen.reply(reply, is_printed=is_streamed)
-
-
-async def _told(events: AsyncGenerator[ReplyEvent, None], tell: Callable[[str], None]) -> Reply:
-    """The whole reply, after `tell` got its text piece by piece."""
-    async with aclosing(events):
-        async for event in events:
-            match event:
-                case TextDelta(text):
-                    tell(text)
-                case ReplyCompleted(reply):
-                    return reply
-                case ReplyFailed(_, error):
-                    raise error
-    raise AssertionError("a reply ended without a terminal event")
+_WITH_FILE: Final = re.compile(r"/(?P<kind>image|file)(?!\S)(?P<rest>.*)", re.DOTALL)
 
 
 def chat(opener: Callable[[], AbstractAsyncContextManager[TextLLM]], speaker: Speaker, screen: Screen) -> None:
@@ -224,6 +155,27 @@ class Keyboard:
             self._is_reading = False
 
 
+def _said(kind: str, rest: str) -> Said:
+    """What `/image` or `/file` says: a path, quoted as in a shell where it has to be, then perhaps a text.
+
+    Raises:
+        InvalidRequestError: there is no path, or no such file.
+    """
+    typed = io.StringIO(rest)
+    words = shlex.shlex(typed, posix=True)
+    words.whitespace_split, words.commenters = True, ""
+    try:
+        path = words.get_token()
+    except ValueError:
+        raise InvalidRequestError(f"A quote of /{kind} is never closed.") from None
+    if not path:
+        raise InvalidRequestError(f"Say which file: /{kind} PATH [TEXT]")
+    upload, text = upload_of(Path(path).expanduser()), typed.read().strip()
+    if kind == "image":
+        return Said(text or "Describe this image.", images=(upload,))
+    return Said(text or "Summarize this document.", document=upload)
+
+
 @dataclass(slots=True)
 class _Thread:
     """One conversation, and what was counted of it since the chat began."""
@@ -298,18 +250,20 @@ class Chat:
                 self._show_usage()
             case "/help":
                 self._screen.say(HELP)
+            case text if with_file := _WITH_FILE.fullmatch(text):
+                await self._say(_said(with_file["kind"], with_file["rest"]))
             case text if re.fullmatch(r"/[a-z]+", text):
                 self._screen.say(f"There is no {text}; /help shows what there is.")
             case _:
-                await self._say(line)
+                await self._say(Said(line))
 
-    async def _say(self, text: str) -> None:
-        """Print the reply to `text` until it ends, or until Ctrl-C cuts it short."""
+    async def _say(self, said: Said) -> None:
+        """Print the reply to what is said until it ends, or until Ctrl-C cuts it short."""
         stop = asyncio.Event()
         self._has_begun.clear()
-        turn = self._speaker.turn(text, self._thread.conversation_id)
+        events = self._speaker.ask(self._textllm, said, self._thread.conversation_id)
         with self._keyboard.interrupting(stop.set):
-            hearing = asyncio.create_task(self._hear(turn))
+            hearing = asyncio.create_task(self._hear(events))
             stopping = asyncio.create_task(self._stop(stop))
             await asyncio.wait({hearing})
             stopping.cancel()
@@ -323,8 +277,7 @@ class Chat:
         self._thread.count(reply)
         self._screen.reply(reply, is_printed=True)
 
-    async def _hear(self, turn: TextTurn) -> Reply:
-        events = self._textllm.send_message.stream(self._speaker.caller, turn)
+    async def _hear(self, events: AsyncGenerator[ReplyEvent, None]) -> Reply:
         async with aclosing(events):
             async for event in events:
                 match event:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from textllm_core.application import TextLLM
+    from textllm_core.chat.chat_with_document import DocumentTurn
+    from textllm_core.chat.chat_with_image import ImageTurn
     from textllm_core.chat.exchange import Exchange
     from textllm_core.chat.messages import (
+        DocumentReply,
+        ImageReply,
         Message,
         Reply,
         ReplyCompleted,
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from textllm_core.sessions import Session
     from textllm_core.tenancy import Caller
     from textllm_core.track_usage import TrackUsage
+    from textllm_core.uploads import Upload
     from textllm_core.usage import LedgerEntry, Usage
 
 __all__ = [
@@ -36,7 +41,11 @@ __all__ = [
     "Conversation",
     "ConversationChanges",
     "ConversationFilter",
+    "DocumentReply",
+    "DocumentTurn",
     "Exchange",
+    "ImageReply",
+    "ImageTurn",
     "LedgerEntry",
     "Message",
     "Reply",
@@ -52,6 +61,7 @@ __all__ = [
     "TextTurn",
     "TrackUsage",
     "TurnOptions",
+    "Upload",
     "Usage",
     "UsageReport",
 ]
@@ -62,13 +72,18 @@ _HOMES = {
     "Conversation": "conversations",
     "ConversationChanges": "conversations",
     "ConversationFilter": "conversations",
+    "DocumentReply": "chat.messages",
+    "DocumentTurn": "chat.chat_with_document",
     "Exchange": "chat.exchange",
+    "ImageReply": "chat.messages",
+    "ImageTurn": "chat.chat_with_image",
     "LedgerEntry": "usage",
     "SendMessage": "chat.send_message",
     "Session": "sessions",
     "TextLLM": "application",
     "TextLLMError": "errors",
     "TrackUsage": "track_usage",
+    "Upload": "uploads",
     "Usage": "usage",
     "UsageReport": "report_usage",
 }

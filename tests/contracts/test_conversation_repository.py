@@ -63,6 +63,24 @@ async def test_the_latest_is_the_one_with_the_newest_turn(storage: Storage) -> N
     assert latest.id == old.conversation_id
 
 
+async def test_the_key_of_the_newest_image_stays_until_another_comes(storage: Storage) -> None:
+    async def newest() -> str | None:
+        found = await storage.conversations.get("tenant", hold.conversation_id)
+        assert found is not None
+        return found.last_image_url
+
+    hold = await answered(storage)
+    assert await newest() is None
+    for brought, expected in [("LLM/a.png", "LLM/a.png"), (None, "LLM/a.png"), ("LLM/b.png", "LLM/b.png")]:
+        turn = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+        await storage.ledger.settle(turn, settlement(last_image=brought))
+        assert await newest() == expected
+    other = await answered(storage)
+    found = await storage.conversations.get("tenant", other.conversation_id)
+    assert found is not None
+    assert found.last_image_url is None
+
+
 async def test_the_revision_changes_with_every_exchange_that_ends(storage: Storage) -> None:
     hold = await answered(storage)
     before = await storage.conversations.thread("tenant", hold.conversation_id)

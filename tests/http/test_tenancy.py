@@ -11,6 +11,7 @@ import pytest
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 from tests.http.conftest import JSON, Answer, Server, application, serving
+from tests.image_files import png
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_books
@@ -54,12 +55,14 @@ class Door:
         least: the least role that it lets in; "nobody" needs a key.
         asks: one for each id that a request can name: in the path, the query or the body.
         body, form: of a request that names none; a form also has a file.
+        files: the field of that file.
     """
 
     least: str
     asks: Sequence[Ask] = ()
     body: Mapping[str, str] | None = None
     form: Mapping[str, str] | None = None
+    files: str = "file"
 
 
 def _chat(path: str) -> Door:
@@ -70,6 +73,14 @@ def _chat(path: str) -> Door:
     return Door("user", asks, {"message": "hi"})
 
 
+def _chat_files(path: str, files: str) -> Door:
+    asks = [
+        Ask("conversation", path, form={"message": "hi", "conversation_id": "{}"}),
+        Ask("user", path, form={"message": "hi", "user_id": "{}"}),
+    ]
+    return Door("user", asks, form={"message": "hi"}, files=files)
+
+
 # A route that is not here, or asks for a path parameter that is not here, fails this suite.
 DOORS: Final[Mapping[str, Door]] = {
     "GET /health/live": Door("nobody"),
@@ -77,6 +88,8 @@ DOORS: Final[Mapping[str, Door]] = {
     "GET /config": Door("service"),
     "POST /chat": _chat("/chat"),
     "POST /chat/stream": _chat("/chat/stream"),
+    "POST /chat/image": _chat_files("/chat/image", "images"),
+    "POST /chat/file": _chat_files("/chat/file", "file"),
     "GET /chat/stream/{response_id:str}": Door("user", [Ask("response", "/chat/stream/{}")]),
     "POST /chat/stream/{response_id:str}/cancel": Door("user", [Ask("response", "/chat/stream/{}/cancel")]),
     "POST /files/upload": Door("user", [Ask("user", "/files/upload", form={"user_id": "{}"})], form={}),
@@ -181,7 +194,7 @@ class World:
         content = json.dumps(written).encode()
         if (form := ask.form if ask and ask.form is not None else DOORS[name].form) is not None:
             headers = {**headers, "content-type": "multipart/form-data; boundary=limit"}
-            content = form_of({field: value.replace("{}", id_) for field, value in form.items()})
+            content = form_of({field: value.replace("{}", id_) for field, value in form.items()}, DOORS[name].files)
         return await self.server.call(method, target, [content], headers=headers)
 
     async def own_id(self, kind: str) -> str:
@@ -205,11 +218,12 @@ class World:
 FILE: Final = Upload.of_bytes("x.txt", b"A secret.")
 
 
-def form_of(texts: Mapping[str, str]) -> bytes:
-    """A form of texts and a file."""
+def form_of(texts: Mapping[str, str], files: str) -> bytes:
+    """A form of texts and a file: a text, or an image where its field is called so."""
     parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}' for name, value in texts.items()]
-    parts.append('Content-Disposition: form-data; name="file"; filename="x.txt"\r\n\r\nHello.')
-    return ("".join(f"--limit\r\n{part}\r\n" for part in parts) + "--limit--\r\n").encode()
+    name, content = ("x.png", png(8, 8)) if files == "images" else ("x.txt", b"Hello.")
+    parts.append(f'Content-Disposition: form-data; name="{files}"; filename="{name}"\r\n\r\n')
+    return "\r\n".join(f"--limit\r\n{part}" for part in parts).encode() + content + b"\r\n--limit--\r\n"
 
 
 @pytest.fixture

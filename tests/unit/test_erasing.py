@@ -36,7 +36,7 @@ class Stubborn(MemoryTranscript):
 
 
 def managing(bench: Bench) -> Conversations:
-    return memory_conversations(bench.store, bench.clock, bench.running, bench.transcript)
+    return memory_conversations(bench.store, bench.clock, bench.running, bench.files, bench.transcript)
 
 
 def sides(bench: Bench) -> list[str]:
@@ -184,7 +184,6 @@ async def test_a_user_manages_only_its_own_conversations(bench: Bench) -> None:
     manage = managing(bench)
     calls = [
         manage.get(bob, it),
-        manage.get(bob, it, include_deleted=True),
         manage.messages(bob, it),
         manage.delete(bob, it),
         manage.delete(bob, it, soft=False),

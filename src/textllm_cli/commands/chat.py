@@ -6,6 +6,7 @@ from textllm_cli import repl
 from textllm_cli.commands import options
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import reporting
+from textllm_cli.speaking import Speaker
 from textllm_core.chat.messages import TurnOptions
 
 
@@ -21,7 +22,7 @@ def chat(
 ) -> None:
     """Talk, line by line; /help shows what else there is."""
     options.only_one(conversation, latest)
-    speaker = repl.Speaker(user, conversation, latest, TurnOptions(model=model, prompt=prompt))
+    speaker = Speaker(user, conversation, latest, TurnOptions(model=model, prompt=prompt))
     invocation = invocation_of(context)
     with reporting(as_json=as_json, raw=raw) as screen:
         settings = invocation.settings()

@@ -2,28 +2,27 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from secrets import token_hex
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting, table
+from textllm_cli.uploads import upload_of
 from textllm_core.application import Files
 from textllm_core.errors import InvalidRequestError
 from textllm_core.file_links import FileView
 from textllm_core.files import MAX_LISTED, StoredFile
 from textllm_core.tenancy import Caller
-from textllm_core.uploads import Upload
 
 app = typer.Typer(no_args_is_help=True, help="Keep files: upload, list, download and delete them.")
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The file's key, as `files list` shows it.")]
-_PIECE_BYTES: Final = 1024 * 1024
 
 
 @app.command()
@@ -39,7 +38,7 @@ def upload(
 
     async def run(files: Files, screen: Screen) -> None:
         for path in paths:
-            file = await files.store(Caller(), _upload_of(path), user_id=user)
+            file = await files.store(Caller(), upload_of(path), user_id=user)
             screen.record(await _view(files, file), file.key)
 
     _run(context, run, as_json=as_json)
@@ -114,15 +113,6 @@ def _run(context: typer.Context, call: Callable[[Files, Screen], Awaitable[None]
 
 async def _view(files: Files, file: StoredFile) -> FileView:
     return FileView.of(file, await files.link(Caller(), file))
-
-
-def _upload_of(path: Path) -> Upload:
-    async def read() -> AsyncIterator[bytes]:
-        with path.open("rb") as file:
-            while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-                yield piece
-
-    return Upload(path.name, path.stat().st_size, read)
 
 
 async def _save(pieces: AsyncGenerator[bytes, None], target: Path) -> None:

@@ -1,0 +1,135 @@
+"""`textllm ask -i` and `-f`, and `/image` and `/file` in a chat: files of this machine as parts of a turn."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.app_over_memory import MemoryWiring
+from tests.cli.conftest import Run
+from tests.image_files import gif, png
+
+from textllm_adapters.memory.llm import ScriptedReply
+
+SAYS = [ScriptedReply(text="A cat.")]
+PNG, GIF = png(64, 48), gif(8, 8)
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path) -> None:
+    """Some, in the working directory."""
+    (tmp_path / "cat.png").write_bytes(PNG)
+    (tmp_path / "my cat's.gif").write_bytes(GIF)
+    (tmp_path / "notes.txt").write_text("Tea is at five.")
+    (tmp_path / "fake.png").write_text("no image")
+
+
+def kept(wiring: MemoryWiring) -> list[bytes]:
+    """What was stored, in the order in which it came."""
+    blobs = wiring.blobs._blobs
+    return [blobs[key] for _, _, key in wiring.store.files]
+
+
+def test_an_image_is_asked_about_and_the_answer_alone_is_printed(run: Run, wiring: MemoryWiring) -> None:
+    result = run("ask", "What is it?", "-i", "cat.png", says=SAYS)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "A cat.\n", "")
+    assert kept(wiring) == [PNG]
+
+
+def test_several_images_are_one_turn(run: Run, wiring: MemoryWiring) -> None:
+    reply = json.loads(run("ask", "Compare", "-i", "cat.png", "--image", "my cat's.gif", "--json").stdout)
+    assert (reply["image_count"], len(reply["image_urls"]), reply["message_number"]) == (2, 2, 1)
+    assert kept(wiring) == [PNG, GIF]
+
+
+@pytest.mark.parametrize("options", [["--no-stream"], []])
+def test_a_document_is_asked_about(run: Run, options: list[str]) -> None:
+    result = run("ask", "When?", "-f", "notes.txt", *options)
+    assert (result.exit_code, result.stdout) == (0, "[0] You said: When?\n\nFile notes.txt:\n\nTea is at five.\n")
+
+
+def test_json_is_the_wire_shape_of_a_turn_with_a_document(run: Run) -> None:
+    reply = json.loads(run("ask", "When?", "--file", "notes.txt", "--json").stdout)
+    assert list(reply)[-2:] == ["file_url", "file_type"]
+    assert reply["file_type"] == ".txt"
+
+
+def test_the_question_may_be_piped_in(run: Run) -> None:
+    result = run("ask", "-f", "notes.txt", stdin="When?\n")
+    assert result.stdout.startswith("[0] You said: When?\n\nFile notes.txt")
+    assert run("ask", "-f", "notes.txt", stdin="").exit_code == 2
+
+
+def test_a_conversation_goes_on_with_a_file(run: Run) -> None:
+    first = json.loads(run("ask", "Hi", "--json").stdout)
+    for more in (["-c", first["conversation_id"], "-i", "cat.png"], ["--continue", "-f", "notes.txt"]):
+        reply = json.loads(run("ask", "And this?", "--json", *more).stdout)
+        assert reply["conversation_id"] == first["conversation_id"]
+    assert reply["message_number"] == 3
+
+
+def test_a_file_that_is_not_there_is_named(run: Run, wiring: MemoryWiring) -> None:
+    for option in ("-i", "-f"):
+        result = run("ask", "What is it?", option, "lost.png")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "lost.png" in result.stderr
+    assert not wiring.store.entries
+
+
+@pytest.mark.parametrize("options", [["-i", "cat.png", "-f", "notes.txt"], ["-f", "notes.txt", "-f", "cat.png"]])
+def test_images_and_a_document_do_not_go_together(run: Run, options: list[str]) -> None:
+    result = run("ask", "Compare", *options)
+    assert (result.exit_code, "one document" in result.stderr) == (2, True)
+
+
+def test_what_is_no_image_is_refused_and_not_kept(run: Run, wiring: MemoryWiring) -> None:
+    result = run("ask", "What is it?", "-i", "cat.png", "-i", "fake.png", "--json")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert json.loads(result.stderr)["code"] == "unsupported_media_type"
+    assert kept(wiring) == []
+
+
+@pytest.mark.parametrize("path", ['"my cat\'s.gif"', "my\\ cat\\'s.gif"])
+def test_a_chat_takes_images_and_documents_and_remembers_them(run: Run, wiring: MemoryWiring, path: str) -> None:
+    says = [ScriptedReply(text=text) for text in ("A cat.", "At five.", "Yes.")]
+    stdin = f"/image {path} What is it?\n/file notes.txt\nreally?\n/history\n"
+    result = run("chat", stdin=stdin, says=says)
+    assert result.stdout == (
+        "A cat.\nAt five.\nYes.\n"
+        "you: What is it?\nmodel: A cat.\nyou: Summarize this document.\nmodel: At five.\nyou: really?\nmodel: Yes.\n"
+    )
+    assert kept(wiring) == [GIF, b"Tea is at five."]
+    (conversation,) = wiring.store.conversations.values()
+    assert conversation.conversation.message_count == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("/image", "/image PATH [TEXT]"),
+        ("/file lost.pdf What?", "There is no file lost.pdf."),
+        ("/file .", "There is no file ."),
+        ('/image "cat.png', "never closed"),
+        ("/image fake.png", "error: "),
+        ("/images cat.png", None),
+    ],
+)
+def test_a_chat_goes_on_after_a_file_that_cannot_be_taken(run: Run, line: str, told: str | None) -> None:
+    result = run("chat", stdin=f"{line}\nhello\n")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("You said: hello\n")
+    assert told is None or told in result.stderr
+
+
+def test_an_export_has_the_files_of_messages_without_their_text(run: Run) -> None:
+    reply = json.loads(run("ask", "When?", "-f", "notes.txt", "--json").stdout)
+    run("ask", "And?", "--continue", "-i", "cat.png")
+    exported = json.loads(run("conversations", "export", reply["conversation_id"]).stdout)
+    parts = [message["content"] for message in exported["messages"] if message["role"] == "user"]
+    assert [[part["type"] for part in content] for content in parts] == [
+        ["input_text", "input_file"],
+        ["input_text", "input_image"],
+    ]
+    assert list(parts[0][1]) == ["type", "key", "media_type", "size", "name"]
+    assert exported["last_image_url"].startswith("/files/LLM/chat_images/cli/")
+    listed = json.loads(run("conversations", "messages", reply["conversation_id"], "--json").stdout)
+    assert listed["data"] == exported["messages"]

@@ -22,6 +22,7 @@ from tests.unit.conftest import Bench
 PAGE = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
 PRINTED = "http://localhost:8000"
 MARK = b"id: 3\n"
+PROGRAMS = {"python": [sys.executable, "-c"], "js": ["node", "--input-type=module", "-e"]}
 LOST_AND_FOUND = "[0] You said: Hello\nOnce upon\n\na time.\n"
 
 
@@ -103,7 +104,8 @@ def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response
     """What a call of curl would send, and its answer: the shell's words, and the few options that the page has."""
     quoted = re.sub(r"\$(\w+)", lambda name: variables[name[1]], command)
     _, *words = shlex.split(quoted)
-    method, url, headers, content, form = "", "", {}, None, []
+    method, url, content, form = "", "", None, []
+    headers = {"Authorization": f"Bearer {variables['KEY']}"}  # as the page says of all calls
     while words:
         match words.pop(0):
             case "-s" | "-sN":
@@ -125,7 +127,17 @@ def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response
     return httpx.request(method, url, headers=headers, content=content, files=form or None, timeout=60)
 
 
-def test_every_call_of_curl_succeeds_in_the_order_of_the_page(service: Service) -> None:
+def test_every_call_of_curl_succeeds_in_the_order_of_the_page(provider: OpenAIStandIn, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/textllm.db"
+    with serving(tmp_path, provider, database, TEXTLLM_AUTH="required") as service:
+        variables = {"json": "Content-Type: application/json", "KEY": _admin_key(service, database)}
+        for command in commands():
+            answer = sent(command, service.url, variables)
+            assert answer.status_code in (200, 201), (command, answer.text)
+            variables |= _named(answer)
+
+
+def _admin_key(service: Service, database: str) -> str:
     made = subprocess.run(
         [TEXTLLM, "keys", "create", "--role", "admin", "--json"],
         capture_output=True,
@@ -135,17 +147,13 @@ def test_every_call_of_curl_succeeds_in_the_order_of_the_page(service: Service) 
         cwd=service.folder,
         env={
             "PATH": os.environ["PATH"],
-            "DATABASE_URL": f"sqlite:///{service.folder}/textllm.db",
+            "DATABASE_URL": database,
             "TEXTLLM_DATA_DIR": str(service.folder / "data"),
         },
     )
     secret = re.search(r"tllm_\w+", made.stdout)
     assert secret is not None
-    variables = {"json": "Content-Type: application/json", "KEY": secret[0]}
-    for command in commands():
-        answer = sent(command, service.url, variables)
-        assert answer.status_code in (200, 201), (command, answer.text)
-        variables |= _named(answer)
+    return secret[0]
 
 
 def _named(answer: httpx.Response) -> dict[str, str]:
@@ -165,11 +173,10 @@ def test_the_page_has_every_route() -> None:
         method = re.search(r"-X (\w+)", command) or re.search(r"()-[dF] ", command)
         path = re.search(r"localhost:8000([^ ?]*)", command)
         assert path is not None
-        shown.add(
-            (method[1] or "POST" if method else "GET", re.sub(r"'?\$\w+'?|/users/\w+", "{}", path[1]).rstrip("'"))
-        )
+        named = re.sub(r"'?\$\w+'?|/users/\w+", "{}", path[1]).rstrip("'")
+        shown.add((method[1] or "POST" if method else "GET", named.replace("{}/content", "{}")))
     routes = {
         (method, re.sub(r"{\w+:path}", "{}", re.sub(r"(/users/)?{\w+:str}", "{}", path)))
         for method, path in (name.split() for name, _ in handlers(application(Bench())))
     }
-    assert {(method, path.replace("{}/content", "{}")) for method, path in shown} == routes
+    assert shown == routes

@@ -1,7 +1,7 @@
 """A summary is charged like a turn, and is none: nothing is said in the conversation by it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import timedelta
 from decimal import Decimal
@@ -30,7 +30,7 @@ from textllm_core.policy import SUMMARY_PROMPT
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
 PRICE_OF_USAGE = Decimal("0.00325")
 REFUSAL = ScriptedReply(text="I would rather not.", finish_reason="refusal")
-BENCHES = {
+BENCHES: dict[str, Callable[[], Bench]] = {
     "transcript": Bench,
     "stateless": lambda: Bench(transcript=None),
     "provider alone": lambda: Bench(policy=replace(POLICY, keep_messages=False)),

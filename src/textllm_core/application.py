@@ -11,6 +11,7 @@ from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.summarize_conversation import SummarizeConversation
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import (
@@ -149,6 +150,7 @@ class TextLLM:
     send_message: SendMessage
     chat_with_image: ChatWithImage
     chat_with_document: ChatWithDocument
+    summarize_conversation: SummarizeConversation
     resume_reply: ResumeReply
     cancel_reply: CancelReply
     wind_down: WindDown

@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Final
 
 from msgspec import Struct
 
 from textllm_core.chat.messages import refuse_half_characters
 from textllm_core.errors import InputTooLongError, InvalidRequestError
+
+SUMMARY_PROMPT: Final = (
+    "Summarize our conversation so far for someone who was not here: what was asked, what came of it, and what is "
+    "still open. At most five sentences, in the language that we spoke. Keep names, numbers and dates exactly as they "
+    "stand. Write nothing but the summary."
+)
 
 
 class ChatPolicy(Struct, frozen=True, kw_only=True):
@@ -14,7 +21,8 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
 
     Args:
         model: what answers unless a turn names another.
-        prompts: system prompts by name; `default` is used unless a turn names another or brings its own.
+        prompts: system prompts by name; `default` is used unless a turn names another or brings its own. `summary` is
+            what asks for the summary of a conversation.
         max_input_chars: the longest message, and the longest system prompt that a turn may bring.
         max_history_items: how many earlier messages are sent where the history is ours to send.
         max_output_tokens: ceiling of one reply.
@@ -66,6 +74,11 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
             names = ", ".join(sorted(self.prompts)) or "none is configured"
             raise InvalidRequestError.of("prompt", f"no prompt has this name; there are: {names}")
         return self.prompts.get(prompt or "default")
+
+    @property
+    def summary_prompt(self) -> str:
+        """What the model is told that shall sum up a conversation."""
+        return self.prompts.get("summary", SUMMARY_PROMPT)
 
     def warnings(self, spent: Decimal) -> Sequence[str]:
         """Sentences for a user who has spent so much of the day's budget, in USD."""

@@ -54,6 +54,9 @@ class Reconcile:
             return False
         thread = await self.conversations.thread(hold.tenant_id, hold.conversation_id)
         stated = (ended.usage if ended else None) or Usage()
+        known = thread.transcript_id if thread else None
+        # In doubt now, unless it took no part: where ours is the record, it is made anew from it.
+        is_dropped = thread is not None and thread.keeps_messages and hold.kind != "summary"
         charge = await self.track_usage(
             hold,
             Outcome(
@@ -62,9 +65,8 @@ class Reconcile:
                 model=hold.model,
                 estimated=not is_final,
                 service_tier=ended.service_tier if ended else None,
-                # In doubt now: where ours is the record, it is made anew from it.
-                transcript_id=thread.transcript_id if thread and not thread.keeps_messages else None,
-                transcripts=(thread.transcript_id,) if thread and thread.transcript_id else (),
+                transcript_id=None if is_dropped else known,
+                transcripts=(known,) if known else (),
                 context_tokens=thread.context_tokens if thread else 0,
                 remember=lambda _cost: remembered_failure(None, ProviderError(_INTERRUPTED)),
                 end_number=_END_OF_LOST,

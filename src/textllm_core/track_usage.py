@@ -34,6 +34,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     context_tokens: int
     time_to_first_token_ms: int | None = None
     remember: Callable[[Decimal], bytes] | None = None
+    summary: str | None = None
     end_number: int = 1
 
 
@@ -86,6 +87,7 @@ class TrackUsage:
                 at=self.clock.now(),
                 time_to_first_token_ms=outcome.time_to_first_token_ms,
                 remembered=outcome.remember(cost) if outcome.remember else b"",
+                summary=outcome.summary,
                 end_number=outcome.end_number,
             ),
         )

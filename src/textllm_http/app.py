@@ -80,6 +80,7 @@ def create_app(
             conversations.change,
             conversations.remove,
             conversations.restore,
+            conversations.summarize,
             conversations.messages,
             sessions.session,
             sessions.end,

@@ -7,6 +7,7 @@ import msgspec
 import yaml
 
 from textllm_adapters.settings import CONFIG_KEYS, ENVIRONMENT, Settings, load_settings
+from textllm_core.policy import SUMMARY_PROMPT
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,10 +42,11 @@ def test_every_setting_can_be_set_in_a_file_or_by_a_variable() -> None:
     assert settable == set(Settings.__struct_fields__)
 
 
-def test_prompts_yaml_has_the_built_in_default_prompt(tmp_path: Path) -> None:
+def test_prompts_yaml_has_the_built_in_prompts(tmp_path: Path) -> None:
     prompts = load_settings(ROOT / "config" / "config.yaml", cwd=tmp_path, environ={}).prompts
     assert prompts["default"] == Settings().prompts["default"]
-    assert len(prompts) > 1
+    assert " ".join(prompts["summary"].split()) == SUMMARY_PROMPT
+    assert len(prompts) > 2
 
 
 def test_env_example_names_every_variable_and_holds_no_value() -> None:

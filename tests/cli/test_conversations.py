@@ -12,6 +12,7 @@ from textllm_adapters.memory.llm import ScriptedReply
 FIELDS = ["id", "user_id", "session_id", "created_at", "updated_at", "message_count", "total_tokens_input"]
 FIELDS += ["total_tokens_output", "total_cost", "title", "summary", "tags", "metadata", "is_deleted", "last_image_url"]
 COMMANDS = [("show",), ("messages",), ("rename", "x"), ("tag", "x"), ("delete",), ("delete", "--hard"), ("export",)]
+COMMANDS += [("summarize",)]
 
 
 @pytest.fixture
@@ -87,6 +88,21 @@ def test_what_is_erased_is_gone_and_stays_in_the_books(run: Run, wiring: MemoryW
     assert run("conversations", "restore", conversation_id).exit_code == 3
     assert wiring.store.conversations == {}
     assert len(wiring.store.entries) == 1
+
+
+def test_a_summary_is_printed_and_kept_and_costs_what_it_costs(
+    run: Run, wiring: MemoryWiring, conversation_id: str
+) -> None:
+    before = shown(run, "show", conversation_id)
+    asked = run("conversations", "summarize", conversation_id, says=[ScriptedReply(text="Rivers.\x1b[31m")])
+    assert (asked.exit_code, asked.stdout, asked.stderr) == (0, "Rivers.\n", "")
+    after = shown(run, "show", conversation_id)
+    assert (after["summary"], after["message_count"]) == ("Rivers.\x1b[31m", 1)
+    assert [entry.kind for entry in wiring.store.entries.values()] == ["text", "summary"]
+    assert after["total_cost"] > before["total_cost"]
+    again = run("conversations", "summarize", conversation_id, "--json", says=[ScriptedReply(text="Three rivers.")])
+    assert json.loads(again.stdout) == shown(run, "show", conversation_id)
+    assert json.loads(again.stdout)["summary"] == "Three rivers."
 
 
 @pytest.mark.parametrize("option", [(), ("--json",)])

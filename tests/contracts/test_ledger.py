@@ -285,6 +285,26 @@ async def test_a_failure_is_charged_but_is_no_answered_turn(storage: Storage) ->
     await assert_balanced(storage)
 
 
+async def test_a_summary_is_kept_with_its_settlement_and_is_no_answered_turn(storage: Storage) -> None:
+    first = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(first, settlement(cost="0.25"))
+    said = await storage.conversations.last_messages("tenant", "user", first.conversation_id, limit=None)
+    for text in ("Greetings.", "Grüße\0 👋", None):
+        hold = await storage.ledger.reserve(await next_turn(storage, first.conversation_id, kind="summary"))
+        settled = await storage.ledger.settle(hold, settlement(cost="0.1", answered=False, messages=(), summary=text))
+        assert settled is not None
+        assert settled.message_number == 1
+    conversation = await storage.conversations.get("tenant", first.conversation_id)
+    assert conversation is not None
+    assert (conversation.summary, conversation.message_count) == ("Grüße 👋", 1)
+    assert conversation.total_cost == usd("0.55")
+    kept = await storage.conversations.last_messages("tenant", "user", first.conversation_id, limit=None)
+    assert kept == said
+    kinds = [entry.kind for entry in await storage.ledger.entries("tenant", "user")]
+    assert sorted(kinds) == ["summary", "summary", "summary", "text"]
+    await assert_balanced(storage)
+
+
 async def test_a_second_settlement_does_nothing(storage: Storage) -> None:
     hold = await storage.ledger.reserve(reservation())
     await storage.ledger.settle(hold, settlement(cost="0.25"))

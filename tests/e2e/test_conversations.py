@@ -4,14 +4,16 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
-from tests.e2e.conftest import Books, Service
+from tests.e2e.conftest import Books, Service, price_of
 from tests.e2e.test_cli import textllm
 from tests.servers.openai import Fault, OpenAIStandIn, Reply
 
 from textllm_core.ids import new_id
+from textllm_core.policy import SUMMARY_PROMPT
 
 DELETE_ITEM = "DELETE /conversations/{conversation_id}/items/{item_id}"
 DELETE_CONVERSATION = "DELETE /conversations/{conversation_id}"
@@ -62,3 +64,43 @@ def test_the_command_line_erases_at_the_provider_before_it_leaves(openai: OpenAI
     result = textllm(tmp_path, "conversations", "delete", it, "--hard", **settings)
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{it} is erased\n", "")
     assert (openai.conversations, openai.orphaned_items, openai.responses) == ({}, {}, frozenset())
+
+
+def test_a_summary_costs_what_the_provider_billed_and_leaves_nothing_there(
+    service: Service, provider: OpenAIStandIn, books: Books
+) -> None:
+    user = new_id("user")
+    it = service.chat("a canary", user_id=user).json()["conversation_id"]
+    before = provider.conversations, provider.responses
+    provider.script(Reply(text="They spoke of birds."))
+    answer = service.post(f"/conversations/{it}/summary")
+    conversation = answer.json()
+    assert (answer.status_code, conversation["summary"]) == (200, "They spoke of birds.")
+    assert (conversation, conversation["message_count"]) == (service.get(f"/conversations/{it}").json(), 1)
+    body = provider.requests[-1].body
+    assert (body["store"], body.get("conversation")) == (False, None)
+    texts = [message["content"] for message in body["input"]]
+    assert texts == ["a canary", "[0] You said: a canary", SUMMARY_PROMPT]
+    assert (provider.conversations, provider.responses) == before
+    turn, summary = asyncio.run(books.entries(user))
+    assert (summary.kind, summary.status, summary.estimated) == ("summary", "completed", False)
+    assert summary.cost == price_of(provider.bills[-1])
+    assert conversation["total_cost"] == float(turn.cost + summary.cost)
+    again = service.chat("and?", conversation_id=it).json()
+    assert (again["text"], again["message_number"]) == ("[2] You said: and?", 2)
+    assert len(service.get(f"/conversations/{it}/messages").json()["data"]) == 4
+    assert asyncio.run(books.drifts()) == []
+
+
+def test_the_command_line_sums_up_what_the_provider_alone_keeps(openai: OpenAIStandIn, tmp_path: Path) -> None:
+    settings = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": openai.base_url, "TEXTLLM_STORE_MESSAGES": "false"}
+    it = json.loads(textllm(tmp_path, "ask", "hi", "--json", **settings).stdout)["conversation_id"]
+    before = openai.conversations
+    openai.script(Reply(text="They greeted."))
+    result = textllm(tmp_path, "conversations", "summarize", it, **settings)
+    assert (result.returncode, result.stdout) == (0, "They greeted.\n"), result.stderr
+    texts = [message["content"] for message in openai.requests[-1].body["input"]]
+    assert texts == ["hi", "[0] You said: hi", SUMMARY_PROMPT]
+    assert openai.conversations == before
+    again = textllm(tmp_path, "ask", "and?", "-c", it, **settings)
+    assert again.stdout == "[2] You said: and?\n"

@@ -6,15 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.servers.openai import OpenAIStandIn
+
+from textllm_core.policy import SUMMARY_PROMPT
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-def test_the_library_example_talks_and_continues(tmp_path: Path) -> None:
-    (program,) = (
-        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_settings())" in block
-    )
+TALKED = "[0] You said: Hello 0.0001025\n[2] You said: And in French?\n"
+RESUMED = f"[0] You said: Hello\nstop\n[2] You said: {SUMMARY_PROMPT}\n"
+
+
+@pytest.mark.parametrize(("shown", "printed"), [("And in French?", TALKED), ("resume_reply", RESUMED)])
+def test_the_library_examples_print_what_they_should(tmp_path: Path, shown: str, printed: str) -> None:
+    (program,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if shown in block)
     with OpenAIStandIn(api_key="sk-test") as provider:
         result = subprocess.run(
             [sys.executable, "-c", program],
@@ -31,4 +37,4 @@ def test_the_library_example_talks_and_continues(tmp_path: Path) -> None:
             },
         )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "[0] You said: Hello 0.0001025\n[2] You said: And in French?\n"
+    assert result.stdout == printed

@@ -142,6 +142,7 @@ def application(
         send_message=bench.send_message,
         chat_with_image=bench.chat_with_image,
         chat_with_document=bench.chat_with_document,
+        summarize_conversation=bench.summarize,
         resume_reply=bench.resume_reply,
         cancel_reply=bench.cancel_reply,
         wind_down=WindDown(bench.running),

@@ -337,6 +337,7 @@ async def test_a_wrong_query_for_messages_is_refused(server: Server, bench: Benc
         "DELETE /conversations/{}",
         "DELETE /conversations/{}?soft=false",
         "POST /conversations/{}/restore",
+        "POST /conversations/{}/summary",
         "GET /conversations/{}/messages",
     ],
 )
@@ -347,3 +348,37 @@ async def test_a_malformed_id_is_no_different_from_an_unknown_one(
     body, headers = ([b"{}"], JSON) if method == "PATCH" else ([], {})
     answer = await server.call(method, path.format(conversation_id), body, headers=headers)
     assert (answer.status, answer.json()["code"]) == (404, "conversation_not_found")
+
+
+async def test_a_summary_answers_with_the_conversation_and_what_is_left_of_the_rate_limit(
+    server: Server, bench: Bench
+) -> None:
+    first = (await server.post("/chat", {"message": "one", "user_id": "ada"})).json()
+    bench.llm.script(ScriptedReply(text="We counted."))
+    at = f"/conversations/{first['conversation_id']}"
+    answer = await server.call("POST", f"{at}/summary", headers={"idempotency-key": "k"})
+    assert answer.status == 200
+    assert answer.json() == (await server.get(at)).json()
+    assert (answer.json()["summary"], answer.json()["message_count"]) == ("We counted.", 1)
+    assert answer.headers["ratelimit"].startswith('"turns";r=998;')
+    again = await server.call("POST", f"{at}/summary", headers={"idempotency-key": "k"})
+    assert (again.json(), again.headers["idempotent-replayed"]) == (answer.json(), "true")
+    assert len(bench.llm.requests) == 2
+
+
+async def test_a_summary_that_cannot_be_is_a_plain_problem(server: Server, bench: Bench) -> None:
+    empty = (await server.post("/conversations", {"user_id": "ada"})).json()["id"]
+    assert fields(await server.call("POST", f"/conversations/{empty}/summary")) == ["conversation_id"]
+    assert (await server.call("POST", f"/conversations/{UNKNOWN}/summary")).json()["code"] == "conversation_not_found"
+    it = (await server.post("/chat", {"message": "one"})).json()["conversation_id"]
+    bench.llm.script(ScriptedReply(text="No.", finish_reason="refusal"))
+    refused = await server.call("POST", f"/conversations/{it}/summary")
+    assert (refused.status, refused.json()["code"]) == (422, "content_refused")
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
+    events = bench.send_message.stream(Caller(), TextTurn("two", it))
+    await anext(events)
+    busy = await server.call("POST", f"/conversations/{it}/summary")
+    assert (busy.status, busy.json()["code"], "retry-after" in busy.headers) == (409, "conversation_busy", True)
+    gate.set()
+    await events.aclose()

@@ -108,6 +108,9 @@ DOORS: Final[Mapping[str, Door]] = {
     "POST /conversations/{conversation_id:str}/restore": Door(
         "user", [Ask("conversation", "/conversations/{}/restore")]
     ),
+    "POST /conversations/{conversation_id:str}/summary": Door(
+        "user", [Ask("conversation", "/conversations/{}/summary")]
+    ),
     "GET /conversations/{conversation_id:str}/messages": Door(
         "user", [Ask("conversation", "/conversations/{}/messages")]
     ),

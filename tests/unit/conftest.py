@@ -29,6 +29,8 @@ from textllm_core.chat.chat_with_document import ChatWithDocument
 from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
+from textllm_core.chat.summarize_conversation import SummarizeConversation
+from textllm_core.conversations import GetConversation
 from textllm_core.files import FilePolicy
 from textllm_core.money import Price, Rates
 from textllm_core.ports.blob_store import BlobStore
@@ -86,6 +88,9 @@ class Bench:
         of_turns = self.files.of_turns(self.conversations)
         self.chat_with_image = ChatWithImage(self.exchange, of_turns, self.policy)
         self.chat_with_document = ChatWithDocument(self.exchange, of_turns, MemoryDocumentReader(), self.policy)
+        self.summarize = SummarizeConversation(
+            self.exchange, GetConversation(self.conversations, of_turns), self.policy
+        )
         self.resume_reply = ResumeReply(self.running, self.journal, of_turns, self.clock, self.policy)
         self.cancel_reply = CancelReply(self.running, self.journal, self.resume_reply)
         self.forget_replies = ForgetReplies(self.ledger, self.journal, self.clock)

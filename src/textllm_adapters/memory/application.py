@@ -32,7 +32,9 @@ from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.summarize_conversation import SummarizeConversation
 from textllm_core.chat.wind_down import WindDown
+from textllm_core.conversations import GetConversation
 from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
 from textllm_core.money import Price, Rates
@@ -122,6 +124,7 @@ async def open_in_memory(
             send_message=SendMessage(exchange, policy),
             chat_with_image=ChatWithImage(exchange, of_turns, policy),
             chat_with_document=ChatWithDocument(exchange, of_turns, MemoryDocumentReader(), policy),
+            summarize_conversation=SummarizeConversation(exchange, GetConversation(conversations, of_turns), policy),
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
             wind_down=WindDown(running),

@@ -112,6 +112,7 @@ class MemoryLedger:
             total_cost=kept.conversation.total_cost + exact(end.cost),
             updated_at=end.at,
             last_image_url=end.last_image or kept.conversation.last_image_url,
+            summary=kept.conversation.summary if end.summary is None else end.summary.replace("\0", ""),
         )
         messages = (*kept.messages, *end.messages)
         kept = replace(kept, conversation=conversation, messages=messages, revision=kept.revision + 1)

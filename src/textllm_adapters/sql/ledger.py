@@ -158,6 +158,7 @@ class SqlLedger:
                 "new_moment": end.at,
                 "new_transcript": end.transcript_id,
                 "new_context": end.context_tokens,
+                "new_summary": end.summary,
             },
         )
         answered, last_message, transcript_id = conversation.one()

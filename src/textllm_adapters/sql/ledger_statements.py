@@ -112,6 +112,7 @@ SETTLE_CONVERSATION: Final = (
         ),
         transcript_id=_if_running("new_transcript", conversations.c.transcript_id),
         context_tokens=_if_running("new_context", conversations.c.context_tokens),
+        summary=func.coalesce(bindparam("new_summary", type_=conversations.c.summary.type), conversations.c.summary),
         turn_until=case((_IS_RUNNING, None), else_=conversations.c.turn_until),
         turn_id=case((_IS_RUNNING, None), else_=conversations.c.turn_id),
     )

@@ -22,7 +22,7 @@ from textllm_core.conversations import (
 from textllm_core.list_messages import MAX_MESSAGES
 from textllm_core.tenancy import Caller
 
-app = typer.Typer(no_args_is_help=True, help="Look at conversations, name, tag, export and delete them.")
+app = typer.Typer(no_args_is_help=True, help="Look at conversations, name, tag, sum up, export and delete them.")
 
 ConversationId = Annotated[str, typer.Argument(metavar="ID", help="The conversation.")]
 T = TypeVar("T")
@@ -135,6 +135,14 @@ def restore(context: typer.Context, conversation_id: ConversationId, as_json: op
 
 
 @app.command()
+def summarize(context: typer.Context, conversation_id: ConversationId, as_json: options.Json = False) -> None:
+    """Have the model sum a conversation up; it costs what a turn costs, and is kept with the conversation."""
+    with reporting(as_json=as_json) as screen:
+        conversation = asyncio.run(_summarized(invocation_of(context), conversation_id, screen))
+        screen.record(conversation, conversation.summary or "")
+
+
+@app.command()
 def export(
     context: typer.Context,
     conversation_id: ConversationId,
@@ -162,6 +170,12 @@ def _run(context: typer.Context, call: Callable[[Conversations], Awaitable[T]]) 
 async def _called(invocation: Invocation, call: Callable[[Conversations], Awaitable[T]]) -> T:
     async with invocation.wiring.open_conversations(invocation.settings()) as manage:
         return await call(manage)
+
+
+async def _summarized(invocation: Invocation, conversation_id: str, screen: Screen) -> Conversation:
+    settings = invocation.settings()
+    async with invocation.wiring.open_textllm(settings, model_progress=screen.model_progress, grace_s=0) as textllm:
+        return await textllm.summarize_conversation(Caller(), conversation_id)
 
 
 def _show(screen: Screen, conversation: Conversation) -> None:

@@ -6,6 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 
+from msgspec.structs import replace
+
 from textllm_core.chat.messages import (
     ContentPart,
     InputImage,
@@ -141,6 +143,7 @@ class Course:
             in_doubt=ended.status != "completed",
             remember=partial(remember, usage) if remember else None,
             context_tokens=usage.total_tokens if ended.usage else self._context_bound(),
+            summary=None if ended.finish_reason == "refusal" else ended.text.strip() or None,
         )
 
     def unanswered(
@@ -190,9 +193,10 @@ class Course:
         in_doubt: bool,
         remember: Callable[[Decimal], bytes] | None,
         context_tokens: int,
+        summary: str | None = None,
     ) -> Outcome:
         waited = None if self.first_text_at is None else self.first_text_at - self.asked_at
-        return Outcome(
+        outcome = Outcome(
             status=status,
             usage=usage,
             model=self.started.model if self.started else self.hold.model,
@@ -209,6 +213,17 @@ class Course:
             time_to_first_token_ms=None if waited is None else int(waited.total_seconds() * 1000),
             remember=remember,
             end_number=self.log.end_number,
+        )
+        if not self.turn.is_aside:
+            return outcome
+        return replace(
+            outcome,
+            messages=(),
+            answered=False,
+            transcript_id=self.thread.transcript_id if self.thread else None,
+            transcripts=(),
+            context_tokens=self.past_tokens,
+            summary=summary,
         )
 
     @property

@@ -316,18 +316,19 @@ class Exchange:
         hold, options = course.hold, course.turn.options
         if course.transcript_id is None and course.thread and course.thread.message_count and not course.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
-        if self.transcript is None:
-            history = await self._history(course, limit=self.policy.max_history_items)
-            messages = await self._sendable((*history, course.message))
+        if self.transcript is None or course.turn.is_aside:
+            transcript_id = None
+            messages = await self._sendable((*await self._past(course), course.message))
         else:
             if course.transcript_id is None:
                 history = await self._sendable(await self._history(course, limit=None))
                 course.transcript_id = await self.transcript.create(history, read=self._read)
+            transcript_id = course.transcript_id
             messages = await self._sendable((course.message,))
         return ModelRequest(
             model=hold.model,
             messages=messages,
-            transcript_id=course.transcript_id,
+            transcript_id=transcript_id,
             instructions=course.instructions,
             max_output_tokens=course.max_output_tokens,
             temperature=options.temperature,
@@ -343,6 +344,14 @@ class Exchange:
 
     async def _sendable(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         return messages if self.attachments is None else await self.attachments.sendable(messages, self.llm)
+
+    async def _past(self, course: Course) -> tuple[Message, ...]:
+        """What was said before, to be sent with the turn."""
+        if self.transcript is None:
+            return await self._history(course, limit=self.policy.max_history_items)
+        if course.keeps_messages or course.transcript_id is None:
+            return await self._history(course, limit=None)
+        return tuple(message for message in await self.transcript.messages(course.transcript_id) if message.content)
 
     async def _history(self, course: Course, *, limit: int | None) -> tuple[Message, ...]:
         if course.thread is None or course.thread.message_count == 0:

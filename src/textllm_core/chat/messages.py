@@ -186,6 +186,11 @@ class Turn(Struct, frozen=True, kw_only=True):
     take_back: Callable[[], Coroutine[None, None, None]] | None = None
 
     @property
+    def is_aside(self) -> bool:
+        """It asks about the conversation without becoming a part of it: only its answer is kept, as the summary."""
+        return self.kind == "summary"
+
+    @property
     def files(self) -> tuple[InputImage | InputFile, ...]:
         """Its images and documents, without extracted text."""
         return tuple(

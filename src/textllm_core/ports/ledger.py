@@ -119,6 +119,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
         context_tokens: what the next turn sends as its past, in tokens.
         remembered: what a repeat with the exchange's idempotency key, and a reader who resumes it, is told, as UTF-8
             text; kept where it has one, or is resumable.
+        summary: of the conversation from now on; None: it keeps the one it has.
         end_number: the number of its terminal event, for a reader who resumes it.
     """
 
@@ -140,6 +141,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     at: datetime
     time_to_first_token_ms: int | None
     remembered: bytes = b""
+    summary: str | None = None
     end_number: int = 1
 
 

@@ -9,10 +9,13 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
-from textllm_core.application import Conversations
+from textllm_core.application import Conversations, TextLLM
+from textllm_core.chat.exchange import last_reply
+from textllm_core.chat.messages import ReplyStarted
 from textllm_core.conversations import MAX_LISTED, MAX_OFFSET, Conversation, ConversationChanges, ConversationFilter
 from textllm_core.list_messages import MAX_MESSAGES
 from textllm_core.wire import to_json
+from textllm_http.admission import headers_of, idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.links import with_absolute_links
 from textllm_http.requests import JsonBody, QueryString
@@ -115,6 +118,19 @@ async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]
 async def restore(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """Show a hidden one again."""
     return _shown(request, await _conversations(request).restore(caller_of(request), conversation_id))
+
+
+@post("/conversations/{conversation_id:str}/summary", guards=[any_caller], status_code=200)
+async def summarize(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
+    """Have the model sum it up; the conversation with its new summary."""
+    textllm: TextLLM = request.app.state.textllm
+    caller = caller_of(request)
+    events = textllm.summarize_conversation.stream(caller, conversation_id, idempotency_of(request, b""))
+    started = await anext(events)  # a refusal is raised here, with headers of its own
+    assert isinstance(started, ReplyStarted)
+    await last_reply(events)
+    summed_up = await textllm.conversations.get(caller, conversation_id)
+    return ASGIResponse(body=to_json(summed_up), headers=headers_of(started))
 
 
 @get("/conversations/{conversation_id:str}/messages", guards=[any_caller], before_request=_MESSAGES.check)

@@ -1,0 +1,86 @@
+"""The use case of summaries: the model is asked about a conversation, and its answer is kept beside it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from textllm_core.chat.exchange import Exchange, last_reply
+from textllm_core.chat.messages import (
+    Idempotency,
+    InputText,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    Turn,
+    TurnOptions,
+)
+from textllm_core.conversations import Conversation, GetConversation
+from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
+from textllm_core.policy import ChatPolicy
+from textllm_core.tenancy import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class SummarizeConversation:
+    """Have the model sum up a conversation. It is charged like a turn, and is none: nothing is said in it by this."""
+
+    exchange: Exchange
+    get: GetConversation
+    policy: ChatPolicy
+
+    async def __call__(
+        self, caller: Caller, conversation_id: str, idempotency: Idempotency | None = None
+    ) -> Conversation:
+        """The conversation, with its new summary.
+
+        Raises:
+            TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
+        """
+        await last_reply(self.stream(caller, conversation_id, idempotency))
+        return await self.get(caller, conversation_id)
+
+    async def stream(
+        self, caller: Caller, conversation_id: str, idempotency: Idempotency | None = None
+    ) -> AsyncGenerator[ReplyEvent, None]:
+        """As `SendMessage.stream`; the reply's text is the summary, which the settlement keeps in the conversation.
+
+        What the model is sent is what a turn would be sent as its past, or what the provider alone keeps. A model that
+        refuses or writes nothing ends in `ReplyFailed`; that is charged, and the earlier summary stays.
+        Raises:
+            ConversationNotFoundError: not the caller's, deleted, or unknown.
+            InvalidRequestError: nothing was said in it yet.
+            TextLLMError: what `Exchange.run` raises.
+        """
+        conversation = await self.get(caller, conversation_id)
+        if not conversation.message_count:
+            raise InvalidRequestError.of("conversation_id", "names a conversation in which nothing was answered yet")
+        prompt = self.policy.summary_prompt
+        events = self.exchange.run(
+            caller,
+            Turn(
+                kind="summary",
+                content=(InputText(prompt),),
+                token_bound=len(prompt.encode()),
+                conversation_id=conversation_id,
+                user_id=None,
+                options=TurnOptions(),
+                idempotency=idempotency,
+            ),
+        )
+        async with aclosing(events):
+            async for event in events:
+                yield _checked(event)
+
+
+def _checked(event: ReplyEvent) -> ReplyEvent:
+    """The event; a failure in place of a reply that is no summary."""
+    if not isinstance(event, ReplyCompleted):
+        return event
+    error: TextLLMError
+    if event.reply.finish_reason == "refusal":
+        error = ContentRefusedError()
+    elif event.reply.finish_reason == "cancelled" or not event.reply.text.strip():
+        error = ProviderError("The model wrote no summary.")
+    else:
+        return event
+    return ReplyFailed(event.reply.response_id, error)

@@ -1,0 +1,183 @@
+"""What `docs/rest.md` prints runs as printed, against a server whose connections break."""
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.e2e.conftest import TEXTLLM, Service, serving
+from tests.http.conftest import application
+from tests.http.test_tenancy import handlers
+from tests.servers.openai import OpenAIStandIn, Reply
+from tests.unit.conftest import Bench
+
+PAGE = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
+PRINTED = "http://localhost:8000"
+MARK = b"id: 3\n"
+PROGRAMS = {"python": [sys.executable, "-c"], "js": ["node", "--input-type=module", "-e"]}
+LOST_AND_FOUND = "[0] You said: Hello\nOnce upon\n\na time.\n"
+
+
+@pytest.fixture(scope="module")
+def service(provider: OpenAIStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("rest")
+    with serving(folder, provider, f"sqlite:///{folder}/textllm.db", TEXTLLM_LLM_API="responses") as running:
+        yield running
+
+
+def block(language: str) -> str:
+    (printed,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return str(printed)
+
+
+@contextmanager
+def broken_once(service: Service) -> Iterator[str]:
+    """The address of a proxy that closes the first stream once its third event has begun."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy = threading.Thread(target=_pass_on, args=(listener, service), daemon=True)
+        proxy.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        proxy.join(30)
+
+
+def _pass_on(listener: socket.socket, service: Service) -> None:
+    server, is_broken = httpx.URL(service.url), False
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        with client, socket.create_connection((server.host, server.port or 0)) as upstream:
+            request = b""
+            while not _is_whole(request):
+                request += client.recv(65536)
+            upstream.sendall(
+                re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", request).replace(
+                    b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1
+                )
+            )
+            answered = b""
+            while piece := upstream.recv(65536):
+                answered += piece
+                if MARK in answered and not is_broken:
+                    is_broken = True
+                    break
+                client.sendall(piece)
+
+
+def _is_whole(request: bytes) -> bool:
+    head, blank, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    return bool(blank) and len(body) >= (int(length[1]) if length else 0)
+
+
+@pytest.mark.parametrize(("language", "program"), PROGRAMS.items())
+def test_a_stream_is_read_in_both_formats_and_read_on_after_a_lost_connection(
+    service: Service, provider: OpenAIStandIn, language: str, program: list[str]
+) -> None:
+    assert shutil.which(program[0]), f"{program[0]} is not installed; the page's examples need it"
+    asked = len(provider.requests)
+    provider.script(Reply(), Reply(deltas=("Once", " upon", "\n\na", " time."), pause_s=0.3))
+    with broken_once(service) as address:
+        code = block(language).replace(PRINTED, address)
+        ran = subprocess.run([*program, code], capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, LOST_AND_FOUND, "")
+    assert len(provider.requests) == asked + 2
+
+
+def commands() -> list[str]:
+    """Every call of curl, without what is said about it."""
+    lines = [line for code in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in code.splitlines()]
+    return [re.sub(r"\s+#.*", "", line) for line in lines if line.startswith("curl")]
+
+
+def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response:
+    """What a call of curl would send, and its answer: the shell's words, and the few options that the page has."""
+    quoted = re.sub(r"\$(\w+)", lambda name: variables[name[1]], command)
+    _, *words = shlex.split(quoted)
+    method, url, content, form = "", "", None, []
+    headers = {"Authorization": f"Bearer {variables['KEY']}"}  # as the page says of all calls
+    while words:
+        match words.pop(0):
+            case "-s" | "-sN":
+                pass
+            case "-X":
+                method = words.pop(0)
+            case "-H":
+                name, _, value = words.pop(0).partition(": ")
+                headers[name] = value
+            case "-d":
+                content = words.pop(0).encode()
+            case "-F":
+                name, _, value = words.pop(0).partition("=")
+                is_file = value.startswith("@")
+                form.append((name, (value[1:], b"A report.") if is_file else (None, value.encode())))
+            case word:
+                url = word.replace("localhost:8000", server)
+    method = method or ("GET" if content is None and not form else "POST")
+    return httpx.request(method, url, headers=headers, content=content, files=form or None, timeout=60)
+
+
+def test_every_call_of_curl_succeeds_in_the_order_of_the_page(provider: OpenAIStandIn, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/textllm.db"
+    with serving(tmp_path, provider, database, TEXTLLM_AUTH="required") as service:
+        variables = {"json": "Content-Type: application/json", "KEY": _admin_key(service, database)}
+        for command in commands():
+            answer = sent(command, service.url, variables)
+            assert answer.status_code in (200, 201), (command, answer.text)
+            variables |= _named(answer)
+
+
+def _admin_key(service: Service, database: str) -> str:
+    made = subprocess.run(
+        [TEXTLLM, "keys", "create", "--role", "admin", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=service.folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "DATABASE_URL": database,
+            "TEXTLLM_DATA_DIR": str(service.folder / "data"),
+        },
+    )
+    secret = re.search(r"tllm_\w+", made.stdout)
+    assert secret is not None
+    return secret[0]
+
+
+def _named(answer: httpx.Response) -> dict[str, str]:
+    """What later calls name: the newest of each."""
+    named = {"RESPONSE": answer.headers.get("x-response-id", "")} if "x-response-id" in answer.headers else {}
+    if not answer.headers["content-type"].startswith("application/json"):
+        return named
+    said = answer.json()
+    found = {"CONVERSATION": said.get("conversation_id"), "SESSION": said.get("session_id")}
+    found |= {"FILE": said.get("key")} if "sha256" in said else {"KEY_ID": said.get("id") if "role" in said else None}
+    return named | {name: value for name, value in found.items() if value}
+
+
+def test_the_page_has_every_route() -> None:
+    shown = set()
+    for command in commands():
+        method = re.search(r"-X (\w+)", command) or re.search(r"()-[dF] ", command)
+        path = re.search(r"localhost:8000([^ ?]*)", command)
+        assert path is not None
+        named = re.sub(r"'?\$\w+'?|/users/\w+", "{}", path[1]).rstrip("'")
+        shown.add((method[1] or "POST" if method else "GET", named.replace("{}/content", "{}")))
+    routes = {
+        (method, re.sub(r"{\w+:path}", "{}", re.sub(r"(/users/)?{\w+:str}", "{}", path)))
+        for method, path in (name.split() for name, _ in handlers(application(Bench())))
+    }
+    assert shown == routes

@@ -73,7 +73,8 @@ def test_rest_sends_the_text_of_a_document(service: Service, name: str) -> None:
     reply = send(service, {name: TEXTS[name]}).json()
     head, _, words = reply["text"].partition(f"File {name}:\n\n")
     assert head.startswith("[0] You said: When?")
-    assert ("Amazon" if name == "f.docx" else TEXTS[name].decode().strip()) in words
+    said = {"e.html": "Tea is at five.", "f.docx": "Amazon"}.get(name)  # of these all but the text is left out
+    assert (said or TEXTS[name].decode().strip()) in words
     assert "Seen" not in words
     asked = {"conversation_id": reply["conversation_id"], "user_id": reply["user_id"]}
     assert service.chat("And now?", **asked).json()["text"] == "[2] You said: And now?"

@@ -141,9 +141,8 @@ def test_where_the_api_takes_no_files_the_text_of_a_pdf_is_sent(tmp_path: Path, 
     (tmp_path / "e.pdf").write_bytes(PDF)
     api = {"TEXTLLM_LLM_API": "chat_completions"} | environment(openai)
     first = textllm(tmp_path, "ask", "When?", "-f", "e.pdf", "--no-stream", **api)
-    assert first.stdout.startswith("[0] You said: When? File e.pdf:\n\n"), first.stderr
-    assert "Tea is at five." in first.stdout
-    assert "Cake is at six." in first.stdout
+    said = "[1] You said: When?\n\nFile e.pdf:\n\n[page 1]\nTea is at five.\n[page 2]\nCake is at six.\n"
+    assert (first.stdout, first.stderr) == (said, "")
     assert all(request.files == () for request in openai.requests)
 
 

@@ -122,7 +122,7 @@ async def open_textllm(
             attachments=Attachments(blobs),
         )
         reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
-        managed = _conversations(engine, model.transcript, running, keeps_messages=settings.store_messages)
+        managed = _conversations(engine, model.transcript, running, files, keeps_messages=settings.store_messages)
         await stack.enter_async_context(_in_background(reconcile))
         await stack.enter_async_context(_in_background(managed.erase_at_provider))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
@@ -219,7 +219,7 @@ def _rate_limiter(engine: AsyncEngine) -> RateLimiter:
 
 @asynccontextmanager
 async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]:
-    """Open what manages conversations: the database, and the provider's side of them; no model. On exit let go on
+    """Open what manages conversations: the database, the store of files, and the provider's side; no model. On exit let go on
     for a while what is being erased there.
 
     Raises:
@@ -234,17 +234,22 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
             transcript = (await _open_openai(stack, settings)).transcript
         running = RunningExchanges(SqlReplyJournal(engine), SystemClock())
         stack.push_async_callback(running.drain, settings.stream_drain_s)
-        yield _conversations(engine, transcript, running, keeps_messages=settings.store_messages)
+        blobs, _ = await _open_blob_store(stack, settings)
+        files = await _files(settings, engine, blobs, _rate_limiter(engine))
+        yield _conversations(engine, transcript, running, files, keeps_messages=settings.store_messages)
 
 
 def _conversations(
-    engine: AsyncEngine, transcript: Transcript | None, running: RunningExchanges, *, keeps_messages: bool
+    engine: AsyncEngine, transcript: Transcript | None, running: RunningExchanges, files: Files, *, keeps_messages: bool
 ) -> Conversations:
     from textllm_adapters.sql.conversation_repository import SqlConversationRepository
     from textllm_adapters.sql.erasures import SqlErasures
 
     repository, erasures = SqlConversationRepository(engine), SqlErasures(engine)
-    return Conversations.over(repository, erasures, transcript, running, SystemClock(), keeps_messages=keeps_messages)
+    of_turns = files.of_turns(repository)
+    return Conversations.over(
+        repository, erasures, transcript, running, of_turns, SystemClock(), keeps_messages=keeps_messages
+    )
 
 
 @asynccontextmanager

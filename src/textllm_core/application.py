@@ -121,6 +121,7 @@ class Conversations:
         erasures: Erasures,
         transcript: Transcript | None,
         running: RunningExchanges,
+        files: TurnFiles,
         clock: Clock,
         *,
         keeps_messages: bool,
@@ -129,13 +130,13 @@ class Conversations:
         erase = EraseAtProvider(erasures, transcript, clock)
         return cls(
             create=CreateConversation(conversations, clock, keeps_messages),
-            list=ListConversations(conversations),
-            latest=LatestConversation(conversations),
-            get=GetConversation(conversations),
+            list=ListConversations(conversations, files),
+            latest=LatestConversation(conversations, files),
+            get=GetConversation(conversations, files),
             messages=ListMessages(conversations, transcript),
-            update=UpdateConversation(conversations),
+            update=UpdateConversation(conversations, files),
             delete=DeleteConversation(conversations, erase, running, clock),
-            restore=RestoreConversation(conversations),
+            restore=RestoreConversation(conversations, files),
             erase_at_provider=erase,
         )
 

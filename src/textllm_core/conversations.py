@@ -20,6 +20,7 @@ from textllm_core.metadata import check_metadata
 
 if TYPE_CHECKING:  # the ports speak of the records of this module
     from textllm_core.chat.running import RunningExchanges
+    from textllm_core.chat.turn_files import TurnFiles
     from textllm_core.erasing import EraseAtProvider
     from textllm_core.ports.clock import Clock
     from textllm_core.ports.conversation_repository import ConversationRepository
@@ -40,6 +41,8 @@ class Conversation(Struct, frozen=True):
         updated_at: time of its newest turn.
         message_count: how many of its turns were answered.
         total_cost: USD.
+        last_image_url: a link to its newest image, made when it is asked for; as it is kept, the image's key. None
+            where there is none, or it was deleted.
     """
 
     id: str
@@ -133,6 +136,22 @@ def title_from(text: str) -> str:
     return words if len(words) <= 80 else words[:80].rsplit(" ", 1)[0].rstrip() + "…"
 
 
+async def _shown(files: TurnFiles, caller: Caller, kept: Conversation) -> Conversation:
+    """The conversation with a link to its newest image."""
+    if kept.last_image_url is None:
+        return kept
+    return replace(kept, last_image_url=await files.link_to(caller, kept.last_image_url))
+
+
+async def _found(
+    conversations: ConversationRepository, caller: Caller, conversation_id: str, *, include_deleted: bool = False
+) -> Conversation:
+    found = await conversations.get(caller.tenant_id, conversation_id, include_deleted=include_deleted)
+    if found is None or caller.user_id not in (None, found.user_id):
+        raise ConversationNotFoundError
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class CreateConversation:
     """Open a conversation before anything is said in it.
@@ -179,6 +198,7 @@ class ListConversations:
     """Conversations of a user, or of all users of a tenant."""
 
     conversations: ConversationRepository
+    files: TurnFiles
 
     async def __call__(
         self, caller: Caller, wanted: ConversationFilter = ANY, *, limit: int = 50, offset: int = 0
@@ -196,7 +216,7 @@ class ListConversations:
         refuse_half_characters(q=wanted.q, tag=wanted.tag)
         asked = replace(wanted, user_id=caller.acts_for(wanted.user_id))
         found, total = await self.conversations.list(caller.tenant_id, asked, limit=limit, offset=offset)
-        return ConversationPage(found, total, limit, offset)
+        return ConversationPage([await _shown(self.files, caller, each) for each in found], total, limit, offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +224,7 @@ class LatestConversation:
     """The conversation in which a user spoke last."""
 
     conversations: ConversationRepository
+    files: TurnFiles
 
     async def __call__(self, caller: Caller, user_id: str) -> Conversation:
         """
@@ -214,7 +235,7 @@ class LatestConversation:
         user = caller.acts_for(user_id) or user_id
         if (found := await self.conversations.latest(caller.tenant_id, user)) is None:
             raise ConversationNotFoundError
-        return found
+        return await _shown(self.files, caller, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +243,14 @@ class GetConversation:
     """One conversation by its id."""
 
     conversations: ConversationRepository
+    files: TurnFiles
 
-    async def __call__(self, caller: Caller, conversation_id: str, *, include_deleted: bool = False) -> Conversation:
+    async def __call__(self, caller: Caller, conversation_id: str) -> Conversation:
         """
         Raises:
             ConversationNotFoundError: not the caller's, deleted, or unknown.
         """
-        found = await self.conversations.get(caller.tenant_id, conversation_id, include_deleted=include_deleted)
-        if found is None or caller.user_id not in (None, found.user_id):
-            raise ConversationNotFoundError
-        return found
+        return await _shown(self.files, caller, await _found(self.conversations, caller, conversation_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +258,7 @@ class UpdateConversation:
     """Name a conversation, tag it, or hang metadata on it."""
 
     conversations: ConversationRepository
+    files: TurnFiles
 
     async def __call__(self, caller: Caller, conversation_id: str, changes: ConversationChanges) -> Conversation:
         """The conversation as it is then.
@@ -248,11 +268,11 @@ class UpdateConversation:
             ConversationNotFoundError: not the caller's, deleted, or unknown.
         """
         asked = changes.checked()
-        found = await GetConversation(self.conversations)(caller, conversation_id)
+        found = await _found(self.conversations, caller, conversation_id)
         changed = await self.conversations.update(caller.tenant_id, found.user_id, found.id, asked)
         if changed is None:
             raise ConversationNotFoundError
-        return changed
+        return await _shown(self.files, caller, changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +293,7 @@ class DeleteConversation:
             ConversationNotFoundError: not the caller's, hidden already, or unknown.
             ConversationBusyError: a turn is running in it.
         """
-        found = await GetConversation(self.conversations)(caller, conversation_id, include_deleted=not soft)
+        found = await _found(self.conversations, caller, conversation_id, include_deleted=not soft)
         key = caller.tenant_id, found.user_id, found.id
         if soft:
             await self.conversations.hide(*key, at=self.clock.now())
@@ -293,6 +313,7 @@ class RestoreConversation:
     """Show a hidden conversation again."""
 
     conversations: ConversationRepository
+    files: TurnFiles
 
     async def __call__(self, caller: Caller, conversation_id: str) -> Conversation:
         """The conversation; the same again where it was not hidden.
@@ -300,8 +321,8 @@ class RestoreConversation:
         Raises:
             ConversationNotFoundError: not the caller's, erased, or unknown.
         """
-        found = await GetConversation(self.conversations)(caller, conversation_id, include_deleted=True)
+        found = await _found(self.conversations, caller, conversation_id, include_deleted=True)
         restored = await self.conversations.restore(caller.tenant_id, found.user_id, found.id)
         if restored is None:
             raise ConversationNotFoundError
-        return restored
+        return await _shown(self.files, caller, restored)

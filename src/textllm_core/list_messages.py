@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import UNSET, Struct, UnsetType
 
-from textllm_core.chat.messages import ContentPart, InputFile, Message, MessageRole
+from textllm_core.chat.messages import InputFile, InputImage, InputText, Message, MessageRole, OutputText, Refusal
 from textllm_core.errors import ConversationLostError, ConversationNotFoundError, InvalidRequestError
 from textllm_core.ports.conversation_repository import ConversationRepository, Thread
 from textllm_core.ports.transcript import Transcript
@@ -18,25 +17,41 @@ Order = Literal["asc", "desc"]
 MAX_MESSAGES: Final = 1000
 
 
+class ListedFile(Struct, frozen=True, kw_only=True, tag="input_file"):
+    """A document as the outside sees it: an `InputFile` without the text that was read out of it for the model."""
+
+    key: str
+    media_type: str
+    size: int
+    name: str
+    pages: int | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, part: InputFile) -> "ListedFile":
+        pages = UNSET if part.pages is None else part.pages
+        return cls(key=part.key, media_type=part.media_type, size=part.size, name=part.name, pages=pages)
+
+
+ListedPart = InputText | InputImage | ListedFile | OutputText | Refusal
+
+
 class ListedMessage(Struct, frozen=True, kw_only=True):
     """A message as the outside sees it: `text` is all that was said in it, `content` its parts, files too."""
 
     id: str
     role: MessageRole
     text: str
-    content: Sequence[ContentPart]
+    content: Sequence[ListedPart]
     created_at: datetime
     status: Literal["completed", "incomplete"]
 
     @classmethod
     def of(cls, message: Message) -> "ListedMessage":
-        # The text that was read out of a document is for the model, and can be as long as a book.
-        content = [replace(part, extracted=None) if isinstance(part, InputFile) else part for part in message.content]
         return cls(
             id=message.id,
             role=message.role,
             text=message.text,
-            content=content,
+            content=[ListedFile.of(part) if isinstance(part, InputFile) else part for part in message.content],
             created_at=message.created_at,
             status=message.status,
         )

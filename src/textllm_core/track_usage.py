@@ -28,6 +28,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str] | None = None
     messages: Sequence[Message] = ()
     answered: bool = False
+    last_image: str | None = None
     transcript_id: str | None
     transcripts: Sequence[str] = ()
     context_tokens: int
@@ -78,6 +79,7 @@ class TrackUsage:
                 metadata=outcome.metadata,
                 messages=outcome.messages,
                 answered=outcome.answered,
+                last_image=outcome.last_image,
                 transcript_id=outcome.transcript_id,
                 transcripts=outcome.transcripts,
                 context_tokens=outcome.context_tokens,

@@ -16,7 +16,7 @@ from textllm_core.errors import StorageUnavailableError, TextLLMError
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, conversations, files, keys, operations, sessions, usage
+from textllm_http.routes import chat, chat_files, conversations, files, keys, operations, sessions, usage
 from textllm_http.spool import Spool
 
 RECONCILE_EVERY_S: Final = 5.0
@@ -70,6 +70,8 @@ def create_app(
             chat.chat_stream,
             chat.resume,
             chat.cancel,
+            chat_files.chat_image,
+            chat_files.chat_file,
             conversations.create,
             conversations.listed,
             conversations.conversation,

@@ -68,15 +68,15 @@ class MultipartBody:
 
         Args:
             max_file_bytes: of one file.
-            max_text_bytes: of one text.
+            max_text_bytes: of all texts together.
         Raises:
             InvalidRequestError: malformed, of another shape, or not complete in time.
             FileTooLargeError: a file is, or the whole body must be; as soon as that is known.
-            HTTPException: 413, a text is too long; 415, the body is no form.
+            HTTPException: 413, the texts are too long; 415, the body is no form.
             StorageUnavailableError: there is no room for the files.
         """
         boundary = _boundary_of(content_type_of(request))
-        max_bytes = sum(self.files.values()) * max_file_bytes + len(self.texts) * max_text_bytes + _OVERHEAD_BYTES
+        max_bytes = sum(self.files.values()) * max_file_bytes + max_text_bytes + _OVERHEAD_BYTES
         if content_length_of(request) > max_bytes:
             raise FileTooLargeError(limit=max_file_bytes)
         with spool.place():
@@ -116,6 +116,7 @@ class _Parts:
         self._name, self._value = bytearray(), bytearray()
         self._current: _File | bytearray = bytearray()
         self._texts: dict[str, bytearray] = {}
+        self._text_bytes = 0
         self._is_complete = False
         self.files: list[_File] = []
 
@@ -187,7 +188,8 @@ class _Parts:
                 file.waiting += data[start:end]
             case text:
                 text += data[start:end]
-                if len(text) > self._max_text_bytes:
+                self._text_bytes += end - start
+                if self._text_bytes > self._max_text_bytes:
                     raise RequestEntityTooLarge
 
     def end(self) -> None:

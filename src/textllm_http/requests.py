@@ -39,6 +39,7 @@ class JsonBody(Generic[T]):
     def __init__(self, kind: type[T]) -> None:
         self._decoder = msgspec.json.Decoder(kind)
         self._must_be = _fields_in_words(kind)
+        self._texts = _text_fields(kind)
 
     async def read(self, request: Request[Any, Any, Any], *, max_bytes: int) -> T:
         """
@@ -61,6 +62,18 @@ class JsonBody(Generic[T]):
             raise InvalidRequestError(_NOT_JSON) from error
         _check_texts_and_names("", _PAIRS.decode(body.decode()))
         return value
+
+    def decode_texts(self, fields: Mapping[str, str]) -> T:
+        """The same from the fields of a form: texts are as they stand there, all else is written as in JSON.
+
+        Raises:
+            InvalidRequestError: of another shape.
+        """
+        members = (
+            _as_json(name) + b":" + (_as_json(value) if name in self._texts or not _is_json(value) else value.encode())
+            for name, value in fields.items()
+        )
+        return self.decode(b"{" + b",".join(members) + b"}")
 
     def _fault(self, theirs: str, body: bytes) -> InvalidRequestError:
         if named := _FAULTY_NAME.search(theirs):
@@ -229,6 +242,30 @@ def _key_of_no_string(body: bytes, field: str) -> str | None:
 def refusal(field: str, message: str) -> InvalidRequestError:
     """A wrong field. One whose name is no plain word is not repeated."""
     return InvalidRequestError.of(field if _SANE_NAME.fullmatch(field) else "?", message)
+
+
+def _as_json(text: str) -> bytes:
+    return msgspec.json.encode(text)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _text_fields(kind: type) -> frozenset[str]:
+    """The names, on the wire, of the fields of a Struct that hold a text, or one of some words."""
+    shape = inspect.type_info(kind)
+    assert isinstance(shape, inspect.StructType)
+
+    def is_text(of: inspect.Type) -> bool:
+        types = of.types if isinstance(of, inspect.UnionType) else (of,)
+        return all(isinstance(each, inspect.StrType | inspect.LiteralType | inspect.NoneType) for each in types)
+
+    return frozenset(field.encode_name for field in shape.fields if is_text(field.type))
 
 
 def _fields_in_words(kind: type) -> Mapping[str, str]:

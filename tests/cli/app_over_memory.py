@@ -99,14 +99,17 @@ class MemoryWiring:
     @asynccontextmanager
     async def open_files(self, _settings: Settings) -> AsyncIterator[Files]:
         clock = SystemClock()
-        yield memory_files(self.store, self.blobs, MemoryRateLimiter(clock), clock)
+        yield self._files(clock)
 
     @asynccontextmanager
     async def open_conversations(self, _settings: Settings) -> AsyncIterator[Conversations]:
         clock = SystemClock()
         running = RunningExchanges(MemoryReplyJournal(self.store), clock)
-        yield memory_conversations(self.store, clock, running)
+        yield memory_conversations(self.store, clock, running, self._files(clock))
         await running.drain(10)
+
+    def _files(self, clock: SystemClock) -> Files:
+        return memory_files(self.store, self.blobs, MemoryRateLimiter(clock), clock)
 
     async def upgrade_database(self, _settings: Settings) -> str:
         self.revision = HEAD

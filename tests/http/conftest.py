@@ -145,7 +145,7 @@ def application(
         resume_reply=bench.resume_reply,
         cancel_reply=bench.cancel_reply,
         wind_down=WindDown(bench.running),
-        conversations=memory_conversations(bench.store, bench.clock, bench.running, bench.transcript),
+        conversations=memory_conversations(bench.store, bench.clock, bench.running, bench.files, bench.transcript),
         books=memory_books(bench.store, bench.clock),
         files=bench.files,
         track_usage=bench.track_usage,

@@ -13,7 +13,7 @@ from tests.http.conftest import JSON, Server
 from textllm_core.errors import InvalidRequestError
 from textllm_http import requests
 from textllm_http.requests import JsonBody
-from textllm_http.routes.chat import ChatRequest
+from textllm_http.turns import TurnRequest
 
 MAX_BODY = 256 * 1024 + 4 * 10_000
 SECRET = "canary"
@@ -313,7 +313,7 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = [field.encode_name for field in structs.fields(ChatRequest)]
+FIELDS = [field.encode_name for field in structs.fields(TurnRequest)]
 ALMOST_A_TURN = st.dictionaries(st.sampled_from(FIELDS) | st.text(), ANY_JSON, max_size=6)
 
 
@@ -321,7 +321,7 @@ ALMOST_A_TURN = st.dictionaries(st.sampled_from(FIELDS) | st.text(), ANY_JSON, m
 @given(st.binary() | ANY_JSON.map(json.dumps).map(str.encode) | ALMOST_A_TURN.map(json.dumps).map(str.encode))
 def test_no_body_at_all_makes_the_reader_fail_in_any_other_way(body: bytes) -> None:
     with suppress(InvalidRequestError):
-        assert isinstance(JsonBody(ChatRequest).decode(body), ChatRequest)
+        assert isinstance(JsonBody(TurnRequest).decode(body), TurnRequest)
 
 
 @settings(deadline=None)
@@ -340,5 +340,5 @@ def test_no_body_at_all_makes_the_reader_fail_in_any_other_way(body: bytes) -> N
     st.booleans(),
 )
 def test_every_well_formed_turn_is_read_as_it_was_written(body: dict[str, Any], is_ascii: bool) -> None:
-    read = JsonBody(ChatRequest).decode(json.dumps(body, ensure_ascii=is_ascii).encode())
+    read = JsonBody(TurnRequest).decode(json.dumps(body, ensure_ascii=is_ascii).encode())
     assert {name: getattr(read, name) for name in body} == body

@@ -36,7 +36,7 @@ class Stubborn(MemoryTranscript):
 
 
 def managing(bench: Bench) -> Conversations:
-    return memory_conversations(bench.store, bench.clock, bench.running, bench.transcript)
+    return memory_conversations(bench.store, bench.clock, bench.running, bench.files, bench.transcript)
 
 
 def sides(bench: Bench) -> list[str]:

@@ -124,7 +124,7 @@ async def open_in_memory(
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
             wind_down=WindDown(running),
-            conversations=memory_conversations(store, clock, running, keeps_messages=policy.keep_messages),
+            conversations=memory_conversations(store, clock, running, files, keeps_messages=policy.keep_messages),
             books=memory_books(store, clock),
             files=files,
             track_usage=track_usage,
@@ -139,13 +139,15 @@ def memory_conversations(
     store: MemoryStore,
     clock: Clock,
     running: RunningExchanges,
+    files: Files,
     transcript: Transcript | None = None,
     *,
     keeps_messages: bool = True,
 ) -> Conversations:
     """The part of the application that manages conversations."""
     repository, erasures = MemoryConversationRepository(store), MemoryErasures(store)
-    return Conversations.over(repository, erasures, transcript, running, clock, keeps_messages=keeps_messages)
+    of_turns = files.of_turns(repository)
+    return Conversations.over(repository, erasures, transcript, running, of_turns, clock, keeps_messages=keeps_messages)
 
 
 def memory_books(store: MemoryStore, clock: Clock) -> Books:

@@ -111,6 +111,7 @@ class MemoryLedger:
             total_tokens_output=kept.conversation.total_tokens_output + end.usage.output_tokens,
             total_cost=kept.conversation.total_cost + exact(end.cost),
             updated_at=end.at,
+            last_image_url=end.last_image or kept.conversation.last_image_url,
         )
         messages = (*kept.messages, *end.messages)
         kept = replace(kept, conversation=conversation, messages=messages, revision=kept.revision + 1)

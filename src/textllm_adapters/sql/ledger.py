@@ -154,6 +154,7 @@ class SqlLedger:
                 "plus_output": end.usage.output_tokens,
                 "plus_cost": end.cost,
                 "plus_messages": len(end.messages),
+                "new_image": end.last_image,
                 "new_moment": end.at,
                 "new_transcript": end.transcript_id,
                 "new_context": end.context_tokens,

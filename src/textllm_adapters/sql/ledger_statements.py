@@ -107,6 +107,9 @@ SETTLE_CONVERSATION: Final = (
         revision=conversations.c.revision + 1,
         last_message=conversations.c.last_message + bindparam("plus_messages"),
         updated_at=bindparam("new_moment"),
+        last_image_url=func.coalesce(
+            bindparam("new_image", type_=conversations.c.last_image_url.type), conversations.c.last_image_url
+        ),
         transcript_id=_if_running("new_transcript", conversations.c.transcript_id),
         context_tokens=_if_running("new_context", conversations.c.context_tokens),
         turn_until=case((_IS_RUNNING, None), else_=conversations.c.turn_until),

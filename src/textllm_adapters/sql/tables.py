@@ -26,6 +26,7 @@ metadata: Final = MetaData()
 
 # turn_id and turn_until: the exchange that is running in it, and until when it may be taken for alive.
 # transcript_id: the provider's side of it. revision: how many exchanges have ended in it.
+# last_image_url: the key of its newest image; links run out, and are made when they are asked for.
 # last_message: the number of the newest message kept. session_id: of the newest turn; it changes with the first
 # turn of a day alone, so that all others leave the indexes as they are.
 conversations: Final = Table(

@@ -8,6 +8,7 @@ from functools import partial
 
 from textllm_core.chat.messages import (
     ContentPart,
+    InputImage,
     Message,
     OutputText,
     Refusal,
@@ -200,6 +201,7 @@ class Course:
             metadata=self.turn.options.metadata,
             messages=messages if self.keeps_messages else (),
             answered=answered,
+            last_image=self._last_image if answered else None,
             # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
             transcript_id=None if in_doubt and self.keeps_messages else self.transcript_id,
             transcripts=self.transcripts,
@@ -208,6 +210,10 @@ class Course:
             remember=remember,
             end_number=self.log.end_number,
         )
+
+    @property
+    def _last_image(self) -> str | None:
+        return next((file.key for file in reversed(self.turn.files) if isinstance(file, InputImage)), None)
 
     def _estimate(self) -> Usage:
         """Tokens of what was certainly sent and certainly received."""

@@ -88,20 +88,20 @@ class TurnFiles:
         """
         match event:
             case ReplyCompleted(reply, (InputImage(), *_) as files):
-                links = [link for file in files if (link := await self._link(caller, file.key)) is not None]
+                links = [link for file in files if (link := await self.link_to(caller, file.key)) is not None]
                 told = ImageReply(**asdict(reply), image_urls=links, image_count=len(files))
                 return ReplyCompleted(told, files)
             case ReplyCompleted(reply, (InputFile() as file,) as files):
                 shown = DocumentReply(
                     **asdict(reply),
-                    file_url=await self._link(caller, file.key),
+                    file_url=await self.link_to(caller, file.key),
                     file_type=_FILE_TYPES[file.media_type],
                     pages=UNSET if file.pages is None else file.pages,
                 )
                 return ReplyCompleted(shown, files)
         return event
 
-    async def _link(self, caller: Caller, key: str) -> str | None:
+    async def link_to(self, caller: Caller, key: str) -> str | None:
         """A link to the file; None where it was deleted."""
         try:
             return await self.link(caller, await self.get(caller, key))

@@ -112,6 +112,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     Args:
         messages: the turn and its reply where the conversation keeps them; none where it shall not.
         answered: the turn counts as one of the conversation's; False for a failure.
+        last_image: the key of the newest image that the turn brought into the conversation; None: it brought none.
         transcript_id: the provider's side of the conversation from now on; None: it is to be made anew.
         transcripts: all that the exchange found or made; what the conversation does not go on with is to be erased.
         rates: what `cost` was computed with.
@@ -132,6 +133,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str] | None
     messages: Sequence[Message]
     answered: bool
+    last_image: str | None = None
     transcript_id: str | None
     transcripts: Sequence[str] = ()
     context_tokens: int

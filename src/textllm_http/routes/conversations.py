@@ -7,12 +7,14 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
 
 from textllm_core.application import Conversations
-from textllm_core.conversations import MAX_LISTED, MAX_OFFSET, ConversationChanges, ConversationFilter
+from textllm_core.conversations import MAX_LISTED, MAX_OFFSET, Conversation, ConversationChanges, ConversationFilter
 from textllm_core.list_messages import MAX_MESSAGES
 from textllm_core.wire import to_json
 from textllm_http.auth import any_caller, caller_of
+from textllm_http.links import with_absolute_links
 from textllm_http.requests import JsonBody, QueryString
 
 
@@ -82,13 +84,14 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
         user_id=asked.user_id or None, tag=asked.tag or None, q=asked.q or None, include_deleted=asked.include_deleted
     )
     page = await _conversations(request).list(caller_of(request), wanted, limit=asked.limit, offset=asked.offset)
-    return ASGIResponse(body=to_json(page))
+    shown = replace(page, data=[with_absolute_links(request, each) for each in page.data])
+    return ASGIResponse(body=to_json(shown))
 
 
 @get("/conversations/{conversation_id:str}", guards=[any_caller])
 async def conversation(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """One conversation."""
-    return ASGIResponse(body=to_json(await _conversations(request).get(caller_of(request), conversation_id)))
+    return _shown(request, await _conversations(request).get(caller_of(request), conversation_id))
 
 
 @patch("/conversations/{conversation_id:str}", guards=[any_caller])
@@ -97,7 +100,7 @@ async def change(request: Request[Any, Any, Any], conversation_id: FromPath[str]
     asked = await _CHANGE.read(request, max_bytes=request.app.state.max_body_bytes)
     changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata)
     changed = await _conversations(request).update(caller_of(request), conversation_id, changes)
-    return ASGIResponse(body=to_json(changed))
+    return _shown(request, changed)
 
 
 @delete("/conversations/{conversation_id:str}", guards=[any_caller], status_code=200, before_request=_DELETE.check)
@@ -111,7 +114,7 @@ async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]
 @post("/conversations/{conversation_id:str}/restore", guards=[any_caller], status_code=200)
 async def restore(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """Show a hidden one again."""
-    return ASGIResponse(body=to_json(await _conversations(request).restore(caller_of(request), conversation_id)))
+    return _shown(request, await _conversations(request).restore(caller_of(request), conversation_id))
 
 
 @get("/conversations/{conversation_id:str}/messages", guards=[any_caller], before_request=_MESSAGES.check)
@@ -122,6 +125,10 @@ async def messages(request: Request[Any, Any, Any], conversation_id: FromPath[st
         caller_of(request), conversation_id, limit=asked.limit, order=asked.order, after=asked.after or None
     )
     return ASGIResponse(body=to_json(page))
+
+
+def _shown(request: Request[Any, Any, Any], conversation: Conversation) -> ASGIApp:
+    return ASGIResponse(body=to_json(with_absolute_links(request, conversation)))
 
 
 def _conversations(request: Request[Any, Any, Any]) -> Conversations:

@@ -1,6 +1,5 @@
 """`/files`."""
 
-import re
 from typing import Annotated, Any, Final
 
 from litestar import Request, get, post, route
@@ -19,12 +18,12 @@ from textllm_core.wire import to_json
 from textllm_http.admission import rate_limit_headers
 from textllm_http.auth import any_caller, any_caller_or_link, caller_of
 from textllm_http.download import response_of
+from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
 from textllm_http.requests import QueryString
 
 _FORM: Final = MultipartBody(texts={"user_id", "folder"}, files={"file": 1})
 _CONTENT: Final = "/content"
-_HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,255}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?")
 
 
 class FilesQuery(Struct, frozen=True):
@@ -121,8 +120,4 @@ def _key_in(request: Request[Any, Any, Any]) -> str:
 
 async def _view(request: Request[Any, Any, Any], caller: Caller, file: StoredFile) -> FileView:
     textllm: TextLLM = request.app.state.textllm
-    url = await textllm.files.link(caller, file)
-    host = request.headers.get("host", "")
-    if url.startswith("/") and _HOST.fullmatch(host):
-        url = f"{request.scope['scheme']}://{host}{url}"
-    return FileView.of(file, url)
+    return FileView.of(file, absolute(request, await textllm.files.link(caller, file)))

@@ -1,0 +1,115 @@
+"""`/chat/image` and `/chat/file`: turns that come in forms, with files."""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from litestar import Request, post
+from litestar.types import ASGIApp
+
+from textllm_core.application import TextLLM
+from textllm_core.chat.chat_with_document import DocumentTurn
+from textllm_core.chat.chat_with_image import MAX_IMAGES, ImageTurn
+from textllm_core.chat.messages import Idempotency
+from textllm_core.errors import Allowance, TextLLMError
+from textllm_core.uploads import Upload
+from textllm_core.wire import to_json
+from textllm_http.admission import idempotency_of
+from textllm_http.auth import any_caller, caller_of
+from textllm_http.multipart import MultipartBody
+from textllm_http.turns import TURN, TurnRequest, answer, begun
+
+_FIELDS: Final = TurnRequest.__struct_fields__
+_IMAGES: Final = MultipartBody(texts=_FIELDS, files={"images": MAX_IMAGES})
+_DOCUMENT: Final = MultipartBody(texts=_FIELDS, files={"file": 1})
+
+
+@dataclass(frozen=True, slots=True)
+class _TurnForm:
+    """A turn that has arrived with its files; `allowance` is None where it is not counted yet."""
+
+    asked: TurnRequest
+    files: Sequence[Upload]
+    idempotency: Idempotency | None
+    allowance: Allowance | None
+
+
+@post("/chat/image", status_code=200, guards=[any_caller])
+async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Answer a turn with images: the whole reply, or a stream where the form asks for one."""
+    textllm: TextLLM = request.app.state.textllm
+    async with _arrived(request, _IMAGES) as form:
+        asked = form.asked
+        turn = ImageTurn(
+            asked.message,
+            form.files,
+            asked.conversation_id,
+            asked.user_id,
+            asked.options,
+            form.idempotency,
+            is_resumable=bool(asked.stream),
+            allowance=form.allowance,
+        )
+        events = textllm.chat_with_image.stream(caller_of(request), turn)
+        started = await begun(events)  # by now the files are kept, and need not wait here any longer
+    return await answer(request, started, events, stream=asked.stream, stream_format=asked.stream_format)
+
+
+@post("/chat/file", status_code=200, guards=[any_caller])
+async def chat_file(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Answer a turn with a document: the whole reply, or a stream where the form asks for one."""
+    textllm: TextLLM = request.app.state.textllm
+    async with _arrived(request, _DOCUMENT) as form:
+        asked = form.asked
+        turn = DocumentTurn(
+            asked.message,
+            form.files[0],
+            asked.conversation_id,
+            asked.user_id,
+            asked.options,
+            form.idempotency,
+            is_resumable=bool(asked.stream),
+            allowance=form.allowance,
+        )
+        events = textllm.chat_with_document.stream(caller_of(request), turn)
+        started = await begun(events)
+    return await answer(request, started, events, stream=asked.stream, stream_format=asked.stream_format)
+
+
+@asynccontextmanager
+async def _arrived(request: Request[Any, Any, Any], shape: MultipartBody) -> AsyncIterator[_TurnForm]:
+    """The turn of the form, counted once against the rate limit: before its body where it is known whose it is."""
+    textllm: TextLLM = request.app.state.textllm
+    state, caller = request.app.state, caller_of(request)
+    allowance = None
+    try:
+        if caller.user_id is not None:
+            allowance = await textllm.files.admit(caller, caller.user_id)
+        async with shape.read(
+            request, state.spool, max_file_bytes=state.max_file_bytes, max_text_bytes=state.max_body_bytes
+        ) as form:
+            asked = TURN.decode_texts(form.texts)
+            (files,) = form.files.values()
+            idempotency = None
+            if "idempotency-key" in request.headers:
+                idempotency = idempotency_of(request, await _canonical(asked, files))
+            user_id = caller.acts_for(asked.user_id)
+            if caller.user_id is None and user_id is not None:
+                allowance = await textllm.files.admit(caller, user_id)
+            yield _TurnForm(asked, files, idempotency, allowance)
+    except TextLLMError as refusal:
+        refusal.allowance = refusal.allowance or allowance
+        raise
+
+
+async def _canonical(asked: TurnRequest, files: Sequence[Upload]) -> bytes:
+    """The same for two forms that ask for the same."""
+    digests = []
+    for file in files:
+        digest = hashlib.sha256()
+        async for piece in file.read():
+            digest.update(piece)
+        digests.append((file.name, digest.hexdigest()))
+    return to_json({"asked": asked, "files": digests})

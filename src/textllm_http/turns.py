@@ -1,0 +1,108 @@
+"""What the routes that take turns share: how a turn is asked for, and how its reply goes out."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Final, Literal
+
+from litestar import Request
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+from msgspec import Meta, Struct
+
+from textllm_core.chat.exchange import last_reply
+from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyStarted, TurnOptions
+from textllm_core.wire import to_json
+from textllm_http.admission import headers_of
+from textllm_http.links import with_absolute_links
+from textllm_http.middleware import request_id_of
+from textllm_http.requests import JsonBody
+from textllm_http.sse import EventFrames, EventStream, TextFrames, counted, framed
+
+
+class TurnRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A turn as clients send it, but for its files; null is the same as left out.
+
+    Args:
+        stream: not for `/chat/stream`, which always streams.
+        stream_format: of a stream; `text` unless named.
+    """
+
+    message: str
+    conversation_id: str | None = None
+    user_id: str | None = None
+    stream: bool | None = None
+    stream_format: Literal["text", "events"] | None = None
+    model: str | None = None
+    prompt: str | None = None
+    instructions: str | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    temperature: float | None = None
+    metadata: dict[str, str] | None = None
+
+    @property
+    def options(self) -> TurnOptions:
+        """How the turn is to be answered."""
+        return TurnOptions(
+            model=self.model,
+            prompt=self.prompt,
+            instructions=self.instructions,
+            max_output_tokens=self.max_output_tokens,
+            temperature=self.temperature,
+            metadata=self.metadata,
+        )
+
+
+TURN: Final = JsonBody(TurnRequest)
+
+
+async def begun(events: AsyncGenerator[ReplyEvent, None]) -> ReplyStarted:
+    """The first event of a reply; a refusal is raised here, and is a plain response."""
+    started = await anext(events)
+    assert isinstance(started, ReplyStarted)
+    return started
+
+
+async def answer(
+    request: Request[Any, Any, Any],
+    started: ReplyStarted,
+    events: AsyncGenerator[ReplyEvent, None],
+    *,
+    stream: bool | None,
+    stream_format: str | None,
+) -> ASGIApp:
+    """The response to a turn whose reply has begun: the whole reply, or a stream."""
+    if stream:
+        return event_stream(request, started, counted(started, events), stream_format or "text")
+    return whole(request, await last_reply(events), headers_of(started))
+
+
+def whole(request: Request[Any, Any, Any], reply: Reply, headers: dict[str, str] | None = None) -> ASGIApp:
+    """A reply that has ended."""
+    return ASGIResponse(body=to_json(with_absolute_links(request, reply)), headers=headers or {})
+
+
+def event_stream(
+    request: Request[Any, Any, Any],
+    started: ReplyStarted,
+    events: AsyncGenerator[tuple[int, ReplyEvent], None],
+    stream_format: str,
+) -> EventStream:
+    """Numbered events of a reply, as they come."""
+    frames = EventFrames() if stream_format == "events" else TextFrames()
+    ids = {
+        "X-Conversation-ID": started.conversation_id,
+        "X-Response-ID": started.response_id,
+        "X-User-ID": started.user_id,
+    }
+    chunks = framed(_linked(request, events), frames, request_id=request_id_of(request.scope))
+    return EventStream(chunks, headers_of(started) | ids)
+
+
+async def _linked(
+    request: Request[Any, Any, Any], events: AsyncGenerator[tuple[int, ReplyEvent], None]
+) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
+    async with aclosing(events):
+        async for number, event in events:
+            if isinstance(event, ReplyCompleted):
+                event = ReplyCompleted(with_absolute_links(request, event.reply), event.files)
+            yield number, event

@@ -68,9 +68,11 @@ class Stored:
     async def settled(self, expected: dict[str, list[str]]) -> dict[str, list[str]]:
         """The traces, as soon as they are as expected; else those after a while."""
         deadline = time.monotonic() + SOON_S
-        while (traces := await self.traces()) != expected and time.monotonic() < deadline:
+        while True:
+            traces = await self.traces()
+            if traces == expected or time.monotonic() > deadline:
+                return traces
             await asyncio.sleep(0.2)
-        return traces
 
     def upload(self, content: bytes) -> httpx.Response:
         form, file = {"user_id": "ann"}, {"file": ("a.txt", content)}

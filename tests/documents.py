@@ -1,6 +1,7 @@
 """Documents made by hand: good ones, and all the kinds of bad ones. Whole files as bytes."""
 
 import io
+import random
 import struct
 import zipfile
 import zlib
@@ -188,6 +189,30 @@ def written_docx() -> bytes:
     file = io.BytesIO()
     document.save(file)
     return file.getvalue()
+
+
+def docx_with_part(name: str, kind: str, xml: bytes, *, media_type: str | None = None) -> bytes:
+    """A DOCX with a part of a kind, such as "footnotes", under any name; `media_type`, else that of the kind."""
+    media_type = media_type or _MAIN.replace("document.main", kind)
+    base = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/"
+    relationship = f'<Relationship Id="rId1" Type="{base}{kind}" Target="{name}"/>'
+    frame = docx_frame()
+    types = frame["[Content_Types].xml"].decode()
+    override = f'<Override PartName="/word/{name}" ContentType="{media_type}"/></Types>'
+    namespace = "http://schemas.openxmlformats.org/package/2006/relationships"
+    entries = frame | {
+        "[Content_Types].xml": types.replace("</Types>", override).encode(),
+        "word/document.xml": docx_document(paragraph("The body.")),
+        "word/_rels/document.xml.rels": f'<Relationships xmlns="{namespace}">{relationship}</Relationships>'.encode(),
+        f"word/{name}": xml,
+    }
+    return zip_of(entries.items())
+
+
+def docx_of_elements(count: int) -> bytes:
+    """That many empty elements, in an order that packs badly: a few bytes of file each, and much memory as a tree."""
+    chance = random.Random(count)
+    return docx_of("".join(chance.choices(["<w:p/>", "<w:r/>", "<w:t/>", "<w:i/>"], k=count)))
 
 
 def docm() -> bytes:

@@ -80,6 +80,32 @@ async def test_lists_are_marked_by_level_and_deleted_text_is_left_out() -> None:
     assert (await read("a.docx", docx_of(body))).text == "- one\n  - two\nnew"
 
 
+async def test_content_controls_text_boxes_links_and_spaces_are_read() -> None:
+    box = f"<w:r><w:pict><w:txbxContent>{paragraph('in a box')}</w:txbxContent></w:pict></w:r>"
+    again = '<m:Fallback xmlns:m="http://schemas.openxmlformats.org/markup-compatibility/2006">{}</m:Fallback>'.format
+    body = (
+        f"<w:sdt><w:sdtContent>{paragraph('a template&apos;s field')}</w:sdtContent></w:sdt>"
+        f"<w:p>{box}{again(box)}<w:r><w:t>around the box</w:t></w:r></w:p>"
+        '<w:p><w:r><w:t>see</w:t></w:r><w:r><w:t xml:space="preserve"> </w:t></w:r>'
+        "<w:hyperlink><w:r><w:t>there</w:t></w:r></w:hyperlink></w:p>"
+    )
+    assert (await read("a.docx", docx_of(body))).text == "a template's field\nin a box\naround the box\nsee there"
+
+
+@pytest.mark.parametrize(
+    ("kind", "root", "text"),
+    [
+        ("header", "hdr", "A note.\nThe body."),
+        ("footer", "ftr", "The body.\nA note."),
+        ("footnotes", "footnotes", "The body.\nA note."),
+        ("endnotes", "endnotes", "The body.\nA note."),
+    ],
+)
+async def test_headers_stand_before_the_body_and_notes_behind(kind: str, root: str, text: str) -> None:
+    part = f'<w:{root} xmlns:w="{documents.WORD}">{paragraph("A note.")}</w:{root}>'.encode()
+    assert (await read("a.docx", documents.docx_with_part(f"{kind}1.xml", kind, part))).text == text
+
+
 async def test_html_is_read_without_markup_scripts_and_styles() -> None:
     page = (
         "<!DOCTYPE html><html><head><title>Rivers</title><style>p { color: red }</style></head><body>"
@@ -209,7 +235,11 @@ async def test_endless_work_is_ended(name: str, content: Callable[[], bytes]) ->
         (lambda: docx_of(paragraph("a"), further={"../x.xml": b"<x/>"}), "unsafe"),
         (lambda: docx_of(paragraph("a"), further={"/etc/x.xml": b"<x/>"}), "unsafe"),
         (lambda: docx_of(paragraph("a"), further={f"{number}.bin": b"" for number in range(2000)}), "unsafe"),
+        (lambda: documents.docx_with_part("h.bin", "header", b"<!DOCTYPE x><x/>"), "unsafe"),
+        (lambda: documents.docx_with_part("n.bin", "footnotes", b"<!DOCTYPE x><x/>"), "unsafe"),
         (lambda: docx_of("<w:p/>" * 6_000_000), "too_complex"),
+        (lambda: documents.docx_of_elements(6_000_000), "too_complex"),
+        (lambda: docx_of("<w:ins>" * 300 + paragraph("a") + "</w:ins>" * 300), "too_complex"),
         (lambda: docx_of("<w:tbl><w:tr><w:tc>" * 300_000), "too_complex"),
         (lambda: documents.docx_whose_entries_overlap(1000), "too_complex"),
         (lambda: documents.docx_that_lies_about_its_size(5_000_000, claim=1000), "damaged"),

@@ -80,7 +80,7 @@ def _outcome(read: Callable[[bytes], Found]) -> Outcome:
         return read(sys.stdin.buffer.read())
     except TextLLMError as error:
         return outcome_of(error)
-    except MemoryError:
+    except (MemoryError, RecursionError):
         return Unreadable("too_complex")
     except Exception:  # noqa: BLE001 - what a parser raises on a broken file is not foreseeable
         return Unreadable("damaged")

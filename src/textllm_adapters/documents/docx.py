@@ -1,101 +1,114 @@
-"""Text of DOCX files: a ZIP archive of XML parts (ECMA-376). Runs in the child alone."""
+"""Text of DOCX files, by python-docx. Runs in the child alone."""
 
-import posixpath
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
+from docx import Document
+from docx.document import Document as WordDocument
+from docx.opc.constants import CONTENT_TYPE
+from docx.opc.part import XmlPart
+from docx.oxml import parse_xml
+from docx.oxml.ns import qn
+from docx.oxml.table import CT_Row, CT_Tc
+from docx.oxml.text.paragraph import CT_P
+from docx.oxml.text.run import CT_R
+from docx.oxml.xmlchemy import BaseOxmlElement
+from lxml.etree import XMLSyntaxError
+
+from textllm_adapters.documents.docx_package import check
 from textllm_adapters.documents.lines import Lines
 from textllm_adapters.documents.outcomes import Found, unsupported
-from textllm_adapters.documents.word_xml import ListStyles, Relationships, Text, check, parse
-from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError
-
-_MAX_ENTRIES: Final = 2_000
-_MAX_UNPACKED_BYTES: Final = 50_000_000
-_MAX_RATIO: Final = 100  # of unpacked to packed bytes
-_FREE_BYTES: Final = 1_000_000  # of an entry, whatever its ratio
-_PIECE_BYTES: Final = 64 * 1024
-_ENCRYPTED_ENTRY: Final = 0x1  # a flag bit of an entry
+from textllm_core.errors import UnreadableDocumentError
 
 _COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # what Word wraps an encrypted DOCX in; and all of old DOC
 _ENCRYPTED_PACKAGE: Final = "EncryptedPackage".encode("utf-16-le")
 
-_CONTENT_TYPES: Final = "[Content_Types].xml"
-_WORD_DOCUMENT: Final = b"application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
-_MACROS: Final = b"macroEnabled"
-
-_BEFORE: Final = ("header",)
-_AFTER: Final = ("footnotes", "endnotes", "footer")
+_DEEPEST_LIST: Final = 8
+# Said again, or no longer: for older readers, where text was moved from, and what was deleted.
+_PASSED_OVER: Final = frozenset(
+    {"{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback", qn("w:moveFrom"), qn("w:del")}
+)
+_LIST_STYLES: Final = "w:style[w:pPr/w:numPr][not(w:pPr/w:outlineLvl)]/@w:styleId"  # those with a level are headings
 
 
 def read_docx(content: bytes, *, max_chars: int) -> Found:
     """Paragraphs, tables and lists in their order; headers before them, notes and footers behind."""
     if content.startswith(_COMPOUND_FILE):
         raise UnreadableDocumentError("encrypted") if _ENCRYPTED_PACKAGE in content else unsupported()
-    parts = _xml_parts(content)
-    types = parts.get(_CONTENT_TYPES, b"")
-    if _WORD_DOCUMENT not in types or _MACROS in types:
-        raise unsupported()
-    for xml in parts.values():
-        check(xml)
-    main = _related(parts, "")["officeDocument"][0]
-    related = _related(parts, main)
-    list_styles = ListStyles()
-    for part in related.get("styles", ()):
-        parse(parts[part], list_styles)
+    check(content)
+    try:
+        document = Document(BytesIO(content))
+        stories = list(_stories(document))
+    except XMLSyntaxError as error:  # all is well formed, so this is a limit: of depth, length or memory
+        raise UnreadableDocumentError("too_complex") from error
+    list_styles = frozenset(document.styles.element.xpath(_LIST_STYLES))
     lines = Lines(max_chars)
-    before, after = ([part for kind in kinds for part in related.get(kind, ())] for kinds in (_BEFORE, _AFTER))
-    for part in (*before, main, *after):
-        parse(parts[part], Text(lines, list_styles.ids))
+    for story in stories:
+        for line in _lines(story, list_styles):
+            lines.add(line)
     return Found(lines.text())
 
 
-def _related(parts: Mapping[str, bytes], source: str) -> Mapping[str, list[str]]:
-    """The parts that `source` refers to, by kind; "" is the package itself."""
-    folder, name = posixpath.split(source)
-    relationships = Relationships(folder)
-    if (part := posixpath.join(folder, "_rels", f"{name}.rels")) in parts:
-        parse(parts[part], relationships)
-    return relationships.parts
+def _stories(document: WordDocument) -> Iterator[BaseOxmlElement]:
+    yield from _related(document, CONTENT_TYPE.WML_HEADER)
+    yield document.element
+    for content_type in (CONTENT_TYPE.WML_FOOTNOTES, CONTENT_TYPE.WML_ENDNOTES, CONTENT_TYPE.WML_FOOTER):
+        yield from _related(document, content_type)
 
 
-def _xml_parts(content: bytes) -> dict[str, bytes]:
-    """Its XML parts by name. Every entry is unpacked, so that none is a bomb for whoever unpacks it next."""
-    parts: dict[str, bytes] = {}
-    left = _MAX_UNPACKED_BYTES
-    with zipfile.ZipFile(BytesIO(content)) as archive:
-        entries = archive.infolist()
-        if len(entries) > _MAX_ENTRIES or len({entry.filename for entry in entries}) < len(entries):
-            raise UnreadableDocumentError("unsafe")
-        for entry in entries:
-            _check(entry)
-            unpacked = _unpacked(archive, entry, left)
-            left -= len(unpacked)
-            if entry.filename.endswith((".xml", ".rels")):
-                parts[entry.filename] = bytes(unpacked)
-    return parts
+def _related(document: WordDocument, content_type: str) -> Iterator[BaseOxmlElement]:
+    parts = {rel.target_part: None for rel in document.part.rels.values() if not rel.is_external}
+    for part in parts:  # each once, however often it is referred to
+        if part.content_type == content_type:
+            yield part.element if isinstance(part, XmlPart) else parse_xml(part.blob)
 
 
-def _check(entry: zipfile.ZipInfo) -> None:
-    if entry.flag_bits & _ENCRYPTED_ENTRY:
-        raise UnreadableDocumentError("encrypted")
-    if entry.filename.lower().endswith("vbaproject.bin"):
-        raise unsupported()
-    parts = entry.filename.replace("\\", "/").split("/")
-    if parts[0] == "" or ".." in parts or entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        raise UnreadableDocumentError("unsafe")
+def _lines(element: BaseOxmlElement, list_styles: frozenset[str]) -> Iterator[str]:
+    """What paragraphs and rows inside of it say, each in a line that is not blank.
+
+    python-docx's own walk passes over content controls, tracked changes and text boxes. Paragraphs in a paragraph, as
+    text boxes have them, come before it; tables and paragraphs in a cell become part of the cell.
+    """
+    for child in element:
+        if child.tag in _PASSED_OVER:
+            continue
+        if isinstance(child, CT_Row):
+            cells = (" ".join(_lines(cell, list_styles)) for cell in _cells(child))
+            line = "\t".join(cell.replace("\n", " ") for cell in cells)
+        else:
+            yield from _lines(child, list_styles)
+            line = _paragraph(child, list_styles) if isinstance(child, CT_P) else ""
+        if line.strip():
+            yield line
 
 
-def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> bytearray:
-    """Its bytes, counted as they come: the sizes in its header may lie."""
-    unpacked = bytearray()
-    allowed = max(_FREE_BYTES, entry.compress_size * _MAX_RATIO)
-    with archive.open(entry) as file:
-        while piece := file.read(_PIECE_BYTES):
-            unpacked += piece
-            if len(unpacked) > most:
-                raise DocumentTooLargeError(limit=_MAX_UNPACKED_BYTES, counts="unpacked_bytes")
-            if len(unpacked) > allowed:
-                raise UnreadableDocumentError("too_complex")
-    return unpacked
+def _cells(element: BaseOxmlElement) -> Iterator[CT_Tc]:
+    for child in element:
+        if isinstance(child, CT_Tc):
+            yield child
+        elif child.tag not in _PASSED_OVER:
+            yield from _cells(child)
+
+
+def _paragraph(paragraph: CT_P, list_styles: frozenset[str]) -> str:
+    """Its text. An item of a list is marked; list 0 takes a paragraph off the list that its style has it on."""
+    text = "".join(_texts(paragraph)).strip("\n")
+    numbering: Any = None if paragraph.pPr is None else paragraph.pPr.numPr  # python-docx has no type for it
+    if numbering is None or numbering.numId is None:
+        is_item = paragraph.style in list_styles
+    else:
+        is_item = numbering.numId.val != 0
+    if not is_item or not text.strip():
+        return text
+    level = 0 if numbering is None or numbering.ilvl is None else min(numbering.ilvl.val, _DEEPEST_LIST)
+    return "  " * level + "- " + text
+
+
+def _texts(element: BaseOxmlElement) -> Iterator[str]:
+    """What its runs say; those of links and of what was inserted, too."""
+    for child in element:
+        if isinstance(child, CT_R):
+            yield child.text
+        elif child.tag not in _PASSED_OVER:
+            yield from _texts(child)

@@ -1,0 +1,112 @@
+"""What must hold of a DOCX file, a ZIP archive of XML parts (ECMA-376), before a library opens it.
+
+Runs in the child alone.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Final
+from xml.parsers import expat
+
+from docx.opc.constants import CONTENT_TYPE
+from docx.opc.part import PartFactory
+from docx.oxml import parse_xml
+
+from textllm_adapters.documents.outcomes import unsupported
+from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError
+
+_MAX_ENTRIES: Final = 2_000
+_MAX_UNPACKED_BYTES: Final = 50_000_000
+_MAX_RATIO: Final = 100  # of unpacked to packed bytes
+_FREE_BYTES: Final = 1_000_000  # of an entry, whatever its ratio
+_PIECE_BYTES: Final = 64 * 1024
+_ENCRYPTED_ENTRY: Final = 0x1  # a flag bit of an entry
+
+_CONTENT_TYPES: Final = "[Content_Types].xml"
+_XML: Final = (".xml", ".rels")
+_MACROS: Final = "macroEnabled"
+# The types of parts that python-docx parses, and of those that the reader itself has it parse.
+_PARSED: Final = frozenset({*PartFactory.part_type_for, CONTENT_TYPE.WML_FOOTNOTES, CONTENT_TYPE.WML_ENDNOTES})
+
+
+def check(content: bytes) -> None:
+    """See that a file is a Word document that is safe to unpack, and that none of its XML declares a document type.
+
+    Raises:
+        UnsupportedMediaTypeError: it is another kind of file, or one with macros.
+        UnreadableDocumentError: it is encrypted, a bomb, or not what any word processor writes.
+        DocumentTooLargeError: it unpacks to too much.
+    """
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        entries = archive.infolist()
+        if len(entries) > _MAX_ENTRIES or len({entry.filename for entry in entries}) < len(entries):
+            raise UnreadableDocumentError("unsafe")
+        left = _MAX_UNPACKED_BYTES
+        for entry in entries:
+            _check_entry(entry)
+            left = _check_content(archive, entry, left)
+        if _CONTENT_TYPES not in archive.namelist():
+            raise unsupported()
+        _check_content_types(archive.read(_CONTENT_TYPES))
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    if entry.flag_bits & _ENCRYPTED_ENTRY:
+        raise UnreadableDocumentError("encrypted")
+    if entry.filename.lower().endswith("vbaproject.bin"):
+        raise unsupported()
+    parts = entry.filename.replace("\\", "/").split("/")
+    if parts[0] == "" or ".." in parts or entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise UnreadableDocumentError("unsafe")
+
+
+def _check_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int) -> int:
+    """Every entry is unpacked, so that none is a bomb for whoever unpacks it next. The bytes that are left then."""
+    parser = _parser() if entry.filename.lower().endswith(_XML) else None
+    for piece in _pieces(archive, entry, left):
+        left -= len(piece)
+        if parser is not None:
+            parser.Parse(piece, False)
+    if parser is not None:
+        parser.Parse(b"", True)
+    return left
+
+
+def _pieces(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> Iterator[bytes]:
+    """Its bytes, counted as they come: the sizes in its header may lie."""
+    unpacked = 0
+    allowed = max(_FREE_BYTES, entry.compress_size * _MAX_RATIO)
+    with archive.open(entry) as file:
+        while piece := file.read(_PIECE_BYTES):
+            unpacked += len(piece)
+            if unpacked > most:
+                raise DocumentTooLargeError(limit=_MAX_UNPACKED_BYTES, counts="unpacked_bytes")
+            if unpacked > allowed:
+                raise UnreadableDocumentError("too_complex")
+            yield piece
+
+
+def _parser() -> expat.XMLParserType:
+    """Refuses what is not well formed, and document types, which is where entities come from. Word writes none."""
+
+    def refuse(*_: object) -> None:
+        raise UnreadableDocumentError("unsafe")
+
+    parser = expat.ParserCreate(namespace_separator=" ")
+    parser.StartDoctypeDeclHandler = refuse
+    return parser
+
+
+def _check_content_types(xml: bytes) -> None:
+    """They say what is parsed as XML, whatever its name: it must have a name whose XML was looked at."""
+    kinds = [
+        (element.get("ContentType") or "", element.get("PartName") or f".{element.get('Extension')}")
+        for element in parse_xml(xml)
+    ]
+    if not any(kind == CONTENT_TYPE.WML_DOCUMENT_MAIN for kind, _ in kinds) or any(
+        _MACROS in kind for kind, _ in kinds
+    ):
+        raise unsupported()
+    if any(kind in _PARSED and not name.lower().endswith(_XML) for kind, name in kinds):
+        raise UnreadableDocumentError("unsafe")

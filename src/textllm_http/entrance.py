@@ -20,10 +20,10 @@ _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Entrance:
-    """An application behind its proxies. A request that gets in has a sane host, or none in HTTP/1.0.
+    """An application behind its proxies. A request that gets in has one host, and a sane one.
 
-    Proxies that are trusted are believed their `X-Forwarded-For`, `-Proto` and `-Host`, nobody else is. `Forwarded` counts
-    for nothing: a proxy that writes the one kind lets the other pass as the client sent it.
+    Trusted proxies are believed their `X-Forwarded-For`, `-Proto` and `-Host`, nobody else is. `Forwarded` counts for
+    nothing: a proxy that writes the one kind lets the other pass as the client sent it.
 
     Args:
         trusted_proxies: addresses and networks, e.g. "10.0.0.0/8".
@@ -69,8 +69,6 @@ class Entrance:
 
     def _check_host(self, scope: HTTPScope) -> None:
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        if not hosts and scope["http_version"] != "1.1" and not self._allowed:
-            return
         host = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if host is None:
             raise InvalidRequestError(

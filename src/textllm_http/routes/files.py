@@ -120,7 +120,6 @@ def _key_in(request: Request[Any, Any, Any]) -> str:
 async def _view(request: Request[Any, Any, Any], caller: Caller, file: StoredFile) -> FileView:
     textllm: TextLLM = request.app.state.textllm
     url = await textllm.files.link(caller, file)
-    host = request.headers.get("host")  # a sane one: others are refused before any route
-    if url.startswith("/") and host is not None:
-        url = f"{request.scope['scheme']}://{host}{url}"
+    if url.startswith("/"):
+        url = f"{request.scope['scheme']}://{request.headers['host']}{url}"
     return FileView.of(file, url)

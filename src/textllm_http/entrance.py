@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Final, TypeAlias
 
 from litestar.response.base import ASGIResponse
-from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from textllm_core.errors import InvalidRequestError
 from textllm_http.middleware import request_id_of
@@ -36,19 +36,18 @@ class Entrance:
         self._allowed = frozenset(allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            try:
-                self._believe_proxies(scope)
-                self._check_host(scope)
-                _check_encodings(scope)
-            except InvalidRequestError as error:
-                problem = problem_of(error, request_id_of(scope))
-                refusal = ASGIResponse(body=problem.document, status_code=problem.status, media_type=PROBLEM_JSON)
-                await refusal(scope, receive, send)
-                return
+        try:
+            self._believe_proxies(scope)
+            self._check_host(scope)
+            _check_encodings(scope)
+        except InvalidRequestError as error:
+            problem = problem_of(error, request_id_of(scope))
+            refusal = ASGIResponse(body=problem.document, status_code=problem.status, media_type=PROBLEM_JSON)
+            await refusal(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
-    def _believe_proxies(self, scope: HTTPScope) -> None:
+    def _believe_proxies(self, scope: Scope) -> None:
         peer = scope["client"]
         if peer is None or (sender := _address(peer[0])) is None or not self._is_trusted(sender):
             return
@@ -67,7 +66,7 @@ class Entrance:
     def _is_trusted(self, address: _Address) -> bool:
         return any(address in network for network in self._trusted)
 
-    def _check_host(self, scope: HTTPScope) -> None:
+    def _check_host(self, scope: Scope) -> None:
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         host = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if host is None:
@@ -80,19 +79,19 @@ class Entrance:
             )
 
 
-def _check_encodings(scope: HTTPScope) -> None:
+def _check_encodings(scope: Scope) -> None:
     """Refuse a compressed transfer, which the server would hand on as if it were the body."""
     if any(coding.lower() != "chunked" for coding in _values(scope, b"transfer-encoding")):
         raise InvalidRequestError("The Transfer-Encoding must be chunked, and nothing else.")
 
 
-def _values(scope: HTTPScope, name: bytes) -> list[str]:
+def _values(scope: Scope, name: bytes) -> list[str]:
     """The elements of a list that may be spread over several headers."""
     lines = [value.decode("latin-1") for key, value in scope["headers"] if key == name]
     return [element for line in lines for part in line.split(",") if (element := part.strip())]
 
 
-def _last(scope: HTTPScope, name: bytes) -> str:
+def _last(scope: Scope, name: bytes) -> str:
     """What the nearest proxy said; "" where none did."""
     return next(reversed(_values(scope, name)), "")
 

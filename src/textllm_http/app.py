@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError, TextLLMError
+from textllm_http.entrance import Entrance
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
@@ -39,6 +40,8 @@ def create_app(
     spool_dir: Path,
     requires_keys: bool,
     cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
 ) -> Litestar:
     """The application of one process.
 
@@ -50,6 +53,8 @@ def create_app(
         spool_dir: where files wait while they come in.
         requires_keys: False lets everyone in, as a service of the tenant `default`.
         cors_origins: exact origins whose pages may call the service.
+        allowed_hosts: the names that requests may be for; none: any.
+        trusted_proxies: addresses and networks of proxies that are believed where a request comes from.
     """
 
     @asynccontextmanager
@@ -66,7 +71,7 @@ def create_app(
             app.state.textllm = textllm
             yield
 
-    return Litestar(
+    app = Litestar(
         [
             chat.chat,
             chat.chat_stream,
@@ -119,6 +124,8 @@ def create_app(
         debug=False,
         pdb_on_exception=False,
     )
+    app.asgi_handler = Entrance(app.asgi_handler, trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
+    return app
 
 
 @asynccontextmanager

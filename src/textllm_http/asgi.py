@@ -12,7 +12,7 @@ from textllm_http.app import create_app
 
 _DATABASE_PATIENCE_S: Final = 60.0
 _MEGABYTE: Final = 1024 * 1024
-_ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server"}
+_ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server", "trusted_proxies"}
 
 
 def create() -> Litestar:
@@ -27,7 +27,7 @@ def create() -> Litestar:
     def opener() -> AbstractAsyncContextManager[TextLLM]:
         return open_textllm(settings, database_patience_s=_DATABASE_PATIENCE_S)
 
-    return create_app(
+    app = create_app(
         opener,
         public_config={name: value for name, value in settings.public().items() if name not in _ABOUT_THIS_MACHINE},
         max_input_chars=settings.max_input_length,
@@ -35,4 +35,8 @@ def create() -> Litestar:
         spool_dir=settings.data_dir / "spool",
         requires_keys=settings.auth != "disabled",  # `auto` is decided by whoever knows the address
         cors_origins=settings.cors_origins,
+        allowed_hosts=settings.allowed_hosts,
+        trusted_proxies=settings.trusted_proxies,
     )
+    app.state.header_timeout_s = settings.header_timeout_s  # the server's, which has no other way to the settings
+    return app

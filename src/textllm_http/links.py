@@ -1,7 +1,6 @@
 """Links of ours are paths; clients are shown them with the address by which they reached the server."""
 
-import re
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from litestar import Request
 from msgspec.structs import replace
@@ -9,17 +8,12 @@ from msgspec.structs import replace
 from textllm_core.chat.messages import DocumentReply, ImageReply, Reply
 from textllm_core.conversations import Conversation
 
-_HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,255}(:[0-9]{1,5})?|\[[0-9a-fA-F:.]{2,45}\](:[0-9]{1,5})?")
-
 T = TypeVar("T", Reply, Conversation)
 
 
 def absolute(request: Request[Any, Any, Any], link: str) -> str:
-    """The link, followed from anywhere; one that is a path stays so where the request names no sane host."""
-    host = request.headers.get("host", "")
-    if link.startswith("/") and _HOST.fullmatch(host):
-        return f"{request.scope['scheme']}://{host}{link}"
-    return link
+    """The link, followed from anywhere."""
+    return f"{request.scope['scheme']}://{request.headers['host']}{link}" if link.startswith("/") else link
 
 
 def with_absolute_links(request: Request[Any, Any, Any], record: T) -> T:

@@ -1,4 +1,4 @@
-"""What every response carries, errors and streams included: its request id, and leave for browsers of known origins."""
+"""What every response carries, errors and streams included: its request id, and what browsers may do with it."""
 
 import re
 from collections.abc import Iterable
@@ -9,10 +9,23 @@ from litestar.types import Message, Scope
 from textllm_core.ids import new_id
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_EXPOSED: Final = b"RateLimit, RateLimit-Policy, Retry-After, X-Conversation-ID, X-Request-ID, X-Response-ID, X-User-ID"
-_ALLOWED_HEADERS: Final = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, X-Request-ID"
+_EXPOSED: Final = (
+    b"Content-Disposition, Content-Range, ETag, Idempotent-Replayed, RateLimit, RateLimit-Policy, Retry-After, "
+    b"X-Conversation-ID, X-Request-ID, X-Response-ID, X-User-ID"
+)
+_ALLOWED_HEADERS: Final = (
+    b"Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Last-Event-ID, Range, X-Request-ID"
+)
 _ALLOWED_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST"
 _REMEMBERED_S: Final = b"600"
+# Answers are data, never pages, and may hold what only the caller may see. A response's own header wins.
+_UNLESS_SAID: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"server", b"textllm"),
+    (b"x-content-type-options", b"nosniff"),
+)
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -43,6 +56,8 @@ class ResponseHeaders:
     async def __call__(self, message: Message, scope: Scope) -> None:
         if message["type"] == "http.response.start":
             headers = [*message["headers"], (b"x-request-id", request_id_of(scope).encode())]
+            said = {name.lower() for name, _ in headers}
+            headers += [(name, value) for name, value in _UNLESS_SAID if name not in said]
             if scope["litestar_app"].state.is_leaving:  # the client finds another worker, or knows that there is none
                 headers.append((b"connection", b"close"))
             if self._origins:

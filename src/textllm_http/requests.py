@@ -15,7 +15,7 @@ from msgspec import Struct, inspect
 
 from textllm_core.errors import InvalidRequestError
 
-BODY_TIMEOUT_S: Final = 30.0
+BODY_TIMEOUT_S: Final = 20.0
 MAX_PIECES: Final = 20_000  # each costs some work, however small it is
 _SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # Messages of msgspec. They may quote the request, so each pattern is tied to the end that the request cannot write.
@@ -129,12 +129,12 @@ class _NoParameters(Struct):
 
 
 async def refuse_query(request: Request[Any, Any, Any]) -> None:
-    """Take no query parameters.
+    """Take no query parameters; but whoever asks what may be sent to an address may ask with those that he will send.
 
     Raises:
         InvalidRequestError: there are some.
     """
-    if request.scope["query_string"]:
+    if request.scope["query_string"] and request.method != "OPTIONS":
         QueryString(_NoParameters).read(request)
 
 

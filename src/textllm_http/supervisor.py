@@ -16,6 +16,7 @@ from textllm_http.control import SERVICE_S, SETTLING_S, SIGNALS, Word
 _BACKLOG: Final = 2048
 # What a client may leave unread costs kernel memory: the system doubles this, and would else let it grow to megabytes.
 _SEND_BUFFER_BYTES: Final = 64 * 1024
+_UNREAD_MS: Final = 25_000  # until a client that takes nothing of what waits for it is cut off
 _STEADY_S: Final = 10.0  # a worker that lived so long died of something else than its start
 _PAUSES_S: Final = (0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # before a worker is replaced, by how many died early in a row
 
@@ -37,6 +38,8 @@ def listen(address: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a former server may linger
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # accepted ones inherit it
+        if sys.platform == "linux":  # and this, which ends those whose clients do not read what they asked for
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))

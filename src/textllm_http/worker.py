@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
 from litestar import Litestar
@@ -24,6 +25,7 @@ from textllm_http.asgi import create
 from textllm_http.control import SERVICE_S, SIGNALS, Word, words
 from textllm_http.problems import trace_of
 
+MAX_HEAD_BYTES: Final = 64 * 1024  # of a request's line and headers, and of what waits to be written
 MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle; more wait in the listener's queue
 _LINGER_S: Final = 5.0  # for responses that are written, and not yet read by their clients
 # Its errors become lines like ours, and its talk is left out.
@@ -37,13 +39,17 @@ class _Server(Server):
 
     Args:
         listener: a file descriptor, which the server closes in the end.
+        header_timeout_s: until the headers of a connection's next request are there.
     """
 
-    def __init__(self, app: Litestar, listener: int) -> None:
+    def __init__(self, app: Litestar, listener: int, *, header_timeout_s: float) -> None:
         super().__init__(
             app,
             interface=Interfaces.ASGINL,  # the lifespan is the worker's: streams end before it does
             http=HTTPModes.http1,  # HTTP/2 is a proxy's business, as TLS is
+            http1_settings=HTTP1Settings(
+                header_read_timeout=round(1000 * header_timeout_s), max_buffer_size=MAX_HEAD_BYTES
+            ),
             websockets=False,
             backpressure=MAX_CONNECTIONS,
             log_level=LogLevels.error,
@@ -88,7 +94,7 @@ class _Worker:
         self._starting = asyncio.current_task()
         async with app.lifespan():
             self._starting = None
-            server = _Server(app, self._listener)
+            server = _Server(app, self._listener, header_timeout_s=app.state.header_timeout_s)
             serving = asyncio.create_task(server.serve())
             leaving = asyncio.create_task(self._leave.wait())
             self._channel.send(Word.READY.value)

@@ -20,6 +20,7 @@ from textllm_http.app import create_app
 
 JSON = {"content-type": "application/json"}
 NOWHERE = Path("/dev/null/spool")
+HOST = "textllm.example.org"
 ORIGIN = "https://chat.example.org"
 
 
@@ -77,6 +78,7 @@ class Server:
         is_whole: bool = True,
         sender_stays: bool = True,
         leave_when: Callable[[Answer], bool] = lambda _: False,
+        peer: str = "127.0.0.1",
     ) -> Answer:
         """One request.
 
@@ -84,10 +86,13 @@ class Server:
             body: in the pieces that it comes in.
             is_whole: False: more of it is announced, and never comes.
             sender_stays: False: the client leaves once it has sent that.
+            peer: the address at the other end of the connection.
             leave_when: asked after each message of the response: is the client gone now?
         """
         path, _, query = target.partition("?")
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        if all(name.lower() != "host" for name, _ in pairs):
+            pairs.append(("host", HOST))
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -99,7 +104,7 @@ class Server:
             "query_string": query.encode("latin-1"),
             "root_path": "",
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in pairs],
-            "client": ("127.0.0.1", 50000),
+            "client": (peer, 50000),
             "server": ("127.0.0.1", 8000),
             "state": {},
         }
@@ -135,6 +140,8 @@ def application(
     probe: Probe | None = None,
     *,
     cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
     spool_dir: Path = NOWHERE,
     requires_keys: bool = False,
 ) -> Litestar:
@@ -168,16 +175,16 @@ def application(
         spool_dir=spool_dir,
         requires_keys=requires_keys,
         cors_origins=cors_origins,
+        allowed_hosts=allowed_hosts,
+        trusted_proxies=trusted_proxies,
     )
 
 
 @asynccontextmanager
-async def serving(
-    bench: Bench, *, cors_origins: Sequence[str] = (), spool_dir: Path = NOWHERE, requires_keys: bool = False
-) -> AsyncIterator[Server]:
-    """The application from its start to its stop."""
+async def serving(bench: Bench, **chosen: Any) -> AsyncIterator[Server]:
+    """The application from its start to its stop; `chosen` is for `application`."""
     probe = Probe()
-    app = application(bench, probe, cors_origins=cors_origins, spool_dir=spool_dir, requires_keys=requires_keys)
+    app = application(bench, probe, **chosen)
     async with _started(app):
         yield Server(app, bench, probe)
 

@@ -1,5 +1,6 @@
 """What there is to decide: the rules that single values keep, the settings, and the rules between them."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -73,6 +74,10 @@ def _is_origin(text: str) -> bool:
     return is_exact is not None and urlsplit(text).port != 0  # `.port` itself is a ValueError beyond 65535
 
 
+def _is_network(text: str) -> bool:
+    return "%" not in text and bool(ipaddress.ip_network(text))  # which is a ValueError where it is none
+
+
 def _is_token(secret: Secret) -> bool:
     return re.fullmatch(r"[!-~]{1,4096}", secret.reveal()) is not None
 
@@ -92,6 +97,8 @@ def _is_database_url(secret: Secret) -> bool:
 _DOLLARS = "a number of US dollars from 0 to 1000000 with at most 10 decimals"
 _DATABASE_URL = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE (special characters percent-encoded) or sqlite:///PATH"
 _ORIGIN = "an exact origin such as https://app.example: no *, no path, lower case"
+_NETWORK = "an address or a network such as 10.0.0.0/8"
+_HOST = "a host name or address such as api.example.org: no *, no port, lower case"
 _MODEL = "a model name of 1 to 200 letters, digits and . _ : / @ -"
 
 Switch: TypeAlias = Annotated[bool, Rule("true or false")]
@@ -101,6 +108,8 @@ Token: TypeAlias = Annotated[Secret, Rule("1 to 4096 ASCII characters without sp
 DatabaseUrl: TypeAlias = Annotated[Secret, Rule(_DATABASE_URL, _is_database_url)]
 WebUrl: TypeAlias = Annotated[str, Rule("an http or https URL without credentials, query or fragment", _is_web_url)]
 Origin: TypeAlias = Annotated[str, Rule(_ORIGIN, _is_origin)]
+Network: TypeAlias = Annotated[str, Rule(_NETWORK, _is_network)]
+Host: TypeAlias = Annotated[str, matching(_HOST, r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]{2,45}\]")]
 ModelName: TypeAlias = Annotated[str, matching(_MODEL, r"[A-Za-z0-9._:/@-]{1,200}")]
 PromptName: TypeAlias = Annotated[str, matching("a name of 1 to 64 letters, digits, _ and -", r"[A-Za-z0-9_-]{1,64}")]
 Prompt: TypeAlias = Annotated[str, Rule("1 to 100000 characters, not all blank", _is_prompt)]
@@ -178,6 +187,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upstream_timeout_s: Annotated[float, seconds(1, 3600)] = 120.0
     first_token_timeout_s: Annotated[float, seconds(1, 3600)] = 60.0
     cors_origins: tuple[Origin, ...] = ()
+    allowed_hosts: tuple[Host, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
+    header_timeout_s: Annotated[float, seconds(1, 3600)] = 20.0
     retention_days: Annotated[int, whole(1, 36_500)] | None = None
     stream_drain_s: Annotated[float, seconds(0, 3600)] = 120.0
     max_detached_streams: Annotated[int, whole(0, 100_000)] = 256

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from litestar import Litestar
@@ -13,7 +14,9 @@ from litestar.exceptions import HTTPException
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError, TextLLMError
+from textllm_core.ports.telemetry import Telemetry
 from textllm_http.middleware import ResponseHeaders
+from textllm_http.observing import observed
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, conversations, files, keys, operations, sessions, usage
@@ -37,6 +40,9 @@ def create_app(
     max_file_bytes: int,
     spool_dir: Path,
     requires_keys: bool,
+    asks_openai: bool,
+    telemetry: Telemetry,
+    metrics: Callable[[], bytes],
     cors_origins: Sequence[str] = (),
 ) -> Litestar:
     """The application of one process.
@@ -46,8 +52,11 @@ def create_app(
         public_config: what `/config` shows; no secrets.
         max_input_chars: the longest message; it bounds what is read of a body.
         max_file_bytes: of one file; it bounds what is read of a form.
-        spool_dir: where files wait while they come in.
+        spool_dir: where files wait while they come in; the health report is about the disk that it is on.
         requires_keys: False lets everyone in, as a service of the tenant `default`.
+        asks_openai: the model is OpenAI's or of a server with its API, for the health report.
+        telemetry: is told of each request that was answered.
+        metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
         cors_origins: exact origins whose pages may call the service.
     """
 
@@ -64,7 +73,7 @@ def create_app(
             app.state.textllm = textllm
             yield
 
-    return Litestar(
+    app = Litestar(
         [
             chat.chat,
             chat.chat_stream,
@@ -88,9 +97,11 @@ def create_app(
             keys.issue,
             keys.list_,
             keys.revoke,
+            operations.health,
             operations.live,
             operations.ready,
             operations.config,
+            operations.metrics,
         ],
         lifespan=[lifespan],
         before_request=refuse_query,
@@ -106,6 +117,10 @@ def create_app(
                 "max_text_bytes": _TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 "max_file_bytes": max_file_bytes,
                 "spool": Spool(spool_dir),
+                "data_dir": spool_dir.parent,
+                "asks_openai": asks_openai,
+                "started_at": monotonic(),
+                "metrics": metrics,
             }
         ),
         request_max_body_size=None,  # ours is checked where a body is read
@@ -114,6 +129,8 @@ def create_app(
         debug=False,
         pdb_on_exception=False,
     )
+    app.asgi_handler = observed(app.asgi_handler, telemetry)  # around the router, which no middleware is
+    return app
 
 
 @asynccontextmanager

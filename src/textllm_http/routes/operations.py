@@ -19,7 +19,7 @@ from textllm_http.auth import open_to_all, service_caller
 
 _READ = [HttpMethod.GET, HttpMethod.HEAD]
 _RETRY_AFTER_S = 5
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_METRICS_TYPE = "text/plain; version=0.0.4"  # the framework adds that it is UTF-8
 
 
 @route("/health", http_method=_READ, guards=[open_to_all])

@@ -16,6 +16,7 @@ class RequestAnswered(Struct, frozen=True, kw_only=True):
     """A shell has answered a request, or its client has left.
 
     Args:
+        method: "other" where no route takes it, so that callers can make up no name.
         route: the template of its address, never the address itself; None where it met none.
         status: 499 where the client left before the response began.
         code: of the problem that the response tells; None where it tells none.

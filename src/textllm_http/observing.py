@@ -11,6 +11,7 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.tenancy import Caller
 from textllm_http.middleware import request_id_of
 
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})  # that any route takes
 _LEFT: Final = 499  # as nginx has it
 
 
@@ -36,7 +37,7 @@ def observed(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
             telemetry.emit(
                 RequestAnswered(
                     request_id=request_id,
-                    method=scope["method"],
+                    method=scope["method"] if scope["method"] in _METHODS else "other",
                     route=scope.get("path_template"),
                     status=status,
                     duration_s=perf_counter() - began,

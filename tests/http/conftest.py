@@ -14,6 +14,7 @@ from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_books, memory_conversations
 from textllm_adapters.telemetry.listeners import Listeners
+from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_core import TextLLM
 from textllm_core.chat.wind_down import WindDown
@@ -168,7 +169,7 @@ def application(
         spool_dir=spool_dir,
         requires_keys=requires_keys,
         asks_openai=True,
-        telemetry=Listeners(bench.telemetry, counters := PrometheusTelemetry()),
+        telemetry=Listeners(bench.telemetry, LogTelemetry(), counters := PrometheusTelemetry()),
         metrics=counters.expose,
         cors_origins=cors_origins,
     )

@@ -16,7 +16,6 @@ from textllm_core.events import Event, ExchangeFailed, ExchangeSettled, Exchange
 _SHARED_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks for it when it is imported
 _MAX_MODELS: Final = 100  # beyond it, and for a name of no known form, a model is "other"
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})
 _LATENCY_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
@@ -96,9 +95,8 @@ class PrometheusTelemetry:
 
     def _count_request(self, event: RequestAnswered) -> None:
         route = event.route or "unmatched"
-        method = event.method if event.method in _METHODS else "other"
-        self._requests.labels(route, method, str(event.status)).inc()
-        self._durations.labels(route, method).observe(event.duration_s)
+        self._requests.labels(route, event.method, str(event.status)).inc()
+        self._durations.labels(route, event.method).observe(event.duration_s)
         if event.code is not None:
             self._problems.labels(event.code).inc()
 

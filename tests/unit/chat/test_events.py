@@ -10,7 +10,7 @@ from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, TextLLMError, TextTurn, Usage
-from textllm_core.errors import ProviderUnavailableError
+from textllm_core.errors import ContextTooLongError
 from textllm_core.events import Event, ExchangeFailed, ExchangeSettled, ExchangesRunning
 
 
@@ -52,11 +52,11 @@ async def test_a_failure_at_the_provider_is_stated_with_its_own_code_and_ours(be
 
 
 async def test_a_turn_that_the_provider_never_took_failed_and_is_not_settled(bench: Bench) -> None:
-    bench.llm.script(ScriptedReply(error=ProviderUnavailableError("It is away.")))
-    with pytest.raises(ProviderUnavailableError):
+    bench.llm.script(ScriptedReply(error=ContextTooLongError()))
+    with pytest.raises(ContextTooLongError):
         await bench.say("one")
     await bench.running.drain(10)
-    assert [event.code for event in failed(bench)] == ["provider_unavailable"]
+    assert [event.code for event in failed(bench)] == ["context_too_long"]
     assert settled(bench) == []
 
 

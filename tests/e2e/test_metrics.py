@@ -39,7 +39,8 @@ async def test_the_metrics_of_two_workers_agree_with_the_ledger(
     user = new_id("user")
     with serving(tmp_path, provider, database, "--workers", "2") as service:
         provider.script(Fault.http(400, "invalid_prompt"))
-        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=service.url, timeout=60, limits=limits) as client:
             asks = [client.post("/chat", json={"message": f"turn {n}", "user_id": user}) for n in range(60)]
             statuses = Counter(answer.status_code for answer in await asyncio.gather(*asks))
         entries = await books.entries(user)

@@ -27,6 +27,7 @@ from textllm_core.chat.summarize_conversation import SummarizeConversation
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import GetConversation
 from textllm_core.errors import ConfigurationError, InvalidRequestError, StorageUnavailableError
+from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
 from textllm_core.money import ZERO, Price, Rates
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.llm import LLM
     from textllm_core.ports.rate_limiter import RateLimiter
+    from textllm_core.ports.telemetry import Telemetry
     from textllm_core.ports.transcript import Transcript
 
 __all__ = [
@@ -76,6 +78,7 @@ async def open_textllm(
     model_progress: Progress | None = None,
     database_patience_s: float = 0.0,
     grace_s: float | None = None,
+    telemetry: Telemetry = UNHEARD,
 ) -> AsyncIterator[TextLLM]:
     """Build the application of one process. On exit let running replies end, then close what was opened.
 
@@ -84,6 +87,7 @@ async def open_textllm(
         database_patience_s: how long to wait for a database that does not answer yet.
         grace_s: how long running replies may take to end on exit, before they are cut short and settled; None:
             `stream_drain_s`.
+        telemetry: is told what happens.
     Raises:
         ConfigurationError: the settings do not allow it; the text says what to do.
         StorageUnavailableError: the database does not answer.
@@ -102,14 +106,18 @@ async def open_textllm(
         clock = SystemClock()
         ledger = SqlLedger(engine)
         conversations = SqlConversationRepository(engine)
-        track_usage = TrackUsage(ledger, model.pricing, clock)
+        track_usage = TrackUsage(ledger, model.pricing, clock, telemetry)
         policy = _chat_policy(settings, model)
         journal = SqlReplyJournal(engine)
         blobs, storage_probe = await _open_blob_store(stack, settings)
         files = await _files(settings, engine, blobs, rate_limiter)
         of_turns = files.of_turns(conversations)
         running = RunningExchanges(
-            journal, clock, max_detached=settings.max_detached_streams, drain_s=settings.stream_drain_s
+            journal,
+            clock,
+            max_detached=settings.max_detached_streams,
+            drain_s=settings.stream_drain_s,
+            telemetry=telemetry,
         )
         exchange = Exchange(
             llm=model.llm,

@@ -70,6 +70,7 @@ class Reconcile:
                 context_tokens=thread.context_tokens if thread else 0,
                 remember=lambda _cost: remembered_failure(None, ProviderError(_INTERRUPTED)),
                 end_number=_END_OF_LOST,
+                recovered=True,
             ),
         )
         return charge is not None

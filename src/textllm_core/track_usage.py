@@ -8,8 +8,10 @@ from msgspec import Struct
 
 from textllm_core.chat.messages import Message
 from textllm_core.errors import InvalidRequestError
+from textllm_core.events import UNHEARD, ExchangeSettled
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Hold, Ledger, Settlement
+from textllm_core.ports.telemetry import Telemetry
 from textllm_core.pricing import Pricing
 from textllm_core.usage import EntryStatus, Usage
 
@@ -18,6 +20,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """How an exchange ended, before it is priced. The fields are those of `Settlement`.
 
     `remember` makes `Settlement.remembered` of the cost in USD; None for an exchange that nobody will ask for again.
+    `recovered`: it is not settled by whoever carried it out.
     """
 
     status: EntryStatus
@@ -36,6 +39,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     remember: Callable[[Decimal], bytes] | None = None
     summary: str | None = None
     end_number: int = 1
+    recovered: bool = False
 
 
 class Charge(Struct, frozen=True):
@@ -54,6 +58,7 @@ class TrackUsage:
     ledger: Ledger
     pricing: Pricing
     clock: Clock
+    telemetry: Telemetry = UNHEARD
 
     async def __call__(self, hold: Hold, outcome: Outcome) -> Charge | None:
         """The charge; None where the exchange was settled or released before.
@@ -91,4 +96,20 @@ class TrackUsage:
                 end_number=outcome.end_number,
             ),
         )
-        return None if settled is None else Charge(outcome.usage, cost, settled.message_number, settled.spent)
+        if settled is None:
+            return None
+        self.telemetry.emit(
+            ExchangeSettled(
+                response_id=hold.response_id,
+                kind=hold.kind,
+                model=outcome.model,
+                status=outcome.status,
+                usage=outcome.usage,
+                held=hold.amount,
+                cost=cost,
+                estimated=outcome.estimated,
+                recovered=outcome.recovered,
+                time_to_first_token_ms=outcome.time_to_first_token_ms,
+            )
+        )
+        return Charge(outcome.usage, cost, settled.message_number, settled.spent)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from litestar import Litestar
@@ -13,8 +14,10 @@ from litestar.exceptions import HTTPException
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError, TextLLMError
+from textllm_core.ports.telemetry import Telemetry
 from textllm_http.entrance import Entrance
 from textllm_http.middleware import ResponseHeaders
+from textllm_http.observing import observed
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, files, keys, operations, sessions, usage
@@ -39,6 +42,9 @@ def create_app(
     max_file_bytes: int,
     spool_dir: Path,
     requires_keys: bool,
+    asks_openai: bool,
+    telemetry: Telemetry,
+    metrics: Callable[[], bytes],
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
     trusted_proxies: Sequence[str] = (),
@@ -50,8 +56,11 @@ def create_app(
         public_config: what `/config` shows; no secrets.
         max_input_chars: the longest message; it bounds what is read of a body.
         max_file_bytes: of one file; it bounds what is read of a form.
-        spool_dir: where files wait while they come in.
+        spool_dir: where files wait while they come in; the health report is about the disk that it is on.
         requires_keys: False lets everyone in, as a service of the tenant `default`.
+        asks_openai: the model is OpenAI's or of a server with its API, for the health report.
+        telemetry: is told of each request that was answered.
+        metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
         cors_origins: exact origins whose pages may call the service.
         allowed_hosts: the names that requests may be for; none: any.
         trusted_proxies: addresses and networks of proxies that are believed where a request comes from.
@@ -98,9 +107,11 @@ def create_app(
             keys.issue,
             keys.list_,
             keys.revoke,
+            operations.health,
             operations.live,
             operations.ready,
             operations.config,
+            operations.metrics,
         ],
         lifespan=[lifespan],
         before_request=refuse_query,
@@ -116,6 +127,10 @@ def create_app(
                 "max_text_bytes": _TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 "max_file_bytes": max_file_bytes,
                 "spool": Spool(spool_dir),
+                "data_dir": spool_dir.parent,
+                "asks_openai": asks_openai,
+                "started_at": monotonic(),
+                "metrics": metrics,
             }
         ),
         request_max_body_size=None,  # ours is checked where a body is read
@@ -124,7 +139,9 @@ def create_app(
         debug=False,
         pdb_on_exception=False,
     )
-    app.asgi_handler = Entrance(app.asgi_handler, trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
+    # Around the router, which no middleware is.
+    entrance = Entrance(app.asgi_handler, trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
+    app.asgi_handler = observed(entrance, telemetry)
     return app
 
 

@@ -5,7 +5,9 @@ from typing import Final
 
 from litestar import Litestar
 
-from textllm_adapters.telemetry.logs import configure_logs
+from textllm_adapters.telemetry.listeners import Listeners
+from textllm_adapters.telemetry.logs import LogTelemetry, configure_logs
+from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.wiring import load_settings, open_textllm
 from textllm_core.application import TextLLM
 from textllm_http.app import create_app
@@ -24,8 +26,11 @@ def create() -> Litestar:
     settings = load_settings()
     configure_logs(settings.logging.level, settings.logging.log_dir if settings.logging.log_to_file else None)
 
+    counters = PrometheusTelemetry()
+    telemetry = Listeners(counters, LogTelemetry())
+
     def opener() -> AbstractAsyncContextManager[TextLLM]:
-        return open_textllm(settings, database_patience_s=_DATABASE_PATIENCE_S)
+        return open_textllm(settings, database_patience_s=_DATABASE_PATIENCE_S, telemetry=telemetry)
 
     app = create_app(
         opener,
@@ -34,6 +39,9 @@ def create() -> Litestar:
         max_file_bytes=settings.max_file_size_mb * _MEGABYTE,
         spool_dir=settings.data_dir / "spool",
         requires_keys=settings.auth != "disabled",  # `auto` is decided by whoever knows the address
+        asks_openai=settings.resolved_provider == "openai",
+        telemetry=telemetry,
+        metrics=counters.expose,
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,
         trusted_proxies=settings.trusted_proxies,

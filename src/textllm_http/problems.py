@@ -99,6 +99,7 @@ class Problem(Struct, frozen=True):
     """A failure as it is told: `document` is the body, one line of JSON."""
 
     status: int
+    code: str
     headers: Mapping[str, str]
     document: bytes
 
@@ -121,6 +122,7 @@ def problem_of(error: Exception, request_id: str) -> Problem:
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The response to a request that failed."""
     problem = problem_of(error, request_id_of(request.scope))
+    request.scope["state"]["problem_code"] = problem.code
     return Response(problem.document, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON)
 
 
@@ -142,7 +144,7 @@ def _problem(
         "code": code,
         **(details or {}),
     }
-    return Problem(int(status), headers or {}, to_json(document))
+    return Problem(int(status), code, headers or {}, to_json(document))
 
 
 def _status_of(error: TextLLMError) -> HTTPStatus:

@@ -51,16 +51,24 @@ def listen(address: str, port: int) -> socket.socket:
     return listener
 
 
-def supervise(listener: socket.socket, *, workers: int, grace_s: float, on_start: Callable[[], None]) -> None:
+def supervise(
+    listener: socket.socket,
+    *,
+    workers: int,
+    grace_s: float,
+    on_start: Callable[[], None],
+    on_end: Callable[[int], None],
+) -> None:
     """Serve on `listener` until SIGTERM or SIGINT, and renew the workers at SIGHUP.
 
     Args:
         grace_s: how long streams may run on at the end, in seconds.
         on_start: called once connections are taken.
+        on_end: called with the id of each worker that has ended.
     Raises:
         StartError: no worker could start.
     """
-    asyncio.run(_Supervisor(listener, workers, grace_s).run(on_start))
+    asyncio.run(_Supervisor(listener, workers, grace_s, on_end).run(on_start))
 
 
 class _Worker:
@@ -111,8 +119,8 @@ class _Place:
 
 
 class _Supervisor:
-    def __init__(self, listener: socket.socket, workers: int, grace_s: float) -> None:
-        self._listener, self._grace_s = listener, grace_s
+    def __init__(self, listener: socket.socket, workers: int, grace_s: float, on_end: Callable[[int], None]) -> None:
+        self._listener, self._grace_s, self._on_end = listener, grace_s, on_end
         self._places = [_Place() for _ in range(workers)]
         self._living: set[_Worker] = set()
         self._has_served = False
@@ -145,8 +153,12 @@ class _Supervisor:
     def _spawn(self) -> _Worker:
         worker = _Worker(self._listener, self._grace_s)
         self._living.add(worker)
-        worker.ended.add_done_callback(lambda _: self._living.discard(worker))
+        worker.ended.add_done_callback(lambda _: self._buried(worker))
         return worker
+
+    def _buried(self, worker: _Worker) -> None:
+        self._living.discard(worker)
+        self._on_end(worker.pid)
 
     async def _keep(self, place: _Place) -> None:
         """Have a worker in this place at any time."""

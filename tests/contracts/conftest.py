@@ -25,6 +25,7 @@ from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.telemetry import MemoryTelemetry
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
@@ -43,6 +44,10 @@ from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_bucke
 from textllm_adapters.sql.usage_reports import SqlUsageReports
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
+from textllm_adapters.telemetry.listeners import Listeners
+from textllm_adapters.telemetry.logs import LogTelemetry
+from textllm_adapters.telemetry.metrics import PrometheusTelemetry
+from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -53,6 +58,7 @@ from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.session_repository import SessionRepository
+from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.usage_reports import UsageReports
 
 
@@ -312,3 +318,15 @@ def probing(request: pytest.FixtureRequest) -> Probing:
     chosen = request.getfixturevalue(f"{request.param}_probing")
     assert isinstance(chosen, Probing)
     return chosen
+
+
+@pytest.fixture(params=["unheard", "memory", "logs", "metrics", "listeners"])
+def telemetry(request: pytest.FixtureRequest) -> Telemetry:
+    kinds: dict[str, Callable[[], Telemetry]] = {
+        "unheard": Unheard,
+        "memory": MemoryTelemetry,
+        "logs": LogTelemetry,
+        "metrics": PrometheusTelemetry,
+        "listeners": lambda: Listeners(MemoryTelemetry(), PrometheusTelemetry()),
+    }
+    return kinds[request.param]()

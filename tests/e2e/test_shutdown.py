@@ -220,7 +220,7 @@ def test_without_its_parent_a_worker_ends_in_order(
 
 def test_a_server_whose_workers_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
     program = "from textllm_http.supervisor import listen, supervise; "
-    program += "supervise(listen('127.0.0.1', 0), workers=2, grace_s=0, on_start=lambda: None)"
+    program += "supervise(listen('127.0.0.1', 0), workers=2, grace_s=0, on_start=lambda: None, on_end=lambda _: None)"
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

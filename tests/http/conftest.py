@@ -13,6 +13,9 @@ from litestar import Litestar
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_books, memory_conversations
+from textllm_adapters.telemetry.listeners import Listeners
+from textllm_adapters.telemetry.logs import LogTelemetry
+from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_core import TextLLM
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.health import CheckHealth
@@ -174,6 +177,9 @@ def application(
         max_file_bytes=bench.file_policy.max_file_bytes,
         spool_dir=spool_dir,
         requires_keys=requires_keys,
+        asks_openai=True,
+        telemetry=Listeners(bench.telemetry, LogTelemetry(), counters := PrometheusTelemetry()),
+        metrics=counters.expose,
         cors_origins=cors_origins,
         allowed_hosts=allowed_hosts,
         trusted_proxies=trusted_proxies,

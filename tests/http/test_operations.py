@@ -1,5 +1,7 @@
 """Health, configuration, and what holds for every response."""
 
+from datetime import datetime, timedelta
+
 import pytest
 from tests.http.conftest import JSON, ORIGIN, Server, serving
 from tests.unit.conftest import Bench
@@ -29,6 +31,54 @@ async def test_ready_is_when_every_probe_answers(server: Server) -> None:
     answer = await server.get("/health/ready")
     assert answer.status == 200
     assert answer.json() == {"status": "ready", "checks": {"database": {"status": "healthy"}}}
+
+
+async def test_the_health_report_has_the_promised_shape(server: Server) -> None:
+    answer = await server.get("/health")
+    report = answer.json()
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert report.keys() == {"status", "timestamp", "uptime", "checks"}
+    assert report["status"] == "healthy"
+    assert datetime.fromisoformat(report["timestamp"]).utcoffset() == timedelta(0)
+    assert report["timestamp"].endswith("Z")
+    assert report["uptime"]["uptime_human"] == str(timedelta(seconds=report["uptime"]["uptime_seconds"]))
+    assert report["checks"].pop("disk")["free_gb"] >= 0
+    assert report["checks"] == {"openai_api": {"status": "configured"}, "database": {"status": "healthy"}}
+
+
+async def test_the_health_report_is_503_and_says_why_where_something_does_not_answer(server: Server) -> None:
+    server.probe.fault = "It does not answer within 2 s."
+    answer = await server.get("/health")
+    assert (answer.status, answer.json()["status"]) == (503, "unhealthy")
+    assert answer.json()["checks"]["database"] == {"status": "unhealthy", "message": "It does not answer within 2 s."}
+    server.app.state.is_stopping = True
+    assert (await server.get("/health")).json()["status"] == "stopping"
+
+
+async def test_where_keys_are_required_the_health_report_tells_anyone_no_details(bench: Bench) -> None:
+    async with serving(bench, requires_keys=True) as server:
+        server.probe.fault = "A detail."
+        report = (await server.get("/health")).json()
+    assert report["checks"] == {
+        "openai_api": {"status": "configured"}, "database": {"status": "unhealthy"}, "disk": {}
+    }  # fmt: skip
+
+
+async def test_metrics_are_prometheus_text_of_what_was_answered(server: Server) -> None:
+    await server.post("/chat", {"message": "Hi", "user_id": "ada"})
+    await server.get("/users/ada/stats")
+    await server.get("/nowhere")
+    answer = await server.get("/metrics")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    lines = answer.body.decode().splitlines()
+    for line in (
+        'textllm_http_requests_total{method="POST",route="/chat",status="200"} 1.0',
+        'textllm_http_requests_total{method="GET",route="/users/{user_id}/stats",status="200"} 1.0',
+        'textllm_http_requests_total{method="GET",route="unmatched",status="404"} 1.0',
+        'textllm_http_problems_total{code="not_found"} 1.0',
+        "textllm_holds 0.0",
+    ):
+        assert line in lines
 
 
 async def test_a_stopping_service_is_not_ready_alive_and_keeps_no_connection(server: Server) -> None:
@@ -96,7 +146,7 @@ async def test_any_other_request_id_is_replaced(server: Server, request_id: str)
     assert answer.headers["x-request-id"].startswith("req_")
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/chat/nowhere", "/config/..", "/%00", "/chat\0", "/ü", "/health"])
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/chat/nowhere", "/config/..", "/%00", "/chat\0", "/ü", "/healthy"])
 async def test_an_unknown_address_is_not_found(server: Server, path: str) -> None:
     answer = await server.get(path)
     assert (answer.status, answer.json()["code"]) == (404, "not_found")

@@ -21,6 +21,7 @@ from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.telemetry import MemoryTelemetry
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
 from textllm_core.chat.attachments import Attachments
@@ -57,6 +58,7 @@ class Bench:
     max_running: int = 16_384
     blobs: BlobStore = field(default_factory=MemoryBlobStore)
     file_policy: FilePolicy = SCRIPTED_FILE_POLICY
+    telemetry: MemoryTelemetry = field(default_factory=MemoryTelemetry)
     ledger_type: Callable[[MemoryStore], Ledger] = MemoryLedger
 
     def __post_init__(self) -> None:
@@ -64,10 +66,16 @@ class Bench:
         self.ledger = self.ledger_type(self.store)
         self.conversations = MemoryConversationRepository(self.store)
         self.sessions = MemorySessionRepository(self.store)
-        self.track_usage = TrackUsage(self.ledger, Pricing({}, FixedPrices({"gpt-4o": GPT})), self.clock)
+        pricing = Pricing({}, FixedPrices({"gpt-4o": GPT}))
+        self.track_usage = TrackUsage(self.ledger, pricing, self.clock, self.telemetry)
         self.journal = MemoryReplyJournal(self.store)
         self.running = RunningExchanges(
-            self.journal, self.clock, max_detached=self.max_detached, drain_s=self.drain_s, max_running=self.max_running
+            self.journal,
+            self.clock,
+            max_detached=self.max_detached,
+            drain_s=self.drain_s,
+            max_running=self.max_running,
+            telemetry=self.telemetry,
         )
         rate_limiter = MemoryRateLimiter(self.clock)
         self.files = memory_files(self.store, self.blobs, rate_limiter, self.clock, self.file_policy)

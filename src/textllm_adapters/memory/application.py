@@ -35,6 +35,7 @@ from textllm_core.chat.send_message import SendMessage
 from textllm_core.chat.summarize_conversation import SummarizeConversation
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import GetConversation
+from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
 from textllm_core.money import Price, Rates
@@ -42,6 +43,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.transcript import Transcript
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
@@ -85,6 +87,7 @@ async def open_in_memory(
     blobs: BlobStore | None = None,
     file_policy: FilePolicy = SCRIPTED_FILE_POLICY,
     grace_s: float = 10.0,
+    telemetry: Telemetry = UNHEARD,
 ) -> AsyncIterator[TextLLM]:
     """TextLLM whose model says `replies`, one a turn, and then echoes. On exit running replies may end.
 
@@ -95,16 +98,17 @@ async def open_in_memory(
         price: what `policy.model` charges.
         blobs: where the bytes of files are; given again, they are all still there.
         grace_s: how long running replies may take to end on exit, before they are cut short and settled.
+        telemetry: is told what happens.
     """
     llm, store, clock = llm or ScriptedLLM(), store or MemoryStore(), clock or SystemClock()
     llm.script(*(ScriptedReply(text=reply) if isinstance(reply, str) else reply for reply in replies))
     ledger, conversations = MemoryLedger(store), MemoryConversationRepository(store)
     journal = MemoryReplyJournal(store)
-    running = RunningExchanges(journal, clock)
+    running = RunningExchanges(journal, clock, telemetry=telemetry)
     rate_limiter, blobs = MemoryRateLimiter(clock), blobs or MemoryBlobStore()
     files = memory_files(store, blobs, rate_limiter, clock, file_policy)
     of_turns = files.of_turns(conversations)
-    track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({policy.model: price})), clock)
+    track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({policy.model: price})), clock, telemetry)
     exchange = Exchange(
         llm=llm,
         transcript=None,

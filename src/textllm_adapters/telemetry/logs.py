@@ -2,19 +2,47 @@
 
 import json
 import logging
+import re
 import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from textllm_adapters.telemetry.shared_file import SharedRotatingFile
 from textllm_core.errors import ConfigurationError
+from textllm_core.events import REQUEST_ID, Event, ExchangeFailed, ExchangeSettled, RequestAnswered
 
-_FIELDS: Final = ("request_id", "code", "status", "response_id", "count")
+MAX_FILE_BYTES: Final = 20 * 1024 * 1024
+FILES_KEPT: Final = 5
+
+_FIELDS: Final = (
+    "request_id",
+    "method",
+    "route",
+    "status",
+    "code",
+    "duration_ms",
+    "tenant_id",
+    "response_id",
+    "provider_code",
+    "model",
+    "cost",
+    "held",
+)
+_MAX_FIELD_CHARS: Final = 200  # of what the provider or a client has named
+# Whatever else goes wrong, what looks like a key is not written.
+_KEY_SHAPES: Final = re.compile(r"(?:sk-|tllm_)[A-Za-z0-9_-]{8,}|(?i:bearer) +[^\s\"\\]+")
+
+_logger: Final = logging.getLogger("textllm")
+_access: Final = logging.getLogger("textllm.access")
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line. An exception appears as its type and places in the code, never as its text."""
+    """One JSON object a line, in ASCII, so that nothing in it can end the line or reach a terminal as a command.
+
+    An exception appears as its type and places in the code, never as its text.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -22,14 +50,62 @@ class JsonLines(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             # Our own messages hold nothing private; what libraries put into theirs is left out.
-            "message": record.getMessage() if record.name.startswith("textllm") else str(record.msg).splitlines()[0],
+            "message": record.getMessage() if record.name.startswith("textllm") else str(record.msg).partition("\n")[0],
         }
-        line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        if (request_id := REQUEST_ID.get()) is not None:
+            line["request_id"] = request_id
+        line |= {name: _bounded(getattr(record, name)) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             line["exception"] = type(error).__qualname__
             line["places"] = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
-        return json.dumps(line, default=str)
+        return _KEY_SHAPES.sub("[key]", json.dumps(line, default=str).replace("\x7f", "\\u007f"))
+
+
+def _bounded(value: object) -> object:
+    return value[:_MAX_FIELD_CHARS] if isinstance(value, str) else value
+
+
+class LogTelemetry:
+    """A line for each request, and one for each exchange that did not go as it should."""
+
+    def emit(self, event: Event) -> None:
+        """Keeps `Telemetry.emit`."""
+        match event:
+            case RequestAnswered():
+                self._log_request(event)
+            case ExchangeFailed():
+                fields = {
+                    "response_id": event.response_id,
+                    "code": event.code,
+                    "provider_code": event.provider_code,
+                }
+                _logger.warning("a reply failed", extra=fields)
+            case ExchangeSettled():
+                self._log_exchange(event)
+
+    def _log_request(self, event: RequestAnswered) -> None:
+        if not _access.isEnabledFor(logging.INFO):
+            return
+        fields = {
+            "request_id": event.request_id,
+            "method": event.method,
+            "route": event.route,
+            "status": event.status,
+            "duration_ms": round(event.duration_s * 1000, 1),
+        }
+        if event.code is not None:
+            fields["code"] = event.code
+        if event.tenant_id is not None:
+            fields["tenant_id"] = event.tenant_id
+        _access.info("request", extra=fields)
+
+    def _log_exchange(self, event: ExchangeSettled) -> None:
+        fields = {"response_id": event.response_id, "model": event.model, "cost": event.cost, "held": event.held}
+        if event.recovered:
+            _logger.info("an abandoned exchange was settled", extra=fields)
+        if event.exceeds_hold:
+            _logger.warning("an exchange cost more than was held for it", extra=fields)
 
 
 def configure_logs(level: str, log_dir: Path | None) -> None:
@@ -42,12 +118,14 @@ def configure_logs(level: str, log_dir: Path | None) -> None:
     if log_dir is not None:
         try:
             log_dir.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(log_dir / "textllm.log", encoding="utf-8"))
+            path = log_dir / "textllm.log"
+            handlers.append(SharedRotatingFile(path, max_bytes=MAX_FILE_BYTES, kept=FILES_KEPT))
         except OSError as error:
             raise ConfigurationError(
                 f"Logs cannot be written to {log_dir} ({error.strerror}); set logging.log_dir or logging.log_to_file."
             ) from error
     for handler in handlers:
         handler.setFormatter(JsonLines())
+    logging.raiseExceptions = False  # what cannot be written is lost, rather than printed without this format
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
-    logging.getLogger("textllm").setLevel(level)
+    _logger.setLevel(level)

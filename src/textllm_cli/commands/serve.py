@@ -112,16 +112,19 @@ def _requires_keys(settings: "Settings", address: str) -> bool:
 
 
 def _serve(address: str, port: int, workers: int, grace_s: float, screen: Screen) -> None:
+    from textllm_adapters.telemetry.metrics import forget_process, shared_counters
     from textllm_http.supervisor import listen, supervise
 
     url = _url(address, port)
     _allow_connections()
-    supervise(
-        listen(address, port),
-        workers=workers,
-        grace_s=grace_s,
-        on_start=lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"),
-    )
+    with shared_counters():
+        supervise(
+            listen(address, port),
+            workers=workers,
+            grace_s=grace_s,
+            on_start=lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"),
+            on_end=forget_process,
+        )
 
 
 def _configure_logs(settings: "Settings") -> None:

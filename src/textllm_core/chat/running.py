@@ -5,13 +5,16 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
+from textllm_core.events import UNHEARD, ExchangesRunning
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.ports.telemetry import Telemetry
 
 LEASE: Final = timedelta(seconds=30)
 WATCH: Final = timedelta(seconds=30)  # how long somebody who reads elsewhere is believed to be still there
@@ -52,13 +55,15 @@ class RunningExchanges:
         max_detached: int = 256,
         drain_s: float = 120.0,
         max_running: int = 16_384,
+        telemetry: Telemetry = UNHEARD,
     ) -> None:
-        self._journal, self._clock = journal, clock
+        self._journal, self._clock, self._telemetry = journal, clock, telemetry
         self._max_detached, self._drain_s, self._max_running = max_detached, drain_s, max_running
         self._refuses_new = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._detached: dict[asyncio.Task[None], asyncio.Task[None]] = {}
         self._by_response: dict[str, Running] = {}
+        self._held = Decimal(0)
         self._looking: asyncio.Task[None] | None = None
 
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -84,10 +89,14 @@ class RunningExchanges:
         running = self._by_response[hold.response_id] = Running(hold, log, task)
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_for_cancellations())
+        self._held += hold.amount
+        self._state_load()
         try:
             yield running
         finally:
             del self._by_response[hold.response_id]
+            self._held -= hold.amount
+            self._state_load()
             if not self._by_response:
                 self._looking.cancel()
                 self._looking = None
@@ -103,6 +112,7 @@ class RunningExchanges:
         """Say that the task's log has a reader again."""
         if (waiting := self._detached.pop(task, None)) is not None:
             waiting.cancel()
+            self._state_load()
 
     def left(self, task: asyncio.Task[None], log: ReplyLog) -> None:
         """Say that a reader of the task's log has gone; the last one leaves it detached."""
@@ -113,6 +123,12 @@ class RunningExchanges:
             return
         self._detached[task] = asyncio.create_task(self._drain_out(task))
         task.add_done_callback(self.joined)
+        self._state_load()
+
+    def _state_load(self) -> None:
+        self._telemetry.emit(
+            ExchangesRunning(count=len(self._by_response), detached=len(self._detached), held=self._held)
+        )
 
     async def _drain_out(self, task: asyncio.Task[None]) -> None:
         """Give a detached exchange its time, and more for as long as it is read elsewhere."""

@@ -21,6 +21,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
+from textllm_core.events import ExchangeFailed
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Ledger
@@ -106,6 +107,7 @@ class Settling:
         error: TextLLMError,
         in_doubt: bool = True,
     ) -> None:
+        self._state_failure(course, error, ended)
         remember = (lambda _usage, _cost: remembered_failure(course.begun(), error)) if course.is_remembered else None
         await self._settle(
             course,
@@ -134,6 +136,7 @@ class Settling:
         raise StorageUnavailableError
 
     async def _release(self, course: Course, error: TextLLMError) -> None:
+        self._state_failure(course, error, None)
         for pause in _STORAGE_PAUSES_S:
             try:
                 await self.ledger.release(course.hold, transcripts=course.made_transcripts)
@@ -153,6 +156,12 @@ class Settling:
             counted = replace(reply, message_number=charge.message_number, warnings=self.policy.warnings(charge.spent))
             course.log.append(ReplyCompleted(counted, course.turn.files))
             course.log.close()
+
+    def _state_failure(self, course: Course, error: TextLLMError, ended: ModelEnded | None) -> None:
+        provider_code = ended.error_code if ended else None
+        self.track_usage.telemetry.emit(
+            ExchangeFailed(response_id=course.hold.response_id, code=error.code, provider_code=provider_code)
+        )
 
     def _fail(self, course: Course, error: TextLLMError) -> None:
         error.allowance = course.allowance

@@ -1,5 +1,11 @@
-"""What operators ask: is it alive, is it ready, what is in force. Never a secret."""
+"""What operators ask: is it well, is it ready, what is in force, what has it done. Never a secret."""
 
+import asyncio
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from litestar import Request, route
@@ -13,6 +19,38 @@ from textllm_http.auth import open_to_all, service_caller
 
 _READ = [HttpMethod.GET, HttpMethod.HEAD]
 _RETRY_AFTER_S = 5
+_METRICS_TYPE = "text/plain; version=0.0.4"  # the framework adds that it is UTF-8
+
+
+@route("/health", http_method=_READ, guards=[open_to_all])
+async def health(request: Request[Any, Any, Any]) -> ASGIApp:
+    """The whole report, of this process; 503 where something does not answer, or the service is stopping.
+
+    What is wrong, and how full the disk is, is told only where no keys are required: here anyone may ask.
+    """
+    state = request.app.state
+    textllm: TextLLM = state.textllm
+    faults = await textllm.check_health()
+    is_well = not any(fault is not None for fault in faults.values())
+    uptime_s = int(monotonic() - state.started_at)
+    body: dict[str, object] = {
+        "status": "stopping" if state.is_stopping else "healthy" if is_well else "unhealthy",
+        "timestamp": datetime.now(UTC),
+        "uptime": {"uptime_seconds": uptime_s, "uptime_human": str(timedelta(seconds=uptime_s))},
+        "checks": {
+            "openai_api": {"status": "configured" if state.asks_openai else "not_configured"},
+            **_checks(faults, hides_faults=state.requires_keys),
+            "disk": {} if state.requires_keys else await asyncio.to_thread(_disk, state.data_dir),
+        },
+    }
+    return ASGIResponse(body=to_json(body)) if is_well and not state.is_stopping else _not_ready(body)
+
+
+def _disk(folder: Path) -> Mapping[str, object]:
+    try:
+        return {"free_gb": round(shutil.disk_usage(folder).free / 1e9, 1)}
+    except OSError:
+        return {"status": "unknown"}
 
 
 @route("/health/live", http_method=_READ, guards=[open_to_all])
@@ -31,15 +69,18 @@ async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
         return _not_ready({"status": "stopping"})
     textllm: TextLLM = request.app.state.textllm
     faults = await textllm.check_health()
-    hides_faults = request.app.state.requires_keys
-    checks = {
+    checks = _checks(faults, hides_faults=request.app.state.requires_keys)
+    if any(fault is not None for fault in faults.values()):
+        return _not_ready({"status": "not_ready", "checks": checks})
+    return ASGIResponse(body=to_json({"status": "ready", "checks": checks}))
+
+
+def _checks(faults: Mapping[str, str | None], *, hides_faults: bool) -> dict[str, Mapping[str, object]]:
+    return {
         name: {"status": "healthy" if fault is None else "unhealthy"}
         | ({} if fault is None or hides_faults else {"message": fault})
         for name, fault in faults.items()
     }
-    if any(fault is not None for fault in faults.values()):
-        return _not_ready({"status": "not_ready", "checks": checks})
-    return ASGIResponse(body=to_json({"status": "ready", "checks": checks}))
 
 
 def _not_ready(body: dict[str, object]) -> ASGIApp:
@@ -50,3 +91,9 @@ def _not_ready(body: dict[str, object]) -> ASGIApp:
 async def config(request: Request[Any, Any, Any]) -> ASGIApp:
     """The operator's settings in force, without secrets."""
     return ASGIResponse(body=to_json({"config": request.app.state.public_config}))
+
+
+@route("/metrics", http_method=_READ, guards=[service_caller])
+async def metrics(request: Request[Any, Any, Any]) -> ASGIApp:
+    """What the processes of this service have done since it started, and do now, for Prometheus."""
+    return ASGIResponse(body=await asyncio.to_thread(request.app.state.metrics), media_type=_METRICS_TYPE)

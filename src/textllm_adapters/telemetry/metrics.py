@@ -1,0 +1,145 @@
+"""Events to Prometheus metrics. Every label is a name of ours or one of few: none is made of what callers send."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from textllm_core.events import Event, ExchangeFailed, ExchangeSettled, ExchangesRunning, RequestAnswered
+
+_SHARED_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks for it when it is imported
+_MAX_MODELS: Final = 100  # beyond it, and for a name of no known form, a model is "other"
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
+_LATENCY_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+class PrometheusTelemetry:
+    """The counters of a process; within `shared_counters`, shown together with those of the others.
+
+    They begin at 0 with each start of the service. Money is counted in floats, to about 15 digits: the ledger is exact.
+    """
+
+    def __init__(self) -> None:
+        own = self._own = CollectorRegistry()
+        self._requests = Counter(
+            "textllm_http_requests", "Requests answered.", ("route", "method", "status"), registry=own
+        )
+        self._durations = Histogram(
+            "textllm_http_request_duration_seconds",
+            "From the request's head to the response's end.",
+            ("route", "method"),
+            buckets=_LATENCY_S,
+            registry=own,
+        )
+        self._problems = Counter("textllm_http_problems", "Requests refused or failed.", ("code",), registry=own)
+        self._turns = Counter(
+            "textllm_turns", "Turns settled in the ledger.", ("model", "kind", "status"), registry=own
+        )
+        self._tokens = Counter(
+            "textllm_tokens",
+            "Tokens of settled turns; cached ones are part of the input, reasoning of the output.",
+            ("model", "status", "type"),
+            registry=own,
+        )
+        self._cost = Counter("textllm_cost_usd", "Cost of settled turns.", ("model", "status"), registry=own)
+        self._first_text = Histogram(
+            "textllm_time_to_first_token_seconds",
+            "From a turn's admission to its first text.",
+            ("model",),
+            buckets=_LATENCY_S,
+            registry=own,
+        )
+        self._failures = Counter(
+            "textllm_turns_failed", "Admitted turns without a whole reply.", ("code",), registry=own
+        )
+        self._estimated = Counter("textllm_turns_estimated", "Turns settled by an estimate.", registry=own)
+        self._recovered = Counter("textllm_turns_recovered", "Turns settled for a process that died.", registry=own)
+        self._exceeded = Counter("textllm_holds_exceeded", "Turns that cost more than was held for them.", registry=own)
+        self._holds = self._level("textllm_holds", "Holds of turns that run now.")
+        self._held = self._level("textllm_holds_usd", "Money held for turns that run now.")
+        self._live = self._level("textllm_replies_live", "Replies that run now and have a reader.")
+        self._detached = self._level("textllm_replies_detached", "Replies that run on without a reader.")
+        self._models: set[str] = set()
+
+    def _level(self, name: str, documentation: str) -> Gauge:
+        return Gauge(name, documentation, registry=self._own, multiprocess_mode="livesum")
+
+    def expose(self) -> bytes:
+        """All metrics in Prometheus' text format, version 0.0.4."""
+        if _SHARED_DIR not in os.environ:
+            return generate_latest(self._own)
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]  # the library has no types there
+        return generate_latest(shared)
+
+    def emit(self, event: Event) -> None:
+        """Keeps `Telemetry.emit`."""
+        match event:
+            case RequestAnswered():
+                self._count_request(event)
+            case ExchangeSettled():
+                self._count_exchange(event)
+            case ExchangeFailed(code=code):
+                self._failures.labels(code).inc()
+            case ExchangesRunning(count=count, detached=detached, held=held):
+                self._holds.set(count)
+                self._held.set(float(held))
+                self._live.set(max(0, count - detached))  # one may be left before it is admitted
+                self._detached.set(detached)
+
+    def _count_request(self, event: RequestAnswered) -> None:
+        route = event.route or "unmatched"
+        self._requests.labels(route, event.method, str(event.status)).inc()
+        self._durations.labels(route, event.method).observe(event.duration_s)
+        if event.code is not None:
+            self._problems.labels(event.code).inc()
+
+    def _count_exchange(self, event: ExchangeSettled) -> None:
+        model, usage = self._known(event.model), event.usage
+        self._turns.labels(model, event.kind, event.status).inc()
+        for kind, tokens in (
+            ("input", usage.input_tokens),
+            ("cached", usage.cached_tokens),
+            ("output", usage.output_tokens),
+            ("reasoning", usage.reasoning_tokens),
+        ):
+            self._tokens.labels(model, event.status, kind).inc(tokens)
+        self._cost.labels(model, event.status).inc(float(event.cost))
+        if event.time_to_first_token_ms is not None:
+            self._first_text.labels(model).observe(event.time_to_first_token_ms / 1000)
+        self._estimated.inc(event.estimated)
+        self._recovered.inc(event.recovered)
+        self._exceeded.inc(event.exceeds_hold)
+
+    def _known(self, model: str) -> str:
+        """The model's name as a label. Only models that were admitted come here; still a provider may name many."""
+        if model not in self._models:
+            if len(self._models) >= _MAX_MODELS or not _MODEL_NAME.fullmatch(model):
+                return "other"
+            self._models.add(model)
+        return model
+
+
+@contextmanager
+def shared_counters() -> Iterator[None]:
+    """Let the processes that are started in the block count in one place, so that each can tell the sums."""
+    with TemporaryDirectory(prefix="textllm-metrics-", ignore_cleanup_errors=True) as folder:
+        held = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH)  # what tidies up old temporary files leaves a locked folder alone
+            os.environ[_SHARED_DIR] = folder
+            yield
+        finally:
+            os.environ.pop(_SHARED_DIR, None)
+            os.close(held)
+
+
+def forget_process(pid: int) -> None:
+    """Take what a process that has ended had at the moment out of the sums; what it has counted stays in them."""
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]  # as above

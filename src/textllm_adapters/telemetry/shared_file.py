@@ -1,0 +1,54 @@
+"""A log file that several processes write to, and that begins anew when it is full."""
+
+import logging
+import logging.handlers
+import os
+from pathlib import Path
+
+
+class SharedRotatingFile(logging.handlers.WatchedFileHandler):
+    """Appends to `path`; full ones become `path.1`, the newest, to `path.<kept>`.
+
+    Each line is one write at the file's end, which the system does whole (POSIX: O_APPEND), so that lines of several
+    processes do not mix. Who finds the file full renames it under a lock, once; the others see that their file has
+    another name now, and open the new one. A line written meanwhile is in the renamed file, and none is lost.
+
+    Args:
+        max_bytes: from which size on a file is full.
+        kept: how many full ones are kept.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int, kept: int) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._path, self._max_bytes, self._kept = path, max_bytes, kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, to a new file where it is time."""
+        try:
+            self._rotate_if_full()
+        except OSError:
+            self.handleError(record)  # it grows on where it is
+        super().emit(record)
+
+    def _rotate_if_full(self) -> None:
+        import fcntl  # not there on Windows, where no server runs
+
+        if not self._is_full():
+            return
+        with self._numbered("lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self._is_full():  # another process was faster
+                return
+            for number in range(self._kept - 1, 0, -1):
+                if (older := self._numbered(str(number))).exists():
+                    older.replace(self._numbered(str(number + 1)))
+            self._path.replace(self._numbered("1"))
+
+    def _is_full(self) -> bool:
+        try:
+            return os.stat(self._path).st_size >= self._max_bytes  # noqa: PTH116 - as cheap as can be, for each line
+        except FileNotFoundError:
+            return False
+
+    def _numbered(self, suffix: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{suffix}")

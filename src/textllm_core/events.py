@@ -1,0 +1,93 @@
+"""Facts for whoever counts or logs them. They hold ids, names, codes and amounts, and never what anybody said."""
+
+from contextvars import ContextVar
+from decimal import Decimal
+from typing import Final
+
+from msgspec import Struct
+
+from textllm_core.usage import EntryStatus, Kind, Usage
+
+# Set by a shell; what a request starts has it, too, also where that goes on after the request.
+REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+
+
+class RequestAnswered(Struct, frozen=True, kw_only=True):
+    """A shell has answered a request, or its client has left.
+
+    Args:
+        method: "other" where no route takes it, so that callers can make up no name.
+        route: the template of its address, never the address itself; None where it met none.
+        status: 499 where the client left before the response began.
+        code: of the problem that the response tells; None where it tells none.
+        tenant_id: None where nobody was let in.
+    """
+
+    request_id: str
+    method: str
+    route: str | None
+    status: int
+    duration_s: float
+    code: str | None = None
+    tenant_id: str | None = None
+
+
+class ExchangeSettled(Struct, frozen=True, kw_only=True):
+    """An exchange is in the books, with these values; it happens once to each.
+
+    Args:
+        held, cost: USD.
+        estimated: the provider never stated the usage.
+        recovered: whoever carried it out had died, or lost the storage.
+        time_to_first_token_ms: None where no text came.
+    """
+
+    response_id: str
+    kind: Kind
+    model: str
+    status: EntryStatus
+    usage: Usage
+    held: Decimal
+    cost: Decimal
+    estimated: bool
+    recovered: bool
+    time_to_first_token_ms: int | None
+
+    @property
+    def exceeds_hold(self) -> bool:
+        """Whether it cost more than was promised, so that a limit may have been overrun."""
+        return self.cost > self.held
+
+
+class ExchangeFailed(Struct, frozen=True, kw_only=True):
+    """An admitted turn got no reply, or none to its end.
+
+    Args:
+        code: of the error that its caller is told.
+        provider_code: the provider's word for it; None where it has said none.
+    """
+
+    response_id: str
+    code: str
+    provider_code: str | None = None
+
+
+class ExchangesRunning(Struct, frozen=True, kw_only=True):
+    """How many exchanges this process carries out now, how many of them nobody reads, and the USD that they hold."""
+
+    count: int
+    detached: int
+    held: Decimal
+
+
+Event = RequestAnswered | ExchangeSettled | ExchangeFailed | ExchangesRunning
+
+
+class Unheard:
+    """A `Telemetry` that nobody listens to."""
+
+    def emit(self, event: Event) -> None:
+        """Keeps `Telemetry.emit`."""
+
+
+UNHEARD: Final = Unheard()

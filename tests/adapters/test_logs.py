@@ -1,0 +1,142 @@
+"""Log lines: what is in them, what never is, and files that several processes share."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from textllm_adapters.telemetry.logs import JsonLines, LogTelemetry
+from textllm_adapters.telemetry.shared_file import SharedRotatingFile
+from textllm_core.events import REQUEST_ID, ExchangeFailed, ExchangeSettled, RequestAnswered
+from textllm_core.usage import Usage
+
+REQUEST = RequestAnswered(
+    request_id="req_1", method="GET", route="/users/{user_id}/stats", status=402, duration_s=0.0123,
+    code="budget_exceeded", tenant_id="acme",
+)  # fmt: skip
+SETTLED = ExchangeSettled(
+    response_id="resp_1", kind="text", model="gpt-4o", status="completed", usage=Usage(), held=Decimal("0.1"),
+    cost=Decimal("0.2"), estimated=False, recovered=False, time_to_first_token_ms=None,
+)  # fmt: skip
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[dict[str, Any]]]:
+    """What was logged, as it is written."""
+    written: list[dict[str, Any]] = []
+
+    class Writing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = JsonLines().format(record)
+            assert len(text.splitlines()) == 1
+            assert text.isprintable()
+            written.append(json.loads(text))
+
+    handler, logger = Writing(), logging.getLogger("textllm")
+    caplog.set_level("INFO", "textllm")
+    logger.addHandler(handler)
+    yield written
+    logger.removeHandler(handler)
+
+
+@contextmanager
+def request_of(request_id: str) -> Iterator[None]:
+    outer = REQUEST_ID.set(request_id)
+    yield
+    REQUEST_ID.reset(outer)
+
+
+def fields(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name not in ("time", "logger")}
+
+
+def test_a_request_is_a_line_of_named_fields(lines: list[dict[str, Any]]) -> None:
+    LogTelemetry().emit(REQUEST)
+    assert [fields(line) for line in lines] == [
+        {
+            "level": "INFO", "message": "request", "request_id": "req_1", "method": "GET",
+            "route": "/users/{user_id}/stats", "status": 402, "duration_ms": 12.3, "code": "budget_exceeded",
+            "tenant_id": "acme",
+        }
+    ]  # fmt: skip
+
+
+def test_a_reply_that_failed_is_logged_with_both_codes_and_both_ids(lines: list[dict[str, Any]]) -> None:
+    with request_of("req_9"):
+        LogTelemetry().emit(ExchangeFailed(response_id="resp_1", code="provider_error", provider_code="server_error"))
+    assert [fields(line) for line in lines] == [
+        {
+            "level": "WARNING", "message": "a reply failed", "request_id": "req_9", "response_id": "resp_1",
+            "code": "provider_error", "provider_code": "server_error",
+        }
+    ]  # fmt: skip
+
+
+def test_a_turn_that_cost_more_than_was_held_is_logged(lines: list[dict[str, Any]]) -> None:
+    LogTelemetry().emit(SETTLED)
+    (line,) = lines
+    assert (line["level"], line["response_id"], line["cost"], line["held"]) == ("WARNING", "resp_1", "0.2", "0.1")
+
+
+@pytest.mark.parametrize(
+    "forged", ['x\n{"level": "ERROR"}', "x\r\n", "\x1b[2J", "\x7f\x9b1m", "\u2028", "\0", "x" * 9999]
+)
+def test_what_others_name_cannot_forge_a_line(lines: list[dict[str, Any]], forged: str) -> None:
+    LogTelemetry().emit(ExchangeFailed(response_id="resp_1", code="provider_error", provider_code=forged))
+    (line,) = lines
+    assert line["provider_code"] == forged[:200]
+
+
+@pytest.mark.parametrize("key", ["sk-proj-canary_12345678", "tllm_canary12345678", "Bearer canary=="])
+def test_what_looks_like_a_key_is_not_written(lines: list[dict[str, Any]], key: str) -> None:
+    logging.getLogger("textllm").warning("refused %s", key)
+    assert "canary" not in json.dumps(lines)
+    assert lines[0]["message"] == "refused [key]"
+
+
+def test_a_message_of_a_library_is_written_without_what_it_quotes() -> None:
+    said = logging.LogRecord("aiohttp", logging.ERROR, "", 0, "cannot read %s", ("canary",), None)
+    assert json.loads(JsonLines().format(said))["message"] == "cannot read %s"
+    silent = logging.LogRecord("aiohttp", logging.ERROR, "", 0, "", (), None)
+    assert json.loads(JsonLines().format(silent))["message"] == ""
+
+
+WRITER = """
+import logging, sys
+from pathlib import Path
+from textllm_adapters.telemetry.shared_file import SharedRotatingFile
+handler = SharedRotatingFile(Path(sys.argv[1]), max_bytes=20_000, kept=50)
+for number in range(1000):
+    handler.emit(logging.LogRecord("x", 20, "", 0, f"{sys.argv[2]}-{number}-" + "x" * 100, (), None))
+"""
+
+
+def test_processes_that_share_a_file_lose_no_line_and_mix_none_while_it_is_renewed(tmp_path: Path) -> None:
+    path = tmp_path / "textllm.log"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number)]) for number in range(3)]
+    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
+    files = [file for file in tmp_path.iterdir() if file.suffix != ".lock"]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    assert sorted(lines) == sorted(f"{w}-{n}-" + "x" * 100 for w in range(3) for n in range(1000))
+    assert len(files) > 10
+    assert all(file.stat().st_size < 25_000 for file in files)
+
+
+def test_no_more_full_files_are_kept_than_wanted(tmp_path: Path) -> None:
+    handler = SharedRotatingFile(tmp_path / "textllm.log", max_bytes=10, kept=2)
+    for number in range(10):
+        handler.emit(logging.LogRecord("x", 20, "", 0, f"line number {number}", (), None))
+    handler.close()
+    kept = {file.name: file.read_text() for file in tmp_path.iterdir() if file.suffix != ".lock"}
+    assert kept == {
+        "textllm.log": "line number 9\n",
+        "textllm.log.1": "line number 8\n",
+        "textllm.log.2": "line number 7\n",
+    }

@@ -1,0 +1,101 @@
+"""Events as Prometheus shows them."""
+
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+from prometheus_client.parser import text_string_to_metric_families
+
+from textllm_adapters.memory.telemetry import MemoryTelemetry
+from textllm_adapters.telemetry.listeners import Listeners
+from textllm_adapters.telemetry.metrics import PrometheusTelemetry
+from textllm_core.events import Event, ExchangeSettled, ExchangesRunning, RequestAnswered
+from textllm_core.usage import Usage
+
+SETTLED = ExchangeSettled(
+    response_id="resp_1",
+    kind="text",
+    model="gpt-4o",
+    status="completed",
+    usage=Usage(input_tokens=100, cached_tokens=40, output_tokens=7, reasoning_tokens=2),
+    held=Decimal("0.5"),
+    cost=Decimal("0.25"),
+    estimated=False,
+    recovered=False,
+    time_to_first_token_ms=250,
+)
+
+
+def samples(telemetry: PrometheusTelemetry, name: str) -> dict[tuple[str, ...], float]:
+    """The values of a metric by its labels, in the order of their names."""
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(telemetry.expose().decode())
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+@pytest.fixture
+def telemetry() -> PrometheusTelemetry:
+    return PrometheusTelemetry()
+
+
+def test_a_turn_is_counted_with_its_tokens_its_cost_and_its_wait(telemetry: PrometheusTelemetry) -> None:
+    telemetry.emit(SETTLED)
+    telemetry.emit(SETTLED)
+    assert samples(telemetry, "textllm_turns_total") == {("text", "gpt-4o", "completed"): 2}
+    tokens = samples(telemetry, "textllm_tokens_total")
+    assert {labels[2]: value for labels, value in tokens.items()} == {
+        "input": 200, "cached": 80, "output": 14, "reasoning": 4
+    }  # fmt: skip
+    assert samples(telemetry, "textllm_cost_usd_total") == {("gpt-4o", "completed"): 0.5}
+    assert samples(telemetry, "textllm_time_to_first_token_seconds_sum") == {("gpt-4o",): 0.5}
+
+
+def test_a_turn_that_cost_more_than_was_held_is_counted(telemetry: PrometheusTelemetry) -> None:
+    telemetry.emit(SETTLED)
+    telemetry.emit(replace(SETTLED, cost=Decimal("0.5000000001")))
+    assert samples(telemetry, "textllm_holds_exceeded_total") == {(): 1}
+
+
+def test_what_is_held_now_is_a_level_and_not_a_sum(telemetry: PrometheusTelemetry) -> None:
+    telemetry.emit(ExchangesRunning(count=3, detached=2, held=Decimal("0.3")))
+    telemetry.emit(ExchangesRunning(count=2, detached=1, held=Decimal("0.2")))
+    levels = ("textllm_holds", "textllm_holds_usd", "textllm_replies_live", "textllm_replies_detached")
+    assert [samples(telemetry, name)[()] for name in levels] == [2, 0.2, 1, 1]
+
+
+def test_however_many_models_a_provider_names_there_are_few_labels(telemetry: PrometheusTelemetry) -> None:
+    for number in range(1000):
+        telemetry.emit(replace(SETTLED, model=f"m{number}"))
+    telemetry.emit(replace(SETTLED, model="m0"))
+    turns = samples(telemetry, "textllm_turns_total")
+    assert len(turns) <= 101
+    assert sum(turns.values()) == 1001
+    assert turns["text", "m0", "completed"] == 2
+
+
+@pytest.mark.parametrize("model", ["", "a b", 'x"} 1', "é", "a\nb", "m" * 201])
+def test_a_model_of_no_known_form_is_other(telemetry: PrometheusTelemetry, model: str) -> None:
+    telemetry.emit(replace(SETTLED, model=model))
+    assert samples(telemetry, "textllm_turns_total") == {("text", "other", "completed"): 1}
+
+
+def test_a_request_that_met_no_route_is_counted_as_such(telemetry: PrometheusTelemetry) -> None:
+    for _ in range(10):
+        telemetry.emit(
+            RequestAnswered(request_id="r", method="GET", route=None, status=404, duration_s=0.1, code="not_found")
+        )
+    assert samples(telemetry, "textllm_http_requests_total") == {("GET", "unmatched", "404"): 10}
+    assert samples(telemetry, "textllm_http_problems_total") == {("not_found",): 10}
+
+
+def test_a_listener_that_fails_keeps_no_other_from_hearing() -> None:
+    class Failing:
+        def emit(self, event: Event) -> None:  # noqa: ARG002 - it fails at any
+            raise OSError("the disk is full")
+
+    other = MemoryTelemetry()
+    Listeners(Failing(), other).emit(SETTLED)
+    assert other.events == [SETTLED]

@@ -1,0 +1,95 @@
+"""What the core states of its exchanges."""
+
+import asyncio
+from contextlib import aclosing
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from tests.unit.conftest import Bench
+
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_core import Caller, TextLLMError, TextTurn, Usage
+from textllm_core.errors import ContextTooLongError
+from textllm_core.events import Event, ExchangeFailed, ExchangeSettled, ExchangesRunning
+
+
+def settled(bench: Bench) -> list[ExchangeSettled]:
+    return [event for event in bench.telemetry.events if isinstance(event, ExchangeSettled)]
+
+
+def failed(bench: Bench) -> list[ExchangeFailed]:
+    return [event for event in bench.telemetry.events if isinstance(event, ExchangeFailed)]
+
+
+def load(event: Event) -> ExchangesRunning:
+    assert isinstance(event, ExchangesRunning)
+    return event
+
+
+async def test_each_entry_of_the_ledger_is_stated_once_with_its_values(bench: Bench) -> None:
+    bench.llm.script(
+        ScriptedReply(text="Paris."), ScriptedReply(text="Cut", status="incomplete", finish_reason="length")
+    )
+    await bench.say("one")
+    await bench.say("two")
+    entries = await bench.entries()
+    assert [(e.response_id, e.model, e.status, e.usage, e.cost) for e in entries] == [
+        (e.response_id, e.model, e.status, e.usage, e.cost) for e in settled(bench)
+    ]
+    assert not any(event.exceeds_hold or event.recovered for event in settled(bench))
+    assert failed(bench) == []
+
+
+async def test_a_failure_at_the_provider_is_stated_with_its_own_code_and_ours(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="Half", status="failed", error_code="server_error"))
+    with pytest.raises(TextLLMError):
+        await bench.say("one")
+    (entry,) = await bench.entries()
+    assert failed(bench) == [
+        ExchangeFailed(response_id=entry.response_id, code="provider_error", provider_code="server_error")
+    ]
+
+
+async def test_a_turn_that_the_provider_never_took_failed_and_is_not_settled(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(error=ContextTooLongError()))
+    with pytest.raises(ContextTooLongError):
+        await bench.say("one")
+    await bench.running.drain(10)
+    assert [event.code for event in failed(bench)] == ["context_too_long"]
+    assert settled(bench) == []
+
+
+async def test_what_costs_more_than_was_held_is_stated(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="Dear.", usage=Usage(input_tokens=10, output_tokens=300_000)))
+    await bench.say("one")
+    assert [event.exceeds_hold for event in settled(bench)] == [True]
+
+
+async def test_what_runs_and_what_it_holds_is_stated_until_nothing_runs(bench: Bench) -> None:
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+        await anext(events)
+        running = load(bench.telemetry.events[-1])
+        assert (running.count, running.detached) == (1, 0)
+        assert running.held > 0
+    left = load(bench.telemetry.events[-1])
+    assert (left.count, left.detached, left.held) == (1, 1, running.held)
+    gate.set()
+    await bench.running.drain(10)
+    await asyncio.sleep(0)
+    over = [event for event in bench.telemetry.events if isinstance(event, ExchangesRunning)][-1]
+    assert (over.count, over.detached, over.held) == (0, 0, Decimal(0))
+
+
+async def test_what_recovery_settles_is_stated_as_recovered(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+        await anext(events)
+        survivor = Bench(store=bench.store)
+        survivor.clock.advance(timedelta(minutes=11))
+        assert await survivor.reconcile() == 1
+    assert [event.recovered for event in settled(survivor)] == [True]
+    await bench.running.drain(0)
+    assert settled(bench) == []

@@ -16,7 +16,7 @@ from textllm_core.errors import StorageUnavailableError, TextLLMError
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, conversations, files, keys, operations, sessions, usage
+from textllm_http.routes import chat, conversations, docs, files, keys, operations, sessions, usage
 from textllm_http.spool import Spool
 
 RECONCILE_EVERY_S: Final = 5.0
@@ -91,6 +91,10 @@ def create_app(
             operations.live,
             operations.ready,
             operations.config,
+            docs.openapi,
+            docs.docs,
+            docs.redoc,
+            docs.asset,
         ],
         lifespan=[lifespan],
         before_request=refuse_query,

@@ -14,8 +14,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.errors import UnreadableReason
 from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, service_caller
-from textllm_http.openapi_operations import OPERATIONS, Answer, Content, Operation
+from textllm_http.openapi_operations import OPERATIONS
 from textllm_http.openapi_problems import PROBLEMS
+from textllm_http.openapi_shapes import Answer, Content, Operation
 from textllm_http.openapi_words import FIELDS, LIMITS, PATHS, REQUEST_HEADERS, RESPONSE_HEADERS, Schema
 from textllm_http.problems import PROBLEM_JSON
 

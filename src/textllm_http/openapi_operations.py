@@ -1,9 +1,9 @@
 """Every operation of the service in words, by its route. What can be derived from the route is not repeated here."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from textllm_core.api_keys import ApiKeyPage, IssuedApiKey
 from textllm_core.chat.messages import DocumentReply, ImageReply, Reply
@@ -12,6 +12,31 @@ from textllm_core.file_links import FileView
 from textllm_core.list_messages import MessagePage
 from textllm_core.report_usage import UsageReport
 from textllm_core.sessions import Session
+from textllm_http.openapi_examples import (
+    API_KEY,
+    CONVERSATION,
+    CONVERSATION_ID,
+    FILE_KEY,
+    FILE_VIEW,
+    MESSAGE,
+    NOT_READY,
+    READY,
+    REPLY,
+    SESSION,
+    STATS,
+    STREAMED,
+)
+from textllm_http.openapi_shapes import (
+    Answer,
+    ConfigInForce,
+    Content,
+    FileDeletion,
+    FileList,
+    Health,
+    KeyRevocation,
+    Operation,
+    SessionList,
+)
 from textllm_http.openapi_words import Schema
 from textllm_http.routes.chat import ChatRequest, Resumption
 from textllm_http.routes.conversations import (
@@ -30,108 +55,6 @@ JSON: Final = "application/json"
 STREAM: Final = "text/event-stream"
 
 
-class Content(Struct, frozen=True):
-    """A body.
-
-    Args:
-        shape: a Struct, or a JSON schema.
-        examples: by their names.
-    """
-
-    shape: type[Struct] | Schema
-    examples: Mapping[str, Any] = {}
-
-
-class Answer(Struct, frozen=True, kw_only=True):
-    """A response that is no problem. `content` is by media type."""
-
-    says: str
-    content: Mapping[str, Content] = {}
-    headers: Sequence[str] = ()
-
-
-class Operation(Struct, frozen=True, kw_only=True):
-    """One operation.
-
-    Args:
-        path: how its address is written, where the route writes it another way.
-        problems: the codes of its problems, beyond those that all of its kind have.
-    """
-
-    tag: Literal["Chat", "Conversations", "Usage", "Files", "Keys", "Operations", "Documentation"]
-    summary: str
-    says: str = ""
-    path: str | None = None
-    query: type[Struct] | None = None
-    headers: Sequence[str] = ()
-    body: Mapping[str, Content] = {}
-    answers: Mapping[int, Answer]
-    problems: Sequence[str] = ()
-
-
-class FileList(Struct, frozen=True):
-    """Files of a folder."""
-
-    data: Sequence[FileView]
-    has_more: bool
-
-
-class SessionList(Struct, frozen=True):
-    """Sessions of a user."""
-
-    data: Sequence[Session]
-
-
-class FileDeletion(Struct, frozen=True):
-    """A file that is deleted."""
-
-    success: Literal[True]
-    key: str
-
-
-class KeyRevocation(Struct, frozen=True):
-    """A key that is revoked."""
-
-    id: str
-    deleted: Literal[True]
-
-
-class Health(Struct, frozen=True):
-    """How the service does."""
-
-    status: str
-    checks: Mapping[str, Mapping[str, Any]] | UnsetType = UNSET
-
-
-class ConfigInForce(Struct, frozen=True):
-    """The operator's settings."""
-
-    config: Mapping[str, Any]
-
-
-_CONVERSATION: Final = "conv_5f0c2b9a7d31e8640c1f9b22"
-_REPLY: Final = {
-    "text": "The Rhine, the Rhône and the Inn.",
-    "conversation_id": _CONVERSATION,
-    "user_id": "ada",
-    "message_number": 1,
-    "usage": {"input": 12, "output": 15, "total": 27, "cached": 0, "reasoning": 0},
-    "cost": 0.00018,
-    "response_id": "resp_9b1c0d2e3f4a5b6c7d8e9f0a",
-    "session_id": "sess_7c1d2e3f4a5b6c7d8e9f0a1b",
-    "model": "gpt-4o-2024-08-06",
-    "finish_reason": "stop",
-    "warnings": [],
-}
-_STREAMED: Final = {
-    "text": "data: The Rhine,\n\ndata:  the Rhône\n\ndata: [DONE]\n\n",
-    "events": (
-        'id: 1\nevent: reply.started\ndata: {"response_id":"resp_9b1c0d2e3f4a5b6c7d8e9f0a","conversation_id":'
-        f'"{_CONVERSATION}","user_id":"ada","session_id":"sess_7c1d2e3f4a5b6c7d8e9f0a1b","model":"gpt-4o-2024-08-06"}}'
-        '\n\nid: 2\nevent: reply.delta\ndata: {"text":"The Rhine,"}\n\n'
-        'id: 3\nevent: reply.completed\ndata: {"text":"The Rhine,","finish_reason":"stop"}\n\n'
-    ),
-}
 _STREAM_SAYS: Final = (
     "With `stream_format: text` one event is one piece of the text, a line break in it a further `data:` line, and "
     "`data: [DONE]` is the end; a failure is `event: error` with the problem document, and no `[DONE]`. "
@@ -142,7 +65,7 @@ _STREAM_SAYS: Final = (
 )
 _LIMITED: Final = ("RateLimit", "RateLimit-Policy")
 _STREAM_IDS: Final = ("X-Conversation-ID", "X-Response-ID", "X-User-ID")
-_STREAM_CONTENT: Final = {STREAM: Content({"type": "string"}, _STREAMED)}
+_STREAM_CONTENT: Final = {STREAM: Content({"type": "string"}, STREAMED)}
 _ON_TURNS: Final = ("Idempotency-Key",)
 _FAILURES: Final = (
     *("budget_exceeded", "not_found", "conversation_not_found", "conversation_busy", "conversation_lost"),
@@ -155,7 +78,7 @@ _CHAT: Final = {
         ChatRequest,
         {
             "first turn": {"message": "Name three rivers.", "user_id": "ada"},
-            "next turn": {"message": "Which is longest?", "conversation_id": _CONVERSATION, "temperature": 0.2},
+            "next turn": {"message": "Which is longest?", "conversation_id": CONVERSATION_ID, "temperature": 0.2},
         },
     )
 }
@@ -164,7 +87,7 @@ _CHAT: Final = {
 def _reply_or_stream(shape: type[Struct], more: dict[str, object], says: str) -> Answer:
     return Answer(
         says=f"{says} {_STREAM_SAYS}",
-        content={JSON: Content(shape, {"reply": _REPLY | more}), **_STREAM_CONTENT},
+        content={JSON: Content(shape, {"reply": REPLY | more}), **_STREAM_CONTENT},
         headers=(*_LIMITED, "Idempotent-Replayed", *_STREAM_IDS),
     )
 
@@ -186,80 +109,13 @@ def _form(*fields: str, required: Sequence[str], **files: Schema) -> Mapping[str
 _TURN_FIELDS: Final = tuple(ChatRequest.__struct_fields__)
 _FILE: Final[Schema] = {"type": "string", "format": "binary"}
 
-_WHOLE_CONVERSATION: Final = {
-    "id": _CONVERSATION,
-    "user_id": "ada",
-    "session_id": "sess_7c1d2e3f4a5b6c7d8e9f0a1b",
-    "created_at": "2026-03-14T09:26:53Z",
-    "updated_at": "2026-03-14T09:26:53Z",
-    "message_count": 1,
-    "total_tokens_input": 12,
-    "total_tokens_output": 15,
-    "total_cost": 0.00018,
-    "title": "Name three rivers.",
-    "summary": None,
-    "tags": ["geo"],
-    "metadata": {"topic": "support"},
-    "is_deleted": False,
-    "last_image_url": None,
-}
-_ONE_CONVERSATION: Final = _json("The conversation.", Conversation, _WHOLE_CONVERSATION)
-_MESSAGE: Final = {
-    "id": "msg_0a1b2c3d4e5f60718293a4b5",
-    "role": "user",
-    "text": "Name three rivers.",
-    "content": [{"type": "input_text", "text": "Name three rivers."}],
-    "created_at": "2026-03-14T09:26:53Z",
-    "status": "completed",
-}
-_SESSION: Final = {
-    "id": "sess_7c1d2e3f4a5b6c7d8e9f0a1b",
-    "user_id": "ada",
-    "created_at": "2026-03-14T09:26:53Z",
-    "last_activity": "2026-03-14T09:26:53Z",
-    "total_tokens": 27,
-    "total_cost": 0.00018,
-    "conversation_count": 1,
-    "is_active": True,
-}
-_USED: Final = {"messages": 1, "tokens_input": 12, "tokens_output": 15, "cost": 0.00018}
-_STATS: Final = {
-    "total_conversations": 1,
-    "total_messages": 1,
-    "total_tokens_input": 12,
-    "total_tokens_output": 15,
-    "total_cost": 0.00018,
-    "by_day": [{"day": "2026-03-14", **_USED}],
-    "by_model": [{"model": "gpt-4o-2024-08-06", **_USED}],
-}
-_FILE_KEY: Final = "LLM/uploads/ada/20260314_092653_5a1b2c3d_report.pdf"
-_VIEW: Final = {
-    "success": True,
-    "key": _FILE_KEY,
-    "url": f"http://localhost:8000/files/{_FILE_KEY}/content?tenant=default&expires=1773483000&signature=9f2c",
-    "size": 48213,
-    "content_type": "application/pdf",
-    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "created_at": "2026-03-14T09:26:53Z",
-}
-_KEY: Final = {
-    "id": "key_0b7d5f1e9c3a82466ad1c0e7",
-    "tenant_id": "default",
-    "role": "user",
-    "user_id": "ada",
-    "name": "Ada's phone",
-    "hint": "tllm_4fG7",
-    "created_at": "2026-03-14T09:26:53Z",
-    "revoked_at": None,
-}
+_ONE_CONVERSATION: Final = _json("The conversation.", Conversation, CONVERSATION)
 _BYTES: Final[Mapping[str, Content]] = {"*/*": Content({"type": "string", "format": "binary"})}
 _FILE_HEADERS: Final = ("ETag", "Content-Disposition")
 _PAGE: Final = {"text/html": Content({"type": "string"})}
-_READY: Final = {"status": "ready", "checks": {"database": {"status": "healthy"}}}
-_NOT_READY: Final = {"status": "not_ready", "checks": {"database": {"status": "unhealthy"}}}
 _ON_HEALTH: Final[Mapping[int, Answer]] = {
-    200: _json("All that the service stands on answers.", Health, _READY),
-    503: _json("Something does not answer, or the service is stopping.", Health, _NOT_READY, "Retry-After"),
+    200: _json("All that the service stands on answers.", Health, READY),
+    503: _json("Something does not answer, or the service is stopping.", Health, NOT_READY, "Retry-After"),
 }
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
@@ -303,7 +159,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         summary="End a stream before the model does",
         says="What is written by then stays in the conversation, and what it cost is charged.",
         answers={
-            200: _json("What it came to.", Reply, _REPLY | {"finish_reason": "cancelled"}),
+            200: _json("What it came to.", Reply, REPLY | {"finish_reason": "cancelled"}),
         },
         problems=_FAILURES,
     ),
@@ -320,7 +176,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         answers={
             200: _reply_or_stream(
                 ImageReply,
-                {"image_urls": [_VIEW["url"]], "image_count": 1},
+                {"image_urls": [FILE_VIEW["url"]], "image_count": 1},
                 "The reply; or, where asked for, a stream.",
             )
         },
@@ -335,7 +191,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         answers={
             200: _reply_or_stream(
                 DocumentReply,
-                {"file_url": _VIEW["url"], "file_type": ".pdf", "pages": 3},
+                {"file_url": FILE_VIEW["url"], "file_type": ".pdf", "pages": 3},
                 "The reply; or, where asked for, a stream.",
             )
         },
@@ -357,7 +213,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             200: _json(
                 "A page of them.",
                 ConversationPage,
-                {"data": [_WHOLE_CONVERSATION], "total": 1, "limit": 50, "offset": 0},
+                {"data": [CONVERSATION], "total": 1, "limit": 50, "offset": 0},
             )
         },
         problems=("not_found",),
@@ -382,7 +238,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         says="With `soft=false` all that was said is erased, here at once and at the provider item by item; what it "
         "cost stays in the ledger.",
         query=DeleteQuery,
-        answers={200: _json("It is deleted.", Deletion, {"id": _CONVERSATION, "soft": True, "deleted": True})},
+        answers={200: _json("It is deleted.", Deletion, {"id": CONVERSATION_ID, "soft": True, "deleted": True})},
         problems=("conversation_not_found", "conversation_busy"),
     ),
     "POST /conversations/{conversation_id}/restore": Operation(
@@ -402,7 +258,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag="Conversations",
         summary="List what was said in a conversation",
         query=MessagesQuery,
-        answers={200: _json("A page of messages.", MessagePage, {"data": [_MESSAGE], "has_more": False})},
+        answers={200: _json("A page of messages.", MessagePage, {"data": [MESSAGE], "has_more": False})},
         problems=(
             *("conversation_not_found", "conversation_lost"),
             *("provider_error", "provider_unavailable", "provider_timeout"),
@@ -411,14 +267,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /sessions/{session_id}": Operation(
         tag="Usage",
         summary="Show a session: what a user used in one UTC day",
-        answers={200: _json("The session.", Session, _SESSION)},
+        answers={200: _json("The session.", Session, SESSION)},
         problems=("session_not_found",),
     ),
     "POST /sessions/{session_id}/end": Operation(
         tag="Usage",
         summary="Mark a session as ended",
         says="Until the user's next turn of that day. It refills no budget.",
-        answers={200: _json("The session.", Session, _SESSION | {"is_active": False})},
+        answers={200: _json("The session.", Session, SESSION | {"is_active": False})},
         problems=("session_not_found",),
     ),
     "GET /users/{user_id}/sessions": Operation(
@@ -430,7 +286,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
                 says="Without `days` the session of today, with it a list, newest first.",
                 content={
                     JSON: Content(
-                        {"anyOf": [Session, SessionList]}, {"today": _SESSION, "with days": {"data": [_SESSION]}}
+                        {"anyOf": [Session, SessionList]}, {"today": SESSION, "with days": {"data": [SESSION]}}
                     )
                 },
             )
@@ -441,14 +297,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag="Usage",
         summary="Report what a user used in the last days",
         query=StatsQuery,
-        answers={200: _json("Totals, by day and by model.", UsageReport, _STATS)},
+        answers={200: _json("Totals, by day and by model.", UsageReport, STATS)},
         problems=("not_found",),
     ),
     "POST /files/upload": Operation(
         tag="Files",
         summary="Store a file",
         body=_form("user_id", required=("file",), file=_FILE, folder={"const": "uploads"}),
-        answers={201: _json("The file is stored.", FileView, _VIEW, *_LIMITED, "X-User-ID")},
+        answers={201: _json("The file is stored.", FileView, FILE_VIEW, *_LIMITED, "X-User-ID")},
         problems=("file_too_large", "not_found", "rate_limited"),
     ),
     "GET /files": Operation(
@@ -456,14 +312,14 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         summary="List files",
         says="A user's, or all that the caller acts for; newest first.",
         query=FilesQuery,
-        answers={200: _json("A page of files.", FileList, {"data": [_VIEW], "has_more": False})},
+        answers={200: _json("A page of files.", FileList, {"data": [FILE_VIEW], "has_more": False})},
         problems=("not_found",),
     ),
     "DELETE /files/{_}": Operation(
         tag="Files",
         summary="Delete a file",
         path="/files/{key}",
-        answers={200: _json("The file is gone.", FileDeletion, {"success": True, "key": _FILE_KEY})},
+        answers={200: _json("The file is gone.", FileDeletion, {"success": True, "key": FILE_KEY})},
         problems=("file_not_found",),
     ),
     "GET /files/{_}": Operation(
@@ -489,7 +345,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
             201: _json(
                 "The key; its secret is in this answer and nowhere else.",
                 IssuedApiKey,
-                _KEY | {"secret": "tllm_4fG7…"},
+                API_KEY | {"secret": "tllm_4fG7…"},
             )
         },
     ),
@@ -498,13 +354,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         summary="List the API keys of the tenant",
         says="Newest first, revoked ones too; never a secret.",
         query=KeysQuery,
-        answers={200: _json("A page of keys.", ApiKeyPage, {"data": [_KEY], "has_more": False})},
+        answers={200: _json("A page of keys.", ApiKeyPage, {"data": [API_KEY], "has_more": False})},
     ),
     "DELETE /keys/{key_id}": Operation(
         tag="Keys",
         summary="Revoke an API key",
         says="Every worker refuses it within a second.",
-        answers={200: _json("It is revoked.", KeyRevocation, {"id": _KEY["id"], "deleted": True})},
+        answers={200: _json("It is revoked.", KeyRevocation, {"id": API_KEY["id"], "deleted": True})},
         problems=("not_found",),
     ),
     "GET /health": Operation(tag="Operations", summary="Tell how the service and its parts do", answers=_ON_HEALTH),

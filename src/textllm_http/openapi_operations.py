@@ -65,7 +65,8 @@ _STREAM_SAYS: Final = (
 )
 _LIMITED: Final = ("RateLimit", "RateLimit-Policy")
 _STREAM_IDS: Final = ("X-Conversation-ID", "X-Response-ID", "X-User-ID")
-_STREAM_CONTENT: Final = {STREAM: Content({"type": "string"}, STREAMED)}
+# No type: what reads documents takes the shape for that of the whole body, or for that of one event.
+_STREAM_CONTENT: Final = {STREAM: Content({"description": "Server-sent events, in UTF-8."}, STREAMED)}
 _ON_TURNS: Final = ("Idempotency-Key",)
 _FAILURES: Final = (
     *("budget_exceeded", "not_found", "conversation_not_found", "conversation_busy", "conversation_lost"),

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from tests.e2e.conftest import Service, serving
 from tests.servers.openai import OpenAIStandIn
 
 pytestmark = pytest.mark.slow
+PATIENCE_MS = 120_000.0
+RESPONSES = '[data-section-id*="/operation/"] button[aria-expanded="false"]'
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -41,6 +43,7 @@ class Visit:
         self.faults: list[str] = []
         self.asked_for: set[str] = set()
         self.page: Page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.on(
             "console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") else None
         )
@@ -48,6 +51,10 @@ class Visit:
         self.page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url}"))
         self.page.on("request", lambda request: self.asked_for.add(request.url))
         self.page.goto(url)
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning"):
+            self.faults.append(said.text)
 
 
 def operation_count(service: Service) -> int:
@@ -63,9 +70,8 @@ def test_swagger_ui_opens_every_operation_without_the_internet(
     blocks = page.locator(".opblock")
     blocks.nth(count - 1).wait_for()
     assert blocks.count() == count
-    for index in range(count):
-        blocks.nth(index).locator(".opblock-summary-control").click()
-        blocks.nth(index).locator(".responses-table").first.wait_for()
+    page.evaluate("document.querySelectorAll('.opblock-summary-control').forEach(control => control.click())")
+    expect(page.locator(".opblock.is-open .responses-table")).to_have_count(count, timeout=PATIENCE_MS)
     assert page.locator(".opblock.is-open").count() == count
     assert page.get_by_text("Resolver error").count() == 0
     page.screenshot(path=tmp_path / "docs.png")
@@ -79,8 +85,8 @@ def test_redoc_shows_every_operation_without_the_internet(served: Service, brows
     sections = page.locator('[data-section-id*="/operation/"]')
     sections.nth(count - 1).wait_for(state="attached")
     assert sections.count() == count
-    for button in page.locator('[data-section-id*="/operation/"] button[aria-expanded="false"]').all():
-        button.click()
+    page.evaluate(f"document.querySelectorAll(`{RESPONSES}`).forEach(button => button.click())")
+    expect(page.locator(RESPONSES)).to_have_count(0, timeout=PATIENCE_MS)
     page.screenshot(path=tmp_path / "redoc.png")
     assert visit.faults == []
     assert {url for url in visit.asked_for if not url.startswith((served.url, "data:", "blob:"))} == set()

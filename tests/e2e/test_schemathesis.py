@@ -40,7 +40,7 @@ def test_every_answer_to_generated_requests_is_documented(
         [
             *(SCHEMATHESIS, "run", f"{guarded.url}/openapi.json", "--header", f"Authorization: Bearer {secret}"),
             *("--checks", CHECKS, "--include-path-regex", operations, "--max-examples", EXAMPLES),
-            *("--workers", "2", "--seed", "1", "--continue-on-failure", "--warnings", "off", "--no-color"),
+            *("--workers", "1", "--seed", "1", "--continue-on-failure", "--warnings", "off", "--no-color"),
             *("--suppress-health-check", "all", "--request-timeout", "60", "--generation-database", "none"),
         ],
         capture_output=True,

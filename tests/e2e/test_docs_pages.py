@@ -44,9 +44,7 @@ class Visit:
         self.asked_for: set[str] = set()
         self.page: Page = browser.new_page(viewport={"width": 1400, "height": 1000})
         self.page.set_default_timeout(PATIENCE_MS)
-        self.page.on(
-            "console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") else None
-        )
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url}"))
         self.page.on("request", lambda request: self.asked_for.add(request.url))

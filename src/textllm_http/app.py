@@ -20,7 +20,7 @@ from textllm_http.middleware import ResponseHeaders
 from textllm_http.observing import observed
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, chat_files, conversations, files, keys, operations, sessions, usage
+from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
 from textllm_http.spool import Spool
 
 RECONCILE_EVERY_S: Final = 5.0
@@ -112,6 +112,10 @@ def create_app(
             operations.ready,
             operations.config,
             operations.metrics,
+            docs.openapi,
+            docs.docs,
+            docs.redoc,
+            docs.asset,
         ],
         lifespan=[lifespan],
         before_request=refuse_query,

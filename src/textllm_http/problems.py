@@ -105,17 +105,24 @@ class Problem(Struct, frozen=True):
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
-    """Tell a failure. What nobody foresaw is logged, without its text, and tells nothing but the request id."""
+    """Tell a failure, and log what is ours. What nobody foresaw is logged without its text."""
+    problem = described(error, request_id)
+    if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        _logger.error("request %s failed unexpectedly\n%s", request_id, trace_of(error))
+    elif isinstance(error, TextLLMError) and problem.status > HTTPStatus.INTERNAL_SERVER_ERROR:
+        _logger.warning("request %s failed: %s", request_id, error.code)
+    return problem
+
+
+def described(error: Exception, request_id: str) -> Problem:
+    """A failure in words; what nobody foresaw tells nothing but the request id."""
     match error:
         case HTTPException(status_code=status) if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             code, detail = _FRAMEWORK.get(status, _OTHERWISE)
             return _problem(status, code, detail, request_id, headers=error.headers or {})
         case TextLLMError() if (status := _status_of(error)) != HTTPStatus.INTERNAL_SERVER_ERROR:
             details = error.details()
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                _logger.warning("request %s failed: %s", request_id, error.code)
             return _problem(status, error.code, str(error), request_id, details, headers=_headers_of(error, details))
-    _logger.error("request %s failed unexpectedly\n%s", request_id, trace_of(error))
     return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.", request_id)
 
 

@@ -1,0 +1,287 @@
+"""The service as an OpenAPI 3.1 document: its routes, the Structs they read and write, and their words."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from importlib.metadata import version
+from typing import Any, Final, Literal
+
+import msgspec
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import BaseRoute, HTTPRoute
+from msgspec import UNSET, Struct, UnsetType
+
+from textllm_core.errors import UnreadableReason
+from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, service_caller
+from textllm_http.openapi_operations import OPERATIONS
+from textllm_http.openapi_problems import PROBLEMS
+from textllm_http.openapi_shapes import Answer, Content, Operation
+from textllm_http.openapi_words import FIELDS, LIMITS, PATHS, REQUEST_HEADERS, RESPONSE_HEADERS, Schema
+from textllm_http.problems import PROBLEM_JSON
+
+_REF: Final = "#/components/schemas/{name}"
+_ABOUT: Final = (
+    "A self-hosted conversation backend with exact books. JSON in and out; unknown fields and query parameters are "
+    "refused. Every error is `application/problem+json` (RFC 9457) with a `code` that never changes; every response "
+    "has an `X-Request-ID`. Money is USD, time is UTC.\n\n"
+    "Where keys are required, a call brings one as `Authorization: Bearer tllm_…`. A key of the role `user` acts for "
+    "one user alone, `service` for every user of the tenant; `admin` may do that, too, and manages the tenant's keys. "
+    "What a key may not see is 404, as if it did not exist."
+)
+_TAGS: Final = {
+    "Chat": "Turns and their replies.",
+    "Conversations": "What was said, and how it is kept.",
+    "Usage": "What users used, by day and by model.",
+    "Files": "Files that users keep.",
+    "Keys": "API keys of a tenant, for its admins.",
+    "Operations": "For whoever runs the service.",
+    "Documentation": "What you are reading.",
+}
+
+
+class FieldError(Struct, frozen=True):
+    """What is wrong with a field."""
+
+    field: str
+    message: str
+
+
+class ProblemDocument(Struct, frozen=True):
+    """A failure. What stands behind `code` depends on it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: Sequence[FieldError] | UnsetType = UNSET
+    retry_after_s: int | UnsetType = UNSET
+    limit: Decimal | UnsetType = UNSET
+    spent: Decimal | UnsetType = UNSET
+    resets_at: datetime | UnsetType = UNSET
+    reserved: bool | UnsetType = UNSET
+    counts: Literal["pages", "characters", "unpacked_bytes"] | UnsetType = UNSET
+    reason: UnreadableReason | UnsetType = UNSET
+
+
+def document_of(routes: Iterable[BaseRoute]) -> Schema:
+    """The document of these routes; one that has no words in `OPERATIONS` is not in it."""
+    paths: dict[str, Schema] = {}
+    shapes: set[type[Struct]] = {ProblemDocument}
+    for method, handler, operation, path in sorted(_described(routes), key=lambda found: (found[3], found[0])):
+        shapes |= _shapes_in(operation)
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, handler, operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "TextLLM",
+            "version": version("textllm"),
+            "description": _ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": says} for name, says in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": _components(shapes),
+            "examples": {name: {"value": problem.document} for name, problem in PROBLEMS.items()},
+            "headers": {
+                name: {"description": says, "schema": {"type": "string"}, "required": name == "X-Request-ID"}
+                for name, says in RESPONSE_HEADERS.items()
+            },
+            "parameters": {
+                name: {"name": name, "in": "header", "description": says, "schema": schema}
+                for name, (says, schema) in REQUEST_HEADERS.items()
+            },
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "An API key: `tllm_` and 49 characters."}
+            },
+        },
+    }
+
+
+def _described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, HTTPRouteHandler, Operation, str]]:
+    for route in routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            for method in handler.http_methods:
+                words = OPERATIONS.get(f"{'GET' if method == 'HEAD' else method} {route.path_format}")
+                if words is not None:
+                    yield str(method), handler, words, words.path or route.path_format
+
+
+def _operation(method: str, path: str, handler: HTTPRouteHandler, words: Operation) -> Schema:
+    security, role, refusals = _asked_of_callers(handler)
+    has_body = {"input_too_long", "unsupported_media_type"} if words.body else set()
+    problems = {"invalid_request", "internal_error", *refusals, *has_body, *words.problems}
+    written: Schema = {
+        "tags": [words.tag],
+        "summary": words.summary,
+        "description": " ".join(filter(None, (words.says, role))),
+        "operationId": re.sub(r"[^a-z]+", "_", f"{method} {path}".lower()).strip("_"),
+        "security": security,
+        "parameters": [*_path_parameters(path), *_query_parameters(words.query), *_header_parameters(words.headers)],
+        "responses": _responses(words.answers, problems, has_content=method != "HEAD"),
+    }
+    if words.body:
+        written["requestBody"] = {"required": True, "content": _content(words.body)}
+    return written
+
+
+def _asked_of_callers(handler: HTTPRouteHandler) -> tuple[list[dict[str, list[str]]], str, set[str]]:
+    """What a handler's guard asks: as a security requirement, in words, and the codes of its refusals."""
+    refusals = {"unauthenticated", "storage_unavailable"}
+    match handler.guards:
+        case [guard] if guard is open_to_all:
+            return [], "Needs no key.", set()
+        case [guard] if guard is any_caller_or_link:
+            return [{"key": []}, {}], "Needs a key of any role, or a signed link.", refusals
+        case [guard] if guard is service_caller:
+            role = "Needs a key of the role `service` or `admin`."
+            return [{"key": ["service", "admin"]}], role, refusals | {"forbidden"}
+        case [guard] if guard is admin_caller:
+            return [{"key": ["admin"]}], "Needs a key of the role `admin`.", refusals | {"forbidden"}
+    return [{"key": []}], "Needs a key of any role.", refusals
+
+
+def _path_parameters(path: str) -> Iterator[Schema]:
+    for name in re.findall(r"{(\w+)}", path):
+        says, schema = PATHS[name]
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": says,
+            "schema": {"type": "string", **schema},
+        }
+
+
+def _query_parameters(kind: type[Struct] | None) -> Iterator[Schema]:
+    if kind is None:
+        return
+    for name, schema in _plain_components({kind})[kind.__name__]["properties"].items():
+        limits = LIMITS[name] if name == "user_id" else {}
+        yield {"name": name, "in": "query", "description": FIELDS[name], "schema": schema | limits}
+
+
+def _header_parameters(names: Iterable[str]) -> Iterator[Schema]:
+    for name in (*names, "X-Request-ID"):
+        yield {"$ref": f"#/components/parameters/{name}"}
+
+
+def _responses(answers: Mapping[int, Answer], problems: Iterable[str], *, has_content: bool) -> Schema:
+    responses: dict[int, Schema] = {}
+    for status, answer in answers.items():
+        responses[status] = {
+            "description": answer.says,
+            "headers": _headers(answer.headers),
+            "content": _content(answer.content),
+        }
+    for name in sorted(problems):
+        status = PROBLEMS[name].status
+        response = responses.setdefault(status, {"description": "", "headers": _headers(()), "content": {}})
+        says = f"`{PROBLEMS[name].code}`: {PROBLEMS[name].says}"
+        response["description"] = "\n\n".join(filter(None, (response["description"], says)))
+        response["headers"] |= _headers(PROBLEMS[name].headers)
+        told = response["content"].setdefault(
+            PROBLEM_JSON,
+            {
+                "schema": {
+                    "allOf": [{"$ref": _REF.format(name="ProblemDocument")}],
+                    "properties": {"code": {"enum": []}},
+                },
+                "examples": {},
+            },
+        )
+        told["schema"]["properties"]["code"]["enum"].append(PROBLEMS[name].code)
+        told["examples"][name] = {"$ref": f"#/components/examples/{name}"}
+    if not has_content:
+        responses = {status: {k: v for k, v in each.items() if k != "content"} for status, each in responses.items()}
+    return {str(status): response for status, response in sorted(responses.items())}
+
+
+def _headers(names: Iterable[str]) -> Schema:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *names)}
+
+
+def _content(content: Mapping[str, Content]) -> Schema:
+    written: Schema = {}
+    for media_type, body in content.items():
+        written[media_type] = {"schema": _schema(body.shape)}
+        if body.examples:
+            written[media_type]["examples"] = {
+                re.sub(r"[^A-Za-z0-9]+", "-", name): {"summary": name, "value": value}
+                for name, value in body.examples.items()
+            }
+    return written
+
+
+def _schema(shape: type[Struct] | Schema) -> Schema:
+    if isinstance(shape, type):
+        return {"$ref": _REF.format(name=shape.__name__)}
+    if "anyOf" in shape:
+        return shape | {"anyOf": [_schema(each) for each in shape["anyOf"]]}
+    if shape.get("type") == "object" and "properties" in shape:  # a form
+        return shape | {"properties": {name: _with_words(name, each) for name, each in shape["properties"].items()}}
+    return shape
+
+
+def _shapes_in(operation: Operation) -> set[type[Struct]]:
+    contents = [*operation.body.values(), *(each for a in operation.answers.values() for each in a.content.values())]
+    shapes: set[type[Struct]] = set()
+    for content in contents:
+        alternatives = [content.shape] if isinstance(content.shape, type) else content.shape.get("anyOf", [])
+        shapes |= set(alternatives)
+    return shapes
+
+
+def _components(shapes: Iterable[type[Struct]]) -> Mapping[str, Schema]:
+    """The schemas of these Structs and of all that they hold."""
+    components = _plain_components(shapes)
+    requests = {shape.__name__ for shape in shapes if shape.__struct_config__.forbid_unknown_fields}
+    for name, schema in components.items():
+        properties = schema["properties"]
+        for field, each in properties.items():
+            if name in requests:
+                _limit(field, each)
+            elif "default" in each:  # a response has all its fields
+                del each["default"]
+                schema.setdefault("required", []).append(field)
+            properties[field] = _with_words(field, each)
+    return components
+
+
+def _limit(field: str, schema: Schema) -> None:
+    """Hold what a request may have in a field to what the use cases take."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"] or [schema]
+    for kind in kinds:
+        kind.update(LIMITS.get(field, {}))
+    if schema.get("default", UNSET) is None:
+        del schema["default"]  # null says no more than leaving it out
+
+
+def _with_words(field: str, schema: Schema) -> Schema:
+    return {**schema, "description": FIELDS[field]} if field in FIELDS else schema
+
+
+def _plain_components(shapes: Iterable[type[Struct]]) -> dict[str, Schema]:
+    ordered = sorted(shapes, key=lambda shape: shape.__name__)
+    _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
+    for schema in components.values():
+        schema.pop("description", None)  # it is for those who read the code
+        for each in _all_in(schema):
+            if each.get("format") == "decimal":  # on the wire it is a number
+                each.pop("format")
+                each["type"] = "number"
+    return components
+
+
+def _all_in(schema: Any) -> Iterator[Schema]:
+    if isinstance(schema, dict):
+        yield schema
+        for child in list(schema.values()):
+            yield from _all_in(child)
+    elif isinstance(schema, list):
+        for child in schema:
+            yield from _all_in(child)

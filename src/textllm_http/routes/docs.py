@@ -1,0 +1,86 @@
+"""`/openapi.json`, and the pages `/docs` and `/redoc` that show it. All of it ships with the package."""
+
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any, Final
+
+from litestar import Litestar, Request, get
+from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from textllm_core.wire import to_json
+from textllm_http.auth import open_to_all
+from textllm_http.openapi import document_of
+
+# Redoc's style elements, and no others: those that it fills by script, which are empty, and one that it writes.
+_STYLES: Final = (
+    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
+)
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        f"style-src 'self' {_STYLES}",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "worker-src blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_TYPES: Final = {"js": "text/javascript", "css": "text/css"}
+_ASSETS: Final = frozenset(
+    {"docs.js", "redoc.css", "redoc.js", "redoc.standalone.js", "swagger-ui-bundle.js", "swagger-ui.css"}
+)
+
+
+@get("/openapi.json", guards=[open_to_all])
+async def openapi(request: Request[Any, Any, Any]) -> ASGIApp:
+    """The service, described for programs."""
+    return ASGIResponse(body=_document(request.app), headers={"X-Content-Type-Options": "nosniff"})
+
+
+@get("/docs", guards=[open_to_all])
+async def docs() -> ASGIApp:
+    """The service, described for people who try things."""
+    return _page("docs.html")
+
+
+@get("/redoc", guards=[open_to_all])
+async def redoc() -> ASGIApp:
+    """The service, described for people who read."""
+    return _page("redoc.html")
+
+
+@get("/docs/assets/{name:str}", guards=[open_to_all])
+async def asset(name: FromPath[str]) -> ASGIApp:
+    """A script or a style of these pages."""
+    if name not in _ASSETS:
+        raise NotFoundException
+    return ASGIResponse(
+        body=_file(name),
+        media_type=_TYPES[name.rpartition(".")[2]],
+        headers={"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"},
+    )
+
+
+@lru_cache(maxsize=1)
+def _document(app: Litestar) -> bytes:
+    return to_json(document_of(app.routes))
+
+
+def _page(name: str) -> ASGIApp:
+    return ASGIResponse(body=_file(name), media_type="text/html", headers=_PAGE_HEADERS)
+
+
+@cache
+def _file(name: str) -> bytes:
+    return (files("textllm_http") / "static" / name).read_bytes()

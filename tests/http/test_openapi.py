@@ -1,0 +1,167 @@
+"""The OpenAPI document says what the service does: all of it, and nothing else."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from litestar.routes import HTTPRoute
+from tests.http.conftest import Server, application, serving
+from tests.unit.conftest import Bench
+
+from textllm_core.wire import to_json
+from textllm_http.openapi import document_of
+from textllm_http.openapi_operations import OPERATIONS
+from textllm_http.openapi_problems import PROBLEMS
+from textllm_http.problems import PROBLEM_JSON, STATUS
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from jsonschema import Draft202012Validator
+    from openapi_spec_validator import validate
+
+APP = application(Bench())
+DOCUMENT: dict[str, Any] = msgspec.json.decode(to_json(document_of(APP.routes)))
+
+
+def operations() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def is_valid(schema: dict[str, Any], value: object) -> bool:
+    return bool(Draft202012Validator({**schema, "components": DOCUMENT["components"]}).is_valid(value))
+
+
+def test_it_is_valid_openapi_3_1() -> None:
+    validate(DOCUMENT)
+    assert DOCUMENT["openapi"].startswith("3.1.")
+
+
+def test_every_route_is_in_it_and_nothing_else() -> None:
+    routes = {
+        f"{method} {route.path_format}"
+        for route in APP.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        for method in handler.http_methods
+        if method != "OPTIONS"
+    }
+    undescribed = {name for name in routes if name.replace("HEAD ", "GET ") not in OPERATIONS}
+    assert undescribed == set(), "routes without words in OPERATIONS"
+    addresses = {name: OPERATIONS[name.replace("HEAD ", "GET ")].path for name in routes}
+    expected = {f"{name.split()[0]} {path or name.split()[1]}" for name, path in addresses.items()}
+    assert {name for name, _ in operations()} == expected
+
+
+def test_every_operation_has_words_and_an_id_of_its_own() -> None:
+    found = dict(operations())
+    assert all(operation["summary"] and operation["description"] for operation in found.values())
+    assert len({operation["operationId"] for operation in found.values()}) == len(found)
+
+
+def test_every_field_and_parameter_is_explained() -> None:
+    fields = [
+        f"{name}.{field}"
+        for name, schema in DOCUMENT["components"]["schemas"].items()
+        for field, each in schema["properties"].items()
+        if "description" not in each
+    ]
+    parameters = [
+        f"{name} {each['name']}"
+        for name, operation in operations()
+        for each in operation["parameters"]
+        if "$ref" not in each and "description" not in each
+    ]
+    assert (fields, parameters) == ([], [])
+
+
+def test_every_error_of_the_core_is_a_problem_of_its_status() -> None:
+    stated = {kind.code: int(status) for kind, status in STATUS.items() if status != 500}
+    assert {code: PROBLEMS[code].status for code in stated} == stated
+
+
+def test_every_problem_is_among_the_responses_of_an_operation() -> None:
+    told = {
+        example
+        for _, operation in operations()
+        for response in operation["responses"].values()
+        for example in response.get("content", {}).get(PROBLEM_JSON, {}).get("examples", {})
+    }
+    absent = {"document_too_large", "unreadable_document"} if "/chat/file" not in DOCUMENT["paths"] else set()
+    assert told | absent == set(PROBLEMS)
+
+
+@pytest.mark.parametrize(("name", "operation"), [pytest.param(*found, id=found[0]) for found in operations()])
+def test_its_problems_are_those_of_its_kind(name: str, operation: dict[str, Any]) -> None:
+    statuses = set(operation["responses"])
+    assert {"400", "500"} <= statuses
+    assert ({"401", "503"} <= statuses) == bool(operation["security"]) or name.endswith("/ready")
+    assert ("401" in statuses) == bool(operation["security"])
+    assert ("403" in statuses) == any("admin" in each.get("key", ()) for each in operation["security"])
+    assert ({"413", "415"} <= statuses) == ("requestBody" in operation)
+    if "{" in name:
+        assert "404" in statuses or name.startswith("GET /users/")
+    for response in operation["responses"].values():
+        assert "X-Request-ID" in response["headers"]
+
+
+def contents() -> Iterator[tuple[str, dict[str, Any], object]]:
+    for name, operation in operations():
+        bodies = [operation["requestBody"]["content"]] if "requestBody" in operation else []
+        bodies += [response.get("content", {}) for response in operation["responses"].values()]
+        for body in bodies:
+            for media_type, content in body.items():
+                for example in content.get("examples", {}).values():
+                    known = example.get("$ref", "").rpartition("/")[2]
+                    value = DOCUMENT["components"]["examples"][known]["value"] if known else example["value"]
+                    yield f"{name} {media_type} {known}", content["schema"], value
+
+
+def test_every_example_has_the_shape_it_stands_for() -> None:
+    found = list(contents())
+    assert len(found) > 200
+    assert [name for name, schema, value in found if not is_valid(schema, value)] == []
+
+
+async def test_real_answers_have_the_shapes_it_names(server: Server) -> None:
+    reply = (await server.post("/chat", {"message": "Hello", "user_id": "ada"})).json()
+    conversation = f"/conversations/{reply['conversation_id']}"
+    calls = {
+        "POST /chat": reply,
+        "GET /conversations": (await server.get("/conversations")).json(),
+        "GET /conversations/{conversation_id}": (await server.get(conversation)).json(),
+        "GET /conversations/{conversation_id}/messages": (await server.get(f"{conversation}/messages")).json(),
+        "GET /users/{user_id}/stats": (await server.get("/users/ada/stats")).json(),
+        "GET /users/{user_id}/sessions": (await server.get("/users/ada/sessions")).json(),
+        "GET /health/ready": (await server.get("/health/ready")).json(),
+        "GET /config": (await server.get("/config")).json(),
+    }
+    described = dict(operations())
+    for name, body in calls.items():
+        schema = described[name]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert is_valid(schema, body), name
+        assert not is_valid(schema, []), name
+
+
+async def test_the_pages_and_the_document_are_open_where_keys_are_required(bench: Bench) -> None:
+    async with serving(bench, requires_keys=True) as server:
+        assert (await server.get("/openapi.json")).json() == DOCUMENT
+        for path in ("/docs", "/redoc"):
+            page = await server.get(path)
+            assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert page.headers["x-content-type-options"] == "nosniff"
+            assert "script-src 'self';" in page.headers["content-security-policy"]
+            assert "unsafe" not in page.headers["content-security-policy"]
+            assert re.findall(r"<script>|<style|https?:|//", page.body.decode()) == []
+            for asset in re.findall(r'(?:src|href)="(docs/[^"]+)"', page.body.decode()):
+                found = await server.get(f"/{asset}")
+                assert (found.status, found.headers["x-content-type-options"]) == (200, "nosniff")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs.html", "none.js", "..%2fapp.py"])
+async def test_only_scripts_and_styles_of_the_pages_are_served(server: Server, name: str) -> None:
+    assert (await server.get(f"/docs/assets/{name}")).status == 404

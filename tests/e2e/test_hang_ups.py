@@ -38,7 +38,8 @@ class Caller:
         head = "POST /chat/stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         if self.events == BEFORE_THE_FIRST_BYTE:
-            while self.user not in asked_for(provider):  # a reset may also overtake the request, which then never came
+            # A reset may also overtake the request, which then never came.
+            while self.user not in asked_for(provider):  # noqa: ASYNC110 - the provider is in another thread
                 await asyncio.sleep(0.01)
         received = b""
         while received.count(b"\nid: ") < self.events:

@@ -56,6 +56,7 @@ class Door:
         asks: one for each id that a request can name: in the path, the query or the body.
         body, form: of a request that names none; a form also has a file.
         files: the field of that file.
+        at: an address of it, where it has a parameter that is no id.
     """
 
     least: str
@@ -63,6 +64,7 @@ class Door:
     body: Mapping[str, str] | None = None
     form: Mapping[str, str] | None = None
     files: str = "file"
+    at: str = ""
 
 
 def _chat(path: str) -> Door:

@@ -27,6 +27,7 @@ _READ_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 2
 _DRAIN_TIMEOUT_S: Final = 0.5
 
+_FORGOTTEN: Final = httpx2.Request("POST", OPENAI_URL)
 _random = SystemRandom()
 
 
@@ -137,12 +138,21 @@ async def post_for_events(
         TextLLMError: refused before the first byte, or broken afterwards.
     """
     answer = await post(client, path, body, retries, request, request.read)
+    del body
+    _lighten(answer)
     try:
         with translated(BROKEN_ANSWER):
             async with aclosing(events_in(answer.aiter_bytes())) as events:
                 yield events
     finally:
         await answer.aclose()
+
+
+def _lighten(answer: httpx2.Response) -> None:
+    """Let go of what only the start of an answer needs: there are thousands of them at once, and each may last."""
+    answer.request = _FORGOTTEN
+    if "content-encoding" not in answer.headers:  # by which the body is read
+        answer.headers = httpx2.Headers()
 
 
 async def drained(events: AsyncIterator[ServerSentEvent]) -> None:

@@ -40,6 +40,7 @@ from textllm_core.errors import (
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    ServiceUnavailableError,
     StorageUnavailableError,
     TextLLMError,
 )
@@ -68,6 +69,7 @@ async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
 
     Raises:
         TextLLMError: the error of `ReplyFailed`, or what the events raise.
+        ServiceUnavailableError: they have no end, because this process is about to end.
     """
     async with aclosing(events):
         async for event in events:
@@ -76,7 +78,7 @@ async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
                     return reply
                 case ReplyFailed(_, error):
                     raise error
-    raise RuntimeError("an exchange ended without a terminal event")
+    raise ServiceUnavailableError("The service is shutting down; ask for this reply again.")
 
 
 def _cut_short() -> ProviderUnavailableError:
@@ -127,6 +129,7 @@ class Exchange:
         """
         log = ReplyLog()
         task = self.running.start(self._carry_out(caller, turn, log))
+        task.add_done_callback(lambda _: log.refuse(_cut_short()))  # it may be cancelled before it has begun
         try:
             async with aclosing(log.read()) as events:
                 async for event in events:
@@ -145,9 +148,6 @@ class Exchange:
                 await self._ask_and_settle(course, running)
         except TextLLMError as refusal:
             log.refuse(refusal)
-        except asyncio.CancelledError:
-            log.refuse(_cut_short())
-            raise
         except Exception as defect:
             log.refuse(defect)
             raise
@@ -213,7 +213,7 @@ class Exchange:
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )
         try:
-            hold = await self.ledger.reserve(reservation)
+            hold = await self._reserve(reservation)
         except AlreadySettledError as repeat:
             for event in replayed(repeat.replay, self.policy.warnings(repeat.replay.spent)):
                 log.append(event)
@@ -237,6 +237,23 @@ class Exchange:
             keeps_messages=thread.keeps_messages if thread else self.policy.keep_messages,
             allowance=allowance,
         )
+
+    async def _reserve(self, reservation: Reservation) -> Hold:
+        """The hold; one that comes when the turn has been cancelled meanwhile is given back.
+
+        Raises:
+            TextLLMError, AlreadySettledError: as `Ledger.reserve`.
+        """
+        reserving = asyncio.ensure_future(self.ledger.reserve(reservation))
+        try:
+            return await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            await carried_through(self._give_back(reserving))
+            raise
+
+    async def _give_back(self, reserving: asyncio.Future[Hold]) -> None:
+        with suppress(TextLLMError, AlreadySettledError):  # then nothing was granted
+            await self.settling.release(await reserving)
 
     def _check(self, options: TurnOptions) -> None:
         """Refuse options that no model takes.

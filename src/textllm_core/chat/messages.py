@@ -285,7 +285,7 @@ class ReplyStarted(Struct, frozen=True):
     allowance: Allowance | None = None
 
 
-class TextDelta(Struct, frozen=True):
+class TextDelta(Struct, frozen=True, gc=False):  # there are many of them, and they hold nothing but a text
     """The next piece of the reply's text, never empty."""
 
     text: str

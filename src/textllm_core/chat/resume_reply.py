@@ -10,7 +10,7 @@ from textllm_core.chat.messages import ReplyEvent, ReplyFailed, ReplyStarted
 from textllm_core.chat.replay import replayed_end
 from textllm_core.chat.running import WATCH, Running, RunningExchanges
 from textllm_core.chat.turn_files import TurnFiles
-from textllm_core.errors import NotFoundError, StorageUnavailableError
+from textllm_core.errors import NotFoundError, ServiceUnavailableError, StorageUnavailableError
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.reply_journal import JournalPage, ReplyJournal
@@ -27,7 +27,8 @@ class Resumed:
     Args:
         started: its first event, whether or not it is among `events`.
         is_over: nothing follows any more.
-        events: those that follow, each with its number, then each new one as it comes; the last one is terminal.
+        events: those that follow, each with its number, then each new one as it comes. The last one is terminal, unless
+            the process that reads it winds down: then they just end, and can be read on elsewhere.
     """
 
     started: ReplyStarted
@@ -51,6 +52,7 @@ class ResumeReply:
         Raises:
             NotFoundError: the caller has no such reply, or has it no more.
             TextLLMError: the reply had failed before it began.
+            ServiceUnavailableError: this process is about to end; another one has the reply, too.
             StorageUnavailableError
         """
         here = self.running.find(caller.tenant_id, caller.user_id, response_id)
@@ -76,6 +78,8 @@ class ResumeReply:
             if page.end is not None:
                 end = replayed_end(page.end.replay, ())
                 raise end.error if isinstance(end, ReplyFailed) else NotFoundError("No such reply, or not any more.")
+            if self.running.is_winding_down:
+                raise ServiceUnavailableError("The service is shutting down; ask for this reply again.")
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _linked(
@@ -108,6 +112,8 @@ class ResumeReply:
                     await self.journal.watch(tenant_id, user_id, response_id, until=self.clock.now() + WATCH)
                     watched_until = loop.time() + WATCH.total_seconds() / 2
             except StorageUnavailableError as error:
+                if self.running.is_winding_down:
+                    return
                 if loop.time() < gives_up_at:
                     await asyncio.sleep(_LOOK_EVERY_S)
                     continue
@@ -124,5 +130,7 @@ class ResumeReply:
                 if page.end.number > number:
                     warnings = self.policy.warnings(page.end.replay.spent)
                     yield page.end.number, replayed_end(page.end.replay, warnings, response_id=response_id)
+                return
+            if self.running.is_winding_down:
                 return
             await asyncio.sleep(_LOOK_EVERY_S)

@@ -45,6 +45,8 @@ class RunningExchanges:
         max_detached: how many exchanges may run on without a reader; the next one left alone is cut short, and settled.
         drain_s: for how long, in seconds, each of them may.
         max_running: how many exchanges may run at once; the next one is refused.
+    Attributes:
+        is_winding_down: this process starts nothing any more, and will end soon.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class RunningExchanges:
     ) -> None:
         self._journal, self._clock, self._telemetry = journal, clock, telemetry
         self._max_detached, self._drain_s, self._max_running = max_detached, drain_s, max_running
-        self._refuses_new = False
+        self.is_winding_down = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._detached: dict[asyncio.Task[None], asyncio.Task[None]] = {}
         self._by_response: dict[str, Running] = {}
@@ -72,9 +74,9 @@ class RunningExchanges:
         Raises:
             ServiceUnavailableError: as many run as may, or this process takes no more; nothing of it was done.
         """
-        if self._refuses_new or len(self._tasks) >= self._max_running:
+        if self.is_winding_down or len(self._tasks) >= self._max_running:
             work.close()
-            why = "is shutting down" if self._refuses_new else "runs as many turns as it can"
+            why = "is shutting down" if self.is_winding_down else "runs as many turns as it can"
             raise ServiceUnavailableError(f"The service {why}; send this one again.")
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -155,7 +157,7 @@ class RunningExchanges:
 
     def refuse_new(self) -> None:
         """Start nothing any more."""
-        self._refuses_new = True
+        self.is_winding_down = True
 
     async def drain(self, timeout_s: float) -> None:
         """Let what runs come to its end; after `timeout_s` cut it short, and settle it."""
@@ -202,10 +204,14 @@ class Leases:
 
 
 async def carried_through(work: Coroutine[None, None, None]) -> None:
-    """Run `work` to its end, also when cancelled meanwhile; the cancellation goes on afterwards."""
+    """Run `work` to its end, however often cancelled meanwhile; the cancellation goes on afterwards."""
     task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as asked:
+            cancellation = asked
+    task.result()
+    if cancellation is not None:
+        raise cancellation

@@ -1,7 +1,7 @@
 """The last part of every turn: find out what the reply came to, write it down, then tell."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,7 +24,7 @@ from textllm_core.errors import (
 from textllm_core.events import ExchangeFailed
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.llm import LLM, ModelEnded
 from textllm_core.track_usage import Charge, Outcome, TrackUsage
 from textllm_core.usage import EntryStatus, Usage
@@ -135,16 +135,27 @@ class Settling:
                 return charge
         raise StorageUnavailableError
 
-    async def _release(self, course: Course, error: TextLLMError) -> None:
-        self._state_failure(course, error, None)
+    async def release(
+        self, hold: Hold, transcripts: Sequence[str] = (), *, on_outage: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take back what was promised to a turn that never ran, however long the storage is away.
+
+        Args:
+            transcripts: the provider's sides of conversations that were made for it.
+            on_outage: called when it takes longer than it should.
+        """
         for pause in _STORAGE_PAUSES_S:
             try:
-                await self.ledger.release(course.hold, transcripts=course.made_transcripts)
+                await self.ledger.release(hold, transcripts=transcripts)
             except StorageUnavailableError:
-                self._fail(course, error)
+                on_outage()
                 await asyncio.sleep(pause)
             else:
-                break
+                return
+
+    async def _release(self, course: Course, error: TextLLMError) -> None:
+        self._state_failure(course, error, None)
+        await self.release(course.hold, course.made_transcripts, on_outage=lambda: self._fail(course, error))
         if course.turn.take_back is not None:
             await course.turn.take_back()
         self._fail(course, error)

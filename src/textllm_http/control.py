@@ -4,6 +4,7 @@ import signal
 from enum import Enum
 from typing import Final
 
+BACKLOG: Final = 2048  # connections that wait to be accepted
 SERVICE_S: Final = 5.0  # how long a stopping worker serves as before, while the world learns of it
 SETTLING_S: Final = 30.0  # what it may take after its streams have ended
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # held back until a new worker can handle them

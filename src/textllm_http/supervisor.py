@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from textllm_core.errors import ConfigurationError, TextLLMError
-from textllm_http.control import SERVICE_S, SETTLING_S, SIGNALS, Word
+from textllm_http.control import BACKLOG, SERVICE_S, SETTLING_S, SIGNALS, Word
 
-_BACKLOG: Final = 2048
 # What a client may leave unread costs kernel memory: the system doubles this, and would else let it grow to megabytes.
 _SEND_BUFFER_BYTES: Final = 64 * 1024
 _UNREAD_MS: Final = 25_000  # until a client that takes nothing of what waits for it is cut off
@@ -43,7 +42,7 @@ def listen(address: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigurationError(f"Cannot listen on {address}, port {port}: {error.strerror or error}") from error

@@ -22,7 +22,7 @@ from litestar import Litestar
 from textllm_core.application import TextLLM
 from textllm_core.errors import TextLLMError
 from textllm_http.asgi import create
-from textllm_http.control import SERVICE_S, SIGNALS, Word, words
+from textllm_http.control import BACKLOG, SERVICE_S, SIGNALS, Word, words
 from textllm_http.problems import trace_of
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a request's line and headers, and of what waits to be written
@@ -59,8 +59,8 @@ class _Server(Server):
         self._listener = listener
 
     def _init_shared_socket(self) -> None:
-        # The stubs tell neither what a holder is made of nor that a server has one.
-        self._shd = SocketHolder(self._listener, False, 0)  # type: ignore[call-arg, assignment]
+        # The stubs tell neither what a holder is made of nor that a server has one. It listens anew, with this backlog.
+        self._shd = SocketHolder(self._listener, False, BACKLOG)  # type: ignore[call-arg, assignment]
 
     def end(self) -> None:
         """Accept nothing more, and end when the requests do that are being answered."""

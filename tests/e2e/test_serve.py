@@ -1,5 +1,6 @@
 """The whole service as a process: real server, real database, the real SDK against the stand-in provider."""
 
+import asyncio
 import json
 import socket
 import struct
@@ -225,3 +226,17 @@ def test_no_secret_is_shown_or_logged(service: Service) -> None:
     shown = httpx.get(f"{service.url}/config").text + service.log.read_text()
     logs = service.folder / "logs" / "textllm.log"
     assert API_KEY not in shown + logs.read_text()
+
+
+async def test_hundreds_who_connect_at_once_are_all_answered(service: Service) -> None:
+    address = httpx.URL(service.url)
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer[:12]
+
+    async with asyncio.timeout(60):
+        assert set(await asyncio.gather(*[ask() for _ in range(500)])) == {b"HTTP/1.1 200"}

@@ -1,0 +1,242 @@
+"""Builds applications out of adapters, opens them, and closes what was opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from textllm_adapters.clock import SystemClock
+from textllm_adapters.settings import Settings
+from textllm_adapters.wiring.checks import check
+from textllm_adapters.wiring.models import Progress, chat_policy, open_model, open_openai
+from textllm_adapters.wiring.storage import MEGABYTE, engine_of, open_blobs, open_database, rate_limiter_of
+from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
+from textllm_core.application import Books, Conversations, Files, TextLLM
+from textllm_core.audit import AuditBooks
+from textllm_core.chat.attachments import Attachments
+from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.chat_with_document import ChatWithDocument
+from textllm_core.chat.chat_with_image import ChatWithImage
+from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.resume_reply import ResumeReply
+from textllm_core.chat.running import RunningExchanges
+from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.summarize_conversation import SummarizeConversation
+from textllm_core.chat.wind_down import WindDown
+from textllm_core.conversations import GetConversation
+from textllm_core.errors import StorageUnavailableError
+from textllm_core.events import UNHEARD
+from textllm_core.files import FilePolicy
+from textllm_core.health import CheckHealth
+from textllm_core.reconcile import Reconcile
+from textllm_core.report_usage import ReportUsage
+from textllm_core.retention import ForgetReplies
+from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
+from textllm_core.track_usage import TrackUsage
+
+if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from textllm_core.ports.blob_store import BlobStore
+    from textllm_core.ports.rate_limiter import RateLimiter
+    from textllm_core.ports.telemetry import Telemetry
+    from textllm_core.ports.transcript import Transcript
+
+
+@asynccontextmanager
+async def open_textllm(
+    settings: Settings,
+    *,
+    model_progress: Progress | None = None,
+    database_patience_s: float = 0.0,
+    grace_s: float | None = None,
+    telemetry: Telemetry = UNHEARD,
+) -> AsyncIterator[TextLLM]:
+    """Build the application of one process. On exit let running replies end, then close what was opened.
+
+    Args:
+        model_progress: called with bytes so far and in all, from another thread, where the embedded model is fetched.
+        database_patience_s: how long to wait for a database that does not answer yet.
+        grace_s: how long running replies may take to end on exit, before they are cut short and settled; None:
+            `stream_drain_s`.
+        telemetry: is told what happens.
+    Raises:
+        ConfigurationError: the settings do not allow it; the text says what to do.
+        StorageUnavailableError: the database does not answer.
+    """
+    check(settings)
+    async with AsyncExitStack() as stack:
+        engine = await open_database(stack, settings, patience_s=database_patience_s)
+        model = await open_model(stack, settings, model_progress)
+        rate_limiter = rate_limiter_of(engine)
+        from textllm_adapters.documents.document_reader import ChildDocumentReader
+        from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+        from textllm_adapters.sql.health_probe import SqlHealthProbe
+        from textllm_adapters.sql.ledger import SqlLedger
+        from textllm_adapters.sql.reply_journal import SqlReplyJournal
+
+        clock = SystemClock()
+        ledger = SqlLedger(engine)
+        conversations = SqlConversationRepository(engine)
+        track_usage = TrackUsage(ledger, model.pricing, clock, telemetry)
+        policy = chat_policy(settings, model)
+        journal = SqlReplyJournal(engine)
+        blobs, storage_probe = await open_blobs(stack, settings)
+        files = await _files(settings, engine, blobs, rate_limiter)
+        of_turns = files.of_turns(conversations)
+        running = RunningExchanges(
+            journal,
+            clock,
+            max_detached=settings.max_detached_streams,
+            drain_s=settings.stream_drain_s,
+            telemetry=telemetry,
+        )
+        exchange = Exchange(
+            llm=model.llm,
+            transcript=model.transcript,
+            ledger=ledger,
+            conversations=conversations,
+            journal=journal,
+            rate_limiter=rate_limiter,
+            track_usage=track_usage,
+            clock=clock,
+            policy=policy,
+            running=running,
+            attachments=Attachments(blobs),
+        )
+        reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
+        managed = _conversations(engine, model.transcript, running, files, keeps_messages=settings.store_messages)
+        await stack.enter_async_context(_in_background(reconcile))
+        await stack.enter_async_context(_in_background(managed.erase_at_provider))
+        stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
+        resume_reply = ResumeReply(running, journal, of_turns, clock, policy)
+        yield TextLLM(
+            send_message=SendMessage(exchange, policy),
+            chat_with_image=ChatWithImage(exchange, of_turns, policy),
+            chat_with_document=ChatWithDocument(exchange, of_turns, ChildDocumentReader(), policy),
+            summarize_conversation=SummarizeConversation(exchange, GetConversation(conversations, of_turns), policy),
+            resume_reply=resume_reply,
+            cancel_reply=CancelReply(running, journal, resume_reply),
+            wind_down=WindDown(running),
+            conversations=managed,
+            books=_books(stack, settings, engine),
+            files=files,
+            track_usage=track_usage,
+            reconcile=reconcile,
+            forget_replies=ForgetReplies(ledger, journal, clock),
+            check_health=CheckHealth([SqlHealthProbe(engine), storage_probe]),
+        )
+
+
+@asynccontextmanager
+async def open_books(settings: Settings) -> AsyncIterator[Books]:
+    """Open what needs the database alone, for operators and reports; nothing is asked of a model.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError: as `open_textllm`.
+    """
+    async with AsyncExitStack() as stack:
+        yield _books(stack, settings, await open_database(stack, settings, patience_s=0.0))
+
+
+def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Books:
+    from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
+    from textllm_adapters.sql.audit import SqlAudit
+    from textllm_adapters.sql.session_repository import SqlSessionRepository
+    from textllm_adapters.sql.usage_reports import SqlUsageReports
+
+    clock, sessions, api_keys = SystemClock(), SqlSessionRepository(engine), SqlApiKeyRepository(engine)
+    patient_engine = engine_of(settings, command_timeout_s=None)  # an audit takes its time; it connects if it is used
+    stack.push_async_callback(patient_engine.dispose)
+    return Books(
+        get_session=GetSession(sessions),
+        todays_session=TodaysSession(sessions, clock),
+        list_sessions=ListSessions(sessions, clock),
+        end_session=EndSession(sessions),
+        report_usage=ReportUsage(SqlUsageReports(engine), clock),
+        audit=AuditBooks(SqlAudit(patient_engine)),
+        issue_api_key=IssueApiKey(api_keys, clock),
+        list_api_keys=ListApiKeys(api_keys),
+        revoke_api_key=RevokeApiKey(api_keys, clock),
+        authenticate=Authenticate(api_keys, clock),
+        any_api_key=AnyApiKey(api_keys),
+    )
+
+
+@asynccontextmanager
+async def open_files(settings: Settings) -> AsyncIterator[Files]:
+    """Open what needs the database and the store of files; nothing is asked of a model.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError: as `open_textllm`.
+    """
+    async with AsyncExitStack() as stack:
+        engine = await open_database(stack, settings, patience_s=0.0)
+        blobs, _ = await open_blobs(stack, settings)
+        yield await _files(settings, engine, blobs, rate_limiter_of(engine))
+
+
+async def _files(settings: Settings, engine: AsyncEngine, blobs: BlobStore, rate_limiter: RateLimiter) -> Files:
+    from textllm_adapters.filesystem.secrets import shared_secret
+    from textllm_adapters.sql.file_repository import SqlFileRepository
+
+    quota_mb = settings.max_storage_mb_per_tenant
+    policy = FilePolicy(
+        max_file_bytes=settings.max_file_size_mb * MEGABYTE,
+        max_tenant_bytes=None if quota_mb is None else quota_mb * MEGABYTE,
+        link_expires_in_s=settings.s3.url_expiration_s,
+        # Beside the files themselves: who can serve them through our own links can read it, too.
+        link_secret=await asyncio.to_thread(shared_secret, settings.data_dir / "link.secret"),
+        rate_per_minute=settings.rate_limit_per_minute,
+    )
+    return Files.over(SqlFileRepository(engine), blobs, rate_limiter, SystemClock(), policy)
+
+
+@asynccontextmanager
+async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]:
+    """Open what manages conversations: the database, the store of files, and the provider's side of them; no model.
+
+    On exit let go on for a while what is being erased there.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError: as `open_textllm`.
+    """
+    from textllm_adapters.sql.reply_journal import SqlReplyJournal
+
+    async with AsyncExitStack() as stack:
+        engine = await open_database(stack, settings, patience_s=0.0)
+        transcript = None
+        if settings.resolved_provider == "openai":
+            transcript = (await open_openai(stack, settings)).transcript
+        running = RunningExchanges(SqlReplyJournal(engine), SystemClock())
+        stack.push_async_callback(running.drain, settings.stream_drain_s)
+        blobs, _ = await open_blobs(stack, settings)
+        files = await _files(settings, engine, blobs, rate_limiter_of(engine))
+        yield _conversations(engine, transcript, running, files, keeps_messages=settings.store_messages)
+
+
+def _conversations(
+    engine: AsyncEngine, transcript: Transcript | None, running: RunningExchanges, files: Files, *, keeps_messages: bool
+) -> Conversations:
+    from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+    from textllm_adapters.sql.erasures import SqlErasures
+
+    repository, erasures = SqlConversationRepository(engine), SqlErasures(engine)
+    of_turns = files.of_turns(repository)
+    return Conversations.over(
+        repository, erasures, transcript, running, of_turns, SystemClock(), keeps_messages=keeps_messages
+    )
+
+
+@asynccontextmanager
+async def _in_background(recover: Callable[[], Coroutine[Any, Any, int]]) -> AsyncIterator[None]:
+    """Do once what an earlier process left undone, while the block does its work."""
+    recovering = asyncio.create_task(recover())
+    try:
+        yield
+    finally:
+        recovering.cancel()
+        with suppress(asyncio.CancelledError, StorageUnavailableError):  # the next process does it
+            await recovering

@@ -1,0 +1,53 @@
+"""What can be told of settings before anything is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textllm_adapters.settings import Settings
+from textllm_adapters.wiring.models import pricing_of
+from textllm_adapters.wiring.storage import require_s3_sdk
+from textllm_core.errors import ConfigurationError, InvalidRequestError
+
+if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
+    pass
+
+
+def check(settings: Settings) -> None:
+    """Find out, without opening anything, whether the settings can be kept.
+
+    Raises:
+        ConfigurationError: they cannot; the text says what to do.
+    """
+    if settings.s3.enabled:
+        require_s3_sdk()
+    if settings.resolved_provider == "embedded":
+        from textllm_adapters.embedded.llm import require_runtime
+
+        require_runtime()
+        return
+    try:
+        pricing_of(settings).price(settings.model)
+    except InvalidRequestError as error:
+        raise ConfigurationError(
+            f"model: no price is known for {settings.model!r}. State it under `prices` (USD for one million tokens), "
+            "or set `unpriced: free` to let it answer at no cost."
+        ) from error
+
+
+def notices(settings: Settings) -> Sequence[str]:
+    """What an operator should know about settings that can be used all the same."""
+    if settings.resolved_provider == "embedded":
+        if settings.local_model is not None:
+            return ()
+        return (
+            "the embedded model is for demonstration: fluent, and often wrong. Set OPENAI_API_KEY for OpenAI's, "
+            "or TEXTLLM_LOCAL_MODEL for another of your own.",
+        )
+    from textllm_adapters.openai.lifetimes import SHUTDOWNS
+
+    day = SHUTDOWNS.get(settings.model)
+    if day is None or settings.openai_base_url is not None:
+        return ()
+    return (f"OpenAI shuts {settings.model} down on {day:%Y-%m-%d}; choose another `model` in time.",)

@@ -1,0 +1,132 @@
+"""What answers, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from textllm_adapters.clock import SystemClock
+from textllm_adapters.settings import Settings
+from textllm_adapters.wiring.storage import MEGABYTE
+from textllm_core.money import ZERO, Price, Rates
+from textllm_core.policy import ChatPolicy
+from textllm_core.pricing import Pricing
+
+if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
+    from textllm_core.ports.llm import LLM
+    from textllm_core.ports.transcript import Transcript
+
+
+Progress = Callable[[int, int], None]
+
+
+class Model(NamedTuple):
+    """What answers, chosen together: who keeps the history, what it costs, and how many tokens it may write."""
+
+    name: str
+    llm: LLM
+    transcript: Transcript | None
+    pricing: Pricing
+    longest_reply: int = sys.maxsize
+
+
+async def open_model(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> Model:
+    """The model of the settings, open until the stack is closed.
+
+    Raises:
+        ConfigurationError: it could not be had.
+    """
+    if settings.resolved_provider == "embedded":
+        return await _open_embedded(stack, settings, progress)
+    return await open_openai(stack, settings)
+
+
+async def _open_embedded(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> Model:
+    from textllm_adapters.embedded.llm import LONGEST_REPLY, open_embedded
+    from textllm_adapters.memory.prices import FixedPrices
+
+    path = settings.local_model or await fetch_model(settings, progress)
+    llm = await stack.enter_async_context(open_embedded(path))
+    free = Price(rates=Rates.of(ZERO, ZERO), source="embedded")
+    return Model(llm.model, llm, None, Pricing({}, FixedPrices({llm.model: free})), LONGEST_REPLY)
+
+
+async def open_openai(stack: AsyncExitStack, settings: Settings) -> Model:
+    """OpenAI's, or that of a server with its API; nothing is asked of it yet."""
+    from textllm_adapters.openai.client import open_client
+
+    pricing = pricing_of(settings)
+    client = await stack.enter_async_context(
+        open_client(
+            settings.openai_api_key.reveal() if settings.openai_api_key else "none",
+            settings.openai_base_url,
+            silence_timeout_s=max(settings.first_token_timeout_s, settings.upstream_timeout_s),
+        )
+    )
+    if settings.llm_api == "chat_completions":
+        from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
+
+        return Model(settings.model, ChatCompletionsLLM(client), None, pricing)
+    from textllm_adapters.openai.conversations import OpenAITranscript
+    from textllm_adapters.openai.responses import ResponsesLLM
+
+    transcript = OpenAITranscript(client) if settings.llm_api == "conversations" else None
+    # Other servers speak the Responses API, but hardly one takes files as they are; those with conversations do.
+    reads_files = transcript is not None or settings.openai_base_url is None
+    return Model(settings.model, ResponsesLLM(client, reads_files=reads_files), transcript, pricing)
+
+
+def pricing_of(settings: Settings) -> Pricing:
+    """What models cost: by the operator's word, else by the bundled price list."""
+    from textllm_adapters.genai_prices.prices import GenaiPrices
+
+    return Pricing(_stated_prices(settings), GenaiPrices(SystemClock()), unpriced_is_free=settings.unpriced == "free")
+
+
+def _stated_prices(settings: Settings) -> dict[str, Price]:
+    stated = {
+        model: Price(
+            rates=Rates.of(price.input, price.output, cached_input=price.cached_input, cache_write=price.cache_write),
+            source="operator",
+        )
+        for model, price in settings.prices.items()
+    }
+    if settings.pricing is not None:
+        rates = Rates.of(settings.pricing.input_per_1k * 1000, settings.pricing.output_per_1k * 1000)
+        stated[settings.model] = Price(rates=rates, source="operator")
+    return stated
+
+
+def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
+    """The operator's rules of every turn."""
+    return ChatPolicy(
+        model=model.name,
+        prompts=settings.prompts,
+        max_input_chars=settings.max_input_length,
+        max_history_items=settings.max_history_items,
+        max_output_tokens=min(settings.max_output_tokens, model.longest_reply),
+        rate_per_minute=settings.rate_limit_per_minute,
+        daily_limit=settings.cost_limit_per_session,
+        warn_at=settings.warn_at_cost,
+        keep_messages=settings.store_messages,
+        first_token_timeout_s=settings.first_token_timeout_s,
+        silence_timeout_s=settings.upstream_timeout_s,
+        max_file_bytes=settings.max_file_size_mb * MEGABYTE,
+        max_document_chars=settings.max_document_chars,
+        max_document_pages=settings.max_document_pages,
+    )
+
+
+async def fetch_model(settings: Settings, progress: Progress | None = None) -> Path:
+    """The file of the embedded demonstration model, fetched where it is missing or damaged.
+
+    Raises:
+        ConfigurationError: it could not be had; the text says the ways out.
+    """
+    from textllm_adapters.embedded.model_file import ensure_model
+
+    return await asyncio.to_thread(ensure_model, settings.data_dir, progress=progress)

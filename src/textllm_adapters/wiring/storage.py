@@ -1,0 +1,166 @@
+"""Where records and files are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+from textllm_adapters.settings import Settings
+from textllm_core.errors import ConfigurationError, StorageUnavailableError
+
+if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from textllm_adapters.settings import Secret
+    from textllm_core.ports.blob_store import BlobStore
+    from textllm_core.ports.health_probe import HealthProbe
+    from textllm_core.ports.rate_limiter import RateLimiter
+
+
+MEGABYTE: Final = 1024 * 1024
+_RETRY_S: Final = 0.5
+_STORAGE_PREFIX: Final = "LLM/"  # what the keys of all files begin with
+
+
+async def open_database(stack: AsyncExitStack, settings: Settings, *, patience_s: float) -> AsyncEngine:
+    """The database of the settings, with the tables of this version, until the stack is closed.
+
+    Args:
+        patience_s: how long to wait for one that does not answer yet.
+    Raises:
+        ConfigurationError: its tables are of another version.
+        StorageUnavailableError: it does not answer.
+    """
+    from textllm_adapters.sql import migrations
+
+    engine = engine_of(settings)
+    stack.push_async_callback(engine.dispose)
+    if engine.dialect.name == "sqlite":
+        await migrations.upgrade(engine)
+        return engine
+    deadline = asyncio.get_running_loop().time() + patience_s
+    while True:
+        try:
+            revision = await migrations.current_revision(engine)
+            break
+        except StorageUnavailableError:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            await asyncio.sleep(_RETRY_S)
+    if revision != migrations.head_revision():
+        raise ConfigurationError(
+            f"The database is at revision {revision or 'none'}, but this version needs {migrations.head_revision()}; "
+            "run `textllm db upgrade`."
+        )
+    return engine
+
+
+def engine_of(settings: Settings, *, command_timeout_s: float | None = 4) -> AsyncEngine:
+    """An engine that connects when it is used.
+
+    Raises:
+        ConfigurationError: what it needs is not installed.
+    """
+    if settings.database.startswith("postgresql"):
+        from textllm_adapters.postgres.engine import open_engine as open_postgres
+
+        try:
+            return open_postgres(settings.database, command_timeout_s=command_timeout_s)
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                "DATABASE_URL names PostgreSQL, which needs the extra `postgres` (in the checkout: "
+                "pip install -e '.[postgres]', or uv run --extra postgres textllm …)."
+            ) from error
+    from textllm_adapters.sqlite.engine import open_engine as open_sqlite
+
+    return open_sqlite(settings.database)
+
+
+def rate_limiter_of(engine: AsyncEngine) -> RateLimiter:
+    """The rate limits that all processes on this database share."""
+    if engine.dialect.name == "postgresql":
+        from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
+
+        return PostgresRateLimiter(engine)
+    from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
+
+    return SqliteRateLimiter(engine)
+
+
+async def upgrade_database(settings: Settings) -> str:
+    """Bring the database to the tables of this version; returns the revision now in force.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError
+    """
+    from textllm_adapters.sql import migrations
+
+    engine = engine_of(settings, command_timeout_s=None)
+    try:
+        await migrations.upgrade(engine)
+    finally:
+        await engine.dispose()
+    return migrations.head_revision()
+
+
+async def database_revision(settings: Settings) -> tuple[str | None, str]:
+    """The revision the database is at, None for an empty one, and the one this version needs.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError
+    """
+    from textllm_adapters.sql import migrations
+
+    engine = engine_of(settings)
+    try:
+        return await migrations.current_revision(engine), migrations.head_revision()
+    finally:
+        await engine.dispose()
+
+
+async def open_blobs(stack: AsyncExitStack, settings: Settings) -> tuple[BlobStore, HealthProbe]:
+    """Where files are kept, and what tells whether it answers.
+
+    Raises:
+        ConfigurationError
+    """
+    if not settings.s3.enabled:
+        from textllm_adapters.filesystem.blob_store import open_blob_store as open_files
+        from textllm_adapters.filesystem.health_probe import FilesystemHealthProbe
+
+        files = await open_files(settings.data_dir / "files")
+        return files, FilesystemHealthProbe(files)
+    require_s3_sdk()
+    from textllm_adapters.s3.blob_store import open_blob_store
+    from textllm_adapters.s3.health_probe import S3HealthProbe
+
+    s3 = settings.s3
+    bucket = await stack.enter_async_context(
+        open_blob_store(
+            bucket=s3.bucket or "",  # never: the settings refuse to be enabled without one
+            prefix=_STORAGE_PREFIX,
+            region=s3.region,
+            endpoint=s3.endpoint,
+            access_key=_revealed(s3.access_key_id),
+            secret_key=_revealed(s3.secret_access_key),
+            session_token=_revealed(s3.session_token),
+        )
+    )
+    return bucket, S3HealthProbe(bucket)
+
+
+def _revealed(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.reveal()
+
+
+def require_s3_sdk() -> None:
+    """
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    if importlib.util.find_spec("aioboto3") is None:
+        raise ConfigurationError(
+            "S3_ENABLED needs the extra `s3` (in the checkout: pip install -e '.[s3]', or uv run --extra s3 textllm …)."
+        )

@@ -110,6 +110,32 @@ async def test_event_frames_carry_any_text_as_it_is(deltas: list[str]) -> None:
     assert [event.last_id for event in events] == [str(number) for number in range(1, len(events) + 1)]
 
 
+@settings(deadline=None)
+@given(DELTAS, st.integers(0, 12), st.integers(1, 7))
+async def test_a_reader_who_resumes_anywhere_has_the_whole_text_however_the_bytes_come(
+    deltas: list[str], lost_after: int, piece: int
+) -> None:
+    whole = await stream_of(EventFrames(), deltas, ReplyCompleted(COMPLETED))
+    frames = [frame + b"\n\n" for frame in whole.split(b"\n\n")[:-1]]
+    kept = read_events(b"".join(frames[:lost_after]) + b"".join(frames[lost_after:])[:piece])  # a frame broke off
+    last = int(kept[-1].last_id) if kept else 0
+
+    characters = WholeCharacters()
+    texts = [text for text in [*map(characters.take, deltas), characters.rest()] if text]
+    events: list[ReplyEvent] = [STARTED, *map(TextDelta, texts), ReplyCompleted(COMPLETED)]
+
+    async def missed() -> AsyncGenerator[tuple[int, ReplyEvent], None]:
+        for number, event in enumerate(events, 1):
+            if number > last:
+                yield number, event
+
+    rest = b"".join([chunk async for chunk in framed(missed(), EventFrames(), request_id="req_1")])
+    received = kept + read_events(rest)
+    assert [event.last_id for event in received] == [str(number) for number in range(1, len(events) + 1)]
+    said = [json.loads(event.data)["text"] for event in received if event.name == "reply.delta"]
+    assert "".join(said) == whole_characters("".join(deltas))
+
+
 async def test_text_frames_byte_for_byte() -> None:
     stream = await stream_of(TextFrames(), ["Hello", " wor", "ld\nand\r\nmore", "[DONE]"], ReplyCompleted(COMPLETED))
     assert stream == (

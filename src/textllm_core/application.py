@@ -37,13 +37,17 @@ from textllm_core.files import (
 )
 from textllm_core.health import CheckHealth
 from textllm_core.list_messages import ListMessages
+from textllm_core.ports.api_key_repository import ApiKeyRepository
+from textllm_core.ports.audit import Audit
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.transcript import Transcript
+from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
 from textllm_core.retention import ForgetReplies
@@ -66,6 +70,30 @@ class Books:
     revoke_api_key: RevokeApiKey
     authenticate: Authenticate
     any_api_key: AnyApiKey
+
+    @classmethod
+    def over(
+        cls,
+        sessions: SessionRepository,
+        reports: UsageReports,
+        audit: Audit,
+        api_keys: ApiKeyRepository,
+        clock: Clock,
+    ) -> Self:
+        """All of them over one set of adapters."""
+        return cls(
+            get_session=GetSession(sessions),
+            todays_session=TodaysSession(sessions, clock),
+            list_sessions=ListSessions(sessions, clock),
+            end_session=EndSession(sessions),
+            report_usage=ReportUsage(reports, clock),
+            audit=AuditBooks(audit),
+            issue_api_key=IssueApiKey(api_keys, clock),
+            list_api_keys=ListApiKeys(api_keys),
+            revoke_api_key=RevokeApiKey(api_keys, clock),
+            authenticate=Authenticate(api_keys, clock),
+            any_api_key=AnyApiKey(api_keys),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,7 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
-from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.application import Books, Conversations, Files, TextLLM
-from textllm_core.audit import AuditBooks
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
@@ -47,9 +45,7 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.transcript import Transcript
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
-from textllm_core.report_usage import ReportUsage
 from textllm_core.retention import ForgetReplies
-from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.track_usage import TrackUsage
 
 SCRIPTED_POLICY: Final = ChatPolicy(
@@ -161,19 +157,12 @@ def memory_conversations(
 
 def memory_books(store: MemoryStore, clock: Clock) -> Books:
     """The part of the application that asks no model."""
-    sessions, api_keys = MemorySessionRepository(store), MemoryApiKeyRepository(store)
-    return Books(
-        get_session=GetSession(sessions),
-        todays_session=TodaysSession(sessions, clock),
-        list_sessions=ListSessions(sessions, clock),
-        end_session=EndSession(sessions),
-        report_usage=ReportUsage(MemoryUsageReports(store), clock),
-        audit=AuditBooks(MemoryAudit(store)),
-        issue_api_key=IssueApiKey(api_keys, clock),
-        list_api_keys=ListApiKeys(api_keys),
-        revoke_api_key=RevokeApiKey(api_keys, clock),
-        authenticate=Authenticate(api_keys, clock),
-        any_api_key=AnyApiKey(api_keys),
+    return Books.over(
+        MemorySessionRepository(store),
+        MemoryUsageReports(store),
+        MemoryAudit(store),
+        MemoryApiKeyRepository(store),
+        clock,
     )
 
 

@@ -12,9 +12,7 @@ from textllm_adapters.settings import Settings
 from textllm_adapters.wiring.checks import check
 from textllm_adapters.wiring.models import Progress, chat_policy, open_model, open_openai
 from textllm_adapters.wiring.storage import MEGABYTE, engine_of, open_blobs, open_database, rate_limiter_of
-from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.application import Books, Conversations, Files, TextLLM
-from textllm_core.audit import AuditBooks
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
@@ -31,9 +29,7 @@ from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
 from textllm_core.reconcile import Reconcile
-from textllm_core.report_usage import ReportUsage
 from textllm_core.retention import ForgetReplies
-from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.track_usage import TrackUsage
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
@@ -147,21 +143,14 @@ def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Bo
     from textllm_adapters.sql.session_repository import SqlSessionRepository
     from textllm_adapters.sql.usage_reports import SqlUsageReports
 
-    clock, sessions, api_keys = SystemClock(), SqlSessionRepository(engine), SqlApiKeyRepository(engine)
     patient_engine = engine_of(settings, command_timeout_s=None)  # an audit takes its time; it connects if it is used
     stack.push_async_callback(patient_engine.dispose)
-    return Books(
-        get_session=GetSession(sessions),
-        todays_session=TodaysSession(sessions, clock),
-        list_sessions=ListSessions(sessions, clock),
-        end_session=EndSession(sessions),
-        report_usage=ReportUsage(SqlUsageReports(engine), clock),
-        audit=AuditBooks(SqlAudit(patient_engine)),
-        issue_api_key=IssueApiKey(api_keys, clock),
-        list_api_keys=ListApiKeys(api_keys),
-        revoke_api_key=RevokeApiKey(api_keys, clock),
-        authenticate=Authenticate(api_keys, clock),
-        any_api_key=AnyApiKey(api_keys),
+    return Books.over(
+        SqlSessionRepository(engine),
+        SqlUsageReports(engine),
+        SqlAudit(patient_engine),
+        SqlApiKeyRepository(engine),
+        SystemClock(),
     )
 
 

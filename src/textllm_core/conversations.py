@@ -14,7 +14,12 @@ from msgspec.structs import replace
 
 from textllm_core.chat.messages import refuse_half_characters
 from textllm_core.chat.replay import remembered_failure
-from textllm_core.errors import ConversationNotFoundError, InvalidRequestError, StorageUnavailableError
+from textllm_core.errors import (
+    ConversationNotFoundError,
+    InvalidRequestError,
+    ServiceUnavailableError,
+    StorageUnavailableError,
+)
 from textllm_core.ids import new_id
 from textllm_core.metadata import check_metadata
 
@@ -300,7 +305,8 @@ class DeleteConversation:
         else:
             gone = remembered_failure(None, ConversationNotFoundError())
             await self.conversations.erase(*key, at=self.clock.now(), remembered=gone)
-            self.running.start(self._erase_at_provider())
+            with suppress(ServiceUnavailableError):  # this process has no time for it: another one does it
+                self.running.start(self._erase_at_provider())
         return Deletion(found.id, soft)
 
     async def _erase_at_provider(self) -> None:

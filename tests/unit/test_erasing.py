@@ -201,3 +201,13 @@ async def test_a_user_manages_only_its_own_conversations(bench: Bench) -> None:
     assert (await manage.list(Caller(tenant_id="other"))).total == 0
     everything: Sequence[Message] = bench.store.conversations["default", "ada", it].messages
     assert [each.id async for each in manage.messages.every(ada, it)] == [message.id for message in everything]
+
+
+async def test_what_is_deleted_while_the_process_ends_is_erased_by_another() -> None:
+    bench = Bench()
+    reply = await bench.say("Hi")
+    bench.running.refuse_new()
+    assert (await managing(bench).delete(Caller(), reply.conversation_id, soft=False)).id == reply.conversation_id
+    assert len(sides(bench)) == 1
+    await managing(bench).erase_at_provider()
+    assert sides(bench) == []

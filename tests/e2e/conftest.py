@@ -85,8 +85,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """The ids of the processes that answer."""
-        children = psutil.Process(self.process.pid).children()
-        return [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [child.pid for child in psutil.Process(self.process.pid).children() if lives(child)]
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         return httpx.get(f"{self.url}{path}", headers=headers, timeout=60)
@@ -96,6 +95,14 @@ class Service:
 
     def chat(self, message: str, **fields: object) -> httpx.Response:
         return httpx.post(f"{self.url}/chat", json={"message": message} | fields, timeout=30)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it still runs: not one that ended since it was listed, waited for or not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from tests.servers.postgres import open_postgres
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.postgres.engine import open_engine
 from textllm_adapters.sql import migrations
-from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sql.tables import conversations, ledger, sessions
 from textllm_adapters.sql.usage_reports import SqlUsageReports
+from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.report_usage import ReportUsage
 from textllm_core.tenancy import Caller
 
@@ -72,7 +72,7 @@ def copies(table: Table, rows: str, changed: dict[str, str]) -> str:
 
 
 async def settle_one(engine: AsyncEngine) -> None:
-    books = SqlLedger(engine)
+    books = ledger_of(engine)
     hold = await books.reserve(reservation())
     await books.settle(hold, settlement())
 

@@ -17,8 +17,8 @@ from tests.servers.postgres import PostgresServer
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql import migrations
-from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.errors import ConfigurationError, StorageUnavailableError
 
 
@@ -40,7 +40,7 @@ async def own_engine(own_server: PostgresServer) -> AsyncIterator[AsyncEngine]:
 async def test_a_postgres_that_went_down_and_came_back_is_used_again(
     own_server: PostgresServer, own_engine: AsyncEngine
 ) -> None:
-    ledger = SqlLedger(own_engine)
+    ledger = ledger_of(own_engine)
     holds = await asyncio.gather(*[ledger.reserve(reservation()) for _ in range(5)])  # five connections in the pool
     await asyncio.to_thread(own_server.stop_now)
     with pytest.raises(StorageUnavailableError):
@@ -57,7 +57,7 @@ async def test_a_postgres_that_went_down_and_came_back_is_used_again(
 
 
 async def test_a_restart_between_two_calls_goes_unnoticed(own_server: PostgresServer, own_engine: AsyncEngine) -> None:
-    ledger = SqlLedger(own_engine)
+    ledger = ledger_of(own_engine)
     hold = await ledger.reserve(reservation())
     await asyncio.to_thread(own_server.stop)
     await asyncio.to_thread(own_server.start)
@@ -65,7 +65,7 @@ async def test_a_restart_between_two_calls_goes_unnoticed(own_server: PostgresSe
 
 
 async def test_a_postgres_that_is_silent_is_given_up(own_engine: AsyncEngine) -> None:
-    ledger = SqlLedger(own_engine)
+    ledger = ledger_of(own_engine)
     hold = await ledger.reserve(reservation())
     async with own_engine.connect() as connection:
         backends = (
@@ -86,7 +86,7 @@ async def test_a_postgres_that_is_silent_is_given_up(own_engine: AsyncEngine) ->
 
 
 async def test_a_connection_that_is_killed_at_work_is_an_outage_and_nothing_happened(own_engine: AsyncEngine) -> None:
-    ledger = SqlLedger(own_engine)
+    ledger = ledger_of(own_engine)
     hold = await ledger.reserve(reservation())
     kill_waiting = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     async with own_engine.begin() as blocker:
@@ -102,7 +102,7 @@ async def test_a_connection_that_is_killed_at_work_is_an_outage_and_nothing_happ
 
 
 async def test_a_full_pool_is_an_outage(own_engine: AsyncEngine) -> None:
-    ledger = SqlLedger(own_engine)
+    ledger = ledger_of(own_engine)
     connections = [await own_engine.connect() for _ in range(20)]
     with pytest.raises(StorageUnavailableError):
         await ledger.reserve(reservation())
@@ -114,7 +114,7 @@ async def test_a_full_pool_is_an_outage(own_engine: AsyncEngine) -> None:
 async def test_a_sqlite_file_that_another_process_writes_for_too_long_is_an_outage(
     sqlite_engine: AsyncEngine, sqlite_url: str
 ) -> None:
-    ledger = SqlLedger(sqlite_engine)
+    ledger = ledger_of(sqlite_engine)
     async with sqlite_engine.connect() as connection:
         await connection.execute(text("PRAGMA busy_timeout = 10"))  # of the one connection in the pool
     other = open_sqlite_engine(sqlite_url)
@@ -130,7 +130,7 @@ async def test_a_missing_table_is_a_bug_and_stays_one(sqlite_engine: AsyncEngine
         async with engine.begin() as connection:
             await connection.execute(text("DROP TABLE ledger"))
         with pytest.raises((OperationalError, ProgrammingError), match="ledger"):
-            await SqlLedger(engine).entries("tenant", "user")
+            await ledger_of(engine).entries("tenant", "user")
 
 
 async def test_an_error_shows_no_parameters(sqlite_engine: AsyncEngine, postgres_engine: AsyncEngine) -> None:

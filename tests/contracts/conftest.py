@@ -37,7 +37,6 @@ from textllm_adapters.sql.conversation_repository import SqlConversationReposito
 from textllm_adapters.sql.erasures import SqlErasures
 from textllm_adapters.sql.file_repository import SqlFileRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
-from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sql.reply_journal import SqlReplyJournal
 from textllm_adapters.sql.session_repository import SqlSessionRepository
 from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_buckets
@@ -47,6 +46,7 @@ from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
+from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
@@ -89,7 +89,7 @@ def storage_of(store: MemoryStore) -> Storage:
 
 def sql_storage(engine: AsyncEngine) -> Storage:
     return Storage(
-        SqlLedger(engine),
+        ledger_of(engine),
         SqlConversationRepository(engine),
         SqlSessionRepository(engine),
         SqlUsageReports(engine),

@@ -15,8 +15,8 @@ from typing import TypeVar
 from tests.contracts.books import reservation, settlement
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres
-from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
+from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.budgets import Demand
 from textllm_core.errors import BudgetExceededError, StorageUnavailableError
 from textllm_core.money import exact
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 async def spend(database: str, attempts: int, cap: Decimal, seed: int) -> dict[str, object]:
     engine = (open_postgres if database.startswith("postgres") else open_sqlite)(database)
-    ledger, chance = SqlLedger(engine), random.Random(seed)
+    ledger, chance = ledger_of(engine), random.Random(seed)
     costs: list[Decimal] = []
     refused = 0
 

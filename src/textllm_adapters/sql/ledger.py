@@ -146,34 +146,14 @@ class SqlLedger:
         self, connection: AsyncConnection, hold: Row[Any], end: Settlement, *, provider_response_id: str | None
     ) -> Settled:
         conversation = await connection.execute(
-            statements.SETTLE_CONVERSATION,
-            rows.of_exchange(hold)
-            | {
-                "plus_answered": int(end.answered),
-                "plus_input": end.usage.input_tokens,
-                "plus_output": end.usage.output_tokens,
-                "plus_cost": end.cost,
-                "plus_messages": len(end.messages),
-                "new_image": end.last_image,
-                "new_moment": end.at,
-                "new_transcript": end.transcript_id,
-                "new_context": end.context_tokens,
-                "new_summary": end.summary,
-            },
+            statements.SETTLE_CONVERSATION, rows.of_exchange(hold) | rows.settled_conversation(end)
         )
         answered, last_message, transcript_id = conversation.one()
         if dropped := [known for known in end.transcripts if known != transcript_id]:
             erasures = rows.erasure_rows(hold.tenant_id, hold.user_id, dropped, at=end.at)
             await connection.execute(statements.ADD_ERASURES, erasures)
         session = await connection.execute(
-            statements.SETTLE_SESSION,
-            rows.of_session(hold)
-            | {
-                "minus_amount": hold.amount,
-                "plus_cost": end.cost,
-                "plus_tokens": end.usage.total_tokens,
-                "new_moment": end.at,
-            },
+            statements.SETTLE_SESSION, rows.of_session(hold) | rows.settled_session(hold, end)
         )
         spent = session.scalar_one()
         if hold.idempotency_key is not None:
@@ -187,7 +167,8 @@ class SqlLedger:
             await connection.execute(statements.ADD_MESSAGES, rows.message_rows(hold, end, last=last_message))
         settled = Settled(message_number=answered, spent=spent)
         if hold.is_resumable:
-            await connection.execute(statements.ADD_END, rows.end_row(hold, end, settled))
+            counters = {"message_number": answered, "spent": spent}
+            await connection.execute(statements.ADD_END, rows.end_row(hold, end) | counters)
         return settled
 
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:

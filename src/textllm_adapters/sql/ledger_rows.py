@@ -10,7 +10,7 @@ from sqlalchemy import (
 
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
-from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
+from textllm_core.ports.ledger import Hold, Reservation, Settlement
 from textllm_core.sessions import day_of
 from textllm_core.usage import LedgerEntry, Usage
 
@@ -31,7 +31,7 @@ def of_key(key: Mapping[str, object]) -> dict[str, object]:
     return {"of_tenant": key["tenant_id"], "of_scope": key["scope"], "of_key": key["key"]}
 
 
-def of_session(hold: Row[Any]) -> dict[str, object]:
+def of_session(hold: Hold | Row[Any]) -> dict[str, object]:
     return {"of_tenant": hold.tenant_id, "of_user": hold.user_id, "of_day": hold.day}
 
 
@@ -82,7 +82,7 @@ def hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
         "response_id": hold.response_id,
         "conversation_id": hold.conversation_id,
         "session_id": hold.session_id,
-        "day": day_of(hold.created_at),
+        "day": hold.day,
         "kind": hold.kind,
         "model": hold.model,
         "price": hold.price,
@@ -97,7 +97,7 @@ def hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
     }
 
 
-def pending_row(hold: Row[Any], model: str) -> dict[str, object]:
+def pending_row(hold: Hold | Row[Any], model: str) -> dict[str, object]:
     return _entry_row(hold, Usage()) | {
         "model": model,
         "status": "pending",
@@ -113,7 +113,31 @@ def pending_row(hold: Row[Any], model: str) -> dict[str, object]:
     }
 
 
-def usage_row(hold: Row[Any], end: Settlement) -> dict[str, object]:
+def settled_conversation(end: Settlement) -> dict[str, object]:
+    return {
+        "plus_answered": int(end.answered),
+        "plus_input": end.usage.input_tokens,
+        "plus_output": end.usage.output_tokens,
+        "plus_cost": end.cost,
+        "plus_messages": len(end.messages),
+        "new_image": end.last_image,
+        "new_moment": end.at,
+        "new_transcript": end.transcript_id,
+        "new_context": end.context_tokens,
+        "new_summary": end.summary,
+    }
+
+
+def settled_session(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
+    return {
+        "minus_amount": hold.amount,
+        "plus_cost": end.cost,
+        "plus_tokens": end.usage.total_tokens,
+        "new_moment": end.at,
+    }
+
+
+def usage_row(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
         "user_id": hold.user_id,
@@ -126,7 +150,7 @@ def usage_row(hold: Row[Any], end: Settlement) -> dict[str, object]:
     }
 
 
-def settled_row(hold: Row[Any], end: Settlement) -> dict[str, object]:
+def settled_row(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
     return _entry_row(hold, end.usage) | {
         "model": end.model,
         "status": end.status,
@@ -142,7 +166,7 @@ def settled_row(hold: Row[Any], end: Settlement) -> dict[str, object]:
     }
 
 
-def _entry_row(hold: Row[Any], usage: Usage) -> dict[str, object]:
+def _entry_row(hold: Hold | Row[Any], usage: Usage) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
         "user_id": hold.user_id,
@@ -162,20 +186,18 @@ def _entry_row(hold: Row[Any], usage: Usage) -> dict[str, object]:
     }
 
 
-def end_row(hold: Row[Any], end: Settlement, settled: Settled) -> dict[str, object]:
+def end_row(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
         "user_id": hold.user_id,
         "response_id": hold.response_id,
         "number": end.end_number,
         "remembered": end.remembered.decode(),
-        "message_number": settled.message_number,
-        "spent": settled.spent,
         "ended_at": end.at,
     }
 
 
-def message_rows(hold: Row[Any], end: Settlement, *, last: int) -> list[Mapping[str, object]]:
+def message_rows(hold: Hold | Row[Any], end: Settlement, *, last: int) -> list[Mapping[str, object]]:
     return [
         {
             "tenant_id": hold.tenant_id,

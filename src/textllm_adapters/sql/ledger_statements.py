@@ -40,7 +40,7 @@ def _of_user(table: Table) -> tuple[ColumnElement[bool], ...]:
 
 
 _OF_CONVERSATION: Final = (*_of_user(conversations), conversations.c.id == bindparam("of_conversation"))
-_OF_SESSION: Final = (*_of_user(sessions), sessions.c.day == bindparam("of_day"))
+OF_SESSION: Final = (*_of_user(sessions), sessions.c.day == bindparam("of_day"))
 _OF_HOLD: Final = (*_of_user(holds), holds.c.response_id == bindparam("of_response"))
 _IS_RUNNING: Final = conversations.c.turn_id == bindparam("of_response")
 
@@ -68,7 +68,7 @@ TURN_OF_CONVERSATION: Final = select(conversations.c.turn_id).where(
 HOLD: Final = select(holds).where(*_OF_HOLD)
 PROMISE: Final = (
     update(sessions)
-    .where(*_OF_SESSION)
+    .where(*OF_SESSION)
     .values(
         reserved=sessions.c.reserved + bindparam("plus_amount"),
         conversation_count=sessions.c.conversation_count + bindparam("plus_conversations"),
@@ -120,7 +120,7 @@ SETTLE_CONVERSATION: Final = (
 )
 SETTLE_SESSION: Final = (
     update(sessions)
-    .where(*_OF_SESSION)
+    .where(*OF_SESSION)
     .values(
         reserved=sessions.c.reserved - bindparam("minus_amount"),
         total_cost=sessions.c.total_cost + bindparam("plus_cost"),
@@ -139,7 +139,7 @@ FREE_CONVERSATION: Final = (
 UNMAKE_CONVERSATION: Final = delete(conversations).where(*_OF_CONVERSATION, _IS_RUNNING)
 TAKE_BACK: Final = (
     update(sessions)
-    .where(*_OF_SESSION)
+    .where(*OF_SESSION)
     .values(
         reserved=sessions.c.reserved - bindparam("minus_amount"),
         conversation_count=sessions.c.conversation_count - bindparam("minus_conversations"),
@@ -195,7 +195,7 @@ FORGET_KEYS: Final = delete(idempotency_keys).where(
 @cache
 def make_conversation(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
     """Says which session the user has today, if any; no row where the conversation is there already."""
-    session = select(sessions.c.id).where(*_OF_SESSION).scalar_subquery()
+    session = select(sessions.c.id).where(*OF_SESSION).scalar_subquery()
     made = upserts.insert(conversations, dialect).values(session_id=session)
     return made.on_conflict_do_nothing(index_elements=conversations.primary_key).returning(conversations.c.session_id)
 

@@ -11,7 +11,7 @@ from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings
 from textllm_adapters.wiring.checks import check
 from textllm_adapters.wiring.models import Progress, chat_policy, open_model, open_openai
-from textllm_adapters.wiring.storage import MEGABYTE, engine_of, open_blobs, open_database, rate_limiter_of
+from textllm_adapters.wiring.storage import MEGABYTE, engine_of, ledger_of, open_blobs, open_database, rate_limiter_of
 from textllm_core.application import Books, Conversations, Files, TextLLM
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
@@ -70,11 +70,10 @@ async def open_textllm(
         from textllm_adapters.documents.document_reader import ChildDocumentReader
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
-        from textllm_adapters.sql.ledger import SqlLedger
         from textllm_adapters.sql.reply_journal import SqlReplyJournal
 
         clock = SystemClock()
-        ledger = SqlLedger(engine)
+        ledger = ledger_of(engine)
         conversations = SqlConversationRepository(engine)
         track_usage = TrackUsage(ledger, model.pricing, clock, telemetry)
         policy = chat_policy(settings, model)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_adapters.settings import Secret
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.health_probe import HealthProbe
+    from textllm_core.ports.ledger import Ledger
     from textllm_core.ports.rate_limiter import RateLimiter
 
 
@@ -76,6 +77,17 @@ def engine_of(settings: Settings, *, command_timeout_s: float | None = 4) -> Asy
     from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 
     return open_sqlite(settings.database)
+
+
+def ledger_of(engine: AsyncEngine) -> Ledger:
+    """The books in this database."""
+    if engine.dialect.name == "postgresql":
+        from textllm_adapters.postgres.ledger import PostgresLedger
+
+        return PostgresLedger(engine)
+    from textllm_adapters.sql.ledger import SqlLedger
+
+    return SqlLedger(engine)
 
 
 def rate_limiter_of(engine: AsyncEngine) -> RateLimiter:

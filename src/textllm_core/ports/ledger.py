@@ -1,7 +1,7 @@
 """The books: money promised, money spent, and every counter that follows from them, moved together or not at all."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from msgspec import Struct
 from textllm_core.budgets import Demand
 from textllm_core.chat.messages import Idempotency, Message
 from textllm_core.money import Price, Rates
+from textllm_core.sessions import day_of
 from textllm_core.usage import EntryStatus, Kind, LedgerEntry, Usage
 
 
@@ -104,6 +105,11 @@ class Hold(Struct, frozen=True, kw_only=True):
     amount: Decimal
     created_at: datetime
     provider_response_id: str | None = None
+
+    @property
+    def day(self) -> date:
+        """The UTC day whose session pays."""
+        return day_of(self.created_at)
 
 
 class Settlement(Struct, frozen=True, kw_only=True):

@@ -30,7 +30,8 @@ from tests.servers.postgres import open_postgres
 from textllm_adapters.postgres.engine import open_engine
 from textllm_adapters.sql import migrations
 
-DELTAS_OF_LIVE_STREAM = 60
+DELTAS_OF_LIVE_STREAM = 180
+OPENING_AT_ONCE = 20
 PROBLEM = re.compile(rb'"code":"([a-z_]+)"')
 LONG_REPLY = Reply(deltas=tuple(f" word{n:04}" for n in range(4000)))
 
@@ -69,6 +70,14 @@ async def ask(
     )
     writer.write(head.encode() + content)
     return reader, writer
+
+
+async def live_stream(service: Service, opening: asyncio.Semaphore, n: int) -> asyncio.Task[str]:
+    """Open a stream in its turn; it is read from its first event on."""
+    async with opening:
+        reader, writer = await ask(service, "/chat/stream", {"message": f"stream {n}"})
+        await reader.readuntil(b"data: ")
+    return asyncio.create_task(read_to_end(reader, writer))
 
 
 async def read_to_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
@@ -115,17 +124,15 @@ async def live_streams(service: Service, process: psutil.Process, provider: Open
     print("idle: /chat", await latencies(lambda: latency(service, "POST", "/chat", b'{"message": "x"}'), 20))
     before = memory(process)
     provider.default = Reply(deltas=("word ",) * DELTAS_OF_LIVE_STREAM, pause_s=1.0)
-    reading = []
-    for n in range(streams):
-        reading.append(
-            asyncio.create_task(read_to_end(*await ask(service, "/chat/stream", {"message": f"stream {n}"})))
-        )
-        if n % 20 == 0:
-            await asyncio.sleep(0.1)
+    began = time.perf_counter()
+    opening = asyncio.Semaphore(OPENING_AT_ONCE)
+    reading = await asyncio.gather(*(live_stream(service, opening, n) for n in range(streams)))
+    print(f"opened in {time.perf_counter() - began:.0f} s, {OPENING_AT_ONCE} at once")
     await asyncio.sleep(5)
     provider.default = Reply(text="Paris.")
     grown = memory(process) - before
-    print(f"{streams} streams: {grown / streams / 1024:.1f} KB each ({grown / 2**20:.0f} MB)")
+    busy = process.cpu_percent(10)
+    print(f"{streams} streams: {grown / streams / 1024:.1f} KB each ({grown / 2**20:.0f} MB); {busy:.0f} % of a core")
     print("  /health/live", await latencies(lambda: latency(service, "GET", "/health/live"), 50))
     print("  /chat", await latencies(lambda: latency(service, "POST", "/chat", b'{"message": "x"}'), 20))
     ended = await asyncio.gather(*reading)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from io import StringIO
 from typing import Final
 
 import msgspec
@@ -66,7 +67,7 @@ class ChatCompletionsLLM:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
         started = refused = False
-        deltas: list[str] = []
+        said = StringIO()
         finish = service_tier = usage = None
         body = _body(request, openai=self.client.base_url.host.endswith(_OPENAI_HOSTS))
         async with post_for_events(self.client, "/chat/completions", request, body, self.retries) as events:
@@ -86,7 +87,7 @@ class ChatCompletionsLLM:
                     delta = choice.delta or _Delta()
                     refused = refused or bool(delta.refusal)
                     if text := delta.content or delta.refusal:
-                        deltas.append(text)
+                        said.write(text)
                         yield TextDelta(text)
             if finish is None:
                 raise ProviderError("The provider's stream ended before the reply did.")
@@ -94,7 +95,7 @@ class ChatCompletionsLLM:
             yield ModelEnded(
                 status="incomplete" if finish in ("length", "content_filter") else "completed",
                 usage=usage,
-                text="".join(deltas),
+                text=said.getvalue(),
                 finish_reason=reason,
                 content_filtered=finish == "content_filter",
                 service_tier=service_tier,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from typing import Final, get_args
 from urllib.parse import quote
 
@@ -106,7 +107,7 @@ class ResponsesLLM:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
         started = refused = False
-        deltas: list[str] = []
+        said = StringIO()
         async with post_for_events(self.client, "/responses", request, _body(request), self.retries) as events:
             async for event in events:
                 name = _name(event)
@@ -115,7 +116,7 @@ class ResponsesLLM:
                         started = True
                         yield ModelStarted(None, request.model)
                     if text := _delta(event.data).delta:
-                        deltas.append(text)
+                        said.write(text)
                         refused = refused or name == b"response.refusal.delta"
                         yield TextDelta(text)
                 elif name in _BEGINNINGS or name in _ENDS:
@@ -128,12 +129,12 @@ class ResponsesLLM:
                         yield ModelStarted(kept_id, response.model or request.model)
                     if name in _BEGINNINGS:
                         continue
-                    if not deltas:
+                    if not said.tell():
                         text, refused = _output(response.output)
                         if text:
-                            deltas.append(text)
+                            said.write(text)
                             yield TextDelta(text)
-                    yield _ended(_ENDS[name], response, "".join(deltas), refused)
+                    yield _ended(_ENDS[name], response, said.getvalue(), refused)
                     await drained(events)
                     return
                 elif name == b"error":

@@ -11,7 +11,7 @@ from textllm_core.errors import ConfigurationError
 
 _CONNECT_TIMEOUT_S: Final = 2
 _POOL_TIMEOUT_S: Final = 10  # a burst waits for its turn; a server that is gone is noticed by the connection itself
-_POOL_SIZE: Final = 10
+_POOL_SIZE: Final = 20  # connections at most; one beyond a pool that keeps fewer would be made anew each time
 
 
 def open_engine(url: str, *, command_timeout_s: float | None = 4) -> AsyncEngine:
@@ -49,7 +49,7 @@ def open_engine(url: str, *, command_timeout_s: float | None = 4) -> AsyncEngine
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=_POOL_SIZE,
-        max_overflow=_POOL_SIZE,
+        max_overflow=0,
         pool_timeout=_POOL_TIMEOUT_S,
         hide_parameters=True,
         json_serializer=lambda value: msgspec.json.encode(value).decode(),

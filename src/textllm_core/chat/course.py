@@ -55,7 +55,6 @@ class Course:
     keeps_messages: bool
     is_asked: bool = False
     started: ModelStarted | None = None
-    deltas: list[str] = field(default_factory=list)
     characters: WholeCharacters = field(default_factory=WholeCharacters)
     first_text_at: datetime | None = None
     allowance: Allowance | None = None
@@ -72,7 +71,6 @@ class Course:
 
     def _say(self, text: str) -> None:
         if text:
-            self.deltas.append(text)
             self.log.append(TextDelta(text))
 
     def begun(self) -> ReplyStarted | None:
@@ -92,7 +90,7 @@ class Course:
     @property
     def text(self) -> str:
         """What was written of the reply so far."""
-        return "".join(self.deltas)
+        return self.log.text
 
     @property
     def is_remembered(self) -> bool:
@@ -232,7 +230,7 @@ class Course:
 
     def _estimate(self) -> Usage:
         """Tokens of what was certainly sent and certainly received."""
-        return Usage(input_tokens=self.hold.input_estimate, output_tokens=estimated_tokens(*self.deltas))
+        return Usage(input_tokens=self.hold.input_estimate, output_tokens=estimated_tokens(self.text))
 
     def _context_bound(self) -> int:
         """An upper bound of the tokens that the conversation may now have on the provider's side."""

@@ -212,7 +212,7 @@ class Exchange:
                         case None:
                             raise ProviderError("The model's reply broke off.")
             except TimeoutError as error:
-                waited = "to begin" if not course.deltas else "to go on"
+                waited = "to begin" if course.first_text_at is None else "to go on"
                 raise ProviderTimeoutError(f"The model took too long {waited}.") from error
 
     async def _request(self, course: Course) -> ModelRequest:

@@ -1,9 +1,10 @@
 """What has happened in one exchange so far, for any number of readers, none of whom can hold it up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from array import array
+from collections.abc import AsyncGenerator, Iterator
 
-from textllm_core.chat.messages import ReplyEvent, ReplyFailed
+from textllm_core.chat.messages import ReplyEvent, ReplyFailed, TextDelta
 from textllm_core.errors import TextLLMError
 
 
@@ -11,13 +12,16 @@ class ReplyLog:
     """The events of one exchange, kept while it runs. It is written by one task; a reader may come and leave at will.
 
     It grows with the reply, whose length the model's `max_output_tokens` bounds, and not with its readers: a slow one
-    holds a place in the list and nothing else. Once closed it does not change any more. Events count from 1.
+    holds a place in it and nothing else. Once closed it does not change any more. Events count from 1.
     """
 
-    __slots__ = ("_error", "_events", "_grew", "_is_closed", "_readers")
+    __slots__ = ("_ends", "_error", "_grew", "_is_closed", "_others", "_readers", "_text")
 
     def __init__(self) -> None:
-        self._events: list[ReplyEvent] = []
+        # What a reply says is thousands of tiny pieces, each of which would be ten times as large as an object.
+        self._text = bytearray()
+        self._ends = array("I")
+        self._others: list[ReplyEvent] = []  # what comes before the text, and after it: one each
         self._grew = asyncio.Event()
         self._is_closed = False
         self._error: BaseException | None = None
@@ -31,21 +35,38 @@ class ReplyLog:
     @property
     def length(self) -> int:
         """The number of the newest event."""
-        return len(self._events)
+        return len(self._others) + len(self._ends)
 
     @property
     def end_number(self) -> int:
         """The number that its terminal event has, or will have."""
-        return len(self._events) + (not self._is_closed)
+        return self.length + (not self._is_closed)
 
-    def after(self, number: int) -> Sequence[ReplyEvent]:
+    @property
+    def text(self) -> str:
+        """All that was said of the reply so far."""
+        return self._text.decode()
+
+    def after(self, number: int) -> Iterator[ReplyEvent]:
         """The events that follow the one of this number, as of now."""
-        return self._events[number:]
+        return map(self._event, range(number, self.length))
+
+    def _event(self, position: int) -> ReplyEvent:
+        if position == 0:
+            return self._others[0]
+        if position > len(self._ends):
+            return self._others[1]
+        begins = self._ends[position - 2] if position > 1 else 0
+        return TextDelta(self._text[begins : self._ends[position - 1]].decode())
 
     def append(self, event: ReplyEvent) -> None:
-        """Write the next event."""
+        """Write the next event: `ReplyStarted`, then any number of `TextDelta`, then a terminal one."""
         if not self._is_closed:
-            self._events.append(event)
+            if isinstance(event, TextDelta):
+                self._text += event.text.encode()
+                self._ends.append(len(self._text))
+            else:
+                self._others.append(event)
             self._wake()
 
     def close(self) -> None:
@@ -58,7 +79,7 @@ class ReplyLog:
 
     def fail(self, response_id: str, error: TextLLMError) -> None:
         """End the log with a failure: as an event where the reply had begun, else as a refusal."""
-        if not self._events:
+        if not self._others:
             self.refuse(error)
             return
         self.append(ReplyFailed(response_id, error))
@@ -74,8 +95,8 @@ class ReplyLog:
         self._readers += 1
         try:
             while True:
-                while position < len(self._events):
-                    yield self._events[position]
+                while position < self.length:
+                    yield self._event(position)
                     position += 1
                 if self._is_closed:
                     if self._error is not None:

@@ -57,7 +57,7 @@ class ResumeReply:
         """
         here = self.running.find(caller.tenant_id, caller.user_id, response_id)
         if here is not None and here.log.length:
-            (started, *_) = here.log.after(0)
+            started = next(here.log.after(0))
             assert isinstance(started, ReplyStarted)
             return Resumed(started, is_over=False, events=self._linked(caller, self._read_here(here, after)))
         page = await self._first_page(caller, response_id)

@@ -4,9 +4,9 @@
 
 Starts `textllm serve` with one worker on a PostgreSQL of its own before the stand-in provider, opens STREAMS streams
 (2,000 unless said otherwise) of one delta a second, and prints the worker's memory a stream and the latencies of
-`/health/live` and `/chat`. Then 500 clients read replies of 4,000 deltas at 100 bytes a second while 50 never read,
-and the worker's memory is printed until they have gone. Figures of memory hold on any machine of the same kind;
-latencies only beside each other.
+`/health/live` and `/chat`. Then 500 clients read long replies at 100 bytes a second while 50 never read, and the
+worker's memory is printed, and how many of the turns are settled, until they have gone. Figures of memory hold on any
+machine of the same kind; latencies only beside each other.
 """
 
 import asyncio
@@ -33,7 +33,8 @@ from textllm_adapters.sql import migrations
 DELTAS_OF_LIVE_STREAM = 180
 OPENING_AT_ONCE = 20
 PROBLEM = re.compile(rb'"code":"([a-z_]+)"')
-LONG_REPLY = Reply(deltas=tuple(f" word{n:04}" for n in range(4000)))
+LONG_REPLY = Reply(deltas=(" word" * 200,) * 400)
+SETTLED = re.compile(r'^textllm_turns_total\{.*status="(\w+)".*\} (\S+)$', re.MULTILINE)
 
 
 @contextmanager
@@ -143,7 +144,7 @@ async def live_streams(service: Service, process: psutil.Process, provider: Open
 
 async def slow_readers(service: Service, process: psutil.Process, provider: OpenAIStandIn) -> None:
     provider.default = LONG_REPLY
-    before = memory(process)
+    before, settled_before = memory(process), settled(service)
     clients = []
     for n in range(550):
         clients.append(await ask(service, "/chat/stream", {"message": f"slow {n}", "stream_format": "events"}))
@@ -156,7 +157,8 @@ async def slow_readers(service: Service, process: psutil.Process, provider: Open
 
     sipping = [asyncio.create_task(sip(reader)) for reader, _ in clients[50:]]
     for second in range(0, 90, 10):
-        print(f"  after {second} s: {(memory(process) - before) / 2**20:.0f} MB more than before")
+        grown, ended = memory(process) - before, settled(service) - settled_before
+        print(f"  after {second} s: {grown / 2**20:.0f} MB more than before; settled: {dict(ended)}")
         await asyncio.sleep(10)
     for task in sipping:
         task.cancel()
@@ -164,8 +166,13 @@ async def slow_readers(service: Service, process: psutil.Process, provider: Open
         writer.transport.abort()
     await asyncio.sleep(5)
     print(f"  all gone: {(memory(process) - before) / 2**20:.0f} MB more than before")
-    settled = len([bill for bill in provider.bills if bill.status == "completed"])
-    print(f"  replies that the provider completed and billed, in all: {settled}")
+    print(f"  settled in all: {dict(settled(service) - settled_before)} of {len(clients)}")
+
+
+def settled(service: Service) -> Counter[str]:
+    """Turns in the ledger by how they ended."""
+    found = SETTLED.findall(service.get("/metrics").text)
+    return Counter({status: int(float(count)) for status, count in found})
 
 
 def main(streams: int) -> None:

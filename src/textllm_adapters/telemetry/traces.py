@@ -76,7 +76,8 @@ class OpenTelemetryTracer:
                 return name, SpanKind.SERVER, {"http.request.method": _OTHER_METHOD if method == "other" else method}
             case Admitting(kind=kind):
                 return "admission", SpanKind.INTERNAL, {"textllm.kind": kind}
-            case Asking(model=model):
+            case Asking():
+                model = _name(step.model)
                 asked = {
                     "gen_ai.operation.name": "chat",
                     "gen_ai.provider.name": self._provider,
@@ -111,9 +112,9 @@ class OpenTelemetryTracer:
             case ExchangeAdmitted(response_id=response_id, held=held):
                 span.set_attributes({"textllm.response.id": response_id, "textllm.held_usd": float(held)})
             case ExchangeBegun():
-                span.set_attribute("gen_ai.response.model", event.model[:_MAX_CHARS])
+                span.set_attribute("gen_ai.response.model", _name(event.model))
                 if event.provider_response_id is not None:
-                    span.set_attribute("gen_ai.response.id", event.provider_response_id[:_MAX_CHARS])
+                    span.set_attribute("gen_ai.response.id", _name(event.provider_response_id))
             case ExchangeAnswered():
                 _note_answer(span, event)
             case ExchangeSettled():
@@ -158,7 +159,7 @@ def _note_answer(span: Span, event: ExchangeAnswered) -> None:
             }
         )
     if event.status in ("failed", "cancelled"):
-        _fail(span, (event.error_code or event.status)[:_MAX_CHARS])
+        _fail(span, _name(event.error_code or event.status))
     else:
         span.set_attribute("gen_ai.response.finish_reasons", [event.finish_reason])
 
@@ -166,6 +167,11 @@ def _note_answer(span: Span, event: ExchangeAnswered) -> None:
 def _fail(span: Span, kind: str) -> None:
     span.set_attribute("error.type", kind)
     span.set_status(Status(StatusCode.ERROR))
+
+
+def _name(given: str) -> str:
+    """What somebody else has named, as any exporter can write it."""
+    return given[:_MAX_CHARS].encode(errors="replace").decode()
 
 
 def _kind_of(error: BaseException) -> str:

@@ -27,7 +27,7 @@ async def test_a_step_changes_nothing_for_whoever_does_the_work(tracer: Tracer, 
             with tracer.span(step):
                 return 1
 
-    assert await asyncio.gather(work(), work()) == [1, 1]
+    assert list(await asyncio.gather(work(), work())) == [1, 1]
 
 
 @pytest.mark.parametrize("error", [ProviderError("x"), ValueError("x"), asyncio.CancelledError()], ids=repr)

@@ -47,7 +47,8 @@ async def open_client(
     """
 
     async def tell_step(request: httpx2.Request) -> None:
-        request.headers.update(tracer.outgoing())
+        for name, value in tracer.outgoing().items():
+            request.headers[name] = value
 
     timeout = httpx2.Timeout(silence_timeout_s * _SILENCE_MARGIN, connect=_CONNECT_TIMEOUT_S)
     limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S)

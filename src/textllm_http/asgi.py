@@ -1,6 +1,8 @@
 """The served app: settings, wiring, `create_app`; nothing else."""
 
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from litestar import Litestar
@@ -8,8 +10,10 @@ from litestar import Litestar
 from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry, configure_logs
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
+from textllm_adapters.telemetry.tracing import open_tracer
 from textllm_adapters.wiring import load_settings, open_textllm
 from textllm_core.application import TextLLM
+from textllm_core.steps import UNTRACED
 from textllm_http.app import create_app
 
 _DATABASE_PATIENCE_S: Final = 60.0
@@ -27,10 +31,20 @@ def create() -> Litestar:
     configure_logs(settings.logging.level, settings.logging.log_dir if settings.logging.log_to_file else None)
 
     counters = PrometheusTelemetry()
-    telemetry = Listeners(counters, LogTelemetry())
+    traces = open_tracer(provider=settings.resolved_provider)
+    telemetry = Listeners(counters, LogTelemetry(), *filter(None, [traces]))
+    tracer = traces or UNTRACED
 
-    def opener() -> AbstractAsyncContextManager[TextLLM]:
-        return open_textllm(settings, database_patience_s=_DATABASE_PATIENCE_S, telemetry=telemetry)
+    @asynccontextmanager
+    async def opener() -> AsyncIterator[TextLLM]:
+        try:
+            async with open_textllm(
+                settings, database_patience_s=_DATABASE_PATIENCE_S, telemetry=telemetry, tracer=tracer
+            ) as textllm:
+                yield textllm
+        finally:
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     app = create_app(
         opener,
@@ -42,6 +56,7 @@ def create() -> Litestar:
         asks_openai=settings.resolved_provider == "openai",
         telemetry=telemetry,
         metrics=counters.expose,
+        tracer=tracer,
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,
         trusted_proxies=settings.trusted_proxies,

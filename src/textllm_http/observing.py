@@ -8,6 +8,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from textllm_core.events import REQUEST_ID, RequestAnswered
 from textllm_core.ports.telemetry import Telemetry
+from textllm_core.ports.tracer import Tracer
+from textllm_core.steps import Serving
 from textllm_core.tenancy import Caller
 from textllm_http.middleware import request_id_of
 
@@ -15,8 +17,8 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"
 _LEFT: Final = 499  # as nginx has it
 
 
-def observed(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
-    """`app`, with an event for each request that it has answered."""
+def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer) -> ASGIApp:
+    """`app`, with a span and an event for each request that it answers."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == ScopeType.HTTP  # the server takes nothing else
@@ -29,22 +31,25 @@ def observed(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
             await send(message)
 
         request_id = request_id_of(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
         outer = REQUEST_ID.set(request_id)
-        try:
-            await app(scope, receive, watched)
-        finally:
-            caller: Caller | None = scope["state"].get("caller")
-            telemetry.emit(
-                RequestAnswered(
-                    request_id=request_id,
-                    method=scope["method"] if scope["method"] in _METHODS else "other",
-                    route=scope.get("path_template"),
-                    status=status,
-                    duration_s=perf_counter() - began,
-                    code=scope["state"].get("problem_code"),
-                    tenant_id=caller.tenant_id if caller else None,
+        with tracer.span(Serving(method, scope["headers"])):
+            try:
+                await app(scope, receive, watched)
+            finally:
+                caller: Caller | None = scope["state"].get("caller")
+                telemetry.emit(
+                    RequestAnswered(
+                        request_id=request_id,
+                        method=method,
+                        route=scope.get("path_template"),
+                        status=status,
+                        duration_s=perf_counter() - began,
+                        scheme=scope["scheme"],
+                        code=scope["state"].get("problem_code"),
+                        tenant_id=caller.tenant_id if caller else None,
+                    )
                 )
-            )
-            REQUEST_ID.reset(outer)
+                REQUEST_ID.reset(outer)
 
     return answer

@@ -24,7 +24,7 @@ _REF: Final = "#/components/schemas/{name}"
 _ABOUT: Final = (
     "A self-hosted conversation backend with exact books. JSON in and out; unknown fields and query parameters are "
     "refused. Every error is `application/problem+json` (RFC 9457) with a `code` that never changes; every response "
-    "has an `X-Request-ID`. Money is USD, time is UTC.\n\n"
+    "has an `X-Request-ID`. What answers GET answers HEAD, too, but for streams. Money is USD, time is UTC.\n\n"
     "Where keys are required, a call brings one as `Authorization: Bearer tllm_…`. A key of the role `user` acts for "
     "one user alone, `service` for every user of the tenant; `admin` may do that, too, and manages the tenant's keys. "
     "What a key may not see is 404, as if it did not exist."
@@ -105,8 +105,8 @@ def document_of(routes: Iterable[BaseRoute]) -> Schema:
 def _described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, HTTPRouteHandler, Operation, str]]:
     for route in routes:
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
-            for method in handler.http_methods:
-                words = OPERATIONS.get(f"{'GET' if method == 'HEAD' else method} {route.path_format}")
+            for method in handler.http_methods - {"HEAD"}:  # which goes wherever GET does
+                words = OPERATIONS.get(f"{method} {route.path_format}")
                 if words is not None:
                     yield str(method), handler, words, words.path or route.path_format
 
@@ -122,7 +122,7 @@ def _operation(method: str, path: str, handler: HTTPRouteHandler, words: Operati
         "operationId": re.sub(r"[^a-z]+", "_", f"{method} {path}".lower()).strip("_"),
         "security": security,
         "parameters": [*_path_parameters(path), *_query_parameters(words.query), *_header_parameters(words.headers)],
-        "responses": _responses(words.answers, problems, has_content=method != "HEAD"),
+        "responses": _responses(words.answers, problems),
     }
     if words.body:
         written["requestBody"] = {"required": True, "content": _content(words.body)}
@@ -170,7 +170,7 @@ def _header_parameters(names: Iterable[str]) -> Iterator[Schema]:
         yield {"$ref": f"#/components/parameters/{name}"}
 
 
-def _responses(answers: Mapping[int, Answer], problems: Iterable[str], *, has_content: bool) -> Schema:
+def _responses(answers: Mapping[int, Answer], problems: Iterable[str]) -> Schema:
     responses: dict[int, Schema] = {}
     for status, answer in answers.items():
         responses[status] = {
@@ -196,8 +196,6 @@ def _responses(answers: Mapping[int, Answer], problems: Iterable[str], *, has_co
         )
         told["schema"]["properties"]["code"]["enum"].append(PROBLEMS[name].code)
         told["examples"][name] = {"$ref": f"#/components/examples/{name}"}
-    if not has_content:
-        responses = {status: {k: v for k, v in each.items() if k != "content"} for status, each in responses.items()}
     return {str(status): response for status, response in sorted(responses.items())}
 
 

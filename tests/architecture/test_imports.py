@@ -45,6 +45,7 @@ def test_the_core_loads_the_standard_library_and_msgspec_alone() -> None:
             {"openai", "sqlalchemy", "litestar", "xllamacpp", "genai_prices", "granian", "aioboto3"},
         ),
         ("import textllm_adapters.memory.ledger", {"openai", "sqlalchemy", "litestar"}),
+        ("import textllm_http.asgi", {"openai", "sqlalchemy", "opentelemetry"}),
     ],
 )
 def test_no_one_pays_for_an_adapter_that_was_not_chosen(statement: str, unwanted: set[str]) -> None:

@@ -51,6 +51,15 @@ def test_bad_settings_end_it_before_it_starts(run: Run, monkeypatch: pytest.Monk
     assert "Traceback" not in result.stderr
 
 
+def test_traces_that_cannot_be_had_end_it_before_it_starts(
+    run: Run, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    result = run("serve", "--port", str(port))
+    assert result.exit_code == 2
+    assert "OTEL_TRACES_EXPORTER: expected otlp, console" in result.stderr
+
+
 def get(port: int, path: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from opentelemetry.sdk.trace import TracerProvider
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.s3 import S3Server, open_bucket
@@ -26,6 +27,7 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.telemetry import MemoryTelemetry
+from textllm_adapters.memory.tracer import MemoryTracer
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
@@ -46,6 +48,7 @@ from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
+from textllm_adapters.telemetry.traces import OpenTelemetryTracer
 from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
@@ -59,7 +62,9 @@ from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
+from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.usage_reports import UsageReports
+from textllm_core.steps import Untraced
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,13 +325,24 @@ def probing(request: pytest.FixtureRequest) -> Probing:
     return chosen
 
 
-@pytest.fixture(params=["unheard", "memory", "logs", "metrics", "listeners"])
+@pytest.fixture(params=["unheard", "memory", "logs", "metrics", "traces", "listeners"])
 def telemetry(request: pytest.FixtureRequest) -> Telemetry:
     kinds: dict[str, Callable[[], Telemetry]] = {
         "unheard": Unheard,
         "memory": MemoryTelemetry,
         "logs": LogTelemetry,
         "metrics": PrometheusTelemetry,
+        "traces": lambda: OpenTelemetryTracer(TracerProvider(shutdown_on_exit=False), provider="openai"),
         "listeners": lambda: Listeners(MemoryTelemetry(), PrometheusTelemetry()),
+    }
+    return kinds[request.param]()
+
+
+@pytest.fixture(params=["untraced", "memory", "opentelemetry"])
+def tracer(request: pytest.FixtureRequest) -> Tracer:
+    kinds: dict[str, Callable[[], Tracer]] = {
+        "untraced": Untraced,
+        "memory": MemoryTracer,
+        "opentelemetry": lambda: OpenTelemetryTracer(TracerProvider(shutdown_on_exit=False), provider="openai"),
     }
     return kinds[request.param]()

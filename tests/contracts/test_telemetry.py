@@ -4,7 +4,16 @@ from decimal import Decimal
 
 import pytest
 
-from textllm_core.events import Event, ExchangeFailed, ExchangeSettled, ExchangesRunning, RequestAnswered
+from textllm_core.events import (
+    Event,
+    ExchangeAdmitted,
+    ExchangeAnswered,
+    ExchangeBegun,
+    ExchangeFailed,
+    ExchangeSettled,
+    ExchangesRunning,
+    RequestAnswered,
+)
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.usage import Usage
 
@@ -12,6 +21,11 @@ EVENTS: dict[str, Event] = {
     "a request": RequestAnswered(request_id="r", method="GET", route="/config", status=200, duration_s=0.1),
     "a strange request": RequestAnswered(
         request_id="r", method="PROP\nFIND", route=None, status=499, duration_s=0, code="x", tenant_id="ü"
+    ),
+    "an admission": ExchangeAdmitted("resp_1", Decimal("1e-10")),
+    "a beginning": ExchangeBegun("resp_1", "\ud800\n\x1b" * 1000, "ü\0"),
+    "an answer": ExchangeAnswered(
+        response_id="resp_1", status="failed", finish_reason="stop", usage=Usage(), error_code="\ud800" * 1000
     ),
     "a turn": ExchangeSettled(
         response_id="resp_1",

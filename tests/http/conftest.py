@@ -180,6 +180,7 @@ def application(
         asks_openai=True,
         telemetry=Listeners(bench.telemetry, LogTelemetry(), counters := PrometheusTelemetry()),
         metrics=counters.expose,
+        tracer=bench.tracer,
         cors_origins=cors_origins,
         allowed_hosts=allowed_hosts,
         trusted_proxies=trusted_proxies,

@@ -1,18 +1,25 @@
-"""What callers send, in any field, header or address, is found in no log, metric or report."""
+"""What callers send, in any field, header or address, is found in no log, metric, trace or report."""
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.http.conftest import JSON, Server
+from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.telemetry.logs import JsonLines
+from textllm_adapters.telemetry.traces import OpenTelemetryTracer
 from textllm_core.errors import ProviderError
 
 CANARY = "canary7f3a"
 HEADERS = {
     "authorization": f"Bearer tllm_{CANARY}",
+    "baggage": f"user={CANARY}",
     "cookie": CANARY,
     "idempotency-key": CANARY,
     "last-event-id": CANARY,
@@ -52,7 +59,7 @@ REQUESTS: list[tuple[str, str, object, Mapping[str, str]]] = [
 ]
 
 
-async def test_what_callers_send_is_in_no_log_metric_or_report(
+async def test_what_callers_send_is_in_no_log_metric_trace_or_report(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -69,5 +76,20 @@ async def test_what_callers_send_is_in_no_log_metric_or_report(
     assert [report.status for report in reports] == [200] * 4
     lines = [JsonLines().format(record) for record in caplog.records]
     assert len([line for line in lines if '"textllm.access"' in line]) == len(REQUESTS) + 5
-    written = "\n".join([*lines, *(report.body.decode() for report in reports)]).lower()
+    written = "\n".join([*lines, traced(server.bench), *(report.body.decode() for report in reports)]).lower()
     assert CANARY not in written
+
+
+def traced(bench: Bench) -> str:
+    """All that was traced, as it is exported: every step, with every fact as if it had been stated there."""
+    exporter, spans = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    spans.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = OpenTelemetryTracer(spans, provider="openai")
+    for span in bench.tracer.spans:
+        with suppress(BaseException), tracer.span(span.step):
+            for event in bench.telemetry.events:
+                tracer.emit(event)
+            if span.error is not None:
+                raise span.error
+    assert len(exporter.get_finished_spans()) == len(bench.tracer.spans) > len(REQUESTS)
+    return "".join(span.to_json() for span in exporter.get_finished_spans())

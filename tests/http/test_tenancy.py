@@ -193,9 +193,12 @@ class World:
     own: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
 
-    async def ask(self, name: str, secret: str | None, ask: Ask | None = None, id_: str = "") -> Answer:
+    async def ask(
+        self, name: str, secret: str | None, ask: Ask | None = None, id_: str = "", *, is_head: bool = False
+    ) -> Answer:
         """A request of the route `name`; without `ask` a plain one, of random ids."""
         method, path = name.split()
+        method = "HEAD" if is_head else method
         ask = ask or next(iter(DOORS[name].asks), None)
         id_ = id_ or (RANDOM[ask.kind] if ask else "")
         target = ask.target.replace("{}", id_) if ask and ask.target else DOORS[name].at or path
@@ -379,6 +382,28 @@ async def test_where_no_keys_are_required_all_is_open_but_what_needs_an_admin(se
     answer = await World(server).ask(name, None)
     assert answer.status != 401
     assert (answer.status == 403) == (DOORS[name].least == "admin")
+
+
+STREAM: Final = "GET /chat/stream/{response_id:str}"
+
+
+@pytest.mark.parametrize("name", [name for name in DOORS if name.startswith("GET ") and name != STREAM])
+async def test_who_asks_with_head_learns_what_get_tells_without_the_body(world: World, name: str) -> None:
+    asks: list[Ask | None] = [*DOORS[name].asks]
+    for ask in asks or [None]:
+        kind = ask.kind if ask else "user"
+        for id_ in (RANDOM[kind], world.foreign_user[kind], world.foreign_tenant[kind], await world.own_id(kind)):
+            for secret in (None, *world.secrets.values()):
+                got = await world.ask(name, secret, ask, id_)
+                head = await world.ask(name, secret, ask, id_, is_head=True)
+                assert (head.status, head.body) == (got.status, b"")
+                assert told(head)[2] == told(got)[2]
+
+
+async def test_a_stream_is_nothing_that_has_a_head(world: World) -> None:
+    answer = await world.ask(STREAM, world.secrets["admin"], is_head=True)
+    assert answer.status == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "OPTIONS"}
 
 
 async def test_no_key_is_in_any_answer_or_log(world: World, caplog: pytest.LogCaptureFixture) -> None:

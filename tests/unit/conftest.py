@@ -22,6 +22,7 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.telemetry import MemoryTelemetry
+from textllm_adapters.memory.tracer import MemoryTracer
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
 from textllm_core.chat.attachments import Attachments
@@ -59,6 +60,7 @@ class Bench:
     blobs: BlobStore = field(default_factory=MemoryBlobStore)
     file_policy: FilePolicy = SCRIPTED_FILE_POLICY
     telemetry: MemoryTelemetry = field(default_factory=MemoryTelemetry)
+    tracer: MemoryTracer = field(default_factory=MemoryTracer)
     ledger_type: Callable[[MemoryStore], Ledger] = MemoryLedger
 
     def __post_init__(self) -> None:
@@ -91,6 +93,7 @@ class Bench:
             policy=self.policy,
             running=self.running,
             attachments=Attachments(self.blobs),
+            tracer=self.tracer,
         )
         self.send_message = SendMessage(self.exchange, self.policy)
         of_turns = self.files.of_turns(self.conversations)

@@ -17,6 +17,8 @@ from textllm_adapters.openai.sse import ServerSentEvent, events_in
 from textllm_adapters.translation import translated
 from textllm_core.errors import ConversationBusyError, ModelError, ProviderUnavailableError, TextLLMError
 from textllm_core.ports.llm import ModelRequest, ReadFile
+from textllm_core.ports.tracer import Tracer
+from textllm_core.steps import UNTRACED
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -33,7 +35,7 @@ _random = SystemRandom()
 
 @asynccontextmanager
 async def open_client(
-    api_key: str, base_url: str | None = None, *, silence_timeout_s: float = 60.0
+    api_key: str, base_url: str | None = None, *, silence_timeout_s: float = 60.0, tracer: Tracer = UNTRACED
 ) -> AsyncIterator[AsyncOpenAI]:
     """A client that repeats nothing by itself, closed on exit.
 
@@ -41,10 +43,16 @@ async def open_client(
         api_key: some servers need none; the SDK wants a text all the same.
         base_url: up to and including `/v1`; None is OpenAI's.
         silence_timeout_s: how long the core waits for the next byte; the client waits a little longer.
+        tracer: knows which step a request is part of; the request says so.
     """
+
+    async def tell_step(request: httpx2.Request) -> None:
+        for name, value in tracer.outgoing().items():
+            request.headers[name] = value
+
     timeout = httpx2.Timeout(silence_timeout_s * _SILENCE_MARGIN, connect=_CONNECT_TIMEOUT_S)
     limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S)
-    http_client = DefaultAioHttpClient(timeout=timeout, limits=limits)
+    http_client = DefaultAioHttpClient(timeout=timeout, limits=limits, event_hooks={"request": [tell_step]})
     async with AsyncOpenAI(
         api_key=api_key, base_url=base_url or OPENAI_URL, timeout=timeout, max_retries=0, http_client=http_client
     ) as client:

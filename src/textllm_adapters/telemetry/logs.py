@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from textllm_core.events import REQUEST_ID, Event, ExchangeFailed, ExchangeSettl
 
 MAX_FILE_BYTES: Final = 20 * 1024 * 1024
 FILES_KEPT: Final = 5
+TRACE_ID: Final[ContextVar[str | None]] = ContextVar("trace_id", default=None)  # of the request, where it is traced
 
 _FIELDS: Final = (
     "request_id",
@@ -54,6 +56,8 @@ class JsonLines(logging.Formatter):
         }
         if (request_id := REQUEST_ID.get()) is not None:
             line["request_id"] = request_id
+        if (trace_id := TRACE_ID.get()) is not None:
+            line["trace_id"] = trace_id
         line |= {name: _bounded(getattr(record, name)) for name in _FIELDS if hasattr(record, name)}
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]

@@ -30,6 +30,7 @@ from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
 from textllm_core.reconcile import Reconcile
 from textllm_core.retention import ForgetReplies
+from textllm_core.steps import UNTRACED
 from textllm_core.track_usage import TrackUsage
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.telemetry import Telemetry
+    from textllm_core.ports.tracer import Tracer
     from textllm_core.ports.transcript import Transcript
 
 
@@ -49,6 +51,7 @@ async def open_textllm(
     database_patience_s: float = 0.0,
     grace_s: float | None = None,
     telemetry: Telemetry = UNHEARD,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[TextLLM]:
     """Build the application of one process. On exit let running replies end, then close what was opened.
 
@@ -58,6 +61,7 @@ async def open_textllm(
         grace_s: how long running replies may take to end on exit, before they are cut short and settled; None:
             `stream_drain_s`.
         telemetry: is told what happens.
+        tracer: follows each turn, on to the provider.
     Raises:
         ConfigurationError: the settings do not allow it; the text says what to do.
         StorageUnavailableError: the database does not answer.
@@ -65,7 +69,7 @@ async def open_textllm(
     check(settings)
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=database_patience_s)
-        model = await open_model(stack, settings, model_progress)
+        model = await open_model(stack, settings, model_progress, tracer)
         rate_limiter = rate_limiter_of(engine)
         from textllm_adapters.documents.document_reader import ChildDocumentReader
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
@@ -100,6 +104,7 @@ async def open_textllm(
             policy=policy,
             running=running,
             attachments=Attachments(blobs),
+            tracer=tracer,
         )
         reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
         managed = _conversations(engine, model.transcript, running, files, keeps_messages=settings.store_messages)

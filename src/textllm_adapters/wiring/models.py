@@ -15,9 +15,11 @@ from textllm_adapters.wiring.storage import MEGABYTE
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.pricing import Pricing
+from textllm_core.steps import UNTRACED
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from textllm_core.ports.llm import LLM
+    from textllm_core.ports.tracer import Tracer
     from textllm_core.ports.transcript import Transcript
 
 
@@ -34,7 +36,9 @@ class Model(NamedTuple):
     longest_reply: int = sys.maxsize
 
 
-async def open_model(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> Model:
+async def open_model(
+    stack: AsyncExitStack, settings: Settings, progress: Progress | None, tracer: Tracer = UNTRACED
+) -> Model:
     """The model of the settings, open until the stack is closed.
 
     Raises:
@@ -42,7 +46,7 @@ async def open_model(stack: AsyncExitStack, settings: Settings, progress: Progre
     """
     if settings.resolved_provider == "embedded":
         return await _open_embedded(stack, settings, progress)
-    return await open_openai(stack, settings)
+    return await open_openai(stack, settings, tracer)
 
 
 async def _open_embedded(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> Model:
@@ -55,7 +59,7 @@ async def _open_embedded(stack: AsyncExitStack, settings: Settings, progress: Pr
     return Model(llm.model, llm, None, Pricing({}, FixedPrices({llm.model: free})), LONGEST_REPLY)
 
 
-async def open_openai(stack: AsyncExitStack, settings: Settings) -> Model:
+async def open_openai(stack: AsyncExitStack, settings: Settings, tracer: Tracer = UNTRACED) -> Model:
     """OpenAI's, or that of a server with its API; nothing is asked of it yet."""
     from textllm_adapters.openai.client import open_client
 
@@ -65,6 +69,7 @@ async def open_openai(stack: AsyncExitStack, settings: Settings) -> Model:
             settings.openai_api_key.reveal() if settings.openai_api_key else "none",
             settings.openai_base_url,
             silence_timeout_s=max(settings.first_token_timeout_s, settings.upstream_timeout_s),
+            tracer=tracer,
         )
     )
     if settings.llm_api == "chat_completions":

@@ -71,6 +71,8 @@ def serve(
             screen.warn(f"no authentication: who reaches {address} can read all conversations and spend your money")
         for notice in invocation.wiring.notices(settings):
             screen.warn(notice)
+        if (notice_of_tracing := _tracing_notice()) is not None:
+            screen.warn(notice_of_tracing)
         asyncio.run(_try_out(invocation, settings, screen, requires_keys=requires_keys))
         os.environ["TEXTLLM_AUTH"] = "required" if requires_keys else "disabled"  # workers do not know the address
         _configure_logs(settings)
@@ -125,6 +127,17 @@ def _serve(address: str, port: int, workers: int, grace_s: float, screen: Screen
             on_start=lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"),
             on_end=forget_process,
         )
+
+
+def _tracing_notice() -> str | None:
+    """What an operator should know of the traces that the environment asks for.
+
+    Raises:
+        ConfigurationError: it asks for what is not there.
+    """
+    from textllm_adapters.telemetry.tracing import tracing_notice
+
+    return tracing_notice()
 
 
 def _configure_logs(settings: "Settings") -> None:

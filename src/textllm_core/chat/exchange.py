@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec.structs import replace
 
+from textllm_core import steps
 from textllm_core.chat.admission import Admission
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.course import Course
@@ -35,6 +36,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
+from textllm_core.events import ExchangeAdmitted, ExchangeAnswered, ExchangeBegun
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -42,7 +44,9 @@ from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ReadFile
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
+from textllm_core.steps import UNTRACED
 from textllm_core.tenancy import Caller
 from textllm_core.track_usage import TrackUsage
 
@@ -78,6 +82,7 @@ class Exchange:
     Args:
         transcript: the provider's side of conversations; None where the history is sent with each turn.
         attachments: reads the files of messages; None where no turn ever has any.
+        tracer: follows each turn through admission, the call of the provider and settlement.
     """
 
     llm: LLM
@@ -91,6 +96,7 @@ class Exchange:
     policy: ChatPolicy
     running: RunningExchanges
     attachments: Attachments | None = None
+    tracer: Tracer = UNTRACED
     leases: Leases = field(init=False)
     writer: JournalWriter = field(init=False)
     settling: Settling = field(init=False)
@@ -155,7 +161,11 @@ class Exchange:
         """The exchange, admitted; what was stored for a turn that is not admitted is taken back."""
         course = None
         try:
-            course = await self.admission.admit(caller, turn, log)
+            with self.tracer.span(steps.Admitting(turn.kind)):
+                course = await self.admission.admit(caller, turn, log)
+                if course is not None:
+                    hold = course.hold
+                    self.track_usage.telemetry.emit(ExchangeAdmitted(hold.response_id, hold.amount))
         finally:
             if course is None and turn.take_back is not None:
                 await carried_through(turn.take_back())
@@ -165,15 +175,21 @@ class Exchange:
         try:
             ended = await self._ask(course)
         except asyncio.CancelledError:
-            await carried_through(self.settling.cut_short(course, None if running.is_cancelled else _cut_short()))
+            error = None if running.is_cancelled else _cut_short()
+            await carried_through(self._settle(course, self.settling.cut_short(course, error)))
             raise
         except TextLLMError as error:
-            await carried_through(self.settling.break_off(course, error))
+            await carried_through(self._settle(course, self.settling.break_off(course, error)))
         except Exception:
-            await carried_through(self.settling.break_off(course, ProviderError("The reply broke off on our side.")))
+            ours = ProviderError("The reply broke off on our side.")
+            await carried_through(self._settle(course, self.settling.break_off(course, ours)))
             raise
         else:
-            await carried_through(self.settling.end(course, ended))
+            await carried_through(self._settle(course, self.settling.end(course, ended)))
+
+    async def _settle(self, course: Course, settling: Coroutine[None, None, None]) -> None:
+        with self.tracer.span(steps.Settling(course.hold.response_id)):
+            await settling
 
     async def _ask(self, course: Course) -> ModelEnded:
         """Read the model's reply into the course and its log."""
@@ -189,6 +205,10 @@ class Exchange:
     async def _read_along(self, course: Course) -> ModelEnded:
         request = await self._request(course)
         course.is_asked = True
+        with self.tracer.span(steps.Asking(request.model)):
+            return await self._hear(course, request)
+
+    async def _hear(self, course: Course, request: ModelRequest) -> ModelEnded:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.policy.first_token_timeout_s
         async with aclosing(self.llm.stream(request)) as events:
@@ -204,6 +224,7 @@ class Exchange:
                             deadline = loop.time() + self.policy.silence_timeout_s
                         case ModelEnded():
                             course.hear_out()
+                            self._state_answer(course, event)
                             # Only a stream that is read to its end gives its connection back.
                             with suppress(TextLLMError, TimeoutError):
                                 async with asyncio.timeout(_READ_ON_S):
@@ -270,10 +291,24 @@ class Exchange:
     async def _begin(self, course: Course, started: ModelStarted) -> None:
         course.started = started
         course.hold = replace(course.hold, provider_response_id=started.provider_response_id)
+        self.track_usage.telemetry.emit(
+            ExchangeBegun(course.hold.response_id, started.model, started.provider_response_id)
+        )
         begun = course.begun()
         assert begun is not None
         await asyncio.gather(self._pend(course.hold, started), self.writer.begin(begun))
         course.log.append(begun)
+
+    def _state_answer(self, course: Course, ended: ModelEnded) -> None:
+        self.track_usage.telemetry.emit(
+            ExchangeAnswered(
+                response_id=course.hold.response_id,
+                status=ended.status,
+                finish_reason=ended.finish_reason,
+                usage=ended.usage,
+                error_code=ended.error_code,
+            )
+        )
 
     async def _pend(self, hold: Hold, started: ModelStarted) -> None:
         """Write down that the model has begun; a paid reply is not given up for a hiccup of the storage.

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from litestar import Request, delete, get, patch, post
+from litestar import Request, delete, patch, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
@@ -19,6 +19,7 @@ from textllm_http.admission import headers_of, idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.links import with_absolute_links
 from textllm_http.requests import JsonBody, QueryString
+from textllm_http.routes.reading import reading
 
 
 class ConversationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +80,7 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json(made), status_code=201)
 
 
-@get("/conversations", guards=[any_caller], before_request=_LIST.check)
+@reading("/conversations", guards=[any_caller], before_request=_LIST.check)
 async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     """A user's conversations, or all of the tenant, the newest turn first."""
     asked = _LIST.read(request)
@@ -91,7 +92,7 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json(shown))
 
 
-@get("/conversations/{conversation_id:str}", guards=[any_caller])
+@reading("/conversations/{conversation_id:str}", guards=[any_caller])
 async def conversation(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """One conversation."""
     return _shown(request, await _conversations(request).get(caller_of(request), conversation_id))
@@ -133,7 +134,7 @@ async def summarize(request: Request[Any, Any, Any], conversation_id: FromPath[s
     return ASGIResponse(body=to_json(summed_up), headers=headers_of(started))
 
 
-@get("/conversations/{conversation_id:str}/messages", guards=[any_caller], before_request=_MESSAGES.check)
+@reading("/conversations/{conversation_id:str}/messages", guards=[any_caller], before_request=_MESSAGES.check)
 async def messages(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """What was said in it, page by page."""
     asked = _MESSAGES.read(request)

@@ -4,7 +4,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final
 
-from litestar import Litestar, Request, get
+from litestar import Litestar, Request
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
@@ -13,6 +13,7 @@ from litestar.types import ASGIApp
 from textllm_core.wire import to_json
 from textllm_http.auth import open_to_all
 from textllm_http.openapi import document_of
+from textllm_http.routes.reading import reading
 
 # Redoc's style elements, and no others: those that it fills by script, which are empty, and one that it writes.
 _STYLES: Final = (
@@ -42,25 +43,25 @@ _ASSETS: Final = frozenset(
 )
 
 
-@get("/openapi.json", guards=[open_to_all])
+@reading("/openapi.json", guards=[open_to_all])
 async def openapi(request: Request[Any, Any, Any]) -> ASGIApp:
     """The service, described for programs."""
     return ASGIResponse(body=_document(request.app), headers={"X-Content-Type-Options": "nosniff"})
 
 
-@get("/docs", guards=[open_to_all])
+@reading("/docs", guards=[open_to_all])
 async def docs() -> ASGIApp:
     """The service, described for people who try things."""
     return _page("docs.html")
 
 
-@get("/redoc", guards=[open_to_all])
+@reading("/redoc", guards=[open_to_all])
 async def redoc() -> ASGIApp:
     """The service, described for people who read."""
     return _page("redoc.html")
 
 
-@get("/docs/assets/{name:str}", guards=[open_to_all])
+@reading("/docs/assets/{name:str}", guards=[open_to_all])
 async def asset(name: FromPath[str]) -> ASGIApp:
     """A script or a style of these pages."""
     if name not in _ASSETS:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from litestar import Request, get, post, route
+from litestar import Request, post
 from litestar import delete as delete_
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
@@ -21,6 +21,7 @@ from textllm_http.download import response_of
 from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
 from textllm_http.requests import QueryString
+from textllm_http.routes.reading import reading
 
 _FORM: Final = MultipartBody(texts={"user_id", "folder"}, files={"file": 1})
 _CONTENT: Final = "/content"
@@ -68,7 +69,7 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json(view), status_code=201, headers=headers | {"X-User-ID": file.user_id})
 
 
-@get("/files", guards=[any_caller], before_request=_FILES.check)
+@reading("/files", guards=[any_caller], before_request=_FILES.check)
 async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
     """Files of a folder, newest first."""
     textllm: TextLLM = request.app.state.textllm
@@ -93,7 +94,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json({"success": True, "key": key}))
 
 
-@route("/files/{_:path}", http_method=["GET", "HEAD"], guards=[any_caller_or_link], before_request=_LINK.check)
+@reading("/files/{_:path}", guards=[any_caller_or_link], before_request=_LINK.check)
 async def content(request: Request[Any, Any, Any]) -> ASGIApp:
     """The bytes of a file, for its owner and for whoever has a link to it."""
     textllm: TextLLM = request.app.state.textllm

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from litestar import Request, delete, get, post
+from litestar import Request, delete, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
@@ -14,6 +14,7 @@ from textllm_core.tenancy import Role
 from textllm_core.wire import to_json
 from textllm_http.auth import admin_caller, caller_of
 from textllm_http.requests import JsonBody, QueryString
+from textllm_http.routes.reading import reading
 
 
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,7 +47,7 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
     return ASGIResponse(body=to_json(issued), status_code=201, headers={"Cache-Control": "no-store"})
 
 
-@get("/keys", before_request=_KEYS.check, guards=[admin_caller])
+@reading("/keys", before_request=_KEYS.check, guards=[admin_caller])
 async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
     """A page of the keys, newest first, revoked ones too."""
     textllm: TextLLM = request.app.state.textllm

@@ -8,21 +8,20 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from litestar import Request, route
-from litestar.enums import HttpMethod
+from litestar import Request
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from textllm_core.application import TextLLM
 from textllm_core.wire import to_json
 from textllm_http.auth import open_to_all, service_caller
+from textllm_http.routes.reading import reading
 
-_READ = [HttpMethod.GET, HttpMethod.HEAD]
 _RETRY_AFTER_S = 5
 _METRICS_TYPE = "text/plain; version=0.0.4"  # the framework adds that it is UTF-8
 
 
-@route("/health", http_method=_READ, guards=[open_to_all])
+@reading("/health", guards=[open_to_all])
 async def health(request: Request[Any, Any, Any]) -> ASGIApp:
     """The whole report, of this process; 503 where something does not answer, or the service is stopping.
 
@@ -53,13 +52,13 @@ def _disk(folder: Path) -> Mapping[str, object]:
         return {"status": "unknown"}
 
 
-@route("/health/live", http_method=_READ, guards=[open_to_all])
+@reading("/health/live", guards=[open_to_all])
 async def live() -> ASGIApp:
     """The process answers."""
     return ASGIResponse(body=to_json({"status": "alive"}))
 
 
-@route("/health/ready", http_method=_READ, guards=[open_to_all])
+@reading("/health/ready", guards=[open_to_all])
 async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
     """Whether all that the service stands on answers; 503 where something does not, or the service is stopping.
 
@@ -87,13 +86,13 @@ def _not_ready(body: dict[str, object]) -> ASGIApp:
     return ASGIResponse(body=to_json(body), status_code=503, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
-@route("/config", http_method=_READ, guards=[service_caller])
+@reading("/config", guards=[service_caller])
 async def config(request: Request[Any, Any, Any]) -> ASGIApp:
     """The operator's settings in force, without secrets."""
     return ASGIResponse(body=to_json({"config": request.app.state.public_config}))
 
 
-@route("/metrics", http_method=_READ, guards=[service_caller])
+@reading("/metrics", guards=[service_caller])
 async def metrics(request: Request[Any, Any, Any]) -> ASGIApp:
     """What the processes of this service have done since it started, and do now, for Prometheus."""
     return ASGIResponse(body=await asyncio.to_thread(request.app.state.metrics), media_type=_METRICS_TYPE)

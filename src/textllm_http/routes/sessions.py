@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from litestar import Request, get, post
+from litestar import Request, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
@@ -13,6 +13,7 @@ from textllm_core.sessions import MAX_SESSION_DAYS
 from textllm_core.wire import to_json
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
+from textllm_http.routes.reading import reading
 
 
 class SessionsQuery(Struct, frozen=True):
@@ -24,7 +25,7 @@ class SessionsQuery(Struct, frozen=True):
 _SESSIONS: Final = QueryString(SessionsQuery)
 
 
-@get("/sessions/{session_id:str}", guards=[any_caller])
+@reading("/sessions/{session_id:str}", guards=[any_caller])
 async def session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """One session."""
     textllm: TextLLM = request.app.state.textllm
@@ -38,7 +39,7 @@ async def end(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASG
     return ASGIResponse(body=to_json(await textllm.books.end_session(caller_of(request), session_id)))
 
 
-@get("/users/{user_id:str}/sessions", before_request=_SESSIONS.check, guards=[any_caller])
+@reading("/users/{user_id:str}/sessions", before_request=_SESSIONS.check, guards=[any_caller])
 async def of_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
     """A user's session of today; with `days` a list of those of the last days, newest first."""
     textllm: TextLLM = request.app.state.textllm

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from litestar import Request, get
+from litestar import Request
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
@@ -13,6 +13,7 @@ from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_core.wire import to_json
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
+from textllm_http.routes.reading import reading
 
 
 class StatsQuery(Struct, frozen=True):
@@ -24,7 +25,7 @@ class StatsQuery(Struct, frozen=True):
 _STATS: Final = QueryString(StatsQuery)
 
 
-@get("/users/{user_id:str}/stats", before_request=_STATS.check, guards=[any_caller])
+@reading("/users/{user_id:str}/stats", before_request=_STATS.check, guards=[any_caller])
 async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
     """What a user used in the last days: totals, by day and by model."""
     textllm: TextLLM = request.app.state.textllm

@@ -11,7 +11,7 @@ from tests.unit.conftest import Bench
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, TextLLMError, TextTurn, Usage
 from textllm_core.errors import ContextTooLongError
-from textllm_core.events import Event, ExchangeFailed, ExchangeSettled, ExchangesRunning
+from textllm_core.events import ExchangeFailed, ExchangeSettled, ExchangesRunning
 
 
 def settled(bench: Bench) -> list[ExchangeSettled]:
@@ -22,9 +22,8 @@ def failed(bench: Bench) -> list[ExchangeFailed]:
     return [event for event in bench.telemetry.events if isinstance(event, ExchangeFailed)]
 
 
-def load(event: Event) -> ExchangesRunning:
-    assert isinstance(event, ExchangesRunning)
-    return event
+def load(bench: Bench) -> ExchangesRunning:
+    return [event for event in bench.telemetry.events if isinstance(event, ExchangesRunning)][-1]
 
 
 async def test_each_entry_of_the_ledger_is_stated_once_with_its_values(bench: Bench) -> None:
@@ -71,15 +70,15 @@ async def test_what_runs_and_what_it_holds_is_stated_until_nothing_runs(bench: B
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
     async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
         await anext(events)
-        running = load(bench.telemetry.events[-1])
+        running = load(bench)
         assert (running.count, running.detached) == (1, 0)
         assert running.held > 0
-    left = load(bench.telemetry.events[-1])
+    left = load(bench)
     assert (left.count, left.detached, left.held) == (1, 1, running.held)
     gate.set()
     await bench.running.drain(10)
     await asyncio.sleep(0)
-    over = [event for event in bench.telemetry.events if isinstance(event, ExchangesRunning)][-1]
+    over = load(bench)
     assert (over.count, over.detached, over.held) == (0, 0, Decimal(0))
 
 

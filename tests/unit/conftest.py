@@ -57,6 +57,8 @@ class Bench:
     max_detached: int = 256
     drain_s: float = 120.0
     max_running: int = 16_384
+    max_starting: int = 8
+    start_timeout_s: float = 20.0
     blobs: BlobStore = field(default_factory=MemoryBlobStore)
     file_policy: FilePolicy = SCRIPTED_FILE_POLICY
     telemetry: MemoryTelemetry = field(default_factory=MemoryTelemetry)
@@ -77,6 +79,8 @@ class Bench:
             max_detached=self.max_detached,
             drain_s=self.drain_s,
             max_running=self.max_running,
+            max_starting=self.max_starting,
+            start_timeout_s=self.start_timeout_s,
             telemetry=self.telemetry,
         )
         rate_limiter = MemoryRateLimiter(self.clock)

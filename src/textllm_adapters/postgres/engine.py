@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from textllm_core.errors import ConfigurationError
 
 _CONNECT_TIMEOUT_S: Final = 2
-_POOL_TIMEOUT_S: Final = 10  # a burst waits for its turn; a server that is gone is noticed by the connection itself
+_POOL_TIMEOUT_S: Final = 30  # a burst waits for its turn; a server that is gone is noticed by the connection itself
 _POOL_SIZE: Final = 20  # connections at most; one beyond a pool that keeps fewer would be made anew each time
 
 

@@ -162,7 +162,8 @@ class Exchange:
         course = None
         try:
             with self.tracer.span(steps.Admitting(turn.kind)):
-                course = await self.admission.admit(caller, turn, log)
+                async with self.running.starting():
+                    course = await self.admission.admit(caller, turn, log)
                 if course is not None:
                     hold = course.hold
                     self.track_usage.telemetry.emit(ExchangeAdmitted(hold.response_id, hold.amount))

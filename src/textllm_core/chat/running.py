@@ -1,8 +1,8 @@
 """The exchanges of one process while they run: their tasks and their leases."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -45,6 +45,8 @@ class RunningExchanges:
         max_detached: how many exchanges may run on without a reader; the next one left alone is cut short, and settled.
         drain_s: for how long, in seconds, each of them may.
         max_running: how many exchanges may run at once; the next one is refused.
+        max_starting: how many may be on their way to being admitted at once; the next ones wait, in their order.
+        start_timeout_s: for how long, in seconds; then they are refused.
     Attributes:
         is_winding_down: this process starts nothing any more, and will end soon.
     """
@@ -57,6 +59,8 @@ class RunningExchanges:
         max_detached: int = 256,
         drain_s: float = 120.0,
         max_running: int = 16_384,
+        max_starting: int = 8,
+        start_timeout_s: float = 20.0,
         telemetry: Telemetry = UNHEARD,
     ) -> None:
         self._journal, self._clock, self._telemetry = journal, clock, telemetry
@@ -66,6 +70,8 @@ class RunningExchanges:
         self._detached: dict[asyncio.Task[None], asyncio.Task[None]] = {}
         self._by_response: dict[str, Running] = {}
         self._held = Decimal(0)
+        self._start_timeout_s = start_timeout_s
+        self._starting = asyncio.Semaphore(max_starting)
         self._looking: asyncio.Task[None] | None = None
 
     def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -82,6 +88,23 @@ class RunningExchanges:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    @asynccontextmanager
+    async def starting(self) -> AsyncIterator[None]:
+        """The block is one of the few that start: a burst waits here, and not in the way of what is paid for already.
+
+        Raises:
+            ServiceUnavailableError: so many were before it that its turn never came; nothing of it was done.
+        """
+        try:
+            async with asyncio.timeout(self._start_timeout_s):
+                await self._starting.acquire()
+        except TimeoutError:
+            raise ServiceUnavailableError("More turns came than the service can start; send this one again.") from None
+        try:
+            yield
+        finally:
+            self._starting.release()
 
     @contextmanager
     def admitted(self, hold: Hold, log: ReplyLog) -> Iterator[Running]:

@@ -72,6 +72,22 @@ async def test_a_turn_cut_short_while_its_hold_is_placed_leaves_nothing_held(ref
     await bench.check_books()
 
 
+async def test_turns_that_come_faster_than_they_can_start_wait_in_line_and_are_refused_in_the_end() -> None:
+    gate = Gated()
+    bench = Bench(ledger_type=slow_to_reserve(gate), max_starting=1, start_timeout_s=0.3)
+    first = asyncio.create_task(bench.say("first"))
+    await gate.begun.wait()
+    with pytest.raises(ServiceUnavailableError, match="More turns came"):
+        await bench.say("never")
+    second = asyncio.create_task(bench.say("second"))
+    await let_go_on()
+    assert len(bench.store.holds) == 1
+    gate.may_end.set()
+    await asyncio.gather(first, second)
+    assert len(await bench.entries()) == 2
+    await bench.check_books()
+
+
 async def test_a_turn_cut_short_before_its_first_step_is_refused(bench: Bench) -> None:
     asking = asyncio.create_task(bench.say("hi"))
     await asyncio.sleep(0)  # now its task is made, and has not run

@@ -138,11 +138,14 @@ LIMITS: Final[Mapping[str, Schema]] = {
     "name": {"minLength": 1, "maxLength": 200},
 }
 
+# Of queries, where a field means something else there than in a body.
+QUERIES: Final = {"user_id": "Whose; left out, of all for whom the key acts."}
+
 # Of addresses.
 PATHS: Final[Mapping[str, tuple[str, Schema]]] = {
     "conversation_id": ("The id of the conversation.", {"pattern": _ID, "examples": ["conv_5f0c2b9a7d31e8640c1f9b22"]}),
     "key": (
-        "The key of the file, its slashes as they are.",
+        "The key of the file; its slashes may be escaped as `%2F`.",
         {"pattern": "^[A-Za-z0-9._/-]{1,255}$", "examples": ["LLM/uploads/ada/20250314_092653_5a1b2c3d_report.pdf"]},
     ),
     "key_id": ("The id of the key.", {"pattern": _ID, "examples": ["key_0b7d5f1e9c3a82466ad1c0e7"]}),

@@ -275,6 +275,8 @@ def _plain_components(shapes: Iterable[type[Struct]]) -> dict[str, Schema]:
             if each.get("format") == "decimal":  # on the wire it is a number
                 each.pop("format")
                 each["type"] = "number"
+            if "enum" in each and all(isinstance(choice, str) for choice in each["enum"]):
+                each["type"] = "string"  # or readers of the document call it "any"
     return components
 
 

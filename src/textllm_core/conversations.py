@@ -80,7 +80,7 @@ class ConversationFilter(Struct, frozen=True, kw_only=True):
     """Which conversations; None is any.
 
     Args:
-        q: a part of the title; capital letters are as small ones, in SQLite those of A to Z alone.
+        q: a part of the title; capital letters are as small ones.
         include_deleted: also those that are deleted and could be restored.
     """
 

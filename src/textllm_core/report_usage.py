@@ -59,10 +59,10 @@ class UsageOfConversation(Struct, frozen=True):
 
 
 class UsageReport(Struct, frozen=True):
-    """What one user used in a period; deleted conversations count too, until they are erased.
+    """What one user used in a period, in deleted and erased conversations too.
 
     Args:
-        total_conversations: those in which the user spoke in the period.
+        total_conversations: those in which the user spoke in the period; deleted ones count, erased ones do not.
         by_day: oldest first, without the days on which nothing was used.
         by_model: dearest first.
     """

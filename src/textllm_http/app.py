@@ -18,7 +18,7 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import UNTRACED
 from textllm_http.entrance import Entrance
-from textllm_http.middleware import ResponseHeaders
+from textllm_http.middleware import ResponseHeaders, allow_all_methods
 from textllm_http.observing import observed
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
@@ -123,7 +123,7 @@ def create_app(
         ],
         lifespan=[lifespan],
         before_request=refuse_query,
-        before_send=[ResponseHeaders(cors_origins)],
+        before_send=[allow_all_methods, ResponseHeaders(cors_origins)],
         exception_handlers={TextLLMError: respond, HTTPException: respond, Exception: respond},
         state=State(
             {

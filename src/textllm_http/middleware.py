@@ -44,6 +44,15 @@ def request_id_of(scope: Scope) -> str:
     return request_id
 
 
+async def allow_all_methods(message: Message, scope: Scope) -> None:
+    """Complete `Allow`: the framework's answer to OPTIONS knows only the first handler of an address."""
+    if message["type"] == "http.response.start" and scope.get("method") == "OPTIONS" and "path_template" in scope:
+        routes = scope["litestar_app"].routes
+        methods = {m for route in routes if route.path_format == scope["path_template"] for m in route.methods}
+        allow = ", ".join(sorted(methods)).encode()
+        message["headers"] = [(name, allow if name.lower() == b"allow" else said) for name, said in message["headers"]]
+
+
 class ResponseHeaders:
     """A hook before every message that is sent: it knows no route, so that none can be without it.
 

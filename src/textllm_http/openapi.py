@@ -17,7 +17,7 @@ from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, ser
 from textllm_http.openapi_operations import OPERATIONS
 from textllm_http.openapi_problems import PROBLEMS
 from textllm_http.openapi_shapes import Answer, Content, Operation
-from textllm_http.openapi_words import FIELDS, LIMITS, PATHS, REQUEST_HEADERS, RESPONSE_HEADERS, Schema
+from textllm_http.openapi_words import FIELDS, LIMITS, PATHS, QUERIES, REQUEST_HEADERS, RESPONSE_HEADERS, Schema
 from textllm_http.problems import PROBLEM_JSON
 
 _REF: Final = "#/components/schemas/{name}"
@@ -162,7 +162,8 @@ def _query_parameters(kind: type[Struct] | None) -> Iterator[Schema]:
         return
     for name, schema in _plain_components({kind})[kind.__name__]["properties"].items():
         limits = LIMITS[name] if name == "user_id" else {}
-        yield {"name": name, "in": "query", "description": FIELDS[name], "schema": schema | limits}
+        says = QUERIES.get(name, FIELDS[name])
+        yield {"name": name, "in": "query", "description": says, "schema": schema | limits}
 
 
 def _header_parameters(names: Iterable[str]) -> Iterator[Schema]:
@@ -272,6 +273,8 @@ def _plain_components(shapes: Iterable[type[Struct]]) -> dict[str, Schema]:
             if each.get("format") == "decimal":  # on the wire it is a number
                 each.pop("format")
                 each["type"] = "number"
+            if "enum" in each and all(isinstance(choice, str) for choice in each["enum"]):
+                each["type"] = "string"  # or readers of the document call it "any"
     return components
 
 

@@ -78,7 +78,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "output": "Tokens that the model wrote.",
     "pages": "How many pages the document has, where that is known.",
     "prompt": "The name of one of the operator's system prompts.",
-    "q": "A part of the title.",
+    "q": "A part of the title; capital letters are as small ones.",
     "reason": "Why the document cannot be read.",
     "reasoning": "Those of `output` that were thought and not said.",
     "refusal": "The model's words for why it would not answer.",
@@ -110,7 +110,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "tokens_input": "Tokens that the models read.",
     "tokens_output": "Tokens that the models wrote.",
     "total": "All of them together.",
-    "total_conversations": "Conversations in which the user spoke in these days.",
+    "total_conversations": "Conversations in which the user spoke in these days; erased ones no longer count.",
     "total_cost": "USD, exact.",
     "total_messages": "Turns that were answered.",
     "total_tokens": "Tokens read and written.",
@@ -138,11 +138,14 @@ LIMITS: Final[Mapping[str, Schema]] = {
     "name": {"minLength": 1, "maxLength": 200},
 }
 
+# Of queries, where a field means something else there than in a body.
+QUERIES: Final = {"user_id": "Whose; left out, of all for whom the key acts."}
+
 # Of addresses.
 PATHS: Final[Mapping[str, tuple[str, Schema]]] = {
     "conversation_id": ("The id of the conversation.", {"pattern": _ID, "examples": ["conv_5f0c2b9a7d31e8640c1f9b22"]}),
     "key": (
-        "The key of the file, its slashes as they are.",
+        "The key of the file; its slashes may be escaped as `%2F`.",
         {"pattern": "^[A-Za-z0-9._/-]{1,255}$", "examples": ["LLM/uploads/ada/20250314_092653_5a1b2c3d_report.pdf"]},
     ),
     "key_id": ("The id of the key.", {"pattern": _ID, "examples": ["key_0b7d5f1e9c3a82466ad1c0e7"]}),

@@ -185,6 +185,7 @@ async def test_a_tag_is_found_whole(storage: Storage) -> None:
         ("rivers", [True, False]),
         ("RIVERS", [True, False]),
         ("Größ", [False, True]),
+        ("gRÖß", [False, True]),
         ("GRÖSS", [False, False]),
         ("100%", [True, False]),
         ("0%_", [True, False]),

@@ -205,9 +205,17 @@ async def test_a_key_that_is_no_key_is_no_different_from_an_unknown_one(server: 
     assert (await server.get(f"/files/{key}/content")).status == 200
 
 
-async def test_an_escaped_slash_is_no_slash(server: Server, key: str) -> None:
-    answer = await server.get(f"/files/{key.replace('/', '%2F')}/content")
-    assert (answer.status, answer.json()["code"]) == (404, "file_not_found")
+@pytest.mark.parametrize("slash", ["%2F", "%2f"])
+async def test_the_slashes_of_a_key_may_be_escaped_once(server: Server, key: str, slash: str) -> None:
+    twice = f"/files/{key.replace('/', slash.replace('%', '%25'))}"
+    for method, target in (("GET", f"{twice}/content"), ("DELETE", twice)):
+        answer = await server.call(method, target)
+        assert (answer.status, answer.json()["code"]) == (404, "file_not_found")
+    escaped = f"/files/{key.replace('/', slash)}"
+    assert (await server.get(f"{escaped}/content")).body == CONTENT
+    deleted = await server.call("DELETE", escaped)
+    assert (deleted.status, deleted.json()) == (200, {"success": True, "key": key})
+    assert (await server.get(f"/files/{key}/content")).status == 404
 
 
 async def test_a_link_is_enough_and_anything_else_is_not(server: Server, bench: Bench) -> None:

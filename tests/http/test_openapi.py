@@ -79,6 +79,21 @@ def test_every_field_and_parameter_is_explained() -> None:
     assert (fields, parameters) == ([], [])
 
 
+def test_a_choice_of_words_is_a_string() -> None:
+    fields = [each for schema in DOCUMENT["components"]["schemas"].values() for each in schema["properties"].values()]
+    parameters = [each["schema"] for _, operation in operations() for each in operation["parameters"] if "name" in each]
+    choices = [kind for each in (*fields, *parameters) for kind in each.get("anyOf", [each]) if "enum" in kind]
+    of_words = [choice for choice in choices if isinstance(choice["enum"][0], str)]
+    assert {choice.get("type") for choice in of_words} == {"string"}
+
+
+def test_who_leaves_out_the_user_of_a_list_is_told_what_comes() -> None:
+    found = dict(operations())
+    for name in ("GET /conversations", "GET /files"):
+        (user,) = (each for each in found[name]["parameters"] if each.get("name") == "user_id")
+        assert user["description"] == "Whose; left out, of all for whom the key acts."
+
+
 def test_every_error_of_the_core_is_a_problem_of_its_status() -> None:
     stated = {kind.code: int(status) for kind, status in STATUS.items() if status != 500}
     assert {code: PROBLEMS[code].status for code in stated} == stated

@@ -163,10 +163,19 @@ async def test_another_method_is_refused_with_those_allowed(server: Server, meth
         assert answer.json()["code"] == "invalid_request"
 
 
-async def test_options_says_which_methods_there_are(server: Server) -> None:
-    answer = await server.call("OPTIONS", "/config")
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/config", {"GET", "HEAD"}),
+        ("/conversations", {"GET", "POST"}),
+        ("/conversations/conv_1", {"GET", "PATCH", "DELETE"}),
+        ("/files/LLM/uploads/ann/x/content", {"GET", "HEAD", "DELETE"}),
+    ],
+)
+async def test_options_says_which_methods_there_are(server: Server, path: str, methods: set[str]) -> None:
+    answer = await server.call("OPTIONS", path)
     assert (answer.status, answer.body) == (204, b"")
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert set(answer.headers["allow"].split(", ")) == methods | {"OPTIONS"}
 
 
 async def test_a_strange_host_is_refused_without_an_echo(server: Server) -> None:

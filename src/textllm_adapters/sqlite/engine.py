@@ -49,6 +49,12 @@ def _configure(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA synchronous = FULL")  # these are books: what was committed survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+    connection.create_function("lower", 1, _lower, deterministic=True)
+
+
+def _lower(text: str | None) -> str | None:
+    """Every alphabet in small letters, as PostgreSQL has it: SQLite's own `lower` knows only A to Z."""
+    return None if text is None else text.lower()
 
 
 def _begin(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """`/files`."""
 
 from typing import Annotated, Any, Final
+from urllib.parse import unquote
 
 from litestar import Request, post
 from litestar import delete as delete_
@@ -114,9 +115,9 @@ async def content(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 def _key_in(request: Request[Any, Any, Any]) -> str:
-    """What stands behind `/files/`, as it was sent: keys need no escapes, so one that has some is none of ours."""
+    """What stands behind `/files/`, read as one name: clients made from OpenAPI escape its slashes, others do not."""
     path = request.scope["raw_path"].decode("latin-1").partition("?")[0]
-    return path.removeprefix("/files/")
+    return unquote(path.removeprefix("/files/"))
 
 
 async def _view(request: Request[Any, Any, Any], caller: Caller, file: StoredFile) -> FileView:

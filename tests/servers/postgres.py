@@ -173,7 +173,7 @@ class PostgresServer(RunningServer):
         command = [f"{self._bin}/initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         command += [f"--locale={LOCALE}", "--no-sync", "--no-instructions"]
         self._run(*command)
-        single_user = f"{self._bin}/postgres", "--single", "-j", "-D", str(self._data), "postgres"
+        single_user = f"{self._bin}/postgres", "--single", "-F", "-j", "-D", str(self._data), "postgres"
         self._run(*single_user, text=f"CREATE ROLE {ROLE} LOGIN CREATEDB;\n\n")
 
     def _run(self, *command: str, text: str = "") -> None:

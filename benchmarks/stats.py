@@ -23,6 +23,7 @@ from tests.servers.postgres import open_postgres
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.postgres.engine import open_engine
 from textllm_adapters.sql import migrations
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import conversations, ledger, sessions
 from textllm_adapters.sql.usage_reports import SqlUsageReports
 from textllm_adapters.wiring.storage import ledger_of
@@ -139,7 +140,7 @@ async def run(url: str, entries: int) -> None:
         print(f"{'ms, median of ' + str(CALLS):40}{'30 days':>16}{'3660 days':>16}{'by conversation':>20}")
         print(f"{'a ledger of 1 entry':40}{await measure(engine, 'user')}")
         start = time.perf_counter()
-        async with engine.connect() as connection:
+        async with Database(engine).single(EVERYONE) as connection:
             await fill(connection, entries)
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             await connection.execute(text("VACUUM ANALYZE"))

@@ -32,6 +32,7 @@ def statements_of(engine: AsyncEngine) -> Iterator[list[str]]:
 @pytest.mark.parametrize("revision", [None, 1])
 async def test_a_turn_takes_three_statements(postgres_engine: AsyncEngine, revision: int | None) -> None:
     ledger = PostgresLedger(postgres_engine)
+    await ledger.entries("tenant", "user")  # from here on the connection shows this tenant
     asked = reservation()
     if revision is not None:
         await ledger.settle(await ledger.reserve(asked), settlement())

@@ -155,7 +155,7 @@ def test_a_sqlite_file_that_cannot_be_made_is_a_configuration_error(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "change", [("/test_", "/nothing_"), ("postgres@", "stranger@"), ("?host=", "?sslmode=canary&host=")]
+    "change", [("/test_", "/nothing_"), ("textllm@", "stranger@"), ("?host=", "?sslmode=canary&host=")]
 )
 async def test_a_url_that_postgres_refuses_is_a_configuration_error(postgres_url: str, change: tuple[str, str]) -> None:
     engine = open_postgres_engine(postgres_url.replace(*change))

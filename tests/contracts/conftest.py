@@ -36,6 +36,7 @@ from textllm_adapters.s3.health_probe import S3HealthProbe
 from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.erasures import SqlErasures
 from textllm_adapters.sql.file_repository import SqlFileRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
@@ -208,15 +209,15 @@ def postgres_auditing(postgres_engine: AsyncEngine) -> Auditing:
 def _sql_auditing(engine: AsyncEngine) -> Auditing:
     async def move(table: str, counter: str, by: Decimal | int) -> None:
         spoilt = metadata.tables[table]
-        async with engine.begin() as connection:
+        async with Database(engine).transaction(EVERYONE) as connection:
             await connection.execute(update(spoilt).values({counter: spoilt.c[counter] + by}))
 
     async def forget(hold: Hold) -> None:
-        async with engine.begin() as connection:
+        async with Database(engine).transaction(EVERYONE) as connection:
             await connection.execute(delete(holds).where(holds.c.response_id == hold.response_id))
 
     async def forget_usage() -> None:
-        async with engine.begin() as connection:
+        async with Database(engine).transaction(EVERYONE) as connection:
             await connection.execute(delete(daily_usage))
 
     return Auditing(sql_storage(engine), SqlAudit(engine), move, forget, forget_usage)
@@ -263,7 +264,7 @@ def _waiting(engine: AsyncEngine) -> Callable[[timedelta], Awaitable[None]]:
 
     async def wait(time: timedelta) -> None:
         microseconds = time // timedelta(microseconds=1)
-        async with engine.begin() as connection:
+        async with Database(engine).transaction(EVERYONE) as connection:
             await connection.execute(update(rate_buckets).values(updated_at=rate_buckets.c.updated_at - microseconds))
 
     return wait

@@ -21,6 +21,7 @@ from tests.servers.openai import Bill, OpenAIStandIn
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres
 from textllm_adapters.sql.audit import SqlAudit
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import holds, ledger
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 from textllm_core.ports.audit import Drift
@@ -166,7 +167,7 @@ class Books:
         engine = self.engine()
         try:
             for _ in range(300):
-                async with engine.connect() as connection:
+                async with Database(engine).single(EVERYONE) as connection:
                     running = (await connection.execute(select(holds).where(holds.c.user_id == user_id))).all()
                     rows = (
                         await connection.execute(

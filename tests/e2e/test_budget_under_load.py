@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres
 from textllm_adapters.sql.audit import SqlAudit
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import ledger, sessions
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 from textllm_core.money import ZERO
@@ -32,7 +33,7 @@ async def test_four_processes_never_spend_more_than_the_cap_and_the_books_are_ex
     try:
         assert [drift async for drift in SqlAudit(engine).drifts()] == []
         assert (await SqlAudit(engine).size()).holds == 0
-        async with engine.connect() as connection:
+        async with Database(engine).single(EVERYONE) as connection:
             days = (await connection.execute(select(sessions.c.total_cost, sessions.c.reserved))).all()
             entries = (await connection.execute(select(func.count()).select_from(ledger))).scalar_one()
     finally:

@@ -22,6 +22,7 @@ from tests.servers.openai import OpenAIStandIn
 from tests.servers.s3 import S3Server, open_bucket
 
 from textllm_adapters.memory.clock import FixedClock
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import files
 from textllm_adapters.wiring import load_settings, open_textllm
 
@@ -52,7 +53,7 @@ class Stored:
             parts = (await store.client.list_multipart_uploads(Bucket=self.bucket)).get("Uploads", ())
         engine = Books(self.database).engine()
         try:
-            async with engine.connect() as connection:
+            async with Database(engine).single(EVERYONE) as connection:
                 rows = (await connection.execute(select(files.c.status))).scalars().all()
         finally:
             await engine.dispose()

@@ -14,6 +14,7 @@ from tests.e2e.conftest import Books, Service, price_of, serving
 from tests.http.sse_reader import Received, read_events
 from tests.servers.openai import OpenAIStandIn, Reply
 
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import holds
 from textllm_core.ids import new_id
 
@@ -93,7 +94,7 @@ async def test_a_stream_whose_worker_was_killed_ends_in_a_failure_and_the_conver
 
 async def _let_the_lease_run_out(books: Books, user: str) -> None:
     engine = books.engine()
-    async with engine.begin() as connection:
+    async with Database(engine).transaction(EVERYONE) as connection:
         await connection.execute(
             update(holds).where(holds.c.user_id == user).values(lease_until=datetime(2026, 1, 1, tzinfo=UTC))
         )

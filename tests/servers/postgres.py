@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60
 LOCALE = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"  # macOS has no C.UTF-8
+ROLE = "textllm"  # makes the databases and owns them; row-level security binds it, as it binds no superuser
 UNPRIVILEGED_USER = "nobody"  # who runs the server when we are root, because postgres refuses to
 
 # The shell holds the read end of a pipe whose write end is ours alone. A word on it names the signal to send to the
@@ -51,7 +52,7 @@ class RunningServer:
     """Makes databases on a server that already runs.
 
     `url` is the URL of one of its databases, as `postgresql+asyncpg://…` or any other PostgreSQL URL of SQLAlchemy;
-    its user may create databases.
+    its user may create databases, and is no superuser.
     """
 
     def __init__(self, url: str) -> None:
@@ -100,7 +101,8 @@ class PostgresServer(RunningServer):
         """`binaries` is the folder of `initdb` and `postgres`; None: `find_binaries` looks for it."""
         # Under /tmp and with a short name, because a socket's path may have 103 bytes (macOS; 107 on Linux).
         self.folder = Path(tempfile.mkdtemp(prefix="textllm-pg-", dir="/tmp"))
-        super().__init__(f"postgresql+asyncpg://postgres@/postgres?host={self.folder}")
+        super().__init__(f"postgresql+asyncpg://{ROLE}@/postgres?host={self.folder}")
+        self.superuser_url = f"postgresql+asyncpg://postgres@/postgres?host={self.folder}"
         self._data = self.folder / "data"
         self._log = self.folder / "server.log"
         self._binaries = binaries
@@ -170,11 +172,23 @@ class PostgresServer(RunningServer):
     def _initdb(self) -> None:
         command = [f"{self._bin}/initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         command += [f"--locale={LOCALE}", "--no-sync", "--no-instructions"]
+        self._run(*command)
+        single_user = f"{self._bin}/postgres", "--single", "-F", "-j", "-D", str(self._data), "postgres"
+        self._run(*single_user, text=f"CREATE ROLE {ROLE} LOGIN CREATEDB;\n\n")
+
+    def _run(self, *command: str, text: str = "") -> None:
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd="/", env=_environment(), check=False, **_as_unprivileged()
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=_environment(),
+            check=False,
+            **_as_unprivileged(),
         )
         if done.returncode:
-            raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+            raise RuntimeError(f"{Path(command[0]).name} failed: {done.stderr.strip()}")
 
     def _wait_until_ready(self) -> None:
         assert self._guard is not None

@@ -242,7 +242,7 @@ class PostgresLedger(SqlLedger):
                 "new_title": asked.title,
             }
         with translated(STORAGE_ERRORS):
-            async with self._reader.connect() as connection:
+            async with self._database.single(asked.tenant_id) as connection:
                 try:
                     session_id = (await connection.execute(statement, parameters)).scalar_one_or_none()
                 except IntegrityError:  # a link came back empty, and so nothing of it happened
@@ -253,7 +253,7 @@ class PostgresLedger(SqlLedger):
         named = replace(hold, provider_response_id=provider_response_id)
         parameters = {"new_provider_response": provider_response_id, **rows.of_hold(hold)}
         with translated(STORAGE_ERRORS):
-            async with self._reader.connect() as connection:
+            async with self._database.single(hold.tenant_id) as connection:
                 await connection.execute(_PEND, parameters | _parameters(ledger, rows.pending_row(named, model)))
         return named
 
@@ -272,6 +272,6 @@ class PostgresLedger(SqlLedger):
             **_lists(erasures, dropped),
         }
         with translated(STORAGE_ERRORS):
-            async with self._reader.connect() as connection:
+            async with self._database.single(hold.tenant_id) as connection:
                 settled = (await connection.execute(_SETTLE, parameters)).one_or_none()
         return None if settled is None else Settled(message_number=settled[0], spent=settled[1])

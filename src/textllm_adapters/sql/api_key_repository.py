@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Executable, and_, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import api_keys
 from textllm_adapters.translation import translated
@@ -48,37 +49,37 @@ class SqlApiKeyRepository:
     """An `ApiKeyRepository` over a SQL table."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._database = Database(engine)
 
     async def add(self, key: ApiKey, digest: bytes) -> None:
         row = {name: getattr(key, name) for name in ApiKey.__struct_fields__} | {"digest": digest}
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(key.tenant_id) as connection:
                 await connection.execute(_ADD, row)
 
     async def caller(self, digest: bytes) -> Caller | None:
-        rows = await self._all(_CALLER, {"of_digest": digest})
+        rows = await self._all(EVERYONE, _CALLER, {"of_digest": digest})
         return Caller(*rows[0]) if rows else None
 
     async def get(self, tenant_id: str, key_id: str) -> ApiKey | None:
-        rows = await self._all(_GET, {"of_tenant": tenant_id, "of_key": key_id})
+        rows = await self._all(tenant_id, _GET, {"of_tenant": tenant_id, "of_key": key_id})
         return ApiKey(*rows[0]) if rows else None
 
     async def newest(self, tenant_id: str, *, older_than: ApiKey | None, limit: int) -> Sequence[ApiKey]:
         asked = {"of_tenant": tenant_id, "at_most": limit}
         if older_than is None:
-            return [ApiKey(*row) for row in await self._all(_NEWEST, asked)]
+            return [ApiKey(*row) for row in await self._all(tenant_id, _NEWEST, asked)]
         behind = {"of_moment": older_than.created_at, "of_key": older_than.id}
-        return [ApiKey(*row) for row in await self._all(_OLDER, asked | behind)]
+        return [ApiKey(*row) for row in await self._all(tenant_id, _OLDER, asked | behind)]
 
     async def revoke(self, tenant_id: str, key_id: str, *, at: datetime) -> ApiKey | None:
-        rows = await self._all(_REVOKE, {"of_tenant": tenant_id, "of_key": key_id, "at": at})
+        rows = await self._all(tenant_id, _REVOKE, {"of_tenant": tenant_id, "of_key": key_id, "at": at})
         return ApiKey(*rows[0]) if rows else None
 
     async def is_any_in_force(self) -> bool:
-        return bool((await self._all(_ANY, {}))[0][0])
+        return bool((await self._all(EVERYONE, _ANY, {}))[0][0])
 
-    async def _all(self, statement: Executable, parameters: dict[str, object]) -> Sequence[Any]:
+    async def _all(self, tenant_id: str, statement: Executable, parameters: dict[str, object]) -> Sequence[Any]:
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).all()

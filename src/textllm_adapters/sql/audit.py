@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql import upserts
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import conversations, daily_usage, holds, ledger, sessions
 from textllm_adapters.sql.types import Money
@@ -237,14 +238,14 @@ class SqlAudit:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._database = Database(engine)
         # On SQLite a transaction of ours would keep others from writing; PostgreSQL streams in one only.
         is_sqlite = engine.dialect.name == "sqlite"
-        self._reader = engine.execution_options(isolation_level="AUTOCOMMIT") if is_sqlite else engine
+        self._reading = self._database.single if is_sqlite else self._database.transaction
 
     async def drifts(self) -> AsyncGenerator[Drift, None]:
         with translated(STORAGE_ERRORS):
-            async with self._reader.connect() as connection:
+            async with self._reading(EVERYONE) as connection:
                 for check in (*_COUNTERS, *_LEFT_RUNNING):
                     async with connection.stream(check.statement) as rows:
                         async for row in rows:
@@ -254,14 +255,14 @@ class SqlAudit:
     async def repair(self, tenant_id: str, user_id: str) -> Sequence[Drift]:
         of_user = {"of_tenant": tenant_id, "of_user": user_id}
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(tenant_id) as connection:
                 for lock in _LOCK_USER:
                     await connection.execute(lock, of_user)
                 drifts: list[Drift] = []
                 for check in _COUNTERS_OF_USER:
                     for row in (await connection.execute(check.statement, of_user)).all():
                         drifts += check.drifts(row)
-                        await connection.execute(check.repair(row, self._engine.dialect.name))
+                        await connection.execute(check.repair(row, self._database.dialect))
                 for row in await connection.execute(_LEFT_BUSY_OF_USER.statement, of_user):
                     drifts += _LEFT_BUSY_OF_USER.drifts(row)
                 await connection.execute(_FREE, of_user)
@@ -269,5 +270,5 @@ class SqlAudit:
 
     async def size(self) -> BooksSize:
         with translated(STORAGE_ERRORS):
-            async with self._reader.connect() as connection:
+            async with self._reading(EVERYONE) as connection:
                 return BooksSize(**(await connection.execute(_SIZE)).one()._mapping)

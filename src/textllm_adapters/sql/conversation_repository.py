@@ -9,6 +9,7 @@ from sqlalchemy import Executable, Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql import conversation_statements as statements
+from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger_rows import erasure_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
@@ -25,32 +26,32 @@ class SqlConversationRepository:
     """A `ConversationRepository` over SQL tables."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._writer = engine
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._dialect = engine.dialect.name
+        self._database = Database(engine)
 
     async def get(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> Conversation | None:
         statement = statements.GET if include_deleted else statements.GET_SHOWN
-        row = await self._first(statement, {"of_tenant": tenant_id, "of_conversation": conversation_id})
+        row = await self._first(tenant_id, statement, {"of_tenant": tenant_id, "of_conversation": conversation_id})
         return None if row is None else _conversation(row)
 
     async def list(
         self, tenant_id: str, wanted: ConversationFilter, *, limit: int, offset: int
     ) -> tuple[Sequence[Conversation], int]:
-        page, count = statements.listed(wanted, self._dialect)
+        page, count = statements.listed(wanted, self._database.dialect)
         of_tenant = {"of_tenant": tenant_id}
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 total = (await connection.execute(count, of_tenant)).scalar_one()
                 found = await connection.execute(page, of_tenant | {"at_most": limit, "from_place": offset})
                 return [_conversation(row) for row in found], total
 
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
-        row = await self._first(statements.LATEST, {"of_tenant": tenant_id, "of_user": user_id})
+        row = await self._first(tenant_id, statements.LATEST, {"of_tenant": tenant_id, "of_user": user_id})
         return None if row is None else _conversation(row)
 
     async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
-        row = await self._first(statements.THREAD, {"of_tenant": tenant_id, "of_conversation": conversation_id})
+        row = await self._first(
+            tenant_id, statements.THREAD, {"of_tenant": tenant_id, "of_conversation": conversation_id}
+        )
         return None if row is None else Thread(**row._mapping)
 
     async def last_messages(
@@ -58,7 +59,7 @@ class SqlConversationRepository:
     ) -> Sequence[Message]:
         it = _it(tenant_id, user_id, conversation_id)
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 if limit is None:
                     found = await connection.execute(statements.NEWEST_MESSAGES, it)
                 else:
@@ -78,7 +79,7 @@ class SqlConversationRepository:
         it = _it(tenant_id, user_id, conversation_id)
         number: int | None = _BEHIND_ALL if newest_first else 0
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 if after is not None:
                     named = it | {"of_message": after}
                     number = (await connection.execute(statements.NUMBER_OF_MESSAGE, named)).scalar()
@@ -92,7 +93,7 @@ class SqlConversationRepository:
         row = {name: getattr(conversation, name) for name in conversation.__struct_fields__}
         row |= {"tenant_id": tenant_id, "keeps_messages": keeps_messages}
         row |= {"context_tokens": 0, "revision": 0, "last_message": 0}
-        added = await self._changed(statements.ADD, row)
+        added = await self._changed(tenant_id, statements.ADD, row)
         assert added is not None
         return _conversation(added)
 
@@ -108,16 +109,16 @@ class SqlConversationRepository:
             values["metadata"] = changes.metadata or {}
         if not values:
             return await self.get(tenant_id, conversation_id)
-        row = await self._changed(statements.UPDATE.values(values), _it(tenant_id, user_id, conversation_id))
+        row = await self._changed(tenant_id, statements.UPDATE.values(values), _it(tenant_id, user_id, conversation_id))
         return None if row is None else _conversation(row)
 
     async def hide(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> None:
         it = _it(tenant_id, user_id, conversation_id)
-        if await self._changed(statements.HIDE, it | {"new_moment": at}) is None:
-            raise await self._refusal(statements.GET_SHOWN, it)
+        if await self._changed(tenant_id, statements.HIDE, it | {"new_moment": at}) is None:
+            raise await self._refusal(tenant_id, statements.GET_SHOWN, it)
 
     async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
-        row = await self._changed(statements.RESTORE, _it(tenant_id, user_id, conversation_id))
+        row = await self._changed(tenant_id, statements.RESTORE, _it(tenant_id, user_id, conversation_id))
         return None if row is None else _conversation(row)
 
     async def erase(
@@ -125,7 +126,7 @@ class SqlConversationRepository:
     ) -> None:
         it = _it(tenant_id, user_id, conversation_id)
         with translated(STORAGE_ERRORS):
-            async with self._writer.begin() as connection:
+            async with self._database.transaction(tenant_id) as connection:
                 erased = (await connection.execute(statements.ERASE, it)).one_or_none()
                 if erased is not None:
                     await connection.execute(statements.ERASE_REPEATS, it | {"new_text": remembered.decode()})
@@ -136,22 +137,22 @@ class SqlConversationRepository:
                         rows = erasure_rows(tenant_id, user_id, [erased.transcript_id], at=at)
                         await connection.execute(ADD_ERASURES, rows)
         if erased is None:
-            raise await self._refusal(statements.GET, it)
+            raise await self._refusal(tenant_id, statements.GET, it)
 
-    async def _refusal(self, get: Any, it: Mapping[str, str]) -> Exception:
+    async def _refusal(self, tenant_id: str, get: Any, it: Mapping[str, str]) -> Exception:
         """Why it could not be deleted."""
-        is_there = await self._first(get, {name: it[name] for name in ("of_tenant", "of_conversation")})
+        is_there = await self._first(tenant_id, get, {name: it[name] for name in ("of_tenant", "of_conversation")})
         return ConversationNotFoundError() if is_there is None else ConversationBusyError()
 
-    async def _first(self, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any] | None:
+    async def _first(self, tenant_id: str, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any] | None:
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).first()
 
-    async def _changed(self, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any] | None:
+    async def _changed(self, tenant_id: str, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any] | None:
         """The row that a statement wrote, in a transaction of its own."""
         with translated(STORAGE_ERRORS):
-            async with self._writer.begin() as connection:
+            async with self._database.transaction(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).one_or_none()
 
 

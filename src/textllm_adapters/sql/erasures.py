@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Delete, Update, bindparam, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import erasures
 from textllm_adapters.translation import translated
@@ -47,24 +48,24 @@ class SqlErasures:
     """An `Erasures` over a SQL table."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._database = Database(engine)
 
     async def due(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
         asked = {"of_moment": at, "new_lease": lease_until, "at_most": limit}
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(EVERYONE) as connection:
                 return [Erasure(**row._mapping) for row in await connection.execute(_LEASE, asked)]
 
     async def done(self, erasure: Erasure) -> None:
-        await self._write(_STRIKE_OFF, _of(erasure))
+        await self._write(erasure, _STRIKE_OFF)
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
-        await self._write(_PUT_OFF, _of(erasure) | {"new_moment": until})
+        await self._write(erasure, _PUT_OFF, new_moment=until)
 
-    async def _write(self, statement: Update | Delete, parameters: dict[str, Any]) -> None:
+    async def _write(self, erasure: Erasure, statement: Update | Delete, **values: datetime) -> None:
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
-                await connection.execute(statement, parameters)
+            async with self._database.transaction(erasure.tenant_id) as connection:
+                await connection.execute(statement, _of(erasure) | values)
 
 
 def _of(erasure: Erasure) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import file_totals, files
 from textllm_adapters.sql.upserts import insert
@@ -62,9 +63,8 @@ class SqlFileRepository:
     """A `FileRepository` over SQL tables."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._transactions = engine
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        counted = insert(file_totals, engine.dialect.name)
+        self._database = Database(engine)
+        counted = insert(file_totals, self._database.dialect)
         total = file_totals.c.size + counted.excluded.size
         self._count = counted.on_conflict_do_update(
             index_elements=[file_totals.c.tenant_id], set_={"size": total}, where=total <= bindparam("limit_of_total")
@@ -76,7 +76,7 @@ class SqlFileRepository:
             raise StorageQuotaExceededError(limit=limit)
         row = {name: getattr(file, name) for name in StoredFile.__struct_fields__}
         with translated(STORAGE_ERRORS):
-            async with self._transactions.begin() as connection:
+            async with self._database.transaction(tenant_id) as connection:
                 total = {"tenant_id": tenant_id, "size": file.size, "limit_of_total": limit}
                 if (await connection.execute(self._count, total)).first() is None:
                     raise StorageQuotaExceededError(limit=limit)
@@ -85,10 +85,10 @@ class SqlFileRepository:
     async def make_ready(self, tenant_id: str, file: StoredFile) -> bool:
         of_file = {"of_tenant": tenant_id, "of_user": file.user_id, "of_key": file.key}
         new = {"new_type": file.content_type, "new_sha256": file.sha256}
-        return bool(await self._all(_MAKE_READY, of_file | new))
+        return bool(await self._all(tenant_id, _MAKE_READY, of_file | new))
 
     async def get(self, tenant_id: str, key: str) -> StoredFile | None:
-        return _first(await self._all(_GET, {"of_tenant": tenant_id, "of_key": key}))
+        return _first(await self._all(tenant_id, _GET, {"of_tenant": tenant_id, "of_key": key}))
 
     async def newest(
         self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None
@@ -99,28 +99,28 @@ class SqlFileRepository:
         if after is not None:
             statement = statement.where(_BEHIND)
             parameters |= {"last_created_at": after.created_at, "last_key": after.key}
-        return [_file(row) for row in await self._all(statement, parameters)]
+        return [_file(row) for row in await self._all(tenant_id, statement, parameters)]
 
     async def hide(self, tenant_id: str, key: str, *, user_id: str | None) -> StoredFile | None:
         if user_id is None:
-            return _first(await self._all(_HIDE, {"of_tenant": tenant_id, "of_key": key}))
+            return _first(await self._all(tenant_id, _HIDE, {"of_tenant": tenant_id, "of_key": key}))
         of_user = {"of_tenant": tenant_id, "of_user": user_id, "of_key": key}
-        return _first(await self._all(_HIDE.where(_OF_USER), of_user))
+        return _first(await self._all(tenant_id, _HIDE.where(_OF_USER), of_user))
 
     async def forget(self, tenant_id: str, user_id: str, key: str) -> None:
         with translated(STORAGE_ERRORS):
-            async with self._transactions.begin() as connection:
+            async with self._database.transaction(tenant_id) as connection:
                 of_file = {"of_tenant": tenant_id, "of_user": user_id, "of_key": key}
                 if (row := (await connection.execute(_FORGET, of_file)).first()) is not None:
                     await connection.execute(_GIVE_BACK, {"of_tenant": tenant_id, "given_back": row.size})
 
     async def abandoned(self, before: datetime, *, limit: int) -> Sequence[tuple[str, StoredFile]]:
-        rows = await self._all(_ABANDONED, {"before": before, "at_most": limit})
+        rows = await self._all(EVERYONE, _ABANDONED, {"before": before, "at_most": limit})
         return [(row.tenant_id, _file(row)) for row in rows]
 
-    async def _all(self, statement: Any, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+    async def _all(self, tenant_id: str, statement: Any, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).all()
 
 

@@ -6,6 +6,7 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import sessions
 
 _TIMEOUT_S: Final = 2
@@ -18,11 +19,11 @@ class SqlHealthProbe:
     name = "database"
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._database = Database(engine)
 
     async def check(self) -> str | None:
         try:
-            async with asyncio.timeout(_TIMEOUT_S), self._engine.connect() as connection:
+            async with asyncio.timeout(_TIMEOUT_S), self._database.single(EVERYONE) as connection:
                 await connection.execute(_READ)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer; its text may hold secrets
             return f"The database does not answer: {type(error).__name__}."

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from textllm_adapters.sql import ledger_rows as rows
 from textllm_adapters.sql import ledger_statements as statements
+from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.translation import translated
 from textllm_core.budgets import grant
@@ -36,13 +37,11 @@ class SqlLedger:
     """A `Ledger` in SQL tables; what a call reads it locks first, so that it acts on what no one else can move."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._dialect = engine.dialect.name
+        self._database = Database(engine)
 
     async def reserve(self, reservation: Reservation) -> Hold:
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(reservation.tenant_id) as connection:
                 if (idempotency := reservation.idempotency) is not None:
                     await self._take_key(connection, reservation, idempotency)
                 return await self._reserve(connection, reservation)
@@ -55,7 +54,7 @@ class SqlLedger:
             "response_id": asked.response_id,
             "created_at": asked.at,
         }
-        if (await connection.execute(statements.take_key(self._dialect), taking)).one_or_none() is not None:
+        if (await connection.execute(statements.take_key(self._database.dialect), taking)).one_or_none() is not None:
             return
         first = (await connection.execute(statements.KEY, rows.of_key(key))).one()
         if first.fingerprint != idempotency.fingerprint:
@@ -73,7 +72,7 @@ class SqlLedger:
         of_session = of_user | {"of_day": day}
         if asked.revision is None:
             made = await connection.execute(
-                statements.make_conversation(self._dialect), rows.conversation_row(asked) | of_session
+                statements.make_conversation(self._database.dialect), rows.conversation_row(asked) | of_session
             )
             taken = made.one_or_none()
         else:
@@ -83,7 +82,7 @@ class SqlLedger:
         if taken is None:
             return await self._reserved_before(connection, asked)
 
-        opened = await connection.execute(statements.open_session(self._dialect), rows.session_row(asked))
+        opened = await connection.execute(statements.open_session(self._database.dialect), rows.session_row(asked))
         session = opened.one()
         amount = exact(grant(asked.demand, spent=session.total_cost, reserved=session.reserved, day=day))
         is_first_today = taken.session_id != session.id
@@ -115,24 +114,27 @@ class SqlLedger:
     async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
         named = {"new_provider_response": provider_response_id}
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(hold.tenant_id) as connection:
                 kept = (await connection.execute(statements.NAME_HOLD, rows.of_hold(hold) | named)).one_or_none()
                 if kept is not None:
-                    await connection.execute(statements.write_entry(self._dialect), rows.pending_row(kept, model))
+                    await connection.execute(
+                        statements.write_entry(self._database.dialect), rows.pending_row(kept, model)
+                    )
         return replace(hold, provider_response_id=provider_response_id)
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
         lease = {"new_lease": lease_until}
+        of_tenant = shared_tenant(hold.tenant_id for hold in holds)
         of_holds = [(hold.tenant_id, hold.user_id, hold.response_id) for hold in holds]
         of_turns = [(hold.tenant_id, hold.user_id, hold.conversation_id, hold.response_id) for hold in holds]
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(of_tenant) as connection:
                 await connection.execute(statements.RENEW_HOLDS, lease | {"of_exchanges": of_holds})
                 await connection.execute(statements.RENEW_CONVERSATIONS, lease | {"of_exchanges": of_turns})
 
     async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(hold.tenant_id) as connection:
                 kept = (await connection.execute(statements.END_HOLD, rows.of_hold(hold))).one_or_none()
                 return (
                     None
@@ -159,10 +161,10 @@ class SqlLedger:
         if hold.idempotency_key is not None:
             remembered = {"new_text": end.remembered.decode(), "new_number": answered, "new_spent": spent}
             await connection.execute(statements.REMEMBER, rows.key_of(hold) | remembered)
-        await connection.execute(statements.add_to_day(self._dialect), rows.usage_row(hold, end))
+        await connection.execute(statements.add_to_day(self._database.dialect), rows.usage_row(hold, end))
         entry = rows.settled_row(hold, end)
         entry["provider_response_id"] = hold.provider_response_id or provider_response_id  # also without a `pend`
-        await connection.execute(statements.write_entry(self._dialect), entry)
+        await connection.execute(statements.write_entry(self._database.dialect), entry)
         if end.messages:
             await connection.execute(statements.ADD_MESSAGES, rows.message_rows(hold, end, last=last_message))
         settled = Settled(message_number=answered, spent=spent)
@@ -173,7 +175,7 @@ class SqlLedger:
 
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(hold.tenant_id) as connection:
                 kept = (await connection.execute(statements.END_HOLD, rows.of_hold(hold))).one_or_none()
                 if kept is not None:
                     await self._release(connection, kept)
@@ -196,13 +198,13 @@ class SqlLedger:
 
     async def forget_repeats(self, *, before: datetime) -> None:
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(EVERYONE) as connection:
                 await connection.execute(statements.FORGET_KEYS, {"of_moment": before})
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
         lease = {"new_lease": lease_until}
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(EVERYONE) as connection:
                 leased = await connection.execute(
                     statements.LEASE_ABANDONED, lease | {"of_moment": at, "at_most": limit}
                 )
@@ -214,13 +216,13 @@ class SqlLedger:
 
     async def entry(self, tenant_id: str, response_id: str) -> LedgerEntry | None:
         with translated(STORAGE_ERRORS):
-            async with self._reader.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 found = await connection.execute(statements.ENTRY, {"of_tenant": tenant_id, "of_response": response_id})
                 row = found.one_or_none()
         return None if row is None else rows.entry(row)
 
     async def entries(self, tenant_id: str, user_id: str) -> Sequence[LedgerEntry]:
         with translated(STORAGE_ERRORS):
-            async with self._reader.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 found = await connection.execute(statements.ENTRIES, {"of_tenant": tenant_id, "of_user": user_id})
                 return [rows.entry(row) for row in found]

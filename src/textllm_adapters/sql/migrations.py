@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.translation import translated
 
@@ -37,7 +38,7 @@ async def current_revision(engine: AsyncEngine) -> str | None:
         StorageUnavailableError: the database does not answer.
     """
     with translated(STORAGE_ERRORS):
-        async with engine.connect() as connection:
+        async with Database(engine).single(EVERYONE) as connection:
             return await connection.run_sync(_current_revision)
 
 
@@ -49,14 +50,14 @@ async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
         StorageUnavailableError: the database does not answer; nothing was changed.
     """
     with translated(STORAGE_ERRORS):
-        async with engine.begin() as connection:
+        async with Database(engine).transaction(EVERYONE) as connection:
             await connection.run_sync(_migrate, command.upgrade, revision)
 
 
 async def downgrade(engine: AsyncEngine, revision: str) -> None:
     """Take all steps back down to `revision`; "base" is the empty database. Otherwise as `upgrade`."""
     with translated(STORAGE_ERRORS):
-        async with engine.begin() as connection:
+        async with Database(engine).transaction(EVERYONE) as connection:
             await connection.run_sync(_migrate, command.downgrade, revision)
 
 

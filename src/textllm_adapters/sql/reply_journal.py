@@ -10,6 +10,7 @@ from sqlalchemy import String, bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql import upserts
+from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import holds, reply_ends, reply_events
 from textllm_adapters.translation import translated
@@ -58,19 +59,18 @@ class SqlReplyJournal:
     """A `ReplyJournal` over SQL tables."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._dialect = engine.dialect.name
+        self._database = Database(engine)
 
     async def write(self, entries: Sequence[JournalEntry]) -> None:
+        of_tenant = shared_tenant(entry.hold.tenant_id for entry in entries)
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
-                await connection.execute(_write(self._dialect), [_row(entry) for entry in entries])
+            async with self._database.batch(of_tenant) as connection:
+                await connection.execute(_write(self._database.dialect), [_row(entry) for entry in entries])
 
     async def read(self, tenant_id: str, user_id: str | None, response_id: str, *, after: int) -> JournalPage | None:
         reply = {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}
         with translated(STORAGE_ERRORS):
-            async with self._single.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 # In this order: what runs no more has its end, and what has its end has all its events.
                 running = (await connection.execute(_RUNNING, reply)).scalar_one_or_none()
                 end = (await connection.execute(_END, reply)).one_or_none()
@@ -88,29 +88,29 @@ class SqlReplyJournal:
     async def watch(self, tenant_id: str, user_id: str, response_id: str, *, until: datetime) -> None:
         reply = {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}
         with translated(STORAGE_ERRORS):
-            async with self._single.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 await connection.execute(_WATCH, reply | {"new_moment": until})
 
     async def is_watched(self, hold: Hold, *, at: datetime) -> bool:
         reply = {"of_tenant": hold.tenant_id, "of_user": hold.user_id, "of_response": hold.response_id}
         with translated(STORAGE_ERRORS):
-            async with self._single.connect() as connection:
+            async with self._database.single(hold.tenant_id) as connection:
                 return (await connection.execute(_IS_WATCHED, reply | {"of_moment": at})).one_or_none() is not None
 
     async def ask_to_cancel(self, tenant_id: str, user_id: str, response_id: str) -> None:
         reply = {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}
         with translated(STORAGE_ERRORS):
-            async with self._single.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 await connection.execute(_CANCEL, reply)
 
     async def asked_to_cancel(self) -> Sequence[tuple[str, str, str]]:
         with translated(STORAGE_ERRORS):
-            async with self._single.connect() as connection:
+            async with self._database.single(EVERYONE) as connection:
                 return [(row[0], row[1], row[2]) for row in await connection.execute(_CANCELLED)]
 
     async def forget(self, *, before: datetime) -> None:
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(EVERYONE) as connection:
                 await connection.execute(_FORGET_EVENTS, {"of_moment": before})
                 await connection.execute(_FORGET_ENDS, {"of_moment": before})
 

@@ -8,6 +8,7 @@ from sqlalchemy import Select, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import sessions
 from textllm_adapters.translation import translated
@@ -41,28 +42,30 @@ class SqlSessionRepository:
     """A `SessionRepository` over a SQL table."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._database = Database(engine)
 
     async def get(self, tenant_id: str, session_id: str) -> Session | None:
-        return await self._first(_GET, {"of_tenant": tenant_id, "of_session": session_id})
+        return await self._first(tenant_id, _GET, {"of_tenant": tenant_id, "of_session": session_id})
 
     async def of_day(self, tenant_id: str, user_id: str, day: date) -> Session | None:
-        return await self._first(_OF_DAY, {"of_tenant": tenant_id, "of_user": user_id, "of_day": day})
+        return await self._first(tenant_id, _OF_DAY, {"of_tenant": tenant_id, "of_user": user_id, "of_day": day})
 
     async def since(self, tenant_id: str, user_id: str, first: date) -> Sequence[Session]:
-        return await self._all(_SINCE, {"of_tenant": tenant_id, "of_user": user_id, "of_first": first})
+        return await self._all(tenant_id, _SINCE, {"of_tenant": tenant_id, "of_user": user_id, "of_first": first})
 
     async def end(self, tenant_id: str, user_id: str, session_id: str) -> Session | None:
-        return await self._first(_END, {"of_tenant": tenant_id, "of_user": user_id, "of_session": session_id})
+        return await self._first(
+            tenant_id, _END, {"of_tenant": tenant_id, "of_user": user_id, "of_session": session_id}
+        )
 
     async def _first(
-        self, statement: Select[Any] | ReturningUpdate[Any], parameters: dict[str, object]
+        self, tenant_id: str, statement: Select[Any] | ReturningUpdate[Any], parameters: dict[str, object]
     ) -> Session | None:
-        return next(iter(await self._all(statement, parameters)), None)
+        return next(iter(await self._all(tenant_id, statement, parameters)), None)
 
     async def _all(
-        self, statement: Select[Any] | ReturningUpdate[Any], parameters: dict[str, object]
+        self, tenant_id: str, statement: Select[Any] | ReturningUpdate[Any], parameters: dict[str, object]
     ) -> Sequence[Session]:
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 return [Session(*row) for row in await connection.execute(statement, parameters)]

@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Row, Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import conversations, daily_usage, sessions
 from textllm_adapters.translation import translated
@@ -58,27 +59,27 @@ class SqlUsageReports:
     """`UsageReports` from SQL tables."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._database = Database(engine)
 
     async def daily(self, tenant_id: str, user_id: str, first: date) -> Sequence[DailyUsage]:
-        return [DailyUsage(*row) for row in await self._all(_DAILY, _period(tenant_id, user_id, first))]
+        return [DailyUsage(*row) for row in await self._all(tenant_id, _DAILY, _period(tenant_id, user_id, first))]
 
     async def conversation_count(self, tenant_id: str, user_id: str, first: date) -> int:
-        (row,) = await self._all(_COUNT, _period(tenant_id, user_id, first))
+        (row,) = await self._all(tenant_id, _COUNT, _period(tenant_id, user_id, first))
         count: int = row[0]
         return count
 
     async def newest_conversations(
         self, tenant_id: str, user_id: str, first: date, *, limit: int
     ) -> Sequence[UsageOfConversation]:
-        found = await self._all(_NEWEST, _period(tenant_id, user_id, first) | {"at_most": limit})
+        found = await self._all(tenant_id, _NEWEST, _period(tenant_id, user_id, first) | {"at_most": limit})
         return [UsageOfConversation(*row) for row in found]
 
     async def _all(
-        self, statement: Select[*tuple[Any, ...]], parameters: dict[str, object]
+        self, tenant_id: str, statement: Select[*tuple[Any, ...]], parameters: dict[str, object]
     ) -> Sequence[Row[*tuple[Any, ...]]]:
         with translated(STORAGE_ERRORS):
-            async with self._engine.connect() as connection:
+            async with self._database.single(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).all()
 
 

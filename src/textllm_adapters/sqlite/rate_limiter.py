@@ -6,6 +6,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, refusal
+from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
@@ -33,12 +34,12 @@ class SqliteRateLimiter:
     """A `RateLimiter` that asks once: one statement refills the bucket, decides and takes."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._database = Database(engine)
 
     async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}
         with translated(STORAGE_ERRORS):
-            async with self._engine.begin() as connection:
+            async with self._database.transaction(tenant_id) as connection:
                 admitted, level = (await connection.execute(_TAKE, bucket)).one()
         if not admitted:
             raise refusal(level, per_minute=per_minute)

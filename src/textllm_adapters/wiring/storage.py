@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
 
 MEGABYTE: Final = 1024 * 1024
 _RETRY_S: Final = 0.5
+_logger: Final = logging.getLogger("textllm")
 _STORAGE_PREFIX: Final = "LLM/"  # what the keys of all files begin with
 
 
@@ -54,6 +56,13 @@ async def open_database(stack: AsyncExitStack, settings: Settings, *, patience_s
         raise ConfigurationError(
             f"The database is at revision {revision or 'none'}, but this version needs {migrations.head_revision()}; "
             "run `textllm db upgrade`."
+        )
+    from textllm_adapters.postgres.row_security import is_row_security_active
+
+    if not await is_row_security_active(engine):
+        _logger.warning(
+            "the role in DATABASE_URL passes row-level security by, as superusers and roles with BYPASSRLS do: "
+            "only the service's own statements keep tenants apart; connect as an ordinary role that owns the tables"
         )
     return engine
 

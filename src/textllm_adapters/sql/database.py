@@ -1,0 +1,70 @@
+"""Connections that show the rows of one tenant alone, so that a statement which forgets to name it finds no others.
+
+PostgreSQL keeps this lock, by policies that compare each row with a setting of the session. SQLite has none.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from textllm_adapters.sql.types import Id
+
+EVERYONE: Final = "*"  # and no tenant's id
+SETTING: Final = "textllm.tenant"  # which the policies read
+
+_SHOW: Final = select(func.set_config(SETTING, bindparam("of_tenant", type_=Id), False))
+
+
+def shared_tenant(tenant_ids: Iterable[str]) -> str:
+    """The tenant that all of them are; else EVERYONE."""
+    tenants = set(tenant_ids)
+    return tenants.pop() if len(tenants) == 1 else EVERYONE
+
+
+class Database:
+    """Connections to a database, each for the rows of a tenant or, for jobs, of EVERYONE.
+
+    A connection goes on showing what it has shown last, so that to show the same again costs nothing.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.dialect: Final = engine.dialect.name
+        self._transactions = engine
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
+        """A transaction, committed unless an exception leaves it."""
+        async with self._transactions.connect() as connection:
+            if not self._shows(connection, tenant_id):
+                # Before the transaction: one that rolled back would take the setting back as well.
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await self._show(connection, tenant_id)
+                await connection.execution_options(isolation_level=connection.default_isolation_level)
+            async with connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def single(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own."""
+        async with self._single.connect() as connection:
+            if not self._shows(connection, tenant_id):
+                await self._show(connection, tenant_id)
+            yield connection
+
+    def batch(self, tenant_id: str) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection for one statement with many rows, which are written together or not at all."""
+        # asyncpg makes that one transaction by itself, without the round trips to begin and to commit it.
+        return self.single(tenant_id) if self.dialect == "postgresql" else self.transaction(tenant_id)
+
+    def _shows(self, connection: AsyncConnection, tenant_id: str) -> bool:
+        return self.dialect != "postgresql" or connection.info.get(SETTING) == tenant_id
+
+    async def _show(self, connection: AsyncConnection, tenant_id: str) -> None:
+        connection.info.pop(SETTING, None)  # nobody knows it, should this be cut short
+        await connection.execute(_SHOW, {"of_tenant": tenant_id})
+        await connection.commit()  # of SQLAlchemy alone, which sees a transaction wherever there is a statement
+        connection.info[SETTING] = tenant_id

@@ -139,15 +139,13 @@ async def _child(*arguments: str) -> AsyncIterator[Process]:
 
     It writes to our standard error until it has shut that itself, before it sees the document.
     """
-    child = await asyncio.create_subprocess_exec(
-        *_CHILD, *arguments, stdin=PIPE, stdout=PIPE, env={}, cwd="/", start_new_session=True
-    )
+    child = await asyncio.create_subprocess_exec(*_CHILD, *arguments, stdin=PIPE, stdout=PIPE, env={}, cwd="/")
     try:
         yield child
     finally:
         if child.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):  # it has just ended by itself
-                os.killpg(child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                child.kill()
             await _buried(child)
 
 

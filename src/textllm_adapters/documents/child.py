@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from msgspec import json
@@ -27,6 +28,7 @@ _LIMITS: Final[Mapping[int, tuple[int, int]]] = {
     resource.RLIMIT_CORE: (0, 0),
 }
 _NICENESS: Final = 10
+_OF_SESSION: Final = Path("/proc/self/autogroup")
 
 
 def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
@@ -68,11 +70,12 @@ def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callab
 def _step_back() -> None:
     """Let whoever serves go first.
 
-    The child stays in the server's session: Linux may share the processors between sessions before it looks at what is
-    nice (sched(7), autogroup). A group of its own keeps Ctrl-C at the terminal for the server.
+    Where Linux shares the processors between sessions before it looks at who is nice in them, the child's own session
+    must be so, too (sched(7)); it may be told at most ten times a second.
     """
-    os.setpgid(0, 0)
     os.nice(_NICENESS)
+    with suppress(OSError):
+        _OF_SESSION.write_text(str(_NICENESS))
 
 
 def _give_up_privileges() -> None:

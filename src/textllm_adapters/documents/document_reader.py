@@ -139,13 +139,15 @@ async def _child(*arguments: str) -> AsyncIterator[Process]:
 
     It writes to our standard error until it has shut that itself, before it sees the document.
     """
-    child = await asyncio.create_subprocess_exec(*_CHILD, *arguments, stdin=PIPE, stdout=PIPE, env={}, cwd="/")
+    child = await asyncio.create_subprocess_exec(
+        *_CHILD, *arguments, stdin=PIPE, stdout=PIPE, env={}, cwd="/", start_new_session=True
+    )
     try:
         yield child
     finally:
         if child.returncode is None:
-            with suppress(ProcessLookupError):  # it has just ended by itself
-                child.kill()
+            with suppress(ProcessLookupError, PermissionError):  # it has just ended by itself
+                os.killpg(child.pid, signal.SIGKILL)
             await _buried(child)
 
 

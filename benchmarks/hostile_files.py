@@ -3,7 +3,7 @@
     python -m benchmarks.hostile_files [ROUNDS]
 
 Starts `textllm serve` with one worker on SQLite before the stand-in provider, and asks `/chat` and `/health/live` 20
-times a second each, whether or not earlier answers have come. In turns of 15 seconds, ROUNDS of each (6 unless said
+times a second each, whether or not earlier answers have come. In turns of ten seconds, ROUNDS of each (6 unless said
 otherwise), two senders meanwhile do nothing, or send every file of `tests/e2e/test_hostile_files.py` over and over.
 Prints the latencies, their ratio, what the files were answered with, and the memory of the worker and of all its
 parsers. The ratio alone means anything on another machine. The senders yield to everything else, as they stand for
@@ -35,7 +35,7 @@ from tests.servers.openai import OpenAIStandIn
 
 MB = 1_000_000
 TURN_S = 10
-RATE = 10
+RATE = 20
 SENDERS = 2
 ASKED = {"/chat": ("POST", b'{"message": "Hello"}'), "/health/live": ("GET", b"")}
 

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import struct
 import zipfile
 import zlib
@@ -207,6 +208,23 @@ def docx_with_part(name: str, kind: str, xml: bytes, *, media_type: str | None =
         f"word/{name}": xml,
     }
     return zip_of(entries.items())
+
+
+def strict_docx(content: bytes) -> bytes:
+    """The same document, saved as a "Strict Open XML Document"."""
+    names = re.compile(rb"http://schemas\.openxmlformats\.org/(officeDocument|wordprocessingml|drawingml)/2006/")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    return zip_of((name, names.sub(rb"http://purl.oclc.org/ooxml/\1/", part)) for name, part in parts.items())
+
+
+def docx_with_relationships(*relationships: str) -> bytes:
+    """A DOCX whose document part has these, each given by its attributes."""
+    namespace = "http://schemas.openxmlformats.org/package/2006/relationships"
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/image"
+    rows = "".join(f'<Relationship Id="rId{n}" Type="{kind}" {row}/>' for n, row in enumerate(relationships, 1))
+    part = f'<Relationships xmlns="{namespace}"><!-- note -->{rows}</Relationships>'.encode()
+    return docx_of(paragraph("Hello"), further={"word/_rels/document.xml.rels": part})
 
 
 def docx_of_elements(count: int) -> bytes:

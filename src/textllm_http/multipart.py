@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from litestar import Request
-from litestar.exceptions import HTTPException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
-from textllm_core.errors import FileTooLargeError, InvalidRequestError
+from textllm_core.errors import FileTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from textllm_core.uploads import Upload
 from textllm_http.requests import content_length_of, content_type_of, refusal
 from textllm_http.spool import Spool, SpooledFile
@@ -72,7 +71,8 @@ class MultipartBody:
         Raises:
             InvalidRequestError: malformed, of another shape, or not complete in time.
             FileTooLargeError: a file is, or the whole body must be; as soon as that is known.
-            HTTPException: 413, the texts are too long; 415, the body is no form.
+            RequestEntityTooLarge: the texts are too long.
+            UnsupportedMediaTypeError: the body is no form.
             StorageUnavailableError: there is no room for the files.
         """
         boundary = _boundary_of(content_type_of(request))
@@ -259,7 +259,7 @@ async def _pieces_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
 def _boundary_of(content_type: str) -> str:
     media_type, parameters = _parsed(content_type)
     if media_type != "multipart/form-data" or parameters.get("charset", "utf-8").lower() not in _CHARSETS:
-        raise HTTPException(status_code=415)
+        raise UnsupportedMediaTypeError("The body must be multipart/form-data in UTF-8.")
     boundary = parameters.get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
         raise InvalidRequestError("The Content-Type must name the boundary, 1 to 70 characters as RFC 2046 has them.")

@@ -9,11 +9,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Request
-from litestar.exceptions import HTTPException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from msgspec import Struct, inspect
 
-from textllm_core.errors import InvalidRequestError
+from textllm_core.errors import InvalidRequestError, UnsupportedMediaTypeError
 
 BODY_TIMEOUT_S: Final = 20.0
 MAX_PIECES: Final = 20_000  # each costs some work, however small it is
@@ -45,7 +44,8 @@ class JsonBody(Generic[T]):
         """
         Raises:
             InvalidRequestError: malformed, of another shape, or not complete after `BODY_TIMEOUT_S`.
-            HTTPException: 413, more than `max_bytes`; 415, not declared as JSON in UTF-8.
+            RequestEntityTooLarge: more than `max_bytes`.
+            UnsupportedMediaTypeError: not declared as JSON in UTF-8.
         """
         return self.decode(await _bytes_of(request, max_bytes=max_bytes))
 
@@ -162,14 +162,14 @@ def _check_head(request: Request[Any, Any, Any], *, max_bytes: int) -> None:
     if content_length_of(request) > max_bytes:
         raise RequestEntityTooLarge
     if not _is_json_in_utf8(content_type):
-        raise HTTPException(status_code=415)
+        raise UnsupportedMediaTypeError("The body must be application/json in UTF-8.")
 
 
 def content_type_of(request: Request[Any, Any, Any]) -> str:
     """What the body is said to be.
 
     Raises:
-        HTTPException: 415, nothing is said, or it is said twice, or the body is compressed.
+        UnsupportedMediaTypeError: nothing is said, or it is said twice, or the body is compressed.
     """
     content_types = []
     for name, value in request.scope["headers"]:
@@ -177,9 +177,9 @@ def content_type_of(request: Request[Any, Any, Any]) -> str:
             case b"content-type":
                 content_types.append(value.decode("latin-1"))
             case b"content-encoding" if value.strip().lower() != b"identity":
-                raise HTTPException(status_code=415)
+                raise UnsupportedMediaTypeError("The body must not be compressed.")
     if len(content_types) != 1:
-        raise HTTPException(status_code=415)
+        raise UnsupportedMediaTypeError("The request must have exactly one Content-Type.")
     return content_types[0]
 
 

@@ -106,6 +106,35 @@ async def test_headers_stand_before_the_body_and_notes_behind(kind: str, root: s
     assert (await read("a.docx", documents.docx_with_part(f"{kind}1.xml", kind, part))).text == text
 
 
+async def test_a_strict_docx_is_read_like_any_other() -> None:
+    assert await read("a.docx", documents.strict_docx(documents.written_docx())) == await read(
+        "a.docx", documents.written_docx()
+    )
+
+
+async def test_a_docx_may_speak_of_namespaces() -> None:
+    text = "Strict is http://purl.oclc.org/ooxml/wordprocessingml/main here."
+    assert (await read("a.docx", documents.strict_docx(docx_of(paragraph(text))))).text == text
+
+
+@pytest.mark.parametrize(
+    "relationship",
+    [
+        'Target="NULL"',
+        'Target="../NULL"',
+        'Target="media/gone.png"',
+        'Target="#_top"',
+        'Target=""',
+        "",
+        'Target="NULL" TargetMode="Internal"',
+        'Target="http://localhost:1/a.png" TargetMode="External"',
+    ],
+)
+async def test_a_docx_is_read_although_a_part_that_it_names_is_not_there(relationship: str) -> None:
+    content = documents.docx_with_relationships(relationship, relationship)
+    assert (await read("a.docx", content)).text == "Hello"
+
+
 async def test_html_is_read_without_markup_scripts_and_styles() -> None:
     page = (
         "<!DOCTYPE html><html><head><title>Rivers</title><style>p { color: red }</style></head><body>"
@@ -129,6 +158,10 @@ async def test_html_is_read_without_markup_scripts_and_styles() -> None:
         ("这是一个中文文本，用于测试编码。", "gb18030"),
         ("Any text 🏞", "utf-16"),
         ("Any text 🏞", "utf-32"),
+        ("Grüße aus Köln 🏞", "utf-16-le"),
+        ("Grüße aus Köln 🏞", "utf-16-be"),
+        ("a", "utf-16-le"),
+        ("a", "utf-8"),
         ("Any text 🏞", "utf-8-sig"),
     ],
 )
@@ -385,5 +418,18 @@ async def test_a_child_knows_nothing_of_its_parent(monkeypatch: pytest.MonkeyPat
     (child,) = children() - before
     assert "OPENAI_API_KEY" not in child.environ()
     assert os.getsid(child.pid) == child.pid
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
+async def test_a_child_lets_its_parent_go_first() -> None:
+    before, child_runs = children(), asyncio.Event()
+    reading = asyncio.create_task(ChildDocumentReader().read(never_ending(child_runs), max_chars=9, max_pages=1))
+    await child_runs.wait()
+    (child,) = children() - before
+    nicest = min(psutil.Process().nice() + 10, 19)
+    async with asyncio.timeout(10):
+        while child.nice() != nicest:  # noqa: ASYNC110 - nobody tells when it is
+            await asyncio.sleep(0.01)
     reading.cancel()
     await asyncio.wait([reading])

@@ -136,7 +136,8 @@ async def test_a_form_without_a_message_or_without_files_is_refused(server: Serv
     ]:
         answer = await server.call("POST", path, [body], headers=FORM)
         assert (answer.status, answer.json()["errors"][0]["field"]) == (400, field)
-    assert (await server.post("/chat/image", {"message": "Hi"})).status == 415
+    answer = await server.post("/chat/image", {"message": "Hi"})
+    assert (answer.status, answer.json()["detail"]) == (415, "The body must be multipart/form-data in UTF-8.")
     assert not server.bench.store.files
 
 

@@ -1,7 +1,6 @@
 """Text of DOCX files, by python-docx. Runs in the child alone."""
 
 from collections.abc import Iterator
-from io import BytesIO
 from typing import Any, Final
 
 from docx import Document
@@ -16,7 +15,7 @@ from docx.oxml.text.run import CT_R
 from docx.oxml.xmlchemy import BaseOxmlElement
 from lxml.etree import XMLSyntaxError
 
-from textllm_adapters.documents.docx_package import check
+from textllm_adapters.documents.docx_package import check, mended
 from textllm_adapters.documents.lines import Lines
 from textllm_adapters.documents.outcomes import Found, unsupported
 from textllm_core.errors import UnreadableDocumentError
@@ -38,7 +37,7 @@ def read_docx(content: bytes, *, max_chars: int) -> Found:
         raise UnreadableDocumentError("encrypted") if _ENCRYPTED_PACKAGE in content else unsupported()
     check(content)
     try:
-        document = Document(BytesIO(content))
+        document = Document(mended(content))
         stories = list(_stories(document))
     except XMLSyntaxError as error:  # all is well formed, so this is a limit: of depth, length or memory
         raise UnreadableDocumentError("too_complex") from error

@@ -1,17 +1,21 @@
-"""What must hold of a DOCX file, a ZIP archive of XML parts (ECMA-376), before a library opens it.
+"""What must hold of a DOCX file, a ZIP archive of XML parts (ECMA-376), before a library opens it, and what is mended.
 
 Runs in the child alone.
 """
 
+import posixpath
+import re
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Final
 from xml.parsers import expat
 
-from docx.opc.constants import CONTENT_TYPE
+from docx.opc.constants import CONTENT_TYPE, RELATIONSHIP_TARGET_MODE
+from docx.opc.packuri import PackURI
 from docx.opc.part import PartFactory
 from docx.oxml import parse_xml
+from lxml import etree
 
 from textllm_adapters.documents.outcomes import unsupported
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError
@@ -24,10 +28,15 @@ _PIECE_BYTES: Final = 64 * 1024
 _ENCRYPTED_ENTRY: Final = 0x1  # a flag bit of an entry
 
 _CONTENT_TYPES: Final = "[Content_Types].xml"
-_XML: Final = (".xml", ".rels")
+_RELATIONSHIPS: Final = ".rels"
+_XML: Final = (".xml", _RELATIONSHIPS)
 _MACROS: Final = "macroEnabled"
 # The types of parts that python-docx parses, and of those that the reader itself has it parse.
 _PARSED: Final = frozenset({*PartFactory.part_type_for, CONTENT_TYPE.WML_FOOTNOTES, CONTENT_TYPE.WML_ENDNOTES})
+
+# How a "Strict Open XML Document" names its namespaces and relationships, in attributes; and how all others do.
+_STRICT: Final = re.compile(rb"""(?<==["'])http://purl\.oclc\.org/ooxml/(\w+)/""")
+_TRANSITIONAL: Final = rb"http://schemas.openxmlformats.org/\1/2006/"
 
 
 def check(content: bytes) -> None:
@@ -49,6 +58,36 @@ def check(content: bytes) -> None:
         if _CONTENT_TYPES not in archive.namelist():
             raise unsupported()
         _check_content_types(archive.read(_CONTENT_TYPES))
+
+
+def mended(content: bytes) -> BytesIO:
+    """A file that was checked, as python-docx can open it.
+
+    That knows the transitional namespaces alone, and wants every part that another one names; Word itself, and add-ins
+    to it, leave names of parts that are not there, such as "NULL".
+    """
+    file = BytesIO()
+    with zipfile.ZipFile(BytesIO(content)) as archive, zipfile.ZipFile(file, "w") as copy:
+        names = frozenset(archive.namelist())
+        for name in names:
+            part = archive.read(name)
+            if name.lower().endswith(_XML):
+                part = _STRICT.sub(_TRANSITIONAL, part)
+            if name.lower().endswith(_RELATIONSHIPS):
+                part = _without_missing(part, names, base=f"/{posixpath.dirname(posixpath.dirname(name))}")
+            copy.writestr(name, part)
+    file.seek(0)
+    return file
+
+
+def _without_missing(xml: bytes, names: frozenset[str], *, base: str) -> bytes:
+    """Relationships of a part in the folder `base`, without those to parts of the package that it does not have."""
+    relationships = parse_xml(xml)
+    for relationship in list(relationships.iterchildren("{*}*")):  # comments are children, too
+        is_external = relationship.get("TargetMode") == RELATIONSHIP_TARGET_MODE.EXTERNAL
+        if not is_external and PackURI.from_rel_ref(base, relationship.get("Target", "")).membername not in names:
+            relationships.remove(relationship)
+    return bytes(etree.tostring(relationships))
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:

@@ -35,7 +35,7 @@ def read_plain_text(content: bytes, *, max_chars: int) -> Found:
 
 
 def decode(content: bytes) -> str:
-    """Text by its byte order mark, else as UTF-8, else in the encoding that `charset_normalizer` takes it for.
+    """Text by its byte order mark, else as UTF-16 or UTF-8, else in the encoding that `charset_normalizer` names.
 
     Raises:
         UnsupportedMediaTypeError: this is no text.
@@ -50,6 +50,8 @@ def _decoded(content: bytes) -> str:
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             return content.decode(encoding, "replace")
+    if (wide := _wide(content[:4096])) is not None:
+        return content.decode(wide, "replace")
     try:
         return content.decode()
     except UnicodeDecodeError:
@@ -57,6 +59,15 @@ def _decoded(content: bytes) -> str:
     if guess is None:
         raise unsupported()
     return content.decode(guess, "replace")
+
+
+def _wide(beginning: bytes) -> str | None:
+    """UTF-16 that lacks its mark: of every two bytes one is mostly NUL, and the other never."""
+    nulls_before, nulls_behind = beginning[::2].count(0), beginning[1::2].count(0)
+    many = max(len(beginning) // 4, 1)
+    if nulls_before == 0 and nulls_behind >= many:
+        return "utf-16-le"
+    return "utf-16-be" if nulls_behind == 0 and nulls_before >= many else None
 
 
 def _guess(sample: bytes) -> str | None:

@@ -1,0 +1,224 @@
+"""What text turns notice of hostile files: latencies with and without them, side by side.
+
+    python -m benchmarks.hostile_files [ROUNDS]
+
+Starts `textllm serve` with one worker on SQLite before the stand-in provider, and asks `/chat` and `/health/live` 20
+times a second each, whether or not earlier answers have come. In turns of ten seconds, ROUNDS of each (6 unless said
+otherwise), two senders meanwhile do nothing, or send every file of `tests/e2e/test_hostile_files.py` over and over.
+Prints the latencies, their ratio, what the files were answered with, and the memory of the worker and of all its
+parsers. The ratio alone means anything on another machine. The senders yield to everything else, as they stand for
+other machines.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+from benchmarks.streams import latency
+from tests.e2e.conftest import API_KEY, Service, serving
+from tests.e2e.test_files import peak_of
+from tests.e2e.test_hostile_files import DOCUMENTS, IMAGES
+from tests.servers.openai import OpenAIStandIn
+
+MB = 1_000_000
+TURN_S = 10
+RATE = 20
+SENDERS = 2
+ASKED = {"/chat": ("POST", b'{"message": "Hello"}'), "/health/live": ("GET", b"")}
+
+
+class HostileFile(NamedTuple):
+    """A request of the corpus, and how it must be answered."""
+
+    case: str
+    route: str
+    field: str
+    name: str
+    content: Path
+    refusal: tuple[int, str]
+
+
+class Answered(NamedTuple):
+    case: str
+    took_s: float
+    is_as_expected: bool
+
+
+def corpus(folder: Path) -> list[HostileFile]:
+    """All of it, written to the folder."""
+    files = []
+    for cases, route, field in ((DOCUMENTS, "/chat/file", "file"), (IMAGES, "/chat/image", "images")):
+        for case, (name, make, refusal) in cases.items():
+            content = folder / f"{len(files)}"
+            content.write_bytes(make())
+            files.append(HostileFile(case, route, field, name, content, refusal))
+    return files
+
+
+def send(url: str, files: Sequence[HostileFile], goes: Event, answers: "Queue[Answered | None]") -> None:
+    """A sender: sends one file after the other for as long as `goes` is set; None says that it rests."""
+    os.nice(19)
+    answers.put(None)
+    goes.wait()
+    while True:
+        for file in files:
+            began = time.perf_counter()
+            form = {"message": "What is it?", "user_id": "mallory"}
+            with file.content.open("rb") as content:
+                answer = httpx.post(url + file.route, data=form, files={file.field: (file.name, content)}, timeout=60)
+            as_expected = (answer.status_code, answer.json()["code"]) == file.refusal
+            answers.put(Answered(f"{file.case} {answer.status_code}", time.perf_counter() - began, as_expected))
+            if not goes.is_set():
+                answers.put(None)
+                goes.wait()
+
+
+def watch(worker: int, highest: "Queue[int]", is_over: Event) -> None:
+    """The most memory that all parsers had at a time, in bytes of their own."""
+    os.nice(19)
+    most = 0
+    while not is_over.wait(0.1):
+        most = max(most, sum(own_memory(child) for child in psutil.Process(worker).children()))
+    highest.put(most)
+
+
+def own_memory(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().uss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
+        return 0
+
+
+class Latencies:
+    """Milliseconds by route, of each turn."""
+
+    def __init__(self) -> None:
+        self.turns: dict[str, list[list[float]]] = {path: [] for path in ASKED}
+
+    def line(self, path: str) -> str:
+        taken = sorted(value for turn in self.turns[path] for value in turn)
+        return f"{statistics.median(taken):12.1f}{self.p99(path):12.1f}{taken[-1]:12.1f}"
+
+    def last(self, path: str) -> str:
+        """Median and worst of the last turn."""
+        taken = self.turns[path][-1]
+        return f"{statistics.median(taken):.1f} {max(taken):.1f}"
+
+    def p99(self, path: str) -> float:
+        return statistics.quantiles([value for turn in self.turns[path] for value in turn], n=100)[98]
+
+
+async def ask_for_a_turn(service: Service, into: Latencies) -> None:
+    async def asked(path: str) -> list[float]:
+        method, body = ASKED[path]
+        requests = []
+        for _ in range(TURN_S * RATE):
+            requests.append(asyncio.create_task(latency(service, method, path, body)))
+            await asyncio.sleep(1 / RATE)
+        return list(await asyncio.gather(*requests))
+
+    for path, taken in zip(ASKED, await asyncio.gather(*map(asked, ASKED)), strict=True):
+        into.turns[path].append(taken)
+
+
+@contextmanager
+def senders(service: Service, files: list[HostileFile]) -> Iterator[tuple[Event, "Queue[Answered | None]"]]:
+    """Senders that rest, each of which begins at another file."""
+    spawn = multiprocessing.get_context("spawn")
+    goes, answers = spawn.Event(), spawn.Queue()
+    processes = []
+    for number in range(SENDERS):
+        first = number * len(files) // SENDERS
+        arguments = (service.url, files[first:] + files[:first], goes, answers)
+        processes.append(spawn.Process(target=send, args=arguments, daemon=True))
+    for process in processes:
+        process.start()
+    try:
+        until_all_rest(answers)
+        yield goes, answers
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@contextmanager
+def watched(worker: int) -> Iterator["Queue[int]"]:
+    spawn = multiprocessing.get_context("spawn")
+    highest, is_over = spawn.Queue(), spawn.Event()
+    process = spawn.Process(target=watch, args=(worker, highest, is_over), daemon=True)
+    process.start()
+    try:
+        yield highest
+    finally:
+        is_over.set()
+
+
+def until_all_rest(answers: "Queue[Answered | None]") -> list[Answered]:
+    """What the senders were answered meanwhile."""
+    received: list[Answered] = []
+    resting = 0
+    while resting < SENDERS:
+        answer = answers.get()
+        if answer is None:
+            resting += 1
+        else:
+            received.append(answer)
+    return received
+
+
+def run(service: Service, files: list[HostileFile], rounds: int) -> None:
+    (worker,) = service.workers()
+    quiet, hostile = Latencies(), Latencies()
+    asyncio.run(ask_for_a_turn(service, Latencies()))  # warms up
+    before = peak_of(worker)
+    answered: list[Answered] = []
+    with watched(worker) as highest, senders(service, files) as (goes, answers):
+        for _ in range(rounds):
+            asyncio.run(ask_for_a_turn(service, quiet))
+            goes.set()
+            asyncio.run(ask_for_a_turn(service, hostile))
+            goes.clear()
+            answered += until_all_rest(answers)
+            print(
+                f"load {os.getloadavg()[0]:.1f}:",
+                *(f"{path} {quiet.last(path)} | {hostile.last(path)} ms" for path in ASKED),
+                flush=True,
+            )
+    print(f"{'ms':28}{'median':>12}{'p99':>12}{'worst':>12}")
+    for path in ASKED:
+        print(f"{path + ', quiet':28}{quiet.line(path)}")
+        print(
+            f"{path + ', hostile files':28}{hostile.line(path)}   p99 {hostile.p99(path) / quiet.p99(path):.2f} times"
+        )
+    longest = max(answered, key=lambda answer: answer.took_s)
+    print(f"{len(answered)} files refused, {len(answered) / rounds / TURN_S:.1f}/s; longest: {longest.took_s:.1f} s")
+    print("not as expected:", dict(Counter(answer.case for answer in answered if not answer.is_as_expected)))
+    print(f"worker: {(peak_of(worker) - before) / MB:.0f} MB grown; parsers: {highest.get() / MB:.0f} MB at most")
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 6
+    with tempfile.TemporaryDirectory() as name, OpenAIStandIn(api_key=API_KEY) as provider:
+        folder = Path(name)
+        files = corpus(folder)
+        with serving(
+            folder, provider, f"sqlite:///{folder}/textllm.db", TEXTLLM_COST_LIMIT_PER_SESSION="1000"
+        ) as service:
+            run(service, files, rounds)
+
+
+if __name__ == "__main__":
+    main()

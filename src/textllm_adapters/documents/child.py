@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from msgspec import json
@@ -27,13 +26,10 @@ _LIMITS: Final[Mapping[int, tuple[int, int]]] = {
     resource.RLIMIT_NOFILE: (64, 64),
     resource.RLIMIT_CORE: (0, 0),
 }
-_NICENESS: Final = 10
-_OF_SESSION: Final = Path("/proc/self/autogroup")
 
 
 def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
     """Read one document."""
-    _step_back()
     # Imported before the limits hold, so that compiled modules can be written, and failures be seen.
     read = _task(action, file_type, max_chars, max_pages)
     _give_up_privileges()
@@ -65,17 +61,6 @@ def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callab
 
             return partial(read_plain_text, max_chars=max_chars)
     raise ValueError(action)
-
-
-def _step_back() -> None:
-    """Let whoever serves go first.
-
-    Where Linux shares the processors between sessions before it looks at who is nice in them, the child's own session
-    must be so, too (sched(7)); it may be told at most ten times a second.
-    """
-    os.nice(_NICENESS)
-    with suppress(OSError):
-        _OF_SESSION.write_text(str(_NICENESS))
 
 
 def _give_up_privileges() -> None:

@@ -4,13 +4,13 @@ import asyncio
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final, get_args
 
 import msgspec
 
+from textllm_adapters.documents.child_process import Child, child_of
 from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, unsupported
 from textllm_core.errors import ServiceUnavailableError, UnreadableDocumentError, UnreadableReason
 from textllm_core.ports.document_reader import Document, DocumentText, FileType
@@ -71,11 +71,11 @@ class ChildDocumentReader:
             try:
                 async with (
                     asyncio.timeout(self._timeout_s),
-                    _child(action, file_type, str(max_chars), str(max_pages)) as child,
+                    child_of(*_CHILD, action, file_type, str(max_chars), str(max_pages)) as child,
                 ):
                     await _send(child, upload)
                     line = await _output(child, max_bytes=4 * max_chars + OVERHEAD_BYTES)
-                    status = await child.wait()
+                    status = await child.ended()
             except TimeoutError as error:
                 raise UnreadableDocumentError("timed_out") from error
         if status > 0:
@@ -133,53 +133,21 @@ async def _head(upload: Upload) -> bytes:
     return head
 
 
-@asynccontextmanager
-async def _child(*arguments: str) -> AsyncIterator[Process]:
-    """A child that is gone when the block ends, however it ends.
-
-    It writes to our standard error until it has shut that itself, before it sees the document.
-    """
-    child = await asyncio.create_subprocess_exec(
-        *_CHILD, *arguments, stdin=PIPE, stdout=PIPE, env={}, cwd="/", start_new_session=True
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):  # it has just ended by itself
-                os.killpg(child.pid, signal.SIGKILL)
-            await _buried(child)
-
-
-async def _buried(child: Process) -> None:
-    """See a killed child end, even when cancelled: it takes no time, and leaves no zombie."""
-    ending = asyncio.ensure_future(child.communicate())  # reads on: a full pipe would hide the end
-    try:
-        await asyncio.shield(ending)
-    except asyncio.CancelledError:
-        while not ending.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([ending])
-        raise
-
-
-async def _send(child: Process, upload: Upload) -> None:
-    assert child.stdin is not None
+async def _send(child: Child, upload: Upload) -> None:
     try:
         async for piece in upload.read():
-            child.stdin.write(piece)
-            await child.stdin.drain()
-        child.stdin.close()
-        await child.stdin.wait_closed()
+            child.input.write(piece)
+            await child.input.drain()
+        child.input.write_eof()
+        await child.input.drain()
     except (BrokenPipeError, ConnectionResetError):
         return  # it ended early; its status says why
 
 
-async def _output(child: Process, *, max_bytes: int) -> bytes:
+async def _output(child: Child, *, max_bytes: int) -> bytes:
     """All that it prints."""
-    assert child.stdout is not None
     try:
-        await child.stdout.readexactly(max_bytes + 1)
+        await child.output.readexactly(max_bytes + 1)
     except asyncio.IncompleteReadError as everything:
         return everything.partial
     raise UnreadableDocumentError("too_complex")

@@ -15,14 +15,14 @@ class ReplyLog:
     holds a place in it and nothing else. Once closed it does not change any more. Events count from 1.
     """
 
-    __slots__ = ("_ends", "_error", "_grew", "_is_closed", "_others", "_readers", "_text")
+    __slots__ = ("_ends", "_error", "_is_closed", "_others", "_readers", "_text", "_waiting")
 
     def __init__(self) -> None:
         # What a reply says is thousands of tiny pieces, each of which would be ten times as large as an object.
         self._text = bytearray()
         self._ends = array("I")
         self._others: list[ReplyEvent] = []  # what comes before the text, and after it: one each
-        self._grew = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
         self._is_closed = False
         self._error: BaseException | None = None
         self._readers = 0
@@ -102,7 +102,7 @@ class ReplyLog:
                     if self._error is not None:
                         raise self._error
                     return
-                await self._grew.wait()
+                await self._growth()
         finally:
             self._readers -= 1
 
@@ -111,6 +111,13 @@ class ReplyLog:
             self._is_closed, self._error = True, error
             self._wake()
 
+    def _growth(self) -> asyncio.Future[None]:
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        return waiting
+
     def _wake(self) -> None:
-        self._grew.set()
-        self._grew = asyncio.Event()
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._waiting.clear()

@@ -219,6 +219,14 @@ async def test_renewing_keeps_the_exchange_alive(storage: Storage) -> None:
         await storage.ledger.reserve(replace(turn, at=NOON + 2 * LEASE))
 
 
+async def test_as_many_exchanges_as_may_run_are_renewed_at_once(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    others = [replace(hold, response_id=new_id("resp")) for _ in range(16_384)]
+    await storage.ledger.renew([*others, hold], lease_until=NOON + 5 * LEASE)
+    found = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 9 * LEASE, limit=10)
+    assert list(found) == []
+
+
 async def test_renewing_what_is_settled_does_nothing(storage: Storage) -> None:
     hold = await storage.ledger.reserve(reservation())
     await storage.ledger.settle(hold, settlement())

@@ -5,18 +5,21 @@ lock in the same order. What is out of the ordinary (no room for all that a turn
 conversation, a repeat) changes nothing here, and goes the general way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from msgspec.structs import replace
 from sqlalchemy import (
     CTE,
     BindParameter,
+    Column,
     ColumnElement,
     FromClause,
     Select,
     Table,
     TableValuedAlias,
+    Update,
     bindparam,
     column,
     exists,
@@ -32,6 +35,7 @@ from sqlalchemy.exc import IntegrityError
 from textllm_adapters.sql import ledger_rows as rows
 from textllm_adapters.sql import ledger_statements as statements
 from textllm_adapters.sql import upserts
+from textllm_adapters.sql.database import shared_tenant
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sql.tables import (
@@ -51,6 +55,7 @@ from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
 from textllm_core.sessions import day_of
 
 _DIALECT: Final = "postgresql"
+_NAMED: Final = tuple(holds.primary_key)
 
 
 def _added(
@@ -80,15 +85,15 @@ def _parameters(table: Table, row: Mapping[str, object]) -> dict[str, object]:
     return {f"{table.name}_{name}": value for name, value in row.items()}
 
 
-def _listed(table: Table) -> TableValuedAlias:
+def _listed(columns: Iterable[Column[Any]]) -> TableValuedAlias:
     """Any number of rows of `_lists`."""
-    lists = [bindparam(f"listed_{table.name}_{of.name}", type_=ARRAY(of.type, dimensions=1)) for of in table.columns]
-    shape = [column(of.name, of.type) for of in table.columns]
-    return func.unnest(*lists).table_valued(*shape).render_derived(f"listed_{table.name}")
+    shape = [column(of.name, of.type) for of in columns]
+    lists = [bindparam(f"listed_{of.table.name}_{of.name}", type_=ARRAY(of.type, dimensions=1)) for of in columns]
+    return func.unnest(*lists).table_valued(*shape).render_derived()
 
 
-def _lists(table: Table, listed: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    return {f"listed_{table.name}_{of.name}": [row[of.name] for row in listed] for of in table.columns}
+def _lists(columns: Iterable[Column[Any]], rows_: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    return {f"listed_{of.table.name}_{of.name}": [row[of.name] for row in rows_] for of in columns}
 
 
 def _only(of: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -180,7 +185,7 @@ def _settle() -> Select[Any]:
         )
         .values(remembered=bindparam("reply_ends_remembered"), **counters)
     )
-    said, dropped = _listed(messages), _listed(erasures)
+    said, dropped = _listed(messages.columns), _listed(erasures.columns)
     number = conversation.c.last_message - bindparam("plus_messages") + said.c.number
     kept = _added(insert(messages), said.join(conversation, true()), **dict(said.c) | {"number": number})
     erased = _added(
@@ -197,9 +202,31 @@ def _settle() -> Select[Any]:
     )
 
 
+def _renew() -> Update:
+    named = _listed(_NAMED)
+    renewed = (
+        update(holds)
+        .where(*(of == named.c[of.name] for of in _NAMED))
+        .values(lease_until=bindparam("new_lease"))
+        .returning(*_NAMED, holds.c.conversation_id)
+        .cte("hold")
+    )
+    return (
+        update(conversations)
+        .where(
+            conversations.c.tenant_id == renewed.c.tenant_id,
+            conversations.c.user_id == renewed.c.user_id,
+            conversations.c.id == renewed.c.conversation_id,
+            conversations.c.turn_id == renewed.c.response_id,
+        )
+        .values(turn_until=bindparam("new_lease"))
+    )
+
+
 _OPEN: Final = _open()
 _TAKE: Final = _take()
 _PEND: Final = _pend()
+_RENEW: Final = _renew()
 _SETTLE: Final = _settle()
 
 
@@ -257,6 +284,13 @@ class PostgresLedger(SqlLedger):
                 await connection.execute(_PEND, parameters | _parameters(ledger, rows.pending_row(named, model)))
         return named
 
+    async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
+        of_tenant = shared_tenant(hold.tenant_id for hold in holds)
+        named = _lists(_NAMED, [{of.name: getattr(hold, of.name) for of in _NAMED} for hold in holds])
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(of_tenant) as connection:
+                await connection.execute(_RENEW, named | {"new_lease": lease_until})
+
     async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
         end = settlement
         dropped = rows.erasure_rows(hold.tenant_id, hold.user_id, end.transcripts, at=end.at)
@@ -268,8 +302,8 @@ class PostgresLedger(SqlLedger):
             **_parameters(daily_usage, rows.usage_row(hold, end)),
             **_parameters(ledger, rows.settled_row(hold, end)),
             **_parameters(reply_ends, rows.end_row(hold, end)),
-            **_lists(messages, rows.message_rows(hold, end, last=len(end.messages))),
-            **_lists(erasures, dropped),
+            **_lists(messages.columns, rows.message_rows(hold, end, last=len(end.messages))),
+            **_lists(erasures.columns, dropped),
         }
         with translated(STORAGE_ERRORS):
             async with self._database.single(hold.tenant_id) as connection:

@@ -6,7 +6,7 @@ each other.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 from sqlalchemy import (
@@ -31,6 +31,8 @@ from textllm_core.money import exact
 from textllm_core.ports.ledger import AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.sessions import day_of
 from textllm_core.usage import LedgerEntry
+
+_RENEWED_AT_ONCE: Final = 1000  # a statement has room for so many parameters, and no more
 
 
 class SqlLedger:
@@ -125,12 +127,15 @@ class SqlLedger:
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
         lease = {"new_lease": lease_until}
         of_tenant = shared_tenant(hold.tenant_id for hold in holds)
-        of_holds = [(hold.tenant_id, hold.user_id, hold.response_id) for hold in holds]
-        of_turns = [(hold.tenant_id, hold.user_id, hold.conversation_id, hold.response_id) for hold in holds]
+        batches = [holds[start : start + _RENEWED_AT_ONCE] for start in range(0, len(holds), _RENEWED_AT_ONCE)]
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(of_tenant) as connection:
-                await connection.execute(statements.RENEW_HOLDS, lease | {"of_exchanges": of_holds})
-                await connection.execute(statements.RENEW_CONVERSATIONS, lease | {"of_exchanges": of_turns})
+                for batch in batches:
+                    exchanges = [(hold.tenant_id, hold.user_id, hold.response_id) for hold in batch]
+                    await connection.execute(statements.RENEW_HOLDS, lease | {"of_exchanges": exchanges})
+                for batch in batches:
+                    turns = [(hold.tenant_id, hold.user_id, hold.conversation_id, hold.response_id) for hold in batch]
+                    await connection.execute(statements.RENEW_CONVERSATIONS, lease | {"of_exchanges": turns})
 
     async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
         with translated(STORAGE_ERRORS):

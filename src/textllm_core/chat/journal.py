@@ -13,7 +13,7 @@ from textllm_core.ports.ledger import Hold
 from textllm_core.ports.reply_journal import JournalEntry, ReplyJournal
 
 _EVERY_S: Final = 0.25
-_AT_ONCE: Final = 500  # exchanges in one statement
+_AT_ONCE: Final = 100  # exchanges in one statement, between which others have their turn
 
 
 @dataclass(slots=True)

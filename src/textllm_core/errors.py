@@ -340,7 +340,7 @@ class StorageUnavailableError(TextLLMError):
 
 
 class ServiceUnavailableError(TextLLMError):
-    """The process is stopping, or has as much to do as it can; nothing was started."""
+    """The process is stopping, or has as much to do as it can. Unless a reply had begun, nothing was started."""
 
     code = "service_unavailable"
 

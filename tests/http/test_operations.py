@@ -167,8 +167,8 @@ async def test_another_method_is_refused_with_those_allowed(server: Server, meth
     ("path", "methods"),
     [
         ("/config", {"GET", "HEAD"}),
-        ("/conversations", {"GET", "POST"}),
-        ("/conversations/conv_1", {"GET", "PATCH", "DELETE"}),
+        ("/conversations", {"GET", "HEAD", "POST"}),
+        ("/conversations/conv_1", {"GET", "HEAD", "PATCH", "DELETE"}),
         ("/files/LLM/uploads/ann/x/content", {"GET", "HEAD", "DELETE"}),
     ],
 )

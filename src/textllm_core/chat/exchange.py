@@ -71,10 +71,6 @@ async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
     raise ServiceUnavailableError("The service is shutting down; ask for this reply again.")
 
 
-def _cut_short() -> ProviderUnavailableError:
-    return ProviderUnavailableError("The reply was cut short: the service is shutting down, or nobody was reading it.")
-
-
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """Carries a turn to the model and its reply back, and keeps the books, whoever leaves meanwhile.
@@ -132,13 +128,18 @@ class Exchange:
         """
         log = ReplyLog()
         task = self.running.start(self._carry_out(caller, turn, log))
-        task.add_done_callback(lambda _: log.refuse(_cut_short()))  # it may be cancelled before it has begun
+        task.add_done_callback(lambda _: log.refuse(self._cut_short()))  # it may be cancelled before it has begun
         try:
             async with aclosing(log.read()) as events:
                 async for event in events:
                     yield event
         finally:
             self.running.left(task, log)
+
+    def _cut_short(self) -> TextLLMError:
+        if self.running.is_winding_down:
+            return ServiceUnavailableError("The reply was cut short: the service is shutting down.")
+        return ProviderUnavailableError("The reply was cut short: nobody was reading it any more.")
 
     async def _carry_out(self, caller: Caller, turn: Turn, log: ReplyLog) -> None:
         try:
@@ -176,7 +177,7 @@ class Exchange:
         try:
             ended = await self._ask(course)
         except asyncio.CancelledError:
-            error = None if running.is_cancelled else _cut_short()
+            error = None if running.is_cancelled else self._cut_short()
             await carried_through(self._settle(course, self.settling.cut_short(course, error)))
             raise
         except TextLLMError as error:

@@ -24,13 +24,20 @@ from textllm_core.errors import (
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    ServiceUnavailableError,
     StorageUnavailableError,
     TextLLMError,
 )
 from textllm_core.ports.ledger import Replay
 
 _FIXED: Final = (ContentRefusedError, ContextTooLongError, ConversationNotFoundError)
-_WORDED: Final = (ProviderError, ProviderUnavailableError, ProviderTimeoutError, StorageUnavailableError)
+_WORDED: Final = (
+    ProviderError,
+    ProviderUnavailableError,
+    ProviderTimeoutError,
+    ServiceUnavailableError,
+    StorageUnavailableError,
+)
 
 
 class _Failure(Struct, frozen=True):

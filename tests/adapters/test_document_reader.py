@@ -113,8 +113,14 @@ async def test_a_strict_docx_is_read_like_any_other() -> None:
     )
 
 
-async def test_a_docx_may_speak_of_namespaces() -> None:
-    text = "Strict is http://purl.oclc.org/ooxml/wordprocessingml/main here."
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Strict is http://purl.oclc.org/ooxml/wordprocessingml/main here.",
+        'Write xmlns:w="http://purl.oclc.org/ooxml/wordprocessingml/main" there.',
+    ],
+)
+async def test_a_docx_may_speak_of_namespaces(text: str) -> None:
     assert (await read("a.docx", documents.strict_docx(docx_of(paragraph(text))))).text == text
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import psutil
 import pytest
+import uvloop
 from tests import documents
 from tests.documents import docx_of, paragraph, pdf_of_pages
 
@@ -112,8 +113,14 @@ async def test_a_strict_docx_is_read_like_any_other() -> None:
     )
 
 
-async def test_a_docx_may_speak_of_namespaces() -> None:
-    text = "Strict is http://purl.oclc.org/ooxml/wordprocessingml/main here."
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Strict is http://purl.oclc.org/ooxml/wordprocessingml/main here.",
+        'Write xmlns:w="http://purl.oclc.org/ooxml/wordprocessingml/main" there.',
+    ],
+)
+async def test_a_docx_may_speak_of_namespaces(text: str) -> None:
     assert (await read("a.docx", documents.strict_docx(docx_of(paragraph(text))))).text == text
 
 
@@ -363,6 +370,26 @@ async def test_whoever_stops_asking_leaves_no_child_behind() -> None:
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
+    assert children() == before
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_child_that_dies_while_it_is_still_sent_its_document_is_the_documents_fault(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    before = children()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield PIECE
+        for child in children() - before:
+            child.kill()
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            yield PIECE
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner, pytest.raises(UnreadableDocumentError) as refusal:
+        runner.run(ChildDocumentReader().read(Upload("a.txt", 4 * MIB, pieces), max_chars=9, max_pages=1))
+    assert refusal.value.reason == "too_complex"
     assert children() == before
 
 

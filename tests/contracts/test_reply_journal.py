@@ -67,6 +67,14 @@ async def test_the_end_comes_with_the_settlement(storage: Storage) -> None:
     assert (page.end.replay.message_number, page.end.replay.spent) == (settled.message_number, settled.spent)
 
 
+@pytest.mark.parametrize("response_id", ["", "\0", "resp_\0", "\ud800", "r" * 5000])
+async def test_an_id_that_no_exchange_could_have_has_none(storage: Storage, response_id: str) -> None:
+    await running(storage)
+    assert await storage.journal.read("tenant", None, response_id, after=0) is None
+    await storage.journal.ask_to_cancel("tenant", "user", response_id)
+    assert await storage.journal.asked_to_cancel() == []
+
+
 async def test_it_is_there_for_its_owner_alone(storage: Storage) -> None:
     hold = await running(storage)
     await write(storage, hold, 1, started(hold))

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, get_args
 
 import msgspec
@@ -134,14 +134,16 @@ async def _head(upload: Upload) -> bytes:
 
 
 async def _send(child: Child, upload: Upload) -> None:
-    try:
+    """The whole file, or as much of it as the child takes: the status of one that ends early says why it did."""
+    with suppress(BrokenPipeError, ConnectionResetError):
         async for piece in upload.read():
+            if child.input.is_closing():  # found out while we waited for the piece; uvloop refuses to write then
+                return
             child.input.write(piece)
             await child.input.drain()
-        child.input.write_eof()
-        await child.input.drain()
-    except (BrokenPipeError, ConnectionResetError):
-        return  # it ended early; its status says why
+        if not child.input.is_closing():
+            child.input.write_eof()
+            await child.input.drain()
 
 
 async def _output(child: Child, *, max_bytes: int) -> bytes:

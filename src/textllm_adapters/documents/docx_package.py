@@ -34,7 +34,8 @@ _MACROS: Final = "macroEnabled"
 # The types of parts that python-docx parses, and of those that the reader itself has it parse.
 _PARSED: Final = frozenset({*PartFactory.part_type_for, CONTENT_TYPE.WML_FOOTNOTES, CONTENT_TYPE.WML_ENDNOTES})
 
-# How a "Strict Open XML Document" names its namespaces and relationships, in attributes; and how all others do.
+# How a "Strict Open XML Document" names its namespaces and relationships, in attributes of tags; and how all others do.
+_STRICT_TAG: Final = re.compile(rb"<[^<>]*http://purl\.oclc\.org/ooxml/[^<>]*>")
 _STRICT: Final = re.compile(rb"""(?<==["'])http://purl\.oclc\.org/ooxml/(\w+)/""")
 _TRANSITIONAL: Final = rb"http://schemas.openxmlformats.org/\1/2006/"
 
@@ -72,7 +73,7 @@ def mended(content: bytes) -> BytesIO:
         for name in names:
             part = archive.read(name)
             if name.lower().endswith(_XML):
-                part = _STRICT.sub(_TRANSITIONAL, part)
+                part = _STRICT_TAG.sub(lambda tag: _STRICT.sub(_TRANSITIONAL, tag[0]), part)
             if name.lower().endswith(_RELATIONSHIPS):
                 part = _without_missing(part, names, base=f"/{posixpath.dirname(posixpath.dirname(name))}")
             copy.writestr(name, part)

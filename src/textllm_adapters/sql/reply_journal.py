@@ -6,21 +6,22 @@ from functools import cache
 from typing import Final
 
 from msgspec.structs import replace
-from sqlalchemy import String, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql import upserts
 from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import holds, reply_ends, reply_events
+from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
 from textllm_core.chat.messages import ReplyStarted, TextDelta
 from textllm_core.ports.ledger import Hold, Replay
 from textllm_core.ports.reply_journal import JournalEnd, JournalEntry, JournalPage, Spoken
 
-_TENANT: Final = bindparam("of_tenant", type_=String())
-_USER: Final = bindparam("of_user", type_=String())
-_RESPONSE: Final = bindparam("of_response", type_=String())
+_TENANT: Final = bindparam("of_tenant", type_=Id())
+_USER: Final = bindparam("of_user", type_=Id())
+_RESPONSE: Final = bindparam("of_response", type_=Id())
 _OF_HOLD: Final = (holds.c.tenant_id == _TENANT, holds.c.user_id == _USER, holds.c.response_id == _RESPONSE)
 
 _RUNNING: Final = select(holds.c.user_id).where(

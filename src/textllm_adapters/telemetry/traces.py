@@ -30,6 +30,7 @@ from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 
 FLUSH_S: Final = 3.0
 _MAX_CHARS: Final = 200  # of what the provider has named
+_UNHEARD: Final = frozenset({"baggage"})  # nobody here asks for it, and 8 kB of blanks take a tenth of a second to read
 _OTHER_METHOD: Final = "_OTHER"  # what the conventions call a method that is not known
 _SERVER_ERROR: Final = 500
 
@@ -46,7 +47,7 @@ class OpenTelemetryTracer:
     def __init__(self, spans: TracerProvider, *, provider: str) -> None:
         self._spans, self._provider = spans, provider
         self._tracer = spans.get_tracer("textllm", version("textllm"))
-        self._incoming = {name.encode() for name in propagate.get_global_textmap().fields}
+        self._incoming = {name.encode() for name in propagate.get_global_textmap().fields - _UNHEARD}
 
     @contextmanager
     def span(self, step: Step) -> Iterator[None]:

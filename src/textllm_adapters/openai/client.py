@@ -29,7 +29,6 @@ _READ_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 2
 _DRAIN_TIMEOUT_S: Final = 0.5
 
-_FORGOTTEN: Final = httpx2.Request("POST", OPENAI_URL)
 _random = SystemRandom()
 
 
@@ -146,21 +145,23 @@ async def post_for_events(
         TextLLMError: refused before the first byte, or broken afterwards.
     """
     answer = await post(client, path, body, retries, request, request.read)
-    del body
-    _lighten(answer)
+    stream, chunks = answer.stream, _chunks(answer)
+    assert isinstance(stream, httpx2.AsyncByteStream)
+    del answer, body, request  # there are thousands of answers at once, and each may last
     try:
         with translated(BROKEN_ANSWER):
-            async with aclosing(events_in(answer.aiter_bytes())) as events:
+            async with aclosing(chunks), aclosing(events_in(chunks)) as events:
                 yield events
     finally:
-        await answer.aclose()
+        await stream.aclose()
 
 
-def _lighten(answer: httpx2.Response) -> None:
-    """Let go of what only the start of an answer needs: there are thousands of them at once, and each may last."""
-    answer.request = _FORGOTTEN
-    if "content-encoding" not in answer.headers:  # by which the body is read
-        answer.headers = httpx2.Headers()
+def _chunks(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The body as it comes; straight from the transport where it need not be decoded."""
+    if "content-encoding" in answer.headers:
+        return answer.aiter_bytes()
+    assert isinstance(answer.stream, httpx2.AsyncByteStream)
+    return cast("AsyncGenerator[bytes, None]", aiter(answer.stream))  # as its source has it; its type says less
 
 
 async def drained(events: AsyncIterator[ServerSentEvent]) -> None:

@@ -120,15 +120,12 @@ class ResponsesLLM:
                         refused = refused or name == b"response.refusal.delta"
                         yield TextDelta(text)
                 elif name in _BEGINNINGS or name in _ENDS:
-                    if started and name in _BEGINNINGS:
-                        continue
-                    response = _response_event(event.data).response
                     if not started:
                         started = True
-                        kept_id = response.id if request.transcript_id else None  # `store: false` keeps nothing
-                        yield ModelStarted(kept_id, response.model or request.model)
+                        yield _started(_response_event(event.data).response, request)
                     if name in _BEGINNINGS:
                         continue
+                    response = _response_event(event.data).response
                     if not said.tell():
                         text, refused = _output(response.output)
                         if text:
@@ -180,6 +177,11 @@ def _body(request: ModelRequest) -> dict[str, object]:
 def _content(message: Message) -> object:
     has_files = any(isinstance(part, InputImage | InputFile) for part in message.content)
     return input_parts(message) if has_files else message.text
+
+
+def _started(response: _Response, request: ModelRequest) -> ModelStarted:
+    kept_id = response.id if request.transcript_id else None  # `store: false` keeps nothing
+    return ModelStarted(kept_id, response.model or request.model)
 
 
 def _delta(data: bytes) -> _Delta:

@@ -46,6 +46,8 @@ class TextFrames:
     A line break of any kind reaches the client as LF, which is all that the standard can carry.
     """
 
+    __slots__ = ("_held",)
+
     def __init__(self) -> None:
         self._held = ""
 
@@ -142,6 +144,8 @@ class EventStream:
     It ends when the chunks end, when the client has left, or when it has read nothing for `STALLED_AFTER_S`; the
     chunks are closed in every case. Thousands are open at once, most of them idle: one timer looks after each.
     """
+
+    __slots__ = ("_chunks", "_headers", "_sending", "_sent_at", "_tasks", "_timer")
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
         self._chunks = chunks

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from io import StringIO
 from typing import Final
 
 import msgspec
@@ -67,7 +66,7 @@ class ChatCompletionsLLM:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
         started = refused = False
-        said = StringIO()
+        said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         finish = service_tier = usage = None
         body = _body(request, openai=self.client.base_url.host.endswith(_OPENAI_HOSTS))
         async with post_for_events(self.client, "/chat/completions", request, body, self.retries) as events:
@@ -87,7 +86,7 @@ class ChatCompletionsLLM:
                     delta = choice.delta or _Delta()
                     refused = refused or bool(delta.refusal)
                     if text := delta.content or delta.refusal:
-                        said.write(text)
+                        said += text
                         yield TextDelta(text)
             if finish is None:
                 raise ProviderError("The provider's stream ended before the reply did.")
@@ -95,7 +94,7 @@ class ChatCompletionsLLM:
             yield ModelEnded(
                 status="incomplete" if finish in ("length", "content_filter") else "completed",
                 usage=usage,
-                text=said.getvalue(),
+                text=said,
                 finish_reason=reason,
                 content_filtered=finish == "content_filter",
                 service_tier=service_tier,

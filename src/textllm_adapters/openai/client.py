@@ -29,6 +29,21 @@ _READ_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 2
 _DRAIN_TIMEOUT_S: Final = 0.5
 
+# The SDK would tell each of them of this machine; they are of no use to an answer, and kept as long as it lasts.
+_UNTOLD: Final = dict.fromkeys(
+    (
+        "X-Stainless-Arch",
+        "X-Stainless-Async",
+        "X-Stainless-Lang",
+        "X-Stainless-OS",
+        "X-Stainless-Package-Version",
+        "X-Stainless-Read-Timeout",
+        "X-Stainless-Retry-Count",
+        "X-Stainless-Runtime",
+        "X-Stainless-Runtime-Version",
+    ),
+    openai.Omit(),
+)
 _random = SystemRandom()
 
 
@@ -103,7 +118,7 @@ async def post(
                 path,
                 cast_to=httpx2.Response,
                 content=sent.content,
-                options={"headers": sent.headers},
+                options={"headers": {**sent.headers, **_UNTOLD}},
                 stream=True,
                 stream_cls=AsyncStream[object],
             )

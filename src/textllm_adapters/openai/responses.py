@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from io import StringIO
 from typing import Final, get_args
 from urllib.parse import quote
 
@@ -107,7 +106,7 @@ class ResponsesLLM:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
         started = refused = False
-        said = StringIO()
+        said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         async with post_for_events(self.client, "/responses", request, _body(request), self.retries) as events:
             async for event in events:
                 name = _name(event)
@@ -116,7 +115,7 @@ class ResponsesLLM:
                         started = True
                         yield ModelStarted(None, request.model)
                     if text := _delta(event.data).delta:
-                        said.write(text)
+                        said += text
                         refused = refused or name == b"response.refusal.delta"
                         yield TextDelta(text)
                 elif name in _BEGINNINGS or name in _ENDS:
@@ -126,12 +125,12 @@ class ResponsesLLM:
                     if name in _BEGINNINGS:
                         continue
                     response = _response_event(event.data).response
-                    if not said.tell():
+                    if not said:
                         text, refused = _output(response.output)
                         if text:
-                            said.write(text)
+                            said = text
                             yield TextDelta(text)
-                    yield _ended(_ENDS[name], response, said.getvalue(), refused)
+                    yield _ended(_ENDS[name], response, said, refused)
                     await drained(events)
                     return
                 elif name == b"error":

@@ -13,8 +13,7 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from textllm_adapters.openai.bodies import encoded
 from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, refusal, retry_after, unanswered
-from textllm_adapters.openai.sse import ServerSentEvent, events_in
-from textllm_adapters.translation import translated
+from textllm_adapters.openai.sse import EventSplitter, ServerSentEvent
 from textllm_core.errors import ConversationBusyError, ModelError, ProviderUnavailableError, TextLLMError
 from textllm_core.ports.llm import ModelRequest, ReadFile
 from textllm_core.ports.tracer import Tracer
@@ -150,23 +149,25 @@ def _surely_did_not_run(error: TextLLMError) -> bool:
     )
 
 
-@asynccontextmanager
 async def post_for_events(
     client: AsyncOpenAI, path: str, request: ModelRequest, body: Mapping[str, object], retries: Retries
-) -> AsyncGenerator[AsyncIterator[ServerSentEvent], None]:
-    """The events of the answer as they come; leaving the block early ends the call at once.
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """The events of the answer as they come; closing them early ends the call at once.
 
     Raises:
-        TextLLMError: refused before the first byte, or broken afterwards.
+        TextLLMError: refused before the first byte.
+        Exception: broken afterwards, as in `BROKEN_ANSWER`.
     """
     answer = await post(client, path, body, retries, request, request.read)
     stream, chunks = answer.stream, _chunks(answer)
     assert isinstance(stream, httpx2.AsyncByteStream)
     del answer, body, request  # there are thousands of answers at once, and each may last
+    splitter = EventSplitter()
     try:
-        with translated(BROKEN_ANSWER):
-            async with aclosing(chunks), aclosing(events_in(chunks)) as events:
-                yield events
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for event in splitter.feed(chunk):
+                    yield event
     finally:
         await stream.aclose()
 

@@ -297,6 +297,33 @@ async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.Monke
     assert closed.is_set()
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_client_that_takes_no_comment_is_given_up(monkeypatch: pytest.MonkeyPatch, *, is_gone: bool) -> None:
+    monkeypatch.setattr(sse, "COMMENT_AFTER_S", 0.01)
+    monkeypatch.setattr(sse, "STALLED_AFTER_S", 0.02)
+    closed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        try:
+            await asyncio.Event().wait()
+            yield b"data: never\n\n"
+        finally:
+            closed.set()
+
+    async def receive() -> None:
+        await asyncio.Event().wait()
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.body":
+            if is_gone:
+                raise ConnectionError
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        await sse.EventStream(chunks(), {})({}, receive, send)  # type: ignore[arg-type]  # nothing of the scope is read
+    assert closed.is_set()
+
+
 def test_the_reader_itself_keeps_the_examples_of_the_standard() -> None:
     assert read_events(b"data: YHOO\ndata: +2\ndata: 10\n\n") == [Received("message", "YHOO\n+2\n10", "")]
     assert read_events(

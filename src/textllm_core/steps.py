@@ -42,12 +42,15 @@ class Settling(Struct, frozen=True):
 Step = Serving | Admitting | Asking | Settling
 
 
+_NOTHING: Final = nullcontext()
+
+
 class Untraced:
     """A `Tracer` that follows nothing."""
 
     def span(self, step: Step) -> AbstractContextManager[None]:  # noqa: ARG002 - nobody is told
         """Keeps `Tracer.span`."""
-        return nullcontext()
+        return _NOTHING
 
     def outgoing(self) -> Mapping[str, str]:
         """Keeps `Tracer.outgoing`."""

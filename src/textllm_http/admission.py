@@ -20,7 +20,7 @@ def idempotency_of(request: Request[Any, Any, Any], canonical_body: bytes) -> Id
     Raises:
         InvalidRequestError: it is malformed, or given twice.
     """
-    keys = request.headers.getall("idempotency-key", [])
+    keys = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if not keys:
         return None
     if len(keys) > 1 or not _KEY.fullmatch(keys[0]):

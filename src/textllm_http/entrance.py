@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from typing import Final, TypeAlias
 
 from litestar.response.base import ASGIResponse
@@ -35,7 +35,8 @@ class Entrance:
         self._trusted = [ipaddress.ip_network(proxy) for proxy in trusted_proxies]
         self._allowed = frozenset(allowed_hosts)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What is to be awaited; nothing of the entrance is left behind it."""
         try:
             self._believe_proxies(scope)
             self._check_host(scope)
@@ -43,9 +44,8 @@ class Entrance:
         except InvalidRequestError as error:
             problem = problem_of(error, request_id_of(scope))
             refusal = ASGIResponse(body=problem.document, status_code=problem.status, media_type=PROBLEM_JSON)
-            await refusal(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+            return refusal(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def _believe_proxies(self, scope: Scope) -> None:
         peer = scope["client"]

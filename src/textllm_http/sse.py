@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from typing import Final, Protocol, TypeAlias
 
 from litestar.types import Receive, Scope, Send
 
@@ -25,6 +25,8 @@ _COMMENT: Final = b": keep-alive\n\n"
 _LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
 _END: Final = "[DONE]"
 
+Numbered: TypeAlias = tuple[int, ReplyEvent]
+
 
 class Frames(Protocol):
     """One format of a stream. Each method returns whole frames, in UTF-8; none where there is nothing to send yet.
@@ -43,6 +45,8 @@ class TextFrames:
 
     A line break of any kind reaches the client as LF, which is all that the standard can carry.
     """
+
+    __slots__ = ("_held",)
 
     def __init__(self) -> None:
         self._held = ""
@@ -95,33 +99,37 @@ def _numbered(number: int, name: bytes, data: bytes) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, name, data)
 
 
-async def counted(
-    started: ReplyStarted, events: AsyncGenerator[ReplyEvent, None]
-) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
-    """A reply that has begun, each event with its number."""
-    number = 1
-    async with aclosing(events):
-        yield number, started
-        async for event in events:
-            number += 1
-            yield number, event
-
-
 async def framed(
-    events: AsyncGenerator[tuple[int, ReplyEvent], None], frames: Frames, *, request_id: str
+    events: AsyncGenerator[ReplyEvent | Numbered, None],
+    frames: Frames,
+    *,
+    request_id: str,
+    started: ReplyStarted | None = None,
+    shown: Callable[[Reply], Reply] | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """Numbered events as chunks of the response's body. Whatever happens, the end is told."""
+    """The events of a reply as chunks of the response's body. Whatever happens, the end is told.
+
+    Args:
+        events: with their numbers, or one after the other.
+        started: the first event, where it has been read already.
+        shown: makes of a reply what the client is to see of it.
+    """
     number = 0
     async with aclosing(events):
         try:
-            async for number, event in events:
+            if started is not None:
+                number = 1
+                if chunk := frames.started(started):
+                    yield chunk
+            async for item in events:
+                number, event = item if isinstance(item, tuple) else (number + 1, item)
                 match event:
                     case ReplyStarted():
                         chunk = frames.started(event)
                     case TextDelta(text):
                         chunk = frames.delta(number, text)
                     case ReplyCompleted(reply):
-                        chunk = frames.completed(number, reply)
+                        chunk = frames.completed(number, shown(reply) if shown else reply)
                     case ReplyFailed(_, error):
                         chunk = frames.failed(number, problem_of(error, request_id).document)
                 if chunk:
@@ -134,8 +142,10 @@ class EventStream:
     """An ASGI response: the chunks as they come, a comment where none came for a while.
 
     It ends when the chunks end, when the client has left, or when it has read nothing for `STALLED_AFTER_S`; the
-    chunks are closed in every case.
+    chunks are closed in every case. Thousands are open at once, most of them idle: one timer looks after each.
     """
+
+    __slots__ = ("_chunks", "_headers", "_sending", "_sent_at", "_tasks", "_timer")
 
     def __init__(self, chunks: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
         self._chunks = chunks
@@ -145,41 +155,68 @@ class EventStream:
             (b"x-accel-buffering", b"no"),
             *((name.lower().encode(), value.encode()) for name, value in headers.items()),
         ]
-        self._sent_at = 0.0
+        self._sending = 0  # messages that the client has not taken yet
+        self._sent_at = 0.0  # when the first of them was; without any, the last one
+        self._tasks: list[asyncio.Task[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         async with aclosing(self._chunks):
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-            tasks = [
-                asyncio.create_task(work) for work in (self._write(send), self._comment(send), _until_left(receive))
-            ]
+            del self._headers
+            self._sent_at = asyncio.get_running_loop().time()
+            presence = asyncio.timeout(None)  # of the client, until `_end`
+            self._tasks.append(asyncio.create_task(_until_left(receive, presence)))
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
                 # What fails here is the sending, to a client that is gone; a failure of the reply is a chunk.
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _write(self, send: Send) -> None:
-        async for chunk in self._chunks:
-            await self._send(send, chunk)
-        await self._send(send, b"", more=False)
-
-    async def _comment(self, send: Send) -> None:
-        now = asyncio.get_running_loop().time
-        self._sent_at = now()
-        while True:
-            await asyncio.sleep(self._sent_at + COMMENT_AFTER_S - now())
-            if now() - self._sent_at >= COMMENT_AFTER_S:
-                await self._send(send, _COMMENT)
+                with suppress(Exception):
+                    async with presence:
+                        self._look_after(send, presence)
+                        async for chunk in self._chunks:
+                            await self._send(send, chunk)
+                        await self._send(send, b"", more=False)
+            finally:
+                if self._timer is not None:
+                    self._timer.cancel()
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _send(self, send: Send, chunk: bytes, *, more: bool = True) -> None:
-        self._sent_at = asyncio.get_running_loop().time()
-        async with asyncio.timeout(STALLED_AFTER_S):
-            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+        if not self._sending:
+            self._sent_at = asyncio.get_running_loop().time()
+        self._sending += 1
+        await send({"type": "http.response.body", "body": chunk, "more_body": more})
+        self._sending -= 1
+
+    def _look_after(self, send: Send, presence: asyncio.Timeout) -> None:
+        """Comment on a silence, end what stalls, and look again when either may be due."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._due():
+            if self._sending:
+                _end(presence)
+                return
+            self._sent_at = loop.time()
+            self._tasks[1:] = [asyncio.create_task(self._comment(send, presence))]
+        self._timer = loop.call_at(self._due(), self._look_after, send, presence)
+
+    def _due(self) -> float:
+        return self._sent_at + (STALLED_AFTER_S if self._sending else COMMENT_AFTER_S)
+
+    async def _comment(self, send: Send, presence: asyncio.Timeout) -> None:
+        try:
+            await self._send(send, _COMMENT)
+        except Exception:  # noqa: BLE001 - the client is gone
+            _end(presence)
 
 
-async def _until_left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _until_left(receive: Receive, presence: asyncio.Timeout) -> None:
+    with suppress(Exception):  # a client that cannot be heard is gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    _end(presence)
+
+
+def _end(presence: asyncio.Timeout) -> None:
+    if not presence.expired():
+        presence.reschedule(0)

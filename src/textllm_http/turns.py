@@ -1,7 +1,7 @@
 """What the routes that take turns share: how a turn is asked for, and how its reply goes out."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from litestar import Request
@@ -10,13 +10,13 @@ from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from textllm_core.chat.exchange import last_reply
-from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyStarted, TurnOptions
+from textllm_core.chat.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of
 from textllm_http.links import with_absolute_links
 from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody
-from textllm_http.sse import EventFrames, EventStream, TextFrames, counted, framed
+from textllm_http.sse import EventFrames, EventStream, Numbered, TextFrames, framed
 
 
 class TurnRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +72,7 @@ async def answer(
 ) -> ASGIApp:
     """The response to a turn whose reply has begun: the whole reply, or a stream."""
     if stream:
-        return event_stream(request, started, counted(started, events), stream_format or "text")
+        return event_stream(request, started, events, stream_format or "text", is_read=True)
     return whole(request, await last_reply(events), headers_of(started))
 
 
@@ -84,25 +84,22 @@ def whole(request: Request[Any, Any, Any], reply: Reply, headers: dict[str, str]
 def event_stream(
     request: Request[Any, Any, Any],
     started: ReplyStarted,
-    events: AsyncGenerator[tuple[int, ReplyEvent], None],
+    events: AsyncGenerator[ReplyEvent | Numbered, None],
     stream_format: str,
+    *,
+    is_read: bool = False,
 ) -> EventStream:
-    """Numbered events of a reply, as they come."""
-    frames = EventFrames() if stream_format == "events" else TextFrames()
+    """Events of a reply, as they come. `is_read`: the first one is `started`, and has been read already."""
     ids = {
         "X-Conversation-ID": started.conversation_id,
         "X-Response-ID": started.response_id,
         "X-User-ID": started.user_id,
     }
-    chunks = framed(_linked(request, events), frames, request_id=request_id_of(request.scope))
+    chunks = framed(
+        events,
+        EventFrames() if stream_format == "events" else TextFrames(),
+        request_id=request_id_of(request.scope),
+        started=started if is_read else None,
+        shown=partial(with_absolute_links, request),
+    )
     return EventStream(chunks, headers_of(started) | ids)
-
-
-async def _linked(
-    request: Request[Any, Any, Any], events: AsyncGenerator[tuple[int, ReplyEvent], None]
-) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
-    async with aclosing(events):
-        async for number, event in events:
-            if isinstance(event, ReplyCompleted):
-                event = ReplyCompleted(with_absolute_links(request, event.reply), event.files)
-            yield number, event

@@ -18,7 +18,7 @@ from textllm_core.chat.messages import ReplyUsage, WholeCharacters
 from textllm_core.errors import ContentRefusedError, ProviderTimeoutError
 from textllm_core.wire import to_json
 from textllm_http import sse
-from textllm_http.sse import EventFrames, Frames, TextFrames, counted, framed
+from textllm_http.sse import EventFrames, Frames, TextFrames, framed
 
 STARTED = ReplyStarted("resp_1", "conv_1", "ada", "sess_1", "gpt-4o")
 COMPLETED = Reply(
@@ -69,7 +69,7 @@ async def stream_of(frames: Frames, deltas: Sequence[str], *ends: ReplyEvent, de
         if defect is not None:
             raise defect
 
-    return b"".join([chunk async for chunk in framed(counted(STARTED, events()), frames, request_id="req_1")])
+    return b"".join([chunk async for chunk in framed(events(), frames, request_id="req_1", started=STARTED)])
 
 
 @settings(deadline=None)
@@ -273,7 +273,8 @@ async def test_who_leaves_ends_the_response_and_not_the_reply(server: Server, ca
 
 
 async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "STALLED_AFTER_S", 0.01)
+    monkeypatch.setattr(sse, "COMMENT_AFTER_S", 0.01)
+    monkeypatch.setattr(sse, "STALLED_AFTER_S", 0.02)
     closed = asyncio.Event()
 
     async def chunks() -> AsyncGenerator[bytes, None]:
@@ -293,6 +294,33 @@ async def test_a_client_that_reads_nothing_is_given_up(monkeypatch: pytest.Monke
     response = sse.EventStream(chunks(), {})
     async with asyncio.timeout(20):
         await response({}, receive, send)  # type: ignore[arg-type]  # nothing of the scope is read
+    assert closed.is_set()
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_client_that_takes_no_comment_is_given_up(monkeypatch: pytest.MonkeyPatch, *, is_gone: bool) -> None:
+    monkeypatch.setattr(sse, "COMMENT_AFTER_S", 0.01)
+    monkeypatch.setattr(sse, "STALLED_AFTER_S", 0.02)
+    closed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        try:
+            await asyncio.Event().wait()
+            yield b"data: never\n\n"
+        finally:
+            closed.set()
+
+    async def receive() -> None:
+        await asyncio.Event().wait()
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.body":
+            if is_gone:
+                raise ConnectionError
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        await sse.EventStream(chunks(), {})({}, receive, send)  # type: ignore[arg-type]  # nothing of the scope is read
     assert closed.is_set()
 
 

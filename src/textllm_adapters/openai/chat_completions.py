@@ -1,8 +1,8 @@
 """The Chat Completions API, which nearly every compatible server speaks; the whole history goes with every call."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
-from io import StringIO
 from typing import Final
 
 import msgspec
@@ -12,7 +12,8 @@ from openai import AsyncOpenAI
 from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.client import RETRIES, Retries, drained, post_for_events
 from textllm_adapters.openai.counts import chat_usage
-from textllm_adapters.openai.errors import reported
+from textllm_adapters.openai.errors import BROKEN_ANSWER, reported
+from textllm_adapters.translation import translated
 from textllm_core.chat.messages import FinishReason, TextDelta
 from textllm_core.errors import ProviderError
 from textllm_core.ports.llm import ModelEnded, ModelEvent, ModelRequest, ModelStarted
@@ -67,40 +68,42 @@ class ChatCompletionsLLM:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
         started = refused = False
-        said = StringIO()
+        said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         finish = service_tier = usage = None
         body = _body(request, openai=self.client.base_url.host.endswith(_OPENAI_HOSTS))
-        async with post_for_events(self.client, "/chat/completions", request, body, self.retries) as events:
-            async for event in events:
-                if event.data == b"[DONE]":
-                    break
-                chunk = _chunk(event.data)
-                if chunk.error is not None:
-                    raise reported(chunk.error.code if isinstance(chunk.error.code, str) else chunk.error.type)
-                if not started:
-                    started = True
-                    yield ModelStarted(None, chunk.model or request.model)
-                service_tier = chunk.service_tier or service_tier
-                usage = chat_usage(chunk.usage) or usage
-                for choice in chunk.choices or ():
-                    finish = choice.finish_reason or finish
-                    delta = choice.delta or _Delta()
-                    refused = refused or bool(delta.refusal)
-                    if text := delta.content or delta.refusal:
-                        said.write(text)
-                        yield TextDelta(text)
-            if finish is None:
-                raise ProviderError("The provider's stream ended before the reply did.")
-            reason: FinishReason = "refusal" if refused else "length" if finish == "length" else "stop"
-            yield ModelEnded(
-                status="incomplete" if finish in ("length", "content_filter") else "completed",
-                usage=usage,
-                text=said.getvalue(),
-                finish_reason=reason,
-                content_filtered=finish == "content_filter",
-                service_tier=service_tier,
-            )
-            await drained(events)
+        answer = post_for_events(self.client, "/chat/completions", request, body, self.retries)
+        with translated(BROKEN_ANSWER):
+            async with aclosing(answer) as events:
+                async for event in events:
+                    if event.data == b"[DONE]":
+                        break
+                    chunk = _chunk(event.data)
+                    if chunk.error is not None:
+                        raise reported(chunk.error.code if isinstance(chunk.error.code, str) else chunk.error.type)
+                    if not started:
+                        started = True
+                        yield ModelStarted(None, chunk.model or request.model)
+                    service_tier = chunk.service_tier or service_tier
+                    usage = chat_usage(chunk.usage) or usage
+                    for choice in chunk.choices or ():
+                        finish = choice.finish_reason or finish
+                        delta = choice.delta or _Delta()
+                        refused = refused or bool(delta.refusal)
+                        if text := delta.content or delta.refusal:
+                            said += text
+                            yield TextDelta(text)
+                if finish is None:
+                    raise ProviderError("The provider's stream ended before the reply did.")
+                reason: FinishReason = "refusal" if refused else "length" if finish == "length" else "stop"
+                yield ModelEnded(
+                    status="incomplete" if finish in ("length", "content_filter") else "completed",
+                    usage=usage,
+                    text=said,
+                    finish_reason=reason,
+                    content_filtered=finish == "content_filter",
+                    service_tier=service_tier,
+                )
+                await drained(events)
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:  # noqa: ARG002 - nothing is kept
         """Keeps `LLM.outcome`."""

@@ -13,8 +13,7 @@ from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from textllm_adapters.openai.bodies import encoded
 from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, refusal, retry_after, unanswered
-from textllm_adapters.openai.sse import ServerSentEvent, events_in
-from textllm_adapters.translation import translated
+from textllm_adapters.openai.sse import EventSplitter, ServerSentEvent
 from textllm_core.errors import ConversationBusyError, ModelError, ProviderUnavailableError, TextLLMError
 from textllm_core.ports.llm import ModelRequest, ReadFile
 from textllm_core.ports.tracer import Tracer
@@ -29,7 +28,21 @@ _READ_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 2
 _DRAIN_TIMEOUT_S: Final = 0.5
 
-_FORGOTTEN: Final = httpx2.Request("POST", OPENAI_URL)
+# The SDK would tell each of them of this machine; they are of no use to an answer, and kept as long as it lasts.
+_UNTOLD: Final = dict.fromkeys(
+    (
+        "X-Stainless-Arch",
+        "X-Stainless-Async",
+        "X-Stainless-Lang",
+        "X-Stainless-OS",
+        "X-Stainless-Package-Version",
+        "X-Stainless-Read-Timeout",
+        "X-Stainless-Retry-Count",
+        "X-Stainless-Runtime",
+        "X-Stainless-Runtime-Version",
+    ),
+    openai.Omit(),
+)
 _random = SystemRandom()
 
 
@@ -104,7 +117,7 @@ async def post(
                 path,
                 cast_to=httpx2.Response,
                 content=sent.content,
-                options={"headers": sent.headers},
+                options={"headers": {**sent.headers, **_UNTOLD}},
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
@@ -136,31 +149,35 @@ def _surely_did_not_run(error: TextLLMError) -> bool:
     )
 
 
-@asynccontextmanager
 async def post_for_events(
     client: AsyncOpenAI, path: str, request: ModelRequest, body: Mapping[str, object], retries: Retries
-) -> AsyncGenerator[AsyncIterator[ServerSentEvent], None]:
-    """The events of the answer as they come; leaving the block early ends the call at once.
+) -> AsyncGenerator[ServerSentEvent, None]:
+    """The events of the answer as they come; closing them early ends the call at once.
 
     Raises:
-        TextLLMError: refused before the first byte, or broken afterwards.
+        TextLLMError: refused before the first byte.
+        Exception: broken afterwards, as in `BROKEN_ANSWER`.
     """
     answer = await post(client, path, body, retries, request, request.read)
-    del body
-    _lighten(answer)
+    stream, chunks = answer.stream, _chunks(answer)
+    assert isinstance(stream, httpx2.AsyncByteStream)
+    del answer, body, request  # there are thousands of answers at once, and each may last
+    splitter = EventSplitter()
     try:
-        with translated(BROKEN_ANSWER):
-            async with aclosing(events_in(answer.aiter_bytes())) as events:
-                yield events
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                for event in splitter.feed(chunk):
+                    yield event
     finally:
-        await answer.aclose()
+        await stream.aclose()
 
 
-def _lighten(answer: httpx2.Response) -> None:
-    """Let go of what only the start of an answer needs: there are thousands of them at once, and each may last."""
-    answer.request = _FORGOTTEN
-    if "content-encoding" not in answer.headers:  # by which the body is read
-        answer.headers = httpx2.Headers()
+def _chunks(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    """The body as it comes; straight from the transport where it need not be decoded."""
+    if "content-encoding" in answer.headers:
+        return answer.aiter_bytes()
+    assert isinstance(answer.stream, httpx2.AsyncByteStream)
+    return cast("AsyncGenerator[bytes, None]", aiter(answer.stream))  # as its source has it; its type says less
 
 
 async def drained(events: AsyncIterator[ServerSentEvent]) -> None:

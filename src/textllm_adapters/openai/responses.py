@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
-from io import StringIO
 from typing import Final, get_args
 from urllib.parse import quote
 
@@ -14,8 +14,9 @@ from openai import AsyncOpenAI
 from textllm_adapters.openai.bodies import input_parts
 from textllm_adapters.openai.client import RETRIES, Retries, drained, get, post_for_events
 from textllm_adapters.openai.counts import responses_usage
-from textllm_adapters.openai.errors import named, reported
+from textllm_adapters.openai.errors import BROKEN_ANSWER, named, reported
 from textllm_adapters.openai.sse import ServerSentEvent
+from textllm_adapters.translation import translated
 from textllm_core.chat.messages import FinishReason, InputFile, InputImage, Message, TextDelta
 from textllm_core.errors import ProviderError
 from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted
@@ -107,39 +108,38 @@ class ResponsesLLM:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
         started = refused = False
-        said = StringIO()
-        async with post_for_events(self.client, "/responses", request, _body(request), self.retries) as events:
-            async for event in events:
-                name = _name(event)
-                if name in _DELTAS:
-                    if not started:
-                        started = True
-                        yield ModelStarted(None, request.model)
-                    if text := _delta(event.data).delta:
-                        said.write(text)
-                        refused = refused or name == b"response.refusal.delta"
-                        yield TextDelta(text)
-                elif name in _BEGINNINGS or name in _ENDS:
-                    if started and name in _BEGINNINGS:
-                        continue
-                    response = _response_event(event.data).response
-                    if not started:
-                        started = True
-                        kept_id = response.id if request.transcript_id else None  # `store: false` keeps nothing
-                        yield ModelStarted(kept_id, response.model or request.model)
-                    if name in _BEGINNINGS:
-                        continue
-                    if not said.tell():
-                        text, refused = _output(response.output)
-                        if text:
-                            said.write(text)
+        said = ""  # grows in place; a buffer or a list would keep each of the many pieces
+        answer = post_for_events(self.client, "/responses", request, _body(request), self.retries)
+        with translated(BROKEN_ANSWER):
+            async with aclosing(answer) as events:
+                async for event in events:
+                    name = _name(event)
+                    if name in _DELTAS:
+                        if not started:
+                            started = True
+                            yield ModelStarted(None, request.model)
+                        if text := _delta(event.data).delta:
+                            said += text
+                            refused = refused or name == b"response.refusal.delta"
                             yield TextDelta(text)
-                    yield _ended(_ENDS[name], response, said.getvalue(), refused)
-                    await drained(events)
-                    return
-                elif name == b"error":
-                    fault = _error(event.data)
-                    raise reported(fault.error.code if fault.error else fault.code)
+                    elif name in _BEGINNINGS or name in _ENDS:
+                        if not started:
+                            started = True
+                            yield _started(_response_event(event.data).response, request)
+                        if name in _BEGINNINGS:
+                            continue
+                        response = _response_event(event.data).response
+                        if not said:
+                            text, refused = _output(response.output)
+                            if text:
+                                said = text
+                                yield TextDelta(text)
+                        yield _ended(_ENDS[name], response, said, refused)
+                        await drained(events)
+                        return
+                    elif name == b"error":
+                        fault = _error(event.data)
+                        raise reported(fault.error.code if fault.error else fault.code)
         raise ProviderError("The provider's stream ended before the reply did.")
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
@@ -180,6 +180,11 @@ def _body(request: ModelRequest) -> dict[str, object]:
 def _content(message: Message) -> object:
     has_files = any(isinstance(part, InputImage | InputFile) for part in message.content)
     return input_parts(message) if has_files else message.text
+
+
+def _started(response: _Response, request: ModelRequest) -> ModelStarted:
+    kept_id = response.id if request.transcript_id else None  # `store: false` keeps nothing
+    return ModelStarted(kept_id, response.model or request.model)
 
 
 def _delta(data: bytes) -> _Delta:

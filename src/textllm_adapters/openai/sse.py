@@ -1,6 +1,6 @@
 """Server-sent events out of raw bytes, without decoding what nobody reads."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from textllm_core.errors import ProviderError
@@ -71,11 +71,3 @@ class EventSplitter:
         self._size += count
         if self._size > self._max_event_bytes:
             raise ProviderError("The provider sent an event of more than 16 MB.")
-
-
-async def events_in(chunks: AsyncIterable[bytes]) -> AsyncGenerator[ServerSentEvent, None]:
-    """The events of a whole stream; one that the end of the stream cut short is left out."""
-    splitter = EventSplitter()
-    async for chunk in chunks:
-        for event in splitter.feed(chunk):
-            yield event

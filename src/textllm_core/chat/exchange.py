@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -147,9 +147,17 @@ class Exchange:
             if course is None:
                 log.close()
                 return
-            journal = self.writer.kept(course.hold, log) if turn.is_resumable else nullcontext()
-            with self.running.admitted(course.hold, log) as running, self.leases.kept(course.hold), journal:
+            hold = course.hold
+            running = self.running.admit(hold, log)
+            self.leases.keep(hold)
+            if turn.is_resumable:
+                self.writer.open(hold, log)
+            try:
                 await self._ask_and_settle(course, running)
+            finally:
+                self.writer.close(hold)
+                self.leases.let_go(hold)
+                self.running.release(hold)
         except TextLLMError as refusal:
             log.refuse(refusal)
         except Exception as defect:
@@ -215,25 +223,27 @@ class Exchange:
         deadline = loop.time() + self.policy.first_token_timeout_s
         async with aclosing(self.llm.stream(request)) as events:
             try:
-                while True:
-                    async with asyncio.timeout_at(deadline):
-                        event = await anext(events, None)
-                    match event:
-                        case ModelStarted():
-                            await self._begin(course, event)
-                        case TextDelta(text):
-                            course.hear(text, clock=self.clock)
-                            deadline = loop.time() + self.policy.silence_timeout_s
-                        case ModelEnded():
-                            course.hear_out()
-                            self._state_answer(course, event)
-                            # Only a stream that is read to its end gives its connection back.
-                            with suppress(TextLLMError, TimeoutError):
-                                async with asyncio.timeout(_READ_ON_S):
-                                    await anext(events, None)
-                            return replace(event, text=well_formed(event.text))
-                        case None:
-                            raise ProviderError("The model's reply broke off.")
+                async with asyncio.timeout_at(deadline) as patience:
+                    while True:
+                        match await anext(events, None):
+                            case ModelStarted() as started:
+                                patience.reschedule(None)  # what follows is our own work
+                                await self._begin(course, started)
+                                patience.reschedule(deadline)
+                            case TextDelta(text):
+                                course.hear(text, clock=self.clock)
+                                patience.reschedule(loop.time() + self.policy.silence_timeout_s)
+                            case ModelEnded() as ended:
+                                patience.reschedule(None)
+                                course.hear_out()
+                                self._state_answer(course, ended)
+                                # Only a stream that is read to its end gives its connection back.
+                                with suppress(TextLLMError, TimeoutError):
+                                    async with asyncio.timeout(_READ_ON_S):
+                                        await anext(events, None)
+                                return replace(ended, text=well_formed(ended.text))
+                            case None:
+                                raise ProviderError("The model's reply broke off.")
             except TimeoutError as error:
                 waited = "to begin" if course.first_text_at is None else "to go on"
                 raise ProviderTimeoutError(f"The model took too long {waited}.") from error

@@ -1,8 +1,7 @@
 """Writes what resumable replies say to where other processes can read it."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,19 +37,18 @@ class JournalWriter:
     _writing: asyncio.Task[None] | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # an older write must not come after a newer one
 
-    @contextmanager
-    def kept(self, hold: Hold, log: ReplyLog) -> Iterator[None]:
-        """Keep the exchange's journal while the block runs."""
+    def open(self, hold: Hold, log: ReplyLog) -> None:
+        """Keep the exchange's journal, until it is closed."""
         self._open[hold.response_id] = _Writing(hold, log)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        try:
-            yield
-        finally:
-            del self._open[hold.response_id]
-            if not self._open:
-                self._writing.cancel()
-                self._writing = None
+
+    def close(self, hold: Hold) -> None:
+        """Write no more of the exchange; nothing where it is not resumable."""
+        self._open.pop(hold.response_id, None)
+        if self._writing is not None and not self._open:
+            self._writing.cancel()
+            self._writing = None
 
     async def begin(self, started: ReplyStarted) -> None:
         """Write the first event before anyone is told of it, so that whoever knows of the reply can resume it."""

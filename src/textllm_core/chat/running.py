@@ -1,8 +1,8 @@
 """The exchanges of one process while they run: their tasks and their leases."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -106,9 +106,8 @@ class RunningExchanges:
         finally:
             self._starting.release()
 
-    @contextmanager
-    def admitted(self, hold: Hold, log: ReplyLog) -> Iterator[Running]:
-        """The current task carries out this exchange while the block runs."""
+    def admit(self, hold: Hold, log: ReplyLog) -> Running:
+        """The current task carries out this exchange, until it is released."""
         task = asyncio.current_task()
         assert task is not None
         running = self._by_response[hold.response_id] = Running(hold, log, task)
@@ -116,15 +115,16 @@ class RunningExchanges:
             self._looking = asyncio.create_task(self._look_for_cancellations())
         self._held += hold.amount
         self._state_load()
-        try:
-            yield running
-        finally:
-            del self._by_response[hold.response_id]
-            self._held -= hold.amount
-            self._state_load()
-            if not self._by_response:
-                self._looking.cancel()
-                self._looking = None
+        return running
+
+    def release(self, hold: Hold) -> None:
+        """The exchange has been carried out."""
+        del self._by_response[hold.response_id]
+        self._held -= hold.amount
+        self._state_load()
+        if self._looking is not None and not self._by_response:
+            self._looking.cancel()
+            self._looking = None
 
     def find(self, tenant_id: str, user_id: str | None, response_id: str) -> Running | None:
         """The exchange of this user, or of any of the tenant's; None where this process does not run it."""
@@ -205,19 +205,18 @@ class Leases:
         """The end of a lease that begins now."""
         return self.clock.now() + LEASE
 
-    @contextmanager
-    def kept(self, hold: Hold) -> Iterator[None]:
-        """Keep the exchange's lease alive while the block runs."""
+    def keep(self, hold: Hold) -> None:
+        """Keep the exchange's lease alive, until it is let go."""
         self._holds[hold.response_id] = hold
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew())
-        try:
-            yield
-        finally:
-            del self._holds[hold.response_id]
-            if not self._holds:
-                self._renewing.cancel()
-                self._renewing = None
+
+    def let_go(self, hold: Hold) -> None:
+        """Renew its lease no more."""
+        del self._holds[hold.response_id]
+        if self._renewing is not None and not self._holds:
+            self._renewing.cancel()
+            self._renewing = None
 
     async def _renew(self) -> None:
         while True:

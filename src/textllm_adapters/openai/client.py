@@ -37,7 +37,6 @@ _UNTOLD: Final = dict.fromkeys(
         "X-Stainless-OS",
         "X-Stainless-Package-Version",
         "X-Stainless-Read-Timeout",
-        "X-Stainless-Retry-Count",
         "X-Stainless-Runtime",
         "X-Stainless-Runtime-Version",
     ),

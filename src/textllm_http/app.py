@@ -19,7 +19,7 @@ from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import UNTRACED
 from textllm_http.entrance import Entrance
 from textllm_http.middleware import ResponseHeaders, allow_all_methods
-from textllm_http.observing import observed
+from textllm_http.observing import Unanswered, observed
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
@@ -149,7 +149,8 @@ def create_app(
     )
     # Around the router, which no middleware is.
     entrance = Entrance(app.asgi_handler, trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
-    app.asgi_handler = observed(entrance, telemetry, tracer)
+    app.state.unanswered = Unanswered()
+    app.asgi_handler = observed(entrance, telemetry, tracer, app.state.unanswered)
     return app
 
 

@@ -1,32 +1,56 @@
 """States of each request how it was answered, whatever answered it: a handler, a guard, or the router."""
 
+import asyncio
 from time import perf_counter
 from typing import Final
 
 from litestar.enums import ScopeType
+from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from textllm_core.errors import ServiceUnavailableError
 from textllm_core.events import REQUEST_ID, RequestAnswered
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import Serving
 from textllm_core.tenancy import Caller
 from textllm_http.middleware import request_id_of
+from textllm_http.problems import PROBLEM_JSON, problem_of
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})  # that any route takes
 _LEFT: Final = 499  # as nginx has it
 
 
-def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer) -> ASGIApp:
+class Unanswered:
+    """The requests whose answers have not begun, so that none is left without one when the process ends."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[object]] = set()
+        self._is_over = False
+
+    def refuse(self) -> None:
+        """Give up what is done for them, and say so."""
+        self._is_over = True
+        for task in self.tasks:
+            task.cancel()
+
+    def is_refused(self, task: asyncio.Task[object]) -> bool:
+        return self._is_over and task in self.tasks
+
+
+def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer, unanswered: Unanswered) -> ASGIApp:
     """`app`, with a span and an event for each request that it answers."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == ScopeType.HTTP  # the server takes nothing else
         began, status = perf_counter(), _LEFT
+        task = asyncio.current_task()
+        assert task is not None
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
+                unanswered.tasks.discard(task)
                 status = message["status"]
             await send(message)
 
@@ -34,9 +58,16 @@ def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer) -> ASGIApp:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         outer = REQUEST_ID.set(request_id)
         with tracer.span(Serving(method, scope["headers"])):
+            unanswered.tasks.add(task)
             try:
                 await app(scope, receive, watched)
+            except asyncio.CancelledError:
+                if not unanswered.is_refused(task):
+                    raise
+                task.uncancel()
+                await _stopping(request_id)(scope, receive, watched)
             finally:
+                unanswered.tasks.discard(task)
                 caller: Caller | None = scope["state"].get("caller")
                 telemetry.emit(
                     RequestAnswered(
@@ -53,3 +84,10 @@ def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer) -> ASGIApp:
                 REQUEST_ID.reset(outer)
 
     return answer
+
+
+def _stopping(request_id: str) -> ASGIResponse:
+    problem = problem_of(ServiceUnavailableError("The service is shutting down; send this request again."), request_id)
+    return ASGIResponse(
+        body=problem.document, status_code=problem.status, headers=dict(problem.headers), media_type=PROBLEM_JSON
+    )

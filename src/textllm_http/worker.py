@@ -27,7 +27,8 @@ from textllm_http.problems import trace_of
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a request's line and headers, and of what waits to be written
 MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle; more wait in the listener's queue
-_LINGER_S: Final = 5.0  # for responses that are written, and not yet read by their clients
+_LINGER_S: Final = 4.0  # for requests that are no turns yet, and responses that their clients have not read yet
+_LAST_WORDS_S: Final = 1.0  # for telling the rest that it has to ask again
 # Its errors become lines like ours, and its talk is left out.
 _LOGS: Final[dict[str, Any]] = {"incremental": True, "handlers": {}, "loggers": {"_granian": {}}}
 
@@ -103,7 +104,9 @@ class _Worker:
                 leaving.cancel()
                 raise RuntimeError("the server ended by itself")
             await self._end(app, server)
-            if not (await asyncio.wait([serving], timeout=_LINGER_S))[0]:
+            if not await _ends(serving, _LINGER_S):
+                app.state.unanswered.refuse()
+            if not await _ends(serving, _LAST_WORDS_S):
                 logging.getLogger("_granian").setLevel(logging.CRITICAL)  # that it is cut off now is no error
 
     def _hear(self) -> None:
@@ -144,6 +147,11 @@ class _Worker:
         await winding_down
         cut.cancel()
         server.end()
+
+
+async def _ends(task: asyncio.Task[None], within_s: float) -> bool:
+    done, _ = await asyncio.wait([task], timeout=within_s)
+    return bool(done)
 
 
 async def _happens(event: asyncio.Event, timeout_s: float) -> None:

@@ -120,6 +120,26 @@ async def test_a_stopping_server_is_not_ready_serves_on_then_refuses_and_lets_st
     assert await books.drifts() == []
 
 
+def test_a_request_that_is_no_turn_yet_is_told_to_come_back(
+    own_provider: OpenAIStandIn, store: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, own_provider, store, "--grace-s", "1") as service:
+        port = int(service.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as upload:
+            upload.sendall(
+                b"POST /files/upload HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+                b'Content-Length: 99\r\n\r\n--b\r\nContent-Disposition: form-data; name="file"; filename=a\r\n\r\nHel'
+            )
+            time.sleep(0.5)  # until it is being read
+            service.process.terminate()
+            answer = b""
+            while b"service_unavailable" not in answer and (piece := upload.recv(4096)):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 503"), answer
+        assert b"retry-after: 2" in answer.lower()
+        assert service.process.wait(PATIENCE_S) == 0, service.log.read_text()
+
+
 @pytest.mark.parametrize(("stream_format", "name"), [("events", "reply.failed"), ("text", "error")])
 async def test_a_stream_that_outlasts_the_grace_gets_its_last_event_and_its_entry(
     provider: OpenAIStandIn,

@@ -28,6 +28,7 @@ from textllm_http.problems import trace_of
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a request's line and headers, and of what waits to be written
 MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle; more wait in the listener's queue
 _LINGER_S: Final = 4.0  # for requests that are no turns yet, and responses that their clients have not read yet
+_ACCEPTED_S: Final = 0.3  # for requests on connections that were just accepted, which would be closed unread
 _LAST_WORDS_S: Final = 1.0  # for telling the rest that it has to ask again
 # Its errors become lines like ours, and its talk is left out.
 _LOGS: Final[dict[str, Any]] = {"incremental": True, "handlers": {}, "loggers": {"_granian": {}}}
@@ -146,6 +147,9 @@ class _Worker:
             await textllm.wind_down(grace_s=0)
         await winding_down
         cut.cancel()
+        if not self._is_retired:
+            server.stop_accepting()  # from here on who connects finds another worker, while there is one
+            await asyncio.sleep(_ACCEPTED_S)
         server.end()
 
 

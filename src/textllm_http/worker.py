@@ -4,6 +4,7 @@ LISTENER and CHANNEL are file descriptors: the socket that all workers accept fr
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -99,6 +100,7 @@ class _Worker:
             server = _Server(app, self._listener, header_timeout_s=app.state.header_timeout_s)
             serving = asyncio.create_task(server.serve())
             leaving = asyncio.create_task(self._leave.wait())
+            gc.freeze()  # what the start has made stays, and holds up nobody by being looked through again
             self._channel.send(Word.READY.value)
             await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():

@@ -131,6 +131,7 @@ class _Worker:
         self._leave.set()
         if self._starting is not None:
             self._starting.cancel()
+            self._starting = None  # once: what it does next is to clean up
 
     async def _end(self, app: Litestar, server: _Server) -> None:
         textllm: TextLLM = app.state.textllm

@@ -1,9 +1,12 @@
 """A database that does not answer is StorageUnavailableError, and soon; one that is back is used again."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 import stat
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -123,6 +126,33 @@ async def test_a_sqlite_file_that_another_process_writes_for_too_long_is_an_outa
             await ledger.reserve(reservation())
     await other.dispose()
     await ledger.reserve(reservation())
+
+
+def test_work_on_sqlite_that_was_cancelled_outlives_neither_its_engine_nor_the_loop(sqlite_url: str) -> None:
+    async def cancelled(work: str, other: sqlite3.Connection) -> None:
+        engine = open_sqlite_engine(sqlite_url)
+        if work == "writing":
+            async with engine.connect():
+                pass
+            other.execute("BEGIN IMMEDIATE")
+        begun = asyncio.create_task(_begin(engine))
+        await asyncio.sleep(0.05 if work == "writing" else 0)
+        begun.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await begun
+        asyncio.get_running_loop().call_later(0.3, other.rollback)
+        await engine.dispose()
+
+    with contextlib.closing(sqlite3.connect(sqlite_url.partition("///")[2])) as other:
+        for work in ("writing", "connecting"):
+            before = threading.active_count()
+            asyncio.run(cancelled(work, other))  # a thread that complains fails the test
+            assert threading.active_count() == before
+
+
+async def _begin(engine: AsyncEngine) -> None:
+    async with engine.begin():
+        pass
 
 
 async def test_a_missing_table_is_a_bug_and_stays_one(sqlite_engine: AsyncEngine, postgres_engine: AsyncEngine) -> None:

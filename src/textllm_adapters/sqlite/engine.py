@@ -1,8 +1,13 @@
 """Connections to a SQLite file by aiosqlite."""
 
+import asyncio
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final
+from weakref import WeakSet
 
+import aiosqlite
 import msgspec
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -12,6 +17,23 @@ from textllm_core.errors import ConfigurationError
 _BUSY_TIMEOUT_S: Final = 5
 _POOL_TIMEOUT_S: Final = 10
 _POOL_SIZE: Final = 5
+
+
+class _Engine(AsyncEngine):
+    """An engine whose connections' threads end when it is disposed of, also those of work that was cancelled.
+
+    One that outlived the event loop would find nobody to tell its result, and complain on stderr.
+    """
+
+    __slots__ = ("_threads",)
+
+    def __init__(self, engine: AsyncEngine, threads: WeakSet[Thread]) -> None:
+        super().__init__(engine.sync_engine)
+        self._threads = threads
+
+    async def dispose(self, close: bool = True) -> None:
+        await super().dispose(close)
+        await asyncio.to_thread(_join, list(self._threads))
 
 
 def open_engine(url: str) -> AsyncEngine:
@@ -28,9 +50,17 @@ def open_engine(url: str) -> AsyncEngine:
         path.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
     except OSError as error:
         raise ConfigurationError(f"The database {path} cannot be opened: {error.strerror}.") from error
+    threads: WeakSet[Thread] = WeakSet()
+
+    def connect(*args: Any, **options: Any) -> aiosqlite.Connection:
+        connection = aiosqlite.connect(*args, **options)
+        connection._thread.daemon = True  # as SQLAlchemy would do: a forgotten one keeps no process alive
+        threads.add(connection._thread)
+        return connection
+
     engine = create_async_engine(
         database,
-        connect_args={"timeout": _BUSY_TIMEOUT_S},
+        connect_args={"timeout": _BUSY_TIMEOUT_S, "async_creator_fn": connect},
         pool_size=_POOL_SIZE,
         max_overflow=0,  # more connections would only wait for each other, and not in turn
         pool_timeout=_POOL_TIMEOUT_S,
@@ -40,7 +70,14 @@ def open_engine(url: str) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
-    return engine
+    return _Engine(engine, threads)
+
+
+def _join(threads: list[Thread]) -> None:
+    """Wait for their ends, for as long as a statement may take."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _configure(connection: Any, _record: object) -> None:

@@ -206,10 +206,12 @@ def test_a_killed_worker_is_replaced_again_and_again(provider: OpenAIStandIn, st
 
 def test_the_last_worker_killed_loses_no_connection(provider: OpenAIStandIn, store: str, tmp_path: Path) -> None:
     with serving(tmp_path, provider, store) as service:
+        killed: list[int] = []
         for _ in range(3):
-            os.kill(service.workers()[0], signal.SIGKILL)
-            until(lambda: len(service.workers()) == 1)
-            assert service.chat("hi").status_code == 200  # it waits until somebody is there again
+            killed.append(service.workers()[0])
+            os.kill(killed[-1], signal.SIGKILL)
+            until(lambda: replaced(service, killed, 1))
+            assert service.chat("hi").status_code == 200  # it waits until the other one serves
         service.stop()
 
 

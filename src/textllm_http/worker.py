@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -101,7 +102,8 @@ class _Worker:
             serving = asyncio.create_task(server.serve())
             leaving = asyncio.create_task(self._leave.wait())
             gc.freeze()  # what the start has made stays, and holds up nobody by being looked through again
-            self._channel.send(Word.READY.value)
+            with suppress(ConnectionError):  # whom nobody listens to any more hears that soon
+                self._channel.send(Word.READY.value)
             await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
                 leaving.cancel()
@@ -113,7 +115,10 @@ class _Worker:
                 logging.getLogger("_granian").setLevel(logging.CRITICAL)  # that it is cut off now is no error
 
     def _hear(self) -> None:
-        heard = self._channel.recv(64)
+        try:
+            heard = self._channel.recv(64)
+        except ConnectionError:  # it died before it read what we said
+            heard = b""
         if not heard:  # the supervisor is dead: whoever comes after it shall find the address free
             asyncio.get_running_loop().remove_reader(self._channel)
             self._is_retired = True

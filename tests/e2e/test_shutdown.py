@@ -240,6 +240,21 @@ def test_without_its_parent_a_worker_ends_in_order(
         assert not alive
 
 
+def test_a_worker_ends_whose_parent_died_before_it_listened_to_it(
+    provider: OpenAIStandIn, store: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, provider, store) as service:
+        killed = service.workers()
+        os.kill(killed[0], signal.SIGKILL)
+        until(lambda: replaced(service, killed, 1))
+        service.process.send_signal(signal.SIGSTOP)
+        assert service.chat("hi").status_code == 200  # so it serves, and has said so
+        worker = psutil.Process(service.workers()[0])
+        service.process.kill()
+        _, alive = psutil.wait_procs([worker], PATIENCE_S)
+        assert not alive
+
+
 def test_a_server_whose_workers_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
     program = "from textllm_http.supervisor import listen, supervise; "
     program += "supervise(listen('127.0.0.1', 0), workers=2, grace_s=0, on_start=lambda: None, on_end=lambda _: None)"

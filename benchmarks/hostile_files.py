@@ -68,9 +68,16 @@ def corpus(folder: Path) -> list[HostileFile]:
     return files
 
 
+def stand_aside() -> None:
+    """Yield to everything else: what is nice in our session is so to the others only if the session is (sched(7))."""
+    os.setsid()
+    os.nice(19)
+    Path("/proc/self/autogroup").write_text("19")
+
+
 def send(url: str, files: Sequence[HostileFile], goes: Event, answers: "Queue[Answered | None]") -> None:
     """A sender: sends one file after the other for as long as `goes` is set; None says that it rests."""
-    os.nice(19)
+    stand_aside()
     answers.put(None)
     goes.wait()
     while True:
@@ -88,7 +95,7 @@ def send(url: str, files: Sequence[HostileFile], goes: Event, answers: "Queue[An
 
 def watch(worker: int, highest: "Queue[int]", is_over: Event) -> None:
     """The most memory that all parsers had at a time, in bytes of their own."""
-    os.nice(19)
+    stand_aside()
     most = 0
     while not is_over.wait(0.1):
         most = max(most, sum(own_memory(child) for child in psutil.Process(worker).children()))

@@ -11,6 +11,7 @@ other machines.
 """
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import statistics
@@ -190,6 +191,7 @@ def run(service: Service, files: list[HostileFile], rounds: int) -> None:
     (worker,) = service.workers()
     quiet, hostile = Latencies(), Latencies()
     asyncio.run(ask_for_a_turn(service, Latencies()))  # warms up
+    gc.freeze()  # what was imported need not be walked through while latencies are taken
     before = peak_of(worker)
     answered: list[Answered] = []
     with watched(worker) as highest, senders(service, files) as (goes, answers):

@@ -1,13 +1,14 @@
 """What text turns notice of hostile files: latencies with and without them, side by side.
 
-    python -m benchmarks.hostile_files [ROUNDS]
+    python -m benchmarks.hostile_files [ROUNDS [SENDERS]]
 
 Starts `textllm serve` with one worker on SQLite before the stand-in provider, and asks `/chat` and `/health/live` 20
 times a second each, whether or not earlier answers have come. In turns of ten seconds, ROUNDS of each (6 unless said
-otherwise), two senders meanwhile do nothing, or send every file of `tests/e2e/test_hostile_files.py` over and over.
-Prints the latencies, their ratio, what the files were answered with, and the memory of the worker and of all its
-parsers. The ratio alone means anything on another machine. The senders yield to everything else, as they stand for
-other machines.
+otherwise), SENDERS (2) meanwhile rest; or rest while as many processes that have nothing to do with the server do
+nothing but count; or send every file of `tests/e2e/test_hostile_files.py` over and over. Prints the latencies, their
+ratios, what the files were answered with, and the memory of the worker and of all its parsers. The ratios alone mean
+anything on another machine: the one against counting is what files cost others beyond a busy processor. Senders and
+counters yield to everything else, as senders stand for other machines.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
@@ -37,7 +38,6 @@ from tests.servers.openai import OpenAIStandIn
 MB = 1_000_000
 TURN_S = 10
 RATE = 20
-SENDERS = 2
 ASKED = {"/chat": ("POST", b'{"message": "Hello"}'), "/health/live": ("GET", b"")}
 
 
@@ -94,6 +94,16 @@ def send(url: str, files: Sequence[HostileFile], goes: Event, answers: "Queue[An
                 goes.wait()
 
 
+def count(goes: Event, answers: "Queue[Answered | None]") -> None:
+    """Keeps a processor busy for as long as `goes` is set; None says that it rests."""
+    stand_aside()
+    while True:
+        answers.put(None)
+        goes.wait()
+        while goes.is_set():
+            sum(range(10_000))
+
+
 def watch(worker: int, highest: "Queue[int]", is_over: Event) -> None:
     """The most memory that all parsers had at a time, in bytes of their own."""
     stand_aside()
@@ -142,24 +152,45 @@ async def ask_for_a_turn(service: Service, into: Latencies) -> None:
         into.turns[path].append(taken)
 
 
-@contextmanager
-def senders(service: Service, files: list[HostileFile]) -> Iterator[tuple[Event, "Queue[Answered | None]"]]:
-    """Senders that rest, each of which begins at another file."""
-    spawn = multiprocessing.get_context("spawn")
-    goes, answers = spawn.Event(), spawn.Queue()
-    processes = []
-    for number in range(SENDERS):
-        first = number * len(files) // SENDERS
-        arguments = (service.url, files[first:] + files[:first], goes, answers)
-        processes.append(spawn.Process(target=send, args=arguments, daemon=True))
-    for process in processes:
-        process.start()
-    try:
-        until_all_rest(answers)
-        yield goes, answers
-    finally:
-        for process in processes:
-            process.kill()
+class Disturbers:
+    """Processes that rest, or disturb."""
+
+    def __init__(self, processes: Sequence[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._goes, self._answers = spawn.Event(), spawn.Queue()
+        self._processes = [
+            spawn.Process(target=target, args=(*arguments, self._goes, self._answers), daemon=True)
+            for target, arguments in processes
+        ]
+        for process in self._processes:
+            process.start()
+        self._until_all_rest()
+
+    @contextmanager
+    def at_work(self) -> Iterator[list[Answered]]:
+        """They disturb until the block ends, and say then what they were answered."""
+        answered: list[Answered] = []
+        self._goes.set()
+        yield answered
+        self._goes.clear()
+        answered += self._until_all_rest()
+
+    def _until_all_rest(self) -> list[Answered]:
+        received: list[Answered] = []
+        resting = 0
+        while resting < len(self._processes):
+            answer = self._answers.get()
+            if answer is None:
+                resting += 1
+            else:
+                received.append(answer)
+        return received
+
+
+def senders(service: Service, files: list[HostileFile], number: int) -> Disturbers:
+    """Each begins at another file."""
+    firsts = [sender * len(files) // number for sender in range(number)]
+    return Disturbers([(send, (service.url, files[first:] + files[:first])) for first in firsts])
 
 
 @contextmanager
@@ -174,43 +205,35 @@ def watched(worker: int) -> Iterator["Queue[int]"]:
         is_over.set()
 
 
-def until_all_rest(answers: "Queue[Answered | None]") -> list[Answered]:
-    """What the senders were answered meanwhile."""
-    received: list[Answered] = []
-    resting = 0
-    while resting < SENDERS:
-        answer = answers.get()
-        if answer is None:
-            resting += 1
-        else:
-            received.append(answer)
-    return received
-
-
-def run(service: Service, files: list[HostileFile], rounds: int) -> None:
+def run(service: Service, files: list[HostileFile], rounds: int, number: int) -> None:
     (worker,) = service.workers()
-    quiet, hostile = Latencies(), Latencies()
+    quiet, counting, hostile = Latencies(), Latencies(), Latencies()
+    counters, sending = Disturbers([(count, ())] * number), senders(service, files, number)
     asyncio.run(ask_for_a_turn(service, Latencies()))  # warms up
     gc.freeze()  # what was imported need not be walked through while latencies are taken
     before = peak_of(worker)
     answered: list[Answered] = []
-    with watched(worker) as highest, senders(service, files) as (goes, answers):
+    with watched(worker) as highest:
         for _ in range(rounds):
             asyncio.run(ask_for_a_turn(service, quiet))
-            goes.set()
-            asyncio.run(ask_for_a_turn(service, hostile))
-            goes.clear()
-            answered += until_all_rest(answers)
+            with counters.at_work():
+                asyncio.run(ask_for_a_turn(service, counting))
+            with sending.at_work() as answers:
+                asyncio.run(ask_for_a_turn(service, hostile))
+            answered += answers
             print(
                 f"load {os.getloadavg()[0]:.1f}:",
-                *(f"{path} {quiet.last(path)} | {hostile.last(path)} ms" for path in ASKED),
+                *(f"{path} {quiet.last(path)} | {counting.last(path)} | {hostile.last(path)} ms" for path in ASKED),
                 flush=True,
             )
     print(f"{'ms':28}{'median':>12}{'p99':>12}{'worst':>12}")
     for path in ASKED:
         print(f"{path + ', quiet':28}{quiet.line(path)}")
+        for name, taken in ((", counting", counting), (", hostile files", hostile)):
+            times = taken.p99(path) / quiet.p99(path)
+            print(f"{path + name:28}{taken.line(path)}   p99 {times:.2f} times quiet")
         print(
-            f"{path + ', hostile files':28}{hostile.line(path)}   p99 {hostile.p99(path) / quiet.p99(path):.2f} times"
+            f"{path}: p99 beside hostile files {hostile.p99(path) / counting.p99(path):.2f} times that beside counting"
         )
     longest = max(answered, key=lambda answer: answer.took_s)
     print(f"{len(answered)} files refused, {len(answered) / rounds / TURN_S:.1f}/s; longest: {longest.took_s:.1f} s")
@@ -220,13 +243,14 @@ def run(service: Service, files: list[HostileFile], rounds: int) -> None:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 6
+    number = int(sys.argv[2]) if len(sys.argv) > 2 else 2
     with tempfile.TemporaryDirectory() as name, OpenAIStandIn(api_key=API_KEY) as provider:
         folder = Path(name)
         files = corpus(folder)
         with serving(
             folder, provider, f"sqlite:///{folder}/textllm.db", TEXTLLM_COST_LIMIT_PER_SESSION="1000"
         ) as service:
-            run(service, files, rounds)
+            run(service, files, rounds, number)
 
 
 if __name__ == "__main__":

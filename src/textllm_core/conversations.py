@@ -141,11 +141,15 @@ def title_from(text: str) -> str:
     return words if len(words) <= 80 else words[:80].rsplit(" ", 1)[0].rstrip() + "…"
 
 
+async def _all_shown(files: TurnFiles, caller: Caller, kept: Sequence[Conversation]) -> list[Conversation]:
+    """The conversations, each with a link to its newest image."""
+    links = await files.links_to(caller, [each.last_image_url for each in kept if each.last_image_url is not None])
+    return [replace(each, last_image_url=links.get(each.last_image_url or "")) for each in kept]
+
+
 async def _shown(files: TurnFiles, caller: Caller, kept: Conversation) -> Conversation:
-    """The conversation with a link to its newest image."""
-    if kept.last_image_url is None:
-        return kept
-    return replace(kept, last_image_url=await files.link_to(caller, kept.last_image_url))
+    (shown,) = await _all_shown(files, caller, [kept])
+    return shown
 
 
 async def _found(
@@ -221,7 +225,7 @@ class ListConversations:
         refuse_half_characters(q=wanted.q, tag=wanted.tag)
         asked = replace(wanted, user_id=caller.acts_for(wanted.user_id))
         found, total = await self.conversations.list(caller.tenant_id, asked, limit=limit, offset=offset)
-        return ConversationPage([await _shown(self.files, caller, each) for each in found], total, limit, offset)
+        return ConversationPage(await _all_shown(self.files, caller, found), total, limit, offset)
 
 
 @dataclass(frozen=True, slots=True)

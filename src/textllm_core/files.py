@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -177,6 +177,15 @@ class GetFile:
         if file is None or caller.user_id not in (None, file.user_id):
             raise StoredFileNotFoundError
         return file
+
+    async def all(self, caller: Caller, keys: Sequence[str]) -> Mapping[str, StoredFile]:
+        """Those that are the caller's, by their keys.
+
+        Raises:
+            StorageUnavailableError: the storage does not answer.
+        """
+        found = await self.files.find(caller.tenant_id, keys) if keys else {}
+        return {key: file for key, file in found.items() if caller.user_id in (None, file.user_id)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,15 @@ async def test_nobody_sees_or_hides_the_file_of_another(files: FileRepository) -
     assert await files.get("tenant", file.key) == file
 
 
+async def test_many_files_are_found_at_once_as_each_of_them_is(files: FileRepository) -> None:
+    anns, bobs, others = await kept(files), await kept(files, "bob"), await kept(files, tenant_id="other")
+    await files.announce("tenant", waiting := announced(), max_total_bytes=None)
+    await files.hide("tenant", (gone := await kept(files)).key, user_id=None)
+    keys = [file.key for file in (bobs, anns, anns, others, waiting, gone)]
+    assert await files.find("tenant", [*keys, "", "\0", "\ud800"]) == {anns.key: anns, bobs.key: bobs}
+    assert await files.find("tenant", []) == {}
+
+
 @pytest.mark.parametrize("key", ["", "LLM/uploads/ann/none", "\0", "\ud800", "x" * 5000, "../../etc/passwd", "'; --"])
 async def test_a_key_that_names_nothing_finds_nothing(files: FileRepository, key: str) -> None:
     await kept(files)

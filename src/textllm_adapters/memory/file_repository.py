@@ -1,6 +1,6 @@
 """Files in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,6 +31,9 @@ class MemoryFileRepository:
 
     async def get(self, tenant_id: str, key: str) -> StoredFile | None:
         return next((file for file in self._ready(tenant_id) if file.key == key), None)
+
+    async def find(self, tenant_id: str, keys: Sequence[str]) -> Mapping[str, StoredFile]:
+        return {file.key: file for file in self._ready(tenant_id) if file.key in keys}
 
     async def newest(
         self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None

@@ -1,6 +1,6 @@
 """Files in SQL: rows in, records out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ _MAKE_READY: Final = (
     .returning(files.c.key)
 )
 _GET: Final = select(*_FIELDS).where(_OF_TENANT, _KEY, _IS_READY)
+_FIND: Final = select(*_FIELDS).where(_OF_TENANT, files.c.key.in_(bindparam("of_keys", expanding=True)), _IS_READY)
 _NEWEST: Final = (
     select(*_FIELDS)
     .where(_OF_TENANT, _IS_READY, files.c.folder == bindparam("of_folder"))
@@ -89,6 +90,10 @@ class SqlFileRepository:
 
     async def get(self, tenant_id: str, key: str) -> StoredFile | None:
         return _first(await self._all(tenant_id, _GET, {"of_tenant": tenant_id, "of_key": key}))
+
+    async def find(self, tenant_id: str, keys: Sequence[str]) -> Mapping[str, StoredFile]:
+        rows = await self._all(tenant_id, _FIND, {"of_tenant": tenant_id, "of_keys": keys})
+        return {row.key: _file(row) for row in rows}
 
     async def newest(
         self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None

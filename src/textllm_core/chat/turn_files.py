@@ -1,6 +1,6 @@
 """The files that come with a turn: kept before the model is asked, taken back where the turn is not admitted."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 
 from textllm_core.chat.messages import DocumentReply, ImageReply, InputFile, InputImage, ReplyCompleted, ReplyEvent
 from textllm_core.chat.running import carried_through
-from textllm_core.errors import ConversationNotFoundError, StoredFileNotFoundError, TextLLMError
+from textllm_core.errors import ConversationNotFoundError, TextLLMError
 from textllm_core.file_links import LinkFile
 from textllm_core.files import DeleteFile, GetFile, StoredFile, StoreFile
 from textllm_core.ids import new_id
@@ -88,22 +88,20 @@ class TurnFiles:
         """
         match event:
             case ReplyCompleted(reply, (InputImage(), *_) as files):
-                links = [link for file in files if (link := await self.link_to(caller, file.key)) is not None]
-                told = ImageReply(**asdict(reply), image_urls=links, image_count=len(files))
+                links = await self.links_to(caller, [file.key for file in files])
+                urls = [links[file.key] for file in files if file.key in links]
+                told = ImageReply(**asdict(reply), image_urls=urls, image_count=len(files))
                 return ReplyCompleted(told, files)
             case ReplyCompleted(reply, (InputFile() as file,) as files):
                 shown = DocumentReply(
                     **asdict(reply),
-                    file_url=await self.link_to(caller, file.key),
+                    file_url=(await self.links_to(caller, [file.key])).get(file.key),
                     file_type=_FILE_TYPES[file.media_type],
                     pages=UNSET if file.pages is None else file.pages,
                 )
                 return ReplyCompleted(shown, files)
         return event
 
-    async def link_to(self, caller: Caller, key: str) -> str | None:
-        """A link to the file; None where it was deleted."""
-        try:
-            return await self.link(caller, await self.get(caller, key))
-        except StoredFileNotFoundError:
-            return None
+    async def links_to(self, caller: Caller, keys: Sequence[str]) -> Mapping[str, str]:
+        """Links to those of the files that were not deleted, by their keys."""
+        return {key: await self.link(caller, file) for key, file in (await self.get.all(caller, keys)).items()}

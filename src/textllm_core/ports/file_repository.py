@@ -1,6 +1,6 @@
 """What is written down about stored files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -34,6 +34,10 @@ class FileRepository(Protocol):
 
     async def get(self, tenant_id: str, key: str) -> StoredFile | None:
         """One file of the tenant that is ready."""
+        ...
+
+    async def find(self, tenant_id: str, keys: Sequence[str]) -> Mapping[str, StoredFile]:
+        """Those of the tenant that are ready, by their keys."""
         ...
 
     async def newest(

@@ -165,7 +165,7 @@ class Conversations:
             get=GetConversation(conversations, files),
             messages=ListMessages(conversations, transcript),
             update=UpdateConversation(conversations, files),
-            delete=DeleteConversation(conversations, erase, running, clock),
+            delete=DeleteConversation(conversations, files, erase, running, clock),
             restore=RestoreConversation(conversations, files),
             erase_at_provider=erase,
         )

@@ -289,6 +289,7 @@ class DeleteConversation:
     """Hide a conversation so that it can be restored, or erase it for good, here and on the provider's side."""
 
     conversations: ConversationRepository
+    files: TurnFiles
     erase_at_provider: EraseAtProvider
     running: RunningExchanges
     clock: Clock
@@ -296,8 +297,9 @@ class DeleteConversation:
     async def __call__(self, caller: Caller, conversation_id: str, *, soft: bool = True) -> Deletion:
         """Its ledger entries and what was counted stay. What is hidden already can still be erased.
 
-        Erased here means: all that was said is gone when this returns. The provider is told at once, by a task of
-        its own, and again until it confirms.
+        Erased here means: all that was said is gone when this returns, and the files that came with its turns can be
+        seen no more, as far as our own copy of its messages names them. Their bytes are deleted and the provider is
+        told at once, by a task of its own, and again until it is done.
         Raises:
             ConversationNotFoundError: not the caller's, hidden already, or unknown.
             ConversationBusyError: a turn is running in it.
@@ -308,12 +310,13 @@ class DeleteConversation:
             await self.conversations.hide(*key, at=self.clock.now())
         else:
             gone = remembered_failure(None, ConversationNotFoundError())
-            await self.conversations.erase(*key, at=self.clock.now(), remembered=gone)
+            files = await self.conversations.erase(*key, at=self.clock.now(), remembered=gone)
             with suppress(ServiceUnavailableError):  # this process has no time for it: another one does it
-                self.running.start(self._erase_at_provider())
+                self.running.start(self._erase_elsewhere(caller, files))
         return Deletion(found.id, soft)
 
-    async def _erase_at_provider(self) -> None:
+    async def _erase_elsewhere(self, caller: Caller, files: Sequence[str]) -> None:
+        await self.files.take_back(caller, files)  # what stays is hidden, and swept
         with suppress(StorageUnavailableError):  # it is done with the next run
             await self.erase_at_provider()
 

@@ -18,8 +18,9 @@ from tests.contracts.books import (
     settlement,
 )
 from tests.contracts.conftest import Storage
+from tests.contracts.test_file_repository import kept
 
-from textllm_core.chat.messages import Idempotency
+from textllm_core.chat.messages import Idempotency, InputFile, InputImage, InputText, Message
 from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.ids import new_id
@@ -329,6 +330,30 @@ async def test_what_is_erased_is_gone_but_its_entries_and_sums_stay(storage: Sto
     assert await storage.sessions.of_day("tenant", "user", TODAY) == before
     assert await storage.reports.daily("tenant", "user", TODAY) == used
     assert len(await conversations.last_messages("tenant", "user", other.conversation_id, limit=None)) == 2
+
+
+async def test_the_files_of_its_turns_are_hidden_with_it_and_no_others(storage: Storage) -> None:
+    image, document, later, other, elsewhere = [await kept(storage.files, "user") for _ in range(5)]
+    shown = InputImage(key=image.key, media_type="image/png", size=5, name='"type":"input_file"')
+    read = InputFile(key=document.key, media_type="text/plain", size=5, name="a.txt", extracted="Tea")
+    said = Message(id=new_id("msg"), role="user", content=(InputText("What?"), shown, read), created_at=NOON)
+    hold = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(hold, settlement(messages=(said, exchange("", "Tea")[1]), last_image=image.key))
+    turn = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+    await storage.ledger.settle(turn, settlement(messages=(), last_image=later.key))
+    named = Message(id=new_id("msg"), role="user", content=(InputText(f'"input_file" {other.key}'),), created_at=NOON)
+    turn = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+    await storage.ledger.settle(turn, settlement(messages=(named,)))
+    foreign = replace(read, key=elsewhere.key)
+    await storage.ledger.settle(
+        await storage.ledger.reserve(reservation()), settlement(messages=(replace(said, content=(foreign,)),))
+    )
+    hidden = await storage.conversations.erase("tenant", "user", hold.conversation_id, at=NOON, remembered=GONE)
+    assert hidden == sorted([image.key, document.key, later.key])
+    seen = await storage.files.find("tenant", [file.key for file in (image, document, later, other, elsewhere)])
+    assert set(seen) == {other.key, elsewhere.key}
+    swept = await storage.files.abandoned(NOON + timedelta(days=1), limit=9)
+    assert sorted(file.key for _, file in swept) == hidden
 
 
 async def test_all_that_the_provider_has_of_it_becomes_due(storage: Storage) -> None:

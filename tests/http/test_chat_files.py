@@ -246,6 +246,24 @@ async def test_a_conversation_shows_a_link_to_its_newest_image(server: Server) -
     assert (await server.get(path, host)).json()["last_image_url"] is None
 
 
+async def test_what_came_with_its_turns_is_erased_with_a_conversation(server: Server) -> None:
+    first = (await send(server, A_PNG, ("images", "b.gif", GIF), user_id="ada")).json()
+    await send(server, NOTES, conversation_id=first["conversation_id"])
+    elsewhere = (await send(server, NOTES, user_id="ada")).json()
+    path = f"/conversations/{first['conversation_id']}"
+    await server.call("DELETE", path)
+    assert await content_behind(server, first["image_urls"][0]) == PNG  # it can be restored
+    assert (await server.call("DELETE", f"{path}?soft=false")).status == 200
+    for link in first["image_urls"]:
+        assert json.loads(await content_behind(server, link))["code"] == "file_not_found"
+    for folder, expected in (("chat_images", 0), ("documents", 1)):
+        assert len((await server.get(f"/files?user_id=ada&folder={folder}")).json()["data"]) == expected
+    assert await content_behind(server, elsewhere["file_url"]) == TEXT
+    async with asyncio.timeout(5):
+        while len(server.bench.store.files) > 1:  # noqa: ASYNC110 - a task of the server's deletes them
+            await asyncio.sleep(0.01)
+
+
 async def test_a_turn_that_fails_brings_no_image_into_its_conversation(server: Server) -> None:
     first = (await send(server, A_PNG, user_id="ada")).json()
     server.bench.llm.script(ScriptedReply(text="One two", error=ProviderError("Bad."), after=1, unheard="failed"))

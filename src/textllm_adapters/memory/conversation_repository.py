@@ -7,8 +7,8 @@ from datetime import datetime
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from textllm_adapters.memory.store import KeptConversation, Key, MemoryStore
-from textllm_core.chat.messages import Message
+from textllm_adapters.memory.store import KeptConversation, KeptFile, Key, MemoryStore
+from textllm_core.chat.messages import Message, file_keys
 from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.ports.conversation_repository import Thread
@@ -105,7 +105,7 @@ class MemoryConversationRepository:
 
     async def erase(
         self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
-    ) -> None:
+    ) -> Sequence[str]:
         key, store = (tenant_id, user_id, conversation_id), self.store
         kept = store.conversations.get(key)
         if kept is None:
@@ -127,6 +127,12 @@ class MemoryConversationRepository:
                 store.to_erase(tenant_id, user_id, "reply", entry.provider_response_id, at=at)
         if kept.transcript_id is not None:
             store.to_erase(tenant_id, user_id, "transcript", kept.transcript_id, at=at)
+        keys = {file_key for message in kept.messages for file_key in file_keys(message.content)}
+        keys.update(filter(None, [kept.conversation.last_image_url]))
+        for file_key in keys:
+            if (file := store.files.get((tenant_id, user_id, file_key))) is not None and file.status == "ready":
+                store.files[tenant_id, user_id, file_key] = KeptFile(file.file, "hidden")
+        return sorted(keys)
 
     def _kept(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> KeptConversation | None:
         for (tenant, _, kept_id), kept in self.store.conversations.items():

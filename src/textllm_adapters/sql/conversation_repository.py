@@ -14,7 +14,7 @@ from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger_rows import erasure_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import Message
+from textllm_core.chat.messages import Message, file_keys
 from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.ports.conversation_repository import Thread
@@ -123,12 +123,18 @@ class SqlConversationRepository:
 
     async def erase(
         self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
-    ) -> None:
+    ) -> Sequence[str]:
         it = _it(tenant_id, user_id, conversation_id)
+        keys: set[str] = set()
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
+                await connection.execute(statements.LOCK, it)
+                contents = (await connection.execute(statements.CONTENTS_WITH_FILES, it)).scalars().all()
                 erased = (await connection.execute(statements.ERASE, it)).one_or_none()
                 if erased is not None:
+                    keys.update(key for content in contents for key in file_keys(content))
+                    keys.update(filter(None, [erased.last_image_url]))
+                    await connection.execute(statements.HIDE_FILES, it | {"of_keys": list(keys)})
                     await connection.execute(statements.ERASE_REPEATS, it | {"new_text": remembered.decode()})
                     for erase_journal in statements.ERASE_JOURNALS:
                         await connection.execute(erase_journal, it)
@@ -138,6 +144,7 @@ class SqlConversationRepository:
                         await connection.execute(ADD_ERASURES, rows)
         if erased is None:
             raise await self._refusal(tenant_id, statements.GET, it)
+        return sorted(keys)
 
     async def _refusal(self, tenant_id: str, get: Any, it: Mapping[str, str]) -> Exception:
         """Why it could not be deleted."""

@@ -5,6 +5,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Select,
+    Text,
     and_,
     bindparam,
     delete,
@@ -13,13 +14,16 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
+    or_,
     select,
+    type_coerce,
     update,
 )
 
 from textllm_adapters.sql.tables import (
     conversations,
     erasures,
+    files,
     holds,
     idempotency_keys,
     ledger,
@@ -61,6 +65,25 @@ HIDE: Final = (
 )
 RESTORE: Final = update(conversations).where(_IT).values(is_deleted=False, deleted_at=None).returning(conversations)
 
+# Nothing is said in it until we are done; SQLite has one writer at a time anyway.
+LOCK: Final = select(conversations.c.id).where(_IT).with_for_update()
+CONTENTS_WITH_FILES: Final = select(messages.c.content).where(
+    messages.c.tenant_id == bindparam("of_tenant"),
+    messages.c.user_id == bindparam("of_user"),
+    messages.c.conversation_id == bindparam("of_conversation"),
+    or_(*(type_coerce(messages.c.content, Text).contains(f'"type":"{tag}"') for tag in ("input_image", "input_file"))),
+)
+HIDE_FILES: Final = (
+    update(files)
+    .where(
+        files.c.tenant_id == bindparam("of_tenant"),
+        files.c.user_id == bindparam("of_user"),
+        files.c.key.in_(bindparam("of_keys", expanding=True)),
+        files.c.status == "ready",
+    )
+    .values(status="hidden")
+)
+
 # Its messages go with it. An exchange that lost it to another one still has its hold until it is settled.
 ERASE: Final = (
     delete(conversations)
@@ -73,7 +96,7 @@ ERASE: Final = (
             holds.c.conversation_id == conversations.c.id,
         ),
     )
-    .returning(conversations.c.transcript_id)
+    .returning(conversations.c.transcript_id, conversations.c.last_image_url)
 )
 _ITS_ENTRIES: Final = (
     ledger.c.tenant_id == bindparam("of_tenant"),

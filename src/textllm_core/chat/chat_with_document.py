@@ -100,7 +100,7 @@ class ChatWithDocument:
                 idempotency=turn.idempotency,
                 is_resumable=turn.is_resumable,
                 allowance=turn.allowance,
-                take_back=partial(self.files.take_back, caller, (stored,)),
+                take_back=partial(self.files.take_back, caller, [stored.key]),
             ),
         )
         async with aclosing(self.files.linked(caller, events)) as linked:

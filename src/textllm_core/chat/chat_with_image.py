@@ -92,7 +92,7 @@ class ChatWithImage:
                 idempotency=turn.idempotency,
                 is_resumable=turn.is_resumable,
                 allowance=turn.allowance,
-                take_back=partial(self.files.take_back, caller, stored),
+                take_back=partial(self.files.take_back, caller, [file.key for file in stored]),
             ),
         )
         async with aclosing(self.files.linked(caller, events)) as linked:

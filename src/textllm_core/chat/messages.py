@@ -81,6 +81,11 @@ def words_of(part: ContentPart) -> str | None:
     return part.text
 
 
+def file_keys(content: Sequence[ContentPart]) -> list[str]:
+    """Where the files of a message lie in the blob store."""
+    return [part.key for part in content if isinstance(part, InputImage | InputFile)]
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """One message of a conversation. `status` is `incomplete` where a reply was cut short."""
 

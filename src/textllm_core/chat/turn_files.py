@@ -62,15 +62,15 @@ class TurnFiles:
             for upload in uploads:
                 stored.append(await self.store(caller, upload, user_id=user_id, folder=folder))  # noqa: PERF401
         except BaseException:
-            await carried_through(self.take_back(caller, stored))
+            await carried_through(self.take_back(caller, [file.key for file in stored]))
             raise
         return tuple(stored)
 
-    async def take_back(self, caller: Caller, files: Sequence[StoredFile]) -> None:
+    async def take_back(self, caller: Caller, keys: Sequence[str]) -> None:
         """Delete them; one that the storage does not let go stays among the user's files, who can delete it."""
-        for file in files:
+        for key in keys:
             with suppress(TextLLMError):
-                await self.delete(caller, file.key)
+                await self.delete(caller, key)
 
     async def linked(
         self, caller: Caller, events: AsyncGenerator[ReplyEvent, None]

@@ -98,10 +98,11 @@ class ConversationRepository(Protocol):
 
     async def erase(
         self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
-    ) -> None:
+    ) -> Sequence[str]:
         """Remove it, hidden or not, with all that was said in it; what the provider has of it becomes due at `at`.
 
-        The ledger and all sums stay.
+        The ledger and all sums stay. Returns the keys of the files that came with its turns, as far as it knows them:
+        they are hidden now.
 
         Args:
             remembered: what repeats of its turns are told from now on.

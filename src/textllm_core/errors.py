@@ -26,7 +26,7 @@ class TextLLMError(Exception):
 
 
 class Allowance(Struct, frozen=True):
-    """A caller's rate limit: turns a minute, how many are left, and seconds until all of them are back."""
+    """A caller's rate limit: turns and uploads a minute, how many are left, and seconds until all of them are back."""
 
     limit: int
     remaining: int
@@ -264,7 +264,7 @@ class RateLimitedError(TextLLMError):
     code = "rate_limited"
 
     def __init__(self, *, retry_after_s: int, limit: int) -> None:
-        super().__init__(f"More than {limit} turns a minute; try again in {retry_after_s} s.")
+        super().__init__(f"More than {limit} turns and uploads a minute; try again in {retry_after_s} s.")
         self.retry_after_s, self.limit = retry_after_s, limit
 
     def details(self) -> Mapping[str, object]:

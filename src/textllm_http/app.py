@@ -13,13 +13,15 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from textllm_core.application import TextLLM
-from textllm_core.errors import StorageUnavailableError, TextLLMError
+from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError, TextLLMError
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import UNTRACED
+from textllm_http.download import MAX_DOWNLOADS
 from textllm_http.entrance import Entrance
 from textllm_http.middleware import ResponseHeaders, allow_all_methods
 from textllm_http.observing import Unanswered, observed
+from textllm_http.places import Places
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
@@ -135,6 +137,9 @@ def create_app(
                 "max_text_bytes": _TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 "max_file_bytes": max_file_bytes,
                 "spool": Spool(spool_dir),
+                "downloads": Places(
+                    MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."
+                ),
                 "data_dir": spool_dir.parent,
                 "asks_openai": asks_openai,
                 "started_at": monotonic(),

@@ -10,13 +10,15 @@ from urllib.parse import quote
 
 from litestar import Request
 from litestar.exceptions import HTTPException
-from litestar.types import Receive, Scope, Send
+from litestar.types import Message, Receive, Scope, Send
 
 from textllm_core.errors import TextLLMError
 from textllm_core.files import ReadFile, StoredFile
 from textllm_http.middleware import header
+from textllm_http.places import Places
 
 STALLED_AFTER_S: Final = 60.0
+MAX_DOWNLOADS: Final = 256  # in one process: half a megabyte waits for a client that does not read
 _logger: Final = logging.getLogger("textllm")
 _RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})")
 _NOT_QUOTABLE: Final = re.compile(r"[^ !#-\[\]-~]")
@@ -46,7 +48,7 @@ async def response_of(request: Request[Any, Any, Any], file: StoredFile, read: R
         "X-Content-Type-Options": "nosniff",
     }
     if _matches(header(request.scope, b"if-none-match"), etag):
-        return FileResponse(304, headers, None)
+        return FileResponse(304, headers)
     span = _asked_for(request.scope, file.size, etag)
     headers |= {"Content-Type": _content_type(file), "Content-Length": str(file.size)}
     status = 200
@@ -57,42 +59,49 @@ async def response_of(request: Request[Any, Any, Any], file: StoredFile, read: R
             "Content-Length": str(span.last - span.first + 1),
         }
     if request.method == "HEAD" or file.size == 0:
-        return FileResponse(status, headers, None)
+        return FileResponse(status, headers)
     first, last = span or Span(0, file.size - 1)
     pieces = read(file, first=first, last=last)
-    return FileResponse(status, headers, pieces, await anext(pieces))  # a refusal is raised here
+    beginning = await anext(pieces)  # a refusal is raised here
+    return FileResponse(status, headers, Content(pieces, beginning, request.app.state.downloads))
+
+
+class Content(NamedTuple):
+    """What is to be sent: pieces, the first of which has been read already, in one of the places."""
+
+    pieces: AsyncGenerator[bytes, None]
+    beginning: bytes
+    places: Places
 
 
 class FileResponse:
     """An ASGI response of pieces. What fails once it has begun ends the connection, so that nobody takes it as whole.
 
-    Args:
-        beginning: the first of the pieces, which has been read already.
+    Raises:
+        ServiceUnavailableError: too many others are being sent; nothing has been.
     """
 
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        pieces: AsyncGenerator[bytes, None] | None,
-        beginning: bytes = b"",
-    ) -> None:
-        self._status, self._pieces, self._beginning = status, pieces, beginning
+    def __init__(self, status: int, headers: Mapping[str, str], content: Content | None = None) -> None:
+        self._status, self._content = status, content
         self._headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
-        await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
-        if self._pieces is not None:
-            async with aclosing(self._pieces) as pieces:
-                try:
-                    await _send_piece(send, self._beginning)
-                    async for piece in pieces:
-                        await _send_piece(send, piece)
-                except TimeoutError:  # the client does not read on
-                    return
-                except TextLLMError as error:
-                    _logger.warning("a download broke off: %s", error.code)
-                    return
+        start: Message = {"type": "http.response.start", "status": self._status, "headers": self._headers}
+        if self._content is None:
+            await send(start)
+        else:
+            async with aclosing(self._content.pieces) as pieces:
+                with self._content.places.taken():
+                    await send(start)
+                    try:
+                        await _send_piece(send, self._content.beginning)
+                        async for piece in pieces:
+                            await _send_piece(send, piece)
+                    except TimeoutError:  # the client does not read on
+                        return
+                    except TextLLMError as error:
+                        _logger.warning("a download broke off: %s", error.code)
+                        return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

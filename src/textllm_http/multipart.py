@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser
 
 from textllm_core.errors import FileTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from textllm_core.uploads import Upload
-from textllm_http.requests import content_length_of, content_type_of, refusal
+from textllm_http.requests import MAX_PIECES, content_length_of, content_type_of, refusal
 from textllm_http.spool import Spool, SpooledFile
 
 SILENCE_S: Final = 30.0
@@ -24,6 +24,7 @@ _FIRST_MINUTE_S: Final = 60.0
 _OVERHEAD_BYTES: Final = 64 * 1024  # boundaries and headers
 _MAX_HEADERS: Final = 8
 _MAX_HEADER_BYTES: Final = 20 * 1024  # a name of 4,096 characters fits, whatever they are
+_USUAL_PIECE_BYTES: Final = 512  # at least, beyond the first ones: each costs some work, however small it is
 _PARSED_AT_ONCE: Final = 64 * 1024
 _SPOOLED_AT_ONCE: Final = 256 * 1024
 
@@ -79,7 +80,7 @@ class MultipartBody:
         max_bytes = sum(self.files.values()) * max_file_bytes + max_text_bytes + _OVERHEAD_BYTES
         if content_length_of(request) > max_bytes:
             raise FileTooLargeError(limit=max_file_bytes)
-        with spool.place():
+        with spool.places.taken():
             async with AsyncExitStack() as opened:
                 parts = _Parts(self, max_file_bytes=max_file_bytes, max_text_bytes=max_text_bytes)
                 parser = parts.parser(boundary)
@@ -240,7 +241,7 @@ def _upload(file: _File) -> Upload:
 
 async def _pieces_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
-    started, received = loop.time(), 0
+    started, received, pieces = loop.time(), 0, 0
     has_more = True
     while has_more:
         deadline = min(loop.time() + SILENCE_S, started + _FIRST_MINUTE_S + received / MIN_BYTES_PER_S)
@@ -252,7 +253,9 @@ async def _pieces_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
         if event["type"] != "http.request":
             raise InvalidRequestError("The request ended before its body did.")
         piece, has_more = event.get("body", b""), event.get("more_body", False)
-        received += len(piece)
+        received, pieces = received + len(piece), pieces + 1
+        if pieces > MAX_PIECES + received // _USUAL_PIECE_BYTES:
+            raise InvalidRequestError("The body came in too many small pieces.")
         yield piece
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final, TypeVar
 
 from textllm_core.errors import StorageUnavailableError
+from textllm_http.places import Places
 
 MAX_REQUESTS: Final = 64
 _PIECE_BYTES: Final = 256 * 1024
@@ -45,7 +46,7 @@ class SpooledFile:
 
 
 class Spool:
-    """The room for files of requests that are being read or answered.
+    """The room for files of requests that are being read or answered. Each request takes one of its `places` first.
 
     Args:
         directory: made when it is first needed, for its owner's eyes alone.
@@ -53,22 +54,9 @@ class Spool:
     """
 
     def __init__(self, directory: Path, *, max_requests: int = MAX_REQUESTS) -> None:
-        self._directory, self._places = directory, max_requests
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Room for the files of one request.
-
-        Raises:
-            StorageUnavailableError: too many others have theirs here.
-        """
-        if self._places == 0:
-            raise StorageUnavailableError("Too many files are coming in at once; send this again in a moment.")
-        self._places -= 1
-        try:
-            yield
-        finally:
-            self._places += 1
+        self._directory = directory
+        busy = "Too many files are coming in at once; send this again in a moment."
+        self.places = Places(max_requests, StorageUnavailableError, busy)
 
     async def open(self) -> SpooledFile:
         """An empty file; the caller closes it.

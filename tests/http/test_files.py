@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,7 @@ async def test_a_download_that_nobody_reads_is_given_up(
     scope = {"type": "http", "headers": [], "method": "GET"}
     textllm = server.app.state.textllm
     pieces = textllm.files.read(await textllm.files.get(Caller(), key))
+    content = download.Content(pieces, b"", server.app.state.downloads)
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
@@ -295,7 +297,19 @@ async def test_a_download_that_nobody_reads_is_given_up(
         raise AssertionError("there is nothing to receive")
 
     async with asyncio.timeout(30):
-        await download.FileResponse(200, {}, pieces)(scope, receive, send)  # type: ignore[arg-type]
+        await download.FileResponse(200, {}, content)(scope, receive, send)  # type: ignore[arg-type]
+
+
+async def test_so_many_downloads_run_at_a_time_and_no_more(server: Server, key: str) -> None:
+    with ExitStack() as others:
+        for _ in range(download.MAX_DOWNLOADS):
+            others.enter_context(server.app.state.downloads.taken())
+        answer = await server.get(f"/files/{key}/content")
+        assert (answer.status, answer.json()["code"]) == (503, "service_unavailable")
+        assert answer.headers["retry-after"].isdigit()
+        assert (await server.call("HEAD", f"/files/{key}/content")).status == 200
+    for _ in range(download.MAX_DOWNLOADS + 1):
+        assert (await server.get(f"/files/{key}/content")).body == CONTENT
 
 
 @pytest.fixture

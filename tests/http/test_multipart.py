@@ -276,6 +276,14 @@ async def test_a_body_that_drips_is_given_up(desk: Desk, monkeypatch: pytest.Mon
     assert await desk.refusal(*([b""] * 1000), is_whole=False) == (400, "invalid_request")
 
 
+async def test_a_body_in_crumbs_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multipart, "MAX_PIECES", 100)
+    body = file(b"x" * 100_000) + END
+    crumbs = [body[at : at + 100] for at in range(0, len(body), 100)]
+    assert await desk.refusal(*crumbs) == (400, "invalid_request")
+    assert (await desk.send(*(body[at : at + 512] for at in range(0, len(body), 512)))).status == 201
+
+
 async def test_a_full_spool_refuses_more_until_there_is_room(desk: Desk) -> None:
     sending = [asyncio.create_task(desk.send(file(), is_whole=False)) for _ in range(spool.MAX_REQUESTS)]
     await asyncio.sleep(0)

@@ -27,7 +27,7 @@ from textllm_core.errors import (
 )
 from textllm_core.ports.blob_store import StoredBlob, is_key
 
-_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 64 * 1024  # as many as wait for a client that does not read are held for it
 
 _FILE_ERRORS: Final[ErrorTable] = {
     FileExistsError: lambda _: ValueError("the key is taken"),

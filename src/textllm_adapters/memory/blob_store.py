@@ -9,7 +9,7 @@ from typing import Final
 from textllm_core.errors import FileTooLargeError, StoredFileNotFoundError
 from textllm_core.ports.blob_store import StoredBlob, is_key
 
-_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)

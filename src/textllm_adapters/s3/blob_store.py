@@ -31,7 +31,7 @@ from textllm_core.errors import (
 )
 from textllm_core.ports.blob_store import StoredBlob, is_key
 
-_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 64 * 1024  # as many as wait for a client that does not read are held for it
 _PART_BYTES: Final = 5 * 1024 * 1024  # the least that S3 takes; all but the last are alike, as some services demand
 _PUTS_AT_ONCE: Final = 8  # each holds a part in memory
 _CONNECT_S: Final = 3

@@ -75,6 +75,7 @@ class Screen:
         self._plain = PlainText()
         self._at_line_start = True
         self._is_moving = False  # the line of the progress is not at its end
+        self._progress = ""  # as it was told last
 
     # Results
 
@@ -163,6 +164,9 @@ class Screen:
         if self.as_json:
             return
         text = f"fetching the model: {done * 100 // total} % of {total / 1e6:.0f} MB"
+        if text == self._progress:
+            return  # what is fetched is unpacked and checked for a while
+        self._progress = text
         if self._err.isatty():
             self._is_moving = done < total
             self._write(self._err, f"\r{text}" + ("" if self._is_moving else "\n"))

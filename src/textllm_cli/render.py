@@ -15,9 +15,9 @@ from typing import Final, TextIO
 import typer
 
 from textllm_cli.exit_codes import UNEXPECTED, exit_code
-from textllm_core.chat.messages import Reply
+from textllm_core.chat.messages import InputImage, Reply
 from textllm_core.errors import TextLLMError
-from textllm_core.list_messages import ListedMessage
+from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.wire import to_json
 
@@ -133,13 +133,17 @@ class Screen:
         return [(block * math.ceil(amount / longest * _BAR_COLUMNS)).ljust(_BAR_COLUMNS + 2) for amount in amounts]
 
     def messages(self, messages: Sequence[ListedMessage]) -> None:
-        """What was said, oldest first."""
+        """What was said, oldest first, each with its files and the keys to download them by."""
         if self.as_json:
             self._write(self._out, _json_line({"data": messages}))
         for message in () if self.as_json else messages:
             who = "you" if message.role == "user" else "model"
             cut = " (cut short)" if message.status == "incomplete" else ""
             self.result(f"{who}{cut}: {message.text}")
+            for part in message.content:
+                if isinstance(part, InputImage | ListedFile):
+                    kind = "image" if isinstance(part, InputImage) else "document"
+                    self.result(f"  {kind} {part.name}: {part.key}")
 
     # Talk
 

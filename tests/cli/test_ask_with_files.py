@@ -93,9 +93,12 @@ def test_a_chat_takes_images_and_documents_and_remembers_them(run: Run, wiring: 
     says = [ScriptedReply(text=text) for text in ("A cat.", "At five.", "Yes.")]
     stdin = f"/image {path} What is it?\n/file notes.txt\nreally?\n/history\n"
     result = run("chat", stdin=stdin, says=says)
+    image, document = (key for _, _, key in wiring.store.files)
     assert result.stdout == (
         "A cat.\nAt five.\nYes.\n"
-        "you: What is it?\nmodel: A cat.\nyou: Summarize this document.\nmodel: At five.\nyou: really?\nmodel: Yes.\n"
+        f"you: What is it?\n  image my cat's.gif: {image}\nmodel: A cat.\n"
+        f"you: Summarize this document.\n  document notes.txt: {document}\nmodel: At five.\n"
+        "you: really?\nmodel: Yes.\n"
     )
     assert kept(wiring) == [GIF, b"Tea is at five."]
     (conversation,) = wiring.store.conversations.values()
@@ -133,3 +136,24 @@ def test_an_export_has_the_files_of_messages_without_their_text(run: Run) -> Non
     assert exported["last_image_url"].startswith("/files/LLM/chat_images/cli/")
     listed = json.loads(run("conversations", "messages", reply["conversation_id"], "--json").stdout)
     assert listed["data"] == exported["messages"]
+
+
+def test_messages_are_shown_with_their_files_which_can_be_downloaded(run: Run) -> None:
+    reply = json.loads(run("ask", "Compare", "-i", "cat.png", "-i", "my cat's.gif", "--json").stdout)
+    said, *images, answer = run("conversations", "messages", reply["conversation_id"]).stdout.splitlines()[:4]
+    assert (said, answer.partition(":")[0]) == ("you: Compare", "model")
+    assert [line.rpartition(": ")[0] for line in images] == ["  image cat.png", "  image my cat's.gif"]
+    assert run("files", "download", images[0].rpartition(": ")[2], "-o", "-").stdout_bytes == PNG
+
+
+@pytest.mark.parametrize(("option", "folder"), [("-f", "documents"), ("-i", "chat_images")])
+def test_files_of_turns_are_listed_by_their_folder(run: Run, option: str, folder: str) -> None:
+    for _ in range(2):
+        assert run("ask", "What is it?", option, {"-f": "notes.txt", "-i": "cat.png"}[option]).exit_code == 0
+    listed = run("files", "list", "--folder", folder)
+    assert [line.split()[0].split("/")[1] for line in listed.stdout.splitlines()[1:]] == [folder] * 2
+    newest = listed.stdout.splitlines()[1].split()[0]
+    cut = run("files", "list", "--folder", folder, "--limit", "1")
+    assert cut.stderr == f"more: textllm files list --folder {folder} --after {newest}\n"
+    assert len(run("files", "list").stdout.splitlines()) == 1
+    assert run("files", "list", "--folder", "elsewhere").exit_code == 2

@@ -17,6 +17,7 @@ from textllm_cli.uploads import upload_of
 from textllm_core.application import Files
 from textllm_core.errors import InvalidRequestError
 from textllm_core.file_links import FileView
+from textllm_core.file_names import Folder
 from textllm_core.files import MAX_LISTED, StoredFile
 from textllm_core.tenancy import Caller
 
@@ -47,20 +48,29 @@ def upload(
 @app.command("list")
 def list_(
     context: typer.Context,
+    folder: Annotated[
+        Folder,
+        typer.Option(
+            "--folder",
+            help="uploads: what `files upload` sent; documents: what `ask -f` and `/file` did; "
+            "chat_images: what `ask -i` and `/image` did.",
+        ),
+    ] = "uploads",
     limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_LISTED, metavar="N", help="How many.")] = 100,
     after: Annotated[str | None, typer.Option("--after", metavar="KEY", help="Go on behind this file.")] = None,
     as_json: options.Json = False,
     user: options.User = "cli",
 ) -> None:
-    """List a user's files, newest first."""
+    """List a user's files in one folder, newest first."""
 
     async def run(files: Files, screen: Screen) -> None:
-        page = await files.list(Caller(), user_id=user, limit=limit, after=after)
+        page = await files.list(Caller(), user_id=user, folder=folder, limit=limit, after=after)
         views = [await _view(files, file) for file in page.files]
         rows = [_cells(file) for file in page.files]
         screen.record({"data": views, "has_more": page.has_more}, table(("key", "uploaded", "type", "bytes"), rows))
         if page.has_more:
-            screen.say(f"more: textllm files list --after {page.files[-1].key}")
+            there = "" if folder == "uploads" else f" --folder {folder}"
+            screen.say(f"more: textllm files list{there} --after {page.files[-1].key}")
 
     _run(context, run, as_json=as_json)
 

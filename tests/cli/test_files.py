@@ -68,6 +68,38 @@ def test_a_download_has_the_name_it_came_with_and_replaces_nothing_by_itself(
     assert {path.name for path in tmp_path.iterdir()} <= {"notes.txt", "other", "data", "logs"}
 
 
+@pytest.mark.parametrize("folder", ["kept", "kept/"])
+def test_a_download_into_a_folder_has_its_own_name_and_replaces_nothing(
+    run: Run, key: str, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "kept").mkdir()
+    assert run("files", "download", key, "-o", folder).stdout == "kept/notes.txt\n"
+    assert (tmp_path / "kept" / "notes.txt").read_bytes() == b"one\ntwo\n"
+    (tmp_path / "kept" / "notes.txt").write_bytes(b"mine")
+    refused = run("files", "download", key, "-o", folder)
+    assert (refused.exit_code, "kept/notes.txt is there already" in refused.stderr) == (4, True)
+    assert [path.read_bytes() for path in (tmp_path / "kept").iterdir()] == [b"mine"]
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("lost/", "There is no folder lost."),
+        ("lost/new", "There is no folder lost."),
+        ("notes.txt/new", "There is no folder notes.txt."),
+        ("/dev/null", "/dev/null is no regular file; -o - writes to stdout."),
+        ("x" * 255 + "y", "x" * 255 + "y cannot be written: File name too long."),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_with_its_path(
+    run: Run, key: str, tmp_path: Path, output: str, told: str
+) -> None:
+    before = {path.name for path in tmp_path.iterdir()}
+    result = run("files", "download", key, "-o", output)
+    assert (result.exit_code, result.stdout, result.stderr) == (4, "", f"error: {told}\n")
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
 def test_a_download_can_go_to_stdout(run: Run, key: str) -> None:
     assert run("files", "download", key, "-o", "-").stdout_bytes == b"one\ntwo\n"
 

@@ -1,6 +1,7 @@
 """`textllm files`: what a user keeps."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -80,7 +81,13 @@ def download(
     context: typer.Context,
     key: Key,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where to; - is stdout. Left out: its name.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Where to: a file, or a folder for its name; - is stdout. Left out: its name here.",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -89,12 +96,10 @@ def download(
     async def run(files: Files, screen: Screen) -> None:
         file = await files.get(Caller(), key)
         pieces = files.read(file)
-        if output == Path("-"):
+        if output == "-":
             await _print(pieces)
             return
-        target = output or Path(file.name)
-        if output is None and target.exists():
-            raise InvalidRequestError(f"{target} is there already; say where to with -o.")
+        target = _target(output, file.name)
         await _save(pieces, target)
         screen.record(await _view(files, file), str(target))
 
@@ -125,17 +130,50 @@ async def _view(files: Files, file: StoredFile) -> FileView:
     return FileView.of(file, await files.link(Caller(), file))
 
 
+def _target(output: str | None, name: str) -> Path:
+    """Where a file of this name goes.
+
+    Raises:
+        InvalidRequestError: nothing can be written there, or would replace a file that `output` does not name.
+    """
+    path = Path(output or "")
+    try:
+        folder = path if path.is_dir() or (output or "").endswith(os.sep) else path.parent
+        if not folder.is_dir():
+            raise InvalidRequestError(f"There is no folder {folder}.")
+        if folder is path:
+            path /= name
+            if path.exists():
+                raise InvalidRequestError(f"{path} is there already; say where to with -o.")
+        elif path.exists() and not path.is_file():
+            raise InvalidRequestError(f"{path} is no regular file; -o - writes to stdout.")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
 async def _save(pieces: AsyncGenerator[bytes, None], target: Path) -> None:
-    """All of them, or nothing."""
+    """All of them, or nothing.
+
+    Raises:
+        InvalidRequestError: the target cannot be written.
+    """
     partial = target.with_name(f".{token_hex(8)}.part")
     try:
-        with partial.open("xb") as file:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    await asyncio.to_thread(file.write, piece)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            with partial.open("xb") as file:
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        await asyncio.to_thread(file.write, piece)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InvalidRequestError:
+    return InvalidRequestError(f"{path} cannot be written: {error.strerror}.")
 
 
 async def _print(pieces: AsyncGenerator[bytes, None]) -> None:

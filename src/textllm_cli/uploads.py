@@ -15,7 +15,8 @@ def upload_of(path: Path) -> Upload:
     """The file, to be read piece by piece when it is needed.
 
     Raises:
-        InvalidRequestError: there is no such file, or it cannot be read; the latter also while it is being read.
+        InvalidRequestError: there is no such file, it is no regular one, or it cannot be read; the last also while it
+            is being read.
     """
 
     async def read() -> AsyncIterator[bytes]:
@@ -27,8 +28,12 @@ def upload_of(path: Path) -> Upload:
             raise _unreadable(path, error) from error
 
     try:
-        if not path.is_file():
+        if not path.exists():
             raise InvalidRequestError(f"There is no file {path}.")
+        if path.is_dir():
+            raise InvalidRequestError(f"{path} is a directory.")
+        if not path.is_file():
+            raise InvalidRequestError(f"{path} is no regular file; save what comes from it in one, and give that.")
         return Upload(path.name, path.stat().st_size, read)
     except OSError as error:
         raise _unreadable(path, error) from error

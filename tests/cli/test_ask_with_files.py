@@ -1,6 +1,7 @@
 """`textllm ask -i` and `-f`, and `/image` and `/file` in a chat: files of this machine as parts of a turn."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_a_file_that_is_not_there_is_named(run: Run, wiring: MemoryWiring) -> No
     assert not wiring.store.entries
 
 
+@pytest.mark.parametrize("command", [("ask", "What?", "-f"), ("ask", "What?", "-i"), ("files", "upload")], ids=" ".join)
+def test_what_is_no_regular_file_is_said_to_be_none(run: Run, command: tuple[str, ...], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = run(*command, "pipe")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr == "error: pipe is no regular file; save what comes from it in one, and give that.\n"
+
+
 @pytest.mark.parametrize("options", [["-i", "cat.png", "-f", "notes.txt"], ["-f", "notes.txt", "-f", "cat.png"]])
 def test_images_and_a_document_do_not_go_together(run: Run, options: list[str]) -> None:
     result = run("ask", "Compare", *options)
@@ -110,7 +119,8 @@ def test_a_chat_takes_images_and_documents_and_remembers_them(run: Run, wiring: 
     [
         ("/image", "/image PATH [TEXT]"),
         ("/file lost.pdf What?", "There is no file lost.pdf."),
-        ("/file .", "There is no file ."),
+        ("/file .", ". is a directory."),
+        ("/file /dev/null What?", "/dev/null is no regular file"),
         ('/image "cat.png', "never closed"),
         ("/image fake.png", "error: "),
         ("/images cat.png", None),

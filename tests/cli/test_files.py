@@ -1,6 +1,7 @@
 """`textllm files`, over files in memory."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -87,13 +88,14 @@ def test_a_download_into_a_folder_has_its_own_name_and_replaces_nothing(
         ("lost/", "There is no folder lost."),
         ("lost/new", "There is no folder lost."),
         ("notes.txt/new", "There is no folder notes.txt."),
-        ("/dev/null", "/dev/null is no regular file; -o - writes to stdout."),
+        ("pipe", "pipe is no regular file; -o - writes to stdout."),
         ("x" * 255 + "y", "x" * 255 + "y cannot be written: File name too long."),
     ],
 )
 def test_where_nothing_can_be_written_is_said_with_its_path(
     run: Run, key: str, tmp_path: Path, output: str, told: str
 ) -> None:
+    os.mkfifo(tmp_path / "pipe")
     before = {path.name for path in tmp_path.iterdir()}
     result = run("files", "download", key, "-o", output)
     assert (result.exit_code, result.stdout, result.stderr) == (4, "", f"error: {told}\n")

@@ -157,11 +157,12 @@ class Screen:
         self._line(f"warning: {plain(text)}")
 
     def problem(self, error: TextLLMError) -> None:
-        """What went wrong."""
+        """What went wrong, and the notes that were added to it."""
+        detail = " ".join([str(error), *getattr(error, "__notes__", ())])
         if self.as_json:
-            self._write(self._err, _json_line({"code": error.code, "detail": str(error), **error.details()}))
+            self._write(self._err, _json_line({"code": error.code, "detail": detail, **error.details()}))
         else:
-            self._line(f"error: {plain(str(error))}")
+            self._line(f"error: {plain(detail)}")
 
     def model_progress(self, done: int, total: int) -> None:
         """How far the model's file is: a line that moves on a terminal, elsewhere one at each end."""

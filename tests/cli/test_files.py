@@ -130,3 +130,24 @@ def test_a_file_that_is_too_large_has_exit_code_4(run: Run, tmp_path: Path) -> N
         file.truncate(20 * 1024 * 1024 + 1)
     result = run("files", "upload", str(tmp_path / "large"), "--json")
     assert (result.exit_code, json.loads(result.stderr)["code"]) == (4, "file_too_large")
+
+
+def test_of_several_files_the_refused_one_is_named_and_those_that_were_not_tried(run: Run, tmp_path: Path) -> None:
+    for name in ("a.txt", "c.md", "d.md"):
+        (tmp_path / name).write_text("short")
+    with (tmp_path / "big.txt").open("wb") as file:
+        file.truncate(20 * 1024 * 1024 + 1)
+    result = run("files", "upload", "a.txt", "big.txt", "c.md", "d.md")
+    assert (result.exit_code, result.stdout.count("\n")) == (4, 1)
+    assert result.stderr.endswith("This is about big.txt; not tried: c.md, d.md.\n")
+    told = json.loads(run("files", "upload", "a.txt", "big.txt", "--json").stderr)
+    assert (told["code"], told["limit"]) == ("file_too_large", 20 * 1024 * 1024)
+    assert told["detail"].endswith("This is about big.txt.")
+
+
+def test_of_several_files_none_is_kept_where_one_is_no_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("short")
+    os.mkfifo(tmp_path / "pipe")
+    result = run("files", "upload", "a.txt", "pipe")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.startswith("error: pipe is no regular file")

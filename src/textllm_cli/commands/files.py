@@ -14,9 +14,9 @@ import typer
 from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting, table
-from textllm_cli.uploads import upload_of
+from textllm_cli.uploads import name_file, upload_of
 from textllm_core.application import Files
-from textllm_core.errors import InvalidRequestError
+from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.file_links import FileView
 from textllm_core.file_names import Folder
 from textllm_core.files import MAX_LISTED, StoredFile
@@ -39,9 +39,14 @@ def upload(
     """Upload files; prints their keys."""
 
     async def run(files: Files, screen: Screen) -> None:
-        for path in paths:
-            file = await files.store(Caller(), upload_of(path), user_id=user)
-            screen.record(await _view(files, file), file.key)
+        for number, sent in enumerate([upload_of(path) for path in paths]):
+            try:
+                file = await files.store(Caller(), sent, user_id=user)
+                screen.record(await _view(files, file), file.key)
+            except TextLLMError as error:
+                if len(paths) > 1:
+                    name_file(error, paths[number], untried=paths[number + 1 :])
+                raise
 
     _run(context, run, as_json=as_json)
 

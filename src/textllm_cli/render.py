@@ -160,6 +160,7 @@ class Screen:
         """What went wrong, and the notes that were added to it."""
         detail = " ".join([str(error), *getattr(error, "__notes__", ())])
         if self.as_json:
+            detail = detail.encode(errors="replace").decode()  # it may name a file whose name is no text
             self._write(self._err, _json_line({"code": error.code, "detail": detail, **error.details()}))
         else:
             self._line(f"error: {plain(detail)}")

@@ -151,3 +151,8 @@ def test_of_several_files_none_is_kept_where_one_is_no_file(run: Run, tmp_path: 
     result = run("files", "upload", "a.txt", "pipe")
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr.startswith("error: pipe is no regular file")
+
+
+def test_a_problem_as_json_may_name_a_file_whose_name_is_no_text(run: Run, key: str) -> None:
+    result = run("files", "download", key, "-o", "lost\udcff/new", "--json")
+    assert (result.exit_code, json.loads(result.stderr)["detail"]) == (4, "There is no folder lost?.")

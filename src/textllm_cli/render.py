@@ -15,9 +15,9 @@ from typing import Final, TextIO
 import typer
 
 from textllm_cli.exit_codes import UNEXPECTED, exit_code
-from textllm_core.chat.messages import Reply
+from textllm_core.chat.messages import InputImage, Reply
 from textllm_core.errors import TextLLMError
-from textllm_core.list_messages import ListedMessage
+from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.wire import to_json
 
@@ -75,6 +75,7 @@ class Screen:
         self._plain = PlainText()
         self._at_line_start = True
         self._is_moving = False  # the line of the progress is not at its end
+        self._progress = ""  # as it was told last
 
     # Results
 
@@ -132,13 +133,17 @@ class Screen:
         return [(block * math.ceil(amount / longest * _BAR_COLUMNS)).ljust(_BAR_COLUMNS + 2) for amount in amounts]
 
     def messages(self, messages: Sequence[ListedMessage]) -> None:
-        """What was said, oldest first."""
+        """What was said, oldest first, each with its files and the keys to download them by."""
         if self.as_json:
             self._write(self._out, _json_line({"data": messages}))
         for message in () if self.as_json else messages:
             who = "you" if message.role == "user" else "model"
             cut = " (cut short)" if message.status == "incomplete" else ""
             self.result(f"{who}{cut}: {message.text}")
+            for part in message.content:
+                if isinstance(part, InputImage | ListedFile):
+                    kind = "image" if isinstance(part, InputImage) else "document"
+                    self.result(f"  {kind} {part.name}: {part.key}")
 
     # Talk
 
@@ -152,17 +157,22 @@ class Screen:
         self._line(f"warning: {plain(text)}")
 
     def problem(self, error: TextLLMError) -> None:
-        """What went wrong."""
+        """What went wrong, and the notes that were added to it."""
+        detail = " ".join([str(error), *getattr(error, "__notes__", ())])
         if self.as_json:
-            self._write(self._err, _json_line({"code": error.code, "detail": str(error), **error.details()}))
+            detail = detail.encode(errors="replace").decode()  # it may name a file whose name is no text
+            self._write(self._err, _json_line({"code": error.code, "detail": detail, **error.details()}))
         else:
-            self._line(f"error: {plain(str(error))}")
+            self._line(f"error: {plain(detail)}")
 
     def model_progress(self, done: int, total: int) -> None:
         """How far the model's file is: a line that moves on a terminal, elsewhere one at each end."""
         if self.as_json:
             return
         text = f"fetching the model: {done * 100 // total} % of {total / 1e6:.0f} MB"
+        if text == self._progress:
+            return  # what is fetched is unpacked and checked for a while
+        self._progress = text
         if self._err.isatty():
             self._is_moving = done < total
             self._write(self._err, f"\r{text}" + ("" if self._is_moving else "\n"))

@@ -1,11 +1,12 @@
 """Files of this machine, on their way to where TextLLM keeps them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from textllm_core.errors import InvalidRequestError
+from textllm_core.errors import FileTooLargeError, InvalidRequestError, TextLLMError, UnsupportedMediaTypeError
+from textllm_core.images import inspect_image
 from textllm_core.uploads import Upload
 
 _PIECE_BYTES: Final = 1024 * 1024
@@ -15,7 +16,8 @@ def upload_of(path: Path) -> Upload:
     """The file, to be read piece by piece when it is needed.
 
     Raises:
-        InvalidRequestError: there is no such file, or it cannot be read; the latter also while it is being read.
+        InvalidRequestError: there is no such file, it is no regular one, or it cannot be read; the last also while it
+            is being read.
     """
 
     async def read() -> AsyncIterator[bytes]:
@@ -27,11 +29,41 @@ def upload_of(path: Path) -> Upload:
             raise _unreadable(path, error) from error
 
     try:
-        if not path.is_file():
+        if not path.exists():
             raise InvalidRequestError(f"There is no file {path}.")
+        if path.is_dir():
+            raise InvalidRequestError(f"{path} is a directory.")
+        if not path.is_file():
+            raise InvalidRequestError(f"{path} is no regular file; save what comes from it in one, and give that.")
         return Upload(path.name, path.stat().st_size, read)
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def name_file(error: TextLLMError, path: Path, *, untried: Sequence[Path] = ()) -> None:
+    """Have the error say which of several files it is about, and which were not tried because of it."""
+    rest = f"; not tried: {', '.join(map(str, untried))}" if untried else ""
+    error.add_note(f"This is about {path}{rest}.")
+
+
+async def name_refused(
+    error: FileTooLargeError | UnsupportedMediaTypeError, images: Sequence[tuple[Path, Upload]]
+) -> None:
+    """Have the error say which of the images of a turn it is about; nothing is added where it is about them all."""
+    for path, image in images:
+        if await _is_refused(image, error):
+            name_file(error, path)
+            return
+
+
+async def _is_refused(image: Upload, error: FileTooLargeError | UnsupportedMediaTypeError) -> bool:
+    if type(error) is FileTooLargeError:  # the others of its kind count pixels, or all files together
+        return image.size > error.limit
+    try:
+        await inspect_image(image)
+    except type(error):
+        return True
+    return False
 
 
 def _unreadable(path: Path, error: OSError) -> InvalidRequestError:

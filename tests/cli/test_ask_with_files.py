@@ -1,6 +1,7 @@
 """`textllm ask -i` and `-f`, and `/image` and `/file` in a chat: files of this machine as parts of a turn."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_a_file_that_is_not_there_is_named(run: Run, wiring: MemoryWiring) -> No
     assert not wiring.store.entries
 
 
+@pytest.mark.parametrize("command", [("ask", "What?", "-f"), ("ask", "What?", "-i"), ("files", "upload")], ids=" ".join)
+def test_what_is_no_regular_file_is_said_to_be_none(run: Run, command: tuple[str, ...], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = run(*command, "pipe")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr == "error: pipe is no regular file; save what comes from it in one, and give that.\n"
+
+
 @pytest.mark.parametrize("options", [["-i", "cat.png", "-f", "notes.txt"], ["-f", "notes.txt", "-f", "cat.png"]])
 def test_images_and_a_document_do_not_go_together(run: Run, options: list[str]) -> None:
     result = run("ask", "Compare", *options)
@@ -88,14 +97,38 @@ def test_what_is_no_image_is_refused_and_not_kept(run: Run, wiring: MemoryWiring
     assert kept(wiring) == []
 
 
+def test_of_several_images_the_refused_one_is_named(run: Run, tmp_path: Path) -> None:
+    with (tmp_path / "long.png").open("wb") as file:
+        file.truncate(20 * 1024 * 1024 + 1)
+    (tmp_path / "wide.png").write_bytes(png(100_000, 100_000))
+    for name in ("fake.png", "long.png", "wide.png"):
+        result = run("ask", "What is it?", "-i", "cat.png", "-i", name, "-i", "my cat's.gif")
+        assert (result.exit_code, result.stdout) == (4, "")
+        assert result.stderr.endswith(f"This is about {name}.\n")
+        alone = run("ask", "What is it?", "-i", name)
+        assert "This is about" not in alone.stderr
+
+
+def test_where_only_all_images_together_are_too_large_none_is_named(run: Run, tmp_path: Path) -> None:
+    for number in range(4):
+        with (tmp_path / f"{number}.png").open("wb") as file:
+            file.write(PNG)
+            file.truncate(20 * 1024 * 1024)
+    result = run("ask", "What is it?", *(word for number in range(4) for word in ("-i", f"{number}.png")))
+    assert (result.exit_code, "together" in result.stderr, "This is about" in result.stderr) == (4, True, False)
+
+
 @pytest.mark.parametrize("path", ['"my cat\'s.gif"', "my\\ cat\\'s.gif"])
 def test_a_chat_takes_images_and_documents_and_remembers_them(run: Run, wiring: MemoryWiring, path: str) -> None:
     says = [ScriptedReply(text=text) for text in ("A cat.", "At five.", "Yes.")]
     stdin = f"/image {path} What is it?\n/file notes.txt\nreally?\n/history\n"
     result = run("chat", stdin=stdin, says=says)
+    image, document = (key for _, _, key in wiring.store.files)
     assert result.stdout == (
         "A cat.\nAt five.\nYes.\n"
-        "you: What is it?\nmodel: A cat.\nyou: Summarize this document.\nmodel: At five.\nyou: really?\nmodel: Yes.\n"
+        f"you: What is it?\n  image my cat's.gif: {image}\nmodel: A cat.\n"
+        f"you: Summarize this document.\n  document notes.txt: {document}\nmodel: At five.\n"
+        "you: really?\nmodel: Yes.\n"
     )
     assert kept(wiring) == [GIF, b"Tea is at five."]
     (conversation,) = wiring.store.conversations.values()
@@ -107,7 +140,8 @@ def test_a_chat_takes_images_and_documents_and_remembers_them(run: Run, wiring: 
     [
         ("/image", "/image PATH [TEXT]"),
         ("/file lost.pdf What?", "There is no file lost.pdf."),
-        ("/file .", "There is no file ."),
+        ("/file .", ". is a directory."),
+        ("/file /dev/null What?", "/dev/null is no regular file"),
         ('/image "cat.png', "never closed"),
         ("/image fake.png", "error: "),
         ("/images cat.png", None),
@@ -133,3 +167,24 @@ def test_an_export_has_the_files_of_messages_without_their_text(run: Run) -> Non
     assert exported["last_image_url"].startswith("/files/LLM/chat_images/cli/")
     listed = json.loads(run("conversations", "messages", reply["conversation_id"], "--json").stdout)
     assert listed["data"] == exported["messages"]
+
+
+def test_messages_are_shown_with_their_files_which_can_be_downloaded(run: Run) -> None:
+    reply = json.loads(run("ask", "Compare", "-i", "cat.png", "-i", "my cat's.gif", "--json").stdout)
+    said, *images, answer = run("conversations", "messages", reply["conversation_id"]).stdout.splitlines()[:4]
+    assert (said, answer.partition(":")[0]) == ("you: Compare", "model")
+    assert [line.rpartition(": ")[0] for line in images] == ["  image cat.png", "  image my cat's.gif"]
+    assert run("files", "download", images[0].rpartition(": ")[2], "-o", "-").stdout_bytes == PNG
+
+
+@pytest.mark.parametrize(("option", "folder"), [("-f", "documents"), ("-i", "chat_images")])
+def test_files_of_turns_are_listed_by_their_folder(run: Run, option: str, folder: str) -> None:
+    for _ in range(2):
+        assert run("ask", "What is it?", option, {"-f": "notes.txt", "-i": "cat.png"}[option]).exit_code == 0
+    listed = run("files", "list", "--folder", folder)
+    assert [line.split()[0].split("/")[1] for line in listed.stdout.splitlines()[1:]] == [folder] * 2
+    newest = listed.stdout.splitlines()[1].split()[0]
+    cut = run("files", "list", "--folder", folder, "--limit", "1")
+    assert cut.stderr == f"more: textllm files list --folder {folder} --after {newest}\n"
+    assert len(run("files", "list").stdout.splitlines()) == 1
+    assert run("files", "list", "--folder", "elsewhere").exit_code == 2

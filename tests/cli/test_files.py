@@ -1,6 +1,7 @@
 """`textllm files`, over files in memory."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,39 @@ def test_a_download_has_the_name_it_came_with_and_replaces_nothing_by_itself(
     assert {path.name for path in tmp_path.iterdir()} <= {"notes.txt", "other", "data", "logs"}
 
 
+@pytest.mark.parametrize("folder", ["kept", "kept/"])
+def test_a_download_into_a_folder_has_its_own_name_and_replaces_nothing(
+    run: Run, key: str, tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "kept").mkdir()
+    assert run("files", "download", key, "-o", folder).stdout == "kept/notes.txt\n"
+    assert (tmp_path / "kept" / "notes.txt").read_bytes() == b"one\ntwo\n"
+    (tmp_path / "kept" / "notes.txt").write_bytes(b"mine")
+    refused = run("files", "download", key, "-o", folder)
+    assert (refused.exit_code, "kept/notes.txt is there already" in refused.stderr) == (4, True)
+    assert [path.read_bytes() for path in (tmp_path / "kept").iterdir()] == [b"mine"]
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("lost/", "There is no folder lost."),
+        ("lost/new", "There is no folder lost."),
+        ("notes.txt/new", "There is no folder notes.txt."),
+        ("pipe", "pipe is no regular file; -o - writes to stdout."),
+        ("x" * 255 + "y", "x" * 255 + "y cannot be written: File name too long."),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_with_its_path(
+    run: Run, key: str, tmp_path: Path, output: str, told: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    before = {path.name for path in tmp_path.iterdir()}
+    result = run("files", "download", key, "-o", output)
+    assert (result.exit_code, result.stdout, result.stderr) == (4, "", f"error: {told}\n")
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
 def test_a_download_can_go_to_stdout(run: Run, key: str) -> None:
     assert run("files", "download", key, "-o", "-").stdout_bytes == b"one\ntwo\n"
 
@@ -96,3 +130,29 @@ def test_a_file_that_is_too_large_has_exit_code_4(run: Run, tmp_path: Path) -> N
         file.truncate(20 * 1024 * 1024 + 1)
     result = run("files", "upload", str(tmp_path / "large"), "--json")
     assert (result.exit_code, json.loads(result.stderr)["code"]) == (4, "file_too_large")
+
+
+def test_of_several_files_the_refused_one_is_named_and_those_that_were_not_tried(run: Run, tmp_path: Path) -> None:
+    for name in ("a.txt", "c.md", "d.md"):
+        (tmp_path / name).write_text("short")
+    with (tmp_path / "big.txt").open("wb") as file:
+        file.truncate(20 * 1024 * 1024 + 1)
+    result = run("files", "upload", "a.txt", "big.txt", "c.md", "d.md")
+    assert (result.exit_code, result.stdout.count("\n")) == (4, 1)
+    assert result.stderr.endswith("This is about big.txt; not tried: c.md, d.md.\n")
+    told = json.loads(run("files", "upload", "a.txt", "big.txt", "--json").stderr)
+    assert (told["code"], told["limit"]) == ("file_too_large", 20 * 1024 * 1024)
+    assert told["detail"].endswith("This is about big.txt.")
+
+
+def test_of_several_files_none_is_kept_where_one_is_no_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("short")
+    os.mkfifo(tmp_path / "pipe")
+    result = run("files", "upload", "a.txt", "pipe")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.startswith("error: pipe is no regular file")
+
+
+def test_a_problem_as_json_may_name_a_file_whose_name_is_no_text(run: Run, key: str) -> None:
+    result = run("files", "download", key, "-o", "lost\udcff/new", "--json")
+    assert (result.exit_code, json.loads(result.stderr)["detail"]) == (4, "There is no folder lost?.")

@@ -94,3 +94,23 @@ def test_a_table_is_aligned_whatever_its_cells_hold() -> None:
 
 def test_what_a_cell_holds_cannot_end_it_in_csv() -> None:
     assert comma_separated(("name", "n"), [('a,"b"\nc', "1")]) == 'name,n\n"a,""b""\nc",1'
+
+
+def test_progress_that_stays_where_it_is_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    for done in (0, 0, 50, 100, 100, 100):
+        screen.model_progress(done * 1_000_000, 100_000_000)
+    assert capsys.readouterr().err == "fetching the model: 0 % of 100 MB\nfetching the model: 100 % of 100 MB\n"
+
+
+def test_progress_on_a_terminal_moves_only_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        screen = Screen()
+        for done in (0, 0, 50, 50, 100, 100):
+            screen.model_progress(done * 1_000_000, 100_000_000)
+    seen = os.read(master, 1000).decode()
+    os.close(master)
+    assert [seen.count(f" {percent} %") for percent in (0, 50, 100)] == [1, 1, 1]
+    assert seen.count("\n") == 1

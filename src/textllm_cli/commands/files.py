@@ -1,6 +1,7 @@
 """`textllm files`: what a user keeps."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -13,10 +14,11 @@ import typer
 from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting, table
-from textllm_cli.uploads import upload_of
+from textllm_cli.uploads import name_file, upload_of
 from textllm_core.application import Files
-from textllm_core.errors import InvalidRequestError
+from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.file_links import FileView
+from textllm_core.file_names import Folder
 from textllm_core.files import MAX_LISTED, StoredFile
 from textllm_core.tenancy import Caller
 
@@ -37,9 +39,14 @@ def upload(
     """Upload files; prints their keys."""
 
     async def run(files: Files, screen: Screen) -> None:
-        for path in paths:
-            file = await files.store(Caller(), upload_of(path), user_id=user)
-            screen.record(await _view(files, file), file.key)
+        for number, sent in enumerate([upload_of(path) for path in paths]):
+            try:
+                file = await files.store(Caller(), sent, user_id=user)
+                screen.record(await _view(files, file), file.key)
+            except TextLLMError as error:
+                if len(paths) > 1:
+                    name_file(error, paths[number], untried=paths[number + 1 :])
+                raise
 
     _run(context, run, as_json=as_json)
 
@@ -47,20 +54,29 @@ def upload(
 @app.command("list")
 def list_(
     context: typer.Context,
+    folder: Annotated[
+        Folder,
+        typer.Option(
+            "--folder",
+            help="uploads: what `files upload` sent; documents: what `ask -f` and `/file` did; "
+            "chat_images: what `ask -i` and `/image` did.",
+        ),
+    ] = "uploads",
     limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_LISTED, metavar="N", help="How many.")] = 100,
     after: Annotated[str | None, typer.Option("--after", metavar="KEY", help="Go on behind this file.")] = None,
     as_json: options.Json = False,
     user: options.User = "cli",
 ) -> None:
-    """List a user's files, newest first."""
+    """List a user's files in one folder, newest first."""
 
     async def run(files: Files, screen: Screen) -> None:
-        page = await files.list(Caller(), user_id=user, limit=limit, after=after)
+        page = await files.list(Caller(), user_id=user, folder=folder, limit=limit, after=after)
         views = [await _view(files, file) for file in page.files]
         rows = [_cells(file) for file in page.files]
         screen.record({"data": views, "has_more": page.has_more}, table(("key", "uploaded", "type", "bytes"), rows))
         if page.has_more:
-            screen.say(f"more: textllm files list --after {page.files[-1].key}")
+            there = "" if folder == "uploads" else f" --folder {folder}"
+            screen.say(f"more: textllm files list{there} --after {page.files[-1].key}")
 
     _run(context, run, as_json=as_json)
 
@@ -70,7 +86,13 @@ def download(
     context: typer.Context,
     key: Key,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where to; - is stdout. Left out: its name.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Where to: a file, or a folder for its name; - is stdout. Left out: its name here.",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -79,12 +101,10 @@ def download(
     async def run(files: Files, screen: Screen) -> None:
         file = await files.get(Caller(), key)
         pieces = files.read(file)
-        if output == Path("-"):
+        if output == "-":
             await _print(pieces)
             return
-        target = output or Path(file.name)
-        if output is None and target.exists():
-            raise InvalidRequestError(f"{target} is there already; say where to with -o.")
+        target = _target(output, file.name)
         await _save(pieces, target)
         screen.record(await _view(files, file), str(target))
 
@@ -115,17 +135,50 @@ async def _view(files: Files, file: StoredFile) -> FileView:
     return FileView.of(file, await files.link(Caller(), file))
 
 
+def _target(output: str | None, name: str) -> Path:
+    """Where a file of this name goes.
+
+    Raises:
+        InvalidRequestError: nothing can be written there, or would replace a file that `output` does not name.
+    """
+    path = Path(output or "")
+    try:
+        folder = path if path.is_dir() or (output or "").endswith(os.sep) else path.parent
+        if not folder.is_dir():
+            raise InvalidRequestError(f"There is no folder {folder}.")
+        if folder is path:
+            path /= name
+            if path.exists():
+                raise InvalidRequestError(f"{path} is there already; say where to with -o.")
+        elif path.exists() and not path.is_file():
+            raise InvalidRequestError(f"{path} is no regular file; -o - writes to stdout.")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
 async def _save(pieces: AsyncGenerator[bytes, None], target: Path) -> None:
-    """All of them, or nothing."""
+    """All of them, or nothing.
+
+    Raises:
+        InvalidRequestError: the target cannot be written.
+    """
     partial = target.with_name(f".{token_hex(8)}.part")
     try:
-        with partial.open("xb") as file:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    await asyncio.to_thread(file.write, piece)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            with partial.open("xb") as file:
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        await asyncio.to_thread(file.write, piece)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InvalidRequestError:
+    return InvalidRequestError(f"{path} cannot be written: {error.strerror}.")
 
 
 async def _print(pieces: AsyncGenerator[bytes, None]) -> None:

@@ -270,6 +270,8 @@ async def test_a_turn_that_fails_brings_no_image_into_its_conversation(server: S
     await send(server, ("images", "b.gif", GIF), conversation_id=first["conversation_id"])
     shown = (await server.get(f"/conversations/{first['conversation_id']}", {"host": FORM["host"]})).json()
     assert await content_behind(server, shown["last_image_url"]) == PNG
+    (kept,) = (await server.get("/files?user_id=ada&folder=chat_images")).json()["data"]
+    assert kept["size"] == len(PNG)
 
 
 async def test_messages_have_their_files_in_openais_words(server: Server) -> None:

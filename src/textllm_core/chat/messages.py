@@ -175,7 +175,7 @@ class Turn(Struct, frozen=True, kw_only=True):
         is_resumable: what the reply says is kept, so that any process can read it on, until ten minutes after its end.
         allowance: what is left of the user's rate limit, where the turn has been counted already.
         file_tokens: about how many of them its images and documents make, for an estimate.
-        take_back: undoes what was stored for it; awaited where it does not come to be asked. Raises nothing.
+        take_back: undoes what was stored for it; awaited where nothing of it stays in its conversation. Raises nothing.
     """
 
     kind: Kind

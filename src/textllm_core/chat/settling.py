@@ -109,10 +109,10 @@ class Settling:
     ) -> None:
         self._state_failure(course, error, ended)
         remember = (lambda _usage, _cost: remembered_failure(course.begun(), error)) if course.is_remembered else None
-        await self._settle(
-            course,
-            course.unanswered(ended, status=status, at=self.clock.now(), in_doubt=in_doubt, remember=remember),
-        )
+        outcome = course.unanswered(ended, status=status, at=self.clock.now(), in_doubt=in_doubt, remember=remember)
+        await self._settle(course, outcome)
+        if not outcome.answered:
+            await self._take_back_files(course)
         self._fail(course, error)
 
     async def _settle(self, course: Course, outcome: Outcome) -> Charge | None:
@@ -156,9 +156,13 @@ class Settling:
     async def _release(self, course: Course, error: TextLLMError) -> None:
         self._state_failure(course, error, None)
         await self.release(course.hold, course.made_transcripts, on_outage=lambda: self._fail(course, error))
+        await self._take_back_files(course)
+        self._fail(course, error)
+
+    async def _take_back_files(self, course: Course) -> None:
+        """Let go of what was stored for a turn that its conversation knows nothing of."""
         if course.turn.take_back is not None:
             await course.turn.take_back()
-        self._fail(course, error)
 
     def _complete(self, course: Course, charge: Charge | None, text: str, finish_reason: FinishReason) -> None:
         """Tell of the reply, where this is what settled it."""

@@ -20,7 +20,7 @@ from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, Reply, TextLLMError, TurnOptions
 from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
-from textllm_core.chat.messages import DocumentReply, Idempotency, ImageReply, InputImage, ReplyStarted
+from textllm_core.chat.messages import DocumentReply, Idempotency, ImageReply, InputImage, ReplyFailed, ReplyStarted
 from textllm_core.errors import (
     BudgetExceededError,
     ContextTooLongError,
@@ -292,11 +292,26 @@ async def test_a_turn_that_the_model_never_took_leaves_no_file(desk: Desk) -> No
     await desk.bench.check_books()
 
 
-async def test_the_files_of_a_turn_that_cost_something_stay(desk: Desk) -> None:
-    desk.bench.llm.script(ScriptedReply(text="so far", error=ProviderError("broken"), after=1))
+async def test_a_turn_that_failed_leaves_no_file_whatever_it_cost(desk: Desk) -> None:
+    desk.bench.llm.script(ScriptedReply(text="so far", error=ProviderError("broken"), after=1, unheard="failed"))
     with pytest.raises(ProviderError):
         await desk.show("Well?", upload("one.png", PNG))
-    assert list(desk.kept.values()) == [len(PNG)]
+    await desk.bench.running.drain(10)
+    assert desk.kept == {}
+    await desk.bench.check_books()
+
+
+async def test_what_a_reply_that_was_cut_short_is_about_stays(desk: Desk) -> None:
+    desk.bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event(), unheard="cancelled"))
+    async with aclosing(desk.chat_with_image.stream(ADA, ImageTurn("Look", [upload("one.png", PNG)]))) as events:
+        started = await anext(events)
+        await anext(events)
+        await desk.bench.running.drain(0)
+        assert isinstance([event async for event in events][-1], ReplyFailed)
+    assert isinstance(started, ReplyStarted)
+    (asked, _) = await desk.bench.conversations.last_messages("default", "ada", started.conversation_id, limit=None)
+    assert [part.key for part in asked.stored_parts] == list(desk.kept)
+    await desk.bench.check_books()
 
 
 async def test_a_failure_in_the_middle_of_storing_leaves_no_file(desk: Desk) -> None:

@@ -152,7 +152,7 @@ UnreadableReason: TypeAlias = Literal["damaged", "encrypted", "empty", "unsafe",
 
 _UNREADABLE: Final[Mapping[UnreadableReason, str]] = {
     "damaged": "The document is damaged; open it, save it again, and send that.",
-    "encrypted": "The document is encrypted; send it without a password.",
+    "encrypted": "The document is encrypted; remove its password first, and send that.",
     "empty": "The document has no text; images of text must be turned into text first.",
     "unsafe": "The document is built in a way that no word processor builds one, and is not opened.",
     "timed_out": "The document takes too long to read; send a simpler one, or its text.",
@@ -165,9 +165,14 @@ class UnreadableDocumentError(TextLLMError):
 
     code = "unreadable_document"
 
-    def __init__(self, reason: UnreadableReason) -> None:
-        super().__init__(_UNREADABLE[reason])
+    def __init__(self, reason: UnreadableReason, message: str | None = None) -> None:
+        super().__init__(message or _UNREADABLE[reason])
         self.reason = reason
+
+    @classmethod
+    def of_empty_file(cls) -> "UnreadableDocumentError":
+        """A file without any bytes, or with nothing but white space."""
+        return cls("empty", "The file is empty; send one that has text.")
 
     def details(self) -> Mapping[str, object]:
         return {"reason": self.reason}

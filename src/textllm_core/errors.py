@@ -7,6 +7,8 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from textllm_core.uploads import in_bytes
+
 
 class TextLLMError(Exception):
     """Something TextLLM can say about what went wrong. Its text may be shown to the caller: it holds no secret.
@@ -127,7 +129,7 @@ class FileTooLargeError(TextLLMError):
     code = "file_too_large"
 
     def __init__(self, *, limit: int) -> None:
-        super().__init__(f"The file is larger than {limit} bytes, the most that is allowed.")
+        super().__init__(f"The file is larger than {in_bytes(limit)}, the most that is allowed.")
         self.limit = limit
 
     def details(self) -> Mapping[str, object]:
@@ -184,7 +186,8 @@ class DocumentTooLargeError(TextLLMError):
     code = "document_too_large"
 
     def __init__(self, *, limit: int, counts: Literal["pages", "characters", "unpacked_bytes"]) -> None:
-        super().__init__(f"The document has more than {limit} {counts.replace('_', ' ')}, the most that is allowed.")
+        most = f"{in_bytes(limit)} unpacked" if counts == "unpacked_bytes" else f"{limit} {counts}"
+        super().__init__(f"The document has more than {most}, the most that is allowed.")
         self.limit, self.counts = limit, counts
 
     def details(self) -> Mapping[str, object]:
@@ -195,7 +198,7 @@ class StorageQuotaExceededError(FileTooLargeError):
     """The file would make all files of the tenant together larger than the operator allows."""
 
     def __init__(self, *, limit: int) -> None:
-        TextLLMError.__init__(self, f"All files together may have {limit} bytes; delete some to store this one.")
+        TextLLMError.__init__(self, f"All files together may have {in_bytes(limit)}; delete some to store this one.")
         self.limit = limit
 
 
@@ -277,12 +280,28 @@ class RateLimitedError(TextLLMError):
 
 
 class ContextTooLongError(TextLLMError):
-    """The conversation and the new turn do not fit into the model's context."""
+    """The conversation and the new turn do not fit into the model's context.
+
+    Args:
+        is_of_turn: the turn alone does not, whatever was said before.
+    """
 
     code = "context_too_long"
 
-    def __init__(self) -> None:
-        super().__init__("The conversation is too long for the model; start a new one or send less.")
+    def __init__(
+        self,
+        message: str = "The conversation is too long for the model; start a new one or send less.",
+        *,
+        is_of_turn: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.is_of_turn = is_of_turn
+
+    @classmethod
+    def of_turn(cls, *, tokens: int | None = None, limit: int | None = None) -> "ContextTooLongError":
+        """What was sent is too long by itself; `tokens` it makes, at most `limit` are allowed, where both are known."""
+        counted = "" if tokens is None or limit is None else f": it makes {tokens} tokens, and {limit} are allowed"
+        return cls(f"What was sent is too long for the model{counted}; send less.", is_of_turn=True)
 
 
 class ContentRefusedError(TextLLMError):

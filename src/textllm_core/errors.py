@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import ClassVar, Final, Literal, TypeAlias
+from typing import ClassVar, Final, Literal, Self, TypeAlias
 
 from msgspec import Struct
 
@@ -25,6 +25,11 @@ class TextLLMError(Exception):
     def details(self) -> Mapping[str, object]:
         """What a client acts on besides the code, by its wire name."""
         return {}
+
+    def about(self, what: str) -> Self:
+        """The same, its text led by what it is about."""
+        self.args = (f"{what}: {self}",)
+        return self
 
 
 class Allowance(Struct, frozen=True):

@@ -208,6 +208,7 @@ async def test_a_malformed_form_is_refused_and_leaves_nothing(desk: Desk, body: 
         (file() + field(b"tenant_id", b"x") + END, "tenant_id"),
         (file() + field(b"_charset_", b"utf-16") + END, "_charset_"),
         (file() + field(b"File", b"x") + END, "File"),
+        (file() + field(b"images[]", b"x") + END, "images[]"),
         (file() + field(b"", b"x") + END, "?"),
         (file() + field("é\u202e".encode(), b"x") + END, "?"),
     ],

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import ClassVar, Final, Literal, Self, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -26,10 +26,9 @@ class TextLLMError(Exception):
         """What a client acts on besides the code, by its wire name."""
         return {}
 
-    def about(self, what: str) -> Self:
-        """The same, its text led by what it is about."""
+    def tell_of(self, what: str) -> None:
+        """Let its text begin with what it is about."""
         self.args = (f"{what}: {self}",)
-        return self
 
 
 class Allowance(Struct, frozen=True):

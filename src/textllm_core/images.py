@@ -28,12 +28,6 @@ _ENDINGS: Final[Mapping[str, ImageType | None]] = {
     **dict.fromkeys(("json", "jxl", "md", "pdf", "php", "psd", "sh", "svg", "svgz", "tif", "tiff", "txt", "xls")),
     **dict.fromkeys(("xlsx", "xml", "zip")),
 }
-_ENDING_OF: Final[Mapping[ImageType, str]] = {
-    "image/png": "png",
-    "image/jpeg": "jpg",
-    "image/webp": "webp",
-    "image/gif": "gif",
-}
 _ANOTHER_TYPE: Final = re.compile(rb"%PDF-|<(?:!doctype|html|head|body|script|iframe|svg|\?php)", re.IGNORECASE)
 
 _Size = tuple[int, int]
@@ -65,7 +59,7 @@ async def inspect_image(upload: Upload) -> Image:
     if promised != image.media_type:
         raise UnsupportedMediaTypeError(
             f"The name of the file ends in .{ending.lower()}, but it is {image.media_type}: "
-            f"rename it to end in .{_ENDING_OF[image.media_type]}, or send it without an ending."
+            f"rename it to end in .{image.media_type.removeprefix('image/')}, or send it without an ending."
         )
     return image
 

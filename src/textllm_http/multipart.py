@@ -198,7 +198,7 @@ class _Parts:
         refusal = FileTooLargeError(limit=self._max_file_bytes)
         if self._shape.files[file.of_field] > 1:
             number = sum(other.of_field == file.of_field for other in self.files)
-            refusal.about(f"File {number} in {file.of_field}")
+            refusal.tell_of(f"File {number} in {file.of_field}")
         return refusal
 
     def end(self) -> None:

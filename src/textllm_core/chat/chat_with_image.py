@@ -136,5 +136,5 @@ def _told_apart(place: int, count: int) -> Iterator[None]:
         yield
     except (UnsupportedMediaTypeError, FileTooLargeError) as refusal:
         if count > 1:
-            refusal.about(f"Image {place} of {count}")
+            refusal.tell_of(f"Image {place} of {count}")
         raise

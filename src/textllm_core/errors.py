@@ -7,6 +7,8 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
+from textllm_core.uploads import in_bytes
+
 
 class TextLLMError(Exception):
     """Something TextLLM can say about what went wrong. Its text may be shown to the caller: it holds no secret.
@@ -23,6 +25,10 @@ class TextLLMError(Exception):
     def details(self) -> Mapping[str, object]:
         """What a client acts on besides the code, by its wire name."""
         return {}
+
+    def tell_of(self, what: str) -> None:
+        """Let its text begin with what it is about."""
+        self.args = (f"{what}: {self}",)
 
 
 class Allowance(Struct, frozen=True):
@@ -127,7 +133,7 @@ class FileTooLargeError(TextLLMError):
     code = "file_too_large"
 
     def __init__(self, *, limit: int) -> None:
-        super().__init__(f"The file is larger than {limit} bytes, the most that is allowed.")
+        super().__init__(f"The file is larger than {in_bytes(limit)}, the most that is allowed.")
         self.limit = limit
 
     def details(self) -> Mapping[str, object]:
@@ -152,7 +158,7 @@ UnreadableReason: TypeAlias = Literal["damaged", "encrypted", "empty", "unsafe",
 
 _UNREADABLE: Final[Mapping[UnreadableReason, str]] = {
     "damaged": "The document is damaged; open it, save it again, and send that.",
-    "encrypted": "The document is encrypted; send it without a password.",
+    "encrypted": "The document is encrypted; remove its password first, and send that.",
     "empty": "The document has no text; images of text must be turned into text first.",
     "unsafe": "The document is built in a way that no word processor builds one, and is not opened.",
     "timed_out": "The document takes too long to read; send a simpler one, or its text.",
@@ -165,9 +171,14 @@ class UnreadableDocumentError(TextLLMError):
 
     code = "unreadable_document"
 
-    def __init__(self, reason: UnreadableReason) -> None:
-        super().__init__(_UNREADABLE[reason])
+    def __init__(self, reason: UnreadableReason, message: str | None = None) -> None:
+        super().__init__(message or _UNREADABLE[reason])
         self.reason = reason
+
+    @classmethod
+    def of_empty_file(cls) -> "UnreadableDocumentError":
+        """A file without any bytes, or with nothing but white space."""
+        return cls("empty", "The file is empty; send one that has text.")
 
     def details(self) -> Mapping[str, object]:
         return {"reason": self.reason}
@@ -179,7 +190,8 @@ class DocumentTooLargeError(TextLLMError):
     code = "document_too_large"
 
     def __init__(self, *, limit: int, counts: Literal["pages", "characters", "unpacked_bytes"]) -> None:
-        super().__init__(f"The document has more than {limit} {counts.replace('_', ' ')}, the most that is allowed.")
+        most = f"{in_bytes(limit)} unpacked" if counts == "unpacked_bytes" else f"{limit} {counts}"
+        super().__init__(f"The document has more than {most}, the most that is allowed.")
         self.limit, self.counts = limit, counts
 
     def details(self) -> Mapping[str, object]:
@@ -190,7 +202,7 @@ class StorageQuotaExceededError(FileTooLargeError):
     """The file would make all files of the tenant together larger than the operator allows."""
 
     def __init__(self, *, limit: int) -> None:
-        TextLLMError.__init__(self, f"All files together may have {limit} bytes; delete some to store this one.")
+        TextLLMError.__init__(self, f"All files together may have {in_bytes(limit)}; delete some to store this one.")
         self.limit = limit
 
 
@@ -272,12 +284,28 @@ class RateLimitedError(TextLLMError):
 
 
 class ContextTooLongError(TextLLMError):
-    """The conversation and the new turn do not fit into the model's context."""
+    """The conversation and the new turn do not fit into the model's context.
+
+    Args:
+        is_of_turn: the turn alone does not, whatever was said before.
+    """
 
     code = "context_too_long"
 
-    def __init__(self) -> None:
-        super().__init__("The conversation is too long for the model; start a new one or send less.")
+    def __init__(
+        self,
+        message: str = "The conversation is too long for the model; start a new one or send less.",
+        *,
+        is_of_turn: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.is_of_turn = is_of_turn
+
+    @classmethod
+    def of_turn(cls, *, tokens: int | None = None, limit: int | None = None) -> "ContextTooLongError":
+        """What was sent is too long by itself; `tokens` it makes, at most `limit` are allowed, where both are known."""
+        counted = "" if tokens is None or limit is None else f": it makes {tokens} tokens, and {limit} are allowed"
+        return cls(f"What was sent is too long for the model{counted}; send less.", is_of_turn=True)
 
 
 class ContentRefusedError(TextLLMError):

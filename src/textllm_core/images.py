@@ -49,6 +49,8 @@ async def inspect_image(upload: Upload) -> Image:
         ImageTooLargeError: it has more than `MAX_PIXELS`.
     """
     head = await _first_bytes(upload, HEAD_BYTES)
+    if not head:
+        raise UnsupportedMediaTypeError("The file is empty; send PNG, JPEG, WebP or GIF.")
     if head.startswith(b"\xff\xd8\xff") and _jpeg_size(head, upload.size) is None:
         head = await _first_bytes(upload, JPEG_HEAD_BYTES)
     image = image_in(head, size=upload.size)
@@ -56,7 +58,8 @@ async def inspect_image(upload: Upload) -> Image:
     promised = _ENDINGS.get(ending.lower(), image.media_type) if dot else image.media_type
     if promised != image.media_type:
         raise UnsupportedMediaTypeError(
-            f"The name of the file ends in .{ending.lower()}, but it is {image.media_type}."
+            f"The name of the file ends in .{ending.lower()}, but it is {image.media_type}: "
+            f"rename it to end in .{image.media_type.removeprefix('image/')}, or send it without an ending."
         )
     return image
 

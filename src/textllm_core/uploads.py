@@ -26,3 +26,9 @@ class Upload:
             yield content
 
         return cls(name, len(content), read)
+
+
+def in_bytes(size: int) -> str:
+    """A size in words, such as `20971520 bytes (20 MiB)`."""
+    mebibytes = size / 1024**2
+    return f"{size} bytes" if mebibytes < 1 else f"{size} bytes ({f'{mebibytes:.1f}'.removesuffix('.0')} MiB)"

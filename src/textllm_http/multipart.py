@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser
 
 from textllm_core.errors import FileTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from textllm_core.uploads import Upload
-from textllm_http.requests import MAX_PIECES, content_length_of, content_type_of, refusal
+from textllm_http.requests import MAX_PIECES, content_length_of, content_type_of, refusal, unknown_field
 from textllm_http.spool import Spool, SpooledFile
 
 SILENCE_S: Final = 30.0
@@ -57,8 +57,8 @@ class MultipartBody:
         files: the fields that hold files, each with how many it may hold; it must hold one at least.
     """
 
-    def __init__(self, *, texts: Collection[str], files: Mapping[str, int]) -> None:
-        self.texts, self.files = frozenset(texts), dict(files)
+    def __init__(self, *, texts: Sequence[str], files: Mapping[str, int]) -> None:
+        self.texts, self.files = tuple(texts), dict(files)
 
     @asynccontextmanager
     async def read(
@@ -167,13 +167,15 @@ class _Parts:
         if name in self._shape.files:
             if not filename:
                 raise refusal(name, "must be a file with a name")
-            if sum(file.of_field == name for file in self.files) == self._shape.files[name]:
-                raise refusal(name, f"is there more than {_times(self._shape.files[name])}")
+            most = self._shape.files[name]
+            if sum(file.of_field == name for file in self.files) == most:
+                once = "once; send one file" if most == 1 else f"{most} times; send 1 to {most} files"
+                raise refusal(name, f"is there more than {once}")
             self._current = _File(name, filename)
             self.files.append(self._current)
             return
         if name not in self._shape.texts:
-            raise refusal(name, "is no field of this request")
+            raise unknown_field(name, (*self._shape.files, *self._shape.texts))
         if filename is not None:
             raise refusal(name, "must be a text, not a file")
         if name in self._texts:
@@ -185,13 +187,20 @@ class _Parts:
             case _File() as file:
                 file.size += end - start
                 if file.size > self._max_file_bytes:
-                    raise FileTooLargeError(limit=self._max_file_bytes)
+                    raise self._too_large(file)
                 file.waiting += data[start:end]
             case text:
                 text += data[start:end]
                 self._text_bytes += end - start
                 if self._text_bytes > self._max_text_bytes:
                     raise RequestEntityTooLarge
+
+    def _too_large(self, file: _File) -> FileTooLargeError:
+        refusal = FileTooLargeError(limit=self._max_file_bytes)
+        if self._shape.files[file.of_field] > 1:
+            number = sum(other.of_field == file.of_field for other in self.files)
+            refusal.tell_of(f"File {number} in {file.of_field}")
+        return refusal
 
     def end(self) -> None:
         if isinstance(self._current, _File):
@@ -317,7 +326,3 @@ def _text(name: str, content: bytearray) -> str:
 
 def _sane(name: str) -> str:
     return name if re.fullmatch(r"[a-z-]{1,64}", name) else "header of one name"
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
@@ -16,7 +16,7 @@ from textllm_core.errors import InvalidRequestError, UnsupportedMediaTypeError
 
 BODY_TIMEOUT_S: Final = 20.0
 MAX_PIECES: Final = 20_000  # each costs some work, however small it is
-_SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 # Messages of msgspec. They may quote the request, so each pattern is tied to the end that the request cannot write.
 _FAULTY_NAME: Final = re.compile(r"\AObject (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 _FAULTY_PATH: Final = re.compile(r" - at `\$\.(?P<field>\w+)(?P<inside>\[(?:\.\.\.|\d+)\])?`\Z")
@@ -78,7 +78,7 @@ class JsonBody(Generic[T]):
     def _fault(self, theirs: str, body: bytes) -> InvalidRequestError:
         if named := _FAULTY_NAME.search(theirs):
             name = named["name"]
-            return refusal(name, "is required" if name in self._must_be else "is no field of this request")
+            return refusal(name, "is required") if name in self._must_be else unknown_field(name, self._must_be)
         if (place := _FAULTY_PATH.search(theirs)) is None:
             return InvalidRequestError("The body must be a JSON object.")
         field = place["field"]
@@ -237,6 +237,11 @@ def _key_of_no_string(body: bytes, field: str) -> str | None:
         return next(str(key) for key, value in pairs if not isinstance(value, str))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, StopIteration):
         return None
+
+
+def unknown_field(name: str, known: Iterable[str]) -> InvalidRequestError:
+    """A field that the request does not have, and those that it has."""
+    return refusal(name, f"is no field of this request; it has {', '.join(known)}")
 
 
 def refusal(field: str, message: str) -> InvalidRequestError:

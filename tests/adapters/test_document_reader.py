@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -332,6 +333,24 @@ async def test_a_docx_that_unpacks_to_too_much_is_refused(size: int) -> None:
 )
 async def test_a_file_that_is_not_what_its_name_says_is_refused(name: str, content: bytes) -> None:
     with pytest.raises(UnsupportedMediaTypeError):
+        await read(name, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.rtf", b"Hello", "an ending that is not read here; send .pdf, .docx, .txt"),
+        ("notes", b"Hello", "no ending that says what it is; send .pdf, .docx, .txt"),
+        ("a.TXT", pdf_of_pages(["Hello"]), "ends in .txt, but its content begins as that of .pdf files: rename it"),
+        ("a.pdf", b"Hello", "not PDF: save it as PDF, or rename it"),
+        ("a.pdf", docx_of(paragraph("Hello")), "rename it to end in .docx, or send it without an ending"),
+        ("a.pdf", documents.encrypted_pdf(password="secret"), "encrypted; remove its password first"),
+        ("a.txt", documents.PNG, "not text: save it as text, or rename it"),
+        ("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 1000, "not DOCX without macros: save it"),
+    ],
+)
+async def test_a_refusal_says_what_to_do_with_the_file(name: str, content: bytes, words: str) -> None:
+    with pytest.raises((UnsupportedMediaTypeError, UnreadableDocumentError), match=re.escape(words)):
         await read(name, content)
 
 

@@ -170,7 +170,7 @@ async def test_a_long_conversation_loses_its_oldest_messages_and_goes_on(llm: Em
 
 
 async def test_a_turn_too_long_for_the_context_is_refused(llm: EmbeddedLLM) -> None:
-    with pytest.raises(ContextTooLongError):
+    with pytest.raises(ContextTooLongError, match=r"it makes \d{4,} tokens, and 4096 are allowed; send less"):
         await ended(llm, request(message("Hello"), message("Hi!", "assistant"), message("apple pear plum " * 3000)))
 
 

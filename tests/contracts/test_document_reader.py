@@ -63,7 +63,7 @@ async def test_longer_text_is_refused_with_the_limit(reader: DocumentReader) -> 
 
 @pytest.mark.parametrize("content", [b"", b" \n\t\r\n", b"\xef\xbb\xbf"])
 async def test_a_blank_file_is_refused(reader: DocumentReader, content: bytes) -> None:
-    with pytest.raises(UnreadableDocumentError) as refusal:
+    with pytest.raises(UnreadableDocumentError, match="The file is empty") as refusal:
         await read(reader, "a.txt", content)
     assert refusal.value.reason == "empty"
 

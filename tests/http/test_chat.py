@@ -96,7 +96,7 @@ async def test_a_conversation_of_another_user_is_not_found(server: Server) -> No
         (ProviderUnavailableError("Overloaded.", may_have_run=False), 503, "provider_unavailable"),
         (ProviderTimeoutError("Too slow."), 504, "provider_timeout"),
         (ContentRefusedError(), 422, "content_refused"),
-        (ContextTooLongError(), 422, "context_too_long"),
+        (ContextTooLongError.of_turn(), 422, "context_too_long"),
     ],
 )
 @pytest.mark.parametrize("after", [None, 1])

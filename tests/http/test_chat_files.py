@@ -109,7 +109,7 @@ async def test_texts_that_look_like_json_are_texts(server: Server) -> None:
         ("metadata.n", '{"n": "1", "n": "2"}', "is there more than once"),
         ("metadata.n", '{"n": "\\u0000"}', "must not contain the character NUL"),
         ("message", " ", "must not be blank"),
-        ("title", "x", "is no field of this request"),
+        ("title", "x", "is no field of this request; it has images, message, conversation_id, "),
         ("user_id", "ü", None),
         ("prompt", "unknown", None),
     ],
@@ -126,19 +126,30 @@ async def test_a_wrong_field_is_refused_in_the_words_of_json(
 
 
 async def test_a_form_without_a_message_or_without_files_is_refused(server: Server) -> None:
-    for path, body, field in [
-        ("/chat/file", form_of([NOTES], {}), "message"),
-        ("/chat/file", form_of([], {"message": "Hi"}), "file"),
-        ("/chat/image", form_of([], {"message": "Hi"}), "images"),
-        ("/chat/image", form_of([A_PNG] * 11, {"message": "Hi"}), "images"),
-        ("/chat/file", form_of([NOTES] * 2, {"message": "Hi"}), "file"),
-        ("/chat/image", form_of([NOTES], {"message": "Hi"}), "file"),
+    for path, body, field, message in [
+        ("/chat/file", form_of([NOTES], {}), "message", "is required"),
+        ("/chat/file", form_of([], {"message": "Hi"}), "file", "is required"),
+        ("/chat/image", form_of([], {"message": "Hi"}), "images", "is required"),
+        ("/chat/image", form_of([A_PNG] * 11, {"message": "Hi"}), "images", "more than 10 times; send 1 to 10 files"),
+        ("/chat/file", form_of([NOTES] * 2, {"message": "Hi"}), "file", "more than once; send one file"),
+        ("/chat/image", form_of([NOTES], {"message": "Hi"}), "file", "no field of this request; it has images, "),
+        ("/chat/file", form_of([A_PNG], {"message": "Hi"}), "images", "no field of this request; it has file, message"),
     ]:
         answer = await server.call("POST", path, [body], headers=FORM)
-        assert (answer.status, answer.json()["errors"][0]["field"]) == (400, field)
+        (error,) = answer.json()["errors"]
+        assert (answer.status, error["field"]) == (400, field)
+        assert message in error["message"]
     answer = await server.post("/chat/image", {"message": "Hi"})
     assert (answer.status, answer.json()["detail"]) == (415, "The body must be multipart/form-data in UTF-8.")
     assert not server.bench.store.files
+
+
+async def test_an_image_that_is_too_large_on_its_way_is_told_from_the_others() -> None:
+    bench = Bench(file_policy=replace(SCRIPTED_FILE_POLICY, max_file_bytes=1000))
+    async with serving(bench) as server:
+        answer = await send(server, A_PNG, ("images", "b.png", PNG + bytes(1000)))
+    assert (answer.status, answer.json()["code"], answer.json()["limit"]) == (413, "file_too_large", 1000)
+    assert answer.json()["detail"].startswith("File 2 in images: The file is larger than 1000 bytes, ")
 
 
 async def test_what_is_no_image_leaves_nothing(server: Server) -> None:

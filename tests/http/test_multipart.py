@@ -208,6 +208,7 @@ async def test_a_malformed_form_is_refused_and_leaves_nothing(desk: Desk, body: 
         (file() + field(b"tenant_id", b"x") + END, "tenant_id"),
         (file() + field(b"_charset_", b"utf-16") + END, "_charset_"),
         (file() + field(b"File", b"x") + END, "File"),
+        (file() + field(b"images[]", b"x") + END, "images[]"),
         (file() + field(b"", b"x") + END, "?"),
         (file() + field("é\u202e".encode(), b"x") + END, "?"),
     ],
@@ -239,6 +240,7 @@ async def test_a_file_is_refused_as_soon_as_it_is_too_large(desk: Desk) -> None:
     huge = file(bytes(3 * MIB))
     answer = await desk.send(huge, is_whole=False)  # the rest never comes
     assert (answer.status, answer.json()["code"], answer.json()["limit"]) == (413, "file_too_large", 2 * MIB)
+    assert answer.json()["detail"] == "The file is larger than 2097152 bytes (2 MiB), the most that is allowed."
     desk.assert_clean()
     declared = FORM | {"content-length": str(4 * MIB)}
     assert await desk.refusal(b"", headers=declared, is_whole=False) == (413, "file_too_large")

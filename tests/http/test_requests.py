@@ -58,7 +58,11 @@ BAD_BODIES: dict[str, tuple[bytes, str | None, str]] = {
     "message has a NUL": (rb'{"message": "canary\u0000"}', "message", "NUL"),
     "message comes twice": (b'{"message": "Hi", "message": "canary"}', "message", "more than once"),
     "message comes twice, once escaped": (rb'{"message": "Hi", "\u006dessage": "canary"}', "message", "more than once"),
-    "an unknown field": (b'{"message": "Hi", "mesage": "canary"}', "mesage", "no field"),
+    "an unknown field": (
+        b'{"message": "Hi", "mesage": "canary"}',
+        "mesage",
+        "no field of this request; it has message, ",
+    ),
     "an unknown deep field": (b'{"message": "Hi", "x": ' + b"[" * 200_000, "x", "no field"),
     "an unknown field with a strange name": (b'{"message": "Hi", "<canary>": 1}', "?", "no field"),
     "an unknown field with a long name": (b'{"message": "Hi", "' + b"canary" * 99 + b'": 1}', "?", "no field"),

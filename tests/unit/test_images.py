@@ -63,7 +63,13 @@ async def test_a_name_that_promises_another_type_is_refused(kind: str, name: str
 
 async def test_a_name_that_promises_another_image_type_is_refused() -> None:
     upload, _ = uploaded("cat.jpg", png(640, 480))
-    with pytest.raises(UnsupportedMediaTypeError, match=r"\.jpg, but it is image/png"):
+    with pytest.raises(UnsupportedMediaTypeError, match=r"\.jpg, but it is image/png: rename it to end in \.png, or"):
+        await inspect_image(upload)
+
+
+async def test_an_empty_file_is_said_to_be_empty() -> None:
+    upload, _ = uploaded("cat.png", b"")
+    with pytest.raises(UnsupportedMediaTypeError, match="The file is empty"):
         await inspect_image(upload)
 
 

@@ -12,7 +12,12 @@ import msgspec
 
 from textllm_adapters.documents.child_process import Child, child_of
 from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, unsupported
-from textllm_core.errors import ServiceUnavailableError, UnreadableDocumentError, UnreadableReason
+from textllm_core.errors import (
+    ServiceUnavailableError,
+    UnreadableDocumentError,
+    UnreadableReason,
+    UnsupportedMediaTypeError,
+)
 from textllm_core.ports.document_reader import Document, DocumentText, FileType
 from textllm_core.uploads import Upload
 
@@ -24,6 +29,8 @@ _PDF: Final = b"%PDF-"
 _ZIP: Final = b"PK\x03\x04"
 _COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENDINGS: Final[dict[str, FileType]] = {**{kind: kind for kind in get_args(FileType)}, "htm": "html", "markdown": "md"}
+
+_READ_HERE: Final = "send .pdf, .docx, .txt, .md, .csv, .json or .html; any plain text may be sent as .txt."
 
 # What a child died of that could not say so itself. The last two: the kernel, or a library, out of memory.
 _DEATHS: Final[dict[int, UnreadableReason]] = {
@@ -82,7 +89,7 @@ class ChildDocumentReader:
             raise RuntimeError(f"the document reader's child could not start: exit status {status}")
         if status < 0:
             raise UnreadableDocumentError(_DEATHS.get(status, "damaged"))
-        return found_in(msgspec.json.decode(line, type=Outcome))
+        return found_in(msgspec.json.decode(line, type=Outcome), file_type)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -107,11 +114,11 @@ async def _file_type(upload: Upload) -> FileType:
     """What its first bytes and the ending of its name agree on."""
     _, dot, ending = upload.name.rpartition(".")
     if dot and ending.lower() not in _ENDINGS:
-        raise unsupported()
+        raise UnsupportedMediaTypeError(f"The name of the file has an ending that is not read here; {_READ_HERE}")
     named = _ENDINGS[ending.lower()] if dot else None
     head = (await _head(upload)).lstrip(b"\xef\xbb\xbf\t\n\f\r ")
     if not head and upload.size <= _HEAD_BYTES:
-        raise UnreadableDocumentError("empty")
+        raise UnreadableDocumentError.of_empty_file()
     actual: FileType | None
     if head.startswith(_PDF):
         actual = "pdf"
@@ -119,8 +126,15 @@ async def _file_type(upload: Upload) -> FileType:
         actual = "docx"
     else:
         actual = named if named not in {"pdf", "docx"} else None
-    if actual is None or named not in {None, actual}:
-        raise unsupported()
+    if actual is None:
+        if named is not None:
+            raise unsupported(named)
+        raise UnsupportedMediaTypeError(f"The name of the file has no ending that says what it is; {_READ_HERE}")
+    if named not in {None, actual}:
+        raise UnsupportedMediaTypeError(
+            f"The name of the file ends in .{ending.lower()}, but its content begins as that of .{actual} files: "
+            f"rename it to end in .{actual}, or send it without an ending."
+        )
     return actual
 
 

@@ -34,7 +34,7 @@ _LIST_STYLES: Final = "w:style[w:pPr/w:numPr][not(w:pPr/w:outlineLvl)]/@w:styleI
 def read_docx(content: bytes, *, max_chars: int) -> Found:
     """Paragraphs, tables and lists in their order; headers before them, notes and footers behind."""
     if content.startswith(_COMPOUND_FILE):
-        raise UnreadableDocumentError("encrypted") if _ENCRYPTED_PACKAGE in content else unsupported()
+        raise UnreadableDocumentError("encrypted") if _ENCRYPTED_PACKAGE in content else unsupported("docx")
     check(content)
     try:
         document = Document(mended(content))

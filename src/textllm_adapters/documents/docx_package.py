@@ -57,7 +57,7 @@ def check(content: bytes) -> None:
             _check_entry(entry)
             left = _check_content(archive, entry, left)
         if _CONTENT_TYPES not in archive.namelist():
-            raise unsupported()
+            raise unsupported("docx")
         _check_content_types(archive.read(_CONTENT_TYPES))
 
 
@@ -95,7 +95,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     if entry.flag_bits & _ENCRYPTED_ENTRY:
         raise UnreadableDocumentError("encrypted")
     if entry.filename.lower().endswith("vbaproject.bin"):
-        raise unsupported()
+        raise unsupported("docx")
     parts = entry.filename.replace("\\", "/").split("/")
     if parts[0] == "" or ".." in parts or entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise UnreadableDocumentError("unsafe")
@@ -147,6 +147,6 @@ def _check_content_types(xml: bytes) -> None:
     if not any(kind == CONTENT_TYPE.WML_DOCUMENT_MAIN for kind, _ in kinds) or any(
         _MACROS in kind for kind, _ in kinds
     ):
-        raise unsupported()
+        raise unsupported("docx")
     if any(kind in _PARSED and not name.lower().endswith(_XML) for kind, name in kinds):
         raise UnreadableDocumentError("unsafe")

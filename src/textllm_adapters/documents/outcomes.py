@@ -1,5 +1,6 @@
 """What the child tells its parent, as one line of JSON."""
 
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
@@ -11,6 +12,7 @@ from textllm_core.errors import (
     UnreadableReason,
     UnsupportedMediaTypeError,
 )
+from textllm_core.ports.document_reader import FileType
 
 
 class Found(Struct, frozen=True, tag=True):
@@ -43,10 +45,14 @@ Outcome: TypeAlias = Found | Unreadable | TooLarge | Unsupported
 OVERHEAD_BYTES: Final = 64 * 1024
 
 
-def unsupported() -> UnsupportedMediaTypeError:
-    """The one sentence for every file that is not taken."""
+_KINDS: Final[Mapping[FileType, str]] = {"pdf": "PDF", "docx": "DOCX without macros"}
+
+
+def unsupported(file_type: FileType) -> UnsupportedMediaTypeError:
+    """The content of a file is not of the type that it was taken for."""
+    kind = _KINDS.get(file_type, "text")
     return UnsupportedMediaTypeError(
-        "The file must be PDF, DOCX, TXT, MD, CSV, JSON or HTML, and its content must be what its name says."
+        f"The content of the file is not {kind}: save it as {kind}, or rename it to end in what it is."
     )
 
 
@@ -62,13 +68,13 @@ def outcome_of(error: TextLLMError) -> Outcome:
     raise error
 
 
-def found_in(outcome: Outcome) -> Found:
-    """What was found, or the refusal, raised in the parent."""
+def found_in(outcome: Outcome, file_type: FileType) -> Found:
+    """What was found in a file of this type, or the refusal, raised in the parent."""
     match outcome:
         case Unreadable():
             raise UnreadableDocumentError(outcome.reason)
         case TooLarge():
             raise DocumentTooLargeError(limit=outcome.limit, counts=outcome.counts)
         case Unsupported():
-            raise unsupported()
+            raise unsupported(file_type)
     return outcome

@@ -42,7 +42,7 @@ def decode(content: bytes) -> str:
     """
     text = _decoded(content)
     if len(_NO_TEXT.findall(text, 0, _SAMPLE)) * 10 > min(len(text), _SAMPLE):
-        raise unsupported()
+        raise unsupported("txt")
     return text
 
 
@@ -57,7 +57,7 @@ def _decoded(content: bytes) -> str:
     except UnicodeDecodeError:
         guess = None if b"\0" in content else _guess(_sample(content))
     if guess is None:
-        raise unsupported()
+        raise unsupported("txt")
     return content.decode(guess, "replace")
 
 

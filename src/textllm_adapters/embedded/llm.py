@@ -71,7 +71,8 @@ class EmbeddedLLM:
                             yield event
                     return
             if len(messages) == 1:
-                raise ContextTooLongError
+                error = first["error"]
+                raise ContextTooLongError.of_turn(tokens=error.get("n_prompt_tokens"), limit=error.get("n_ctx"))
             messages = _newer_half(messages)
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:  # noqa: ARG002 - the port's

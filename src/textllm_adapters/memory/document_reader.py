@@ -26,7 +26,7 @@ class MemoryDocumentReader:
         if len(text) > max_chars:
             raise DocumentTooLargeError(limit=max_chars, counts="characters")
         if not text.strip():
-            raise UnreadableDocumentError("empty")
+            raise UnreadableDocumentError.of_empty_file()
         return DocumentText(file_type=file_type, text=text)
 
 

@@ -1,7 +1,7 @@
 """The use case of images: checked, stored, then parts of a user's message."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -20,12 +20,18 @@ from textllm_core.chat.messages import (
     TurnOptions,
 )
 from textllm_core.chat.turn_files import TurnFiles
-from textllm_core.errors import Allowance, FileTooLargeError, ImageTooLargeError, InvalidRequestError
+from textllm_core.errors import (
+    Allowance,
+    FileTooLargeError,
+    ImageTooLargeError,
+    InvalidRequestError,
+    UnsupportedMediaTypeError,
+)
 from textllm_core.file_tokens import FileTokens, image_tokens
 from textllm_core.images import Image, inspect_image
 from textllm_core.policy import ChatPolicy
 from textllm_core.tenancy import Caller
-from textllm_core.uploads import Upload
+from textllm_core.uploads import Upload, in_bytes
 
 MAX_IMAGES: Final = 10
 
@@ -103,10 +109,32 @@ class ChatWithImage:
         if not 1 <= len(uploads) <= MAX_IMAGES:
             raise InvalidRequestError.of("images", f"send 1 to {MAX_IMAGES} images")
         if not self.exchange.llm.reads_images:
-            raise InvalidRequestError.of("images", "the model that is configured reads text alone")
-        for upload in uploads:
+            raise InvalidRequestError.of(
+                "images",
+                "the model that is configured reads text alone; set OPENAI_API_KEY, or another model that sees images",
+            )
+        for place, upload in enumerate(uploads, 1):
             if upload.size > self.policy.max_file_bytes:
-                raise FileTooLargeError(limit=self.policy.max_file_bytes)
+                with _told_apart(place, len(uploads)):
+                    raise FileTooLargeError(limit=self.policy.max_file_bytes)
         if sum(upload.size for upload in uploads) > MOST_BYTES:
-            raise ImageTooLargeError(f"The images together have more than {MOST_BYTES} bytes.", limit=MOST_BYTES)
-        return [await inspect_image(upload) for upload in uploads]
+            raise ImageTooLargeError(
+                f"The images together have more than {in_bytes(MOST_BYTES)}; send fewer or smaller ones.",
+                limit=MOST_BYTES,
+            )
+        images = []
+        for place, upload in enumerate(uploads, 1):
+            with _told_apart(place, len(uploads)):
+                images.append(await inspect_image(upload))
+        return images
+
+
+@contextmanager
+def _told_apart(place: int, count: int) -> Iterator[None]:
+    """A refusal of an image says which it is, where there are several."""
+    try:
+        yield
+    except (UnsupportedMediaTypeError, FileTooLargeError) as refusal:
+        if count > 1:
+            refusal.tell_of(f"Image {place} of {count}")
+        raise

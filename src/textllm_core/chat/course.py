@@ -110,6 +110,11 @@ class Course:
         return tuple(known for known in self.transcripts if known != found)
 
     @property
+    def has_past(self) -> bool:
+        """Something was said in the conversation before this turn."""
+        return self.thread is not None and self.thread.message_count > 0
+
+    @property
     def past_tokens(self) -> int:
         return self.thread.context_tokens if self.thread else 0
 

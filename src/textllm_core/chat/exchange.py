@@ -28,6 +28,7 @@ from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.running import Leases, Running, RunningExchanges, carried_through
 from textllm_core.chat.settling import Settling
 from textllm_core.errors import (
+    ContextTooLongError,
     ConversationLostError,
     ProviderError,
     ProviderTimeoutError,
@@ -205,6 +206,10 @@ class Exchange:
         """Read the model's reply into the course and its log."""
         try:
             return await self._read_along(course)
+        except ContextTooLongError as error:
+            if course.has_past or error.is_of_turn:
+                raise
+            raise ContextTooLongError.of_turn() from error
         except ConversationLostError:
             if not course.keeps_messages:
                 raise
@@ -250,7 +255,7 @@ class Exchange:
 
     async def _request(self, course: Course) -> ModelRequest:
         hold, options = course.hold, course.turn.options
-        if course.transcript_id is None and course.thread and course.thread.message_count and not course.keeps_messages:
+        if course.transcript_id is None and course.has_past and not course.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
         if self.transcript is None or course.turn.is_aside:
             transcript_id = None
@@ -290,7 +295,7 @@ class Exchange:
         return tuple(message for message in await self.transcript.messages(course.transcript_id) if message.content)
 
     async def _history(self, course: Course, *, limit: int | None) -> tuple[Message, ...]:
-        if course.thread is None or course.thread.message_count == 0:
+        if not course.has_past:
             return ()
         hold = course.hold
         messages = list(

@@ -30,8 +30,9 @@ from textllm_core.errors import (
 )
 from textllm_core.ports.ledger import Replay
 
-_FIXED: Final = (ContentRefusedError, ContextTooLongError, ConversationNotFoundError)
+_FIXED: Final = (ContentRefusedError, ConversationNotFoundError)
 _WORDED: Final = (
+    ContextTooLongError,
     ProviderError,
     ProviderUnavailableError,
     ProviderTimeoutError,

@@ -24,7 +24,7 @@ from textllm_http.multipart import MultipartBody
 from textllm_http.requests import QueryString
 from textllm_http.routes.reading import reading
 
-_FORM: Final = MultipartBody(texts={"user_id", "folder"}, files={"file": 1})
+_FORM: Final = MultipartBody(texts=("user_id", "folder"), files={"file": 1})
 _CONTENT: Final = "/content"
 
 

@@ -176,7 +176,7 @@ async def test_a_document_that_is_none_is_refused_and_not_kept(desk: Desk) -> No
 async def test_a_model_that_reads_no_images_is_sent_none(desk: Desk) -> None:
     reply = await desk.show("Look", upload("one.png", PNG))
     desk.bench.llm.reads_images = False
-    with pytest.raises(InvalidRequestError, match="text alone"):
+    with pytest.raises(InvalidRequestError, match="text alone; set OPENAI_API_KEY"):
         await desk.show("Look again", upload("one.png", PNG))
     assert list(desk.kept.values()) == [len(PNG)]
     assert (await desk.bench.say("And now?", reply.conversation_id)).text.startswith("[2] You said: And now?")
@@ -237,6 +237,28 @@ async def test_images_that_are_not_taken_are_refused_and_not_kept(
 
 
 @pytest.mark.parametrize(
+    "second",
+    [
+        upload("two.png", b""),
+        upload("two.png", b"hello"),
+        upload("two.png", GIF),
+        upload("two.png", png(60_000, 60_000)),
+        Upload("two.png", 20 * 1024 * 1024 + 1, upload("two.png", PNG).read),
+    ],
+)
+async def test_a_refusal_of_one_of_several_images_says_which(desk: Desk, second: Upload) -> None:
+    with pytest.raises(TextLLMError, match=r"^Image 2 of 3: The "):
+        await desk.show("Well?", upload("one.png", PNG), second, upload("three.png", b""))
+    with pytest.raises(TextLLMError, match=r"^The "):
+        await desk.show("Well?", second)
+
+
+async def test_images_that_are_too_large_together_are_refused_in_words_that_people_read(desk: Desk) -> None:
+    with pytest.raises(ImageTooLargeError, match=r"more than 52428800 bytes \(50 MiB\); send fewer"):
+        await desk.show("Well?", *[Upload("one.png", 18 * 1024 * 1024, upload("one.png", PNG).read)] * 3)
+
+
+@pytest.mark.parametrize(
     ("turn", "error"),
     [
         (ImageTurn(" ", [upload("one.png", PNG)]), InvalidRequestError),
@@ -286,7 +308,7 @@ async def test_a_busy_conversation_takes_no_files(desk: Desk) -> None:
 
 async def test_a_turn_that_the_model_never_took_leaves_no_file(desk: Desk) -> None:
     desk.bench.llm.script(ScriptedReply(error=ContextTooLongError()))
-    with pytest.raises(ContextTooLongError):
+    with pytest.raises(ContextTooLongError, match="What was sent is too long for the model; send less"):
         await desk.show("Well?", upload("one.png", PNG))
     assert desk.kept == {}
     await desk.bench.check_books()

@@ -148,6 +148,19 @@ async def test_a_reader_cancelled_before_the_first_event_loses_nothing(bench: Be
     await bench.check_books()
 
 
+async def test_a_turn_that_is_too_long_is_told_from_a_conversation_that_is(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(error=ContextTooLongError()))
+    with pytest.raises(ContextTooLongError, match="What was sent is too long for the model; send less"):
+        await bench.say("Hello")
+    reply = await bench.say("Hello")
+    bench.llm.script(ScriptedReply(error=ContextTooLongError()))
+    with pytest.raises(ContextTooLongError, match="The conversation is too long for the model; start a new one"):
+        await bench.say("And now?", reply.conversation_id)
+    bench.llm.script(ScriptedReply(error=ContextTooLongError.of_turn(tokens=9000, limit=4096)))
+    with pytest.raises(ContextTooLongError, match="it makes 9000 tokens, and 4096 are allowed"):
+        await bench.say("And now?", reply.conversation_id)
+
+
 @pytest.mark.parametrize(
     "refusal",
     [

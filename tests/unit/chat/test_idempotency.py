@@ -12,6 +12,7 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, Reply, ReplyEvent, ReplyFailed, ReplyStarted, TextTurn
 from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import (
+    ContextTooLongError,
     IdempotencyInProgressError,
     IdempotencyMismatchError,
     ProviderError,
@@ -67,6 +68,13 @@ async def test_a_failure_is_replayed_as_a_failure(bench: Bench, after: int | Non
     assert [(type(error), str(error)) for error in told] == [(ProviderUnavailableError, "500")] * 2
     assert [error.is_replayed for error in told] == [False, True]
     assert len(bench.llm.requests) == 1
+
+
+async def test_a_failure_is_replayed_in_the_same_words(bench: Bench) -> None:
+    error = ContextTooLongError.of_turn(tokens=9000, limit=4096)
+    bench.llm.script(ScriptedReply(deltas=("a",), error=error, after=1, unheard="failed"))
+    ends = [(await events_of(bench))[-1] for _ in range(2)]
+    assert [str(end.error) for end in ends if isinstance(end, ReplyFailed)] == [str(error)] * 2
 
 
 async def test_what_did_not_run_may_be_sent_again_with_the_same_key(bench: Bench) -> None:

@@ -115,6 +115,7 @@ class StoreFile:
             user_id: whose it is; left out, a new user's.
         Raises:
             InvalidRequestError, NotFoundError: the caller may not act for the user.
+            InvalidRequestError: the upload has more bytes than it says, or fewer.
             FileTooLargeError: the file is, or the tenant's files together are.
             StorageUnavailableError: nothing was stored.
         """
@@ -144,13 +145,17 @@ class StoreFile:
 
         async def content() -> AsyncIterator[bytes]:
             nonlocal beginning
+            left = file.size
             async for piece in upload.read():
                 beginning += piece[: SNIFFED_BYTES - len(beginning)]
+                left -= len(piece)
+                if left < 0:
+                    raise _changed()
                 yield piece
+            if left:
+                raise _changed()
 
         blob = await self.blobs.put(file.key, content(), max_bytes=file.size)
-        if blob.size != file.size:
-            raise RuntimeError("an upload was not as long as it said")
         stored = replace(file, sha256=blob.sha256, content_type=media_type_of(beginning))
         if not await self.files.make_ready(tenant_id, stored):
             raise StorageUnavailableError("Storing the file took too long; send it again.")
@@ -160,6 +165,10 @@ class StoreFile:
         with suppress(StorageUnavailableError):  # then `SweepFiles` does it
             await self.blobs.delete(file.key)
             await self.files.forget(tenant_id, file.user_id, file.key)
+
+
+def _changed() -> InvalidRequestError:
+    return InvalidRequestError("The file is not as long as was said: it changes while it is read. Send a copy of it.")
 
 
 @dataclass(frozen=True, slots=True)

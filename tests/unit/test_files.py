@@ -84,6 +84,13 @@ async def test_a_file_is_what_was_sent(bench: Bench) -> None:
     assert await content_of(bench, file, first=1, last=3) == b"PDF"
 
 
+@pytest.mark.parametrize("said", [0, 4, 6])
+async def test_a_file_that_is_not_as_long_as_it_says_is_refused(bench: Bench, blobs: FrailBlobStore, said: int) -> None:
+    with pytest.raises(InvalidRequestError, match="changes while it is read"):
+        await bench.files.store(ANN, Upload("log.txt", said, Upload.of_bytes("log.txt", b"hello").read))
+    assert is_empty(bench, blobs)
+
+
 async def test_a_file_without_a_user_is_a_new_users(bench: Bench) -> None:
     assert (await keep(bench, caller=SERVICE)).user_id.startswith("user_")
 

@@ -15,6 +15,7 @@ from python_multipart.multipart import MultipartParser
 
 from textllm_core.errors import FileTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from textllm_core.uploads import Upload
+from textllm_http.auth import caller_of
 from textllm_http.requests import MAX_PIECES, content_length_of, content_type_of, refusal, unknown_field
 from textllm_http.spool import Spool, SpooledFile
 
@@ -80,7 +81,7 @@ class MultipartBody:
         max_bytes = sum(self.files.values()) * max_file_bytes + max_text_bytes + _OVERHEAD_BYTES
         if content_length_of(request) > max_bytes:
             raise FileTooLargeError(limit=max_file_bytes)
-        with spool.places.taken():
+        with spool.place(caller_of(request)):
             async with AsyncExitStack() as opened:
                 parts = _Parts(self, max_file_bytes=max_file_bytes, max_text_bytes=max_text_bytes)
                 parser = parts.parser(boundary)

@@ -1,9 +1,14 @@
 """Room for so many at a time."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Final
 
 from textllm_core.errors import TextLLMError
+
+_NO_SHARES: Final[Mapping[Hashable, int]] = MappingProxyType({})
 
 
 class Places:
@@ -14,19 +19,24 @@ class Places:
     """
 
     def __init__(self, number: int, refusal: type[TextLLMError], message: str) -> None:
-        self._free, self._refusal, self._message = number, refusal, message
+        self._number, self._refusal, self._message = number, refusal, message
+        self._total, self._taken = 0, Counter[Hashable]()
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def taken(self, shares: Mapping[Hashable, int] = _NO_SHARES) -> Iterator[None]:
         """One of them, until the block ends.
 
+        Args:
+            shares: by whom it is taken, and how many each of these may have at a time.
         Raises:
             TextLLMError: the refusal.
         """
-        if self._free == 0:
+        if self._total >= self._number or any(self._taken[who] >= most for who, most in shares.items()):
             raise self._refusal(self._message)
-        self._free -= 1
+        self._total += 1
+        self._taken.update(shares.keys())
         try:
             yield
         finally:
-            self._free += 1
+            self._total -= 1
+            self._taken -= Counter(shares.keys())  # which drops who has none left

@@ -2,16 +2,19 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final, TypeVar
 
 from textllm_core.errors import StorageUnavailableError
+from textllm_core.tenancy import Caller
 from textllm_http.places import Places
 
-MAX_REQUESTS: Final = 64
+MAX_REQUESTS: Final = 128
+OF_TENANT: Final = 64  # so that none keeps the others from sending, however slowly it sends itself
+OF_USER: Final = 16  # where the caller is bound to one
 _PIECE_BYTES: Final = 256 * 1024
 
 T = TypeVar("T")
@@ -46,17 +49,27 @@ class SpooledFile:
 
 
 class Spool:
-    """The room for files of requests that are being read or answered. Each request takes one of its `places` first.
+    """The room for files of requests that are being read or answered.
 
     Args:
         directory: made when it is first needed, for its owner's eyes alone.
-        max_requests: how many requests may have files here at once.
     """
 
-    def __init__(self, directory: Path, *, max_requests: int = MAX_REQUESTS) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
         busy = "Too many files are coming in at once; send this again in a moment."
-        self.places = Places(max_requests, StorageUnavailableError, busy)
+        self._places = Places(MAX_REQUESTS, StorageUnavailableError, busy)
+
+    def place(self, caller: Caller) -> AbstractContextManager[None]:
+        """Room for the files of one request of the caller's, until the block ends.
+
+        Raises:
+            StorageUnavailableError: others, or the caller's own, fill it up.
+        """
+        shares: dict[Hashable, int] = {caller.tenant_id: OF_TENANT}
+        if caller.user_id is not None:
+            shares[caller.tenant_id, caller.user_id] = OF_USER
+        return self._places.taken(shares)
 
     async def open(self) -> SpooledFile:
         """An empty file; the caller closes it.

@@ -287,7 +287,7 @@ async def test_a_body_in_crumbs_is_refused(desk: Desk, monkeypatch: pytest.Monke
 
 
 async def test_a_full_spool_refuses_more_until_there_is_room(desk: Desk) -> None:
-    sending = [asyncio.create_task(desk.send(file(), is_whole=False)) for _ in range(spool.MAX_REQUESTS)]
+    sending = [asyncio.create_task(desk.send(file(), is_whole=False)) for _ in range(spool.OF_TENANT)]
     await asyncio.sleep(0)
     await asyncio.sleep(0.1)
     answer = await desk.send(file(), END)

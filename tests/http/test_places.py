@@ -1,0 +1,53 @@
+"""Room for so many at a time, and for so many of each."""
+
+from collections.abc import Hashable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
+from textllm_core.tenancy import Caller
+from textllm_http.places import Places
+from textllm_http.spool import MAX_REQUESTS, OF_TENANT, OF_USER, Spool
+
+
+def test_whoever_finds_no_place_is_refused_until_one_is_free() -> None:
+    places = Places(2, ServiceUnavailableError, "Full.")
+    with places.taken():
+        with places.taken(), pytest.raises(ServiceUnavailableError, match="Full"), places.taken():
+            pass
+        with places.taken():
+            pass
+
+
+def test_nobody_has_more_than_his_share_and_it_comes_back() -> None:
+    places = Places(3, ServiceUnavailableError, "Full.")
+    too_much: list[dict[Hashable, int]] = [{"a": 1}, {"a": 1, "b": 2}]
+    for _ in range(2):
+        with places.taken({"a": 1}), places.taken({"b": 2}):
+            for shares in too_much:
+                with pytest.raises(ServiceUnavailableError), places.taken(shares):
+                    pass
+            with places.taken({"b": 2}), pytest.raises(ServiceUnavailableError), places.taken({"c": 9}):
+                pass
+
+
+def test_neither_a_user_nor_a_tenant_fills_the_spool(tmp_path: Path) -> None:
+    spool, ann, bob = Spool(tmp_path), Caller("acme", "user", "ann"), Caller("acme", "user", "bob")
+    service, other = Caller("acme"), Caller("other")
+    with ExitStack() as taken:
+
+        def fill(caller: Caller, expected: int) -> None:
+            for _ in range(expected):
+                taken.enter_context(spool.place(caller))
+            with pytest.raises(StorageUnavailableError), spool.place(caller):
+                pass
+
+        fill(ann, OF_USER)
+        fill(bob, OF_USER)
+        fill(service, OF_TENANT - 2 * OF_USER)
+        fill(other, OF_TENANT)
+        assert 2 * OF_TENANT <= MAX_REQUESTS
+    with spool.place(ann), spool.place(other):
+        pass

@@ -214,6 +214,59 @@ async def test_text_is_read_in_its_encoding(text: str, encoding: str) -> None:
     assert (await read("a.txt", text.encode(encoding))).text == text
 
 
+@pytest.mark.parametrize(
+    ("label", "text", "encoding"),
+    [
+        ("iso-8859-2", "Łódź", "iso8859-2"),
+        ("windows-1251", "Привет, мир", "cp1251"),
+        ("Shift_JIS", "日本語①", "cp932"),
+        ("x-sjis", "日本語①", "cp932"),
+        ("iso-8859-1", "5 €", "cp1252"),
+        ("gb2312", "镕", "gb18030"),
+        ("iso-2022-jp", "日本語", "iso2022_jp"),
+        ("windows-874", "ไทย", "cp874"),
+        ("x-mac-cyrillic", "мир", "mac-cyrillic"),
+        ("utf-8", "Łódź", "utf-8"),
+        ("utf-16", "Łódź", "utf-8"),
+        ("windows-1251", "Łódź", "utf-8-sig"),
+        ("windows-1251", "Łódź", "utf-16"),
+    ],
+)
+async def test_html_is_read_in_the_encoding_that_it_declares(label: str, text: str, encoding: str) -> None:
+    for meta in (
+        f"<meta charset={label}>",
+        f"<META\nCharset = '{label}' />",
+        f'<meta content="text/html; charset={label}" http-equiv="Content-Type">',
+    ):
+        assert (await read("a.html", f"<title>A</title>{meta}<p>{text}".encode(encoding))).text == f"A\n{text}"
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        "<!-- <meta charset=windows-1251> -->",
+        "<!-- <meta charset=windows-1251> --><meta charset=windows-1250>",
+        "<!--><meta charset=windows-1250><!-- -->",
+        '<meta name="description" content="charset=windows-1251"><meta charset=windows-1250>',
+        "<meta charset=windows-1250><meta charset=windows-1251>",
+        "<style>" + " " * 1000 + "</style><meta charset=windows-1251>",
+        "<meta charset=ascii-of-mine>",
+        "<meta charset=rot13>",
+        "<meta charset=utf-7>",
+        "<meta charset=''>",
+        "<meta charset=ł>",
+        "<meta charset=euc-kr>",
+    ],
+)
+async def test_what_declares_no_fitting_encoding_of_html_is_passed_over(beginning: str) -> None:
+    text = "Zażółć gęślą jaźń, to jest tekst po polsku"
+    assert (await read("a.html", f"{beginning}<p>{text}</p>".encode("cp1250"))).text == text
+
+
+async def test_an_encoding_of_html_whose_name_has_a_nul_is_passed_over() -> None:
+    assert (await read("a.html", "<meta charset='a\0b'>Łódź".encode())).text == "Łódź"
+
+
 async def test_a_pdf_that_is_only_protected_against_changes_is_read() -> None:
     assert (await read("a.pdf", documents.encrypted_pdf(password=""))).text == "[page 1]\nSecret words."
 

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from contextlib import suppress
 from typing import Final
 
 from charset_normalizer import from_bytes
@@ -34,22 +35,28 @@ def read_plain_text(content: bytes, *, max_chars: int) -> Found:
     return Found(lines.text())
 
 
-def decode(content: bytes) -> str:
-    """Text by its byte order mark, else as UTF-16 or UTF-8, else in the encoding that `charset_normalizer` names.
+def decode(content: bytes, *, declared: str | None = None) -> str:
+    """Text by its byte order mark, else as declared, UTF-16 or UTF-8, else in what `charset_normalizer` names.
 
+    Args:
+        content: all of it.
+        declared: Python's name of the encoding that it says it is in; used if all of it can be in that.
     Raises:
         UnsupportedMediaTypeError: this is no text.
     """
-    text = _decoded(content)
+    text = _decoded(content, declared)
     if len(_NO_TEXT.findall(text, 0, _SAMPLE)) * 10 > min(len(text), _SAMPLE):
         raise unsupported()
     return text
 
 
-def _decoded(content: bytes) -> str:
+def _decoded(content: bytes, declared: str | None) -> str:
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             return content.decode(encoding, "replace")
+    if declared is not None:
+        with suppress(UnicodeDecodeError):
+            return content.decode(declared)
     if (wide := _wide(content[:4096])) is not None:
         return content.decode(wide, "replace")
     try:

@@ -215,6 +215,24 @@ async def test_text_is_read_in_its_encoding(text: str, encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("日本語のテキストです。".encode()[:-1], "日本語のテキストです\ufffd"),
+        ("Grüße ".encode() * 10 + b"\xff" + "日本語".encode(), "Grüße " * 10 + "\ufffd日本語"),
+        ("日本語".encode()[1:] + "のテキスト".encode() * 6, "\ufffd\ufffd本語" + "のテキスト" * 6),
+        ("Grüße \ufffd".encode() * 10 + b"\xff", "Grüße \ufffd" * 10 + "\ufffd"),
+    ],
+)
+async def test_utf_8_is_read_although_a_few_of_its_bytes_are_faulty(content: bytes, text: str) -> None:
+    assert (await read("a.txt", content)).text == text
+
+
+@pytest.mark.parametrize("text", ["La cité", "Straße, Grüße, Äpfel; not Ã¼ or Ã¤"])
+async def test_text_is_not_taken_for_damaged_utf_8(text: str) -> None:
+    assert (await read("a.txt", text.encode("cp1252"))).text == text
+
+
+@pytest.mark.parametrize(
     ("label", "text", "encoding"),
     [
         ("iso-8859-2", "Łódź", "iso8859-2"),

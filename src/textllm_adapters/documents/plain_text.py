@@ -25,6 +25,9 @@ _OTHERS: Final = [
     "cp932", "euc_jp", "gb18030", "big5", "cp949",
 ]  # fmt: skip
 _NO_TEXT: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # the escape character is at home in logs
+_BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
+_FAULT: Final = "\N{REPLACEMENT CHARACTER}"
+_RIGHT_TO_FAULT: Final = 10
 _SAMPLE: Final = 64 * 1024  # bytes or characters that are looked at
 
 
@@ -36,7 +39,7 @@ def read_plain_text(content: bytes, *, max_chars: int) -> Found:
 
 
 def decode(content: bytes, *, declared: str | None = None) -> str:
-    """Text by its byte order mark, else as declared, UTF-16 or UTF-8, else in what `charset_normalizer` names.
+    """Text by its byte order mark, else as declared, UTF-16 or UTF-8, else as `charset_normalizer` guesses.
 
     Args:
         content: all of it.
@@ -59,13 +62,26 @@ def _decoded(content: bytes, declared: str | None) -> str:
             return content.decode(declared)
     if (wide := _wide(content[:4096])) is not None:
         return content.decode(wide, "replace")
-    try:
+    with suppress(UnicodeDecodeError):
         return content.decode()
-    except UnicodeDecodeError:
-        guess = None if b"\0" in content else _guess(_sample(content))
-    if guess is None:
+    if b"\0" in content:
+        raise unsupported()
+    if (text := _damaged_utf_8(content)) is not None:
+        return text
+    if (guess := _guess(_sample(content))) is None:
         raise unsupported()
     return content.decode(guess, "replace")
+
+
+def _damaged_utf_8(content: bytes) -> str | None:
+    """UTF-8 with U+FFFD for its faults, a cut end among them, if ten right characters beyond ASCII come to each.
+
+    Text in another encoding is all faults, but for a few letters.
+    """
+    text = content.decode(errors="replace")
+    beyond_ascii = len(text) - len(content.translate(None, _BEYOND_ASCII))
+    faults = text.count(_FAULT) - content.count(_FAULT.encode())
+    return text if beyond_ascii - faults >= faults * _RIGHT_TO_FAULT else None
 
 
 def _wide(beginning: bytes) -> str | None:

@@ -132,6 +132,7 @@ def _packed_spaces(size: int, wbits: int = zlib.MAX_WBITS) -> bytes:
 # DOCX
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+MATH = "http://schemas.openxmlformats.org/officeDocument/2006/math"
 _MAIN = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
 _MACROS = "application/vnd.ms-word.document.macroEnabled.main+xml"
 _SHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"

@@ -11,7 +11,7 @@ from docx.oxml import parse_xml
 from docx.oxml.ns import qn
 from docx.oxml.table import CT_Row, CT_Tc
 from docx.oxml.text.paragraph import CT_P
-from docx.oxml.text.run import CT_R
+from docx.oxml.text.parfmt import CT_PPr
 from docx.oxml.xmlchemy import BaseOxmlElement
 from lxml.etree import XMLSyntaxError
 
@@ -24,10 +24,19 @@ _COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # what Word wraps a
 _ENCRYPTED_PACKAGE: Final = "EncryptedPackage".encode("utf-16-le")
 
 _DEEPEST_LIST: Final = 8
-# Said again, or no longer: for older readers, where text was moved from, and what was deleted.
+# Said again, or no longer: for older readers, how to pronounce it, where text was moved from, and what was deleted.
 _PASSED_OVER: Final = frozenset(
-    {"{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback", qn("w:moveFrom"), qn("w:del")}
+    {
+        "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
+        qn("w:rt"),
+        qn("w:moveFrom"),
+        qn("w:del"),
+    }
 )
+_SAID: Final = frozenset(qn(tag) for tag in ("w:t", "w:tab", "w:ptab", "w:br", "w:cr", "w:noBreakHyphen"))
+_EQUATION_TEXT: Final = qn("m:t")
+# What opens a part of an equation that would else run into the part before it: one half is no twelve.
+_EQUATION_PARTS: Final = {qn("m:num"): "(", qn("m:den"): "/(", qn("m:sup"): "^(", qn("m:sub"): "_("}
 _LIST_STYLES: Final = "w:style[w:pPr/w:numPr][not(w:pPr/w:outlineLvl)]/@w:styleId"  # those with a level are headings
 
 
@@ -93,21 +102,40 @@ def _cells(element: BaseOxmlElement) -> Iterator[CT_Tc]:
 def _paragraph(paragraph: CT_P, list_styles: frozenset[str]) -> str:
     """Its text. An item of a list is marked; list 0 takes a paragraph off the list that its style has it on."""
     text = "".join(_texts(paragraph)).strip("\n")
-    numbering: Any = None if paragraph.pPr is None else paragraph.pPr.numPr  # python-docx has no type for it
+    properties = paragraph.pPr
+    numbering: Any = None if properties is None else properties.numPr  # python-docx has no type for it
     if numbering is None or numbering.numId is None:
-        is_item = paragraph.style in list_styles
+        is_item = properties is not None and _value(properties.pStyle) in list_styles
     else:
-        is_item = numbering.numId.val != 0
+        is_item = _number(numbering.numId) != 0
     if not is_item or not text.strip():
         return text
-    level = 0 if numbering is None or numbering.ilvl is None else min(numbering.ilvl.val, _DEEPEST_LIST)
+    level = 0 if numbering is None else min(_number(numbering.ilvl), _DEEPEST_LIST)
     return "  " * level + "- " + text
 
 
+def _value(element: BaseOxmlElement | None) -> str:
+    return "" if element is None else element.get(qn("w:val"), "")
+
+
+def _number(element: BaseOxmlElement | None) -> int:
+    """Its value, or 0 where it has none that is a number."""
+    try:
+        return int(_value(element))
+    except ValueError:
+        return 0
+
+
 def _texts(element: BaseOxmlElement) -> Iterator[str]:
-    """What its runs say; those of links and of what was inserted, too."""
+    """What is said inside of a paragraph, but for paragraphs in it; equations in a line, as people type them."""
     for child in element:
-        if isinstance(child, CT_R):
-            yield child.text
-        elif child.tag not in _PASSED_OVER:
+        if child.tag in _SAID:
+            yield str(child)
+        elif child.tag == _EQUATION_TEXT:
+            yield child.text or ""
+        elif child.tag in _EQUATION_PARTS:
+            yield _EQUATION_PARTS[child.tag]
+            yield from _texts(child)
+            yield ")"
+        elif child.tag not in _PASSED_OVER and not isinstance(child, CT_P | CT_PPr):
             yield from _texts(child)

@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from typing import Final
 
+from textllm_adapters.documents.html_encoding import declared_encoding
 from textllm_adapters.documents.lines import Lines
 from textllm_adapters.documents.outcomes import Found
 from textllm_adapters.documents.plain_text import decode
@@ -26,7 +27,7 @@ def read_html(content: bytes, *, max_chars: int) -> Found:
     """Its text without markup, scripts and styles."""
     lines = Lines(max_chars)
     parser = _Text(lines)
-    parser.feed(decode(content))
+    parser.feed(decode(content, declared=declared_encoding(content)))
     parser.close()
     parser.end_line()
     return Found(lines.text())

@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from contextlib import suppress
 from typing import Final
 
 from charset_normalizer import from_bytes
@@ -24,6 +25,9 @@ _OTHERS: Final = [
     "cp932", "euc_jp", "gb18030", "big5", "cp949",
 ]  # fmt: skip
 _NO_TEXT: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # the escape character is at home in logs
+_BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
+_FAULT: Final = "\N{REPLACEMENT CHARACTER}"
+_RIGHT_TO_FAULT: Final = 10
 _SAMPLE: Final = 64 * 1024  # bytes or characters that are looked at
 
 
@@ -34,31 +38,50 @@ def read_plain_text(content: bytes, *, max_chars: int) -> Found:
     return Found(lines.text())
 
 
-def decode(content: bytes) -> str:
-    """Text by its byte order mark, else as UTF-16 or UTF-8, else in the encoding that `charset_normalizer` names.
+def decode(content: bytes, *, declared: str | None = None) -> str:
+    """Text by its byte order mark, else as declared, UTF-16 or UTF-8, else as `charset_normalizer` guesses.
 
+    Args:
+        content: all of it.
+        declared: Python's name of the encoding that it says it is in; used if all of it can be in that.
     Raises:
         UnsupportedMediaTypeError: this is no text.
     """
-    text = _decoded(content)
+    text = _decoded(content, declared)
     if len(_NO_TEXT.findall(text, 0, _SAMPLE)) * 10 > min(len(text), _SAMPLE):
         raise unsupported("txt")
     return text
 
 
-def _decoded(content: bytes) -> str:
+def _decoded(content: bytes, declared: str | None) -> str:
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             return content.decode(encoding, "replace")
+    if declared is not None:
+        with suppress(UnicodeDecodeError):
+            return content.decode(declared)
     if (wide := _wide(content[:4096])) is not None:
         return content.decode(wide, "replace")
-    try:
+    with suppress(UnicodeDecodeError):
         return content.decode()
-    except UnicodeDecodeError:
-        guess = None if b"\0" in content else _guess(_sample(content))
-    if guess is None:
+    if b"\0" in content:
+        raise unsupported("txt")
+    if (text := _damaged_utf_8(content)) is not None:
+        return text
+    if (guess := _guess(_sample(content))) is None:
         raise unsupported("txt")
     return content.decode(guess, "replace")
+
+
+def _damaged_utf_8(content: bytes) -> str | None:
+    """UTF-8 with U+FFFD for its faults, a cut end among them, if ten right characters beyond ASCII come to each.
+
+    Text in another encoding is all faults, but for a few letters.
+    """
+    text = content.decode(errors="replace")
+    beyond_ascii = len(text) - len(content.translate(None, _BEYOND_ASCII))
+    faults = text.count(_FAULT) - content.count(_FAULT.encode())
+    return text if beyond_ascii - faults >= faults * _RIGHT_TO_FAULT else None
 
 
 def _wide(beginning: bytes) -> str | None:

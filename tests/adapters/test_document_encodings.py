@@ -1,0 +1,105 @@
+"""Text and HTML in any encoding, read in children."""
+
+import pytest
+
+from textllm_adapters.documents.document_reader import ChildDocumentReader
+from textllm_core.ports.document_reader import DocumentText
+from textllm_core.uploads import Upload
+
+
+async def read(name: str, content: bytes) -> DocumentText:
+    return await ChildDocumentReader().read(Upload.of_bytes(name, content), max_chars=1000, max_pages=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Grüße aus Köln, schöne Straße", "latin-1"),
+        ("Prix : 5 € – déjà vu, naïve “quote”", "cp1252"),
+        ("Zażółć gęślą jaźń, to jest tekst po polsku", "cp1250"),
+        ("Привет, как дела? Это текст по-русски.", "cp1251"),
+        ("Привет, как дела? Это текст по-русски.", "koi8-r"),
+        ("日本語のテキストです。これは文章です。", "shift_jis"),
+        ("这是一个中文文本，用于测试编码。", "gb18030"),
+        ("Any text 🏞", "utf-16"),
+        ("Any text 🏞", "utf-32"),
+        ("Grüße aus Köln 🏞", "utf-16-le"),
+        ("Grüße aus Köln 🏞", "utf-16-be"),
+        ("a", "utf-16-le"),
+        ("a", "utf-8"),
+        ("Any text 🏞", "utf-8-sig"),
+    ],
+)
+async def test_text_is_read_in_its_encoding(text: str, encoding: str) -> None:
+    assert (await read("a.txt", text.encode(encoding))).text == text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("日本語のテキストです。".encode()[:-1], "日本語のテキストです\ufffd"),
+        ("Grüße ".encode() * 10 + b"\xff" + "日本語".encode(), "Grüße " * 10 + "\ufffd日本語"),
+        ("日本語".encode()[1:] + "のテキスト".encode() * 6, "\ufffd\ufffd本語" + "のテキスト" * 6),
+        ("Grüße \ufffd".encode() * 10 + b"\xff", "Grüße \ufffd" * 10 + "\ufffd"),
+    ],
+)
+async def test_utf_8_is_read_although_a_few_of_its_bytes_are_faulty(content: bytes, text: str) -> None:
+    assert (await read("a.txt", content)).text == text
+
+
+@pytest.mark.parametrize("text", ["La cité", "Straße, Grüße, Äpfel; not Ã¼ or Ã¤"])
+async def test_text_is_not_taken_for_damaged_utf_8(text: str) -> None:
+    assert (await read("a.txt", text.encode("cp1252"))).text == text
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "encoding"),
+    [
+        ("iso-8859-2", "Łódź", "iso8859-2"),
+        ("windows-1251", "Привет, мир", "cp1251"),
+        ("Shift_JIS", "日本語①", "cp932"),
+        ("x-sjis", "日本語①", "cp932"),
+        ("iso-8859-1", "5 €", "cp1252"),
+        ("gb2312", "镕", "gb18030"),
+        ("iso-2022-jp", "日本語", "iso2022_jp"),
+        ("windows-874", "ไทย", "cp874"),
+        ("x-mac-cyrillic", "мир", "mac-cyrillic"),
+        ("utf-8", "Łódź", "utf-8"),
+        ("utf-16", "Łódź", "utf-8"),
+        ("windows-1251", "Łódź", "utf-8-sig"),
+        ("windows-1251", "Łódź", "utf-16"),
+    ],
+)
+async def test_html_is_read_in_the_encoding_that_it_declares(label: str, text: str, encoding: str) -> None:
+    for meta in (
+        f"<meta charset={label}>",
+        f"<META\nCharset = '{label}' />",
+        f'<meta content="text/html; charset={label}" http-equiv="Content-Type">',
+    ):
+        assert (await read("a.html", f"<title>A</title>{meta}<p>{text}".encode(encoding))).text == f"A\n{text}"
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        "<!-- <meta charset=windows-1251> -->",
+        "<!-- <meta charset=windows-1251> --><meta charset=windows-1250>",
+        "<!--><meta charset=windows-1250><!-- -->",
+        '<meta name="description" content="charset=windows-1251"><meta charset=windows-1250>',
+        "<meta charset=windows-1250><meta charset=windows-1251>",
+        "<style>" + " " * 1000 + "</style><meta charset=windows-1251>",
+        "<meta charset=ascii-of-mine>",
+        "<meta charset=rot13>",
+        "<meta charset=utf-7>",
+        "<meta charset=''>",
+        "<meta charset=ł>",
+        "<meta charset=euc-kr>",
+    ],
+)
+async def test_what_declares_no_fitting_encoding_of_html_is_passed_over(beginning: str) -> None:
+    text = "Zażółć gęślą jaźń, to jest tekst po polsku"
+    assert (await read("a.html", f"{beginning}<p>{text}</p>".encode("cp1250"))).text == text
+
+
+async def test_an_encoding_of_html_whose_name_has_a_nul_is_passed_over() -> None:
+    assert (await read("a.html", "<meta charset='a\0b'>Łódź".encode())).text == "Łódź"

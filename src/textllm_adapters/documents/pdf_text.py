@@ -23,7 +23,7 @@ _MOST: Final = 10**12  # forms within forms show more than any number can say
 # in it is followed to its end; what is no string after all is counted rather than missed.
 _OUTSIDE: Final = re.compile(rb"\([^()\\]*\)|\(|<<|<[^<>(]*")
 _INSIDE: Final = re.compile(rb"\\[0-7]{1,3}|\\.|[()]", re.DOTALL)
-_INLINE_IMAGE: Final = re.compile(rb"\bBI\s*/[^()]{0,2000}?\sID\s")
+_INLINE_IMAGE: Final = re.compile(rb"\bBI\s*/(?:(?!\bBI\b)[^()])*?\sID\s")
 _END_OF_IMAGE: Final = re.compile(rb"\sEI\b")
 _SHOWN: Final = re.compile(rb"/([^\0\s/()<>\[\]{}%]++)[\0\s]++Do\b")
 

@@ -1,14 +1,16 @@
 """How much text is counted in PDFs that a model reads itself."""
 
+import io
 import time
 import zlib
 
 import pytest
+from pypdf import PdfReader
 from tests import documents
 from tests.documents import pdf, pdf_of_pages, pdf_of_stream, stream
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
-from textllm_adapters.documents.pdf_text import strings_of
+from textllm_adapters.documents.pdf_text import TextSize, strings_of, text_size
 from textllm_core.ports.document_reader import Document
 from textllm_core.uploads import Upload
 
@@ -139,3 +141,10 @@ async def test_what_can_be_counted_is_where_something_cannot(broken: bytes) -> N
 
 async def test_a_stream_that_many_pages_show_is_counted_for_each() -> None:
     assert await counted(documents.pdf_that_keeps_the_processor_busy()) == (40 * 500_000, True)
+
+
+def test_counting_ends_when_its_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = PdfReader(io.BytesIO(pdf_of_pages(["one", "two"])))
+    assert text_size(reader) == TextSize(6, is_whole=True)
+    monkeypatch.setattr("textllm_adapters.documents.pdf_text._ENDS_AFTER_S", 0.0)
+    assert text_size(reader) == TextSize(0, is_whole=False)

@@ -42,15 +42,21 @@ def image_tokens(width: int, height: int, *, model: str) -> FileTokens:
     return FileTokens(max(ceil(patches * _DEAREST_PATCH), _tiled(tiles, _TILES)), max(patches, _TILES[0]))
 
 
-def pdf_tokens(*, pages: int, size: int, model: str) -> FileTokens:
+def pdf_tokens(*, pages: int, size: int, model: str, text_bytes: int = 0, is_text_counted: bool = False) -> FileTokens:
     """Tokens of a PDF of so many pages and bytes that the model reads itself.
 
-    Nothing short of reading it bounds its text; this is what no honest page exceeds, and no more than a token a byte.
+    Its text makes about a token a byte at most: in a PDF whose fonts let one code stand for several characters, or that
+    keeps text beside its pages, it may be more. Where not all text could be counted, it is at least what no honest page
+    exceeds, and no more than a token a byte of the file.
+
+    Args:
+        text_bytes, is_text_counted: as `Document` has them.
     """
     page = (
         _tiled(_MOST_TILES, _TILES_OF_4O_MINI) if "4o-mini" in model else ceil(_MOST_PATCHES_OF_A_PAGE * _DEAREST_PATCH)
     )
-    return FileTokens(pages * page + min(pages * _DENSEST_PAGE, size), pages * _USUAL_PAGE)
+    text = text_bytes if is_text_counted else max(text_bytes, min(pages * _DENSEST_PAGE, size))
+    return FileTokens(pages * page + text, max(pages * _USUAL_PAGE, text_bytes // 4))
 
 
 def _tiled(tiles: int, price: tuple[int, int]) -> int:

@@ -202,7 +202,7 @@ async def test_the_content_tells_the_type_of_a_file_without_an_ending() -> None:
 
 
 async def test_pages_of_a_pdf_are_counted_also_where_it_has_no_text() -> None:
-    assert await inspect(pdf_of_pages(["", ""])) == Document(file_type="pdf", pages=2)
+    assert await inspect(pdf_of_pages(["", ""])) == Document(file_type="pdf", pages=2, is_text_counted=True)
 
 
 async def test_a_pdf_may_have_as_many_pages_as_allowed() -> None:

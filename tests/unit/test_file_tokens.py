@@ -61,3 +61,18 @@ def test_the_bound_of_a_document_grows_with_its_pages(pages: int, size: int) -> 
     assert pages * patched(2048, 2048, 2_500, 2.46) <= one.most < more.most
     assert one.about <= one.most
     assert pdf_tokens(pages=pages, size=size, model="gpt-4o-mini").most > one.most
+
+
+def test_text_of_a_document_that_was_counted_bounds_its_tokens() -> None:
+    blank = pdf_tokens(pages=2, size=9_000, model="gpt-4o", text_bytes=0, is_text_counted=True)
+    dense = pdf_tokens(pages=2, size=9_000, model="gpt-4o", text_bytes=500_000, is_text_counted=True)
+    assert dense.most - blank.most == 500_000
+    assert blank.about < dense.about == 125_000 <= dense.most
+
+
+@pytest.mark.parametrize(("text_bytes", "size", "bound"), [(0, 9_000, 8_000), (0, 700, 700), (10_000, 9_000, 10_000)])
+def test_text_that_could_not_all_be_counted_is_at_least_what_a_page_may_have(
+    text_bytes: int, size: int, bound: int
+) -> None:
+    blank = pdf_tokens(pages=2, size=size, model="gpt-4o", is_text_counted=True)
+    assert pdf_tokens(pages=2, size=size, model="gpt-4o", text_bytes=text_bytes).most - blank.most == bound

@@ -41,9 +41,9 @@ def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
 def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callable[[bytes], Found]:
     match action, file_type:
         case "inspect", "pdf":
-            from textllm_adapters.documents.pdf import count_pages
+            from textllm_adapters.documents.pdf import measure_pdf
 
-            return partial(count_pages, max_pages=max_pages)
+            return partial(measure_pdf, max_pages=max_pages)
         case "read", "pdf":
             from textllm_adapters.documents.pdf import read_pdf
 

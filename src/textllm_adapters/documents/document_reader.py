@@ -65,7 +65,12 @@ class ChildDocumentReader:
         if file_type != "pdf":
             return Document(file_type=file_type)
         found = await self._ask("inspect", file_type, upload, max_chars=0, max_pages=max_pages)
-        return Document(file_type=file_type, pages=found.pages)
+        return Document(
+            file_type=file_type,
+            pages=found.pages,
+            text_bytes=found.text_bytes,
+            is_text_counted=found.is_text_counted,
+        )
 
     async def read(self, upload: Upload, *, max_chars: int, max_pages: int) -> DocumentText:
         """As the port says."""

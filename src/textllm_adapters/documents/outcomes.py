@@ -16,10 +16,12 @@ from textllm_core.ports.document_reader import FileType
 
 
 class Found(Struct, frozen=True, tag=True):
-    """What was asked for: `text` is empty where only the pages were to be counted."""
+    """What was asked for: `text` is empty where it was only to be counted, else `text_bytes` is 0."""
 
     text: str = ""
     pages: int | None = None
+    text_bytes: int = 0
+    is_text_counted: bool = False
 
 
 class Unreadable(Struct, frozen=True, tag=True):

@@ -7,12 +7,15 @@ from pypdf.errors import LimitReachedError
 
 from textllm_adapters.documents.lines import Lines
 from textllm_adapters.documents.outcomes import Found
+from textllm_adapters.documents.pdf_text import text_size
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError
 
 
-def count_pages(content: bytes, *, max_pages: int) -> Found:
-    """The number of its pages."""
-    return Found(pages=len(_open(content, max_pages).pages))
+def measure_pdf(content: bytes, *, max_pages: int) -> Found:
+    """The number of its pages, and how much text they show."""
+    reader = _open(content, max_pages)
+    text = text_size(reader)
+    return Found(pages=len(reader.pages), text_bytes=text.size, is_text_counted=text.is_whole)
 
 
 def read_pdf(content: bytes, *, max_chars: int, max_pages: int) -> Found:

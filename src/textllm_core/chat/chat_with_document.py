@@ -86,7 +86,7 @@ class ChatWithDocument:
             extracted=extracted,
             pages=document.pages,
         )
-        tokens = self._tokens(part, model=turn.options.model or self.policy.model)
+        tokens = _tokens(document, part, model=turn.options.model or self.policy.model)
         events = self.exchange.run(
             caller,
             Turn(
@@ -118,8 +118,16 @@ class ChatWithDocument:
         )
         return text, text.text
 
-    def _tokens(self, part: InputFile, *, model: str) -> FileTokens:
-        words = words_of(part)
-        if words is None:
-            return pdf_tokens(pages=part.pages or 1, size=part.size, model=model)
+
+def _tokens(document: Document, part: InputFile, *, model: str) -> FileTokens:
+    """Those of the file, or of its text, as it is sent."""
+    words = words_of(part)
+    if words is not None:
         return FileTokens(len(words.encode()), estimated_tokens(words))
+    return pdf_tokens(
+        pages=document.pages or 1,
+        size=part.size,
+        model=model,
+        text_bytes=document.text_bytes,
+        is_text_counted=document.is_text_counted,
+    )

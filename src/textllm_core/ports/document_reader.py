@@ -26,10 +26,14 @@ class Document(Struct, frozen=True, kw_only=True):
     Args:
         file_type: what its content is; its name agrees.
         pages: of a PDF; None for the others, which have no pages of their own.
+        text_bytes: of a PDF that is not to be read here: so much text was found in it, a byte or two a character.
+        is_text_counted: that is all of it.
     """
 
     file_type: FileType
     pages: int | None = None
+    text_bytes: int = 0
+    is_text_counted: bool = False
 
     @property
     def media_type(self) -> str:
@@ -58,8 +62,8 @@ class DocumentReader(Protocol):
     async def inspect(self, upload: Upload, *, max_pages: int) -> Document:
         """Tell what a file is, without its text: for a model that reads the file itself.
 
-        A PDF is opened and its pages are counted; it may hold images alone. The others are told by their first bytes:
-        what is wrong further on is for `read` to find.
+        A PDF is opened, its pages and its text are counted; it may hold images alone. The others are told by their
+        first bytes: what is wrong further on is for `read` to find.
         """
         ...
 

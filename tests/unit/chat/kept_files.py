@@ -47,13 +47,13 @@ def kept(store: MemoryStore) -> Mapping[str, int]:
 
 
 class PlainReader:
-    """Takes text for text, and what begins as a PDF does for a PDF of three pages."""
+    """Takes text for text, and what begins as a PDF does for a PDF of three pages that show all of it."""
 
     async def inspect(self, upload: Upload, *, max_pages: int) -> Document:
         content = b"".join([piece async for piece in upload.read()])
         assert max_pages > 0
         if content.startswith(b"%PDF-"):
-            return Document(file_type="pdf", pages=3)
+            return Document(file_type="pdf", pages=3, text_bytes=len(content), is_text_counted=True)
         if b"\0" in content:
             raise UnsupportedMediaTypeError("neither text nor PDF")
         return Document(file_type="txt")

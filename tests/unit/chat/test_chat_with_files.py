@@ -427,3 +427,21 @@ async def test_an_image_turn_holds_what_the_image_may_cost() -> None:
         await Desk(bench).show("Well?", upload("one.png", png(2000, 2000)))
     await Desk(bench).show("Well?", upload("one.png", png(100, 100)))
     await bench.check_books()
+
+
+async def test_a_turn_with_a_dense_pdf_holds_what_its_text_may_cost() -> None:
+    bench = Bench(policy=replace(POLICY, daily_limit=Decimal("0.30")))  # room for 120,000 tokens of input
+    with pytest.raises(BudgetExceededError):
+        await Desk(bench).hand("Well?", upload("a.pdf", PDF + b"word " * 40_000))
+    await Desk(bench).hand("Well?", upload("a.pdf", PDF + b"word " * 4_000))
+    await bench.check_books()
+
+
+async def test_the_turn_after_a_dense_pdf_that_was_never_billed_holds_its_text_again() -> None:
+    bench = Bench(policy=replace(POLICY, daily_limit=Decimal("0.60")))
+    bench.llm.script(ScriptedReply(text="fine", usage_stated=False))
+    dense = await Desk(bench).hand("Well?", upload("a.pdf", PDF + b"word " * 36_000))
+    with pytest.raises(BudgetExceededError):
+        await bench.say("And now?", dense.conversation_id)
+    await bench.say("And now?")
+    await bench.check_books()

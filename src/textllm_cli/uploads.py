@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from textllm_core.errors import FileTooLargeError, InvalidRequestError, TextLLMError, UnsupportedMediaTypeError
-from textllm_core.images import inspect_image
+from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.uploads import Upload
 
 _PIECE_BYTES: Final = 1024 * 1024
@@ -44,26 +43,6 @@ def name_file(error: TextLLMError, path: Path, *, untried: Sequence[Path] = ()) 
     """Have the error say which of several files it is about, and which were not tried because of it."""
     rest = f"; not tried: {', '.join(map(str, untried))}" if untried else ""
     error.add_note(f"This is about {path}{rest}.")
-
-
-async def name_refused(
-    error: FileTooLargeError | UnsupportedMediaTypeError, images: Sequence[tuple[Path, Upload]]
-) -> None:
-    """Have the error say which of the images of a turn it is about; nothing is added where it is about them all."""
-    for path, image in images:
-        if await _is_refused(image, error):
-            name_file(error, path)
-            return
-
-
-async def _is_refused(image: Upload, error: FileTooLargeError | UnsupportedMediaTypeError) -> bool:
-    if type(error) is FileTooLargeError:  # the others of its kind count pixels, or all files together
-        return image.size > error.limit
-    try:
-        await inspect_image(image)
-    except type(error):
-        return True
-    return False
 
 
 def _unreadable(path: Path, error: OSError) -> InvalidRequestError:

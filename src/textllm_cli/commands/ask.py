@@ -11,9 +11,9 @@ from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting
 from textllm_cli.speaking import Said, Speaker, ask_once
-from textllm_cli.uploads import name_refused, upload_of
+from textllm_cli.uploads import upload_of
 from textllm_core.chat.messages import TurnOptions
-from textllm_core.errors import FileTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
+from textllm_core.errors import InvalidRequestError
 
 MAX_STDIN_BYTES: Final = 16_000_000
 
@@ -53,12 +53,7 @@ def ask(
         if not question:
             raise typer.BadParameter("say what to ask, or pipe it in", param_hint="TEXT")
         said = Said(question, [upload_of(path) for path in images], next(map(upload_of, files), None))
-        try:
-            asyncio.run(_ask(invocation_of(context), speaker, said, screen, is_streamed=not no_stream))
-        except (FileTooLargeError, UnsupportedMediaTypeError) as error:
-            if len(images) > 1:
-                asyncio.run(name_refused(error, list(zip(images, said.images, strict=True))))
-            raise
+        asyncio.run(_ask(invocation_of(context), speaker, said, screen, is_streamed=not no_stream))
 
 
 async def _ask(invocation: Invocation, speaker: Speaker, said: Said, screen: Screen, *, is_streamed: bool) -> None:

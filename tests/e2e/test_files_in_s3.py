@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -159,6 +161,20 @@ async def test_an_outage_of_the_storage_is_told_and_heals_by_itself(stored: Stor
     assert stored.delete(second.json()["key"]).status_code == 200
     await stored.sweep(after=timedelta(minutes=61))  # of what was to be deleted in the outage
     assert await stored.settled(NOTHING) == NOTHING
+
+
+@pytest.mark.parametrize("own_database", ["sqlite_url"], indirect=True)
+async def test_clients_that_do_not_read_their_downloads_hold_up_nobody(stored: Stored) -> None:
+    big = stored.upload(random.Random(2).randbytes(10_000_000)).json()["key"]
+    small = stored.upload(b"Tea").json()["key"]
+    address = urlsplit(stored.service.url)
+    with ExitStack() as clients:
+        for _ in range(100):
+            client = clients.enter_context(socket.create_connection((address.hostname, address.port), timeout=SOON_S))
+            client.sendall(f"GET /files/{big}/content HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert client.recv(12) == b"HTTP/1.1 200"
+        assert stored.content(small).content == b"Tea"
+        assert stored.upload(b"Cake").status_code == 201
 
 
 async def ready_again(service: Service) -> None:

@@ -75,7 +75,7 @@ async def open_blob_store(
         connect_timeout=_CONNECT_S,
         read_timeout=timeout_s,
         retries={"mode": "standard", "total_max_attempts": 3},
-        max_pool_connections=64,
+        max_pool_connections=512,  # whoever reads slowly holds one: more than are let in at a time
     )
     async with AsyncExitStack() as stack:
         try:

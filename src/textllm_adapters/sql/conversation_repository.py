@@ -20,6 +20,7 @@ from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.ports.conversation_repository import Thread
 
 _BEHIND_ALL: Final = 2**31 - 1
+_KEYS_AT_ONCE: Final = 1000  # parameters of a statement; databases take some ten thousands
 
 
 class SqlConversationRepository:
@@ -129,12 +130,15 @@ class SqlConversationRepository:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
                 await connection.execute(statements.LOCK, it)
-                contents = (await connection.execute(statements.CONTENTS_WITH_FILES, it)).scalars().all()
+                async for content in await connection.stream_scalars(statements.CONTENTS_WITH_FILES, it):
+                    keys.update(file_keys(content))
                 erased = (await connection.execute(statements.ERASE, it)).one_or_none()
                 if erased is not None:
-                    keys.update(key for content in contents for key in file_keys(content))
                     keys.update(filter(None, [erased.last_image_url]))
-                    await connection.execute(statements.HIDE_FILES, it | {"of_keys": list(keys)})
+                    hidden = sorted(keys)
+                    for start in range(0, len(hidden), _KEYS_AT_ONCE):
+                        some = {"of_keys": hidden[start : start + _KEYS_AT_ONCE]}
+                        await connection.execute(statements.HIDE_FILES, it | some)
                     await connection.execute(statements.ERASE_REPEATS, it | {"new_text": remembered.decode()})
                     for erase_journal in statements.ERASE_JOURNALS:
                         await connection.execute(erase_journal, it)

@@ -67,11 +67,20 @@ RESTORE: Final = update(conversations).where(_IT).values(is_deleted=False, delet
 
 # Nothing is said in it until we are done; SQLite has one writer at a time anyway.
 LOCK: Final = select(conversations.c.id).where(_IT).with_for_update()
-CONTENTS_WITH_FILES: Final = select(messages.c.content).where(
-    messages.c.tenant_id == bindparam("of_tenant"),
-    messages.c.user_id == bindparam("of_user"),
-    messages.c.conversation_id == bindparam("of_conversation"),
-    or_(*(type_coerce(messages.c.content, Text).contains(f'"type":"{tag}"') for tag in ("input_image", "input_file"))),
+CONTENTS_WITH_FILES: Final = (
+    select(messages.c.content)
+    .where(
+        messages.c.tenant_id == bindparam("of_tenant"),
+        messages.c.user_id == bindparam("of_user"),
+        messages.c.conversation_id == bindparam("of_conversation"),
+        or_(
+            *(
+                type_coerce(messages.c.content, Text).contains(f'"type":"{tag}"')
+                for tag in ("input_image", "input_file")
+            )
+        ),
+    )
+    .execution_options(yield_per=16)  # each may hold all the text of a document
 )
 HIDE_FILES: Final = (
     update(files)

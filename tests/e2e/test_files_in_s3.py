@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -217,12 +217,13 @@ def cut_upload(chance: random.Random) -> tuple[bytes, bool]:
 
 
 def send(service: Service, request: bytes, is_reset: bool) -> None:
-    """Send the bytes, and be gone."""
+    """Send the bytes, or what is taken of them, and be gone."""
     address = httpx.URL(service.url)
     with socket.create_connection((address.host, address.port or 0), timeout=SOON_S) as client:
         if is_reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.sendall(request)
+        with suppress(ConnectionError):  # more than a tenant's share of those cut before may still be in hand
+            client.sendall(request)
 
 
 @pytest.mark.parametrize("size", [1000, 12_000_000])

@@ -1,15 +1,17 @@
 """What the composition root says about settings that cannot, or should not, be used."""
 
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from tests.servers.embedded_model import cached_model
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.s3 import S3Server
 
 from textllm_adapters.settings import load_settings
 from textllm_adapters.wiring import database_revision, notices, open_textllm, upgrade_database
-from textllm_core import Caller, TextTurn
+from textllm_core import Caller, TextTurn, TurnOptions
 from textllm_core.errors import ConfigurationError, StorageUnavailableError
 
 
@@ -90,6 +92,22 @@ async def test_files_go_to_the_bucket_that_the_settings_name(tmp_path: Path, s3_
         assert (await textllm.check_health())["storage"] == "The file storage answers with status 404."
     assert bucket in await refusal_of(settings)
     assert not (tmp_path / "files").exists()
+
+
+async def test_the_embedded_model_is_free_unless_the_operator_states_its_price(tmp_path: Path) -> None:
+    model = await asyncio.to_thread(cached_model)
+    (tmp_path / "priced.yaml").write_text(f"prices: {{{model.stem}: {{input: 1000, output: 2000}}}}")
+    costs = {}
+    for config in ("", str(tmp_path / "priced.yaml")):
+        environment = {"TEXTLLM_DATA_DIR": str(tmp_path), "TEXTLLM_LOCAL_MODEL": str(model), "TEXTLLM_CONFIG": config}
+        settings = load_settings(environ={name: value for name, value in environment.items() if value}, cwd=tmp_path)
+        async with open_textllm(settings) as textllm:
+            options = TurnOptions(max_output_tokens=16)
+            reply = await textllm.send_message(Caller(), TextTurn("Say hi.", options=options))
+        costs[config] = (reply.cost, reply.usage)
+    assert costs[""][0] == 0
+    cost, usage = costs[str(tmp_path / "priced.yaml")]
+    assert cost == (usage.input * Decimal(1000) + usage.output * Decimal(2000)) / 1_000_000
 
 
 async def test_a_database_without_tables_says_what_to_run(tmp_path: Path, empty_postgres_url: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from textllm_adapters.clock import SystemClock
-from textllm_adapters.settings import Settings
+from textllm_adapters.settings import ModelPrice, Settings
 from textllm_adapters.wiring.storage import MEGABYTE
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy
@@ -55,8 +55,9 @@ async def _open_embedded(stack: AsyncExitStack, settings: Settings, progress: Pr
 
     path = settings.local_model or await fetch_model(settings, progress)
     llm = await stack.enter_async_context(open_embedded(path))
-    free = Price(rates=Rates.of(ZERO, ZERO), source="embedded")
-    return Model(llm.model, llm, None, Pricing({}, FixedPrices({llm.model: free})), LONGEST_REPLY)
+    price = settings.prices.get(llm.model)
+    priced = _stated(price) if price else Price(rates=Rates.of(ZERO, ZERO), source="embedded")
+    return Model(llm.model, llm, None, Pricing({}, FixedPrices({llm.model: priced})), LONGEST_REPLY)
 
 
 async def open_openai(stack: AsyncExitStack, settings: Settings, tracer: Tracer = UNTRACED) -> Model:
@@ -93,17 +94,16 @@ def pricing_of(settings: Settings) -> Pricing:
 
 
 def _stated_prices(settings: Settings) -> dict[str, Price]:
-    stated = {
-        model: Price(
-            rates=Rates.of(price.input, price.output, cached_input=price.cached_input, cache_write=price.cache_write),
-            source="operator",
-        )
-        for model, price in settings.prices.items()
-    }
+    stated = {model: _stated(price) for model, price in settings.prices.items()}
     if settings.pricing is not None:
         rates = Rates.of(settings.pricing.input_per_1k * 1000, settings.pricing.output_per_1k * 1000)
         stated[settings.model] = Price(rates=rates, source="operator")
     return stated
+
+
+def _stated(price: ModelPrice) -> Price:
+    rates = Rates.of(price.input, price.output, cached_input=price.cached_input, cache_write=price.cache_write)
+    return Price(rates=rates, source="operator")
 
 
 def chat_policy(settings: Settings, model: Model) -> ChatPolicy:

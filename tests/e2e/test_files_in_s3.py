@@ -176,7 +176,7 @@ def test_a_repeat_of_a_turn_with_a_file_is_answered_in_an_outage(stored: Stored,
     stored.s3.stop()
     again = stored.ask(b"Tea is at five.", key="once", stream=stream)
     assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true"), again.text
-    assert ("Tea is at five." in first.text, "Tea is at five." in again.text) == (True, True)
+    assert "Tea is at five." in again.text
     other = stored.ask(b"Tea is at five.", key="another", stream=stream)
     assert (other.status_code, other.json()["code"]) == (503, "storage_unavailable")
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +44,16 @@ _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, sep
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 
 
+@contextmanager
+def counted(allowance: Allowance) -> Iterator[None]:
+    """Refusals of a turn that has been counted say what is left of the rate limit."""
+    try:
+        yield
+    except TextLLMError as refusal:
+        refusal.allowance = allowance
+        raise
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """Admits turns: checked, counted, and with a hold for the most that they may cost."""
@@ -66,19 +76,13 @@ class Admission:
         """
         return await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=self.policy.rate_per_minute)
 
-    async def repeat(
-        self, caller: Caller, idempotency: Idempotency, allowance: Allowance
-    ) -> AsyncGenerator[ReplyEvent, None] | None:
+    async def repeat(self, caller: Caller, idempotency: Idempotency) -> AsyncGenerator[ReplyEvent, None] | None:
         """The events of a turn that is settled, before anything is done for its repeat; None for any other turn.
 
         Raises:
             TextLLMError: as `Ledger.replay`, or the turn had failed before it began.
         """
-        try:
-            replay = await self.ledger.replay(caller.tenant_id, idempotency.within(caller.user_id))
-        except TextLLMError as refusal:
-            refusal.allowance = allowance
-            raise
+        replay = await self.ledger.replay(caller.tenant_id, idempotency.within(caller.user_id))
         if replay is None:
             return None
         log = ReplyLog()
@@ -140,13 +144,11 @@ class Admission:
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )
         try:
-            hold = await self._reserve(reservation)
+            with counted(allowance):
+                hold = await self._reserve(reservation)
         except AlreadySettledError as repeat:
             self._tell(log, repeat.replay)
             return None
-        except TextLLMError as refusal:
-            refusal.allowance = allowance
-            raise
         return Course(
             turn=turn,
             message=message,

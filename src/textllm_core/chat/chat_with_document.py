@@ -7,6 +7,7 @@ from functools import partial
 
 from msgspec import Struct
 
+from textllm_core.chat.admission import counted
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.exchange import Exchange, last_reply
 from textllm_core.chat.messages import (
@@ -66,6 +67,7 @@ class ChatWithDocument:
         """As `SendMessage.stream`; `ReplyCompleted` has a `DocumentReply`. Everything is raised at the first event.
 
         The document is kept for as long as the user keeps it; that of a turn that never began is not.
+        That of a repeat is not looked at.
         Raises:
             InvalidRequestError, InputTooLongError: the message is wrong.
             FileTooLargeError, TextLLMError: the document is, as `DocumentReader` says.
@@ -75,10 +77,11 @@ class ChatWithDocument:
         admission = self.exchange.admission
         user_id = await self.files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
         allowance = turn.allowance or await admission.count(caller, user_id)
-        key = turn.idempotency
-        events = None if key is None else await admission.repeat(caller, key, allowance)
-        if events is None:
-            events = self.exchange.run(caller, await self._kept(caller, turn, user_id, allowance))
+        with counted(allowance):
+            key = turn.idempotency
+            events = None if key is None else await admission.repeat(caller, key)
+            if events is None:
+                events = self.exchange.run(caller, await self._kept(caller, turn, user_id, allowance))
         async with aclosing(self.files.linked(caller, events)) as linked:
             async for event in linked:
                 yield event

@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from textllm_core.chat.admission import counted
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.exchange import Exchange, last_reply
 from textllm_core.chat.messages import (
@@ -69,6 +70,7 @@ class ChatWithImage:
         """As `SendMessage.stream`; `ReplyCompleted` has an `ImageReply`. Everything is raised at the first event.
 
         The images are kept for as long as the user keeps them; those of a turn that never began are not.
+        Those of a repeat are not looked at.
         Raises:
             InvalidRequestError, InputTooLongError: the message is wrong, or the number of images, or this model reads
                 none.
@@ -79,10 +81,11 @@ class ChatWithImage:
         admission = self.exchange.admission
         user_id = await self.files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
         allowance = turn.allowance or await admission.count(caller, user_id)
-        key = turn.idempotency
-        events = None if key is None else await admission.repeat(caller, key, allowance)
-        if events is None:
-            events = self.exchange.run(caller, await self._kept(caller, turn, user_id, allowance))
+        with counted(allowance):
+            key = turn.idempotency
+            events = None if key is None else await admission.repeat(caller, key)
+            if events is None:
+                events = self.exchange.run(caller, await self._kept(caller, turn, user_id, allowance))
         async with aclosing(self.files.linked(caller, events)) as linked:
             async for event in linked:
                 yield event

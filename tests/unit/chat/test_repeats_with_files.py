@@ -34,9 +34,7 @@ KEY = Idempotency("key-1", "POST /chat/file", "digest")
 FILES = {"image": ("a.png", png(64, 64)), "document": ("a.txt", b"Tea is at five.")}
 
 
-async def never() -> AsyncIterator[bytes]:
-    for piece in ():
-        yield piece
+def never() -> AsyncIterator[bytes]:
     raise AssertionError("a repeat's files are not read")
 
 

@@ -114,9 +114,11 @@ def test_a_stream_is_read_again_with_its_links(service: Service) -> None:
         assert reply == replies[0]
 
 
+@pytest.mark.parametrize("empty_database", ["sqlite_url", "postgres_url"])
 def test_repeats_are_answered_where_the_first_turns_have_filled_the_quota(
-    provider: OpenAIStandIn, database: str, tmp_path: Path
+    provider: OpenAIStandIn, tmp_path: Path, request: pytest.FixtureRequest, empty_database: str
 ) -> None:
+    database = request.getfixturevalue(empty_database)
     files = {
         "a.png": png(64, 64, padding=255_000),
         "b.html": b"<!doctype html><p>Tea is at five.</p><!--" + b"-" * 255_000 + b"-->",
@@ -124,7 +126,7 @@ def test_repeats_are_answered_where_the_first_turns_have_filled_the_quota(
     turns = [({name: content}, stream) for name, content in files.items() for stream in ("false", "true")]
     with serving(tmp_path, provider, database, TEXTLLM_MAX_STORAGE_MB_PER_TENANT="1") as service:
         first, again = [
-            [send(service, sent, key=f"{database}-{n}", stream=stream) for n, (sent, stream) in enumerate(turns)]
+            [send(service, sent, key=f"key-{n}", stream=stream) for n, (sent, stream) in enumerate(turns)]
             for _ in range(2)
         ]
         other = send(service, {"a.png": files["a.png"]})

@@ -31,6 +31,35 @@ async def test_a_repeat_of_a_settled_exchange_gets_what_was_remembered(storage: 
     await assert_balanced(storage)
 
 
+async def test_a_key_is_looked_up_without_being_taken(storage: Storage) -> None:
+    assert await storage.ledger.replay("tenant", KEY) is None
+    hold = await storage.ledger.reserve(reservation(idempotency=KEY))
+    with pytest.raises(IdempotencyInProgressError):
+        await storage.ledger.replay("tenant", KEY)
+    remembered = '{"text":"\N{GRINNING FACE}"}'.encode()
+    settled = await storage.ledger.settle(hold, settlement(remembered=remembered))
+    assert settled is not None
+    for _ in range(2):
+        told = await storage.ledger.replay("tenant", KEY)
+        assert told == Replay(remembered, settled.message_number, settled.spent)
+    await assert_balanced(storage)
+
+
+async def test_a_key_that_was_given_back_is_nobodys(storage: Storage) -> None:
+    await storage.ledger.release(await storage.ledger.reserve(reservation(idempotency=KEY)))
+    assert await storage.ledger.replay("tenant", KEY) is None
+
+
+async def test_a_key_is_looked_up_for_its_tenant_and_scope_alone(storage: Storage) -> None:
+    await storage.ledger.settle(
+        await storage.ledger.reserve(reservation(idempotency=KEY)), settlement(remembered=b"{}")
+    )
+    assert await storage.ledger.replay("tenant", KEY) is not None
+    assert await storage.ledger.replay("other", KEY) is None
+    assert await storage.ledger.replay("tenant", Idempotency(KEY.key, "POST /chat/stream", KEY.fingerprint)) is None
+    assert await storage.ledger.replay("tenant", KEY.within("ann")) is None
+
+
 @pytest.mark.parametrize("is_settled", [False, True])
 async def test_a_key_with_another_request_is_refused(storage: Storage, is_settled: bool) -> None:
     hold = await storage.ledger.reserve(reservation(idempotency=KEY))
@@ -38,6 +67,8 @@ async def test_a_key_with_another_request_is_refused(storage: Storage, is_settle
         await storage.ledger.settle(hold, settlement())
     with pytest.raises(IdempotencyMismatchError):
         await storage.ledger.reserve(reservation(idempotency=Idempotency(KEY.key, KEY.scope, "other")))
+    with pytest.raises(IdempotencyMismatchError):
+        await storage.ledger.replay("tenant", Idempotency(KEY.key, KEY.scope, "other"))
 
 
 async def test_keys_count_for_their_tenant_and_scope_alone(storage: Storage) -> None:

@@ -81,6 +81,11 @@ class Stored:
         form, file = {"user_id": "ann"}, {"file": ("a.txt", content)}
         return httpx.post(f"{self.service.url}/files/upload", data=form, files=file, timeout=SOON_S)
 
+    def ask(self, document: bytes, *, key: str, stream: str) -> httpx.Response:
+        form = {"message": "When?", "user_id": "ann", "stream": stream, "stream_format": "events"}
+        file, headers = {"file": ("a.txt", document)}, {"Idempotency-Key": key}
+        return httpx.post(f"{self.service.url}/chat/file", data=form, files=file, headers=headers, timeout=SOON_S)
+
     def content(self, key: str) -> httpx.Response:
         return httpx.get(f"{self.service.url}/files/{key}/content", timeout=SOON_S)
 
@@ -161,6 +166,19 @@ async def test_an_outage_of_the_storage_is_told_and_heals_by_itself(stored: Stor
     assert stored.delete(second.json()["key"]).status_code == 200
     await stored.sweep(after=timedelta(minutes=61))  # of what was to be deleted in the outage
     assert await stored.settled(NOTHING) == NOTHING
+
+
+@pytest.mark.parametrize("own_database", ["sqlite_url"], indirect=True)
+@pytest.mark.parametrize("stream", ["false", "true"])
+def test_a_repeat_of_a_turn_with_a_file_is_answered_in_an_outage(stored: Stored, stream: str) -> None:
+    first = stored.ask(b"Tea is at five.", key="once", stream=stream)
+    assert first.status_code == 200, first.text
+    stored.s3.stop()
+    again = stored.ask(b"Tea is at five.", key="once", stream=stream)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true"), again.text
+    assert "Tea is at five." in again.text
+    other = stored.ask(b"Tea is at five.", key="another", stream=stream)
+    assert (other.status_code, other.json()["code"]) == (503, "storage_unavailable")
 
 
 @pytest.mark.parametrize("own_database", ["sqlite_url"], indirect=True)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.documents import pdf_of_pages, written_docx
-from tests.e2e.conftest import Books, Service
+from tests.e2e.conftest import Books, Service, serving
 from tests.e2e.test_cli import textllm
 from tests.image_files import gif, jpeg, png, webp
 from tests.servers.openai import OpenAIStandIn
@@ -46,11 +46,15 @@ def assert_arrived(provider: OpenAIStandIn, *contents: bytes) -> None:
     assert any(request.files == wanted for request in provider.requests)
 
 
-def send(service: Service, files: Mapping[str, bytes], text: str = "When?", **fields: str) -> httpx.Response:
-    """A turn over REST."""
+def send(
+    service: Service, files: Mapping[str, bytes], text: str = "When?", key: str | None = None, **fields: str
+) -> httpx.Response:
+    """A turn over REST. `key`: its `Idempotency-Key`."""
     kind, field = ("image", "images") if files.keys() <= IMAGES.keys() else ("file", "file")
     parts = [(field, (name, content)) for name, content in files.items()]
-    return httpx.post(f"{service.url}/chat/{kind}", data={"message": text} | fields, files=parts, timeout=60)
+    headers = {} if key is None else {"Idempotency-Key": key}
+    data = {"message": text} | fields
+    return httpx.post(f"{service.url}/chat/{kind}", data=data, files=parts, headers=headers, timeout=60)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -108,6 +112,37 @@ def test_a_stream_is_read_again_with_its_links(service: Service) -> None:
         (link,) = reply.pop("image_urls")
         assert httpx.get(link, timeout=30).content == IMAGES["b.jpg"]
         assert reply == replies[0]
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite_url", "postgres_url"])
+def test_repeats_are_answered_where_the_first_turns_have_filled_the_quota(
+    provider: OpenAIStandIn, tmp_path: Path, request: pytest.FixtureRequest, empty_database: str
+) -> None:
+    database = request.getfixturevalue(empty_database)
+    files = {
+        "a.png": png(64, 64, padding=255_000),
+        "b.html": b"<!doctype html><p>Tea is at five.</p><!--" + b"-" * 255_000 + b"-->",
+    }
+    turns = [({name: content}, stream) for name, content in files.items() for stream in ("false", "true")]
+    with serving(tmp_path, provider, database, TEXTLLM_MAX_STORAGE_MB_PER_TENANT="1") as service:
+        first, again = [
+            [send(service, sent, key=f"key-{n}", stream=stream) for n, (sent, stream) in enumerate(turns)]
+            for _ in range(2)
+        ]
+        other = send(service, {"a.png": files["a.png"]})
+    assert (other.status_code, other.json()["code"]) == (413, "file_too_large")
+    assert [answer.status_code for answer in first + again] == [200] * 8
+    assert [answer.headers.get("idempotent-replayed") for answer in first + again] == [None] * 4 + ["true"] * 4
+    assert [answer.headers.get("x-response-id") for answer in again] == [
+        answer.headers.get("x-response-id") for answer in first
+    ]
+    for told, retold in zip(first[::2], again[::2], strict=True):
+        assert without_links(retold) == without_links(told)
+
+
+def without_links(answer: httpx.Response) -> dict[str, Any]:
+    """The reply but for its links, which are made anew each time."""
+    return {name: value for name, value in answer.json().items() if name not in {"image_urls", "file_url"}}
 
 
 @pytest.fixture

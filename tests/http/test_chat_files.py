@@ -197,6 +197,12 @@ async def test_a_repeat_is_told_the_same_and_asks_nobody(server: Server, file: F
     assert (await send(server, A_PNG, headers={"idempotency-key": "ü"})).status == 400
 
 
+async def test_a_refused_file_of_a_counted_turn_says_what_is_left_of_the_rate_limit(server: Server) -> None:
+    told = (await send(server, A_PNG, user_id="ada")).json()
+    refused = await send(server, ("images", "b.png", b"none"), conversation_id=told["conversation_id"])
+    assert (refused.status, refused.headers["ratelimit"]) == (415, '"turns";r=998;t=1')
+
+
 async def test_a_failure_of_the_model_has_its_status(server: Server) -> None:
     server.bench.llm.script(ScriptedReply(error=ProviderError("Bad answer.")))
     answer = await send(server, A_PNG)

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptConversation, KeptEnd, KeptHold, KeptRepeat, KeptSession, Key, MemoryStore
 from textllm_core.budgets import grant
+from textllm_core.chat.messages import Idempotency
 from textllm_core.conversations import Conversation
 from textllm_core.errors import (
     ConversationBusyError,
@@ -30,19 +31,26 @@ class MemoryLedger:
 
     store: MemoryStore
 
+    async def replay(self, tenant_id: str, idempotency: Idempotency) -> Replay | None:
+        first = self.store.repeats.get((tenant_id, idempotency.scope, idempotency.key))
+        if first is None:
+            return None
+        if first.fingerprint != idempotency.fingerprint:
+            raise IdempotencyMismatchError
+        if first.replay is None:
+            raise IdempotencyInProgressError
+        return first.replay
+
     async def reserve(self, reservation: Reservation) -> Hold:
         asked, store, day = reservation, self.store, day_of(reservation.at)
         key = (asked.tenant_id, asked.user_id, asked.conversation_id)
         kept = store.conversations.get(key)
         if kept is not None and kept.turn_id == asked.response_id:  # asked again: it got its hold the first time
             return store.holds[asked.tenant_id, asked.user_id, asked.response_id].hold
-        repeat = _repeat(asked)
-        if repeat is not None and (first := store.repeats.get(repeat.key)) is not None:
-            if first.fingerprint != repeat.fingerprint:
-                raise IdempotencyMismatchError
-            if first.replay is None:
-                raise IdempotencyInProgressError
-            raise AlreadySettledError(first.replay)
+        if asked.idempotency is not None:
+            replay = await self.replay(asked.tenant_id, asked.idempotency)
+            if replay is not None:
+                raise AlreadySettledError(replay)
         kept = _made(asked) if asked.revision is None and kept is None else _taken(kept, asked)
         today = store.sessions.get((asked.tenant_id, asked.user_id, day)) or _opened(asked)
         spent, reserved, session = today.session.total_cost, today.reserved, today.session
@@ -65,7 +73,7 @@ class MemoryLedger:
             turn_until=asked.lease_until,
         )
         hold = asked.granted(amount, session_id=session.id)
-        if repeat is not None:
+        if (repeat := _repeat(asked)) is not None:
             store.repeats[repeat.key] = repeat
         store.holds[_key(hold)] = KeptHold(
             hold,

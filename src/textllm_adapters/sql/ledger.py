@@ -41,6 +41,13 @@ class SqlLedger:
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
 
+    async def replay(self, tenant_id: str, idempotency: Idempotency) -> Replay | None:
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(tenant_id) as connection:
+                found = await connection.execute(statements.KEY, rows.of_key(_key(tenant_id, idempotency)))
+                first = found.one_or_none()
+        return None if first is None else _replay(first, idempotency)
+
     async def reserve(self, reservation: Reservation) -> Hold:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(reservation.tenant_id) as connection:
@@ -50,7 +57,7 @@ class SqlLedger:
 
     async def _take_key(self, connection: AsyncConnection, asked: Reservation, idempotency: Idempotency) -> None:
         """Make this the one exchange with its key, or find out what became of the first."""
-        key = {"tenant_id": asked.tenant_id, "scope": idempotency.scope, "key": idempotency.key}
+        key = _key(asked.tenant_id, idempotency)
         taking = key | {
             "fingerprint": idempotency.fingerprint,
             "response_id": asked.response_id,
@@ -59,13 +66,8 @@ class SqlLedger:
         if (await connection.execute(statements.take_key(self._database.dialect), taking)).one_or_none() is not None:
             return
         first = (await connection.execute(statements.KEY, rows.of_key(key))).one()
-        if first.fingerprint != idempotency.fingerprint:
-            raise IdempotencyMismatchError
-        if first.response_id == asked.response_id:  # this very reservation, whose commit was cut off from us
-            return
-        if first.remembered is None:
-            raise IdempotencyInProgressError
-        raise AlreadySettledError(Replay(first.remembered.encode(), first.message_number, first.spent))
+        if first.response_id != asked.response_id:  # else this very reservation, whose commit was cut off from us
+            raise AlreadySettledError(_replay(first, idempotency))
 
     async def _reserve(self, connection: AsyncConnection, asked: Reservation) -> Hold:
         day = day_of(asked.at)
@@ -231,3 +233,20 @@ class SqlLedger:
             async with self._database.single(tenant_id) as connection:
                 found = await connection.execute(statements.ENTRIES, {"of_tenant": tenant_id, "of_user": user_id})
                 return [rows.entry(row) for row in found]
+
+
+def _key(tenant_id: str, idempotency: Idempotency) -> dict[str, str]:
+    return {"tenant_id": tenant_id, "scope": idempotency.scope, "key": idempotency.key}
+
+
+def _replay(first: Row[Any], idempotency: Idempotency) -> Replay:
+    """What the exchange that has the key came to.
+
+    Raises:
+        IdempotencyInProgressError, IdempotencyMismatchError: as `Ledger.replay`.
+    """
+    if first.fingerprint != idempotency.fingerprint:
+        raise IdempotencyMismatchError
+    if first.remembered is None:
+        raise IdempotencyInProgressError
+    return Replay(first.remembered.encode(), first.message_number, first.spent)

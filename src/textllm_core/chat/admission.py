@@ -2,14 +2,17 @@
 
 import asyncio
 import re
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from textllm_core.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
 from textllm_core.chat.course import Course
 from textllm_core.chat.messages import (
+    Idempotency,
     Message,
+    ReplyEvent,
     Turn,
     TurnOptions,
     refuse_half_characters,
@@ -31,7 +34,7 @@ from textllm_core.metadata import check_metadata
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.ports.ledger import AlreadySettledError, Hold, Ledger, Reservation
+from textllm_core.ports.ledger import AlreadySettledError, Hold, Ledger, Replay, Reservation
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.pricing import Pricing
 from textllm_core.tenancy import Caller
@@ -39,6 +42,16 @@ from textllm_core.usage import estimated_tokens
 
 _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, separators, the reply's opening
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
+
+
+@contextmanager
+def counted(allowance: Allowance) -> Iterator[None]:
+    """Refusals of a turn that has been counted say what is left of the rate limit."""
+    try:
+        yield
+    except TextLLMError as refusal:
+        refusal.allowance = allowance
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +67,32 @@ class Admission:
     leases: Leases
     settling: Settling
     has_transcripts: bool
+
+    async def count(self, caller: Caller, user_id: str) -> Allowance:
+        """Count a turn against the user's rate limit.
+
+        Raises:
+            RateLimitedError, StorageUnavailableError: as `RateLimiter.take`.
+        """
+        return await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=self.policy.rate_per_minute)
+
+    async def repeat(self, caller: Caller, idempotency: Idempotency) -> AsyncGenerator[ReplyEvent, None] | None:
+        """The events of a turn that is settled, before anything is done for its repeat; None for any other turn.
+
+        Raises:
+            TextLLMError: as `Ledger.replay`, or the turn had failed before it began.
+        """
+        replay = await self.ledger.replay(caller.tenant_id, idempotency.within(caller.user_id))
+        if replay is None:
+            return None
+        log = ReplyLog()
+        self._tell(log, replay)
+        log.close()
+        return log.read()
+
+    def _tell(self, log: ReplyLog, replay: Replay) -> None:
+        for event in replayed(replay, self.policy.warnings(replay.spent)):
+            log.append(event)
 
     async def admit(self, caller: Caller, turn: Turn, log: ReplyLog) -> Course | None:
         """The exchange, admitted; None for a repeat of one that is settled, whose events are in the log.
@@ -73,12 +112,11 @@ class Admission:
             if thread is None or user_id not in (None, thread.user_id):
                 raise ConversationNotFoundError
             user_id = thread.user_id
-        per_minute = self.policy.rate_per_minute
         if user_id is None:
-            user_id = new_id("user")
+            user_id, per_minute = new_id("user"), self.policy.rate_per_minute
             allowance = Allowance(limit=per_minute, remaining=per_minute - 1, resets_in_s=-(-60 // per_minute))
         else:
-            allowance = turn.allowance or await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=per_minute)
+            allowance = turn.allowance or await self.count(caller, user_id)
 
         price = self.pricing.price(model)
         past_tokens = thread.context_tokens if thread else 0
@@ -106,14 +144,11 @@ class Admission:
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )
         try:
-            hold = await self._reserve(reservation)
+            with counted(allowance):
+                hold = await self._reserve(reservation)
         except AlreadySettledError as repeat:
-            for event in replayed(repeat.replay, self.policy.warnings(repeat.replay.spent)):
-                log.append(event)
+            self._tell(log, repeat.replay)
             return None
-        except TextLLMError as refusal:
-            refusal.allowance = allowance
-            raise
         return Course(
             turn=turn,
             message=message,

@@ -7,6 +7,7 @@ from functools import partial
 
 from msgspec import Struct
 
+from textllm_core.chat.admission import counted
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.exchange import Exchange, last_reply
 from textllm_core.chat.messages import (
@@ -66,16 +67,30 @@ class ChatWithDocument:
         """As `SendMessage.stream`; `ReplyCompleted` has a `DocumentReply`. Everything is raised at the first event.
 
         The document is kept for as long as the user keeps it; that of a turn that never began is not.
+        That of a repeat is not looked at.
         Raises:
             InvalidRequestError, InputTooLongError: the message is wrong.
             FileTooLargeError, TextLLMError: the document is, as `DocumentReader` says.
             TextLLMError: what `Exchange.run` raises.
         """
         self.policy.check_message(turn.text)
+        admission = self.exchange.admission
+        user_id = await self.files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
+        allowance = turn.allowance or await admission.count(caller, user_id)
+        with counted(allowance):
+            key = turn.idempotency
+            events = None if key is None else await admission.repeat(caller, key)
+            if events is None:
+                events = self.exchange.run(caller, await self._kept(caller, turn, user_id, allowance))
+        async with aclosing(self.files.linked(caller, events)) as linked:
+            async for event in linked:
+                yield event
+
+    async def _kept(self, caller: Caller, turn: DocumentTurn, user_id: str, allowance: Allowance) -> Turn:
+        """The turn for the exchange, its document read and stored."""
         upload = turn.document
         if upload.size > self.policy.max_file_bytes:
             raise FileTooLargeError(limit=self.policy.max_file_bytes)
-        user_id = await self.files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
         document, extracted = await self._read(upload)
         [stored] = await self.files.keep(caller, [upload], user_id=user_id, folder="documents")
         part = InputFile(
@@ -87,25 +102,19 @@ class ChatWithDocument:
             pages=document.pages,
         )
         tokens = _tokens(document, part, model=turn.options.model or self.policy.model)
-        events = self.exchange.run(
-            caller,
-            Turn(
-                kind="document",
-                content=(InputText(turn.text), part),
-                token_bound=len(turn.text.encode()) + tokens.most,
-                file_tokens=tokens.about,
-                conversation_id=turn.conversation_id,
-                user_id=user_id,
-                options=turn.options,
-                idempotency=turn.idempotency,
-                is_resumable=turn.is_resumable,
-                allowance=turn.allowance,
-                take_back=partial(self.files.take_back, caller, [stored.key]),
-            ),
+        return Turn(
+            kind="document",
+            content=(InputText(turn.text), part),
+            token_bound=len(turn.text.encode()) + tokens.most,
+            file_tokens=tokens.about,
+            conversation_id=turn.conversation_id,
+            user_id=user_id,
+            options=turn.options,
+            idempotency=turn.idempotency,
+            is_resumable=turn.is_resumable,
+            allowance=allowance,
+            take_back=partial(self.files.take_back, caller, [stored.key]),
         )
-        async with aclosing(self.files.linked(caller, events)) as linked:
-            async for event in linked:
-                yield event
 
     async def _read(self, upload: Upload) -> tuple[Document, str | None]:
         """What the document is, and the text to send in its place."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from textllm_core.chat.admission import counted
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.exchange import Exchange, last_reply
 from textllm_core.chat.messages import (
@@ -69,6 +70,7 @@ class ChatWithImage:
         """As `SendMessage.stream`; `ReplyCompleted` has an `ImageReply`. Everything is raised at the first event.
 
         The images are kept for as long as the user keeps them; those of a turn that never began are not.
+        Those of a repeat are not looked at.
         Raises:
             InvalidRequestError, InputTooLongError: the message is wrong, or the number of images, or this model reads
                 none.
@@ -76,8 +78,21 @@ class ChatWithImage:
             TextLLMError: what `Exchange.run` raises.
         """
         self.policy.check_message(turn.text)
-        images = await self._checked(turn.images)
+        admission = self.exchange.admission
         user_id = await self.files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
+        allowance = turn.allowance or await admission.count(caller, user_id)
+        with counted(allowance):
+            key = turn.idempotency
+            events = None if key is None else await admission.repeat(caller, key)
+            if events is None:
+                events = self.exchange.run(caller, await self._kept(caller, turn, user_id, allowance))
+        async with aclosing(self.files.linked(caller, events)) as linked:
+            async for event in linked:
+                yield event
+
+    async def _kept(self, caller: Caller, turn: ImageTurn, user_id: str, allowance: Allowance) -> Turn:
+        """The turn for the exchange, its images checked and stored."""
+        images = await self._checked(turn.images)
         model = turn.options.model or self.policy.model
         tokens = sum((image_tokens(i.width, i.height, model=model) for i in images), FileTokens(0, 0))
         stored = await self.files.keep(caller, turn.images, user_id=user_id, folder="chat_images")
@@ -85,25 +100,19 @@ class ChatWithImage:
             InputImage(key=file.key, media_type=image.media_type, size=file.size, name=file.name)
             for file, image in zip(stored, images, strict=True)
         )
-        events = self.exchange.run(
-            caller,
-            Turn(
-                kind="image",
-                content=(InputText(turn.text), *parts),
-                token_bound=len(turn.text.encode()) + tokens.most,
-                file_tokens=tokens.about,
-                conversation_id=turn.conversation_id,
-                user_id=user_id,
-                options=turn.options,
-                idempotency=turn.idempotency,
-                is_resumable=turn.is_resumable,
-                allowance=turn.allowance,
-                take_back=partial(self.files.take_back, caller, [file.key for file in stored]),
-            ),
+        return Turn(
+            kind="image",
+            content=(InputText(turn.text), *parts),
+            token_bound=len(turn.text.encode()) + tokens.most,
+            file_tokens=tokens.about,
+            conversation_id=turn.conversation_id,
+            user_id=user_id,
+            options=turn.options,
+            idempotency=turn.idempotency,
+            is_resumable=turn.is_resumable,
+            allowance=allowance,
+            take_back=partial(self.files.take_back, caller, [file.key for file in stored]),
         )
-        async with aclosing(self.files.linked(caller, events)) as linked:
-            async for event in linked:
-                yield event
 
     async def _checked(self, uploads: Sequence[Upload]) -> list[Image]:
         if not 1 <= len(uploads) <= MAX_IMAGES:

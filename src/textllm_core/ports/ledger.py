@@ -165,13 +165,21 @@ class Ledger(Protocol):
     not answer; nothing has happened then, or, where a commit was cut off, calling again finds out.
     """
 
+    async def replay(self, tenant_id: str, idempotency: Idempotency) -> Replay | None:
+        """What the exchange with this key came to; None: nobody has the key now, though `reserve` may find it taken.
+
+        Raises:
+            IdempotencyInProgressError, IdempotencyMismatchError: the key is taken.
+        """
+        ...
+
     async def reserve(self, reservation: Reservation) -> Hold:
         """Promise money to an exchange, and make it the only one of its conversation.
 
         Opens the conversation, and the user's session of the day, where they do not exist.
         Raises:
             AlreadySettledError: an exchange with the same idempotency key came to an end; nothing else has happened.
-            IdempotencyInProgressError, IdempotencyMismatchError: the key is taken; this comes before all that follows.
+            IdempotencyInProgressError, IdempotencyMismatchError: as `replay`; this comes before all that follows.
             ConversationNotFoundError: not this user's, deleted, or unknown.
             ConversationBusyError: another exchange holds the conversation, and its lease has not run out; or one has
                 ended since the conversation was read, so that its revision is another.

@@ -31,7 +31,13 @@ class SpooledFile:
         Raises:
             StorageUnavailableError: there is no room for it.
         """
-        await _in_thread(lambda: self._file.write(content))
+
+        def write() -> None:
+            rest = memoryview(content)
+            while rest:  # a disk that is about to be full takes a part, and only then fails
+                rest = rest[self._file.write(rest) :]
+
+        await _in_thread(write)
 
     async def read(self) -> AsyncIterator[bytes]:
         """All that was appended, from its first byte; ValueError once it is closed."""

@@ -6,7 +6,6 @@ that are left out, because not every service knows them.
 
 import asyncio
 import hashlib
-import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -14,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
 
 import aioboto3
 from aiobotocore.config import AioConfig
@@ -29,6 +27,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     StoredFileNotFoundError,
 )
+from textllm_core.file_names import as_attachment
 from textllm_core.ports.blob_store import StoredBlob, is_key
 
 _PIECE_BYTES: Final = 64 * 1024  # as many as wait for a client that does not read are held for it
@@ -37,7 +36,6 @@ _PUTS_AT_ONCE: Final = 8  # each holds a part in memory
 _CONNECT_S: Final = 3
 _LOOK_S: Final = 3
 _METADATA: Final = "textllm-put"
-_NOT_IN_QUOTES: Final = re.compile(r'[^ -~]|["%\\]')
 
 _T = TypeVar("_T")
 
@@ -174,9 +172,10 @@ class S3BlobStore:
         params = {
             "Bucket": self.bucket,
             "Key": key,
-            "ResponseContentDisposition": _disposition(name),
+            "ResponseContentDisposition": as_attachment(name),
             "ResponseContentType": media_type,
         }
+        await asyncio.sleep(0)  # signing takes a while and waits for nothing: others have their turn before each
         with translated(S3_ERRORS):
             return str(await self.client.generate_presigned_url("get_object", Params=params, ExpiresIn=expires_in_s))
 
@@ -290,12 +289,6 @@ class _Upload:
 def _from_start(part: BytesIO) -> BytesIO:
     part.seek(0)
     return part
-
-
-def _disposition(name: str) -> str:
-    """RFC 6266: a name in ASCII for old clients, and the name."""
-    plain = _NOT_IN_QUOTES.sub("_", name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
 
 
 def _refuse_configuration(bucket: str, status: int, error: ClientError) -> None:

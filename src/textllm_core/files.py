@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from textllm_core.chat.running import carried_through
+from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
     FileTooLargeError,
     InvalidRequestError,

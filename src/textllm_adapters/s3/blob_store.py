@@ -7,7 +7,7 @@ that are left out, because not every service knows them.
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +21,7 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 
 from textllm_adapters.s3.errors import S3_ERRORS, code_of, status_of
 from textllm_adapters.translation import translated
+from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
     ConfigurationError,
     FileTooLargeError,
@@ -97,6 +98,7 @@ async def open_blob_store(
 class S3BlobStore:
     """A `BlobStore` in a bucket. Some puts go on at once, and the others wait, so that memory stays bounded.
 
+    A request of a put is always seen to its end: what one did that was broken off, nobody knows.
     A taken key is refused as strictly as the service does: OpenStack Swift lets several puts
     of one key through when they come at the same time.
     """
@@ -125,12 +127,12 @@ class S3BlobStore:
                         rest = rest[room:]
                         if part.tell() == _PART_BYTES:
                             await asyncio.to_thread(digest.update, part.getbuffer())
-                            await _to_its_end(upload.send(part))
+                            await carried_through(upload.send(part))
                             part = BytesIO()
                 await asyncio.to_thread(digest.update, part.getbuffer())
-                await _to_its_end(upload.publish(part))
+                await carried_through(upload.publish(part))
             except BaseException:
-                await _to_its_end(upload.undo())
+                await carried_through(upload.undo())
                 raise
         return StoredBlob(size=size, sha256=digest.hexdigest())
 
@@ -305,17 +307,3 @@ def _refuse_configuration(bucket: str, status: int, error: ClientError) -> None:
         raise ConfigurationError(
             f"S3 answers {status} for the bucket {bucket!r}: check AWS_REGION, S3_BUCKET and S3_ENDPOINT."
         ) from error
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`, and see it end even when cancelled: what a request did that was broken off, nobody knows."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # the cancellation is what the caller is told
-        raise

@@ -10,6 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core import steps
+from textllm_core.cancellation import carried_through
 from textllm_core.chat.admission import Admission
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.course import Course
@@ -25,7 +26,7 @@ from textllm_core.chat.messages import (
     well_formed,
 )
 from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.chat.running import Leases, Running, RunningExchanges, carried_through
+from textllm_core.chat.running import Leases, Running, RunningExchanges
 from textllm_core.chat.settling import Settling
 from textllm_core.errors import (
     ContextTooLongError,

@@ -129,7 +129,11 @@ class Exchange:
             StorageUnavailableError: the books could not be opened.
         """
         log = ReplyLog()
-        task = self.running.start(self._carry_out(caller, turn, log))
+        try:
+            task = self.running.start(self._carry_out(caller, turn, log))
+        except ServiceUnavailableError:
+            await self._take_back_files(turn)
+            raise
         task.add_done_callback(lambda _: log.refuse(self._cut_short()))  # it may be cancelled before it has begun
         try:
             async with aclosing(log.read()) as events:
@@ -179,9 +183,13 @@ class Exchange:
                     hold = course.hold
                     self.track_usage.telemetry.emit(ExchangeAdmitted(hold.response_id, hold.amount))
         finally:
-            if course is None and turn.take_back is not None:
-                await carried_through(turn.take_back())
+            if course is None:
+                await self._take_back_files(turn)
         return course
+
+    async def _take_back_files(self, turn: Turn) -> None:
+        if turn.take_back is not None:
+            await carried_through(turn.take_back())
 
     async def _ask_and_settle(self, course: Course, running: Running) -> None:
         try:

@@ -43,7 +43,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Hold, Ledger
-from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ReadFile
+from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ReadBlob
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.tracer import Tracer
@@ -289,7 +289,7 @@ class Exchange:
         )
 
     @property
-    def _read(self) -> ReadFile | None:
+    def _read(self) -> ReadBlob | None:
         return None if self.attachments is None else self.attachments.read
 
     async def _sendable(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -154,7 +154,7 @@ class FilesystemBlobStore:
         return await _in_thread(remove)
 
     def _path(self, key: str) -> Path:
-        return self.blobs / hashlib.sha256(key.encode()).hexdigest()
+        return self.blobs / hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
     def _open(self, key: str) -> BinaryIO:
         try:

@@ -5,6 +5,7 @@ import unicodedata
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Final, Literal, TypeAlias
+from urllib.parse import quote
 
 Folder: TypeAlias = Literal["chat_images", "documents", "uploads"]
 
@@ -20,6 +21,7 @@ _EXTENSION_LENGTH: Final = 16  # its dot included
 _UNNAMED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Marks that make a name look like another one by turning its direction.
 _DIRECTIONS: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_NOT_IN_QUOTES: Final = re.compile(r'[^ -~]|["%\\]')
 _SIGNATURES: Final = (
     (re.compile(rb"%PDF-"), "application/pdf"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
@@ -46,6 +48,15 @@ def clean_name(name: str) -> str:
     """A name as its sender wrote it, without folders, control characters and tricks; 1 to 255 characters."""
     visible = "".join(character for character in _last_part(name) if unicodedata.category(character) not in _UNNAMED)
     return _cut(_DIRECTIONS.sub("", visible).strip(), _NAME_LENGTH).strip(". ") or NAMELESS
+
+
+def as_attachment(name: str) -> str:
+    """The `Content-Disposition` of what is to be saved under a name, whatever is in it.
+
+    Source: RFC 6266: the name, and one in ASCII for clients that do not understand it.
+    """
+    plain = _NOT_IN_QUOTES.sub("_", name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
 
 
 def media_type_of(beginning: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from textllm_core.chat.running import carried_through
+from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
     FileTooLargeError,
     InvalidRequestError,
@@ -241,9 +241,7 @@ class ReadFile:
 
     blobs: BlobStore
 
-    async def __call__(
-        self, file: StoredFile, *, first: int = 0, last: int | None = None
-    ) -> AsyncGenerator[bytes, None]:
+    def __call__(self, file: StoredFile, *, first: int = 0, last: int | None = None) -> AsyncGenerator[bytes, None]:
         """Those from `first` to `last`, both included, in pieces of at most 1 MiB.
 
         Args:
@@ -252,9 +250,7 @@ class ReadFile:
             StoredFileNotFoundError: it was deleted meanwhile.
             StorageUnavailableError: the storage does not answer.
         """
-        async with aclosing(self.blobs.get(file.key, first=first, last=last)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return self.blobs.get(file.key, first=first, last=last)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,23 @@
 
 import re
 import zlib
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from msgspec import Struct
 
 from textllm_core.errors import ImageTooLargeError, UnsupportedMediaTypeError
+from textllm_core.file_names import SNIFFED_BYTES, media_type_of
 from textllm_core.uploads import Upload
-
-ImageType = Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
 
 MAX_PIXELS: Final = 50_000_000
 HEAD_BYTES: Final = 64 * 1024
 JPEG_HEAD_BYTES: Final = 2 * 1024 * 1024  # colour profiles and previews may come before the frame
 _MAX_JPEG_SEGMENTS: Final = 1000
-_SNIFFED_BYTES: Final = 1445  # as far as browsers look for HTML, and further than readers of PDF look for its mark
+_POLYGLOT_BYTES: Final = 1445  # as far as browsers look for HTML, and further than readers of PDF look for its mark
 
 # What a name may promise; anything else promises nothing.
-_ENDINGS: Final[Mapping[str, ImageType | None]] = {
+_ENDINGS: Final[Mapping[str, str | None]] = {
     **dict.fromkeys(("png", "apng"), "image/png"),
     **dict.fromkeys(("jpg", "jpeg", "jpe", "jfif"), "image/jpeg"),
     **dict.fromkeys(("webp",), "image/webp"),
@@ -36,7 +35,7 @@ _Size = tuple[int, int]
 class Image(Struct, frozen=True):
     """An image's type by its content, and its width and height in pixels, both at least 1."""
 
-    media_type: ImageType
+    media_type: str
     width: int
     height: int
 
@@ -48,11 +47,11 @@ async def inspect_image(upload: Upload) -> Image:
         UnsupportedMediaTypeError: it is no image of these types, or not of the one that its name says.
         ImageTooLargeError: it has more than `MAX_PIXELS`.
     """
-    head = await _first_bytes(upload, HEAD_BYTES)
+    head = await upload.beginning(HEAD_BYTES)
     if not head:
         raise UnsupportedMediaTypeError("The file is empty; send PNG, JPEG, WebP or GIF.")
     if head.startswith(b"\xff\xd8\xff") and _jpeg_size(head, upload.size) is None:
-        head = await _first_bytes(upload, JPEG_HEAD_BYTES)
+        head = await upload.beginning(JPEG_HEAD_BYTES)
     image = image_in(head, size=upload.size)
     _, dot, ending = upload.name.rpartition(".")
     promised = _ENDINGS.get(ending.lower(), image.media_type) if dot else image.media_type
@@ -71,11 +70,11 @@ def image_in(head: bytes, *, size: int) -> Image:
         UnsupportedMediaTypeError, ImageTooLargeError: as `inspect_image` raises them.
     Source: PNG (W3C, 3rd edition) 5 and 11.2.1; GIF89a 17 to 20; ITU-T T.81 B.1 and B.2.2; RFC 9649 2.
     """
-    told = next((row for row in _FORMATS if row[0].match(head)), None)
-    if told is None:
+    media_type = media_type_of(head[:SNIFFED_BYTES])
+    size_of = _SIZES.get(media_type)
+    if size_of is None:
         raise UnsupportedMediaTypeError("The file is no image that can be read; send PNG, JPEG, WebP or GIF.")
-    _, media_type, size_of = told
-    if _ANOTHER_TYPE.search(head, 0, _SNIFFED_BYTES):
+    if _ANOTHER_TYPE.search(head, 0, _POLYGLOT_BYTES):
         raise UnsupportedMediaTypeError("The file is an image and something else at once; save the image again.")
     found = size_of(head, size)
     if found is None or 0 in found:
@@ -87,18 +86,6 @@ def image_in(head: bytes, *, size: int) -> Image:
             limit=MAX_PIXELS,
         )
     return Image(media_type, width, height)
-
-
-async def _first_bytes(upload: Upload, wanted: int) -> bytes:
-    head = bytearray()
-    pieces = upload.read()
-    async for piece in pieces:
-        head += piece[: wanted - len(head)]
-        if len(head) == wanted:
-            break
-    if isinstance(pieces, AsyncGenerator):
-        await pieces.aclose()
-    return bytes(head)
 
 
 # Each tells width and height, or None where the head does not hold them.
@@ -165,9 +152,9 @@ def _webp_size(head: bytes, size: int) -> _Size | None:
     return None
 
 
-_FORMATS: Final[tuple[tuple[re.Pattern[bytes], ImageType, Callable[[bytes, int], _Size | None]], ...]] = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png", _png_size),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg", _jpeg_size),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp", _webp_size),
-    (re.compile(rb"GIF8[79]a"), "image/gif", _gif_size),
-)
+_SIZES: Final[Mapping[str, Callable[[bytes, int], _Size | None]]] = {
+    "image/png": _png_size,
+    "image/jpeg": _jpeg_size,
+    "image/webp": _webp_size,
+    "image/gif": _gif_size,
+}

@@ -1,6 +1,6 @@
 """Files on their way in."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 
 
@@ -26,6 +26,18 @@ class Upload:
             yield content
 
         return cls(name, len(content), read)
+
+    async def beginning(self, length: int) -> bytes:
+        """Its first `length` bytes, or all where it has fewer; no more of it is read than that takes."""
+        beginning = bytearray()
+        pieces = self.read()
+        async for piece in pieces:
+            beginning += piece[: length - len(beginning)]
+            if len(beginning) == length:
+                break
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
+        return bytes(beginning)
 
 
 def in_bytes(size: int) -> str:

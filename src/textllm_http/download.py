@@ -6,13 +6,13 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
 from litestar import Request
 from litestar.exceptions import HTTPException
 from litestar.types import Message, Receive, Scope, Send
 
 from textllm_core.errors import TextLLMError
+from textllm_core.file_names import as_attachment
 from textllm_core.files import ReadFile, StoredFile
 from textllm_http.middleware import header
 from textllm_http.places import Places
@@ -21,7 +21,6 @@ STALLED_AFTER_S: Final = 60.0
 MAX_DOWNLOADS: Final = 256  # in one process: half a megabyte waits for a client that does not read
 _logger: Final = logging.getLogger("textllm")
 _RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})")
-_NOT_QUOTABLE: Final = re.compile(r"[^ !#-\[\]-~]")
 
 
 class Span(NamedTuple):
@@ -43,7 +42,7 @@ async def response_of(request: Request[Any, Any, Any], file: StoredFile, read: R
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
-        "Content-Disposition": _disposition(file.name),
+        "Content-Disposition": as_attachment(file.name),
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
     }
@@ -135,8 +134,3 @@ def _matches(if_none_match: str | None, etag: str) -> bool:
 
 def _content_type(file: StoredFile) -> str:
     return f"{file.content_type}; charset=utf-8" if file.content_type == "text/plain" else file.content_type
-
-
-def _disposition(name: str) -> str:
-    plain = _NOT_QUOTABLE.sub("_", name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

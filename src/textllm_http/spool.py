@@ -3,11 +3,12 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final, TypeVar
 
+from textllm_core.cancellation import carried_through
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.tenancy import Caller
 from textllm_http.places import Places
@@ -31,7 +32,13 @@ class SpooledFile:
         Raises:
             StorageUnavailableError: there is no room for it.
         """
-        await _in_thread(lambda: self._file.write(content))
+
+        def write() -> None:
+            rest = memoryview(content)
+            while rest:  # a disk that is about to be full takes a part, and only then fails
+                rest = rest[self._file.write(rest) :]
+
+        await _in_thread(write)
 
     async def read(self) -> AsyncIterator[bytes]:
         """All that was appended, from its first byte; ValueError once it is closed."""
@@ -87,13 +94,7 @@ class Spool:
 
 async def _in_thread(work: Callable[[], T]) -> T:
     """Do `work` in a worker thread, and see it end even when cancelled: its file must not be closed under it."""
-    running = asyncio.get_running_loop().run_in_executor(None, work)
     try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        raise
+        return await carried_through(asyncio.get_running_loop().run_in_executor(None, work))
     except OSError as error:
         raise StorageUnavailableError("There is no room for uploads at the moment.") from error

@@ -211,6 +211,22 @@ async def test_a_link_opens_by_plain_http_and_says_how_to_save_it(s3_store: S3Bl
     assert disposition == "attachment; filename=\"_ _____.txt\"; filename*=UTF-8''%C3%BC%20%22%25%5C%0D%0A.txt"
 
 
+async def test_who_makes_many_links_lets_others_have_their_turn(s3_store: S3BlobStore) -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(take_turns())
+    for _ in range(20):
+        await link(s3_store)
+    other.cancel()
+    assert turns >= 20
+
+
 async def test_many_files_at_once_are_all_stored(s3_store: S3BlobStore) -> None:
     keys = [f"LLM/{number}" for number in range(50)]
     await asyncio.gather(*[put(s3_store, 100_000, key) for key in keys])

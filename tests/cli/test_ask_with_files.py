@@ -175,6 +175,6 @@ def test_files_of_turns_are_listed_by_their_folder(run: Run, option: str, folder
     assert [line.split()[0].split("/")[1] for line in listed.stdout.splitlines()[1:]] == [folder] * 2
     newest = listed.stdout.splitlines()[1].split()[0]
     cut = run("files", "list", "--folder", folder, "--limit", "1")
-    assert cut.stderr == f"more: textllm files list --folder {folder} --after {newest}\n"
+    assert cut.stderr == f"there are more; --after {newest} shows them\n"
     assert len(run("files", "list").stdout.splitlines()) == 1
     assert run("files", "list", "--folder", "elsewhere").exit_code == 2

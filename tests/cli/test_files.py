@@ -47,7 +47,7 @@ def test_files_are_listed_for_their_user_newest_first(run: Run, notes: Path, key
     assert [line.split()[0] for line in lines] == ["key", newer, key]
     cut = run("files", "list", "--user", "ada", "--limit", "1")
     assert len(cut.stdout.splitlines()) == 2
-    assert cut.stderr == f"more: textllm files list --after {newer}\n"
+    assert cut.stderr == f"there are more; --after {newer} shows them\n"
     rest = run("files", "list", "--user", "ada", "--after", newer)
     assert [line.split()[0] for line in rest.stdout.splitlines()] == ["key", key]
     assert len(run("files", "list").stdout.splitlines()) == 1

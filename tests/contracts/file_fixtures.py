@@ -7,7 +7,7 @@ from tests.contracts.model_fixtures import NOON
 
 from textllm_core.chat.messages import InputFile, InputImage, InputText, Message
 from textllm_core.errors import StoredFileNotFoundError
-from textllm_core.ports.llm import ReadFile
+from textllm_core.ports.llm import ReadBlob
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
 GIF = b"GIF89a" + b"\x01" * 11
@@ -15,7 +15,7 @@ PDF = b"%PDF-1.7\n" + b"of one page" * 1000
 STORED = {"LLM/one.png": PNG, "LLM/two.gif": GIF, "LLM/three.pdf": PDF}
 
 
-def reading(stored: Mapping[str, bytes], *, piece_bytes: int = 1000) -> ReadFile:
+def reading(stored: Mapping[str, bytes], *, piece_bytes: int = 1000) -> ReadBlob:
     """Reads what is stored, in pieces of a size that is no multiple of three."""
 
     async def read(key: str) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -306,6 +307,15 @@ async def test_a_full_disk_is_503(desk: Desk, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(spool, "TemporaryFile", full)
     assert await desk.refusal(file(), END) == (503, "storage_unavailable")
+
+
+async def test_a_disk_that_takes_a_part_of_the_last_bytes_is_503(desk: Desk) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
+    try:
+        assert await desk.refusal(file(bytes(MIB + 1)), END) == (503, "storage_unavailable")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_a_spool_that_cannot_be_made_is_503() -> None:

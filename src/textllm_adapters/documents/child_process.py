@@ -15,7 +15,7 @@ from pathlib import Path
 from socket import socketpair
 from typing import Final
 
-from textllm_core.chat.running import carried_through
+from textllm_core.cancellation import carried_through
 
 _NICENESS: Final = 10
 

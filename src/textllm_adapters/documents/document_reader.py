@@ -121,7 +121,7 @@ async def _file_type(upload: Upload) -> FileType:
     if dot and ending.lower() not in _ENDINGS:
         raise UnsupportedMediaTypeError(f"The name of the file has an ending that is not read here; {_READ_HERE}")
     named = _ENDINGS[ending.lower()] if dot else None
-    head = (await _head(upload)).lstrip(b"\xef\xbb\xbf\t\n\f\r ")
+    head = (await upload.beginning(_HEAD_BYTES)).lstrip(b"\xef\xbb\xbf\t\n\f\r ")
     if not head and upload.size <= _HEAD_BYTES:
         raise UnreadableDocumentError.of_empty_file()
     actual: FileType | None
@@ -141,15 +141,6 @@ async def _file_type(upload: Upload) -> FileType:
             f"rename it to end in .{actual}, or send it without an ending."
         )
     return actual
-
-
-async def _head(upload: Upload) -> bytes:
-    head = b""
-    async for piece in upload.read():
-        head += piece[:_HEAD_BYTES]
-        if len(head) >= _HEAD_BYTES:
-            break
-    return head
 
 
 async def _send(child: Child, upload: Upload) -> None:

@@ -19,6 +19,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, BinaryIO, Final, TypeVar, TypeVarTuple
 
 from textllm_adapters.translation import ErrorTable, translated
+from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
     ConfigurationError,
     FileTooLargeError,
@@ -153,7 +154,7 @@ class FilesystemBlobStore:
         return await _in_thread(remove)
 
     def _path(self, key: str) -> Path:
-        return self.blobs / hashlib.sha256(key.encode()).hexdigest()
+        return self.blobs / hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
     def _open(self, key: str) -> BinaryIO:
         try:
@@ -187,11 +188,4 @@ def _remove_if_abandoned(path: Path, *, before: float = math.inf) -> bool:
 async def _in_thread(work: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
     """Do `work` in a worker thread, and see it end even when cancelled: its file must not be closed under it."""
     with translated(_FILE_ERRORS):
-        running = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            while not running.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([running])
-            raise
+        return await carried_through(asyncio.get_running_loop().run_in_executor(None, work, *arguments))

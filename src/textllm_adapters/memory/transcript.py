@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from textllm_core.chat.messages import Message
 from textllm_core.errors import ConversationLostError
 from textllm_core.ids import new_id
-from textllm_core.ports.llm import ReadFile
+from textllm_core.ports.llm import ReadBlob
 
 
 class MemoryTranscript:
@@ -19,7 +19,7 @@ class MemoryTranscript:
         self.received: dict[str, str] = {}
         self._messages: dict[str, tuple[Message, ...]] = {}
 
-    async def create(self, messages: Sequence[Message], *, read: ReadFile | None = None) -> str:
+    async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         self.received |= await digests(messages, read)
         transcript_id = new_id("conv")
         self._messages[transcript_id] = tuple(messages)
@@ -52,7 +52,7 @@ class MemoryTranscript:
         del self._messages[transcript_id]
 
 
-async def digests(messages: Sequence[Message], read: ReadFile | None) -> dict[str, str]:
+async def digests(messages: Sequence[Message], read: ReadBlob | None) -> dict[str, str]:
     """The SHA-256 of each file in the messages, in lower-case hex, by key; a real provider would be sent the bytes."""
     found: dict[str, str] = {}
     for part in (part for message in messages for part in message.stored_parts):

@@ -11,7 +11,7 @@ import msgspec
 
 from textllm_core.chat.messages import InputFile, InputImage, Message, words_of
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
-from textllm_core.ports.llm import ReadFile
+from textllm_core.ports.llm import ReadBlob
 
 
 class DataURL:
@@ -65,7 +65,7 @@ class Body:
         failure: what kept the last try from reading a file; the server then never had the whole body.
     """
 
-    def __init__(self, texts: list[bytes], files: list[InputImage | InputFile], read: ReadFile | None) -> None:
+    def __init__(self, texts: list[bytes], files: list[InputImage | InputFile], read: ReadBlob | None) -> None:
         self._texts = texts
         self._files = files
         self._read = read
@@ -112,7 +112,7 @@ class Body:
         yield b2a_base64(rest, newline=False)
 
 
-def encoded(body: Mapping[str, object], read: ReadFile | None) -> Body:
+def encoded(body: Mapping[str, object], read: ReadBlob | None) -> Body:
     """`body` as JSON, with a file for each `DataURL` in it."""
     files: list[InputImage | InputFile] = []
     place = token_hex(16)  # nobody can know it, so no text has it

@@ -15,7 +15,7 @@ from textllm_adapters.openai.bodies import encoded
 from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, refusal, retry_after, unanswered
 from textllm_adapters.openai.sse import EventSplitter, ServerSentEvent
 from textllm_core.errors import ConversationBusyError, ModelError, ProviderUnavailableError, TextLLMError
-from textllm_core.ports.llm import ModelRequest, ReadFile
+from textllm_core.ports.llm import ModelRequest, ReadBlob
 from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import UNTRACED
 
@@ -95,7 +95,7 @@ async def post(
     body: Mapping[str, object],
     retries: Retries,
     request: ModelRequest | None = None,
-    read: ReadFile | None = None,
+    read: ReadBlob | None = None,
 ) -> httpx2.Response:
     """The answer to `body`, open and unread.
 

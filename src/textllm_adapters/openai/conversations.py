@@ -16,7 +16,7 @@ from textllm_adapters.openai.errors import BROKEN_ANSWER
 from textllm_adapters.translation import translated
 from textllm_core.chat.messages import ContentPart, InputText, Message, OutputText, Refusal
 from textllm_core.errors import ConversationLostError, ProviderError
-from textllm_core.ports.llm import ReadFile
+from textllm_core.ports.llm import ReadBlob
 
 _BATCH: Final = 20  # the most items that one call may create
 _PAGE: Final = 100
@@ -67,7 +67,7 @@ class OpenAITranscript:
     client: AsyncOpenAI
     retries: Retries = RETRIES
 
-    async def create(self, messages: Sequence[Message], *, read: ReadFile | None = None) -> str:
+    async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`; twenty messages a call."""
         items = [_item(message) for message in messages]
         with translated(BROKEN_ANSWER):
@@ -118,7 +118,7 @@ class OpenAITranscript:
                 await self.erase(conversation.id)
             await delete(self.client, path)
 
-    async def _post(self, path: str, body: Mapping[str, object], read: ReadFile | None) -> bytes:
+    async def _post(self, path: str, body: Mapping[str, object], read: ReadBlob | None) -> bytes:
         answer = await post(self.client, path, body, self.retries, read=read)
         try:
             return await answer.aread()

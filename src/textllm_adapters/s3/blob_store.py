@@ -6,15 +6,13 @@ that are left out, because not every service knows them.
 
 import asyncio
 import hashlib
-import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 from typing import Any, Final, TypeVar
-from urllib.parse import quote
 
 import aioboto3
 from aiobotocore.config import AioConfig
@@ -23,12 +21,14 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 
 from textllm_adapters.s3.errors import S3_ERRORS, code_of, status_of
 from textllm_adapters.translation import translated
+from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
     ConfigurationError,
     FileTooLargeError,
     StorageUnavailableError,
     StoredFileNotFoundError,
 )
+from textllm_core.file_names import as_attachment
 from textllm_core.ports.blob_store import StoredBlob, is_key
 
 _PIECE_BYTES: Final = 64 * 1024  # as many as wait for a client that does not read are held for it
@@ -37,7 +37,6 @@ _PUTS_AT_ONCE: Final = 8  # each holds a part in memory
 _CONNECT_S: Final = 3
 _LOOK_S: Final = 3
 _METADATA: Final = "textllm-put"
-_NOT_IN_QUOTES: Final = re.compile(r'[^ -~]|["%\\]')
 
 _T = TypeVar("_T")
 
@@ -99,6 +98,7 @@ async def open_blob_store(
 class S3BlobStore:
     """A `BlobStore` in a bucket. Some puts go on at once, and the others wait, so that memory stays bounded.
 
+    A request of a put is always seen to its end: what one did that was broken off, nobody knows.
     A taken key is refused as strictly as the service does: OpenStack Swift lets several puts
     of one key through when they come at the same time.
     """
@@ -127,12 +127,12 @@ class S3BlobStore:
                         rest = rest[room:]
                         if part.tell() == _PART_BYTES:
                             await asyncio.to_thread(digest.update, part.getbuffer())
-                            await _to_its_end(upload.send(part))
+                            await carried_through(upload.send(part))
                             part = BytesIO()
                 await asyncio.to_thread(digest.update, part.getbuffer())
-                await _to_its_end(upload.publish(part))
+                await carried_through(upload.publish(part))
             except BaseException:
-                await _to_its_end(upload.undo())
+                await carried_through(upload.undo())
                 raise
         return StoredBlob(size=size, sha256=digest.hexdigest())
 
@@ -174,9 +174,10 @@ class S3BlobStore:
         params = {
             "Bucket": self.bucket,
             "Key": key,
-            "ResponseContentDisposition": _disposition(name),
+            "ResponseContentDisposition": as_attachment(name),
             "ResponseContentType": media_type,
         }
+        await asyncio.sleep(0)  # signing takes a while and waits for nothing: others have their turn before each
         with translated(S3_ERRORS):
             return str(await self.client.generate_presigned_url("get_object", Params=params, ExpiresIn=expires_in_s))
 
@@ -292,12 +293,6 @@ def _from_start(part: BytesIO) -> BytesIO:
     return part
 
 
-def _disposition(name: str) -> str:
-    """RFC 6266: a name in ASCII for old clients, and the name."""
-    plain = _NOT_IN_QUOTES.sub("_", name)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
-
-
 def _refuse_configuration(bucket: str, status: int, error: ClientError) -> None:
     if status == 404:
         raise ConfigurationError(
@@ -312,17 +307,3 @@ def _refuse_configuration(bucket: str, status: int, error: ClientError) -> None:
         raise ConfigurationError(
             f"S3 answers {status} for the bucket {bucket!r}: check AWS_REGION, S3_BUCKET and S3_ENDPOINT."
         ) from error
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`, and see it end even when cancelled: what a request did that was broken off, nobody knows."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # the cancellation is what the caller is told
-        raise

@@ -75,8 +75,7 @@ def list_(
         rows = [_cells(file) for file in page.files]
         screen.record({"data": views, "has_more": page.has_more}, table(("key", "uploaded", "type", "bytes"), rows))
         if page.has_more:
-            there = "" if folder == "uploads" else f" --folder {folder}"
-            screen.say(f"more: textllm files list{there} --after {page.files[-1].key}")
+            screen.say(f"there are more; --after {page.files[-1].key} shows them")
 
     _run(context, run, as_json=as_json)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from textllm_core.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
+from textllm_core.cancellation import carried_through
 from textllm_core.chat.course import Course
 from textllm_core.chat.messages import (
     Idempotency,
@@ -19,7 +20,7 @@ from textllm_core.chat.messages import (
 )
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.chat.running import Leases, carried_through
+from textllm_core.chat.running import Leases
 from textllm_core.chat.settling import Settling
 from textllm_core.conversations import title_from
 from textllm_core.errors import (

@@ -35,7 +35,7 @@ class Attachments:
 
         A file may have been deleted, the model may read none of its kind, or newer files may leave no room for it.
         Raises:
-            StorageUnavailableError
+            StorageUnavailableError: nobody can say which files are there still.
         """
         room = MOST_BYTES
         sendable: list[Message] = []

@@ -10,6 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core import steps
+from textllm_core.cancellation import carried_through
 from textllm_core.chat.admission import Admission
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.course import Course
@@ -25,7 +26,7 @@ from textllm_core.chat.messages import (
     well_formed,
 )
 from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.chat.running import Leases, Running, RunningExchanges, carried_through
+from textllm_core.chat.running import Leases, Running, RunningExchanges
 from textllm_core.chat.settling import Settling
 from textllm_core.errors import (
     ContextTooLongError,
@@ -42,7 +43,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Hold, Ledger
-from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ReadFile
+from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ReadBlob
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.tracer import Tracer
@@ -128,7 +129,11 @@ class Exchange:
             StorageUnavailableError: the books could not be opened.
         """
         log = ReplyLog()
-        task = self.running.start(self._carry_out(caller, turn, log))
+        try:
+            task = self.running.start(self._carry_out(caller, turn, log))
+        except ServiceUnavailableError:
+            await self._take_back_files(turn)
+            raise
         task.add_done_callback(lambda _: log.refuse(self._cut_short()))  # it may be cancelled before it has begun
         try:
             async with aclosing(log.read()) as events:
@@ -178,9 +183,13 @@ class Exchange:
                     hold = course.hold
                     self.track_usage.telemetry.emit(ExchangeAdmitted(hold.response_id, hold.amount))
         finally:
-            if course is None and turn.take_back is not None:
-                await carried_through(turn.take_back())
+            if course is None:
+                await self._take_back_files(turn)
         return course
+
+    async def _take_back_files(self, turn: Turn) -> None:
+        if turn.take_back is not None:
+            await carried_through(turn.take_back())
 
     async def _ask_and_settle(self, course: Course, running: Running) -> None:
         try:
@@ -280,7 +289,7 @@ class Exchange:
         )
 
     @property
-    def _read(self) -> ReadFile | None:
+    def _read(self) -> ReadBlob | None:
         return None if self.attachments is None else self.attachments.read
 
     async def _sendable(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -223,17 +223,3 @@ class Leases:
             await asyncio.sleep(_RENEW_EVERY_S)
             with suppress(StorageUnavailableError):
                 await self.ledger.renew(tuple(self._holds.values()), lease_until=self.until())
-
-
-async def carried_through(work: Coroutine[None, None, None]) -> None:
-    """Run `work` to its end, however often cancelled meanwhile; the cancellation goes on afterwards."""
-    task = asyncio.ensure_future(work)
-    cancellation: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as asked:
-            cancellation = asked
-    task.result()
-    if cancellation is not None:
-        raise cancellation

@@ -8,8 +8,8 @@ from typing import Final, Literal
 from msgspec import UNSET
 from msgspec.structs import asdict
 
+from textllm_core.cancellation import carried_through
 from textllm_core.chat.messages import DocumentReply, ImageReply, InputFile, InputImage, ReplyCompleted, ReplyEvent
-from textllm_core.chat.running import carried_through
 from textllm_core.errors import ConversationNotFoundError, TextLLMError
 from textllm_core.file_links import LinkFile
 from textllm_core.files import DeleteFile, GetFile, StoredFile, StoreFile

@@ -5,13 +5,14 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
+from textllm_core.file_names import DOCX
 from textllm_core.uploads import Upload
 
 FileType: TypeAlias = Literal["pdf", "docx", "txt", "md", "csv", "json", "html"]
 
 MEDIA_TYPES: Final[Mapping[FileType, str]] = {
     "pdf": "application/pdf",
-    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "docx": DOCX,
     "txt": "text/plain",
     "md": "text/markdown",
     "csv": "text/csv",

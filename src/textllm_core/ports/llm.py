@@ -9,7 +9,7 @@ from textllm_core.chat.messages import FinishReason, Message, TextDelta
 from textllm_core.usage import Usage
 
 EndStatus = Literal["completed", "incomplete", "failed", "cancelled"]
-ReadFile = Callable[[str], AsyncIterator[bytes]]
+ReadBlob = Callable[[str], AsyncIterator[bytes]]  # by its key
 
 
 class ModelRequest(Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     transcript_id: str | None = None
     temperature: float | None = None
     metadata: Mapping[str, str] | None = None
-    read: ReadFile | None = None
+    read: ReadBlob | None = None
 
 
 class ModelStarted(Struct, frozen=True):

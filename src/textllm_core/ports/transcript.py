@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from textllm_core.chat.messages import Message
-from textllm_core.ports.llm import ReadFile
+from textllm_core.ports.llm import ReadBlob
 
 
 class Transcript(Protocol):
     """Conversations kept by the provider. It adds a turn and its reply by itself, once the reply is complete."""
 
-    async def create(self, messages: Sequence[Message], *, read: ReadFile | None = None) -> str:
+    async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """A new transcript that holds `messages`, oldest first, any number; returns its id.
 
         Args:

@@ -33,6 +33,7 @@ from textllm_core.errors import (
     NotFoundError,
     ProviderError,
     RateLimitedError,
+    ServiceUnavailableError,
     StorageUnavailableError,
     UnsupportedMediaTypeError,
 )
@@ -291,6 +292,14 @@ async def test_a_turn_that_is_not_admitted_leaves_no_file(limits: dict[str, obje
         await desk.chat_with_document(ADA, DocumentTurn("Well?", upload("a.pdf", PDF)))
     assert desk.kept == {}
     await bench.check_books()
+
+
+async def test_a_turn_that_the_process_takes_no_more_leaves_no_file(desk: Desk) -> None:
+    desk.bench.running.refuse_new()
+    with pytest.raises(ServiceUnavailableError):
+        await desk.show("Well?", upload("one.png", PNG))
+    assert desk.kept == {}
+    await desk.bench.check_books()
 
 
 async def test_a_busy_conversation_takes_no_files(desk: Desk) -> None:

@@ -232,7 +232,8 @@ class Reply(Struct, frozen=True, kw_only=True):
         message_number: 1 for the first turn of the conversation.
         cost: USD, exact.
         finish_reason: `cancelled`: the user ended it, and `text` is what had been written.
-        warnings: sentences for the user, such as that most of the day's budget is spent.
+        warnings: sentences for the user, such as that most of the day's budget is spent, or that the storage did not
+            answer when links to files were to be made.
     """
 
     text: str

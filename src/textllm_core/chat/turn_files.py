@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from msgspec import UNSET
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from textllm_core.cancellation import carried_through
-from textllm_core.chat.messages import DocumentReply, ImageReply, InputFile, InputImage, ReplyCompleted, ReplyEvent
-from textllm_core.errors import ConversationNotFoundError, TextLLMError
+from textllm_core.chat.messages import (
+    DocumentReply,
+    ImageReply,
+    InputFile,
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+)
+from textllm_core.errors import ConversationNotFoundError, StorageUnavailableError, TextLLMError
 from textllm_core.file_links import LinkFile
 from textllm_core.files import DeleteFile, GetFile, StoredFile, StoreFile
 from textllm_core.ids import new_id
@@ -21,6 +28,9 @@ from textllm_core.uploads import Upload
 
 TurnFolder = Literal["chat_images", "documents"]
 
+_NO_LINKS: Final = (
+    "The storage does not answer, so there are no links; the messages of the conversation name the files."
+)
 _FILE_TYPES: Final = {media_type: f".{kind}" for kind, media_type in MEDIA_TYPES.items()}
 
 
@@ -81,26 +91,26 @@ class TurnFiles:
                 yield await self.with_links(caller, event)
 
     async def with_links(self, caller: Caller, event: ReplyEvent) -> ReplyEvent:
-        """One event, as `linked` has it.
-
-        Raises:
-            StorageUnavailableError: links could not be made; the reply is settled all the same.
-        """
-        match event:
-            case ReplyCompleted(reply, (InputImage(), *_) as files):
-                links = await self.links_to(caller, [file.key for file in files])
-                urls = [links[file.key] for file in files if file.key in links]
-                told = ImageReply(**asdict(reply), image_urls=urls, image_count=len(files))
-                return ReplyCompleted(told, files)
-            case ReplyCompleted(reply, (InputFile() as file,) as files):
-                shown = DocumentReply(
+        """One event, as `linked` has it. A reply whose links cannot be made is told all the same, and says so."""
+        if not isinstance(event, ReplyCompleted) or not event.files:
+            return event
+        reply, files, links = event.reply, event.files, dict[str, str]()
+        try:
+            links.update(await self.links_to(caller, [file.key for file in files]))
+        except StorageUnavailableError:
+            reply = replace(reply, warnings=(*reply.warnings, _NO_LINKS))
+        match files:
+            case (InputFile() as file, *_):
+                shown: Reply = DocumentReply(
                     **asdict(reply),
-                    file_url=(await self.links_to(caller, [file.key])).get(file.key),
+                    file_url=links.get(file.key),
                     file_type=_FILE_TYPES[file.media_type],
                     pages=UNSET if file.pages is None else file.pages,
                 )
-                return ReplyCompleted(shown, files)
-        return event
+            case _:
+                urls = [links[file.key] for file in files if file.key in links]
+                shown = ImageReply(**asdict(reply), image_urls=urls, image_count=len(files))
+        return ReplyCompleted(shown, files)
 
     async def links_to(self, caller: Caller, keys: Sequence[str]) -> Mapping[str, str]:
         """Links to those of the files that were not deleted, by their keys."""

@@ -12,7 +12,10 @@ from textllm_core.uploads import Upload
 
 
 class FaultyBlobs:
-    """A store that has room for `full_after` blobs; deletions wait for `delay`, once `deleting` is set."""
+    """A store that has room for `full_after` blobs; deletions wait for `delay`, once `deleting` is set.
+
+    It makes no links once `is_away`.
+    """
 
     def __init__(self) -> None:
         self._blobs = MemoryBlobStore()
@@ -20,12 +23,8 @@ class FaultyBlobs:
         self.full_after: int | None = None
         self.delay: asyncio.Event | None = None
         self.deleting = asyncio.Event()
-        self.get, self.size, self.link, self.sweep = (
-            self._blobs.get,
-            self._blobs.size,
-            self._blobs.link,
-            self._blobs.sweep,
-        )
+        self.is_away = False
+        self.get, self.size, self.sweep = self._blobs.get, self._blobs.size, self._blobs.sweep
 
     async def put(self, key: str, content: AsyncIterator[bytes], *, max_bytes: int) -> StoredBlob:
         if self.full_after is not None and self._stored >= self.full_after:
@@ -33,6 +32,11 @@ class FaultyBlobs:
         blob = await self._blobs.put(key, content, max_bytes=max_bytes)
         self._stored += 1
         return blob
+
+    async def link(self, key: str, *, expires_in_s: int, name: str, media_type: str) -> str | None:
+        if self.is_away:
+            raise StorageUnavailableError
+        return await self._blobs.link(key, expires_in_s=expires_in_s, name=name, media_type=media_type)
 
     async def delete(self, key: str) -> None:
         self.deleting.set()

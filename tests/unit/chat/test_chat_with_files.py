@@ -115,6 +115,17 @@ async def test_a_reply_to_images_has_links_to_them(desk: Desk) -> None:
     assert all(key.startswith("LLM/chat_images/ada/") for key in desk.kept)
 
 
+async def test_a_reply_that_is_paid_for_is_told_though_no_links_can_be_made(desk: Desk) -> None:
+    desk.blobs.is_away = True
+    seen = await desk.show("Well?", upload("one.png", PNG))
+    read = await desk.hand("Well?", upload("a.txt", TEXT.encode()))
+    assert (seen.image_urls, seen.image_count, read.file_url) == ([], 1, None)
+    for reply in (seen, read):
+        assert "Well?" in reply.text
+        assert "no links" in reply.warnings[-1]
+    await desk.bench.check_books()
+
+
 async def test_the_wire_shapes_add_to_that_of_a_text_turn(desk: Desk) -> None:
     plain = msgspec.to_builtins(await desk.bench.say("Hello"))
     with_image = msgspec.to_builtins(await desk.show("Well?", upload("one.png", PNG)))

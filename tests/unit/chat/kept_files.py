@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.store import MemoryStore
-from textllm_core.errors import StorageUnavailableError, UnsupportedMediaTypeError
+from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.blob_store import StoredBlob
 from textllm_core.ports.document_reader import Document, DocumentText
 from textllm_core.tenancy import Owner
@@ -51,14 +51,15 @@ class PlainReader:
     """Takes text for text, and what begins as a PDF does for a PDF of three pages that show all of it.
 
     Attributes:
-        owners: whose documents it was asked about.
+        busy_for: of whom it takes no documents.
     """
 
     def __init__(self) -> None:
-        self.owners: list[Owner] = []
+        self.busy_for: Owner | None = None
 
     async def inspect(self, upload: Upload, *, owner: Owner, max_pages: int) -> Document:
-        self.owners.append(owner)
+        if owner == self.busy_for:
+            raise ServiceUnavailableError("busy")
         content = b"".join([piece async for piece in upload.read()])
         assert max_pages > 0
         if content.startswith(b"%PDF-"):

@@ -24,7 +24,7 @@ from textllm_core.ports.document_reader import Document, DocumentText
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
-ANN = Owner("default", "ann")
+ANN, BOB = Owner("default", "ann"), Owner("default", "bob")
 MIB = 1024 * 1024
 PIECE = b" " * MIB
 
@@ -455,12 +455,21 @@ async def test_whoever_finds_all_places_taken_is_told_to_come_back() -> None:
     assert (await reader.read(Upload.of_bytes("a.txt", b"Hello"), owner=ANN, max_chars=9, max_pages=1)).text == "Hello"
 
 
-async def test_nobody_waits_longer_for_a_place_than_a_child_may_take() -> None:
+async def test_who_waits_for_too_long_is_told_to_come_back() -> None:
+    reader, child_runs = ChildDocumentReader(at_once=1, patience_s=0.1), asyncio.Event()
+    reading = asyncio.create_task(reader.read(never_ending(child_runs), owner=ANN, max_chars=9, max_pages=1))
+    await child_runs.wait()
+    with pytest.raises(ServiceUnavailableError):
+        await reader.read(never_ending(), owner=BOB, max_chars=9, max_pages=1)
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
+async def test_who_comes_right_after_the_slowest_document_is_not_refused_for_it() -> None:
     reader = ChildDocumentReader(at_once=1, timeout_s=0.5)
-    readings = [reader.read(never_ending(), owner=ANN, max_chars=9, max_pages=1) for _ in range(3)]
-    first, *_, last = await asyncio.gather(*readings, return_exceptions=True)
-    assert isinstance(first, UnreadableDocumentError)
-    assert isinstance(last, ServiceUnavailableError)
+    readings = [reader.read(never_ending(), owner=owner, max_chars=9, max_pages=1) for owner in (ANN, ANN, BOB)]
+    outcomes = await asyncio.gather(*readings, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [UnreadableDocumentError] * 3
 
 
 async def test_more_documents_than_places_are_read_one_after_the_other() -> None:

@@ -27,7 +27,9 @@ class Visit:
     def leave(self) -> None:
         self._may_leave.set()
 
-    async def is_refused_with(self) -> str:
+    async def is_refused_with(self, *, within_s: float = 0) -> str:
+        await asyncio.wait([self.task], timeout=within_s)
+        assert self.task.done()
         with pytest.raises(ServiceUnavailableError) as refusal:
             await self.task
         assert refusal.value.details() == {"retry_after_s": 2}
@@ -55,6 +57,10 @@ class Hall:
     async def leave(self, visit: Visit) -> None:
         assert visit.is_inside
         visit.leave()
+        await quiet()
+
+    async def stop(self, visit: Visit) -> None:
+        visit.task.cancel()
         await quiet()
 
     async def __aenter__(self) -> Self:
@@ -144,6 +150,16 @@ async def test_who_left_is_forgotten() -> None:
         assert ann.is_inside
 
 
+async def test_who_is_inside_is_remembered_whoever_stops_waiting() -> None:
+    async with Hall(places=1) as hall:
+        ann, cat = await hall.come("ann"), await hall.come("cat")
+        await hall.stop(cat)
+        await hall.come("ann")
+        bob = await hall.come("bob")
+        await hall.leave(ann)
+        assert bob.is_inside
+
+
 async def test_a_user_who_fills_his_share_is_refused_and_nobody_else() -> None:
     async with Hall(places=1, max_waiting=16) as hall:
         anns = [await hall.come("ann") for _ in range(4)]
@@ -178,7 +194,7 @@ async def test_no_more_wait_than_may() -> None:
 async def test_who_has_waited_for_too_long_is_refused_and_keeps_no_place() -> None:
     async with Hall(places=1, patience_s=0.01) as hall:
         ann, bob = await hall.come("ann"), await hall.come("bob")
-        assert "Too many documents" in await bob.is_refused_with()
+        assert "Too many documents" in await bob.is_refused_with(within_s=60)
         await hall.leave(ann)
         assert (await hall.come("cat")).is_inside
 
@@ -203,16 +219,14 @@ async def test_no_place_is_lost_at_whatever_moment_somebody_stops_waiting(steps:
 async def test_who_stops_waiting_makes_room_for_the_next() -> None:
     async with Hall(places=1, max_waiting=8) as hall:
         ann, gone = await hall.come("ann"), await hall.come("ann")
-        gone.task.cancel()
-        await quiet()
+        await hall.stop(gone)
         waiting = await hall.come("ann")
         await hall.leave(ann)
         assert waiting.is_inside
 
 
-async def test_who_fails_inside_gives_the_place_back() -> None:
+async def test_who_is_cancelled_inside_gives_the_place_back() -> None:
     async with Hall(places=1) as hall:
         ann, bob = await hall.come("ann"), await hall.come("bob")
-        ann.task.cancel()
-        await quiet()
+        await hall.stop(ann)
         assert bob.is_inside

@@ -13,6 +13,13 @@ Role = Literal["admin", "service", "user"]
 _RANK: Final[Mapping[Role, int]] = {"user": 0, "service": 1, "admin": 2}
 
 
+class Owner(Struct, frozen=True):
+    """The user on whose behalf something is done, whoever asks for it."""
+
+    tenant_id: str
+    user_id: str
+
+
 class Caller(Struct, frozen=True):
     """Who is authenticated, and for which tenant. Without authentication: the tenant `default`, as a service.
 

@@ -4,11 +4,14 @@ import pytest
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_core.ports.document_reader import DocumentText
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
+
+ANN = Owner("default", "ann")
 
 
 async def read(name: str, content: bytes) -> DocumentText:
-    return await ChildDocumentReader().read(Upload.of_bytes(name, content), max_chars=1000, max_pages=1)
+    return await ChildDocumentReader().read(Upload.of_bytes(name, content), owner=ANN, max_chars=1000, max_pages=1)
 
 
 @pytest.mark.parametrize(

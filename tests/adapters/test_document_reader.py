@@ -21,19 +21,21 @@ from textllm_core.errors import (
     UnsupportedMediaTypeError,
 )
 from textllm_core.ports.document_reader import Document, DocumentText
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
+ANN, BOB = Owner("default", "ann"), Owner("default", "bob")
 MIB = 1024 * 1024
 PIECE = b" " * MIB
 
 
 async def read(name: str, content: bytes, *, max_chars: int = 400_000, max_pages: int = 1000) -> DocumentText:
     upload = Upload.of_bytes(name, content)
-    return await ChildDocumentReader().read(upload, max_chars=max_chars, max_pages=max_pages)
+    return await ChildDocumentReader().read(upload, owner=ANN, max_chars=max_chars, max_pages=max_pages)
 
 
 async def inspect(content: bytes, *, max_pages: int = 1000) -> Document:
-    return await ChildDocumentReader().inspect(Upload.of_bytes("a.pdf", content), max_pages=max_pages)
+    return await ChildDocumentReader().inspect(Upload.of_bytes("a.pdf", content), owner=ANN, max_pages=max_pages)
 
 
 def children() -> set[psutil.Process]:
@@ -207,7 +209,10 @@ async def test_pages_of_a_pdf_are_counted_also_where_it_has_no_text() -> None:
 
 async def test_a_pdf_may_have_as_many_pages_as_allowed() -> None:
     assert (await inspect(pdf_of_pages(["x"] * 5), max_pages=5)).pages == 5
-    for reading in (inspect(pdf_of_pages(["x"] * 6), max_pages=5), read("a.pdf", pdf_of_pages(["x"] * 6), max_pages=5)):
+    for reading in (
+        inspect(pdf_of_pages(["x"] * 6), max_pages=5),
+        read("a.pdf", pdf_of_pages(["x"] * 6), max_pages=5),
+    ):
         with pytest.raises(DocumentTooLargeError, match="more than 5 pages") as refusal:
             await reading
         assert refusal.value.details() == {"limit": 5, "counts": "pages"}
@@ -381,7 +386,7 @@ async def test_a_long_upload_is_never_whole_in_memory() -> None:
             yield PIECE
 
     with pytest.raises(DocumentTooLargeError):
-        await ChildDocumentReader().read(Upload("a.txt", 100 * MIB, pieces), max_chars=400_000, max_pages=1)
+        await ChildDocumentReader().read(Upload("a.txt", 100 * MIB, pieces), owner=ANN, max_chars=400_000, max_pages=1)
     assert highest - before < 16 * MIB
 
 
@@ -399,7 +404,9 @@ def never_ending(child_runs: asyncio.Event | None = None) -> Upload:
 
 async def test_whoever_stops_asking_leaves_no_child_behind() -> None:
     before, child_runs = children(), asyncio.Event()
-    reading = asyncio.create_task(ChildDocumentReader().read(never_ending(child_runs), max_chars=9, max_pages=1))
+    reading = asyncio.create_task(
+        ChildDocumentReader().read(never_ending(child_runs), owner=ANN, max_chars=9, max_pages=1)
+    )
     await child_runs.wait()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -422,7 +429,7 @@ def test_a_child_that_dies_while_it_is_still_sent_its_document_is_the_documents_
             yield PIECE
 
     with asyncio.Runner(loop_factory=loop_factory) as runner, pytest.raises(UnreadableDocumentError) as refusal:
-        runner.run(ChildDocumentReader().read(Upload("a.txt", 4 * MIB, pieces), max_chars=9, max_pages=1))
+        runner.run(ChildDocumentReader().read(Upload("a.txt", 4 * MIB, pieces), owner=ANN, max_chars=9, max_pages=1))
     assert refusal.value.reason == "too_complex"
     assert children() == before
 
@@ -430,7 +437,7 @@ def test_a_child_that_dies_while_it_is_still_sent_its_document_is_the_documents_
 async def test_a_child_that_takes_too_long_is_ended() -> None:
     before = children()
     with pytest.raises(UnreadableDocumentError) as refusal:
-        await ChildDocumentReader(timeout_s=0.5).read(never_ending(), max_chars=9, max_pages=1)
+        await ChildDocumentReader(timeout_s=0.5).read(never_ending(), owner=ANN, max_chars=9, max_pages=1)
     assert refusal.value.reason == "timed_out"
     assert children() == before
 
@@ -438,28 +445,37 @@ async def test_a_child_that_takes_too_long_is_ended() -> None:
 async def test_whoever_finds_all_places_taken_is_told_to_come_back() -> None:
     reader = ChildDocumentReader(at_once=1, max_waiting=0)
     child_runs = asyncio.Event()
-    reading = asyncio.create_task(reader.read(never_ending(child_runs), max_chars=9, max_pages=1))
+    reading = asyncio.create_task(reader.read(never_ending(child_runs), owner=ANN, max_chars=9, max_pages=1))
     await child_runs.wait()
     with pytest.raises(ServiceUnavailableError) as refusal:
-        await reader.read(Upload.of_bytes("a.txt", b"Hello"), max_chars=9, max_pages=1)
+        await reader.read(Upload.of_bytes("a.txt", b"Hello"), owner=ANN, max_chars=9, max_pages=1)
     assert refusal.value.details() == {"retry_after_s": 2}
     reading.cancel()
     await asyncio.wait([reading])
-    assert (await reader.read(Upload.of_bytes("a.txt", b"Hello"), max_chars=9, max_pages=1)).text == "Hello"
+    assert (await reader.read(Upload.of_bytes("a.txt", b"Hello"), owner=ANN, max_chars=9, max_pages=1)).text == "Hello"
 
 
-async def test_nobody_waits_longer_for_a_place_than_a_child_may_take() -> None:
+async def test_who_waits_for_too_long_is_told_to_come_back() -> None:
+    reader, child_runs = ChildDocumentReader(at_once=1, patience_s=0.1), asyncio.Event()
+    reading = asyncio.create_task(reader.read(never_ending(child_runs), owner=ANN, max_chars=9, max_pages=1))
+    await child_runs.wait()
+    with pytest.raises(ServiceUnavailableError):
+        await reader.read(never_ending(), owner=BOB, max_chars=9, max_pages=1)
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
+async def test_who_comes_right_after_the_slowest_document_is_not_refused_for_it() -> None:
     reader = ChildDocumentReader(at_once=1, timeout_s=0.5)
-    readings = [reader.read(never_ending(), max_chars=9, max_pages=1) for _ in range(3)]
-    first, *_, last = await asyncio.gather(*readings, return_exceptions=True)
-    assert isinstance(first, UnreadableDocumentError)
-    assert isinstance(last, ServiceUnavailableError)
+    readings = [reader.read(never_ending(), owner=owner, max_chars=9, max_pages=1) for owner in (ANN, ANN, BOB)]
+    outcomes = await asyncio.gather(*readings, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [UnreadableDocumentError] * 3
 
 
 async def test_more_documents_than_places_are_read_one_after_the_other() -> None:
     reader = ChildDocumentReader(at_once=1)
     uploads = [Upload.of_bytes("a.txt", str(number).encode()) for number in range(4)]
-    texts = await asyncio.gather(*(reader.read(upload, max_chars=9, max_pages=1) for upload in uploads))
+    texts = await asyncio.gather(*(reader.read(upload, owner=ANN, max_chars=9, max_pages=1) for upload in uploads))
     assert [text.text for text in texts] == ["0", "1", "2", "3"]
 
 
@@ -474,7 +490,9 @@ async def test_no_word_of_a_document_reaches_the_log(capfd: pytest.CaptureFixtur
 async def test_a_child_knows_nothing_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     before, child_runs = children(), asyncio.Event()
-    reading = asyncio.create_task(ChildDocumentReader().read(never_ending(child_runs), max_chars=9, max_pages=1))
+    reading = asyncio.create_task(
+        ChildDocumentReader().read(never_ending(child_runs), owner=ANN, max_chars=9, max_pages=1)
+    )
     await child_runs.wait()
     (child,) = children() - before
     assert "OPENAI_API_KEY" not in child.environ()
@@ -485,7 +503,9 @@ async def test_a_child_knows_nothing_of_its_parent(monkeypatch: pytest.MonkeyPat
 
 async def test_a_child_lets_its_parent_go_first() -> None:
     before, child_runs = children(), asyncio.Event()
-    reading = asyncio.create_task(ChildDocumentReader().read(never_ending(child_runs), max_chars=9, max_pages=1))
+    reading = asyncio.create_task(
+        ChildDocumentReader().read(never_ending(child_runs), owner=ANN, max_chars=9, max_pages=1)
+    )
     await child_runs.wait()
     (child,) = children() - before
     nicest = min(psutil.Process().nice() + 10, 19)

@@ -14,8 +14,10 @@ from textllm_adapters.documents import pdf_text
 from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.documents.pdf_text import TextSize, strings_of, text_size
 from textllm_core.ports.document_reader import Document
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
+ANN = Owner("default", "ann")
 PACKED = b"/Filter /FlateDecode"
 FORM = b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] "
 SHOWS_6 = b"/XObject << /X 6 0 R >>"
@@ -23,7 +25,7 @@ IMAGE = b"BI /W 2 /H 1 /BPC 8 /CS /RGB ID (<ab(( EI "
 
 
 async def inspect(content: bytes) -> Document:
-    return await ChildDocumentReader().inspect(Upload.of_bytes("a.pdf", content), max_pages=1000)
+    return await ChildDocumentReader().inspect(Upload.of_bytes("a.pdf", content), owner=ANN, max_pages=1000)
 
 
 async def counted(content: bytes) -> tuple[int, bool]:

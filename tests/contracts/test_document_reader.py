@@ -6,7 +6,10 @@ from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.memory.document_reader import MemoryDocumentReader
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError, UnsupportedMediaTypeError
 from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
+
+ANN = Owner("default", "ann")
 
 
 @pytest.fixture(params=[MemoryDocumentReader, ChildDocumentReader])
@@ -16,7 +19,7 @@ def reader(request: pytest.FixtureRequest) -> DocumentReader:
 
 
 async def read(reader: DocumentReader, name: str, content: bytes, *, max_chars: int = 1000) -> DocumentText:
-    return await reader.read(Upload.of_bytes(name, content), max_chars=max_chars, max_pages=10)
+    return await reader.read(Upload.of_bytes(name, content), owner=ANN, max_chars=max_chars, max_pages=10)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ async def test_html_is_told_by_its_name(reader: DocumentReader) -> None:
 
 
 async def test_the_type_is_told_without_reading(reader: DocumentReader) -> None:
-    document = await reader.inspect(Upload.of_bytes("a.csv", b"x,y"), max_pages=10)
+    document = await reader.inspect(Upload.of_bytes("a.csv", b"x,y"), owner=ANN, max_pages=10)
     assert document == Document(file_type="csv", pages=None)
 
 

@@ -1,10 +1,13 @@
 """Files of strangers through a real server: each bad one gets its refusal, and nobody else notices."""
 
+import os
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -93,10 +96,10 @@ def exposed(provider: OpenAIStandIn, tmp_path_factory: pytest.TempPathFactory) -
         yield service
 
 
-def ask(service: Service, field: str, name: str, content: bytes) -> httpx.Response:
+def ask(service: Service, field: str, name: str, content: bytes, *, user_id: str = "ann") -> httpx.Response:
     """A turn with a file, or with an image."""
     route = {"file": "/chat/file", "images": "/chat/image"}[field]
-    form = {"message": "What is it?", "user_id": "ann"}
+    form = {"message": "What is it?", "user_id": user_id}
     return httpx.post(service.url + route, data=form, files={field: (name, content)}, timeout=WITHIN_S)
 
 
@@ -143,6 +146,22 @@ def test_a_bad_document_is_refused_and_nobody_else_notices(exposed: Service, cas
 @pytest.mark.parametrize("case", IMAGES.values(), ids=IMAGES)
 def test_a_bad_image_is_refused_and_nobody_else_notices(exposed: Service, case: Case) -> None:
     check(exposed, "images", case)
+
+
+def test_the_slow_documents_of_one_user_hold_up_nobody_else(provider: OpenAIStandIn, tmp_path: Path) -> None:
+    bomb = b"<!--" * 125_000  # busy for as long as it may be
+    room = max(1, (os.cpu_count() or 1) - 1) + 8  # as many of a user's are read, or wait, at a time
+    with serving(tmp_path, provider, f"sqlite:///{tmp_path}/textllm.db") as service, ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(room + 1))
+        stack.callback(service.kill)  # whatever is still being read then
+        bombs = [threads.submit(ask, service, "file", "a.html", bomb) for _ in range(room + 1)]
+        refused = next(as_completed(bombs)).result()
+        assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
+        assert "of this user wait" in refused.json()["detail"]
+        assert refused.headers["retry-after"] == "2"
+        answer = ask(service, "file", "a.docx", documents.written_docx(), user_id="bob")
+        assert answer.status_code == 200, answer.text
+        assert not all(sent.done() for sent in bombs)
 
 
 @pytest.mark.parametrize("case", DOCUMENTS.values(), ids=DOCUMENTS)

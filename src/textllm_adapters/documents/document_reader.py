@@ -4,21 +4,17 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Final, get_args
 
 import msgspec
 
 from textllm_adapters.documents.child_process import Child, child_of
 from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, unsupported
-from textllm_core.errors import (
-    ServiceUnavailableError,
-    UnreadableDocumentError,
-    UnreadableReason,
-    UnsupportedMediaTypeError,
-)
+from textllm_adapters.documents.waiting_line import WaitingLine
+from textllm_core.errors import UnreadableDocumentError, UnreadableReason, UnsupportedMediaTypeError
 from textllm_core.ports.document_reader import Document, DocumentText, FileType
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 _CHILD: Final = (sys.executable, "-I", "-m", "textllm_adapters.documents.child")
@@ -48,23 +44,30 @@ class ChildDocumentReader:
 
     Args:
         at_once: how many children run at a time; best the number of processors.
-        max_waiting: how many more documents may wait for a place; beyond it, and after `timeout_s` of waiting, a
-            ServiceUnavailableError.
+        max_waiting: how many more documents may stand in the `WaitingLine`.
         timeout_s: how long one child may take.
+        patience_s: how long a document may wait; longer than a child may take, or one that came right after a
+            stranger's slowest would be refused for it.
     """
 
-    def __init__(self, *, at_once: int | None = None, max_waiting: int = 32, timeout_s: float = 14.0) -> None:
-        self._places = asyncio.Semaphore(at_once or os.cpu_count() or 1)
-        self._waiting = 0
-        self._max_waiting = max_waiting
+    def __init__(
+        self,
+        *,
+        at_once: int | None = None,
+        max_waiting: int = 64,
+        timeout_s: float = 14.0,
+        patience_s: float = 20.0,
+    ) -> None:
+        places = at_once or os.cpu_count() or 1
+        self._line = WaitingLine(places=places, max_waiting=max_waiting, patience_s=patience_s)
         self._timeout_s = timeout_s
 
-    async def inspect(self, upload: Upload, *, max_pages: int) -> Document:
+    async def inspect(self, upload: Upload, *, owner: Owner, max_pages: int) -> Document:
         """As the port says; a PDF is opened in a child."""
         file_type = await _file_type(upload)
         if file_type != "pdf":
             return Document(file_type=file_type)
-        found = await self._ask("inspect", file_type, upload, max_chars=0, max_pages=max_pages)
+        found = await self._ask("inspect", file_type, upload, owner=owner, max_chars=0, max_pages=max_pages)
         return Document(
             file_type=file_type,
             pages=found.pages,
@@ -72,14 +75,16 @@ class ChildDocumentReader:
             is_text_counted=found.is_text_counted,
         )
 
-    async def read(self, upload: Upload, *, max_chars: int, max_pages: int) -> DocumentText:
+    async def read(self, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int) -> DocumentText:
         """As the port says."""
         file_type = await _file_type(upload)
-        found = await self._ask("read", file_type, upload, max_chars=max_chars, max_pages=max_pages)
+        found = await self._ask("read", file_type, upload, owner=owner, max_chars=max_chars, max_pages=max_pages)
         return DocumentText(file_type=file_type, text=found.text, pages=found.pages)
 
-    async def _ask(self, action: str, file_type: FileType, upload: Upload, *, max_chars: int, max_pages: int) -> Found:
-        async with self._place():
+    async def _ask(
+        self, action: str, file_type: FileType, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int
+    ) -> Found:
+        async with self._line.place(owner):
             try:
                 async with (
                     asyncio.timeout(self._timeout_s),
@@ -95,24 +100,6 @@ class ChildDocumentReader:
         if status < 0:
             raise UnreadableDocumentError(_DEATHS.get(status, "damaged"))
         return found_in(msgspec.json.decode(line, type=Outcome), file_type)
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        busy = ServiceUnavailableError("Too many documents are being read; send this one again later.")
-        if self._places.locked() and self._waiting >= self._max_waiting:
-            raise busy
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._places.acquire()
-        except TimeoutError:
-            raise busy from None
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._places.release()
 
 
 async def _file_type(upload: Upload) -> FileType:

@@ -5,17 +5,25 @@ from unicodedata import category
 
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError, UnsupportedMediaTypeError
 from textllm_core.ports.document_reader import Document, DocumentText, FileType
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 
 class MemoryDocumentReader:
     """A `DocumentReader` for text in UTF-8: every type but PDF and DOCX, HTML with its markup."""
 
-    async def inspect(self, upload: Upload, *, max_pages: int) -> Document:  # noqa: ARG002 - text has no pages
+    async def inspect(self, upload: Upload, *, owner: Owner, max_pages: int) -> Document:  # noqa: ARG002 - as below
         """As the port says."""
         return Document(file_type=_file_type(upload.name))
 
-    async def read(self, upload: Upload, *, max_chars: int, max_pages: int) -> DocumentText:  # noqa: ARG002 - likewise
+    async def read(
+        self,
+        upload: Upload,
+        *,
+        owner: Owner,  # noqa: ARG002 - nobody waits
+        max_chars: int,
+        max_pages: int,  # noqa: ARG002 - text has none
+    ) -> DocumentText:
         """As the port says."""
         file_type = _file_type(upload.name)
         content = b"".join([piece async for piece in upload.read()])

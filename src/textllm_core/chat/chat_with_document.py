@@ -25,7 +25,7 @@ from textllm_core.errors import Allowance, FileTooLargeError
 from textllm_core.file_tokens import FileTokens, pdf_tokens
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import Document, DocumentReader
-from textllm_core.tenancy import Caller
+from textllm_core.tenancy import Caller, Owner
 from textllm_core.uploads import Upload
 from textllm_core.usage import estimated_tokens
 
@@ -91,7 +91,7 @@ class ChatWithDocument:
         upload = turn.document
         if upload.size > self.policy.max_file_bytes:
             raise FileTooLargeError(limit=self.policy.max_file_bytes)
-        document, extracted = await self._read(upload)
+        document, extracted = await self._read(upload, Owner(caller.tenant_id, user_id))
         [stored] = await self.files.keep(caller, [upload], user_id=user_id, folder="documents")
         part = InputFile(
             key=stored.key,
@@ -116,14 +116,17 @@ class ChatWithDocument:
             take_back=partial(self.files.take_back, caller, [stored.key]),
         )
 
-    async def _read(self, upload: Upload) -> tuple[Document, str | None]:
+    async def _read(self, upload: Upload, owner: Owner) -> tuple[Document, str | None]:
         """What the document is, and the text to send in its place."""
         if self.exchange.llm.reads_files and upload.size <= MOST_BYTES:
-            document = await self.reader.inspect(upload, max_pages=self.policy.max_document_pages)
+            document = await self.reader.inspect(upload, owner=owner, max_pages=self.policy.max_document_pages)
             if document.file_type == "pdf":
                 return document, None
         text = await self.reader.read(
-            upload, max_chars=self.policy.max_document_chars, max_pages=self.policy.max_document_pages
+            upload,
+            owner=owner,
+            max_chars=self.policy.max_document_chars,
+            max_pages=self.policy.max_document_pages,
         )
         return text, text.text
 

@@ -6,6 +6,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 from msgspec import Struct
 
 from textllm_core.file_names import DOCX
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 FileType: TypeAlias = Literal["pdf", "docx", "txt", "md", "csv", "json", "html"]
@@ -49,7 +50,8 @@ class DocumentText(Document, frozen=True, kw_only=True):
 
 
 class DocumentReader(Protocol):
-    """Reads files that strangers made: none of them ends, blocks or fills the process that asks.
+    """Reads files that strangers made: none of them ends, blocks or fills the process that asks, and no owner's keep
+    those of others waiting for longer than one takes.
 
     The file's name and content must agree. A PDF or a DOCX file may have a name without an ending.
 
@@ -57,10 +59,11 @@ class DocumentReader(Protocol):
         UnsupportedMediaTypeError: it is not one of the types above, or not what its name says.
         UnreadableDocumentError: damaged, encrypted, empty, or too much work; its `reason` says which.
         DocumentTooLargeError: it has more pages or characters than allowed, or unpacks to too many bytes.
-        ServiceUnavailableError: too many documents are being read; the same call may pass later.
+        ServiceUnavailableError: too many documents, or too many of the owner's, wait to be read; the same call may pass
+            later.
     """
 
-    async def inspect(self, upload: Upload, *, max_pages: int) -> Document:
+    async def inspect(self, upload: Upload, *, owner: Owner, max_pages: int) -> Document:
         """Tell what a file is, without its text: for a model that reads the file itself.
 
         A PDF is opened, its pages and its text are counted; it may hold images alone. The others are told by their
@@ -68,7 +71,7 @@ class DocumentReader(Protocol):
         """
         ...
 
-    async def read(self, upload: Upload, *, max_chars: int, max_pages: int) -> DocumentText:
+    async def read(self, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int) -> DocumentText:
         """The text of a file, in its own order.
 
         A line `[page 3]` stands before the text of a PDF's third page. Cells of a table are separated by tabs, rows by

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Mapping
 
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.store import MemoryStore
-from textllm_core.errors import StorageUnavailableError, UnsupportedMediaTypeError
+from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.blob_store import StoredBlob
 from textllm_core.ports.document_reader import Document, DocumentText
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 
@@ -51,9 +52,18 @@ def kept(store: MemoryStore) -> Mapping[str, int]:
 
 
 class PlainReader:
-    """Takes text for text, and what begins as a PDF does for a PDF of three pages that show all of it."""
+    """Takes text for text, and what begins as a PDF does for a PDF of three pages that show all of it.
 
-    async def inspect(self, upload: Upload, *, max_pages: int) -> Document:
+    Attributes:
+        busy_for: of whom it takes no documents.
+    """
+
+    def __init__(self) -> None:
+        self.busy_for: Owner | None = None
+
+    async def inspect(self, upload: Upload, *, owner: Owner, max_pages: int) -> Document:
+        if owner == self.busy_for:
+            raise ServiceUnavailableError("busy")
         content = b"".join([piece async for piece in upload.read()])
         assert max_pages > 0
         if content.startswith(b"%PDF-"):
@@ -62,7 +72,7 @@ class PlainReader:
             raise UnsupportedMediaTypeError("neither text nor PDF")
         return Document(file_type="txt")
 
-    async def read(self, upload: Upload, *, max_chars: int, max_pages: int) -> DocumentText:
-        told = await self.inspect(upload, max_pages=max_pages)
+    async def read(self, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int) -> DocumentText:
+        told = await self.inspect(upload, owner=owner, max_pages=max_pages)
         text = b"".join([piece async for piece in upload.read()]).decode()[:max_chars]
         return DocumentText(file_type=told.file_type, pages=told.pages, text=f"[page 1] {text}" if told.pages else text)

@@ -37,6 +37,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     UnsupportedMediaTypeError,
 )
+from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 ADA = Caller(user_id="ada", role="user")
@@ -63,7 +64,8 @@ class Desk:
         bench = self.bench
         self.chat_with_image = bench.chat_with_image
         files = bench.files.of_turns(bench.conversations)
-        self.chat_with_document = ChatWithDocument(bench.exchange, files, PlainReader(), bench.policy)
+        self.reader = PlainReader()
+        self.chat_with_document = ChatWithDocument(bench.exchange, files, self.reader, bench.policy)
 
     @property
     def kept(self) -> Mapping[str, int]:
@@ -183,6 +185,21 @@ async def test_a_document_that_is_none_is_refused_and_not_kept(desk: Desk) -> No
     with pytest.raises(UnsupportedMediaTypeError):
         await desk.hand("Well?", upload("a.txt", b"\0\0"))
     assert desk.kept == {}
+
+
+@pytest.mark.parametrize("reads_files", [True, False])
+async def test_a_document_is_read_for_the_user_whom_a_service_acts_for(desk: Desk, reads_files: bool) -> None:
+    desk.bench.llm.reads_files = reads_files
+    desk.reader.busy_for = Owner("acme", "ada")
+
+    async def hand(tenant_id: str, user_id: str) -> Reply:
+        turn = DocumentTurn("Well?", upload("a.pdf", PDF), user_id=user_id)
+        return await desk.chat_with_document(Caller(tenant_id), turn)
+
+    with pytest.raises(ServiceUnavailableError):
+        await hand("acme", "ada")
+    await hand("acme", "bob")
+    await hand("globex", "ada")
 
 
 async def test_a_model_that_reads_no_images_is_sent_none(desk: Desk) -> None:

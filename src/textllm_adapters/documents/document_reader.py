@@ -43,7 +43,8 @@ class ChildDocumentReader:
     at most the text that is allowed.
 
     Args:
-        at_once: how many children run at a time; best the number of processors.
+        at_once: how many children run at a time; unless said otherwise, one for each processor, and one that the
+            documents of a single user cannot take.
         max_waiting: how many more documents may stand in the `WaitingLine`.
         timeout_s: how long one child may take.
         patience_s: how long a document may wait; longer than a child may take, or one that came right after a
@@ -58,7 +59,7 @@ class ChildDocumentReader:
         timeout_s: float = 14.0,
         patience_s: float = 20.0,
     ) -> None:
-        places = at_once or os.cpu_count() or 1
+        places = at_once or (os.cpu_count() or 1) + 1
         self._line = WaitingLine(places=places, max_waiting=max_waiting, patience_s=patience_s)
         self._timeout_s = timeout_s
 

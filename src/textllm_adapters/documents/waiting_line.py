@@ -24,9 +24,8 @@ class WaitingLine:
     """A free place goes to the tenant with the fewest, then to its user with the fewest; among equals, to whoever's
     last turn is longest ago, then to whoever came first.
 
-    A user never has the last place: all others would wait for as long as one stranger's document can be made to take,
-    while reading it beside another one saves its user less than a second. A tenant may have it: most services have only
-    one, and half of a small machine would idle.
+    A user never has the last place: all others would wait for as long as one stranger's document can be made to take.
+    A tenant may have it, as most services have only one.
 
     Args:
         places: how many there are; a user has one less, or the only one.

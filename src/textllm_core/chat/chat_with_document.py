@@ -1,26 +1,23 @@
 """The use case of documents: checked, stored, then a file or its text as a part of a user's message."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 
 from msgspec import Struct
 
-from textllm_core.chat.admission import counted
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.exchange import Exchange, last_reply
 from textllm_core.chat.messages import (
     Idempotency,
     InputFile,
-    InputText,
     Reply,
     ReplyEvent,
-    Turn,
     TurnOptions,
     words_of,
 )
 from textllm_core.chat.turn_files import TurnFiles
+from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files
 from textllm_core.errors import Allowance, FileTooLargeError
 from textllm_core.file_tokens import FileTokens, pdf_tokens
 from textllm_core.policy import ChatPolicy
@@ -63,7 +60,7 @@ class ChatWithDocument:
         """
         return await last_reply(self.stream(caller, turn))
 
-    async def stream(self, caller: Caller, turn: DocumentTurn) -> AsyncGenerator[ReplyEvent, None]:
+    def stream(self, caller: Caller, turn: DocumentTurn) -> AsyncGenerator[ReplyEvent, None]:
         """As `SendMessage.stream`; `ReplyCompleted` has a `DocumentReply`. Everything is raised at the first event.
 
         The document is kept for as long as the user keeps it; that of a turn that never began is not.
@@ -73,21 +70,10 @@ class ChatWithDocument:
             FileTooLargeError, TextLLMError: the document is, as `DocumentReader` says.
             TextLLMError: what `Exchange.run` raises.
         """
-        self.policy.check_message(turn.text)
-        admission = self.exchange.admission
-        user_id = await self.files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
-        allowance = turn.allowance or await admission.count(caller, user_id)
-        with counted(allowance):
-            key = turn.idempotency
-            events = None if key is None else await admission.repeat(caller, key)
-            if events is None:
-                events = self.exchange.run(caller, await self._kept(caller, turn, user_id, allowance))
-        async with aclosing(self.files.linked(caller, events)) as linked:
-            async for event in linked:
-                yield event
+        keep = partial(self._keep, caller, turn)
+        return stream_with_files(self.exchange, self.files, caller, turn, kind="document", keep=keep)
 
-    async def _kept(self, caller: Caller, turn: DocumentTurn, user_id: str, allowance: Allowance) -> Turn:
-        """The turn for the exchange, its document read and stored."""
+    async def _keep(self, caller: Caller, turn: DocumentTurn, user_id: str) -> KeptFiles:
         upload = turn.document
         if upload.size > self.policy.max_file_bytes:
             raise FileTooLargeError(limit=self.policy.max_file_bytes)
@@ -101,20 +87,7 @@ class ChatWithDocument:
             extracted=extracted,
             pages=document.pages,
         )
-        tokens = _tokens(document, part, model=turn.options.model or self.policy.model)
-        return Turn(
-            kind="document",
-            content=(InputText(turn.text), part),
-            token_bound=len(turn.text.encode()) + tokens.most,
-            file_tokens=tokens.about,
-            conversation_id=turn.conversation_id,
-            user_id=user_id,
-            options=turn.options,
-            idempotency=turn.idempotency,
-            is_resumable=turn.is_resumable,
-            allowance=allowance,
-            take_back=partial(self.files.take_back, caller, [stored.key]),
-        )
+        return KeptFiles([part], _tokens(document, part, model=turn.options.model or self.policy.model))
 
     async def _read(self, upload: Upload, owner: Owner) -> tuple[Document, str | None]:
         """What the document is, and the text to send in its place."""

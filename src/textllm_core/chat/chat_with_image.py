@@ -1,26 +1,24 @@
 """The use case of images: checked, stored, then parts of a user's message."""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from msgspec import Struct
 
-from textllm_core.chat.admission import counted
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.exchange import Exchange, last_reply
 from textllm_core.chat.messages import (
     Idempotency,
     InputImage,
-    InputText,
     Reply,
     ReplyEvent,
-    Turn,
     TurnOptions,
 )
 from textllm_core.chat.turn_files import TurnFiles
+from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files
 from textllm_core.errors import (
     Allowance,
     FileTooLargeError,
@@ -66,7 +64,7 @@ class ChatWithImage:
         """
         return await last_reply(self.stream(caller, turn))
 
-    async def stream(self, caller: Caller, turn: ImageTurn) -> AsyncGenerator[ReplyEvent, None]:
+    def stream(self, caller: Caller, turn: ImageTurn) -> AsyncGenerator[ReplyEvent, None]:
         """As `SendMessage.stream`; `ReplyCompleted` has an `ImageReply`. Everything is raised at the first event.
 
         The images are kept for as long as the user keeps them; those of a turn that never began are not.
@@ -77,42 +75,19 @@ class ChatWithImage:
             UnsupportedMediaTypeError, FileTooLargeError: an image is not one, or too large.
             TextLLMError: what `Exchange.run` raises.
         """
-        self.policy.check_message(turn.text)
-        admission = self.exchange.admission
-        user_id = await self.files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
-        allowance = turn.allowance or await admission.count(caller, user_id)
-        with counted(allowance):
-            key = turn.idempotency
-            events = None if key is None else await admission.repeat(caller, key)
-            if events is None:
-                events = self.exchange.run(caller, await self._kept(caller, turn, user_id, allowance))
-        async with aclosing(self.files.linked(caller, events)) as linked:
-            async for event in linked:
-                yield event
+        keep = partial(self._keep, caller, turn)
+        return stream_with_files(self.exchange, self.files, caller, turn, kind="image", keep=keep)
 
-    async def _kept(self, caller: Caller, turn: ImageTurn, user_id: str, allowance: Allowance) -> Turn:
-        """The turn for the exchange, its images checked and stored."""
+    async def _keep(self, caller: Caller, turn: ImageTurn, user_id: str) -> KeptFiles:
         images = await self._checked(turn.images)
         model = turn.options.model or self.policy.model
         tokens = sum((image_tokens(i.width, i.height, model=model) for i in images), FileTokens(0, 0))
         stored = await self.files.keep(caller, turn.images, user_id=user_id, folder="chat_images")
-        parts = (
+        parts = [
             InputImage(key=file.key, media_type=image.media_type, size=file.size, name=file.name)
             for file, image in zip(stored, images, strict=True)
-        )
-        return Turn(
-            kind="image",
-            content=(InputText(turn.text), *parts),
-            token_bound=len(turn.text.encode()) + tokens.most,
-            file_tokens=tokens.about,
-            conversation_id=turn.conversation_id,
-            user_id=user_id,
-            options=turn.options,
-            idempotency=turn.idempotency,
-            is_resumable=turn.is_resumable,
-            allowance=allowance,
-            take_back=partial(self.files.take_back, caller, [file.key for file in stored]),
-        )
+        ]
+        return KeptFiles(parts, tokens)
 
     async def _checked(self, uploads: Sequence[Upload]) -> list[Image]:
         if not 1 <= len(uploads) <= MAX_IMAGES:

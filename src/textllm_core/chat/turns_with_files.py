@@ -1,0 +1,92 @@
+"""The path of every turn with files: they are looked at once it is counted, and those of a repeat never are."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
+
+from textllm_core.chat.admission import counted
+from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.messages import (
+    Idempotency,
+    InputFile,
+    InputImage,
+    InputText,
+    ReplyEvent,
+    Turn,
+    TurnOptions,
+)
+from textllm_core.chat.turn_files import TurnFiles
+from textllm_core.errors import Allowance
+from textllm_core.file_tokens import FileTokens
+from textllm_core.tenancy import Caller
+
+
+class TurnWithFiles(Protocol):
+    """What turns with files have in common."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def conversation_id(self) -> str | None: ...
+    @property
+    def user_id(self) -> str | None: ...
+    @property
+    def options(self) -> TurnOptions: ...
+    @property
+    def idempotency(self) -> Idempotency | None: ...
+    @property
+    def is_resumable(self) -> bool: ...
+    @property
+    def allowance(self) -> Allowance | None: ...
+
+
+class KeptFiles(NamedTuple):
+    """The files of a turn, checked and stored, and what they cost."""
+
+    parts: Sequence[InputImage | InputFile]
+    tokens: FileTokens
+
+
+async def stream_with_files(
+    exchange: Exchange,
+    files: TurnFiles,
+    caller: Caller,
+    turn: TurnWithFiles,
+    *,
+    kind: Literal["image", "document"],
+    keep: Callable[[str], Awaitable[KeptFiles]],
+) -> AsyncGenerator[ReplyEvent, None]:
+    """The events of the turn, its completed reply with links to its files; everything is raised at the first event.
+
+    Args:
+        keep: checks and stores the files for the user of this id.
+    Raises:
+        InvalidRequestError, InputTooLongError: the message is wrong.
+        TextLLMError: what `keep` and `Exchange.run` raise.
+    """
+    exchange.policy.check_message(turn.text)
+    admission = exchange.admission
+    user_id = await files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
+    allowance = turn.allowance or await admission.count(caller, user_id)
+    with counted(allowance):
+        events = None if turn.idempotency is None else await admission.repeat(caller, turn.idempotency)
+        if events is None:
+            parts, tokens = await keep(user_id)
+            ready = Turn(
+                kind=kind,
+                content=(InputText(turn.text), *parts),
+                token_bound=len(turn.text.encode()) + tokens.most,
+                file_tokens=tokens.about,
+                conversation_id=turn.conversation_id,
+                user_id=user_id,
+                options=turn.options,
+                idempotency=turn.idempotency,
+                is_resumable=turn.is_resumable,
+                allowance=allowance,
+                take_back=partial(files.take_back, caller, [part.key for part in parts]),
+            )
+            events = exchange.run(caller, ready)
+    async with aclosing(files.linked(caller, events)) as linked:
+        async for event in linked:
+            yield event

@@ -1,7 +1,7 @@
 """The files of messages, on their way to a model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +15,7 @@ from textllm_core.ports.llm import LLM
 
 MOST_BYTES: Final = 50 * 1024 * 1024  # of all files of one call: the least that providers publish
 _READ_AT_ONCE: Final = 64  # files, each a piece of at most 1 MiB in memory
+_LOOKED_FOR_AT_ONCE: Final = 16  # files of one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Attachments:
         Raises:
             StorageUnavailableError: nobody can say which files are there still.
         """
+        gone = await self._gone([part for message in messages for part in message.stored_parts])
         room = MOST_BYTES
         sendable: list[Message] = []
         for message in reversed(messages):
@@ -44,7 +46,7 @@ class Attachments:
             for part in message.content:
                 if not isinstance(part, InputImage | InputFile) or words_of(part) is not None:
                     content.append(part)
-                elif (obstacle := await self._obstacle(part, llm, room)) is not None:
+                elif (obstacle := _obstacle(part, llm, room, gone)) is not None:
                     content.append(InputText(f"[The file {part.name} {obstacle}]"))
                 else:
                     room -= part.size
@@ -52,15 +54,29 @@ class Attachments:
             sendable.append(replace(message, content=tuple(content)) if message.stored_parts else message)
         return tuple(reversed(sendable))
 
-    async def _obstacle(self, part: InputImage | InputFile, llm: LLM, room: int) -> str | None:
-        if isinstance(part, InputImage) and not llm.reads_images:
-            return "is an image, and this model reads none."
-        if isinstance(part, InputFile) and not llm.reads_files:
-            return "was sent as it is, and this model reads text alone."
-        if part.size > room:
-            return "is not sent again: newer ones leave no room."
-        try:
-            await self.blobs.size(part.key)
-        except StoredFileNotFoundError:
-            return "was deleted."
-        return None
+    async def _gone(self, parts: Sequence[InputImage | InputFile]) -> Collection[str]:
+        """The keys of those that are not there any more."""
+        places = asyncio.Semaphore(_LOOKED_FOR_AT_ONCE)
+
+        async def is_gone(key: str) -> bool:
+            async with places:
+                try:
+                    await self.blobs.size(key)
+                except StoredFileNotFoundError:
+                    return True
+                return False
+
+        keys = {part.key for part in parts}
+        return {key for key, gone in zip(keys, await asyncio.gather(*map(is_gone, keys)), strict=True) if gone}
+
+
+def _obstacle(part: InputImage | InputFile, llm: LLM, room: int, gone: Collection[str]) -> str | None:
+    if isinstance(part, InputImage) and not llm.reads_images:
+        return "is an image, and this model reads none."
+    if isinstance(part, InputFile) and not llm.reads_files:
+        return "was sent as it is, and this model reads text alone."
+    if part.key in gone:
+        return "was deleted."
+    if part.size > room:
+        return "is not sent again: newer ones leave no room."
+    return None

@@ -249,12 +249,27 @@ class ReadFile:
         Args:
             file: as `GetFile` gave it.
         Raises:
-            StoredFileNotFoundError: it was deleted meanwhile.
-            StorageUnavailableError: the storage does not answer.
+            StoredFileNotFoundError: it was deleted meanwhile, or the storage has lost it.
+            StorageUnavailableError: the storage does not answer, or has fewer bytes or more.
         """
+        left = (file.size if last is None else min(last + 1, file.size)) - first
         async with aclosing(self.blobs.get(file.key, first=first, last=last)) as pieces:
             async for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    raise _damaged()
                 yield piece
+        if left > 0:
+            raise _damaged()
+
+    async def check(self, file: StoredFile) -> None:
+        """See, without reading them, that its bytes are there, as many as there should be; raises as reading does."""
+        if await self.blobs.size(file.key) != file.size:
+            raise _damaged()
+
+
+def _damaged() -> StorageUnavailableError:
+    return StorageUnavailableError("The storage does not hold the file as it was stored.")
 
 
 @dataclass(frozen=True, slots=True)

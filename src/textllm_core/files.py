@@ -136,8 +136,9 @@ class StoreFile:
         try:
             await self.files.announce(caller.tenant_id, file, max_total_bytes=self.policy.max_tenant_bytes)
             return await self._store(caller.tenant_id, file, upload)
-        except BaseException:
-            await carried_through(self._undo(caller.tenant_id, file))
+        except BaseException as error:
+            is_settled = not isinstance(error, StorageUnavailableError) or error.is_settled
+            await carried_through(self._undo(caller.tenant_id, file, is_settled=is_settled))
             raise
 
     async def _store(self, tenant_id: str, file: StoredFile, upload: Upload) -> StoredFile:
@@ -161,10 +162,11 @@ class StoreFile:
             raise StorageUnavailableError("Storing the file took too long; send it again.")
         return stored
 
-    async def _undo(self, tenant_id: str, file: StoredFile) -> None:
+    async def _undo(self, tenant_id: str, file: StoredFile, *, is_settled: bool) -> None:
         with suppress(StorageUnavailableError):  # then `SweepFiles` does it
             await self.blobs.delete(file.key)
-            await self.files.forget(tenant_id, file.user_id, file.key)
+            if is_settled:  # else the bytes may come yet, and `SweepFiles` has to know of them
+                await self.files.forget(tenant_id, file.user_id, file.key)
 
 
 def _changed() -> InvalidRequestError:

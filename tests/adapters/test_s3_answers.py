@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from tests.servers.s3 import S3Server, open_bucket
+from tests.unit.conftest import Bench
 
 from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_core.errors import ConfigurationError, StorageUnavailableError, StoredFileNotFoundError
+from textllm_core.tenancy import Caller
+from textllm_core.uploads import Upload
 
 MIB = 1024 * 1024
 KEPT, NEW = "LLM/kept", "LLM/new"
@@ -142,6 +145,44 @@ async def test_a_list_that_drips_is_given_up(server: S3Server, store: S3BlobStor
     async with asyncio.timeout(60):
         with pytest.raises(StorageUnavailableError):
             await store.sweep(before=TOMORROW)
+
+
+async def test_what_is_stored_after_it_was_given_up_is_swept(server: S3Server, s3_store: S3BlobStore) -> None:
+    async with open_bucket(server, s3_store.bucket, timeout_s=1) as store:
+        bench = Bench(blobs=store)
+        server.fail(0, method="PUT", after=True)  # it does what it is asked once it has recovered
+        with pytest.raises(StorageUnavailableError):
+            await bench.files.store(Caller(), Upload.of_bytes("a.txt", b"late"), user_id="ann")
+        server.recover()
+        async with asyncio.timeout(60):
+            while not await keys(store):  # noqa: ASYNC110 - the server is another process
+                await asyncio.sleep(0.05)
+        bench.clock.advance(timedelta(minutes=61))
+        assert await bench.files.sweep() == 1
+        assert await keys(store) == []
+        assert bench.store.files == {}
+
+
+async def test_in_an_outage_nobody_waits_for_all_those_before(server: S3Server, s3_store: S3BlobStore) -> None:
+    async with asyncio.timeout(60), open_bucket(server, s3_store.bucket, timeout_s=0.5) as store:
+        never = asyncio.Event()
+
+        async def silence() -> AsyncIterator[bytes]:
+            await never.wait()
+            yield b""
+
+        slow = [asyncio.create_task(store.put(f"LLM/{n}", silence(), max_bytes=1)) for n in range(8)]
+        await asyncio.sleep(0)
+        with pytest.raises(StorageUnavailableError):
+            await put(store, 1)
+        never.set()
+        await asyncio.gather(*slow)
+        await put(store, 1)
+
+
+async def keys(store: S3BlobStore) -> list[str]:
+    listed = await store.client.list_objects_v2(Bucket=store.bucket)
+    return [found["Key"] for found in listed.get("Contents", ())]
 
 
 def peak() -> int:

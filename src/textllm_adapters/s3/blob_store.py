@@ -115,7 +115,7 @@ class S3BlobStore:
         if not is_key(key):
             raise ValueError("not a key")
         size, digest = 0, hashlib.sha256()
-        async with self._slots:
+        async with self._slot():
             upload, part = _Upload(self, key), BytesIO()
             try:
                 async for piece in content:
@@ -216,6 +216,17 @@ class S3BlobStore:
             return False
         return True
 
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the puts at once; in an outage those before may not end soon."""
+        with translated(S3_ERRORS):
+            async with asyncio.timeout(6 * self.timeout_s):
+                await self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     async def _next_of(self, pages: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
         async with asyncio.timeout(self.timeout_s):
             return await anext(pages, None)
@@ -269,9 +280,16 @@ class _Upload:
                 which = {"Key": self.key, "UploadId": self.upload_id, "MultipartUpload": {"Parts": self.parts}}
                 answer = await self._transfer(client.complete_multipart_upload, IfNoneMatch="*", **which)
             told(answer, "ETag")
-        except (ValueError, StorageUnavailableError):
-            if not await self._is_there():  # the answer was lost, and what repeated the request was refused
+        except (ValueError, StorageUnavailableError) as error:
+            try:
+                if await self._is_there():  # the answer was lost, and what repeated the request was refused
+                    return
+                is_settled = self.upload_id is not None or isinstance(error.__cause__, ClientError)
+            except StorageUnavailableError:
+                is_settled = False
+            if is_settled:
                 raise
+            raise StorageUnavailableError(is_settled=False) from error  # it has the bytes, and may be slow
 
     async def undo(self) -> None:
         """Leave nothing of it; where nothing answers, `sweep` has the rest to do."""

@@ -101,8 +101,7 @@ async def open_blob_store(
 class S3BlobStore:
     """A `BlobStore` in a bucket. Some puts go on at once, and the others wait, so that memory stays bounded.
 
-    A taken key is refused as strictly as the service does: OpenStack Swift lets several puts
-    of one key through when they come at the same time.
+    A taken key is refused as strictly as the service does: Swift lets several puts of one key through at once.
     """
 
     client: Any
@@ -218,7 +217,7 @@ class S3BlobStore:
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
-        """One of the puts at once; in an outage those before may not end soon."""
+        """A place among the puts at once, unless those before do not end."""
         with translated(S3_ERRORS):
             async with asyncio.timeout(6 * self.timeout_s):
                 await self._slots.acquire()

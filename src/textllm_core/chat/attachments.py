@@ -33,7 +33,7 @@ class Attachments:
     async def sendable(self, messages: Sequence[Message], llm: LLM) -> tuple[Message, ...]:
         """The messages with a note in place of each file that cannot be sent: a conversation outlives its files.
 
-        A file may have been deleted, the model may read none of its kind, or newer files may leave no room for it.
+        A file may be deleted or damaged, the model may read none of its kind, or newer files may leave no room for it.
         Raises:
             StorageUnavailableError
         """
@@ -60,7 +60,7 @@ class Attachments:
         if part.size > room:
             return "is not sent again: newer ones leave no room."
         try:
-            await self.blobs.size(part.key)
+            is_whole = await self.blobs.size(part.key) == part.size
         except StoredFileNotFoundError:
             return "was deleted."
-        return None
+        return None if is_whole else "was damaged."

@@ -355,13 +355,18 @@ class ProviderTimeoutError(ModelError):
 
 
 class StorageUnavailableError(TextLLMError):
-    """The database or the file storage does not answer; nothing was lost, and nothing was started."""
+    """The database or the file storage does not answer; nothing was lost, and nothing was started.
+
+    `is_in_doubt`: it may yet do what it was asked, though nobody waits for it any more.
+    """
 
     code = "storage_unavailable"
 
-    def __init__(self, message: str = "The storage does not answer.", *, retry_after_s: int = 2) -> None:
+    def __init__(
+        self, message: str = "The storage does not answer.", *, retry_after_s: int = 2, is_in_doubt: bool = False
+    ) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.is_in_doubt = retry_after_s, is_in_doubt
 
     def details(self) -> Mapping[str, object]:
         return {"retry_after_s": self.retry_after_s}

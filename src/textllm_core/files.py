@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -136,8 +136,9 @@ class StoreFile:
         try:
             await self.files.announce(caller.tenant_id, file, max_total_bytes=self.policy.max_tenant_bytes)
             return await self._store(caller.tenant_id, file, upload)
-        except BaseException:
-            await carried_through(self._undo(caller.tenant_id, file))
+        except BaseException as error:
+            is_in_doubt = isinstance(error, StorageUnavailableError) and error.is_in_doubt
+            await carried_through(self._undo(caller.tenant_id, file, is_in_doubt=is_in_doubt))
             raise
 
     async def _store(self, tenant_id: str, file: StoredFile, upload: Upload) -> StoredFile:
@@ -161,10 +162,11 @@ class StoreFile:
             raise StorageUnavailableError("Storing the file took too long; send it again.")
         return stored
 
-    async def _undo(self, tenant_id: str, file: StoredFile) -> None:
+    async def _undo(self, tenant_id: str, file: StoredFile, *, is_in_doubt: bool) -> None:
         with suppress(StorageUnavailableError):  # then `SweepFiles` does it
             await self.blobs.delete(file.key)
-            await self.files.forget(tenant_id, file.user_id, file.key)
+            if not is_in_doubt:  # else the bytes may come yet, and `SweepFiles` has to know of them
+                await self.files.forget(tenant_id, file.user_id, file.key)
 
 
 def _changed() -> InvalidRequestError:
@@ -241,16 +243,35 @@ class ReadFile:
 
     blobs: BlobStore
 
-    def __call__(self, file: StoredFile, *, first: int = 0, last: int | None = None) -> AsyncGenerator[bytes, None]:
+    async def __call__(
+        self, file: StoredFile, *, first: int = 0, last: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """Those from `first` to `last`, both included, in pieces of at most 1 MiB.
 
         Args:
             file: as `GetFile` gave it.
         Raises:
-            StoredFileNotFoundError: it was deleted meanwhile.
-            StorageUnavailableError: the storage does not answer.
+            StoredFileNotFoundError: it was deleted meanwhile, or the storage has lost it.
+            StorageUnavailableError: the storage does not answer, or has fewer bytes or more.
         """
-        return self.blobs.get(file.key, first=first, last=last)
+        left = (file.size if last is None else min(last + 1, file.size)) - first
+        async with aclosing(self.blobs.get(file.key, first=first, last=last)) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    raise _damaged()
+                yield piece
+        if left > 0:
+            raise _damaged()
+
+    async def check(self, file: StoredFile) -> None:
+        """See, without reading them, that its bytes are there, as many as there should be; raises as reading does."""
+        if await self.blobs.size(file.key) != file.size:
+            raise _damaged()
+
+
+def _damaged() -> StorageUnavailableError:
+    return StorageUnavailableError("The storage does not hold the file as it was stored.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ async def response_of(request: Request[Any, Any, Any], file: StoredFile, read: R
     """The file, or the part that the request asks for; always a download, and never something a browser would run.
 
     Raises:
-        HTTPException: 416, no byte of the file is in the range.
+        HTTPException: 412, `If-Match` names another file; 416, no byte of the file is in the range.
         StoredFileNotFoundError, StorageUnavailableError: as `read`, before anything is sent.
     """
     etag = f'"{file.sha256}"'
@@ -46,6 +46,9 @@ async def response_of(request: Request[Any, Any, Any], file: StoredFile, read: R
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
     }
+    if_match = header(request.scope, b"if-match")
+    if if_match is not None and not {etag, "*"} & {tag.strip() for tag in if_match.split(",")}:
+        raise HTTPException(status_code=412)
     if _matches(header(request.scope, b"if-none-match"), etag):
         return FileResponse(304, headers)
     span = _asked_for(request.scope, file.size, etag)
@@ -58,9 +61,9 @@ async def response_of(request: Request[Any, Any, Any], file: StoredFile, read: R
             "Content-Length": str(span.last - span.first + 1),
         }
     if request.method == "HEAD" or file.size == 0:
+        await read.check(file)
         return FileResponse(status, headers)
-    first, last = span or Span(0, file.size - 1)
-    pieces = read(file, first=first, last=last)
+    pieces = read(file) if span is None else read(file, first=span.first, last=span.last)
     beginning = await anext(pieces)  # a refusal is raised here
     return FileResponse(status, headers, Content(pieces, beginning, request.app.state.downloads))
 

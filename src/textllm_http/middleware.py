@@ -14,8 +14,8 @@ _EXPOSED: Final = (
     b"X-Conversation-ID, X-Request-ID, X-Response-ID, X-User-ID"
 )
 _ALLOWED_HEADERS: Final = (
-    b"Authorization, Content-Type, Idempotency-Key, If-None-Match, If-Range, Last-Event-ID, Range, Traceparent, "
-    b"Tracestate, X-Request-ID"
+    b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Range, Last-Event-ID, Range, "
+    b"Traceparent, Tracestate, X-Request-ID"
 )
 _ALLOWED_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST"
 _REMEMBERED_S: Final = b"600"

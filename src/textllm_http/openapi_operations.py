@@ -331,13 +331,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         "It is always a download, of the type that its content has.",
         path="/files/{key}/content",
         query=LinkQuery,
-        headers=("Range", "If-None-Match"),
+        headers=("Range", "If-Match", "If-None-Match"),
         answers={
             200: Answer(says="The bytes of the file.", content=_BYTES, headers=_FILE_HEADERS),
             206: Answer(says="The bytes of `Range`.", content=_BYTES, headers=(*_FILE_HEADERS, "Content-Range")),
             304: Answer(says="You have it already.", headers=_FILE_HEADERS),
         },
-        problems=("file_not_found", "range_not_satisfiable"),
+        problems=("file_not_found", "precondition_failed", "range_not_satisfiable"),
     ),
     "POST /keys": Operation(
         tag="Keys",

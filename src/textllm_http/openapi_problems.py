@@ -89,10 +89,11 @@ _EXAMPLES: Final = (
     _like(ProviderTimeoutError("The model took too long to begin."), "The provider was silent for too long."),
 )
 
-# By their codes; one code has two statuses.
+# By their codes; one code has more than one status.
 PROBLEMS: Final[Mapping[str, DescribedProblem]] = {problem.code: problem for problem in _EXAMPLES} | {
     "range_not_satisfiable": _like(
         HTTPException(status_code=416, headers={"Content-Range": "bytes */48213"}),
         "The file has no bytes in this range.",
-    )
+    ),
+    "precondition_failed": _like(HTTPException(status_code=412), "The file is not one that `If-Match` names."),
 }

@@ -169,6 +169,7 @@ REQUEST_HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         {"type": "string", "pattern": "^[0-9]{1,10}$"},
     ),
     "Range": ("A part of the file.", {"type": "string", "examples": ["bytes=0-1023"]}),
+    "If-Match": ("The `ETag` of the copy that you go on with.", {"type": "string"}),
     "If-None-Match": ("The `ETag` of the copy that you have.", {"type": "string"}),
 }
 

@@ -88,6 +88,7 @@ _FRAMEWORK: Final[Mapping[int, tuple[str, str]]] = {
         "unsupported_media_type",
         "The body must be of the type that this address takes, in UTF-8.",
     ),
+    HTTPStatus.PRECONDITION_FAILED: ("invalid_request", "The file is not one that If-Match names."),
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: ("invalid_request", "The file has no bytes in this range."),
 }
 _OTHERWISE: Final = ("invalid_request", "The request is malformed.")

@@ -81,13 +81,15 @@ class Stored:
         form, file = {"user_id": "ann"}, {"file": ("a.txt", content)}
         return httpx.post(f"{self.service.url}/files/upload", data=form, files=file, timeout=SOON_S)
 
-    def ask(self, document: bytes, *, key: str, stream: str) -> httpx.Response:
+    def ask(self, document: bytes, *, stream: str = "false", key: str | None = None) -> httpx.Response:
+        """A turn with a document."""
+        headers = {} if key is None else {"Idempotency-Key": key}
         form = {"message": "When?", "user_id": "ann", "stream": stream, "stream_format": "events"}
-        file, headers = {"file": ("a.txt", document)}, {"Idempotency-Key": key}
+        file = {"file": ("a.txt", document)}
         return httpx.post(f"{self.service.url}/chat/file", data=form, files=file, headers=headers, timeout=SOON_S)
 
-    def content(self, key: str) -> httpx.Response:
-        return httpx.get(f"{self.service.url}/files/{key}/content", timeout=SOON_S)
+    def content(self, key: str, method: str = "GET") -> httpx.Response:
+        return httpx.request(method, f"{self.service.url}/files/{key}/content", timeout=SOON_S)
 
     def delete(self, key: str) -> httpx.Response:
         return httpx.delete(f"{self.service.url}/files/{key}", timeout=SOON_S)
@@ -272,3 +274,40 @@ async def test_what_a_killed_worker_leaves_is_swept_an_hour_later(stored: Stored
 def upload_in_vain(stored: Stored, size: int) -> None:
     with pytest.raises(httpx.TransportError):
         stored.upload(bytes(size))
+
+
+@pytest.mark.parametrize("own_database", ["sqlite_url"], indirect=True)
+async def test_credentials_that_expired_are_an_outage_that_tells_no_secret_and_leaves_nothing(stored: Stored) -> None:
+    key = stored.upload(b"Tea").json()["key"]
+    error = f"<Error><Code>ExpiredToken</Code><Message>{stored.bucket} canary</Message></Error>"
+    stored.s3.answer(400, error, method="PUT")
+    refused = [stored.upload(b"Cake"), stored.upload(bytes(6_000_000)), stored.ask(b"Some text")]
+    stored.s3.answer(400, error, method="GET")
+    refused.append(stored.content(key))
+    stored.s3.answer(400, error, method="DELETE")
+    refused.append(stored.delete(key))
+    assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [(503, "storage_unavailable")] * 5
+    assert await Books(stored.database).entries("ann") == []
+    stored.s3.recover()
+
+    assert stored.delete(key).status_code == 200
+    assert await stored.settled(NOTHING) == NOTHING
+    log = stored.service.log.read_text()
+    assert "S3 answers 400 (ExpiredToken) to PutObject" in log
+    said = log + "".join(answer.text for answer in refused)
+    for secret in ("canary", stored.bucket, stored.s3.url, stored.s3.secret_key, key):
+        assert secret not in said
+
+
+@pytest.mark.parametrize("own_database", ["sqlite_url"], indirect=True)
+async def test_what_was_exchanged_in_the_bucket_is_never_taken_for_the_file(stored: Stored) -> None:
+    content = random.Random(3).randbytes(1_000_000)
+    key = stored.upload(content).json()["key"]
+    async with open_bucket(stored.s3, stored.bucket) as store:
+        for other in (content[:500_000], content + b"more"):
+            await store.client.put_object(Bucket=stored.bucket, Key=key, Body=other)
+            with pytest.raises(httpx.RemoteProtocolError):
+                stored.content(key)
+            assert stored.content(key, "HEAD").status_code == 503
+        await store.client.put_object(Bucket=stored.bucket, Key=key, Body=content)
+    assert stored.content(key).content == content

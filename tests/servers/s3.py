@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -82,6 +83,12 @@ class S3Server:
         """Answer the next requests, or those of one method, with a status; `after` their work was done."""
         self._tell("fail", status, times, method, after)
 
+    def answer(
+        self, status: int, body: str = "", *, method: str = "", query: str = "", repeat: int = 1, pause_s: float = 0
+    ) -> None:
+        """Answer requests of a method, with `query` in their address, with a body of so many repeats of `body`."""
+        self._tell("answer", status, method, query, body, repeat, pause_s)
+
     def be_silent(self) -> None:
         """Take requests from now on, and answer none."""
         self._tell("fail", 0, 1_000_000, "", False)
@@ -125,17 +132,27 @@ class _Faults:
         self._changed = threading.Event()
         self.set(0, 0, "", False)
 
-    def set(self, status: int, times: int, method: str, after: bool) -> None:
+    def set(
+        self,
+        status: int,
+        times: int,
+        method: str,
+        after: bool,
+        query: str = "",
+        body: tuple[str, int, float] | None = None,
+    ) -> None:
         with self._lock:
             self._status, self._times, self._method, self._after = status, times, method, after
+            self._query, self._body = query, body
             self._changed.set()  # who was silent goes on
             self._changed = threading.Event()
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         with self._lock:
-            is_faulty = self._times > 0 and self._method in {"", environ["REQUEST_METHOD"]}
+            is_meant = self._method in {"", environ["REQUEST_METHOD"]} and self._query in environ["QUERY_STRING"]
+            is_faulty = self._times > 0 and is_meant
             self._times -= is_faulty
-            status, after, changed = self._status, self._after, self._changed
+            status, after, changed, body = self._status, self._after, self._changed, self._body
         if not is_faulty:
             return self._application(environ, start_response)
         if not after:
@@ -146,8 +163,19 @@ class _Faults:
             return self._half(environ, start_response)
         if after:
             list(self._application(environ, lambda *_: None))
+        if body is not None:
+            return self._told(status, body, start_response)
         start_response(f"{status or 500} Told", [("Content-Length", "0")])
         return [b""]
+
+    def _told(
+        self, status: int, body: tuple[str, int, float], start_response: Callable[..., object]
+    ) -> Iterable[bytes]:
+        piece, repeat, pause_s = body[0].encode(), body[1], body[2]
+        start_response(f"{status} Told", [("Content-Length", str(len(piece) * repeat))])
+        for _ in range(repeat):
+            time.sleep(pause_s)
+            yield piece
 
     def _half(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         whole = b"".join(self._application(environ, start_response))
@@ -201,6 +229,9 @@ def _serve() -> None:
             backend.delete_bucket(arguments[0])
         elif command == "fail":
             faults.set(*arguments)
+        elif command == "answer":
+            status, method, query, *body = arguments
+            faults.set(status, 1_000_000, method, False, query, tuple(body))
         elif command == "stop":
             server.shutdown()
             server.server_close()

@@ -19,7 +19,8 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
-from textllm_adapters.s3.errors import S3_ERRORS, code_of, status_of
+from textllm_adapters.s3.errors import S3_ERRORS, code_of, status_of, told
+from textllm_adapters.s3.session import BoundedSession
 from textllm_adapters.translation import translated
 from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
@@ -74,6 +75,7 @@ async def open_blob_store(
         connect_timeout=_CONNECT_S,
         read_timeout=timeout_s,
         retries={"mode": "standard", "total_max_attempts": 3},
+        http_session_cls=BoundedSession,
         max_pool_connections=512,  # whoever reads slowly holds one: more than are let in at a time
     )
     async with AsyncExitStack() as stack:
@@ -99,8 +101,7 @@ class S3BlobStore:
     """A `BlobStore` in a bucket. Some puts go on at once, and the others wait, so that memory stays bounded.
 
     A request of a put is always seen to its end: what one did that was broken off, nobody knows.
-    A taken key is refused as strictly as the service does: OpenStack Swift lets several puts
-    of one key through when they come at the same time.
+    A taken key is refused as strictly as the service does: Swift lets several puts of one key through at once.
     """
 
     client: Any
@@ -113,7 +114,7 @@ class S3BlobStore:
         if not is_key(key):
             raise ValueError("not a key")
         size, digest = 0, hashlib.sha256()
-        async with self._slots:
+        async with self._slot():
             upload, part = _Upload(self, key), BytesIO()
             try:
                 async for piece in content:
@@ -161,7 +162,7 @@ class S3BlobStore:
 
     async def size(self, key: str) -> int:
         try:
-            return int((await self.head(key))["ContentLength"])
+            return int(told(await self.head(key), "ContentLength"))
         except StoredFileNotFoundError:
             await self.ask(self.client.head_bucket)  # a bucket that is gone says nothing about a file
             raise
@@ -183,12 +184,13 @@ class S3BlobStore:
 
     async def sweep(self, *, before: datetime) -> int:
         swept = 0
-        pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
+        paginator = self.client.get_paginator("list_multipart_uploads")
+        pages = aiter(paginator.paginate(Bucket=self.bucket, Prefix=self.prefix))
         with translated(S3_ERRORS):
-            async for page in pages:
+            while (page := await self._next_of(pages)) is not None:
                 for upload in page.get("Uploads", ()):
-                    if upload["Initiated"] < before:
-                        swept += await self.abort(upload["Key"], upload["UploadId"])
+                    if told(upload, "Initiated") < before:
+                        swept += await self.abort(told(upload, "Key"), told(upload, "UploadId"))
         return swept
 
     async def ask(self, call: Callable[..., Awaitable[_T]], *, timeout_s: float | None = None, **arguments: Any) -> _T:
@@ -213,6 +215,21 @@ class S3BlobStore:
                 raise
             return False
         return True
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """A place among the puts at once, unless those before do not end."""
+        with translated(S3_ERRORS):
+            async with asyncio.timeout(6 * self.timeout_s):
+                await self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _next_of(self, pages: AsyncIterator[dict[str, Any]]) -> dict[str, Any] | None:
+        async with asyncio.timeout(self.timeout_s):
+            return await anext(pages, None)
 
     async def _open(self, key: str, asked: dict[str, str]) -> Any:
         """The body of the object; None where it ends before what is asked for."""
@@ -244,10 +261,10 @@ class _Upload:
         client = self.store.client
         if self.upload_id is None:
             begun = await self.store.ask(client.create_multipart_upload, Key=self.key, Metadata=self.metadata)
-            self.upload_id = str(begun["UploadId"])
+            self.upload_id = str(told(begun, "UploadId"))
         which = {"Key": self.key, "UploadId": self.upload_id, "PartNumber": len(self.parts) + 1}
         sent = await self._transfer(client.upload_part, Body=_from_start(part), **which)
-        self.parts.append({"PartNumber": which["PartNumber"], "ETag": sent["ETag"]})
+        self.parts.append({"PartNumber": which["PartNumber"], "ETag": told(sent, "ETag")})
 
     async def publish(self, rest: BytesIO) -> None:
         """Let the key have all that was sent, and `rest`."""
@@ -257,16 +274,22 @@ class _Upload:
         self.is_published = True
         try:
             if self.upload_id is None:
-                body = _from_start(rest)
-                await self._transfer(
-                    client.put_object, Key=self.key, Body=body, Metadata=self.metadata, IfNoneMatch="*"
-                )
+                which = {"Key": self.key, "Body": _from_start(rest), "Metadata": self.metadata}
+                answer = await self._transfer(client.put_object, IfNoneMatch="*", **which)
             else:
                 which = {"Key": self.key, "UploadId": self.upload_id, "MultipartUpload": {"Parts": self.parts}}
-                await self._transfer(client.complete_multipart_upload, IfNoneMatch="*", **which)
-        except (ValueError, StorageUnavailableError):
-            if not await self._is_there():  # the answer was lost, and what repeated the request was refused
-                raise
+                answer = await self._transfer(client.complete_multipart_upload, IfNoneMatch="*", **which)
+            told(answer, "ETag")
+        except (ValueError, StorageUnavailableError) as error:
+            try:
+                if await self._is_there():  # the answer was lost, and what repeated the request was refused
+                    return
+                is_in_doubt = self.upload_id is None and not isinstance(error.__cause__, ClientError)
+            except StorageUnavailableError:
+                is_in_doubt = True
+            if is_in_doubt:  # it has the bytes, and may be slow
+                raise StorageUnavailableError(is_in_doubt=True) from error
+            raise
 
     async def undo(self) -> None:
         """Leave nothing of it; where nothing answers, `sweep` has the rest to do."""

@@ -1,7 +1,7 @@
 """The files of messages, on their way to a model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,11 +34,11 @@ class Attachments:
     async def sendable(self, messages: Sequence[Message], llm: LLM) -> tuple[Message, ...]:
         """The messages with a note in place of each file that cannot be sent: a conversation outlives its files.
 
-        A file may have been deleted, the model may read none of its kind, or newer files may leave no room for it.
+        A file may be deleted or damaged, the model may read none of its kind, or newer files may leave no room for it.
         Raises:
             StorageUnavailableError: nobody can say which files are there still.
         """
-        gone = await self._gone([part for message in messages for part in message.stored_parts])
+        sizes = await self._sizes([part for message in messages for part in message.stored_parts])
         room = MOST_BYTES
         sendable: list[Message] = []
         for message in reversed(messages):
@@ -46,7 +46,7 @@ class Attachments:
             for part in message.content:
                 if not isinstance(part, InputImage | InputFile) or words_of(part) is not None:
                     content.append(part)
-                elif (obstacle := _obstacle(part, llm, room, gone)) is not None:
+                elif (obstacle := _obstacle(part, llm, stored=sizes[part.key], room=room)) is not None:
                     content.append(InputText(f"[The file {part.name} {obstacle}]"))
                 else:
                     room -= part.size
@@ -54,29 +54,30 @@ class Attachments:
             sendable.append(replace(message, content=tuple(content)) if message.stored_parts else message)
         return tuple(reversed(sendable))
 
-    async def _gone(self, parts: Sequence[InputImage | InputFile]) -> Collection[str]:
-        """The keys of those that are not there any more."""
+    async def _sizes(self, parts: Sequence[InputImage | InputFile]) -> Mapping[str, int | None]:
+        """How large what is stored is, by key; None: it is gone."""
         places = asyncio.Semaphore(_LOOKED_FOR_AT_ONCE)
 
-        async def is_gone(key: str) -> bool:
+        async def size(key: str) -> int | None:
             async with places:
                 try:
-                    await self.blobs.size(key)
+                    return await self.blobs.size(key)
                 except StoredFileNotFoundError:
-                    return True
-                return False
+                    return None
 
         keys = {part.key for part in parts}
-        return {key for key, gone in zip(keys, await asyncio.gather(*map(is_gone, keys)), strict=True) if gone}
+        return dict(zip(keys, await asyncio.gather(*map(size, keys)), strict=True))
 
 
-def _obstacle(part: InputImage | InputFile, llm: LLM, room: int, gone: Collection[str]) -> str | None:
+def _obstacle(part: InputImage | InputFile, llm: LLM, *, stored: int | None, room: int) -> str | None:
     if isinstance(part, InputImage) and not llm.reads_images:
         return "is an image, and this model reads none."
     if isinstance(part, InputFile) and not llm.reads_files:
         return "was sent as it is, and this model reads text alone."
-    if part.key in gone:
+    if stored is None:
         return "was deleted."
+    if stored != part.size:
+        return "was damaged."
     if part.size > room:
         return "is not sent again: newer ones leave no room."
     return None

@@ -35,6 +35,7 @@ class BlobStore(Protocol):
 
         Raises:
             FileTooLargeError: more than `max_bytes` came; nothing is stored.
+            StorageUnavailableError: nothing is stored; where it `is_in_doubt`, something may be before long.
             ValueError: the key is not one, or is taken already; keys are ours to make, so this is a defect of ours.
         """
         ...

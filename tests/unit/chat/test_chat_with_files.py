@@ -20,7 +20,15 @@ from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, Reply, TextLLMError, TurnOptions
 from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
-from textllm_core.chat.messages import DocumentReply, Idempotency, ImageReply, InputImage, ReplyFailed, ReplyStarted
+from textllm_core.chat.messages import (
+    DocumentReply,
+    Idempotency,
+    ImageReply,
+    InputImage,
+    InputText,
+    ReplyFailed,
+    ReplyStarted,
+)
 from textllm_core.errors import (
     BudgetExceededError,
     ContextTooLongError,
@@ -219,6 +227,17 @@ async def test_a_deleted_image_does_not_break_its_conversation() -> None:
     assert later.text == f"[2] You said: And now? Seen: {digest(GIF)[:8]}"
     told = desk.bench.llm.requests[-1].messages[0]
     assert told.text_for_model == "Look\n\n[The file one.png was deleted.]"
+
+
+async def test_a_damaged_image_does_not_break_its_conversation() -> None:
+    desk = Desk(Bench(transcript=None, blobs=FaultyBlobs()))
+    reply = await desk.show("Look", upload("one.png", PNG))
+    key = next(iter(desk.kept))
+    await desk.blobs.delete(key)
+    await desk.blobs.put(key, upload("", PNG[:-1]).read(), max_bytes=len(PNG))
+    assert (await desk.bench.say("And now?", reply.conversation_id)).text == "[2] You said: And now?"
+    told = desk.bench.llm.requests[-1].messages[0]
+    assert told.content[1] == InputText("[The file one.png was damaged.]")
 
 
 async def test_images_that_leave_no_room_for_older_ones_replace_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,18 +18,18 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 class Sized(MemoryBlobStore):
-    """Claims to hold every key, in any size."""
+    """Claims to hold every key, in the size that it ends in."""
 
     async def size(self, key: str) -> int:
-        return len(key)
+        return int(key.rpartition("/")[2])
 
 
 def message(*parts: InputText | InputImage | InputFile) -> Message:
     return Message(id="msg_1", role="user", content=parts, created_at=NOON)
 
 
-def image(size: int, key: str = "LLM/one.png") -> InputImage:
-    return InputImage(key=key, media_type="image/png", size=size, name="one.png")
+def image(size: int) -> InputImage:
+    return InputImage(key=f"LLM/one/{size}", media_type="image/png", size=size, name="one.png")
 
 
 async def test_messages_without_files_are_sent_as_they_are() -> None:
@@ -44,7 +44,7 @@ async def test_a_document_whose_text_is_sent_needs_its_file_no_more() -> None:
 
 
 async def test_what_the_model_does_not_read_is_named_instead() -> None:
-    document = InputFile(key="LLM/a.pdf", media_type="application/pdf", size=3, name="a.pdf")
+    document = InputFile(key="LLM/a/3", media_type="application/pdf", size=3, name="a.pdf")
     llm = ScriptedLLM(reads_images=False, reads_files=False)
     [told] = await Attachments(Sized()).sendable((message(InputText("Look"), image(3), document),), llm)
     assert told.stored_parts == ()

@@ -123,29 +123,30 @@ class StoredFileNotFoundError(NotFoundError):
 
     code = "file_not_found"
 
-    def __init__(self) -> None:
-        super().__init__("No such file.")
+    def __init__(self, message: str = "No such file.") -> None:
+        super().__init__(message)
 
 
 class FileTooLargeError(TextLLMError):
-    """The file has more bytes than the operator allows."""
+    """The file has more bytes than the operator allows; `limit` is the most of what `counts` names."""
 
     code = "file_too_large"
+    counts: Literal["bytes", "pixels", "stored_bytes"] = "bytes"
 
     def __init__(self, *, limit: int) -> None:
         super().__init__(f"The file is larger than {in_bytes(limit)}, the most that is allowed.")
         self.limit = limit
 
     def details(self) -> Mapping[str, object]:
-        return {"limit": self.limit}
+        return {"limit": self.limit, "counts": self.counts}
 
 
 class ImageTooLargeError(FileTooLargeError):
-    """An image has more pixels than allowed, or the images of a turn more bytes; the text says which."""
+    """An image has more pixels than allowed, or the images of a turn more bytes."""
 
-    def __init__(self, message: str, *, limit: int) -> None:
+    def __init__(self, message: str, *, limit: int, counts: Literal["bytes", "pixels"]) -> None:
         TextLLMError.__init__(self, message)
-        self.limit = limit
+        self.limit, self.counts = limit, counts
 
 
 class UnsupportedMediaTypeError(TextLLMError):
@@ -200,6 +201,8 @@ class DocumentTooLargeError(TextLLMError):
 
 class StorageQuotaExceededError(FileTooLargeError):
     """The file would make all files of the tenant together larger than the operator allows."""
+
+    counts = "stored_bytes"
 
     def __init__(self, *, limit: int) -> None:
         TextLLMError.__init__(self, f"All files together may have {in_bytes(limit)}; delete some to store this one.")
@@ -263,7 +266,10 @@ class BudgetExceededError(TextLLMError):
 
     def __init__(self, *, limit: Decimal, spent: Decimal, resets_at: datetime, reserved: bool) -> None:
         why = " and the rest is promised to turns still running" if reserved else ""
-        super().__init__(f"{spent:f} of {limit:f} USD used today{why}; the budget resets at {resets_at:%H:%M} UTC.")
+        super().__init__(
+            f"This turn may cost more than is left: {spent:f} of {limit:f} USD are used today{why}; "
+            f"the budget resets at {resets_at:%H:%M} UTC."
+        )
         self.limit, self.spent, self.resets_at, self.reserved = limit, spent, resets_at, reserved
 
     def details(self) -> Mapping[str, object]:
@@ -276,7 +282,7 @@ class RateLimitedError(TextLLMError):
     code = "rate_limited"
 
     def __init__(self, *, retry_after_s: int, limit: int) -> None:
-        super().__init__(f"More than {limit} turns and uploads a minute; try again in {retry_after_s} s.")
+        super().__init__(f"The limit is {limit} turns and uploads a minute; try again in {retry_after_s} s.")
         self.retry_after_s, self.limit = retry_after_s, limit
 
     def details(self) -> Mapping[str, object]:

@@ -79,8 +79,10 @@ class LinkFile:
         """
         expected = self._signature(tenant_id, key, expires)
         is_ours = hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
-        if not is_ours or self.clock.now().timestamp() >= expires:
+        if not is_ours:
             raise StoredFileNotFoundError
+        if self.clock.now().timestamp() >= expires:
+            raise StoredFileNotFoundError("The link has expired; ask for a new one.")
         if (file := await self.files.get(tenant_id, key)) is None:
             raise StoredFileNotFoundError
         return file

@@ -84,6 +84,7 @@ def image_in(head: bytes, *, size: int) -> Image:
         raise ImageTooLargeError(
             f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed.",
             limit=MAX_PIXELS,
+            counts="pixels",
         )
     return Image(media_type, width, height)
 

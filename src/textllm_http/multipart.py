@@ -293,7 +293,8 @@ def _names_of(headers: Mapping[str, str]) -> tuple[str, str | None]:
         _refuse_encoding("texts in another charset than UTF-8")
     if headers.get("content-transfer-encoding", "binary").lower() not in _ENCODINGS:
         _refuse_encoding("a Content-Transfer-Encoding")
-    return parameters["name"], parameters.get("filename")
+    filename = parameters.get("filename")
+    return parameters["name"], filename and filename.replace("%22", '"')  # as browsers and curl write a quote
 
 
 def _refuse_encoding(what: str) -> NoReturn:

@@ -62,7 +62,7 @@ class ProblemDocument(Struct, frozen=True):
     spent: Decimal | UnsetType = UNSET
     resets_at: datetime | UnsetType = UNSET
     reserved: bool | UnsetType = UNSET
-    counts: Literal["pages", "characters", "unpacked_bytes"] | UnsetType = UNSET
+    counts: Literal["bytes", "pixels", "stored_bytes", "pages", "characters", "unpacked_bytes"] | UnsetType = UNSET
     reason: UnreadableReason | UnsetType = UNSET
 
 

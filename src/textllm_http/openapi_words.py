@@ -29,7 +29,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "conversation_count": "Conversations in which the user spoke that day.",
     "conversation_id": "The conversation to go on with; left out, a new one begins.",
     "cost": "USD, exact.",
-    "counts": "What `limit` counts.",
+    "counts": "What `limit` counts; `stored_bytes`: those of all files of the tenant together.",
     "created_at": "When it was made, UTC.",
     "data": "What was asked for, in order.",
     "day": "A UTC day.",

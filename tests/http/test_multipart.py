@@ -88,6 +88,15 @@ async def test_a_form_may_come_in_any_pieces(desk: Desk) -> None:
     desk.assert_clean()
 
 
+async def test_a_quote_in_a_name_may_be_written_as_browsers_do(desk: Desk) -> None:
+    for written in (b"%22tea%22 100%.txt", b'\\"tea\\" 100%.txt'):
+        answer = await desk.send(file(filename=written) + END)
+        assert (
+            desk.bench.store.files["default", answer.headers["x-user-id"], answer.json()["key"]].file.name
+            == '"tea" 100%.txt'
+        )
+
+
 async def test_what_is_spooled_is_stored_byte_by_byte(desk: Desk) -> None:
     content = random.Random(7).randbytes(2 * MIB)
     answer = await desk.send(*(piece for piece in [file(content) + END]))

@@ -253,7 +253,7 @@ async def test_a_link_opens_its_file_until_it_expires(bench: Bench) -> None:
         with pytest.raises(StoredFileNotFoundError):
             await opened(key, **forged)  # type: ignore[arg-type]
     bench.clock.advance(timedelta(days=1))
-    with pytest.raises(StoredFileNotFoundError):
+    with pytest.raises(StoredFileNotFoundError, match="expired"):
         await opened(file.key, **claim)  # type: ignore[arg-type]
 
 

@@ -105,6 +105,7 @@ class ChatWithImage:
             raise ImageTooLargeError(
                 f"The images together have more than {in_bytes(MOST_BYTES)}; send fewer or smaller ones.",
                 limit=MOST_BYTES,
+                counts="bytes",
             )
         images = []
         for place, upload in enumerate(uploads, 1):

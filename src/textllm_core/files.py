@@ -15,6 +15,7 @@ from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
     FileTooLargeError,
     InvalidRequestError,
+    StorageQuotaExceededError,
     StorageUnavailableError,
     StoredFileNotFoundError,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # the ports speak of the records of this module
 MAX_LISTED: Final = 1000
 ABANDONED_AFTER: Final = timedelta(hours=1)
 _SWEPT_AT_ONCE: Final = 100
+_SWEEP_PATIENCE: Final = timedelta(minutes=1)
 
 
 class StoredFile(Struct, frozen=True, kw_only=True):
@@ -136,9 +138,10 @@ class StoreFile:
         try:
             await self.files.announce(caller.tenant_id, file, max_total_bytes=self.policy.max_tenant_bytes)
             return await self._store(caller.tenant_id, file, upload)
+        except StorageQuotaExceededError:  # nothing was written down
+            raise
         except BaseException as error:
-            is_in_doubt = isinstance(error, StorageUnavailableError) and error.is_in_doubt
-            await carried_through(self._undo(caller.tenant_id, file, is_in_doubt=is_in_doubt))
+            await carried_through(self._undo(caller.tenant_id, file, is_in_doubt=_is_in_doubt(error)))
             raise
 
     async def _store(self, tenant_id: str, file: StoredFile, upload: Upload) -> StoredFile:
@@ -167,6 +170,15 @@ class StoreFile:
             await self.blobs.delete(file.key)
             if not is_in_doubt:  # else the bytes may come yet, and `SweepFiles` has to know of them
                 await self.files.forget(tenant_id, file.user_id, file.key)
+
+
+def _is_in_doubt(error: BaseException | None) -> bool:
+    """Whether bytes may come yet, also where the doubt is behind a cancellation that came meanwhile."""
+    while error is not None:
+        if isinstance(error, StorageUnavailableError) and error.is_in_doubt:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _changed() -> InvalidRequestError:
@@ -306,14 +318,28 @@ class SweepFiles:
         """How many files were taken away.
 
         Raises:
-            StorageUnavailableError: the storage does not answer; the next sweep does the rest.
+            StorageUnavailableError: the storage keeps some of them, or does not answer; the next sweep does the rest.
         """
-        before = self.clock.now() - ABANDONED_AFTER
-        swept = 0
-        while abandoned := await self.files.abandoned(before, limit=_SWEPT_AT_ONCE):
+        began = self.clock.now()
+        before = began - ABANDONED_AFTER
+        swept, last, failure = 0, None, None
+        while abandoned := await self.files.abandoned(before, limit=_SWEPT_AT_ONCE, after=last):
             for tenant_id, file in abandoned:
-                await self.blobs.delete(file.key)
-                await self.files.forget(tenant_id, file.user_id, file.key)
-                swept += 1
+                last = file
+                try:
+                    swept += await self._end(tenant_id, file)
+                except StorageUnavailableError as error:  # of this one alone, unless it takes long to say so
+                    if self.clock.now() - began > _SWEEP_PATIENCE:
+                        raise
+                    failure = error
         await self.blobs.sweep(before=before)
+        if failure is not None:
+            raise failure
         return swept
+
+    async def _end(self, tenant_id: str, file: StoredFile) -> bool:
+        if not await self.files.give_up(tenant_id, file.user_id, file.key):
+            return False
+        await self.blobs.delete(file.key)
+        await self.files.forget(tenant_id, file.user_id, file.key)
+        return True

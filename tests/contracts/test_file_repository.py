@@ -149,6 +149,37 @@ async def test_announcements_at_once_never_pass_the_quota(files: FileRepository)
     assert [type(outcome) for outcome in outcomes].count(StorageQuotaExceededError) == 15
 
 
+async def test_a_file_that_is_given_up_never_becomes_ready(files: FileRepository) -> None:
+    await files.announce("tenant", file := announced(), max_total_bytes=None)
+    for stranger in (("other", "ann"), ("tenant", "bob")):
+        assert not await files.give_up(*stranger, file.key)
+    for _ in range(2):
+        assert await files.give_up("tenant", "ann", file.key)
+    assert not await files.make_ready("tenant", file)
+    assert await files.abandoned(NOON + timedelta(seconds=1), limit=9) == [("tenant", file)]
+    await files.forget("tenant", "ann", file.key)
+    assert not await files.give_up("tenant", "ann", file.key)
+
+
+async def test_a_file_that_is_ready_is_not_given_up(files: FileRepository) -> None:
+    file = await kept(files)
+    assert not await files.give_up("tenant", "ann", file.key)
+    assert await files.get("tenant", file.key) == file
+
+
+async def test_the_abandoned_are_told_page_by_page_oldest_first(files: FileRepository) -> None:
+    expected = []
+    for number, tenant_id in ((2, "other"), (1, "tenant"), (2, "tenant"), (3, "tenant")):
+        file = announced(created_at=NOON + timedelta(microseconds=number))
+        await files.announce(tenant_id, file, max_total_bytes=None)
+        expected.append((tenant_id, file))
+    expected.sort(key=lambda each: (each[1].created_at, each[1].key))
+    late = NOON + timedelta(seconds=1)
+    assert await files.abandoned(late, limit=3) == expected[:3]
+    for place, (_, file) in enumerate(expected):
+        assert await files.abandoned(late, limit=9, after=file) == expected[place + 1 :]
+
+
 async def test_abandoned_are_old_files_of_any_tenant_that_are_not_ready(files: FileRepository) -> None:
     hidden = await kept(files)
     await files.hide("tenant", hidden.key, user_id=None)

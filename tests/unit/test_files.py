@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +14,7 @@ from tests.unit.conftest import Bench
 from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_core import Caller
+from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
     FileTooLargeError,
     InvalidRequestError,
@@ -34,9 +35,11 @@ OTHER_TENANT = Caller(tenant_id="other")
 
 @dataclass(frozen=True)
 class FrailBlobStore(MemoryBlobStore):
-    """A blob store that can be away."""
+    """A blob store that can be away, and keep what it is to delete; `meanwhile` happens before each deletion."""
 
     away: set[str] = field(default_factory=set)
+    undeletable: set[str] = field(default_factory=set)
+    meanwhile: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def put(self, key: str, content: AsyncIterator[bytes], *, max_bytes: int) -> StoredBlob:
         stored = await super().put(key, content, max_bytes=max_bytes)
@@ -45,7 +48,9 @@ class FrailBlobStore(MemoryBlobStore):
         return stored
 
     async def delete(self, key: str) -> None:
-        if "delete" in self.away:
+        for happening in self.meanwhile:
+            await happening()
+        if "delete" in self.away or key in self.undeletable:
             raise StorageUnavailableError
         await super().delete(key)
 
@@ -142,6 +147,23 @@ async def test_a_file_or_a_tenant_with_too_much_is_refused(blobs: FrailBlobStore
     await keep(bench, bytes(10))
 
 
+async def test_a_full_quota_is_told_though_the_storage_is_silent(blobs: FrailBlobStore) -> None:
+    answers = asyncio.Event()
+
+    async def silence() -> None:
+        await answers.wait()
+
+    bench = Bench(blobs=blobs, file_policy=replace(SCRIPTED_FILE_POLICY, max_tenant_bytes=4))
+    blobs.meanwhile.append(silence)
+    storing = asyncio.create_task(keep(bench))
+    await asyncio.wait([storing], timeout=10)
+    is_told = storing.done()
+    answers.set()
+    with pytest.raises(StorageQuotaExceededError):
+        await storing
+    assert is_told
+
+
 async def test_an_upload_that_fails_leaves_nothing(bench: Bench, blobs: FrailBlobStore) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b"some"
@@ -185,6 +207,77 @@ async def test_what_an_upload_could_not_take_back_is_swept(bench: Bench, blobs: 
     assert is_empty(bench, blobs)
 
 
+@pytest.mark.parametrize("cancellations", [0, 1, 2])
+async def test_bytes_that_may_come_yet_are_swept_though_nobody_waits_for_them(cancellations: int) -> None:
+    sending, may_fail, undoing, may_undo = [asyncio.Event() for _ in range(4)]
+
+    class SlowBlobStore(FrailBlobStore):
+        async def put(self, key: str, content: AsyncIterator[bytes], *, max_bytes: int) -> StoredBlob:  # noqa: ARG002
+            try:
+                return await carried_through(self._lost())
+            except BaseException:
+                undoing.set()
+                await carried_through(may_undo.wait())
+                raise
+
+        async def _lost(self) -> StoredBlob:
+            sending.set()
+            await may_fail.wait()
+            raise StorageUnavailableError(is_in_doubt=True)
+
+    blobs = SlowBlobStore()
+    bench = Bench(blobs=blobs)
+    storing = asyncio.create_task(keep(bench))
+    for number, (stage, end) in enumerate([(sending, may_fail), (undoing, may_undo)]):
+        await stage.wait()
+        if number < cancellations:
+            storing.cancel()
+            await asyncio.sleep(0)
+        end.set()
+    with pytest.raises((StorageUnavailableError, asyncio.CancelledError)):
+        await storing
+    [(_, _, key)] = bench.store.files
+    blobs._blobs[key] = b"hello"  # they have come
+    bench.clock.advance(timedelta(hours=2))
+    assert await bench.files.sweep() == 1
+    assert is_empty(bench, blobs)
+
+
+async def test_one_that_cannot_be_deleted_holds_up_no_others(bench: Bench, blobs: FrailBlobStore) -> None:
+    stuck = [await keep(bench, name=f"{n}.txt") for n in range(150)]
+    others = [await keep(bench) for _ in range(2)]
+    blobs.away.add("delete")
+    for file in [*stuck, *others]:
+        with pytest.raises(StorageUnavailableError):
+            await bench.files.delete(ANN, file.key)
+    blobs.away.clear()
+    blobs.undeletable.update(file.key for file in stuck)
+    bench.clock.advance(timedelta(hours=2))
+    with pytest.raises(StorageUnavailableError):
+        await bench.files.sweep()
+    assert blobs._blobs.keys() == {key for _, _, key in bench.store.files} == blobs.undeletable
+    blobs.undeletable.clear()
+    assert await bench.files.sweep() == 150
+    assert is_empty(bench, blobs)
+
+
+async def test_a_sweep_gives_up_where_each_file_takes_the_storage_long(bench: Bench, blobs: FrailBlobStore) -> None:
+    async def silence() -> None:
+        bench.clock.advance(timedelta(seconds=20))
+
+    files = [await keep(bench) for _ in range(20)]
+    blobs.away.add("delete")
+    for file in files:
+        with pytest.raises(StorageUnavailableError):
+            await bench.files.delete(ANN, file.key)
+    bench.clock.advance(timedelta(hours=2))
+    began = bench.clock.now()
+    blobs.meanwhile.append(silence)
+    with pytest.raises(StorageUnavailableError):
+        await bench.files.sweep()
+    assert bench.clock.now() - began < timedelta(minutes=2)
+
+
 async def test_a_sweep_leaves_what_is_ready(bench: Bench) -> None:
     file = await keep(bench)
     bench.clock.advance(timedelta(days=1000))
@@ -200,6 +293,28 @@ async def test_an_upload_that_took_so_long_that_it_was_swept_is_refused(bench: B
 
     with pytest.raises(StorageUnavailableError):
         await bench.files.store(ANN, Upload("a", 1, slow))
+    assert is_empty(bench, blobs)
+
+
+async def test_an_upload_that_ends_while_it_is_swept_is_refused(bench: Bench, blobs: FrailBlobStore) -> None:
+    has_come, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        has_come.set()
+        await may_end.wait()
+
+    async def ends() -> None:
+        blobs.meanwhile.clear()
+        may_end.set()
+        with pytest.raises(StorageUnavailableError):
+            await storing
+
+    storing = asyncio.create_task(bench.files.store(ANN, Upload("a", 1, slow)))
+    await has_come.wait()
+    bench.clock.advance(timedelta(hours=2))
+    blobs.meanwhile.append(ends)
+    assert await bench.files.sweep() == 1
     assert is_empty(bench, blobs)
 
 

@@ -55,16 +55,27 @@ class MemoryFileRepository:
                 return kept.file
         return None
 
+    async def give_up(self, tenant_id: str, user_id: str, key: str) -> bool:
+        kept = self.store.files.get((tenant_id, user_id, key))
+        if kept is None or kept.status == "ready":
+            return False
+        self.store.files[tenant_id, user_id, key] = KeptFile(kept.file, "hidden")
+        return True
+
     async def forget(self, tenant_id: str, user_id: str, key: str) -> None:
         self.store.files.pop((tenant_id, user_id, key), None)
 
-    async def abandoned(self, before: datetime, *, limit: int) -> Sequence[tuple[str, StoredFile]]:
+    async def abandoned(
+        self, before: datetime, *, limit: int, after: StoredFile | None = None
+    ) -> Sequence[tuple[str, StoredFile]]:
         found = [
             (tenant, kept.file)
             for (tenant, _, _), kept in self.store.files.items()
-            if kept.status != "ready" and kept.file.created_at < before
+            if kept.status != "ready"
+            and kept.file.created_at < before
+            and (after is None or (kept.file.created_at, kept.file.key) > (after.created_at, after.key))
         ]
-        return found[:limit]
+        return sorted(found, key=lambda each: (each[1].created_at, each[1].key))[:limit]
 
     def _ready(self, tenant_id: str) -> list[StoredFile]:
         of_tenant = (kept for (tenant, _, _), kept in self.store.files.items() if tenant == tenant_id)

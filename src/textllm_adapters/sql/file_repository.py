@@ -38,7 +38,8 @@ _NEWEST: Final = (
     .order_by(files.c.created_at.desc(), files.c.key.desc())
     .limit(bindparam("at_most"))
 )
-_BEHIND: Final = tuple_(files.c.created_at, files.c.key) < tuple_(
+_PLACE: Final = tuple_(files.c.created_at, files.c.key)
+_LAST: Final = tuple_(
     bindparam("last_created_at", type_=files.c.created_at.type), bindparam("last_key", type_=files.c.key.type)
 )
 _HIDE: Final = (
@@ -46,6 +47,12 @@ _HIDE: Final = (
     .where(_OF_TENANT, _KEY, files.c.status.in_(("ready", "hidden")))
     .values(status="hidden")
     .returning(*_FIELDS)
+)
+_GIVE_UP: Final = (
+    update(files)
+    .where(_OF_TENANT, _OF_USER, _KEY, files.c.status.in_(("announced", "hidden")))
+    .values(status="hidden")
+    .returning(files.c.key)
 )
 _FORGET: Final = delete(files).where(_OF_TENANT, _OF_USER, _KEY).returning(files.c.size)
 _GIVE_BACK: Final = (
@@ -56,6 +63,7 @@ _GIVE_BACK: Final = (
 _ABANDONED: Final = (
     select(files.c.tenant_id, *_FIELDS)
     .where(files.c.status.in_(("announced", "hidden")), files.c.created_at < bindparam("before"))
+    .order_by(files.c.created_at, files.c.key)
     .limit(bindparam("at_most"))
 )
 
@@ -102,8 +110,7 @@ class SqlFileRepository:
         if user_id is not None:
             statement, parameters = statement.where(_OF_USER), parameters | {"of_user": user_id}
         if after is not None:
-            statement = statement.where(_BEHIND)
-            parameters |= {"last_created_at": after.created_at, "last_key": after.key}
+            statement, parameters = statement.where(_PLACE < _LAST), parameters | _last(after)
         return [_file(row) for row in await self._all(tenant_id, statement, parameters)]
 
     async def hide(self, tenant_id: str, key: str, *, user_id: str | None) -> StoredFile | None:
@@ -112,6 +119,10 @@ class SqlFileRepository:
         of_user = {"of_tenant": tenant_id, "of_user": user_id, "of_key": key}
         return _first(await self._all(tenant_id, _HIDE.where(_OF_USER), of_user))
 
+    async def give_up(self, tenant_id: str, user_id: str, key: str) -> bool:
+        of_file = {"of_tenant": tenant_id, "of_user": user_id, "of_key": key}
+        return bool(await self._all(tenant_id, _GIVE_UP, of_file))
+
     async def forget(self, tenant_id: str, user_id: str, key: str) -> None:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
@@ -119,14 +130,23 @@ class SqlFileRepository:
                 if (row := (await connection.execute(_FORGET, of_file)).first()) is not None:
                     await connection.execute(_GIVE_BACK, {"of_tenant": tenant_id, "given_back": row.size})
 
-    async def abandoned(self, before: datetime, *, limit: int) -> Sequence[tuple[str, StoredFile]]:
-        rows = await self._all(EVERYONE, _ABANDONED, {"before": before, "at_most": limit})
+    async def abandoned(
+        self, before: datetime, *, limit: int, after: StoredFile | None = None
+    ) -> Sequence[tuple[str, StoredFile]]:
+        statement, parameters = _ABANDONED, {"before": before, "at_most": limit}
+        if after is not None:
+            statement, parameters = statement.where(_PLACE > _LAST), parameters | _last(after)
+        rows = await self._all(EVERYONE, statement, parameters)
         return [(row.tenant_id, _file(row)) for row in rows]
 
     async def _all(self, tenant_id: str, statement: Any, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         with translated(STORAGE_ERRORS):
             async with self._database.single(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).all()
+
+
+def _last(file: StoredFile) -> dict[str, Any]:
+    return {"last_created_at": file.created_at, "last_key": file.key}
 
 
 def _first(rows: Sequence[Row[Any]]) -> StoredFile | None:

@@ -77,12 +77,14 @@ class Admission:
         """
         return await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=self.policy.rate_per_minute)
 
-    async def repeat(self, caller: Caller, idempotency: Idempotency) -> AsyncGenerator[ReplyEvent, None] | None:
+    async def repeat(self, caller: Caller, idempotency: Idempotency | None) -> AsyncGenerator[ReplyEvent, None] | None:
         """The events of a turn that is settled, before anything is done for its repeat; None for any other turn.
 
         Raises:
             TextLLMError: as `Ledger.replay`, or the turn had failed before it began.
         """
+        if idempotency is None:
+            return None
         replay = await self.ledger.replay(caller.tenant_id, idempotency.within(caller.user_id))
         if replay is None:
             return None

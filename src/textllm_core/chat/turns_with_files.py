@@ -17,7 +17,7 @@ from textllm_core.chat.messages import (
     TurnOptions,
 )
 from textllm_core.chat.turn_files import TurnFiles
-from textllm_core.errors import Allowance
+from textllm_core.errors import Allowance, TextLLMError
 from textllm_core.file_tokens import FileTokens
 from textllm_core.tenancy import Caller
 
@@ -70,23 +70,29 @@ async def stream_with_files(
     user_id = await files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
     allowance = turn.allowance or await admission.count(caller, user_id)
     with counted(allowance):
-        events = None if turn.idempotency is None else await admission.repeat(caller, turn.idempotency)
+        events = await admission.repeat(caller, turn.idempotency)
         if events is None:
-            parts, tokens = await keep(user_id)
-            ready = Turn(
-                kind=kind,
-                content=(InputText(turn.text), *parts),
-                token_bound=len(turn.text.encode()) + tokens.most,
-                file_tokens=tokens.about,
-                conversation_id=turn.conversation_id,
-                user_id=user_id,
-                options=turn.options,
-                idempotency=turn.idempotency,
-                is_resumable=turn.is_resumable,
-                allowance=allowance,
-                take_back=partial(files.take_back, caller, [part.key for part in parts]),
-            )
-            events = exchange.run(caller, ready)
+            try:
+                parts, tokens = await keep(user_id)
+            except TextLLMError:  # perhaps for a first one that came at the same time, and has filled the quota
+                events = await admission.repeat(caller, turn.idempotency)
+                if events is None:
+                    raise
+            else:
+                ready = Turn(
+                    kind=kind,
+                    content=(InputText(turn.text), *parts),
+                    token_bound=len(turn.text.encode()) + tokens.most,
+                    file_tokens=tokens.about,
+                    conversation_id=turn.conversation_id,
+                    user_id=user_id,
+                    options=turn.options,
+                    idempotency=turn.idempotency,
+                    is_resumable=turn.is_resumable,
+                    allowance=allowance,
+                    take_back=partial(files.take_back, caller, [part.key for part in parts]),
+                )
+                events = exchange.run(caller, ready)
     async with aclosing(files.linked(caller, events)) as linked:
         async for event in linked:
             yield event

@@ -57,10 +57,19 @@ class FileRepository(Protocol):
         """
         ...
 
+    async def give_up(self, tenant_id: str, user_id: str, key: str) -> bool:
+        """Hide a file that is announced still, so that it never becomes ready; False where it is ready or forgotten."""
+        ...
+
     async def forget(self, tenant_id: str, user_id: str, key: str) -> None:
         """Take a file out of the books and give its bytes back; nothing happens where it is not in them."""
         ...
 
-    async def abandoned(self, before: datetime, *, limit: int) -> Sequence[tuple[str, StoredFile]]:
-        """Files of all tenants, each with its tenant, that were created before and are announced or hidden still."""
+    async def abandoned(
+        self, before: datetime, *, limit: int, after: StoredFile | None = None
+    ) -> Sequence[tuple[str, StoredFile]]:
+        """Files of all tenants, each with its tenant, that were created before and are announced or hidden still.
+
+        Oldest first; those behind `after` where it is given.
+        """
         ...

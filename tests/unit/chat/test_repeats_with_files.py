@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
@@ -38,6 +39,11 @@ def never() -> AsyncIterator[bytes]:
     raise AssertionError("a repeat's files are not read")
 
 
+async def _later(gate: asyncio.Event, content: bytes) -> AsyncIterator[bytes]:
+    await gate.wait()
+    yield content
+
+
 @dataclass(frozen=True)
 class Door:
     """One of the two use cases that take files, with a file that it takes."""
@@ -54,12 +60,15 @@ class Door:
         *,
         caller: Caller = ADA,
         is_readable: bool = True,
+        gate: asyncio.Event | None = None,
         conversation_id: str | None = None,
         idempotency: Idempotency = KEY,
         allowance: Allowance | None = None,
     ) -> AsyncGenerator[ReplyEvent, None]:
         name, content = FILES[self.kind]
         file = Upload.of_bytes(name, content) if is_readable else Upload(name, len(content), never)
+        if gate is not None:
+            file = Upload(name, len(content), partial(_later, gate, content))
         if self.kind == "image":
             images = ImageTurn("Well?", [file], conversation_id, idempotency=idempotency, allowance=allowance)
             return bench.chat_with_image.stream(caller, images)
@@ -120,6 +129,17 @@ async def test_of_two_first_ones_at_once_one_is_answered_and_keeps_its_files(doo
     assert any(isinstance(outcome, IdempotencyInProgressError) for outcome in outcomes)
     await bench.check_books()
     assert list(kept(bench.store).values()) == [door.size]
+
+
+async def test_a_second_one_is_told_the_same_though_the_first_has_filled_the_quota_meanwhile(door: Door) -> None:
+    bench = Bench(file_policy=replace(SCRIPTED_FILE_POLICY, max_tenant_bytes=door.size))
+    gate = asyncio.Event()
+    second = asyncio.create_task(door.events(bench, gate=gate))
+    await asyncio.sleep(0)  # it looks for a first one, and finds none
+    first = await door.events(bench)
+    gate.set()
+    assert to_json((await second)[-1]) == to_json(first[-1])
+    assert len(bench.llm.requests) == 1
 
 
 async def test_the_key_of_another_request_is_refused(door: Door) -> None:

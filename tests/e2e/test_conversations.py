@@ -10,7 +10,9 @@ import httpx
 import pytest
 from tests.e2e.conftest import Books, Service, price_of
 from tests.e2e.test_cli import textllm
+from tests.image_files import png
 from tests.servers.openai import Fault, OpenAIStandIn, Reply
+from tests.servers.s3 import S3Server, open_bucket
 
 from textllm_core.ids import new_id
 from textllm_core.policy import SUMMARY_PROMPT
@@ -56,14 +58,32 @@ def openai() -> Iterator[OpenAIStandIn]:
         yield provider
 
 
-def test_the_command_line_erases_at_the_provider_before_it_leaves(openai: OpenAIStandIn, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    settings = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": openai.base_url}
-    asked = textllm(tmp_path, "ask", "hi", "--json", **settings)
+def test_the_command_line_erases_at_the_provider_and_the_storage_before_it_leaves(
+    openai: OpenAIStandIn, s3_server: S3Server, tmp_path: Path
+) -> None:
+    bucket = s3_server.create_bucket()
+    settings = {
+        "OPENAI_API_KEY": "sk-test",
+        "OPENAI_BASE_URL": openai.base_url,
+        "S3_ENABLED": "true",
+        "S3_BUCKET": bucket,
+        "S3_ENDPOINT": s3_server.url,
+        "AWS_ACCESS_KEY_ID": s3_server.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
+    }
+    (tmp_path / "a.png").write_bytes(png(9, 9))
+    asked = textllm(tmp_path, "ask", "hi", "-i", "a.png", "--json", **settings)
     it = json.loads(asked.stdout)["conversation_id"]
     openai.script_route(DELETE_ITEM, Fault.http(500, retry_after_s=0.01))
     result = textllm(tmp_path, "conversations", "delete", it, "--hard", **settings)
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{it} is erased\n", "")
     assert (openai.conversations, openai.orphaned_items, openai.responses) == ({}, {}, frozenset())
+    assert asyncio.run(keys_in(s3_server, bucket)) == []
+
+
+async def keys_in(server: S3Server, bucket: str) -> list[str]:
+    async with open_bucket(server, bucket) as store:
+        return [found["Key"] for found in (await store.client.list_objects_v2(Bucket=bucket)).get("Contents", ())]
 
 
 def test_a_summary_costs_what_the_provider_billed_and_leaves_nothing_there(

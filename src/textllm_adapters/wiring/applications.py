@@ -203,10 +203,10 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
         transcript = None
         if settings.resolved_provider == "openai":
             transcript = (await open_openai(stack, settings)).transcript
-        running = RunningExchanges(SqlReplyJournal(engine), SystemClock())
-        stack.push_async_callback(running.drain, settings.stream_drain_s)
         blobs, _ = await open_blobs(stack, settings)
         files = await _files(settings, engine, blobs, rate_limiter_of(engine))
+        running = RunningExchanges(SqlReplyJournal(engine), SystemClock())
+        stack.push_async_callback(running.drain, settings.stream_drain_s)  # before what it needs is closed
         yield _conversations(engine, transcript, running, files, keeps_messages=settings.store_messages)
 
 

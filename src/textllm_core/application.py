@@ -34,6 +34,7 @@ from textllm_core.files import (
     ReadFile,
     StoreFile,
     SweepFiles,
+    UploadFile,
 )
 from textllm_core.health import CheckHealth
 from textllm_core.list_messages import ListMessages
@@ -101,7 +102,7 @@ class Files:
     """What needs the database and the store of files; no model is asked, and none need be there."""
 
     admit: AdmitUpload
-    store: StoreFile
+    upload: UploadFile
     list: ListFiles
     get: GetFile
     read: ReadFile
@@ -111,23 +112,31 @@ class Files:
 
     @classmethod
     def over(
-        cls, files: FileRepository, blobs: BlobStore, rate_limiter: RateLimiter, clock: Clock, policy: FilePolicy
+        cls,
+        files: FileRepository,
+        blobs: BlobStore,
+        rate_limiter: RateLimiter,
+        clock: Clock,
+        policy: FilePolicy,
+        *,
+        link_secret: bytes,
     ) -> Self:
-        """All of them over one set of adapters."""
+        """All of them over one set of adapters; `link_secret` as `LinkFile` has it."""
+        admit = AdmitUpload(rate_limiter, policy)
         return cls(
-            admit=AdmitUpload(rate_limiter, policy),
-            store=StoreFile(files, blobs, clock, policy),
+            admit=admit,
+            upload=UploadFile(admit, StoreFile(files, blobs, clock, policy)),
             list=ListFiles(files),
             get=GetFile(files),
             read=ReadFile(blobs),
-            link=LinkFile(files, blobs, clock, policy),
+            link=LinkFile(files, blobs, clock, policy, link_secret),
             delete=DeleteFile(files, blobs),
             sweep=SweepFiles(files, blobs, clock),
         )
 
     def of_turns(self, conversations: ConversationRepository) -> TurnFiles:
         """The files that come with turns."""
-        return TurnFiles(self.store, self.get, self.link, self.delete, conversations)
+        return TurnFiles(self.upload.store, self.get, self.link, self.delete, conversations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -47,12 +47,17 @@ class FileView(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class LinkFile:
-    """Links by which anyone can read one file for a while, made when they are asked for and kept nowhere."""
+    """Links by which anyone can read one file for a while, made when they are asked for and kept nowhere.
+
+    Args:
+        secret: what links are signed with where the store makes none of its own; one for all workers.
+    """
 
     files: FileRepository
     blobs: BlobStore
     clock: Clock
     policy: FilePolicy
+    secret: bytes = field(repr=False)
 
     async def __call__(self, caller: Caller, file: StoredFile) -> str:
         """The store's own link; else the path and query of one through our server, which `opened` understands.
@@ -89,4 +94,4 @@ class LinkFile:
 
     def _signature(self, tenant_id: str, key: str, expires: int) -> str:
         claim = f"{tenant_id}\n{key}\n{expires}".encode("utf-8", "replace")
-        return hmac.new(self.policy.link_secret, claim, hashlib.sha256).hexdigest()
+        return hmac.new(self.secret, claim, hashlib.sha256).hexdigest()

@@ -71,14 +71,12 @@ class FilePolicy(Struct, frozen=True, kw_only=True):
         max_file_bytes: of one file.
         max_tenant_bytes: of all files of a tenant; None: no limit.
         link_expires_in_s: how long a link can be followed.
-        link_secret: what links are signed with where the store has none of its own; one for all workers.
         rate_per_minute: requests of a user, turns included.
     """
 
     max_file_bytes: int
     max_tenant_bytes: int | None
     link_expires_in_s: int
-    link_secret: bytes
     rate_per_minute: int
 
 
@@ -183,6 +181,29 @@ def _is_in_doubt(error: BaseException | None) -> bool:
 
 def _changed() -> InvalidRequestError:
     return InvalidRequestError("The file is not as long as was said: it changes while it is read. Send a copy of it.")
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFile:
+    """Keep a file that comes without a turn, and counts as one in its user's rate limit."""
+
+    admit: AdmitUpload
+    store: StoreFile
+
+    async def __call__(
+        self, caller: Caller, upload: Upload, *, user_id: str | None = None, allowance: Allowance | None = None
+    ) -> StoredFile:
+        """
+        Args:
+            user_id: whose it is; left out, a new user's.
+            allowance: what is left of the user's rate limit, where the upload has been counted already.
+        Raises:
+            TextLLMError: what `AdmitUpload` and `StoreFile` raise.
+        """
+        user = caller.acts_for(user_id)
+        if user is not None and allowance is None:
+            await self.admit(caller, user)
+        return await self.store(caller, upload, user_id=user)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What an image is, told by its first bytes: its type and its size in pixels. Nothing is ever decoded."""
+"""What an image is, told by its first bytes, and whether it is whole. Nothing is ever decoded."""
 
 import re
 import zlib
@@ -15,6 +15,7 @@ MAX_PIXELS: Final = 50_000_000
 HEAD_BYTES: Final = 64 * 1024
 JPEG_HEAD_BYTES: Final = 2 * 1024 * 1024  # colour profiles and previews may come before the frame
 _MAX_JPEG_SEGMENTS: Final = 1000
+_GIF_TAIL_BYTES: Final = 1024
 _POLYGLOT_BYTES: Final = 1445  # as far as browsers look for HTML, and further than readers of PDF look for its mark
 
 # What a name may promise; anything else promises nothing.
@@ -41,10 +42,10 @@ class Image(Struct, frozen=True):
 
 
 async def inspect_image(upload: Upload) -> Image:
-    """What the upload is. It is read as far as needed: 64 KiB, and at most 2 MiB of a JPEG file.
+    """What the upload is. Its type and size are looked for in its first 64 KiB, and in 2 MiB of a JPEG file.
 
     Raises:
-        UnsupportedMediaTypeError: it is no image of these types, or not of the one that its name says.
+        UnsupportedMediaTypeError: it is no image of these types, not of the one that its name says, or cut short.
         ImageTooLargeError: it has more than `MAX_PIXELS`.
     """
     head = await upload.beginning(HEAD_BYTES)
@@ -60,7 +61,21 @@ async def inspect_image(upload: Upload) -> Image:
             f"The name of the file ends in .{ending.lower()}, but it is {image.media_type}: "
             f"rename it to end in .{image.media_type.removeprefix('image/')}, or send it without an ending."
         )
+    if not await _is_whole(upload, head, image.media_type):
+        raise UnsupportedMediaTypeError(f"The file begins as {image.media_type}, but is cut short.")
     return image
+
+
+async def _is_whole(upload: Upload, head: bytes, media_type: str) -> bool:
+    """Whether the mark of its end is there; cameras and editors may leave something of their own behind it."""
+    match media_type:
+        case "image/png":
+            return await upload.contains(b"IEND\xaeB`\x82")
+        case "image/jpeg":  # a preview before the frame has an end, too
+            return await upload.contains(b"\xff\xd9", start=_jpeg_frame(head) or 0)
+        case "image/gif":  # the mark is short, and pixels may look like it
+            return await upload.contains(b"\0;", start=max(0, upload.size - _GIF_TAIL_BYTES))
+    return True  # WebP states its length at its beginning
 
 
 def image_in(head: bytes, *, size: int) -> Image:
@@ -73,7 +88,9 @@ def image_in(head: bytes, *, size: int) -> Image:
     media_type = media_type_of(head[:SNIFFED_BYTES])
     size_of = _SIZES.get(media_type)
     if size_of is None:
-        raise UnsupportedMediaTypeError("The file is no image that can be read; send PNG, JPEG, WebP or GIF.")
+        raise UnsupportedMediaTypeError(
+            "The file is no image that can be read; send PNG, JPEG, WebP or GIF. A document is sent in a turn with one."
+        )
     if _ANOTHER_TYPE.search(head, 0, _POLYGLOT_BYTES):
         raise UnsupportedMediaTypeError("The file is an image and something else at once; save the image again.")
     found = size_of(head, size)
@@ -118,6 +135,16 @@ def _gif_size(head: bytes, _size: int) -> _Size | None:
 
 
 def _jpeg_size(head: bytes, _size: int) -> _Size | None:
+    at = _jpeg_frame(head)
+    if at is None:
+        return None
+    frame = head[at + 5 : at + 9]
+    is_whole = int.from_bytes(head[at + 2 : at + 4], "big") >= 11 and len(frame) == 4
+    return (int.from_bytes(frame[2:], "big"), int.from_bytes(frame[:2], "big")) if is_whole else None
+
+
+def _jpeg_frame(head: bytes) -> int | None:
+    """Where the frame begins."""
     at = 2
     for _ in range(_MAX_JPEG_SEGMENTS):
         if len(head) < at + 4 or head[at] != 0xFF:
@@ -127,10 +154,8 @@ def _jpeg_size(head: bytes, _size: int) -> _Size | None:
             at += 1
             continue
         length = int.from_bytes(head[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame; these three are tables
-            frame = head[at + 5 : at + 9]
-            is_whole = length >= 11 and len(frame) == 4
-            return (int.from_bytes(frame[2:], "big"), int.from_bytes(frame[:2], "big")) if is_whole else None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # these three are tables
+            return at
         if marker in (0xD8, 0xD9, 0xDA) or length < 2:  # pixels, or the end, before any frame
             return None
         at += 2 + length

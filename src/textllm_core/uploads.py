@@ -39,6 +39,21 @@ class Upload:
             await pieces.aclose()
         return bytes(beginning)
 
+    async def contains(self, mark: bytes, *, start: int = 0) -> bool:
+        """Whether `mark` stands anywhere from byte `start` on; no more of it is read than that takes."""
+        found, position, rest = False, 0, b""
+        pieces = self.read()
+        async for piece in pieces:
+            seen = rest + piece
+            found = seen.find(mark, max(0, start - position)) >= 0
+            if found:
+                break
+            rest = seen[len(seen) - len(mark) + 1 :] if len(seen) >= len(mark) else seen
+            position += len(seen) - len(rest)
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()
+        return found
+
 
 def in_bytes(size: int) -> str:
     """A size in words, such as `20971520 bytes (20 MiB)`."""

@@ -152,7 +152,7 @@ async def test_what_is_stored_after_it_was_given_up_is_swept(server: S3Server, s
         bench = Bench(blobs=store)
         server.fail(0, method="PUT", after=True)  # it does what it is asked once it has recovered
         with pytest.raises(StorageUnavailableError):
-            await bench.files.store(Caller(), Upload.of_bytes("a.txt", b"late"), user_id="ann")
+            await bench.files.upload(Caller(), Upload.of_bytes("a.txt", b"late"), user_id="ann")
         server.recover()
         async with asyncio.timeout(60):
             while not await keys(store):  # noqa: ASYNC110 - the server is another process

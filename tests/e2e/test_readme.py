@@ -20,7 +20,7 @@ FILED = "notes.txt 12 text/plain\nTea at five.\nfile_not_found No such file.\n"
 
 
 @pytest.mark.parametrize(
-    ("shown", "printed"), [("And in French?", TALKED), ("files.store", FILED), ("resume_reply", RESUMED)]
+    ("shown", "printed"), [("And in French?", TALKED), ("files.upload", FILED), ("resume_reply", RESUMED)]
 )
 def test_the_library_examples_print_what_they_should(tmp_path: Path, shown: str, printed: str) -> None:
     (program,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if shown in block)

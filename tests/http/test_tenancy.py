@@ -216,7 +216,7 @@ class World:
         bench = self.server.bench
         match kind:
             case "file":
-                return (await bench.files.store(Caller("acme"), FILE, user_id="ada")).key
+                return (await bench.files.upload(Caller("acme"), FILE, user_id="ada")).key
             case "conversation":
                 return (await bench.send_message(Caller("acme"), TextTurn("Hi", user_id="ada"))).conversation_id
         return self.own[kind]
@@ -253,7 +253,7 @@ async def world(bench: Bench, tmp_path: Path) -> AsyncIterator[World]:
             admin = Caller(tenant, "admin")
             ids |= {"conversation": reply.conversation_id, "session": reply.session_id, "user": user}
             ids |= {"response": reply.response_id}
-            ids |= {"file": (await bench.files.store(Caller(tenant), FILE, user_id=user)).key}
+            ids |= {"file": (await bench.files.upload(Caller(tenant), FILE, user_id=user)).key}
             ids["key"] = (await books.issue_api_key(admin, role="user", user_id=user)).id
         for role in ROLES:
             issued = await books.issue_api_key(

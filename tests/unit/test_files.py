@@ -19,6 +19,7 @@ from textllm_core.errors import (
     FileTooLargeError,
     InvalidRequestError,
     NotFoundError,
+    RateLimitedError,
     StorageQuotaExceededError,
     StorageUnavailableError,
     StoredFileNotFoundError,
@@ -67,7 +68,7 @@ def bench(blobs: FrailBlobStore) -> Bench:
 
 async def keep(bench: Bench, content: bytes = b"hello", name: str = "a.txt", caller: Caller = ANN) -> StoredFile:
     bench.clock.advance(timedelta(seconds=1))
-    return await bench.files.store(caller, Upload.of_bytes(name, content))
+    return await bench.files.upload(caller, Upload.of_bytes(name, content))
 
 
 async def content_of(bench: Bench, file: StoredFile, **span: int) -> bytes:
@@ -92,7 +93,7 @@ async def test_a_file_is_what_was_sent(bench: Bench) -> None:
 @pytest.mark.parametrize("said", [0, 4, 6])
 async def test_a_file_that_is_not_as_long_as_it_says_is_refused(bench: Bench, blobs: FrailBlobStore, said: int) -> None:
     with pytest.raises(InvalidRequestError, match="changes while it is read"):
-        await bench.files.store(ANN, Upload("log.txt", said, Upload.of_bytes("log.txt", b"hello").read))
+        await bench.files.upload(ANN, Upload("log.txt", said, Upload.of_bytes("log.txt", b"hello").read))
     assert is_empty(bench, blobs)
 
 
@@ -113,7 +114,7 @@ async def test_nobody_sees_the_file_of_another(bench: Bench) -> None:
     with pytest.raises(NotFoundError):
         await bench.files.list(BOB, user_id="ann")
     with pytest.raises(NotFoundError):
-        await bench.files.store(BOB, Upload.of_bytes("a", b""), user_id="ann")
+        await bench.files.upload(BOB, Upload.of_bytes("a", b""), user_id="ann")
     with pytest.raises(InvalidRequestError):
         await bench.files.list(BOB, after=file.key)
 
@@ -170,7 +171,7 @@ async def test_an_upload_that_fails_leaves_nothing(bench: Bench, blobs: FrailBlo
         raise StorageUnavailableError
 
     with pytest.raises(StorageUnavailableError):
-        await bench.files.store(ANN, Upload("a", 9, broken))
+        await bench.files.upload(ANN, Upload("a", 9, broken))
     assert is_empty(bench, blobs)
     blobs.away.add("put")
     with pytest.raises(StorageUnavailableError):
@@ -186,7 +187,7 @@ async def test_a_cancelled_upload_leaves_nothing(bench: Bench, blobs: FrailBlobS
         await asyncio.Event().wait()
         yield b""
 
-    storing = asyncio.create_task(bench.files.store(ANN, Upload("a", 9, endless)))
+    storing = asyncio.create_task(bench.files.upload(ANN, Upload("a", 9, endless)))
     await begun.wait()
     assert (await bench.files.list(ANN)).files == []
     storing.cancel()
@@ -292,7 +293,7 @@ async def test_an_upload_that_took_so_long_that_it_was_swept_is_refused(bench: B
         yield b"x"
 
     with pytest.raises(StorageUnavailableError):
-        await bench.files.store(ANN, Upload("a", 1, slow))
+        await bench.files.upload(ANN, Upload("a", 1, slow))
     assert is_empty(bench, blobs)
 
 
@@ -310,7 +311,7 @@ async def test_an_upload_that_ends_while_it_is_swept_is_refused(bench: Bench, bl
         with pytest.raises(StorageUnavailableError):
             await storing
 
-    storing = asyncio.create_task(bench.files.store(ANN, Upload("a", 1, slow)))
+    storing = asyncio.create_task(bench.files.upload(ANN, Upload("a", 1, slow)))
     await has_come.wait()
     bench.clock.advance(timedelta(hours=2))
     blobs.meanwhile.append(ends)
@@ -346,6 +347,23 @@ async def test_a_deletion_that_failed_is_ended_by_a_repeat_or_a_sweep(bench: Ben
 def parts_of(link: str) -> tuple[str, dict[str, str]]:
     url = urlsplit(link)
     return url.path, {name: values[0] for name, values in parse_qs(url.query).items()}
+
+
+async def test_an_upload_counts_as_a_turn_of_its_user() -> None:
+    bench = Bench(file_policy=replace(SCRIPTED_FILE_POLICY, rate_per_minute=2))
+    tea = Upload.of_bytes("a.txt", b"Tea")
+    left = await bench.files.admit(SERVICE, "ann")
+    await bench.files.upload(SERVICE, tea, user_id="ann", allowance=left)
+    await bench.files.upload(ANN, tea)
+    with pytest.raises(RateLimitedError):
+        await bench.files.upload(SERVICE, tea, user_id="ann")
+    assert len((await bench.files.list(ANN)).files) == 2
+    await bench.files.upload(SERVICE, tea, user_id="bob")
+
+
+async def test_nobody_reads_from_a_log_what_links_are_signed_with(bench: Bench) -> None:
+    assert "scripted" in str(bench.files.link.secret)
+    assert "scripted" not in repr(bench.files)
 
 
 async def test_a_link_opens_its_file_until_it_expires(bench: Bench) -> None:

@@ -26,7 +26,10 @@ _ZIP: Final = b"PK\x03\x04"
 _COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENDINGS: Final[dict[str, FileType]] = {**{kind: kind for kind in get_args(FileType)}, "htm": "html", "markdown": "md"}
 
-_READ_HERE: Final = "send .pdf, .docx, .txt, .md, .csv, .json or .html; any plain text may be sent as .txt."
+_READ_HERE: Final = (
+    "send .pdf, .docx, .txt, .md, .csv, .json or .html; any plain text may be sent as .txt. "
+    "Images are sent in a turn with images."
+)
 
 # What a child died of that could not say so itself. The last two: the kernel, or a library, out of memory.
 _DEATHS: Final[dict[int, UnreadableReason]] = {

@@ -65,7 +65,6 @@ SCRIPTED_FILE_POLICY: Final = FilePolicy(
     max_file_bytes=20 * 1024 * 1024,
     max_tenant_bytes=None,
     link_expires_in_s=86_400,
-    link_secret=b"scripted",
     rate_per_minute=1000,
 )
 # USD for one million tokens.
@@ -174,4 +173,4 @@ def memory_files(
     policy: FilePolicy = SCRIPTED_FILE_POLICY,
 ) -> Files:
     """The part of the application that keeps files."""
-    return Files.over(MemoryFileRepository(store), blobs, rate_limiter, clock, policy)
+    return Files.over(MemoryFileRepository(store), blobs, rate_limiter, clock, policy, link_secret=b"scripted")

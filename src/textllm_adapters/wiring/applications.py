@@ -180,11 +180,11 @@ async def _files(settings: Settings, engine: AsyncEngine, blobs: BlobStore, rate
         max_file_bytes=settings.max_file_size_mb * MEGABYTE,
         max_tenant_bytes=None if quota_mb is None else quota_mb * MEGABYTE,
         link_expires_in_s=settings.s3.url_expiration_s,
-        # Beside the files themselves: who can serve them through our own links can read it, too.
-        link_secret=await asyncio.to_thread(shared_secret, settings.data_dir / "link.secret"),
         rate_per_minute=settings.rate_limit_per_minute,
     )
-    return Files.over(SqlFileRepository(engine), blobs, rate_limiter, SystemClock(), policy)
+    # Beside the files themselves: who can serve them through our own links can read it, too.
+    secret = await asyncio.to_thread(shared_secret, settings.data_dir / "link.secret")
+    return Files.over(SqlFileRepository(engine), blobs, rate_limiter, SystemClock(), policy, link_secret=secret)
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ def upload(
     async def run(files: Files, screen: Screen) -> None:
         for number, sent in enumerate([upload_of(path) for path in paths]):
             try:
-                file = await files.store(Caller(), sent, user_id=user)
+                file = await files.upload(Caller(), sent, user_id=user)
                 screen.record(await _view(files, file), file.key)
             except TextLLMError as error:
                 if len(paths) > 1:

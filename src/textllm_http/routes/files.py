@@ -54,9 +54,9 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
     """Keep a file that comes in a form: `file`, and perhaps `user_id` and `folder`."""
     textllm: TextLLM = request.app.state.textllm
     state, caller = request.app.state, caller_of(request)
-    headers = {}
+    allowance = None
     if caller.user_id is not None:  # who asks for others says for whom in the form: then this comes after it
-        headers = rate_limit_headers(await textllm.files.admit(caller, caller.user_id))
+        allowance = await textllm.files.admit(caller, caller.user_id)
     async with _FORM.read(
         request, state.spool, max_file_bytes=state.max_file_bytes, max_text_bytes=state.max_text_bytes
     ) as form:
@@ -64,9 +64,10 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
         if form.texts.get("folder", "uploads") != "uploads":
             raise InvalidRequestError.of("folder", 'must be "uploads"')
         if caller.user_id is None and user_id is not None:
-            headers = rate_limit_headers(await textllm.files.admit(caller, user_id))
-        file = await textllm.files.store(caller, form.files["file"][0], user_id=user_id)
+            allowance = await textllm.files.admit(caller, user_id)
+        file = await textllm.files.upload(caller, form.files["file"][0], user_id=user_id, allowance=allowance)
     view = await _view(request, caller, file)
+    headers = {} if allowance is None else rate_limit_headers(allowance)
     return ASGIResponse(body=to_json(view), status_code=201, headers=headers | {"X-User-ID": file.user_id})
 
 

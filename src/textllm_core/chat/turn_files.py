@@ -77,7 +77,7 @@ class TurnFiles:
         return tuple(stored)
 
     async def take_back(self, caller: Caller, keys: Sequence[str]) -> None:
-        """Delete them; one that the storage does not let go stays among the user's files, who can delete it."""
+        """Delete them; what the store keeps is hidden and swept, what cannot be hidden stays among the user's."""
         for key in keys:
             with suppress(TextLLMError):
                 await self.delete(caller, key)

@@ -215,7 +215,7 @@ class ListConversations:
         """Those with the newest turn first.
 
         Raises:
-            InvalidRequestError: `limit` is not 1 to 100, `offset` below 0, or `user_id` malformed.
+            InvalidRequestError: `limit` is not 1 to 100, `offset` below 0, `user_id` malformed, or `q` or `tag` has NUL.
             NotFoundError: the caller may not act for the user.
         """
         if not 1 <= limit <= MAX_LISTED:
@@ -223,6 +223,9 @@ class ListConversations:
         if not 0 <= offset <= MAX_OFFSET:
             raise InvalidRequestError.of("offset", f"must be a whole number from 0 to {MAX_OFFSET}")
         refuse_half_characters(q=wanted.q, tag=wanted.tag)
+        for field, text in (("q", wanted.q), ("tag", wanted.tag)):
+            if text is not None and "\0" in text:  # no store keeps it, so it is in no title and no tag
+                raise InvalidRequestError.of(field, "must not contain the character NUL")
         asked = replace(wanted, user_id=caller.acts_for(wanted.user_id))
         found, total = await self.conversations.list(caller.tenant_id, asked, limit=limit, offset=offset)
         return ConversationPage(await _all_shown(self.files, caller, found), total, limit, offset)

@@ -72,6 +72,7 @@ def media_type_of(beginning: bytes) -> str:
 
 
 def _is_text(beginning: bytes) -> bool:
+    beginning = beginning.rstrip(b"\x1a")  # the end of the file, as DOS marks it
     if _NO_TEXT.search(beginning):
         return False
     try:

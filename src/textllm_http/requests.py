@@ -20,6 +20,7 @@ _SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 # Messages of msgspec. They may quote the request, so each pattern is tied to the end that the request cannot write.
 _FAULTY_NAME: Final = re.compile(r"\AObject (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 _FAULTY_PATH: Final = re.compile(r" - at `\$\.(?P<field>\w+)(?P<inside>\[(?:\.\.\.|\d+)\])?`\Z")
+_NUL: Final = "must not contain the character NUL"
 _NOT_JSON: Final = "The body is not valid JSON in UTF-8."
 
 # Objects are read as tuples of pairs, so that a name which comes twice is seen twice.
@@ -107,7 +108,7 @@ class QueryString(Generic[T]):
     def read(self, request: Request[Any, Any, Any]) -> T:
         """
         Raises:
-            InvalidRequestError: an unknown name, one that comes twice, or a value of another type.
+            InvalidRequestError: an unknown name, one that comes twice, or a value with NUL or of another type.
         """
         values: dict[str, str] = {}
         for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
@@ -115,6 +116,8 @@ class QueryString(Generic[T]):
                 raise refusal(name, "is no query parameter of this address")
             if name in values:
                 raise refusal(name, "is there more than once")
+            if "\0" in value:
+                raise refusal(name, _NUL)
             values[name] = value
         try:
             return msgspec.convert(values, self._kind, strict=False)
@@ -209,7 +212,7 @@ def _check_texts_and_names(path: str, value: object) -> None:
     match value:
         case str():
             if "\0" in value:
-                raise refusal(path, "must not contain the character NUL")
+                raise refusal(path, _NUL)
         case list():
             for child in value:
                 _check_texts_and_names(path, child)
@@ -219,7 +222,7 @@ def _check_texts_and_names(path: str, value: object) -> None:
                 if name in names:
                     raise refusal(_inside(path, name), "is there more than once")
                 if "\0" in name:
-                    raise refusal(name, "must not contain the character NUL")
+                    raise refusal(name, _NUL)
                 if not isinstance(child, str) or "\0" in child:
                     _check_texts_and_names(_inside(path, name), child)
                 names.add(name)

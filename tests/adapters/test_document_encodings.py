@@ -3,6 +3,7 @@
 import pytest
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
+from textllm_core.errors import UnsupportedMediaTypeError
 from textllm_core.ports.document_reader import DocumentText
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
@@ -48,6 +49,18 @@ async def test_text_is_read_in_its_encoding(text: str, encoding: str) -> None:
 )
 async def test_utf_8_is_read_although_a_few_of_its_bytes_are_faulty(content: bytes, text: str) -> None:
     assert (await read("a.txt", content)).text == text
+
+
+@pytest.mark.parametrize("content", [b"abc\0def", b"abc\0", b"\0abc", b"a\0b", b"ab\0cd\0ef"])
+async def test_a_stray_nul_makes_no_utf_16(content: bytes) -> None:
+    with pytest.raises(UnsupportedMediaTypeError):
+        await read("a.txt", content)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.csv", "a.json", "a.html"])
+@pytest.mark.parametrize("end", [b"\x1a", b"\x1a" * 100])
+async def test_the_mark_that_dos_puts_at_the_end_of_a_file_is_no_part_of_its_text(name: str, end: bytes) -> None:
+    assert (await read(name, b"a" + end)).text == "a"
 
 
 @pytest.mark.parametrize("text", ["La cité", "Straße, Grüße, Äpfel; not Ã¼ or Ã¤"])

@@ -189,6 +189,8 @@ async def test_the_list_can_be_narrowed(server: Server) -> None:
 @pytest.mark.parametrize(
     ("query", "field"),
     [
+        ("q=%00", "q"),
+        ("tag=a%00b", "tag"),
         ("limit=0", "limit"),
         ("limit=101", "limit"),
         ("limit=x", "limit"),

@@ -73,6 +73,7 @@ def test_a_clean_name_stays_what_people_called_it() -> None:
         (b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml..word/document.xml", DOCX),
         (b"PK\x03\x04" + bytes(26) + b"a.txt", "application/zip"),
         (b"", "text/plain"),
+        (b"a\r\n\x1a", "text/plain"),
         ("Grüße\n".encode(), "text/plain"),
         (b"<html><script>alert(1)</script>", "text/plain"),
         (b"<svg xmlns='http://www.w3.org/2000/svg' onload='x'/>", "text/plain"),

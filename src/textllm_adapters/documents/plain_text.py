@@ -29,6 +29,7 @@ _BEYOND_ASCII: Final = bytes(range(0x80, 0x100))
 _FAULT: Final = "\N{REPLACEMENT CHARACTER}"
 _RIGHT_TO_FAULT: Final = 10
 _SAMPLE: Final = 64 * 1024  # bytes or characters that are looked at
+_END_OF_FILE: Final = "\x1a"  # as DOS and CP/M mark it, once or up to the end of a block
 
 
 def read_plain_text(content: bytes, *, max_chars: int) -> Found:
@@ -47,7 +48,7 @@ def decode(content: bytes, *, declared: str | None = None) -> str:
     Raises:
         UnsupportedMediaTypeError: this is no text.
     """
-    text = _decoded(content, declared)
+    text = _decoded(content, declared).rstrip(_END_OF_FILE)
     if len(_NO_TEXT.findall(text, 0, _SAMPLE)) * 10 > min(len(text), _SAMPLE):
         raise unsupported("txt")
     return text
@@ -85,9 +86,14 @@ def _damaged_utf_8(content: bytes) -> str | None:
 
 
 def _wide(beginning: bytes) -> str | None:
-    """UTF-16 that lacks its mark: of every two bytes one is mostly NUL, and the other never."""
+    """UTF-16 that lacks its mark: of every two bytes one is mostly NUL, and the other never.
+
+    A NUL or two among ASCII are no such thing: three characters in four must have one.
+    """
     nulls_before, nulls_behind = beginning[::2].count(0), beginning[1::2].count(0)
-    many = max(len(beginning) // 4, 1)
+    many = -(-len(beginning) * 3 // 8)
+    if not beginning or len(beginning) % 2:
+        return None
     if nulls_before == 0 and nulls_behind >= many:
         return "utf-16-le"
     return "utf-16-be" if nulls_behind == 0 and nulls_before >= many else None

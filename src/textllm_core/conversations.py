@@ -215,7 +215,7 @@ class ListConversations:
         """Those with the newest turn first.
 
         Raises:
-            InvalidRequestError: `limit` is not 1 to 100, `offset` below 0, `user_id` malformed, or `q` or `tag` has NUL.
+            InvalidRequestError: `limit` is not 1 to 100, `offset` below 0, `user_id` malformed, or a text has NUL.
             NotFoundError: the caller may not act for the user.
         """
         if not 1 <= limit <= MAX_LISTED:

@@ -12,6 +12,11 @@ TOKEN: Final = 60_000_000
 FULL_AFTER_US: Final = 60_000_000
 
 
+def given_back(level: int, *, per_minute: int) -> int:
+    """The level of a bucket with `level` parts once a token was put back into it."""
+    return min(per_minute * TOKEN, level + TOKEN)
+
+
 def allowance(level: int, *, per_minute: int) -> Allowance:
     """What a bucket with `level` parts allows."""
     missing_us = -(-(per_minute * TOKEN - level) // per_minute)

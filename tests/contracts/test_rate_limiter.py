@@ -78,3 +78,20 @@ async def test_users_and_tenants_have_buckets_of_their_own(limiting: Limiting) -
         await limiting.limiter.take(tenant, user, per_minute=1)
         with pytest.raises(RateLimitedError):
             await limiting.limiter.take(tenant, user, per_minute=1)
+
+
+async def test_what_is_given_back_can_be_taken_again(limiting: Limiting) -> None:
+    for _ in range(3):
+        await limiting.limiter.take("tenant", "user", per_minute=3)
+    assert (await limiting.limiter.give_back("tenant", "user", per_minute=3)).remaining == 1
+    assert await admitted(*[limiting.limiter.take("tenant", "user", per_minute=3) for _ in range(5)]) == 1
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+async def test_giving_back_fills_no_bucket_over_its_brim(limiting: Limiting, taken: int) -> None:
+    for _ in range(taken):
+        await limiting.limiter.take("tenant", "user", per_minute=2)
+    for _ in range(3):
+        left = await limiting.limiter.give_back("tenant", "user", per_minute=2)
+        assert left == Allowance(limit=2, remaining=2, resets_in_s=0)
+    assert await admitted(*[limiting.limiter.take("tenant", "user", per_minute=2) for _ in range(5)]) == 2

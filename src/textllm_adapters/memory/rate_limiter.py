@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, refusal
+from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, given_back, refusal
 from textllm_core.errors import Allowance
 from textllm_core.ports.clock import Clock
 
@@ -28,4 +28,10 @@ class MemoryRateLimiter:
         self._buckets[tenant_id, user_id] = (level, max(now, since))
         if not admitted:
             raise refusal(level, per_minute=per_minute)
+        return allowance(level, per_minute=per_minute)
+
+    async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
+        level, since = self._buckets.get((tenant_id, user_id), (per_minute * TOKEN, self._clock.now()))
+        level = given_back(level, per_minute=per_minute)
+        self._buckets[tenant_id, user_id] = (level, since)
         return allowance(level, per_minute=per_minute)

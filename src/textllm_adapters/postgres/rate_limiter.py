@@ -33,6 +33,17 @@ _TAKE: Final = text(
     bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id), bindparam("per_minute", type_=BigInteger)
 )
 
+# As `buckets.given_back` has it; what has flowed in meanwhile is added by the next take.
+_GIVE_BACK: Final = text(
+    f"""
+    UPDATE rate_buckets SET level = least(:per_minute * {TOKEN}, level + {TOKEN})
+    WHERE tenant_id = :tenant_id AND user_id = :user_id
+    RETURNING level
+    """  # noqa: S608 - joined from constants
+).bindparams(
+    bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id), bindparam("per_minute", type_=BigInteger)
+)
+
 
 class PostgresRateLimiter:
     """A `RateLimiter` that asks once: one statement refills the bucket, decides and takes."""
@@ -48,3 +59,10 @@ class PostgresRateLimiter:
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)
+
+    async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
+        bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(tenant_id) as connection:
+                level = (await connection.execute(_GIVE_BACK, bucket)).scalar_one_or_none()
+        return allowance(per_minute * TOKEN if level is None else level, per_minute=per_minute)

@@ -29,6 +29,15 @@ _TAKE: Final = text(
     """  # noqa: S608 - joined from constants
 ).bindparams(bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id))
 
+# As `buckets.given_back` has it; what has flowed in meanwhile is added by the next take.
+_GIVE_BACK: Final = text(
+    f"""
+    UPDATE rate_buckets SET level = min(:per_minute * {TOKEN}, level + {TOKEN})
+    WHERE tenant_id = :tenant_id AND user_id = :user_id
+    RETURNING level
+    """  # noqa: S608 - joined from constants
+).bindparams(bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id))
+
 
 class SqliteRateLimiter:
     """A `RateLimiter` that asks once: one statement refills the bucket, decides and takes."""
@@ -44,3 +53,10 @@ class SqliteRateLimiter:
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)
+
+    async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
+        bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(tenant_id) as connection:
+                level = (await connection.execute(_GIVE_BACK, bucket)).scalar_one_or_none()
+        return allowance(per_minute * TOKEN if level is None else level, per_minute=per_minute)

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,9 +25,13 @@ from textllm_core.chat.settling import Settling
 from textllm_core.conversations import title_from
 from textllm_core.errors import (
     Allowance,
+    BudgetExceededError,
+    ConversationBusyError,
     ConversationNotFoundError,
+    IdempotencyInProgressError,
     InputTooLongError,
     InvalidRequestError,
+    StorageUnavailableError,
     TextLLMError,
 )
 from textllm_core.ids import new_id
@@ -42,17 +46,9 @@ from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens
 
 _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, separators, the reply's opening
+# What may pass a moment later, or once there is money again, without the user having had anything for it.
+_NOT_COUNTED: Final = (BudgetExceededError, ConversationBusyError, IdempotencyInProgressError)
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
-
-
-@contextmanager
-def counted(allowance: Allowance) -> Iterator[None]:
-    """Refusals of a turn that has been counted say what is left of the rate limit."""
-    try:
-        yield
-    except TextLLMError as refusal:
-        refusal.allowance = allowance
-        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +72,23 @@ class Admission:
             RateLimitedError, StorageUnavailableError: as `RateLimiter.take`.
         """
         return await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=self.policy.rate_per_minute)
+
+    @asynccontextmanager
+    async def counted(self, caller: Caller, user_id: str, allowance: Allowance) -> AsyncIterator[None]:
+        """Refusals of a turn that has been counted say what is left of the rate limit.
+
+        One for want of money, or of a conversation that is free, gives back what it was counted for.
+        """
+        try:
+            yield
+        except TextLLMError as refusal:
+            refusal.allowance = allowance
+            if isinstance(refusal, _NOT_COUNTED):
+                with suppress(StorageUnavailableError):  # then this one counts: nobody gets more than the limit
+                    refusal.allowance = await self.rate_limiter.give_back(
+                        caller.tenant_id, user_id, per_minute=self.policy.rate_per_minute
+                    )
+            raise
 
     async def repeat(self, caller: Caller, idempotency: Idempotency | None) -> AsyncGenerator[ReplyEvent, None] | None:
         """The events of a turn that is settled, before anything is done for its repeat; None for any other turn.
@@ -147,7 +160,7 @@ class Admission:
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )
         try:
-            with counted(allowance):
+            async with self.counted(caller, user_id, allowance):
                 hold = await self._reserve(reservation)
         except AlreadySettledError as repeat:
             self._tell(log, repeat.replay)

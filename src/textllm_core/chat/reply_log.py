@@ -33,6 +33,11 @@ class ReplyLog:
         return self._readers > 0
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it has ended: nothing follows any more."""
+        return self._is_closed
+
+    @property
     def length(self) -> int:
         """The number of the newest event."""
         return len(self._others) + len(self._ends)

@@ -140,8 +140,8 @@ class RunningExchanges:
             self._state_load()
 
     def left(self, task: asyncio.Task[None], log: ReplyLog) -> None:
-        """Say that a reader of the task's log has gone; the last one leaves it detached."""
-        if log.has_readers or task.done() or task in self._detached:
+        """Say that a reader of the task's log has gone; the last one leaves it detached, unless the log has ended."""
+        if log.has_readers or log.is_closed or task.done() or task in self._detached:
             return
         if len(self._detached) >= self._max_detached:
             task.cancel()

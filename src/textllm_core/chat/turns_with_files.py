@@ -5,7 +5,6 @@ from contextlib import aclosing
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
-from textllm_core.chat.admission import counted
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.messages import (
     Idempotency,
@@ -69,7 +68,7 @@ async def stream_with_files(
     admission = exchange.admission
     user_id = await files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
     allowance = turn.allowance or await admission.count(caller, user_id)
-    with counted(allowance):
+    async with admission.counted(caller, user_id, allowance):
         events = await admission.repeat(caller, turn.idempotency)
         if events is None:
             try:

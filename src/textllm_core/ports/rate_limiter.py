@@ -23,3 +23,11 @@ class RateLimiter(Protocol):
             StorageUnavailableError: the bucket could not be read; nothing was spent.
         """
         ...
+
+    async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
+        """Put the token of an earlier take back; the bucket never holds more than `per_minute`. What is left then.
+
+        Raises:
+            StorageUnavailableError: the bucket could not be reached; the token may be back or not.
+        """
+        ...

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
-from textllm_core import Caller, TextLLMError, TextTurn, Usage
+from textllm_core import Caller, ReplyCompleted, TextLLMError, TextTurn, Usage
 from textllm_core.errors import ContextTooLongError
 from textllm_core.events import ExchangeFailed, ExchangeSettled, ExchangesRunning
 
@@ -80,6 +80,16 @@ async def test_what_runs_and_what_it_holds_is_stated_until_nothing_runs(bench: B
     await asyncio.sleep(0)
     over = load(bench)
     assert (over.count, over.detached, over.held) == (0, 0, Decimal(0))
+
+
+async def test_a_reply_that_was_read_to_its_end_never_counts_as_left_alone(bench: Bench) -> None:
+    await bench.say("one")
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("two", user_id="ada"))) as events:
+        async for event in events:
+            if isinstance(event, ReplyCompleted):
+                break
+    await bench.running.drain(10)
+    assert [of.detached for of in bench.telemetry.events if isinstance(of, ExchangesRunning)] == [0, 0, 0, 0]
 
 
 async def test_what_recovery_settles_is_stated_as_recovered(bench: Bench) -> None:

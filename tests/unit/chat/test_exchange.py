@@ -27,6 +27,7 @@ from textllm_core import (
     Usage,
 )
 from textllm_core.errors import (
+    Allowance,
     BudgetExceededError,
     ContentRefusedError,
     ContextTooLongError,
@@ -361,6 +362,32 @@ async def test_more_turns_than_the_rate_allows_are_refused() -> None:
     with pytest.raises(RateLimitedError):
         await bench.say("three")
     assert len(bench.llm.requests) == 2
+
+
+async def test_a_turn_refused_for_money_does_not_count_in_the_rate_limit() -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=2, daily_limit=Decimal("0.0001")))
+    for _ in range(5):
+        with pytest.raises(BudgetExceededError) as refused:
+            await bench.say("hi")
+        assert refused.value.allowance == Allowance(limit=2, remaining=2, resets_in_s=0)
+
+
+async def test_a_turn_for_which_its_conversation_is_busy_does_not_count_in_the_rate_limit() -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=2))
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+        started = await anext(events)
+        assert isinstance(started, ReplyStarted)
+        turn = TextTurn("too soon", started.conversation_id)
+        for _ in range(5):
+            with pytest.raises(ConversationBusyError):
+                await bench.send_message(Caller(), turn)
+        gate.set()
+    await bench.running.drain(10)
+    await bench.send_message(Caller(), turn)
+    with pytest.raises(RateLimitedError):
+        await bench.send_message(Caller(), turn)
 
 
 @pytest.mark.parametrize(

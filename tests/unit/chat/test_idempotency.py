@@ -84,13 +84,14 @@ async def test_what_did_not_run_may_be_sent_again_with_the_same_key(bench: Bench
     assert (await bench.send_message(Caller(), TURN)).text == "[0] You said: hi"
 
 
-async def test_a_repeat_of_a_running_turn_is_refused(bench: Bench) -> None:
-    gate = asyncio.Event()
+async def test_a_repeat_of_a_running_turn_is_refused_and_does_not_count_in_the_rate_limit() -> None:
+    bench, gate = Bench(policy=replace(POLICY, rate_per_minute=2)), asyncio.Event()
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
     async with aclosing(bench.send_message.stream(Caller(), TURN)) as events:
         await anext(events)
-        with pytest.raises(IdempotencyInProgressError):
-            await bench.send_message(Caller(), TURN)
+        for _ in range(3):
+            with pytest.raises(IdempotencyInProgressError):
+                await bench.send_message(Caller(), TURN)
         gate.set()
     await bench.running.drain(10)
     assert (await bench.send_message(Caller(), TURN)).text == "ab"

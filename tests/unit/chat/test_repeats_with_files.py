@@ -110,13 +110,14 @@ async def test_a_repeat_is_told_the_same_while_nothing_can_be_stored(door: Door)
     assert to_json(again[-1]) == to_json(first[-1])
 
 
-async def test_a_repeat_is_refused_while_the_first_one_runs(door: Door) -> None:
-    bench, gate = Bench(), asyncio.Event()
+async def test_a_repeat_is_refused_while_the_first_one_runs_and_does_not_count(door: Door) -> None:
+    bench, gate = Bench(policy=replace(POLICY, rate_per_minute=2)), asyncio.Event()
     bench.llm.script(ScriptedReply(gate=gate))
     async with aclosing(door.stream(bench)) as events:
         await anext(events)
-        with pytest.raises(IdempotencyInProgressError):
-            await door.events(bench, is_readable=False)
+        for _ in range(3):
+            with pytest.raises(IdempotencyInProgressError):
+                await door.events(bench, is_readable=False)
         gate.set()
     await bench.check_books()
     assert list(kept(bench.store).values()) == [door.size]

@@ -4,6 +4,7 @@ And buckets: one S3 server a run.
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.servers.postgres import RunningServer, open_postgres
+from tests.servers.postgres import ReusableDatabase, RunningServer, open_postgres
 from tests.servers.s3 import S3Server, open_bucket
 from tests.servers.swift import SwiftServer
 
@@ -19,6 +20,15 @@ from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_adapters.sql import migrations
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+
+SPARE_MEMORY_BYTES = 2 * 1024**3  # a run takes some 100 MB, and three are kept
+
+
+def pytest_configure() -> None:
+    """Keep the tests' folders in memory where there is plenty: SQLite waits for the disk at each commit."""
+    memory = Path("/dev/shm")  # of Linux
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > SPARE_MEMORY_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # whoever has set it has chosen
 
 
 @pytest.fixture(scope="session")
@@ -53,12 +63,18 @@ def empty_postgres_url(postgres_server: RunningServer) -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
+@pytest.fixture(scope="session")
+def reusable_postgres(postgres_server: RunningServer, migrated_postgres_url: str) -> Iterator[ReusableDatabase]:
+    """What `postgres_url` takes; for nobody else."""
+    database = ReusableDatabase(postgres_server, migrated_postgres_url)
+    yield database
+    database.drop()
+
+
 @pytest.fixture
-def postgres_url(postgres_server: RunningServer, migrated_postgres_url: str) -> Iterator[str]:
-    """A database of this test alone, with all tables."""
-    url = postgres_server.create_database(template=migrated_postgres_url)
-    yield url
-    postgres_server.drop_database(url)
+def postgres_url(reusable_postgres: ReusableDatabase) -> str:
+    """A database of this test alone, with all tables, empty."""
+    return reusable_postgres.emptied()
 
 
 @pytest.fixture

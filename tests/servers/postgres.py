@@ -11,14 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+import asyncpg  # type: ignore[import-untyped]  # it has no stubs
 from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60
@@ -47,6 +47,31 @@ wait $server
 kill $watch
 """
 
+# A table that has never had a row since it was last emptied has no page.
+EMPTY = """
+DO $$
+DECLARE used text;
+BEGIN
+    PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+    SELECT string_agg(oid::regclass::text, ', ') INTO used FROM pg_class
+    WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+    AND pg_relation_size(oid) > 0;
+    IF used IS NOT NULL THEN EXECUTE 'TRUNCATE ' || used || ' CASCADE'; END IF;
+END $$
+"""
+# Made of the rows of the catalogue which describe tables and are not written when those are emptied or analysed.
+SHAPE = """
+SELECT md5(string_agg(line, ' ' ORDER BY line)) FROM (
+    SELECT format('%s.%s %s', attrelid, attnum, xmin) FROM pg_attribute WHERE attrelid >= 16384
+    UNION ALL SELECT format('%s %s %s %s', oid, relname, relrowsecurity, relforcerowsecurity)
+    FROM pg_class WHERE oid >= 16384
+    UNION ALL SELECT format('%s %s', oid, xmin) FROM pg_policy
+) AS shape (line)
+"""
+
+T = TypeVar("T")
+
 
 class RunningServer:
     """Makes databases on a server that already runs.
@@ -73,17 +98,50 @@ class RunningServer:
         self._execute(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
 
     def _execute(self, statement: str) -> None:
-        async def execute() -> None:
-            engine = create_async_engine(self.url, isolation_level="AUTOCOMMIT")
-            try:
-                async with engine.connect() as connection:
-                    await connection.exec_driver_sql(statement)
-            finally:
-                await engine.dispose()
+        _ask(self.url, lambda connection: connection.execute(statement))
 
-        # A loop of its own in a thread of its own: callers may be fixtures without a loop or tests inside one.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, execute()).result()
+
+class ReusableDatabase:
+    """A database that one test after the other has for itself: to empty one takes a tenth of the time of a new one."""
+
+    def __init__(self, server: RunningServer, template: str) -> None:
+        """`template` is the URL of a database with tables and no rows, with nobody connected to it."""
+        self._server, self._template = server, template
+        self._url: str | None = None
+        self._tables = ""
+
+    def emptied(self) -> str:
+        """Its URL. Nobody is connected, no table has a row, and the tables are those of the template."""
+        if self._url is None or _ask(self._url, _emptied) != self._tables:  # one was altered: begin anew
+            self.drop()
+            self._url = self._server.create_database(template=self._template)
+            self._tables = _ask(self._url, _emptied)
+        return self._url
+
+    def drop(self) -> None:
+        if self._url is not None:
+            self._server.drop_database(self._url)
+
+
+async def _emptied(connection: Any) -> Any:
+    """Empty the database; what changes with each change of its tables."""
+    await connection.execute(EMPTY)
+    return await connection.fetchval(SHAPE)
+
+
+def _ask(url: str, question: Callable[[Any], Awaitable[T]]) -> T:
+    """The answer of what is done on a connection of its own."""
+
+    async def ask() -> T:
+        connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
+        try:
+            return await question(connection)
+        finally:
+            await connection.close()
+
+    # A loop of its own in a thread of its own: callers may be fixtures without a loop or tests inside one.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, ask()).result()
 
 
 class PostgresServer(RunningServer):

@@ -363,16 +363,41 @@ class ProviderTimeoutError(ModelError):
 class StorageUnavailableError(TextLLMError):
     """The database or the file storage does not answer; nothing was lost, and nothing was started.
 
-    `is_in_doubt`: it may yet do what it was asked, though nobody waits for it any more.
+    Args:
+        storage: which of the two, for logs.
+        is_in_doubt: it may yet do what it was asked, though nobody waits for it any more.
     """
 
     code = "storage_unavailable"
 
     def __init__(
-        self, message: str = "The storage does not answer.", *, retry_after_s: int = 2, is_in_doubt: bool = False
+        self,
+        message: str = "The storage does not answer.",
+        *,
+        storage: Literal["database", "file storage"] = "database",
+        retry_after_s: int = 2,
+        is_in_doubt: bool = False,
     ) -> None:
         super().__init__(message)
-        self.retry_after_s, self.is_in_doubt = retry_after_s, is_in_doubt
+        self.storage, self.retry_after_s, self.is_in_doubt = storage, retry_after_s, is_in_doubt
+
+    @classmethod
+    def of_database(cls) -> "StorageUnavailableError":
+        """The database does not answer, or takes no writes."""
+        return cls(
+            "The database does not answer, or takes no writes; send this again in a moment. If you run this service: "
+            "see whether the server in DATABASE_URL is up and no standby, or whether the disk of SQLite's file is full."
+        )
+
+    @classmethod
+    def of_files(cls, *, is_in_doubt: bool = False) -> "StorageUnavailableError":
+        """The storage of files does not answer, or takes no writes."""
+        return cls(
+            "The file storage does not answer, or takes no writes; send this again in a moment. If you run this "
+            "service: see S3_ENDPOINT, S3_BUCKET and the credentials, or the disk of the data directory without S3.",
+            storage="file storage",
+            is_in_doubt=is_in_doubt,
+        )
 
     def details(self) -> Mapping[str, object]:
         return {"retry_after_s": self.retry_after_s}

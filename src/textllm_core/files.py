@@ -160,7 +160,7 @@ class StoreFile:
         blob = await self.blobs.put(file.key, content(), max_bytes=file.size)
         stored = replace(file, sha256=blob.sha256, content_type=media_type_of(beginning))
         if not await self.files.make_ready(tenant_id, stored):
-            raise StorageUnavailableError("Storing the file took too long; send it again.")
+            raise StorageUnavailableError("Storing the file took too long; send it again.", storage="file storage")
         return stored
 
     async def _undo(self, tenant_id: str, file: StoredFile, *, is_in_doubt: bool) -> None:
@@ -304,7 +304,7 @@ class ReadFile:
 
 
 def _damaged() -> StorageUnavailableError:
-    return StorageUnavailableError("The storage does not hold the file as it was stored.")
+    return StorageUnavailableError("The file storage does not hold the file as it was stored.", storage="file storage")
 
 
 @dataclass(frozen=True, slots=True)

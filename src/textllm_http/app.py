@@ -171,8 +171,8 @@ async def _repeating(work: Callable[[], Awaitable[object]], every_s: float, othe
         while True:
             try:
                 await work()
-            except StorageUnavailableError:
-                _logger.warning("%s: the storage does not answer", otherwise)
+            except StorageUnavailableError as error:
+                _logger.warning("%s: the %s does not answer", otherwise, error.storage)
             except Exception as defect:  # noqa: BLE001 - it must not end the work for good
                 _logger.error("%s: that failed\n%s", otherwise, trace_of(defect))
             await asyncio.sleep(every_s)

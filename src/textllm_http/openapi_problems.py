@@ -84,7 +84,9 @@ _EXAMPLES: Final = (
     _like(RuntimeError(), "Nobody foresaw it: tell your operator the request id."),
     _like(ProviderError("The model's answer made no sense."), "The provider answered badly, or refuses the service."),
     _like(ProviderUnavailableError("The provider is overloaded."), "The provider is overloaded, or out of reach."),
-    _like(StorageUnavailableError(), "The database or the file storage does not answer; nothing was started."),
+    _like(
+        StorageUnavailableError.of_database(), "The database or the file storage does not answer; nothing was started."
+    ),
     _like(ServiceUnavailableError("The service is stopping."), "The service is stopping, or has too much to do."),
     _like(ProviderTimeoutError("The model took too long to begin."), "The provider was silent for too long."),
 )

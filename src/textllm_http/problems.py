@@ -111,7 +111,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         _logger.error("request %s failed unexpectedly\n%s", request_id, trace_of(error))
     elif isinstance(error, TextLLMError) and problem.status > HTTPStatus.INTERNAL_SERVER_ERROR:
-        _logger.warning("request %s failed: %s", request_id, error.code)
+        which = f" ({error.storage})" if isinstance(error, StorageUnavailableError) else ""
+        _logger.warning("request %s failed: %s%s", request_id, error.code, which)
     return problem
 
 

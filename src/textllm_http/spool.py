@@ -97,4 +97,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
     try:
         return await carried_through(asyncio.get_running_loop().run_in_executor(None, work))
     except OSError as error:
-        raise StorageUnavailableError("There is no room for uploads at the moment.") from error
+        raise StorageUnavailableError(
+            "There is no room for uploads at the moment: the disk of the data directory is full, or cannot be written.",
+            storage="file storage",
+        ) from error

@@ -515,25 +515,25 @@ def test_no_secret_is_shown_by_settings(tmp_path: Path) -> None:
         tmp_path,
         dotenv=f"OPENAI_API_KEY={CANARY}",
         environ={
-            "DATABASE_URL": f"postgresql://user-CANARY:{CANARY}@db.example:5432/d-CANARY?passfile={CANARY}",
+            "DATABASE_URL": f"postgresql://user-CANARY:{CANARY}@db.example:5432/books?passfile={CANARY}&sslmode=require",
             "AWS_ACCESS_KEY_ID": CANARY,
             "AWS_SECRET_ACCESS_KEY": CANARY,
             "TEXTLLM_API_KEY": CANARY,
-            "TEXTLLM_SERVER": "https://textllm.example:8000/path-CANARY",
-            "OPENAI_BASE_URL": "https://gateway.example/path-CANARY",
-            "S3_ENDPOINT": "https://[::1]:9000/path-CANARY",
+            "TEXTLLM_SERVER": "https://textllm.example:8000/api",
+            "OPENAI_BASE_URL": "https://gateway.example/v1",
+            "S3_ENDPOINT": "https://[::1]:9000/s3",
         },
         prompts="default: CANARY",
     )
     public = settings.public()
     assert "CANARY" not in str(public)
     assert CANARY not in f"{settings} {settings!r}"
-    assert public["database"] == "postgresql+asyncpg://db.example"
-    assert public["openai_base_url"] == "https://gateway.example"
-    assert public["server"] == "https://textllm.example"
+    assert public["database"] == "postgresql+asyncpg://db.example:5432/books?sslmode=require"
+    assert public["openai_base_url"] == "https://gateway.example/v1"
+    assert public["server"] == "https://textllm.example:8000/api"
     s3 = public["s3"]
     assert isinstance(s3, dict)
-    assert s3["endpoint"] == "https://[::1]"
+    assert s3["endpoint"] == "https://[::1]:9000/s3"
 
 
 def test_public_values_are_the_ones_in_force_and_can_be_encoded(tmp_path: Path) -> None:
@@ -596,3 +596,18 @@ def test_reading_stops_after_a_hundred_problems_and_says_so(tmp_path: Path) -> N
 def test_a_leading_tilde_is_the_home_directory(tmp_path: Path) -> None:
     settings = load(tmp_path, environ={"TEXTLLM_DATA_DIR": "~/d", "TEXTLLM_LOCAL_MODEL": "~/m.gguf"})
     assert (settings.data_dir, settings.local_model) == (Path.home() / "d", Path.home() / "m.gguf")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "postgres://u:p%40ss@/books?host=/run/postgresql&password=p",
+            "postgresql+asyncpg:///books?host=/run/postgresql",
+        ),
+        ("postgresql://db.example/books", "postgresql+asyncpg://db.example/books"),
+        ("sqlite:////var/lib/textllm.db", "sqlite+aiosqlite:////var/lib/textllm.db"),
+    ],
+)
+def test_the_operator_is_shown_where_the_database_is(tmp_path: Path, url: str, shown: str) -> None:
+    assert load(tmp_path, environ={"DATABASE_URL": url}).public()["database"] == shown

@@ -8,18 +8,20 @@ import sqlite3
 import stat
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.contracts.books import reservation, settlement
 from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql import migrations
+from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.errors import ConfigurationError, StorageUnavailableError
@@ -102,6 +104,72 @@ async def test_a_connection_that_is_killed_at_work_is_an_outage_and_nothing_happ
         with pytest.raises(StorageUnavailableError):
             await settling
     assert await ledger.settle(hold, settlement()) is not None
+
+
+async def test_sessions_that_became_read_only_are_left_after_one_refusal(
+    postgres_engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger, probe = ledger_of(postgres_engine), SqlHealthProbe(postgres_engine)
+    await _make_read_only(postgres_engine, sessions=5)
+    with pytest.raises(StorageUnavailableError, match="database"):
+        await ledger.reserve(reservation())
+    assert "SQLSTATE 25006" in caplog.text
+    await asyncio.gather(*[ledger.reserve(reservation()) for _ in range(5)])  # by new sessions, all of them
+    assert await probe.check() is None
+
+
+async def test_readiness_sees_that_nothing_can_be_written_and_finds_the_way_back(postgres_engine: AsyncEngine) -> None:
+    probe = SqlHealthProbe(postgres_engine)
+    await _make_read_only(postgres_engine, sessions=5)
+    assert "25006" in (await probe.check() or "")
+    assert await probe.check() is None
+    await ledger_of(postgres_engine).reserve(reservation())
+
+
+async def test_a_postgres_that_stays_read_only_stays_an_outage_and_never_a_defect(postgres_engine: AsyncEngine) -> None:
+    probe, ledger = SqlHealthProbe(postgres_engine), ledger_of(postgres_engine)
+    await _set_for_new_sessions(postgres_engine, "default_transaction_read_only = on")
+    for _ in range(2):
+        assert "25006" in (await probe.check() or "")
+        with pytest.raises(StorageUnavailableError):
+            await ledger.reserve(reservation())
+    await _set_for_new_sessions(postgres_engine, "default_transaction_read_only = off")
+    with suppress(StorageUnavailableError):  # a session that had begun before
+        await ledger.reserve(reservation())
+    await ledger.reserve(reservation())
+
+
+async def test_a_postgres_that_takes_no_more_connections_is_an_outage(
+    postgres_engine: AsyncEngine, postgres_url: str
+) -> None:
+    name = make_url(postgres_url).database
+    async with _outside(postgres_engine) as connection:
+        await connection.execute(text(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0'))
+        other = open_postgres_engine(postgres_url)
+        with pytest.raises(StorageUnavailableError):
+            await ledger_of(other).reserve(reservation())
+        await connection.execute(text(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1'))
+    await ledger_of(other).reserve(reservation())
+    await other.dispose()
+
+
+def _outside(engine: AsyncEngine) -> AsyncConnection:
+    return engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+
+
+async def _make_read_only(engine: AsyncEngine, *, sessions: int) -> None:
+    """As a failover behind the address does: the open sessions refuse to write from now on, new ones do not."""
+    async with AsyncExitStack() as stack:
+        for connection in [await stack.enter_async_context(_outside(engine)) for _ in range(sessions)]:
+            await connection.execute(text("SET default_transaction_read_only = on"))
+
+
+async def _set_for_new_sessions(engine: AsyncEngine, setting: str) -> None:
+    async with _outside(engine) as connection:
+        await connection.execute(text("SET default_transaction_read_only = off"))
+        name = (await connection.execute(text("SELECT current_database()"))).scalar()
+        await connection.execute(text(f'ALTER DATABASE "{name}" SET {setting}'))
+        await connection.invalidate()
 
 
 async def test_a_full_pool_is_an_outage(own_engine: AsyncEngine) -> None:

@@ -95,3 +95,17 @@ async def test_giving_back_fills_no_bucket_over_its_brim(limiting: Limiting, tak
         left = await limiting.limiter.give_back("tenant", "user", per_minute=2)
         assert left == Allowance(limit=2, remaining=2, resets_in_s=0)
     assert await admitted(*[limiting.limiter.take("tenant", "user", per_minute=2) for _ in range(5)]) == 2
+
+
+@pytest.mark.parametrize("back", [timedelta(seconds=2), timedelta(hours=5), timedelta(days=3650)])
+async def test_a_clock_that_is_set_back_refills_nothing_and_is_not_waited_for(
+    limiting: Limiting, back: timedelta
+) -> None:
+    for _ in range(3):
+        await limiting.limiter.take("tenant", "user", per_minute=3)
+    await limiting.wait(-back)
+    for _ in range(2):
+        with pytest.raises(RateLimitedError) as refusal:
+            await limiting.limiter.take("tenant", "user", per_minute=3)
+    await limiting.wait(timedelta(seconds=refusal.value.retry_after_s))
+    assert await admitted(*[limiting.limiter.take("tenant", "user", per_minute=3) for _ in range(3)]) == 1

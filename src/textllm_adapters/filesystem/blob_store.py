@@ -32,7 +32,7 @@ _PIECE_BYTES: Final = 64 * 1024  # as many as wait for a client that does not re
 
 _FILE_ERRORS: Final[ErrorTable] = {
     FileExistsError: lambda _: ValueError("the key is taken"),
-    OSError: lambda _: StorageUnavailableError(),
+    OSError: lambda _: StorageUnavailableError.of_files(),
 }
 
 _T = TypeVar("_T")

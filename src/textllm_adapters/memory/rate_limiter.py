@@ -25,7 +25,7 @@ class MemoryRateLimiter:
         level = min(full, level + per_minute * elapsed_us)
         admitted = level >= TOKEN
         level = level - TOKEN if admitted else level
-        self._buckets[tenant_id, user_id] = (level, max(now, since))
+        self._buckets[tenant_id, user_id] = (level, now)
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)

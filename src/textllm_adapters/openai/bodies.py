@@ -108,7 +108,7 @@ class Body:
             rest = joined[whole:]
             yield b2a_base64(memoryview(joined)[:whole], newline=False)
         if size != file.size:
-            raise StorageUnavailableError("A stored file is not what was stored.")
+            raise StorageUnavailableError("A stored file is not what was stored.", storage="file storage")
         yield b2a_base64(rest, newline=False)
 
 

@@ -12,21 +12,25 @@ from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
 from textllm_core.errors import Allowance
 
-# The time is read before the row is locked, so a take that had to wait may find the bucket ahead of it: no time has
-# passed then. A refusal writes what has flowed in, too: the level it returns tells how long to wait.
-_ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, excluded.updated_at - bucket.updated_at))"
-_REFILLED: Final = f"least(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US})"
+# The time is read once, in a subquery, behind the lock on the row: so it goes forward from take to take, and where it
+# does not, the clock was set back: no time has passed then, and from there on it goes by the clock as it is now.
+# A refusal writes what has flowed in, too: the level it returns tells how long to wait.
+_NOW_US: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+_ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, clock.now_us - bucket.updated_at))"
 _TAKE: Final = text(
     f"""
     INSERT INTO rate_buckets AS bucket (tenant_id, user_id, level, updated_at, admitted)
-    VALUES (
-        :tenant_id, :user_id, (:per_minute - 1) * {TOKEN},
-        CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint), TRUE
+    VALUES (:tenant_id, :user_id, (:per_minute - 1) * {TOKEN}, {_NOW_US}, TRUE)
+    ON CONFLICT (tenant_id, user_id) DO UPDATE SET (level, updated_at, admitted) = (
+        SELECT refilled.level - CASE WHEN refilled.level >= {TOKEN} THEN {TOKEN} ELSE 0 END,
+            refilled.now_us,
+            refilled.level >= {TOKEN}
+        FROM (
+            SELECT clock.now_us,
+                least(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US}) AS level
+            FROM (SELECT {_NOW_US} AS now_us OFFSET 0) AS clock
+        ) AS refilled
     )
-    ON CONFLICT (tenant_id, user_id) DO UPDATE SET
-        level = {_REFILLED} - CASE WHEN {_REFILLED} >= {TOKEN} THEN {TOKEN} ELSE 0 END,
-        updated_at = greatest(bucket.updated_at, excluded.updated_at),
-        admitted = {_REFILLED} >= {TOKEN}
     RETURNING admitted, level
     """  # noqa: S608 - joined from constants
 ).bindparams(

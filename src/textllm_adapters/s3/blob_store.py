@@ -288,7 +288,7 @@ class _Upload:
             except StorageUnavailableError:
                 is_in_doubt = True
             if is_in_doubt:  # it has the bytes, and may be slow
-                raise StorageUnavailableError(is_in_doubt=True) from error
+                raise StorageUnavailableError.of_files(is_in_doubt=True) from error
             raise
 
     async def undo(self) -> None:

@@ -35,7 +35,7 @@ def told(answer: Mapping[str, Any], name: str) -> Any:
     """
     if name not in answer:
         _logger.warning("what answers for S3 is none: %s is missing", name)
-        raise StorageUnavailableError
+        raise StorageUnavailableError.of_files()
     return answer[name]
 
 
@@ -49,11 +49,11 @@ def _of_answer(error: ClientError) -> Exception:
     # withdrawn, an outage. It is told to the operator alone.
     named = code if _CODE.fullmatch(code) else "no code"
     _logger.warning("S3 answers %d (%s) to %s", status, named, error.operation_name)
-    return StorageUnavailableError()
+    return StorageUnavailableError.of_files()
 
 
 def _unavailable(_: Exception) -> StorageUnavailableError:
-    return StorageUnavailableError()
+    return StorageUnavailableError.of_files()
 
 
 S3_ERRORS: Final[ErrorTable] = {

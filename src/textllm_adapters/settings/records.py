@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 import platformdirs
@@ -225,17 +225,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"postgresql+asyncpg://{rest}"
 
     def public(self) -> dict[str, object]:
-        """What is in force, in builtins and `Decimal`: no secret; scheme and host of a URL; names of the prompts."""
+        """What is in force, in builtins and `Decimal`: no secret, no user of a URL; names of the prompts."""
         shown: dict[str, object] = {name: getattr(self, name) for name in FILE_FIELDS} | {
             "provider": self.resolved_provider,
             "prompts": sorted(self.prompts),
-            "openai_base_url": _scheme_and_host(self.openai_base_url),
-            "database": _scheme_and_host(self.database),
+            "openai_base_url": _without_secrets(self.openai_base_url),
+            "database": _without_secrets(self.database),
             "s3": {name: getattr(self.s3, name) for name in ("enabled", "region", "bucket", "url_expiration_s")}
-            | {"endpoint": _scheme_and_host(self.s3.endpoint)},
+            | {"endpoint": _without_secrets(self.s3.endpoint)},
             "data_dir": self.data_dir,
             "local_model": self.local_model,
-            "server": _scheme_and_host(self.server),
+            "server": _without_secrets(self.server),
         }
         builtins = msgspec.to_builtins(shown, builtin_types=(Decimal,), enc_hook=str)  # paths are what is left for it
         return cast("dict[str, object]", builtins)
@@ -277,9 +277,11 @@ def _sqlite_url(path: Path) -> str:
     return "sqlite+aiosqlite:///" + quote(path.absolute().as_posix(), safe="/:")
 
 
-def _scheme_and_host(url: str | None) -> str | None:
+def _without_secrets(url: str | None) -> str | None:
+    """Where a URL leads: scheme, host, port and path; of libpq's parameters those that say the same."""
     if url is None:
         return None
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://[{host}]" if ":" in host else f"{parts.scheme}://{host}"
+    where = [(name, value) for name, value in parse_qsl(parts.query) if name in {"host", "port", "dbname", "sslmode"}]
+    place = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{place}{parts.path}" + (f"?{urlencode(where, safe='/')}" if where else "")

@@ -1,5 +1,6 @@
 """The table from SQLAlchemy's exceptions to ours."""
 
+import logging
 import sqlite3
 from typing import Final
 
@@ -9,10 +10,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from textllm_adapters.translation import ErrorTable
 from textllm_core.errors import StorageUnavailableError
 
+READ_ONLY: Final = "25006"  # a standby, or a primary on its way down
+_logger: Final = logging.getLogger("textllm")
+
 # SQLSTATE classes and codes which say that the server cannot do now what it could do at another time.
 _SQLSTATES: Final = (
     "08",  # connection exceptions
-    "25006",  # read-only: a standby, or a primary on its way down
+    READ_ONLY,
     "40",  # rolled back: deadlock, serialization failure
     "53",  # insufficient resources: disk full, too many connections
     "55P03",  # lock not available
@@ -31,15 +35,19 @@ _SQLITE_CODES: Final = frozenset(
 )
 
 
-def _unavailable(_: Exception) -> StorageUnavailableError:
-    return StorageUnavailableError()
+def _unavailable(error: Exception) -> StorageUnavailableError:
+    _logger.warning("the database does not answer: %s", type(error).__name__)
+    return StorageUnavailableError.of_database()
 
 
 def _of_driver(error: DBAPIError) -> StorageUnavailableError | None:
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     sqlite_code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
     if error.connection_invalidated or sqlstate.startswith(_SQLSTATES) or sqlite_code in _SQLITE_CODES:
-        return StorageUnavailableError()
+        # Their texts quote what was written.
+        named = f"SQLSTATE {sqlstate}" if sqlstate else getattr(error.orig, "sqlite_errorname", "the connection broke")
+        _logger.warning("the database does not answer, or takes no writes: %s", named)
+        return StorageUnavailableError.of_database()
     return None
 
 

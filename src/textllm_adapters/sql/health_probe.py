@@ -1,20 +1,21 @@
-"""Whether the database answers."""
+"""Whether the database answers, and takes writes."""
 
 import asyncio
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import false, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import sessions
 
 _TIMEOUT_S: Final = 2
-_READ: Final = select(sessions.c.id).limit(1)
+# A read-only server refuses it whatever it would change: nothing, and so it costs a read.
+_WRITE: Final = update(sessions).values(is_active=sessions.c.is_active).where(false())
 
 
 class SqlHealthProbe:
-    """A `HealthProbe` that reads a row, or finds that there is none."""
+    """A `HealthProbe` that asks for a write of no row."""
 
     name = "database"
 
@@ -24,7 +25,9 @@ class SqlHealthProbe:
     async def check(self) -> str | None:
         try:
             async with asyncio.timeout(_TIMEOUT_S), self._database.single(EVERYONE) as connection:
-                await connection.execute(_READ)
+                await connection.execute(_WRITE)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer; its text may hold secrets
-            return f"The database does not answer: {type(error).__name__}."
+            sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+            named = f"{type(error).__name__} (SQLSTATE {sqlstate})" if sqlstate else type(error).__name__
+            return f"The database does not answer, or takes no writes: {named}."
         return None

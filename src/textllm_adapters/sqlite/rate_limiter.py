@@ -12,8 +12,8 @@ from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
 from textllm_core.errors import Allowance
 
-# A clock that was set back stands still until it has caught up. A refusal writes what has flowed in, too: the level it
-# returns tells how long to wait.
+# No time has passed where the clock was set back; from there on it goes by the clock as it is now.
+# A refusal writes what has flowed in, too: the level it returns tells how long to wait.
 _NOW_US: Final = "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000"
 _ELAPSED_US: Final = f"min({FULL_AFTER_US}, max(0, excluded.updated_at - bucket.updated_at))"
 _REFILLED: Final = f"min(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US})"
@@ -23,7 +23,7 @@ _TAKE: Final = text(
     VALUES (:tenant_id, :user_id, (:per_minute - 1) * {TOKEN}, {_NOW_US}, TRUE)
     ON CONFLICT (tenant_id, user_id) DO UPDATE SET
         level = {_REFILLED} - CASE WHEN {_REFILLED} >= {TOKEN} THEN {TOKEN} ELSE 0 END,
-        updated_at = max(bucket.updated_at, excluded.updated_at),
+        updated_at = excluded.updated_at,
         admitted = {_REFILLED} >= {TOKEN}
     RETURNING admitted, level
     """  # noqa: S608 - joined from constants

@@ -215,7 +215,8 @@ class ListConversations:
         """Those with the newest turn first.
 
         Raises:
-            InvalidRequestError: `limit` is not 1 to 100, `offset` below 0, `user_id` malformed, or a text has NUL.
+            InvalidRequestError: `limit` is not 1 to 100, `offset` below 0, `user_id` malformed, or a text is
+                empty or has NUL.
             NotFoundError: the caller may not act for the user.
         """
         if not 1 <= limit <= MAX_LISTED:
@@ -224,6 +225,8 @@ class ListConversations:
             raise InvalidRequestError.of("offset", f"must be a whole number from 0 to {MAX_OFFSET}")
         refuse_half_characters(q=wanted.q, tag=wanted.tag)
         for field, text in (("q", wanted.q), ("tag", wanted.tag)):
+            if text == "":
+                raise InvalidRequestError.of(field, "must not be empty; leave it out instead")
             if text is not None and "\0" in text:  # no store keeps it, so it is in no title and no tag
                 raise InvalidRequestError.of(field, "must not contain the character NUL")
         asked = replace(wanted, user_id=caller.acts_for(wanted.user_id))

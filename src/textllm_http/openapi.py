@@ -161,7 +161,7 @@ def _query_parameters(kind: type[Struct] | None) -> Iterator[Schema]:
     if kind is None:
         return
     for name, schema in _plain_components({kind})[kind.__name__]["properties"].items():
-        limits = LIMITS[name] if name == "user_id" else {}
+        limits = LIMITS[name] if name == "user_id" else {"minLength": 1} if schema.get("type") == "string" else {}
         says = QUERIES.get(name, FIELDS[name])
         yield {"name": name, "in": "query", "description": says, "schema": schema | limits}
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from litestar import Request
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from msgspec import Struct, inspect
+from msgspec import UNSET, Struct, UnsetType, inspect
 
 from textllm_core.errors import InvalidRequestError, UnsupportedMediaTypeError
 
@@ -108,7 +108,8 @@ class QueryString(Generic[T]):
     def read(self, request: Request[Any, Any, Any]) -> T:
         """
         Raises:
-            InvalidRequestError: an unknown name, one that comes twice, or a value with NUL or of another type.
+            InvalidRequestError: an unknown name, one that comes twice, or a value that is empty, has NUL or
+                another type.
         """
         values: dict[str, str] = {}
         for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
@@ -118,6 +119,8 @@ class QueryString(Generic[T]):
                 raise refusal(name, "is there more than once")
             if "\0" in value:
                 raise refusal(name, _NUL)
+            if not value:  # a client whose variable is empty means something else than all there is
+                raise refusal(name, "must not be empty; leave it out instead")
             values[name] = value
         try:
             return msgspec.convert(values, self._kind, strict=False)
@@ -125,6 +128,11 @@ class QueryString(Generic[T]):
             place = _FAULTY_PATH.search(str(error))
             assert place is not None
             raise refusal(place["field"], f"must be {self._must_be[place['field']]}") from error
+
+
+def given(value: str | UnsetType) -> str | None:
+    """The value of a query parameter; None where it was left out."""
+    return None if value is UNSET else value
 
 
 class _NoParameters(Struct):

@@ -295,7 +295,7 @@ async def test_no_other_query_parameter_than_its_own_is_taken(server: Server, pa
 
 @pytest.mark.parametrize("path", ["/users/ada/sessions", "/users/ada/stats"])
 @pytest.mark.parametrize(
-    "value", ["", "0", "-1", "+1", "3661", "1.5", "x", "null", "true", "%00", "%20", "%D9%A3", "9" * 400, "canary"]
+    "value", ["0", "-1", "+1", "3661", "1.5", "x", "null", "true", "%20", "%D9%A3", "9" * 400, "canary"]
 )
 async def test_a_bad_query_parameter_is_named_with_what_it_must_be(server: Server, path: str, value: str) -> None:
     answer = await server.get(f"{path}?days={value}")

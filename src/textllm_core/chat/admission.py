@@ -123,6 +123,8 @@ class Admission:
 
         user_id = caller.acts_for(turn.user_id)
         thread = None
+        if turn.conversation_id == "":
+            raise InvalidRequestError.of("conversation_id", "must not be empty; leave it out for a new conversation")
         if turn.conversation_id is not None:
             thread = await self.conversations.thread(caller.tenant_id, turn.conversation_id)
             if thread is None or user_id not in (None, thread.user_id):

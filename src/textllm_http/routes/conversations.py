@@ -18,7 +18,7 @@ from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.links import with_absolute_links
-from textllm_http.requests import JsonBody, QueryString
+from textllm_http.requests import JsonBody, QueryString, given
 from textllm_http.routes.reading import reading
 
 
@@ -85,7 +85,7 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     """A user's conversations, or all of the tenant, the newest turn first."""
     asked = _LIST.read(request)
     wanted = ConversationFilter(
-        user_id=asked.user_id or None, tag=asked.tag or None, q=asked.q or None, include_deleted=asked.include_deleted
+        user_id=given(asked.user_id), tag=given(asked.tag), q=given(asked.q), include_deleted=asked.include_deleted
     )
     page = await _conversations(request).list(caller_of(request), wanted, limit=asked.limit, offset=asked.offset)
     shown = replace(page, data=[with_absolute_links(request, each) for each in page.data])
@@ -139,7 +139,7 @@ async def messages(request: Request[Any, Any, Any], conversation_id: FromPath[st
     """What was said in it, page by page."""
     asked = _MESSAGES.read(request)
     page = await _conversations(request).messages(
-        caller_of(request), conversation_id, limit=asked.limit, order=asked.order, after=asked.after or None
+        caller_of(request), conversation_id, limit=asked.limit, order=asked.order, after=given(asked.after)
     )
     return ASGIResponse(body=to_json(page))
 

@@ -21,7 +21,7 @@ from textllm_http.auth import any_caller, any_caller_or_link, caller_of
 from textllm_http.download import response_of
 from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
-from textllm_http.requests import QueryString
+from textllm_http.requests import QueryString, given
 from textllm_http.routes.reading import reading
 
 _FORM: Final = MultipartBody(texts=("user_id", "folder"), files={"file": 1})
@@ -78,10 +78,10 @@ async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
     caller, asked = caller_of(request), _FILES.read(request)
     page = await textllm.files.list(
         caller,
-        user_id=None if asked.user_id is UNSET else asked.user_id,
+        user_id=given(asked.user_id),
         folder=asked.folder,
         limit=asked.limit,
-        after=None if asked.after is UNSET else asked.after,
+        after=given(asked.after),
     )
     views = [await _view(request, caller, file) for file in page.files]
     return ASGIResponse(body=to_json({"data": views, "has_more": page.has_more}))

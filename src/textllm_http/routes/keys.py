@@ -13,7 +13,7 @@ from textllm_core.application import TextLLM
 from textllm_core.tenancy import Role
 from textllm_core.wire import to_json
 from textllm_http.auth import admin_caller, caller_of
-from textllm_http.requests import JsonBody, QueryString
+from textllm_http.requests import JsonBody, QueryString, given
 from textllm_http.routes.reading import reading
 
 
@@ -52,8 +52,7 @@ async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
     """A page of the keys, newest first, revoked ones too."""
     textllm: TextLLM = request.app.state.textllm
     asked = _KEYS.read(request)
-    after = None if asked.after is UNSET else asked.after
-    page = await textllm.books.list_api_keys(caller_of(request), limit=asked.limit, after=after)
+    page = await textllm.books.list_api_keys(caller_of(request), limit=asked.limit, after=given(asked.after))
     return ASGIResponse(body=to_json(page))
 
 

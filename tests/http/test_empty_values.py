@@ -1,0 +1,94 @@
+"""An empty value is never the same as none: not in a query, not in a header, not in a body."""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.http.conftest import JSON, Server, application, serving
+from tests.unit.conftest import Bench
+
+from textllm_adapters.memory.application import memory_books
+from textllm_core import Caller
+from textllm_core.wire import to_json
+from textllm_http.openapi import document_of
+
+DOCUMENT: dict[str, Any] = msgspec.json.decode(to_json(document_of(application(Bench()).routes)))
+_AS_ANY_CLIENT_HAS_THEM = {"X-Request-ID", "Range", "If-Match", "If-None-Match", "If-Range"}  # RFC 9110 says what then
+
+
+@pytest.fixture
+async def server(bench: Bench, tmp_path: Path) -> AsyncIterator[Server]:
+    """One that asks for keys, so that every route can be asked for."""
+    async with serving(bench, spool_dir=tmp_path / "spool", requires_keys=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def admin(bench: Bench) -> dict[str, str]:
+    """The headers of an admin."""
+    issued = await memory_books(bench.store, bench.clock).issue_api_key(Caller(role="admin"), role="admin")
+    return {"authorization": f"Bearer {issued.secret}"}
+
+
+def parameters() -> Iterator[tuple[str, str, str, str]]:
+    """Method, address, place and name of every query parameter and header of every operation."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            for parameter in operation["parameters"]:
+                reference = parameter.get("$ref", "").rpartition("/")[2]
+                named = DOCUMENT["components"]["parameters"][reference] if reference else parameter
+                if named["in"] != "path" and named["name"] not in _AS_ANY_CLIENT_HAS_THEM:
+                    yield method.upper(), re.sub(r"{\w+}", "x", path), named["in"], named["name"]
+
+
+def texts() -> Iterator[tuple[str, str, str]]:
+    """Method, address and name of every text in every JSON body; empty instructions are what they say; keys have tests of their own."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            shape = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+            for name, schema in DOCUMENT["components"]["schemas"].get(shape, {}).get("properties", {}).items():
+                if (
+                    path != "/keys"
+                    and name != "instructions"
+                    and "string" in {kind.get("type") for kind in schema.get("anyOf", [schema])}
+                ):
+                    yield method.upper(), re.sub(r"{\w+}", "x", path), name
+
+
+def test_the_walk_meets_them_all() -> None:
+    assert {name for *_, name in parameters()} > {"user_id", "after", "q", "tag", "limit", "soft", "signature"}
+    assert {name for *_, name in parameters()} > {"Idempotency-Key", "Last-Event-ID"}
+    assert {name for *_, name in texts()} > {"user_id", "conversation_id", "title", "model", "prompt"}
+
+
+@pytest.mark.parametrize(("method", "path", "place", "name"), [*parameters()])
+async def test_an_empty_parameter_is_refused_by_its_name(
+    server: Server, admin: dict[str, str], method: str, path: str, place: str, name: str
+) -> None:
+    headers = JSON | admin | ({name: ""} if place == "header" else {})
+    body = b'{"message": "Hello"}' if path in {"/chat", "/chat/stream"} else b"{}"
+    if path in {"/chat/image", "/chat/file"}:
+        files = "images" if path == "/chat/image" else "file"
+        headers["content-type"] = "multipart/form-data; boundary=x"
+        body = (
+            b'--x\r\nContent-Disposition: form-data; name="message"\r\n\r\nHello\r\n'
+            b'--x\r\nContent-Disposition: form-data; name="%b"; filename="a.txt"\r\n\r\nText\r\n--x--\r\n'
+        ) % files.encode()
+    answer = await server.call(method, f"{path}?{name}=" if place == "query" else path, [body], headers=headers)
+    assert answer.status == 400, answer.body
+    assert [error["field"] for error in answer.json()["errors"]] == [name]
+
+
+@pytest.mark.parametrize(("method", "path", "name"), [*texts()])
+async def test_an_empty_text_in_a_body_is_refused_by_its_name(
+    server: Server, admin: dict[str, str], method: str, path: str, name: str
+) -> None:
+    others = {"message": "Hello"} if path.startswith("/chat") else {}
+    body = msgspec.json.encode(others | {name: ""})
+    answer = await server.call(method, path, [body], headers=JSON | admin)
+    assert answer.status == 400, answer.body
+    assert [error["field"] for error in answer.json()["errors"]] == [name]

@@ -45,7 +45,7 @@ def parameters() -> Iterator[tuple[str, str, str, str]]:
 
 
 def texts() -> Iterator[tuple[str, str, str]]:
-    """Method, address and name of every text in every JSON body; empty instructions are what they say; keys have tests of their own."""
+    """Method, address and name of every text in every JSON body; those of keys have tests of their own."""
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})

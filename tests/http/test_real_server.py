@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from textllm_http.supervisor import listen
+
 ROOT = Path(__file__).parents[2]
 TURN = b'{"message": "Hi"}'
 
@@ -99,6 +101,14 @@ def test_clients_that_vanish_leave_no_trace_in_the_log(server: RunningServer) ->
     log = server.stop()
     assert "ERROR" not in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_piece_of_a_reply_leaves_at_once_not_when_the_one_before_is_acknowledged(address: str) -> None:
+    with listen(address, 0) as listener:
+        listener.settimeout(30)
+        with socket.create_connection(listener.getsockname()[:2]), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("chunks", [b"ZZ\r\n{}\r\n", b"2\r\n{}\r\nQQ\r\n", b"-1\r\n{}\r\n"])

@@ -16,11 +16,13 @@ class TextLLMError(Exception):
     Args:
         is_replayed: it is what an earlier call with the same idempotency key ended in.
         allowance: what is left of the caller's rate limit, where the call has used some of it.
+        report: the provider's own account of it, where it gave one; for the operator's log.
     """
 
     code: ClassVar[str] = "internal_error"
     is_replayed: bool = False
     allowance: "Allowance | None" = None
+    report: "ProviderReport | None" = None
 
     def details(self) -> Mapping[str, object]:
         """What a client acts on besides the code, by its wire name."""
@@ -37,6 +39,20 @@ class Allowance(Struct, frozen=True):
     limit: int
     remaining: int
     resets_in_s: int
+
+
+class ProviderReport(Struct, frozen=True, kw_only=True):
+    """What a provider says of a failure, without any text: names and numbers alone, None where it gives none.
+
+    Args:
+        status: of HTTP; `code`, `type`, `param`: the provider's words; `request_id`: by which its support finds it.
+    """
+
+    status: int | None = None
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+    request_id: str | None = None
 
 
 class ConfigurationError(TextLLMError):

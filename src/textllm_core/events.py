@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from textllm_core.errors import ProviderReport
 from textllm_core.usage import EntryStatus, Kind, Usage
 
 # Set by a shell; what a request starts has it, too, also where that goes on after the request.
@@ -96,12 +97,14 @@ class ExchangeFailed(Struct, frozen=True, kw_only=True):
 
     Args:
         code: of the error that its caller is told.
-        provider_code: the provider's word for it; None where it has said none.
+        model: which was asked, or is at work.
+        report: the provider's own account; None where it has given none.
     """
 
     response_id: str
     code: str
-    provider_code: str | None = None
+    model: str
+    report: ProviderReport | None = None
 
 
 class ExchangesRunning(Struct, frozen=True, kw_only=True):

@@ -49,11 +49,12 @@ class Reconcile:
 
     async def _settle(self, hold: Hold) -> bool:
         ended = await self._provider_says(hold)
-        is_final, is_over = (ended.is_final, ended.is_over) if ended else (False, False)
+        is_over = ended is not None and ended.is_over
         if not is_over and hold.provider_response_id and self.clock.now() - hold.created_at < _GRACE:
             return False
         thread = await self.conversations.thread(hold.tenant_id, hold.conversation_id)
-        stated = (ended.usage if ended else None) or Usage()
+        estimate = await self._estimate(hold)
+        usage, estimated = ended.charged(estimate) if ended else (estimate, True)
         known = thread.transcript_id if thread else None
         # In doubt now, unless it took no part: where ours is the record, it is made anew from it.
         is_dropped = thread is not None and thread.keeps_messages and hold.kind != "summary"
@@ -61,9 +62,9 @@ class Reconcile:
             hold,
             Outcome(
                 status="failed",
-                usage=stated if is_final else await self._estimate(hold),
+                usage=usage,
                 model=hold.model,
-                estimated=not is_final,
+                estimated=estimated,
                 service_tier=ended.service_tier if ended else None,
                 transcript_id=None if is_dropped else known,
                 transcripts=(known,) if known else (),

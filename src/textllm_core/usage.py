@@ -60,6 +60,9 @@ class LedgerEntry(Struct, frozen=True):
     time_to_first_token_ms: int | None
 
 
-def estimated_tokens(*texts: str) -> int:
-    """About how many tokens texts make, for entries whose usage the provider never stated: a token has 4 characters."""
-    return -(-sum(map(len, texts)) // 4)
+def estimated_tokens(*texts: str, characters: int = 0) -> int:
+    """About how many tokens texts make, for entries whose usage the provider never stated: a token has 4 characters.
+
+    `characters`: how many there were of texts that nobody kept.
+    """
+    return -(-(sum(map(len, texts)) + characters) // 4)

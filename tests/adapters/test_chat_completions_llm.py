@@ -119,17 +119,8 @@ async def test_usage_may_come_with_the_last_chunk_and_the_end_without_a_mark(
     assert (heard.ended.text, heard.ended.usage) == ("one", Usage(5, 1))
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [
-        None,
-        "many",
-        {"prompt_tokens": 5},
-        {"prompt_tokens": -5, "completion_tokens": 1},
-        {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 6}},
-    ],
-)
-async def test_counts_that_cannot_be_true_are_none(
+@pytest.mark.parametrize("usage", [None, "many", {}, {"prompt_tokens": 0, "completion_tokens": 0}])
+async def test_a_usage_that_says_nothing_is_none(
     provider: OpenAIStandIn, llm: ChatCompletionsLLM, usage: object
 ) -> None:
     provider.script(chunks(text("one", "stop"), {"choices": [], "usage": usage}, DONE))

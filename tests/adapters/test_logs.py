@@ -14,6 +14,7 @@ import pytest
 
 from textllm_adapters.telemetry.logs import JsonLines, LogTelemetry
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
+from textllm_core.errors import ProviderReport
 from textllm_core.events import REQUEST_ID, ExchangeFailed, ExchangeSettled, RequestAnswered
 from textllm_core.usage import Usage
 
@@ -70,11 +71,15 @@ def test_a_request_is_a_line_of_named_fields(lines: list[dict[str, Any]]) -> Non
 
 def test_a_reply_that_failed_is_logged_with_both_codes_and_both_ids(lines: list[dict[str, Any]]) -> None:
     with request_of("req_9"):
-        LogTelemetry().emit(ExchangeFailed(response_id="resp_1", code="provider_error", provider_code="server_error"))
+        report = ProviderReport(
+            status=400, code="invalid_value", type="BadRequestError", param="input[0].content", request_id="req_7"
+        )
+        LogTelemetry().emit(ExchangeFailed(response_id="resp_1", code="provider_error", model="gpt-4o", report=report))
     assert [fields(line) for line in lines] == [
         {
             "level": "WARNING", "message": "a reply failed", "request_id": "req_9", "response_id": "resp_1",
-            "code": "provider_error", "provider_code": "server_error",
+            "code": "provider_error", "model": "gpt-4o", "provider_status": 400, "provider_code": "invalid_value",
+            "provider_type": "BadRequestError", "provider_param": "input[0].content", "provider_request_id": "req_7",
         }
     ]  # fmt: skip
 
@@ -89,7 +94,8 @@ def test_a_turn_that_cost_more_than_was_held_is_logged(lines: list[dict[str, Any
     "forged", ['x\n{"level": "ERROR"}', "x\r\n", "\x1b[2J", "\x7f\x9b1m", "\u2028", "\0", "x" * 9999]
 )
 def test_what_others_name_cannot_forge_a_line(lines: list[dict[str, Any]], forged: str) -> None:
-    LogTelemetry().emit(ExchangeFailed(response_id="resp_1", code="provider_error", provider_code=forged))
+    report = ProviderReport(code=forged)
+    LogTelemetry().emit(ExchangeFailed(response_id="resp_1", code="provider_error", model="m", report=report))
     (line,) = lines
     assert line["provider_code"] == forged[:200]
 

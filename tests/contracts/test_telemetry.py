@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from textllm_core.errors import ProviderReport
 from textllm_core.events import (
     Event,
     ExchangeAdmitted,
@@ -39,7 +40,9 @@ EVENTS: dict[str, Event] = {
         recovered=True,
         time_to_first_token_ms=None,
     ),
-    "a failure": ExchangeFailed(response_id="resp_1", code="provider_error", provider_code="\x1b[2J\n{}"),
+    "a failure": ExchangeFailed(
+        response_id="resp_1", code="provider_error", model="m", report=ProviderReport(code="\x1b[2J\n{}")
+    ),
     "a load": ExchangesRunning(count=0, detached=1, held=Decimal(0)),
 }
 

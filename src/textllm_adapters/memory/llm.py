@@ -13,9 +13,15 @@ from msgspec.structs import replace
 
 from textllm_adapters.memory.transcript import MemoryTranscript, digests
 from textllm_core.chat.messages import FinishReason, InputImage, Message, OutputText, Refusal, TextDelta
-from textllm_core.errors import ConversationBusyError, ConversationLostError, TextLLMError
+from textllm_core.errors import (
+    ConversationBusyError,
+    ConversationLostError,
+    ProviderError,
+    ProviderReport,
+    TextLLMError,
+)
 from textllm_core.ids import new_id
-from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted
+from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
 from textllm_core.usage import Usage
 
 BYTES_PER_TOKEN = 4
@@ -31,9 +37,10 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
             `Seen: 1f3a5c7e 99aa0b4d` follows: how the SHA-256 of each of them begins.
         deltas: what to say, already cut; takes the place of `text`.
         usage: None counts a token for each four bytes.
-        status, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
+        status, is_estimate, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
         usage_stated: False leaves the usage out of the end.
-        pause_s: before each delta, in seconds.
+        thoughts: characters of reasoning, a sign of life each, before the first delta.
+        pause_s: before each delta and each thought, in seconds.
         gate: everything after the first delta waits for it.
         error: raised in place of the end.
         after: how many deltas come before `error`; None raises it before the model starts.
@@ -44,6 +51,8 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
     deltas: tuple[str, ...] | None = None
     usage: Usage | None = None
     usage_stated: bool = True
+    is_estimate: bool = False
+    thoughts: tuple[int, ...] = ()
     status: EndStatus = "completed"
     finish_reason: FinishReason = "stop"
     content_filtered: bool = False
@@ -106,6 +115,9 @@ class ScriptedLLM:
         deltas, end = _play(reply, request, history, self.received)
         try:
             yield ModelStarted(response_id, request.model)
+            for characters in reply.thoughts:
+                await asyncio.sleep(reply.pause_s)
+                yield ModelThinking(characters)
             for number, delta in enumerate(deltas):
                 if reply.error is not None and number == reply.after:
                     raise reply.error
@@ -162,8 +174,15 @@ def _play(
         finish_reason="length" if cut else reply.finish_reason,
         content_filtered=reply.content_filtered,
         service_tier=reply.service_tier,
-        error_code=reply.error_code,
+        is_estimate=reply.is_estimate,
+        error=None if reply.error_code is None else _reported(reply.error_code),
     )
+
+
+def _reported(code: str) -> TextLLMError:
+    error = ProviderError("The model could not finish its reply.")
+    error.report = ProviderReport(code=code)
+    return error
 
 
 def _echo(history: Sequence[Message], received: Mapping[str, str]) -> str:

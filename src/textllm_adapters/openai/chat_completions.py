@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -11,41 +11,98 @@ from openai import AsyncOpenAI
 
 from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.client import RETRIES, Retries, drained, post_for_events
-from textllm_adapters.openai.counts import chat_usage
-from textllm_adapters.openai.errors import BROKEN_ANSWER, reported
+from textllm_adapters.openai.counts import counted, fuller
+from textllm_adapters.openai.decoding import decoded, word
+from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
+from textllm_adapters.openai.faults import fault_of
+from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.translation import translated
 from textllm_core.chat.messages import FinishReason, TextDelta
-from textllm_core.errors import ProviderError
-from textllm_core.ports.llm import ModelEnded, ModelEvent, ModelRequest, ModelStarted
+from textllm_core.errors import ProviderError, TextLLMError
+from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
 
-_NOTHING: Final = msgspec.Raw(b"null")
 _OPENAI_HOSTS: Final = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
 
 
+class _Finish(NamedTuple):
+    status: EndStatus = "completed"
+    reason: FinishReason = "stop"
+    content_filtered: bool = False
+
+
+_CUT: Final = _Finish("incomplete", "length")
+_FILTERED: Final = _Finish("incomplete", content_filtered=True)
+_BROKEN: Final = _Finish("failed")
+# In lower case. What is not named here is no end that anybody foresaw: the reply is told as cut short.
+_FINISHES: Final = (
+    dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), _Finish())
+    | dict.fromkeys(("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"), _FILTERED)
+    | dict.fromkeys(("error", "abort", "aborted", "cancelled", "canceled", "network_error"), _BROKEN)
+    | {"insufficient_system_resource": _BROKEN, "refusal": _Finish(reason="refusal")}
+)
+
+
+# Only what is read; compatible servers leave out or add what they like, in any shape.
 class _Delta(Struct):
-    content: str | None = None
+    content: object = None
     refusal: str | None = None
+    reasoning_content: object = None
+    reasoning: object = None
 
 
 class _Choice(Struct):
     delta: _Delta | None = None
-    finish_reason: str | None = None
+    message: _Delta | None = None  # of a server that does not stream
+    finish_reason: object = None
+    error: object = None
+    usage: object = None
 
 
-class _Fault(Struct):
-    code: str | int | None = None
-    type: str | None = None
+class _Groq(Struct):
+    usage: object = None
 
 
 class _Chunk(Struct):
-    model: str | None = None
+    kind: object = msgspec.field(name="object", default=None)
+    model: object = None
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw = _NOTHING
+    usage: object = None
+    x_groq: _Groq | None = None
+    service_tier: object = None
+    error: object = None
+
+
+_chunk: Final = msgspec.json.Decoder(_Chunk)
+_anything: Final = msgspec.json.Decoder(object)
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What has come of a reply so far."""
+
+    text: str = ""  # grows in place; a buffer or a list would keep each of the many pieces
+    thought: int = 0  # characters
+    refused: bool = False
+    finish: str | None = None
+    usage: object = None  # as stated; what says most
     service_tier: str | None = None
-    error: _Fault | None = None
+    error: TextLLMError | None = None
 
-
-_chunk = msgspec.json.Decoder(_Chunk).decode
+    def ended(self, finish: _Finish) -> ModelEnded:
+        """The end; a failure without usage is raised, so that what came is charged as what it is: broken off."""
+        usage = counted(self.usage, seen=len(self.text) + self.thought)
+        if finish.status == "failed" and self.error is not None and usage is None:
+            raise self.error
+        return ModelEnded(
+            status=finish.status,
+            usage=usage.usage if usage else None,
+            is_estimate=usage is not None and usage.is_estimate,
+            text=self.text,
+            finish_reason="refusal" if self.refused else finish.reason,
+            content_filtered=finish.content_filtered,
+            service_tier=self.service_tier,
+            error=self.error if finish.status == "failed" else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,47 +124,96 @@ class ChatCompletionsLLM:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
-        started = refused = False
-        said = ""  # grows in place; a buffer or a list would keep each of the many pieces
-        finish = service_tier = usage = None
+        started = False
+        heard = _Heard()
+        asked = Asked.of(self.client.base_url, "/chat/completions", request)
         body = _body(request, openai=self.client.base_url.host.endswith(_OPENAI_HOSTS))
-        answer = post_for_events(self.client, "/chat/completions", request, body, self.retries)
+        answer = post_for_events(self.client, asked, request, body, self.retries)
         with translated(BROKEN_ANSWER):
             async with aclosing(answer) as events:
                 async for event in events:
                     if event.data == b"[DONE]":
                         break
-                    chunk = _chunk(event.data)
-                    if chunk.error is not None:
-                        raise reported(chunk.error.code if isinstance(chunk.error.code, str) else chunk.error.type)
+                    chunk = _read(event, asked, heard)
+                    if heard.error is not None and not started:
+                        break
                     if not started:
                         started = True
-                        yield ModelStarted(None, chunk.model or request.model)
-                    service_tier = chunk.service_tier or service_tier
-                    usage = chat_usage(chunk.usage) or usage
+                        yield ModelStarted(None, word(chunk.model, request.model))
                     for choice in chunk.choices or ():
-                        finish = choice.finish_reason or finish
-                        delta = choice.delta or _Delta()
-                        refused = refused or bool(delta.refusal)
-                        if text := delta.content or delta.refusal:
-                            said += text
+                        said = choice.delta or choice.message or _Delta()
+                        heard.finish = word(choice.finish_reason, "") or heard.finish
+                        heard.refused = heard.refused or bool(said.refusal)
+                        text, thought = _told(said)
+                        if thought:
+                            heard.thought += thought
+                            yield ModelThinking(thought)
+                        if text:
+                            heard.text += text
                             yield TextDelta(text)
-                if finish is None:
-                    raise ProviderError("The provider's stream ended before the reply did.")
-                reason: FinishReason = "refusal" if refused else "length" if finish == "length" else "stop"
-                yield ModelEnded(
-                    status="incomplete" if finish in ("length", "content_filter") else "completed",
-                    usage=usage,
-                    text=said,
-                    finish_reason=reason,
-                    content_filtered=finish == "content_filter",
-                    service_tier=service_tier,
-                )
+                    if heard.error is not None:
+                        break
+                if heard.error is not None:  # what it cost may follow
+                    await drained(events, lambda event: _read(event, asked, heard))
+                yield _end(heard, asked)
                 await drained(events)
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:  # noqa: ARG002 - nothing is kept
         """Keeps `LLM.outcome`."""
         return None
+
+
+def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
+    """The chunk; what it states beside text goes into `heard`."""
+    if event.name == b"error" or event.data[:1] not in (b"{", b""):
+        chunk = _Chunk(error=_failure(event.data))
+    else:
+        chunk = decoded(_chunk, event.data)
+        if chunk.kind == "error":
+            chunk.error = decoded(_anything, event.data)
+    heard.service_tier = word(chunk.service_tier, "") or heard.service_tier
+    choices = chunk.choices or ()
+    for stated in (chunk.usage, chunk.x_groq and chunk.x_groq.usage, *(choice.usage for choice in choices)):
+        if stated is not None:
+            heard.usage = fuller(heard.usage, stated)
+    for error in (chunk.error, *(choice.error for choice in choices)):
+        if error and heard.error is None:
+            heard.error = told_in_stream(fault_of({"error": error}), asked)
+    return chunk
+
+
+def _failure(data: bytes) -> object:
+    """What is no chunk: an error in a shape of its own, JSON or plain text."""
+    try:
+        return decoded(_anything, data)
+    except msgspec.DecodeError:
+        return data.decode(errors="replace")
+
+
+def _told(said: _Delta) -> tuple[str, int]:
+    """The text of a delta, and how many characters of reasoning it has; some servers send both under two names."""
+    thought = max(len(told) if isinstance(told, str) else 0 for told in (said.reasoning_content, said.reasoning))
+    text = said.content
+    if isinstance(text, list):  # in parts
+        parts = [part for part in text if isinstance(part, dict)]
+        thought += sum(len(str(part["thinking"])) for part in parts if "thinking" in part)
+        text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    return (text if isinstance(text, str) and text else said.refusal or ""), thought
+
+
+def _end(heard: _Heard, asked: Asked) -> ModelEnded:
+    """
+    Raises:
+        TextLLMError: the reply broke off, and nobody says what it cost.
+    """
+    finish = _BROKEN
+    if heard.error is None and heard.finish is None:
+        heard.error = ProviderError(f"{asked} ended its stream before the reply did.")
+    elif heard.error is None and heard.finish is not None:
+        finish = _FINISHES.get(heard.finish.lower(), _CUT)
+        if finish is _BROKEN:
+            heard.error = told_in_stream(fault_of({"code": heard.finish}), asked)
+    return heard.ended(finish)
 
 
 def _body(request: ModelRequest, *, openai: bool) -> dict[str, object]:

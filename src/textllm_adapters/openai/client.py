@@ -1,7 +1,7 @@
 """The one HTTP client of the process, and how calls are sent with it: what surely did not run is sent again."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from random import SystemRandom
 from typing import Final, cast
@@ -12,9 +12,15 @@ from msgspec import Struct
 from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
 
 from textllm_adapters.openai.bodies import encoded
-from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, refusal, retry_after, unanswered
-from textllm_adapters.openai.sse import EventSplitter, ServerSentEvent
-from textllm_core.errors import ConversationBusyError, ModelError, ProviderUnavailableError, TextLLMError
+from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, Asked, refusal, retry_after, unanswered
+from textllm_adapters.openai.sse import MAX_EVENT_BYTES, EventSplitter, ServerSentEvent
+from textllm_core.errors import (
+    ConversationBusyError,
+    ModelError,
+    ProviderError,
+    ProviderUnavailableError,
+    TextLLMError,
+)
 from textllm_core.ports.llm import ModelRequest, ReadBlob
 from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import UNTRACED
@@ -94,17 +100,18 @@ async def post(
     path: str,
     body: Mapping[str, object],
     retries: Retries,
-    request: ModelRequest | None = None,
+    asked: Asked | None = None,
     read: ReadBlob | None = None,
 ) -> httpx2.Response:
     """The answer to `body`, open and unread.
 
     Args:
-        request: the turn it asks, for errors that concern it.
+        asked: where it is a turn, for errors that concern it.
         read: the files in the body.
     Raises:
         TextLLMError: refused, or not answered, after all tries; or a file could not be read.
     """
+    asked = asked or Asked.of(client.base_url, path)
     sent = encoded(body, read)
     waited = 0.0
     may_have_run: TextLLMError | None = None  # once a try may have run, no later refusal can take that back
@@ -124,10 +131,10 @@ async def post(
         except UNANSWERED as failure:
             if sent.failure is not None:  # half a body asks for nothing
                 raise sent.failure from None
-            error: TextLLMError = unanswered(failure)
+            error: TextLLMError = unanswered(failure, asked)
             again, wait = _surely_did_not_run(error), None
         except openai.APIStatusError as failure:
-            error = refusal(failure, request)
+            error = refusal(failure, asked)
             verdict = failure.response.headers.get("x-should-retry")
             again = verdict == "true" or (verdict != "false" and _surely_did_not_run(error))
             wait = retry_after(failure)
@@ -149,7 +156,7 @@ def _surely_did_not_run(error: TextLLMError) -> bool:
 
 
 async def post_for_events(
-    client: AsyncOpenAI, path: str, request: ModelRequest, body: Mapping[str, object], retries: Retries
+    client: AsyncOpenAI, asked: Asked, request: ModelRequest, body: Mapping[str, object], retries: Retries
 ) -> AsyncGenerator[ServerSentEvent, None]:
     """The events of the answer as they come; closing them early ends the call at once.
 
@@ -157,16 +164,27 @@ async def post_for_events(
         TextLLMError: refused before the first byte.
         Exception: broken afterwards, as in `BROKEN_ANSWER`.
     """
-    answer = await post(client, path, body, retries, request, request.read)
+    answer = await post(client, asked.path, body, retries, asked, request.read)
+    asked.answered(answer)
     stream, chunks = answer.stream, _chunks(answer)
+    answer_type = answer.headers.get("content-type", "")
     assert isinstance(stream, httpx2.AsyncByteStream)
     del answer, body, request  # there are thousands of answers at once, and each may last
     splitter = EventSplitter()
+    is_one_document = answer_type.startswith("application/json")  # of a server that does not stream, or an error
+    document = bytearray()
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
+                if is_one_document:
+                    document += chunk
+                    if len(document) > MAX_EVENT_BYTES:
+                        raise ProviderError("The provider sent an answer of more than 16 MB.")
+                    continue
                 for event in splitter.feed(chunk):
                     yield event
+            if document:
+                yield ServerSentEvent(b"", bytes(document))
     finally:
         await stream.aclose()
 
@@ -179,12 +197,14 @@ def _chunks(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
     return cast("AsyncGenerator[bytes, None]", aiter(answer.stream))  # as its source has it; its type says less
 
 
-async def drained(events: AsyncIterator[ServerSentEvent]) -> None:
+async def drained(
+    events: AsyncIterator[ServerSentEvent], hear: Callable[[ServerSentEvent], object] = lambda _: None
+) -> None:
     """Read what little may follow the last event, so that the connection can serve the next call."""
     with suppress(TimeoutError, *BROKEN_ANSWER):  # the reply is complete; a connection that lingers is closed instead
         async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-            async for _ in events:
-                pass
+            async for event in events:
+                hear(event)
 
 
 async def delete(client: AsyncOpenAI, path: str) -> None:
@@ -202,9 +222,9 @@ async def delete(client: AsyncOpenAI, path: str) -> None:
     except openai.NotFoundError:
         return
     except UNANSWERED as failure:
-        error: TextLLMError = unanswered(failure)
+        error: TextLLMError = unanswered(failure, Asked.of(client.base_url, path))
     except openai.APIStatusError as failure:
-        error = refusal(failure, None)
+        error = refusal(failure, Asked.of(client.base_url, path))
     raise error
 
 
@@ -224,7 +244,7 @@ async def get(client: AsyncOpenAI, path: str, params: Mapping[str, object] | Non
     except openai.NotFoundError:
         return None
     except UNANSWERED as failure:
-        error: TextLLMError = unanswered(failure)
+        error: TextLLMError = unanswered(failure, Asked.of(client.base_url, path))
     except openai.APIStatusError as failure:
-        error = refusal(failure, None)
+        error = refusal(failure, Asked.of(client.base_url, path))
     raise error

@@ -1,70 +1,123 @@
-"""Token counts as the provider states them, on the one condition that they can be true."""
+"""Token counts out of whatever a provider states: never less than it surely says, or than was surely seen."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from math import ceil, isfinite
+from typing import Final, NamedTuple
 
-import msgspec
-from msgspec import Meta, Struct
+from textllm_core.usage import Usage, estimated_tokens
 
-from textllm_core.usage import Usage
-
-_Count = Annotated[int, Meta(ge=0, lt=2**31)]
-
-
-class _InputDetails(Struct):
-    cached_tokens: _Count | None = None
-    cache_write_tokens: _Count | None = None
-
-
-class _OutputDetails(Struct):
-    reasoning_tokens: _Count | None = None
+_MOST: Final = 2**31  # no call has as many tokens; it is a sign of a fault
+_MOST_CHARS_PER_TOKEN: Final = 16  # texts of any language and code have 2 to 6; no whole reply has more than this
+_INPUT: Final = ("input_tokens", "prompt_tokens")
+_OUTPUT: Final = ("output_tokens", "completion_tokens")
+_INPUT_DETAILS: Final = ("input_tokens_details", "prompt_tokens_details")
+_OUTPUT_DETAILS: Final = ("output_tokens_details", "completion_tokens_details")
 
 
-class _ResponsesUsage(Struct):
-    input_tokens: _Count
-    output_tokens: _Count
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
+class Counted(NamedTuple):
+    """What a reply is charged for; `is_estimate`: the provider's words do not account for all of it."""
+
+    usage: Usage
+    is_estimate: bool
 
 
-class _ChatUsage(Struct):
-    prompt_tokens: _Count
-    completion_tokens: _Count
-    prompt_tokens_details: _InputDetails | None = None
-    completion_tokens_details: _OutputDetails | None = None
+def counted(stated: object, *, seen: int) -> Counted | None:
+    """What was used by the provider's account, in the words of the Responses or of the Chat Completions API.
 
+    Reasoning and cached tokens are parts of the output and the input, or stand beside them: a total decides, else
+    whether they fit in. What a total has beyond its parts counts as output, the dearer kind. Details that cannot be
+    true grant no discount, and spoil nothing else. No input at all cannot be: it stays 0, for the caller to estimate.
 
-def responses_usage(stated: msgspec.Raw) -> Usage | None:
-    """The `usage` of the Responses API; None for none, or for counts that contradict each other."""
-    try:
-        usage = msgspec.json.decode(stated, type=_ResponsesUsage)
-    except msgspec.DecodeError:
+    Args:
+        stated: decoded JSON.
+        seen: characters of the reply and of its reasoning that were received.
+    Returns:
+        None where it states nothing that can be a count, or nothing but zeros.
+    """
+    if not isinstance(stated, Mapping):
         return None
-    return _consistent(usage.input_tokens, usage.output_tokens, usage.input_tokens_details, usage.output_tokens_details)
-
-
-def chat_usage(stated: msgspec.Raw) -> Usage | None:
-    """The `usage` of the Chat Completions API; None as above."""
-    try:
-        usage = msgspec.json.decode(stated, type=_ChatUsage)
-    except msgspec.DecodeError:
+    given_input, given_output = _first(stated, _INPUT), _first(stated, _OUTPUT)
+    total = _count(stated.get("total_tokens")) or 0
+    if not (given_input or given_output or total):
         return None
-    return _consistent(
-        usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details, usage.completion_tokens_details
+    inputs, outputs = _details(stated, _INPUT_DETAILS), _details(stated, _OUTPUT_DETAILS)
+    cached = _first(inputs, ("cached_tokens",)) or _first(stated, ("prompt_cache_hit_tokens",)) or 0
+    written = _first(inputs, ("cache_write_tokens",)) or 0
+    reasoning = _first(outputs, ("reasoning_tokens",)) or _first(stated, ("reasoning_tokens",)) or 0
+    input_tokens, output_tokens, is_estimate = _totals(
+        given_input, given_output, total, beside_input=cached + written, beside_output=reasoning, seen=seen
     )
-
-
-def _consistent(
-    input_tokens: int, output_tokens: int, inputs: _InputDetails | None, outputs: _OutputDetails | None
-) -> Usage | None:
+    fit = cached + written <= input_tokens
     usage = Usage(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        cached_tokens=(inputs and inputs.cached_tokens) or 0,
-        cache_write_tokens=(inputs and inputs.cache_write_tokens) or 0,
-        reasoning_tokens=(outputs and outputs.reasoning_tokens) or 0,
+        cached_tokens=cached if fit else 0,
+        cache_write_tokens=written if fit else min(written, input_tokens),  # it is no discount
+        reasoning_tokens=min(reasoning, output_tokens),
     )
-    parts_fit = (
-        usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens
-        and usage.reasoning_tokens <= usage.output_tokens
-    )
-    return usage if parts_fit else None
+    return Counted(usage, is_estimate)
+
+
+def fuller(one: object, other: object) -> object:
+    """That of two statements about the same reply which says more; the later one where they say the same."""
+    was, now = counted(one, seen=0), counted(other, seen=0)
+    if now is None or (was is not None and was.usage.total_tokens > now.usage.total_tokens):
+        return one
+    return other
+
+
+def _totals(
+    given_input: int | None,
+    given_output: int | None,
+    total: int,
+    *,
+    beside_input: int,
+    beside_output: int,
+    seen: int,
+) -> tuple[int, int, bool]:
+    """Input and output tokens, and whether they are an estimate."""
+    input_tokens, output_tokens = given_input or 0, given_output or 0
+    is_estimate = input_tokens == 0 or given_output is None
+    if not input_tokens and not output_tokens:  # nothing but a total
+        output_tokens = min(total, estimated_tokens(characters=seen))
+        input_tokens = total - output_tokens
+    more = total - input_tokens - output_tokens
+    if more > 0:
+        if more in (beside_output, beside_input + beside_output) and beside_output:
+            output_tokens, input_tokens = output_tokens + beside_output, input_tokens + more - beside_output
+        elif more == beside_input or not input_tokens:
+            input_tokens, is_estimate = input_tokens + more, given_output is None
+        elif given_output is None and input_tokens:
+            output_tokens, is_estimate = more, False
+        else:
+            output_tokens, is_estimate = output_tokens + more, True
+    if beside_output > output_tokens:  # it cannot be a part of them
+        output_tokens, is_estimate = output_tokens + beside_output, True
+    if output_tokens * _MOST_CHARS_PER_TOKEN < seen:
+        output_tokens, is_estimate = max(output_tokens, estimated_tokens(characters=seen)), True
+    return input_tokens, output_tokens, is_estimate
+
+
+def _details(stated: Mapping[str, object], names: tuple[str, ...]) -> Mapping[str, object]:
+    for name in names:
+        details = stated.get(name)
+        if isinstance(details, list):  # as some send them: one object in it
+            details = details[0] if details else None
+        if isinstance(details, Mapping):
+            return details
+    return {}
+
+
+def _first(stated: Mapping[str, object], names: tuple[str, ...]) -> int | None:
+    """The largest count among the names; None where there is none."""
+    counts = [count for name in names if (count := _count(stated.get(name))) is not None]
+    return max(counts, default=None)
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens, also where it is a float or a text; None for what cannot be one."""
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdigit() and len(value) <= 10 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        return None
+    return ceil(value) if 0 <= value < _MOST else None

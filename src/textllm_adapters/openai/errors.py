@@ -2,10 +2,11 @@
 
 import json
 import re
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import ceil
 from time import time
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 import anyio
@@ -13,6 +14,7 @@ import httpx2
 import msgspec
 import openai
 
+from textllm_adapters.openai.faults import Fault, Meaning, fault_in
 from textllm_adapters.translation import ErrorTable
 from textllm_core.errors import (
     ContentRefusedError,
@@ -22,6 +24,7 @@ from textllm_core.errors import (
     InvalidRequestError,
     ModelError,
     ProviderError,
+    ProviderReport,
     ProviderTimeoutError,
     ProviderUnavailableError,
     TextLLMError,
@@ -29,12 +32,11 @@ from textllm_core.errors import (
 )
 from textllm_core.ports.llm import ModelRequest
 
-_CODE: Final = re.compile(r"[a-z0-9_]{1,64}")
-_TOO_LONG: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-_FILTERED: Final = frozenset({"content_filter", "invalid_prompt", "image_content_policy_violation"})
-_FILE: Final = re.compile(r"image_url|file_data|filename")
-_TEMPORARY: Final = frozenset({"rate_limit_exceeded", "server_error", "server_is_overloaded", "slow_down"})
-_NO_QUOTA: Final = "The provider account has no quota left; the operator must check its plan and billing."
+# A client that obeys would stay away for days because of a clock, or a proxy, that is wrong; and where it is right, an
+# hour later the provider says again how long it takes.
+LONGEST_WAIT_S: Final = 3600
+_REQUEST_IDS: Final = ("x-request-id", "request-id")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 # The provider's names of what our caller may set.
 _OPTIONS: Final = {
@@ -44,58 +46,147 @@ _OPTIONS: Final = {
     "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens",
 }
+# What to set where an address does not exist at the provider.
+_WAYS_OUT: Final = {
+    "/conversations": "the operator must set llm_api to responses or chat_completions, which ask for no conversations",
+    "/responses": "the operator must set llm_api to chat_completions, which nearly every server has",
+}
+_CHECK_ADDRESS: Final = "the operator must check OPENAI_BASE_URL, which for most servers ends in /v1"
 
 
-def named(code: object) -> str | None:
-    """A code of the provider that is safe to repeat, else None."""
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else None
+@dataclass(slots=True)
+class Asked:
+    """What was asked of whom, for the words of what comes in place of an answer.
+
+    Args:
+        host: of its address, with the port; `path`: of the call.
+        model: None where the call asks none.
+        options: what the turn set by itself.
+        request_id: the provider's; None before its answer.
+    """
+
+    host: str
+    path: str
+    model: str | None = None
+    has_transcript: bool = False
+    has_files: bool = False
+    options: frozenset[str] = frozenset()
+    request_id: str | None = None
+
+    @classmethod
+    def of(cls, url: httpx2.URL, path: str, request: ModelRequest | None = None) -> Self:
+        host = url.netloc.decode("ascii", "replace")
+        path = "/".join(path.split("/")[: 3 if request else 2])  # what follows are ids
+        if request is None:
+            return cls(host, path)
+        return cls(
+            host,
+            path,
+            request.model,
+            has_transcript=request.transcript_id is not None,
+            has_files=any(message.stored_parts for message in request.messages),
+            options=frozenset(name for name in _OPTIONS.values() if getattr(request, name) is not None),
+        )
+
+    def __str__(self) -> str:
+        return f"The provider ({f'{self.model} ' if self.model else ''}at {self.host})"
+
+    def answered(self, answer: httpx2.Response) -> None:
+        """Remember under which name the provider knows the call."""
+        ids = (answer.headers.get(name) for name in _REQUEST_IDS)
+        self.request_id = next((known for known in ids if known and _REQUEST_ID.fullmatch(known)), None)
 
 
-def refusal(failure: openai.APIStatusError, request: ModelRequest | None) -> TextLLMError:
-    """What an answer of 4xx or 5xx means; `request` is the turn it refused, if it was about one."""
-    status, code = failure.status_code, named(failure.code)
-    if code == "conversation_locked":
-        return ConversationBusyError(retry_after_s=_whole_seconds(failure) or 1)
-    if code == "insufficient_quota":
-        return ProviderError(_NO_QUOTA, may_have_run=False)
-    if status >= 500 or status in (408, 409, 429):
+def refusal(failure: openai.APIStatusError, asked: Asked) -> TextLLMError:
+    """What an answer of 4xx or 5xx means."""
+    asked.answered(failure.response)
+    fault = fault_in(_body(failure), status=failure.status_code)
+    wait = retry_after(failure)
+    error = _meant(fault if wait is None else fault._replace(wait_s=wait), asked)
+    return _reported(error, fault, asked)
+
+
+def told_in_stream(fault: Fault, asked: Asked) -> TextLLMError:
+    """What a failure means that the provider tells in the midst of its answer; the call may have run."""
+    error = _meant(fault, asked)
+    if isinstance(error, ModelError):
+        error.may_have_run = True
+    return _reported(error, fault, asked)
+
+
+def _reported(error: TextLLMError, fault: Fault, asked: Asked) -> TextLLMError:
+    error.report = ProviderReport(
+        status=fault.status, code=fault.code, type=fault.type, param=fault.param, request_id=asked.request_id
+    )
+    return error
+
+
+def _meant(fault: Fault, asked: Asked) -> TextLLMError:
+    meaning = fault.meaning(with_files=asked.has_files)
+    if asked.has_transcript and fault.status == 404 and meaning == "route" and "conversation" in fault.words:
+        return ConversationLostError()
+    if meaning == "route" and fault.status != 501 and fault.code is not None:
+        meaning = "other"  # the address exists: what it names does not
+    if meaning == "other":
+        return _refused_input(fault, asked) or ProviderError(
+            f"{asked} refused the call ({_cause(fault)}).", may_have_run=False
+        )
+    if meaning in ("rate", "unavailable"):
+        status = fault.status or 0
         return ProviderUnavailableError(
-            f"The provider cannot answer now ({status}).",
-            may_have_run=status >= 500 and status != 503,
-            retry_after_s=_whole_seconds(failure) or 5,
+            f"{asked} cannot answer now ({_cause(fault)}).",
+            may_have_run=status >= 500 and status not in (501, 503),
+            retry_after_s=_whole_seconds(fault.wait_s) or 5,
         )
-    if status in (401, 403):
-        return ProviderError(
-            f"The provider refused our API key ({status}); the operator must check it.", may_have_run=False
-        )
-    if request is not None and (specific := _refused_turn(failure, code, request)) is not None:
-        return specific
-    return ProviderError(f"The provider refused the call ({status}{f', {code}' if code else ''}).", may_have_run=False)
+    return _of_meaning(meaning, fault, asked)
 
 
-def _refused_turn(failure: openai.APIStatusError, code: str | None, request: ModelRequest) -> TextLLMError | None:
-    # Their message is read to tell cases apart that have no code; it goes no further.
-    body = failure.body if isinstance(failure.body, dict) else {}
-    message = str(body.get("message", "")).lower()
-    if code == "model_not_found":
-        return ProviderError(f"The provider has no model {request.model!r} for us.", may_have_run=False)
-    if failure.status_code == 404:
-        return ConversationLostError() if request.transcript_id and "conversation" in message else None
-    if code in _TOO_LONG or failure.type in _TOO_LONG or "maximum context length" in message:
-        return ContextTooLongError()
-    if code in _FILTERED:
-        return ContentRefusedError()
-    if any(message.stored_parts for message in request.messages) and (
-        "image" in (code or "") or _FILE.search(str(failure.param))
-    ):
+def _of_meaning(meaning: Meaning, fault: Fault, asked: Asked) -> TextLLMError:
+    match meaning:
+        case "busy":
+            return ConversationBusyError(retry_after_s=_whole_seconds(fault.wait_s) or 1)
+        case "too_long":
+            return ContextTooLongError()
+        case "filtered":
+            return ContentRefusedError()
+        case "blind":
+            return UnsupportedMediaTypeError(
+                f"The model {asked.model} takes no images or files of this kind; send text alone, or use another model."
+            )
+        case "quota":
+            what = "says that our account has no quota left; the operator must check its plan and billing"
+        case "key":
+            what = f"refused our API key ({_cause(fault)}); the operator must check it"
+        case "model":
+            what = f"has no such model for us ({_cause(fault)}); the operator must check its name"
+        case _:
+            way_out = _WAYS_OUT.get(asked.path, _CHECK_ADDRESS)
+            what = f"has nothing at {asked.path} ({_cause(fault)}); {way_out}"
+    return ProviderError(f"{asked} {what}.", may_have_run=False)
+
+
+def _refused_input(fault: Fault, asked: Asked) -> TextLLMError | None:
+    if asked.has_files and fault.spoils_file:
         return UnsupportedMediaTypeError("The provider cannot read an image or a file of this turn; save it again.")
-    option = _OPTIONS.get(re.split(r"[.\[]", str(failure.param), maxsplit=1)[0])
-    if option is not None and getattr(request, option) is not None:
+    option = _OPTIONS.get(re.split(r"[.\[]", fault.param or "", maxsplit=1)[0])
+    if option in asked.options:
         return InvalidRequestError.of(option, "the model does not take it, or not this value")
     return None
 
 
-def unanswered(failure: Exception) -> ModelError:
+def _cause(fault: Fault) -> str:
+    names = dict.fromkeys(str(name) for name in (fault.status, fault.code or fault.type) if name is not None)
+    return ", ".join(names) or "it does not say why"
+
+
+def _body(failure: openai.APIStatusError) -> bytes:
+    try:
+        return failure.response.content
+    except httpx2.ResponseNotRead:  # the SDK reads it, as long as the connection lasts
+        return b""
+
+
+def unanswered(failure: Exception, asked: Asked) -> ModelError:
     """What it means that no answer came, or none that can be read: was the request sent at all?"""
     causes = _causes(failure)
     if any(isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) for cause in causes):
@@ -107,22 +198,10 @@ def unanswered(failure: Exception) -> ModelError:
             isinstance(c, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout) for c in causes
         )
     if not connected:
-        return ProviderUnavailableError("The provider cannot be reached.", may_have_run=False)
+        return ProviderUnavailableError(f"{asked} cannot be reached.", may_have_run=False)
     if any(isinstance(cause, httpx2.ReadTimeout | httpx2.WriteTimeout) for cause in causes):
         return _silent(failure)
     return _cut(failure)
-
-
-def reported(code: object) -> TextLLMError:
-    """What an `error` event in a stream means."""
-    code = named(code)
-    if code in _TOO_LONG:
-        return ContextTooLongError()
-    if code == "insufficient_quota":
-        return ProviderError(_NO_QUOTA)
-    if code in _TEMPORARY:
-        return ProviderUnavailableError(f"The provider broke the reply off ({code}).")
-    return ProviderError(f"The provider broke the reply off{f' ({code})' if code else ''}.")
 
 
 def retry_after(failure: openai.APIStatusError) -> float | None:
@@ -137,7 +216,7 @@ def retry_after(failure: openai.APIStatusError) -> float | None:
         return seconds
     try:
         return max(0.0, parsedate_to_datetime(stated).timestamp() - time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -145,9 +224,8 @@ def _number(text: str | None) -> float | None:
     return float(text) if text is not None and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
 
 
-def _whole_seconds(failure: openai.APIStatusError) -> int | None:
-    wait = retry_after(failure)
-    return None if wait is None else max(1, ceil(wait))
+def _whole_seconds(wait_s: float | None) -> int | None:
+    return None if wait_s is None else max(1, min(ceil(wait_s), LONGEST_WAIT_S))
 
 
 def _causes(failure: BaseException) -> list[BaseException]:
@@ -181,6 +259,7 @@ BROKEN_ANSWER: Final[ErrorTable] = {
     msgspec.DecodeError: _garbled,
     json.JSONDecodeError: _garbled,
     UnicodeDecodeError: _garbled,
+    RecursionError: _garbled,
 }
 
 # What the SDK raises where no answer came. It lets some failures of its transport pass as they are: among them one

@@ -1,6 +1,5 @@
 """OpenAI's Responses API: with a conversation on the provider's side, or with the whole history in every call."""
 
-import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,13 +12,15 @@ from openai import AsyncOpenAI
 
 from textllm_adapters.openai.bodies import input_parts
 from textllm_adapters.openai.client import RETRIES, Retries, drained, get, post_for_events
-from textllm_adapters.openai.counts import responses_usage
-from textllm_adapters.openai.errors import BROKEN_ANSWER, named, reported
+from textllm_adapters.openai.counts import counted
+from textllm_adapters.openai.decoding import decoded, word
+from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
+from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import FinishReason, InputFile, InputImage, Message, TextDelta
+from textllm_core.chat.messages import FinishReason, InputFile, InputImage, Message, TextDelta, well_formed
 from textllm_core.errors import ProviderError
-from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted
+from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
 
 _BEGINNINGS: Final = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _DELTAS: Final = frozenset({b"response.output_text.delta", b"response.refusal.delta"})
@@ -29,7 +30,7 @@ _ENDS: Final[Mapping[bytes, EndStatus]] = {
     b"response.failed": "failed",
 }
 _STATUSES: Final[Mapping[str | None, EndStatus]] = {s: s for s in get_args(EndStatus)}
-_NOTHING: Final = msgspec.Raw(b"null")
+_UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that state no end of their own
 
 
 # Only what is read; compatible servers leave out or add what they like.
@@ -41,13 +42,8 @@ class _Delta(Struct):
     delta: str
 
 
-class _Fault(Struct):
-    code: str | int | None = None
-
-
-class _ErrorEvent(Struct):
-    code: str | int | None = None
-    error: _Fault | None = None
+class _Thought(Struct):
+    delta: object = None
 
 
 class _IncompleteDetails(Struct):
@@ -55,14 +51,14 @@ class _IncompleteDetails(Struct):
 
 
 class _Response(Struct):
-    id: str | None = None
-    model: str | None = None
+    id: object = None
+    model: object = None
     status: str | None = None
-    error: _Fault | None = None
+    error: object = None
     incomplete_details: _IncompleteDetails | None = None
-    output: msgspec.Raw = _NOTHING
-    usage: msgspec.Raw = _NOTHING
-    service_tier: str | None = None
+    output: object = None
+    usage: object = None
+    service_tier: object = None
 
 
 class _ResponseEvent(Struct):
@@ -80,12 +76,12 @@ class _Item(Struct):
     content: list[_Part] | None = None
 
 
-_kind = msgspec.json.Decoder(_Kind).decode
-_decode_delta = msgspec.json.Decoder(_Delta).decode
-_error = msgspec.json.Decoder(_ErrorEvent).decode
-_response = msgspec.json.Decoder(_Response).decode
-_response_event = msgspec.json.Decoder(_ResponseEvent).decode
-_items = msgspec.json.Decoder(list[_Item] | None).decode
+_kind: Final = msgspec.json.Decoder(_Kind)
+_delta: Final = msgspec.json.Decoder(_Delta)
+_thought: Final = msgspec.json.Decoder(_Thought)
+_anything: Final = msgspec.json.Decoder(object)
+_response: Final = msgspec.json.Decoder(_Response)
+_response_event: Final = msgspec.json.Decoder(_ResponseEvent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,9 @@ class ResponsesLLM:
         """Keeps `LLM.stream`."""
         started = refused = False
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
-        answer = post_for_events(self.client, "/responses", request, _body(request), self.retries)
+        thought = 0
+        asked = Asked.of(self.client.base_url, "/responses", request)
+        answer = post_for_events(self.client, asked, request, _body(request), self.retries)
         with translated(BROKEN_ANSWER):
             async with aclosing(answer) as events:
                 async for event in events:
@@ -118,42 +116,51 @@ class ResponsesLLM:
                         if not started:
                             started = True
                             yield ModelStarted(None, request.model)
-                        if text := _delta(event.data).delta:
+                        if text := decoded(_delta, event.data).delta:
                             said += text
                             refused = refused or name == b"response.refusal.delta"
                             yield TextDelta(text)
                     elif name in _BEGINNINGS or name in _ENDS:
+                        response = decoded(_response_event, event.data).response
                         if not started:
                             started = True
-                            yield _started(_response_event(event.data).response, request)
+                            yield _started(response, request)
                         if name in _BEGINNINGS:
                             continue
-                        response = _response_event(event.data).response
                         if not said:
                             text, refused = _output(response.output)
                             if text:
                                 said = text
                                 yield TextDelta(text)
-                        yield _ended(_ENDS[name], response, said, refused)
+                        yield _ended(_ENDS[name], response, said, refused, asked, thought=thought)
                         await drained(events)
                         return
+                    elif b"reasoning" in name:
+                        characters = _characters(event.data)
+                        thought += characters
+                        if not started:
+                            started = True
+                            yield ModelStarted(None, request.model)
+                        yield ModelThinking(characters)
                     elif name == b"error":
-                        fault = _error(event.data)
-                        raise reported(fault.error.code if fault.error else fault.code)
-        raise ProviderError("The provider's stream ended before the reply did.")
+                        raise told_in_stream(fault_of(decoded(_anything, event.data)), asked)
+        raise ProviderError(f"{asked} ended its stream before the reply did.")
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
         """Keeps `LLM.outcome`."""
-        body = await get(self.client, f"/responses/{quote(provider_response_id, safe='')}")
+        path = f"/responses/{quote(provider_response_id, safe='')}"
+        body = await get(self.client, path)
         if body is None:
             return None
         try:
-            response = _response(body)
+            response = decoded(_response, body)
             text, refused = _output(response.output)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise ProviderError("The provider described the response in a way we cannot read.") from None
         status = _STATUSES.get(response.status)
-        return None if status is None else _ended(status, response, text, refused)
+        if status is None:
+            return None
+        return _ended(status, response, well_formed(text), refused, Asked.of(self.client.base_url, path))
 
 
 def _body(request: ModelRequest) -> dict[str, object]:
@@ -183,42 +190,49 @@ def _content(message: Message) -> object:
 
 
 def _started(response: _Response, request: ModelRequest) -> ModelStarted:
-    kept_id = response.id if request.transcript_id else None  # `store: false` keeps nothing
-    return ModelStarted(kept_id, response.model or request.model)
+    kept_id = word(response.id, "") or None if request.transcript_id else None  # `store: false` keeps nothing
+    return ModelStarted(kept_id, word(response.model, request.model))
 
 
-def _delta(data: bytes) -> _Delta:
-    try:
-        return _decode_delta(data)
-    except msgspec.DecodeError:
-        # msgspec takes no half of a surrogate pair, which may well stand at the end of a delta.
-        return msgspec.convert(json.loads(data), _Delta)
+def _characters(data: bytes) -> int:
+    """How much of its reasoning the model tells in an event about it."""
+    delta = decoded(_thought, data).delta
+    return len(delta) if isinstance(delta, str) else 0
 
 
 def _name(event: ServerSentEvent) -> bytes:
     """What the event is; where it has no name of its own, its data says so."""
     if event.name not in (b"", b"message") or event.data == b"[DONE]":
         return event.name
-    return _kind(event.data).type.encode()
+    return decoded(_kind, event.data).type.encode(errors="replace")
 
 
-def _output(output: msgspec.Raw) -> tuple[str, bool]:
+def _output(output: object) -> tuple[str, bool]:
     """The text of all messages in the output, and whether any of it is a refusal. Reasoning comes before them."""
-    parts = [part for item in _items(output) or () if item.type == "message" for part in item.content or ()]
+    items = msgspec.convert(output, list[_Item] | None) or ()
+    parts = [part for item in items if item.type == "message" for part in item.content or ()]
     text = "".join(part.text or part.refusal or "" for part in parts if part.type in ("output_text", "refusal"))
     return text, any(part.type == "refusal" for part in parts)
 
 
-def _ended(status: EndStatus, response: _Response, text: str, refused: bool) -> ModelEnded:
+def _ended(
+    status: EndStatus, response: _Response, text: str, refused: bool, asked: Asked, *, thought: int = 0
+) -> ModelEnded:
     reason = response.incomplete_details.reason if response.incomplete_details else None
+    if status == "completed" and response.status not in _UNENDED:  # some servers name every last event so
+        status = _STATUSES.get(response.status, "incomplete")
+    if status == "completed" and (response.error or reason):
+        status = "failed" if response.error else "incomplete"
+    usage = counted(response.usage, seen=len(text) + thought)
     cut_short = status == "incomplete" and reason != "content_filter"
     finish_reason: FinishReason = "refusal" if refused else "length" if cut_short else "stop"
     return ModelEnded(
         status=status,
-        usage=responses_usage(response.usage),
+        usage=usage.usage if usage else None,
+        is_estimate=usage is not None and usage.is_estimate,
         text=text,
         finish_reason=finish_reason,
         content_filtered=status == "incomplete" and reason == "content_filter",
-        service_tier=response.service_tier,
-        error_code=named(response.error.code) if response.error else None,
+        service_tier=word(response.service_tier, "") or None,
+        error=told_in_stream(fault_of({"error": response.error}), asked) if response.error else None,
     )

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import asdict
+
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
 from textllm_core.errors import ConfigurationError
 from textllm_core.events import REQUEST_ID, Event, ExchangeFailed, ExchangeSettled, RequestAnswered
@@ -27,7 +29,11 @@ _FIELDS: Final = (
     "duration_ms",
     "tenant_id",
     "response_id",
+    "provider_status",
     "provider_code",
+    "provider_type",
+    "provider_param",
+    "provider_request_id",
     "model",
     "cost",
     "held",
@@ -79,11 +85,14 @@ class LogTelemetry:
             case RequestAnswered():
                 self._log_request(event)
             case ExchangeFailed():
-                fields = {
+                fields: dict[str, object] = {
                     "response_id": event.response_id,
                     "code": event.code,
-                    "provider_code": event.provider_code,
+                    "model": event.model,
                 }
+                if event.report is not None:
+                    said = {f"provider_{name}": value for name, value in asdict(event.report).items()}
+                    fields |= {name: value for name, value in said.items() if value is not None}
                 _logger.warning("a reply failed", extra=fields)
             case ExchangeSettled():
                 self._log_exchange(event)

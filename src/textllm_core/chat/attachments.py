@@ -31,10 +31,11 @@ class Attachments:
             async for piece in pieces:
                 yield piece
 
-    async def sendable(self, messages: Sequence[Message], llm: LLM) -> tuple[Message, ...]:
+    async def sendable(self, messages: Sequence[Message], llm: LLM | None) -> tuple[Message, ...]:
         """The messages with a note in place of each file that cannot be sent: a conversation outlives its files.
 
         A file may be deleted or damaged, the model may read none of its kind, or newer files may leave no room for it.
+        None is a model that has refused them.
         Raises:
             StorageUnavailableError: nobody can say which files are there still.
         """
@@ -69,7 +70,9 @@ class Attachments:
         return dict(zip(keys, await asyncio.gather(*map(size, keys)), strict=True))
 
 
-def _obstacle(part: InputImage | InputFile, llm: LLM, *, stored: int | None, room: int) -> str | None:
+def _obstacle(part: InputImage | InputFile, llm: LLM | None, *, stored: int | None, room: int) -> str | None:
+    if llm is None:
+        return "was sent before, and this model cannot read it."
     if isinstance(part, InputImage) and not llm.reads_images:
         return "is an image, and this model reads none."
     if isinstance(part, InputFile) and not llm.reads_files:

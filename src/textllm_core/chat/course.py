@@ -20,7 +20,7 @@ from textllm_core.chat.messages import (
     WholeCharacters,
 )
 from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.errors import Allowance
+from textllm_core.errors import Allowance, ContextTooLongError, TextLLMError
 from textllm_core.ids import new_id
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import Thread
@@ -41,6 +41,8 @@ class Course:
         keeps_messages: our own copy of what is said is kept, and is the record.
         allowance: what the turn has left of the user's rate limit.
         is_asked: the model was called, so that from here on a failure may have cost something.
+        thought: characters of reasoning that came with the reply; they are charged as its text is.
+        sends_files: False once the model has refused those of earlier turns.
     """
 
     turn: Turn
@@ -54,6 +56,8 @@ class Course:
     transcript_id: str | None
     keeps_messages: bool
     is_asked: bool = False
+    thought: int = 0
+    sends_files: bool = True
     started: ModelStarted | None = None
     characters: WholeCharacters = field(default_factory=WholeCharacters)
     first_text_at: datetime | None = None
@@ -86,6 +90,14 @@ class Course:
             model=self.started.model,
             allowance=self.allowance,
         )
+
+    def told(self, error: TextLLMError) -> TextLLMError:
+        """The error in the words of this turn: without a past it is the turn itself that is too long."""
+        if not isinstance(error, ContextTooLongError) or error.is_of_turn or self.has_past:
+            return error
+        of_turn = ContextTooLongError.of_turn()
+        of_turn.report = error.report
+        return of_turn
 
     @property
     def text(self) -> str:
@@ -132,20 +144,20 @@ class Course:
         self, ended: ModelEnded, *, at: datetime, remember: Callable[[Usage, Decimal], bytes] | None = None
     ) -> Outcome:
         """The outcome of a reply that reached its end, or its longest length."""
-        usage = ended.usage or self._estimate()
+        usage, estimated = ended.charged(self._estimate())
         content = Refusal(ended.text) if ended.finish_reason == "refusal" else OutputText(ended.text)
         reply = self.reply_message(content, is_whole=ended.status == "completed", at=at)
         return self._outcome(
             status="completed" if ended.status == "completed" else "incomplete",
             usage=usage,
-            estimated=ended.usage is None,
+            estimated=estimated,
             service_tier=ended.service_tier,
             messages=(self.message, reply),
             answered=True,
             # Of a reply that was cut short the provider may or may not keep the turn.
             in_doubt=ended.status != "completed",
             remember=partial(remember, usage) if remember else None,
-            context_tokens=usage.total_tokens if ended.usage else self._context_bound(),
+            context_tokens=self._context_bound() if estimated else usage.total_tokens,
             summary=None if ended.finish_reason == "refusal" else ended.text.strip() or None,
         )
 
@@ -166,16 +178,14 @@ class Course:
             status: `cancelled` keeps what was written so far in the conversation, anything else does not.
             in_doubt: the provider may or may not have kept the turn on its side.
         """
-        usage = (ended.usage if ended else None) or Usage()
-        is_final = ended is not None and ended.is_final
-        if not is_final and self.started is not None:
-            usage = self._estimate()
+        estimate = Usage() if self.started is None else self._estimate()
+        usage, estimated = ended.charged(estimate) if ended else (estimate, True)
         text = self.text
         is_kept = status == "cancelled" and bool(text)
         return self._outcome(
             status=status,
             usage=usage,
-            estimated=not is_final,
+            estimated=estimated,
             service_tier=ended.service_tier if ended else None,
             messages=(self.message, self.reply_message(OutputText(text), is_whole=False, at=at)) if is_kept else (),
             answered=is_kept,
@@ -235,7 +245,11 @@ class Course:
 
     def _estimate(self) -> Usage:
         """Tokens of what was certainly sent and certainly received."""
-        return Usage(input_tokens=self.hold.input_estimate, output_tokens=estimated_tokens(self.text))
+        return Usage(
+            input_tokens=self.hold.input_estimate,
+            output_tokens=estimated_tokens(self.text, characters=self.thought),
+            reasoning_tokens=self.thought // 4,
+        )
 
     def _context_bound(self) -> int:
         """An upper bound of the tokens that the conversation may now have on the provider's side."""

@@ -37,13 +37,14 @@ from textllm_core.errors import (
     ServiceUnavailableError,
     StorageUnavailableError,
     TextLLMError,
+    UnsupportedMediaTypeError,
 )
 from textllm_core.events import ExchangeAdmitted, ExchangeAnswered, ExchangeBegun
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Hold, Ledger
-from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ReadBlob
+from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.tracer import Tracer
@@ -214,17 +215,21 @@ class Exchange:
     async def _ask(self, course: Course) -> ModelEnded:
         """Read the model's reply into the course and its log."""
         try:
-            return await self._read_along(course)
+            ended = await self._read_along(course)
         except ContextTooLongError as error:
-            if course.has_past or error.is_of_turn:
+            raise course.told(error) from error
+        except UnsupportedMediaTypeError:
+            if course.message.stored_parts or course.started is not None or self.transcript is not None:
                 raise
-            raise ContextTooLongError.of_turn() from error
+            course.sends_files = False  # what was shown earlier must not keep the conversation from going on
+            ended = await self._read_along(course)
         except ConversationLostError:
             if not course.keeps_messages:
                 raise
             # Our own copy is the record; the provider's side of it is made anew.
             course.transcript_id = None
-            return await self._read_along(course)
+            ended = await self._read_along(course)
+        return ended if ended.error is None else replace(ended, error=course.told(ended.error))
 
     async def _read_along(self, course: Course) -> ModelEnded:
         request = await self._request(course)
@@ -244,6 +249,9 @@ class Exchange:
                                 patience.reschedule(None)  # what follows is our own work
                                 await self._begin(course, started)
                                 patience.reschedule(deadline)
+                            case ModelThinking(characters):
+                                course.thought += characters
+                                patience.reschedule(loop.time() + self._patience_s(course))
                             case TextDelta(text):
                                 course.hear(text, clock=self.clock)
                                 patience.reschedule(loop.time() + self.policy.silence_timeout_s)
@@ -262,19 +270,24 @@ class Exchange:
                 waited = "to begin" if course.first_text_at is None else "to go on"
                 raise ProviderTimeoutError(f"The model took too long {waited}.") from error
 
+    def _patience_s(self, course: Course) -> float:
+        """How long the model may be silent from here on."""
+        policy = self.policy
+        return policy.first_token_timeout_s if course.first_text_at is None else policy.silence_timeout_s
+
     async def _request(self, course: Course) -> ModelRequest:
         hold, options = course.hold, course.turn.options
         if course.transcript_id is None and course.has_past and not course.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
         if self.transcript is None or course.turn.is_aside:
             transcript_id = None
-            messages = await self._sendable((*await self._past(course), course.message))
+            messages = await self._sendable(course, (*await self._past(course), course.message))
         else:
             if course.transcript_id is None:
-                history = await self._sendable(await self._history(course, limit=None))
+                history = await self._sendable(course, await self._history(course, limit=None))
                 course.transcript_id = await self.transcript.create(history, read=self._read)
             transcript_id = course.transcript_id
-            messages = await self._sendable((course.message,))
+            messages = await self._sendable(course, (course.message,))
         return ModelRequest(
             model=hold.model,
             messages=messages,
@@ -292,8 +305,10 @@ class Exchange:
     def _read(self) -> ReadBlob | None:
         return None if self.attachments is None else self.attachments.read
 
-    async def _sendable(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        return messages if self.attachments is None else await self.attachments.sendable(messages, self.llm)
+    async def _sendable(self, course: Course, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        if self.attachments is None:
+            return messages
+        return await self.attachments.sendable(messages, self.llm if course.sends_files else None)
 
     async def _past(self, course: Course) -> tuple[Message, ...]:
         """What was said before, to be sent with the turn."""

@@ -50,7 +50,7 @@ class Settling:
         if ended.content_filtered:
             await self._settle_failed(course, ended, status="incomplete", error=ContentRefusedError())
         elif ended.status in ("failed", "cancelled"):
-            error = ProviderError("The model could not finish its reply.")
+            error = ended.error or ProviderError("The model could not finish its reply.")
             await self._settle_failed(course, ended, status="failed", error=error, in_doubt=False)
         else:
             remember = _reply_memory(course, ended.text, ended.finish_reason)
@@ -107,7 +107,7 @@ class Settling:
         error: TextLLMError,
         in_doubt: bool = True,
     ) -> None:
-        self._state_failure(course, error, ended)
+        self._state_failure(course, error)
         remember = (lambda _usage, _cost: remembered_failure(course.begun(), error)) if course.is_remembered else None
         outcome = course.unanswered(ended, status=status, at=self.clock.now(), in_doubt=in_doubt, remember=remember)
         await self._settle(course, outcome)
@@ -154,7 +154,7 @@ class Settling:
                 return
 
     async def _release(self, course: Course, error: TextLLMError) -> None:
-        self._state_failure(course, error, None)
+        self._state_failure(course, error)
         await self.release(course.hold, course.made_transcripts, on_outage=lambda: self._fail(course, error))
         await self._take_back_files(course)
         self._fail(course, error)
@@ -172,10 +172,10 @@ class Settling:
             course.log.append(ReplyCompleted(counted, course.turn.files))
             course.log.close()
 
-    def _state_failure(self, course: Course, error: TextLLMError, ended: ModelEnded | None) -> None:
-        provider_code = ended.error_code if ended else None
+    def _state_failure(self, course: Course, error: TextLLMError) -> None:
+        hold = course.hold
         self.track_usage.telemetry.emit(
-            ExchangeFailed(response_id=course.hold.response_id, code=error.code, provider_code=provider_code)
+            ExchangeFailed(response_id=hold.response_id, code=error.code, model=hold.model, report=error.report)
         )
 
     def _fail(self, course: Course, error: TextLLMError) -> None:

@@ -4,8 +4,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from textllm_core.chat.messages import FinishReason, Message, TextDelta
+from textllm_core.errors import TextLLMError
 from textllm_core.usage import Usage
 
 EndStatus = Literal["completed", "incomplete", "failed", "cancelled"]
@@ -46,6 +48,12 @@ class ModelStarted(Struct, frozen=True):
     model: str
 
 
+class ModelThinking(Struct, frozen=True, gc=False):
+    """A sign of life that is no text of the reply: the model reasons. `characters`: of reasoning that was received."""
+
+    characters: int
+
+
 class ModelEnded(Struct, frozen=True, kw_only=True):
     """The model's own account of how the reply ended.
 
@@ -53,18 +61,33 @@ class ModelEnded(Struct, frozen=True, kw_only=True):
         status: the text of `failed` and `cancelled` is what came before the failure.
         finish_reason: of a `completed` or `incomplete` reply.
         usage: None where the provider did not say.
+        is_estimate: what it says of the usage cannot be all of it, so that a part of `usage` is estimated.
         content_filtered: the provider's filter ended the reply.
         service_tier: the tier that priced it; None where not said.
-        error_code: the provider's code of a failure, for operators.
+        error: what a failure means to the caller; None where the provider does not say.
     """
 
     status: EndStatus
     usage: Usage | None
+    is_estimate: bool = False
     text: str = ""
     finish_reason: FinishReason = "stop"
     content_filtered: bool = False
     service_tier: str | None = None
-    error_code: str | None = None
+    error: TextLLMError | None = None
+
+    def charged(self, estimate: Usage) -> tuple[Usage, bool]:
+        """The usage to charge, and whether it is estimated; `estimate` is taken for what the provider left out."""
+        if self.usage is None:
+            return (Usage(), False) if self.is_final else (estimate, True)
+        if self.is_estimate and self.usage.input_tokens == 0:  # something was sent
+            return replace(self.usage, input_tokens=estimate.input_tokens), True
+        return self.usage, self.is_estimate
+
+    @property
+    def error_code(self) -> str | None:
+        """The provider's code of a failure, for operators."""
+        return self.error.report.code if self.error and self.error.report else None
 
     @property
     def is_final(self) -> bool:
@@ -77,7 +100,7 @@ class ModelEnded(Struct, frozen=True, kw_only=True):
         return self.is_final or self.status == "cancelled"
 
 
-ModelEvent = ModelStarted | TextDelta | ModelEnded
+ModelEvent = ModelStarted | ModelThinking | TextDelta | ModelEnded
 
 
 class LLM(Protocol):
@@ -95,6 +118,8 @@ class LLM(Protocol):
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """`ModelStarted`, any number of `TextDelta`, then exactly one `ModelEnded`, whose text is all deltas joined.
+
+        Before and between deltas `ModelThinking` says that the model is at work.
 
         Reading it to its end frees the connection for the next call; closing it earlier ends the call at once.
         Only what surely was not executed is tried again.

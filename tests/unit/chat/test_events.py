@@ -10,7 +10,7 @@ from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, ReplyCompleted, TextLLMError, TextTurn, Usage
-from textllm_core.errors import ContextTooLongError
+from textllm_core.errors import ContextTooLongError, ProviderReport
 from textllm_core.events import ExchangeFailed, ExchangeSettled, ExchangesRunning
 
 
@@ -46,7 +46,12 @@ async def test_a_failure_at_the_provider_is_stated_with_its_own_code_and_ours(be
         await bench.say("one")
     (entry,) = await bench.entries()
     assert failed(bench) == [
-        ExchangeFailed(response_id=entry.response_id, code="provider_error", provider_code="server_error")
+        ExchangeFailed(
+            response_id=entry.response_id,
+            code="provider_error",
+            model="gpt-4o",
+            report=ProviderReport(code="server_error"),
+        )
     ]
 
 

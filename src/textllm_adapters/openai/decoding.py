@@ -1,0 +1,34 @@
+"""JSON from providers, read as widely as it can be: models cut their texts anywhere, also inside a character."""
+
+import json
+import re
+from typing import Final, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+_WORD: Final = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+def decoded(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
+    """What `data` says; its texts may begin or end with half of a surrogate pair, which msgspec takes for no text.
+
+    Raises:
+        msgspec.DecodeError, RecursionError: it is no JSON, or of another shape.
+    """
+    try:
+        return decoder.decode(data)
+    except msgspec.DecodeError:
+        if b"\\u" not in data:
+            raise
+        try:
+            content = json.loads(data)
+        except ValueError:
+            raise msgspec.DecodeError("no JSON") from None
+        return msgspec.convert(content, decoder.type)
+
+
+def word(value: object, otherwise: str) -> str:
+    """A name that a provider gives, where it is one that can be written down everywhere."""
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else otherwise

@@ -1,0 +1,205 @@
+"""What a provider says of a failure, in whatever shape it says it, and what that means: one table for every place."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from typing import Final, Literal, NamedTuple
+
+Meaning = Literal[
+    "busy", "quota", "rate", "too_long", "filtered", "key", "blind", "model", "route", "unavailable", "other"
+]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
+_PARAM: Final = re.compile(r"[a-z_]{1,64}(\[[0-9]{1,4}\]|\.[a-z_]{1,64}){0,8}")
+_SPEAKING: Final = ("message", "error", "detail", "details", "errors", "msg", "metadata", "raw", "error_message")
+_MOST_CHARS: Final = 4000  # read of what it says; whatever it means stands at its beginning
+_MOST_DEPTH: Final = 6  # of lists and objects within each other
+
+# Names that codes and types have, in lower case.
+_NAMED: Final[Mapping[Meaning, str]] = {
+    "busy": "conversation_locked",
+    "quota": """insufficient_quota insufficient_user_quota insufficient_balance billing_hard_limit_reached
+        billing_not_active exceeded_current_quota_error payment_required""",
+    "rate": "rate_limit_exceeded rate_limit_error ratelimiterror rate_limited too_many_requests resource_exhausted",
+    "too_long": """context_length_exceeded exceed_context_size_error contextwindowexceedederror request_too_large
+        context_window_exceeded model_max_prompt_tokens_exceeded tokens_limit_reached""",
+    "filtered": """content_filter content_policy_violation invalid_prompt image_content_policy_violation
+        responsibleaipolicyviolation data_inspection_failed bio_policy misalignment_policy_violation""",
+    "key": "invalid_api_key authentication_error permission_error",
+    "model": "model_not_found",
+    "unavailable": """server_error server_is_overloaded slow_down overloaded_error engine_overloaded_error
+        insufficient_system_resource service_unavailable internal_server_error unavailable""",
+}
+_NAMES: Final[Mapping[str, Meaning]] = {name: meaning for meaning, names in _NAMED.items() for name in names.split()}
+
+# What they say where no name tells; as OpenAI, vLLM, SGLang, TGI, LM Studio, llama.cpp, Together, Gemini, Anthropic,
+# Bedrock, xAI, Groq, Mistral, Fireworks, DashScope and OGX phrase it.
+_TOO_LONG: Final = re.compile(
+    r"context (length|window|size|limit)|context the overflows|context overflow|maximum prompt length"
+    r"|maximum model length|longer than the maximum|prompt is too long|prompt too long|input is too long"
+    r"|input is too large to process|input prompt is too big|input token count|too large for model with"
+    r"|must have less than \d+ tokens|`?max_new_tokens`? must be <=|max_tokens must be at least 1"
+    r"|token count exceeds|exceeds the maximum (allowed length|number of tokens)|exceeds? max(imum)? length"
+    r"|model token limit|token limit exceeded|too many tokens|reduce the length of the (messages|prompt|input)"
+    r"|range of input length"
+)
+_QUOTA: Final = re.compile(
+    r"insufficient (account )?(balance|credits?|quota|funds)|credit balance is too low|requires more credits"
+)
+_FILTERED: Final = re.compile(r"content management policy|content policy|input was flagged|safety system")
+_MODEL: Final = re.compile(
+    r"model\b.{0,220}(not found|does not exist|doesn't exist|not loaded|isn't loaded|not available)"
+    r"|(no|unknown|invalid) models? |no models? loaded"
+)
+_EYES: Final = r"(images?|vision|multi-?modal|input_file|files?|pdfs?)"
+_BLIND: Final = re.compile(
+    rf"{_EYES}( inputs?| content|_url)?,? (is|are) not (supported|enabled)|{_EYES} inputs? (is not|not|isn't) support"
+    rf"|(does|do|is|are)( not|n't) (currently )?(support|accept|process|handle|have) {_EYES}(?! (format|type))"
+    r"|not a multi-?modal|at most 0 (image|file)|missing data required for image|only supported by certain models"
+    r"|(unknown|invalid|unsupported) (part type|variant|content type).{0,40}(image|file)|must be a string|mmproj"
+    r"|not compiled for multi-?modal|support image input|text[- ]only"
+)
+_FILE: Final = re.compile(r"image|file_data|filename|input_file|\bpdf\b")
+_LATER: Final = re.compile(r"try again in ([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(ms|s|m|h)\b")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Fault(NamedTuple):
+    """A failure as the provider states it.
+
+    Args:
+        status: of HTTP, or a code that is one.
+        code, type, param: None where they are not such names as may be repeated.
+        words: all that it says, in lower case. They may hold what was sent: they are matched, and go no further.
+        wait_s: how long it asks us to wait.
+    """
+
+    status: int | None
+    code: str | None
+    type: str | None
+    param: str | None
+    words: str
+    wait_s: float | None
+
+    @property
+    def spoils_file(self) -> bool:
+        """It speaks of an image or a file."""
+        return _FILE.search(f"{self.words} {self.code} {self.param}") is not None
+
+    @property
+    def is_blindness(self) -> bool:
+        """It says that the model takes no images or files at all."""
+        return _BLIND.search(self.words) is not None
+
+    def meaning(self, *, with_files: bool = False) -> Meaning:
+        """What it means for a call, which had images or files or had not; names go before words, words before status.
+
+        Other than a name, words may be wrong: they are looked at only where the status is no answer of its own.
+        """
+        for name in (self.code, self.type):
+            if name is not None and (known := _NAMES.get(name.lower())) is not None and known != "unavailable":
+                return known
+        if self.status in (402, 429):
+            return "quota" if self.status == 402 else "rate"
+        for pattern, meaning in _WORDS:
+            if pattern.search(self.words):
+                return meaning
+        if with_files and self.is_blindness:
+            return "blind"
+        if self.status in (401, 403):
+            return "key"
+        if self.status in (400, 404) and _MODEL.search(self.words):
+            return "model"
+        if self.status in (404, 405, 501):
+            return "route"
+        named = any(_NAMES.get(name.lower()) for name in (self.code, self.type) if name)
+        return "unavailable" if named or self.status in (408, 409) or (self.status or 0) >= 500 else "other"
+
+
+_WORDS: Final[tuple[tuple[re.Pattern[str], Meaning], ...]] = (
+    (_QUOTA, "quota"),
+    (_TOO_LONG, "too_long"),
+    (_FILTERED, "filtered"),
+)
+
+
+def fault_of(said: object, *, status: int | None = None) -> Fault:
+    """What a decoded body, an `error` in it, or a plain text says. `status`: of the answer, where it has one."""
+    said = _unwrapped(said)
+    given: dict[object, object] = said if isinstance(said, dict) else {}
+    inner = _unwrapped(given.get("error"))
+    if isinstance(inner, dict):
+        given = given | {key: value for key, value in inner.items() if value is not None}
+    code = given.get("code")
+    if code is None and isinstance(given.get("status"), str):
+        code = given["status"]  # Google's name for it
+    kind = given.get("type") if given.get("type") != "error" else given.get("error_type")
+    words = " ".join(_words(said, 0))[:_MOST_CHARS].lower()
+    return Fault(
+        status=status or _status(code) or _status(given.get("status_code")) or _status(given.get("status")),
+        code=None if _status(code) else named(code),
+        type=named(kind),
+        param=_param(given.get("param")),
+        words=words,
+        wait_s=_wait(given, words),
+    )
+
+
+def fault_in(body: bytes, *, status: int) -> Fault:
+    """What the body of an answer says, be it JSON or not."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = body[:_MOST_CHARS].decode(errors="replace")
+    return fault_of(said, status=status)
+
+
+def named(code: object) -> str | None:
+    """A code of the provider that is safe to repeat, else None."""
+    if isinstance(code, int) and not isinstance(code, bool):
+        code = str(code)[:64] if abs(code) < 10**9 else None
+    return code if isinstance(code, str) and _NAME.fullmatch(code) else None
+
+
+def _unwrapped(said: object) -> object:
+    """Some put the error into a list."""
+    return said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else said
+
+
+def _words(said: object, depth: int) -> Iterator[str]:
+    if isinstance(said, str):
+        yield said[:_MOST_CHARS]
+    elif depth < _MOST_DEPTH and isinstance(said, dict):
+        for key in _SPEAKING:
+            yield from _words(said.get(key), depth + 1)
+    elif depth < _MOST_DEPTH and isinstance(said, list):
+        for one in said[:8]:
+            yield from _words(one, depth + 1)
+
+
+def _status(code: object) -> int | None:
+    if isinstance(code, str) and re.fullmatch(r"[0-9]{3}", code):
+        code = int(code)
+    return code if isinstance(code, int) and 400 <= code <= 599 else None
+
+
+def _param(param: object) -> str | None:
+    if not isinstance(param, str) or not _PARAM.fullmatch(param):
+        return None
+    return "metadata" if param.startswith("metadata") else param  # its keys are the caller's own words
+
+
+def _wait(given: Mapping[object, object], words: str) -> float | None:
+    headers, details = given.get("headers"), given.get("details")
+    stated = [given.get("retry_after"), headers.get("retry-after") if isinstance(headers, dict) else None]
+    if isinstance(details, list):
+        stated += [detail.get("retryDelay") for detail in details if isinstance(detail, dict)]
+    for wait in stated:
+        if isinstance(wait, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?s?", wait):
+            return float(wait.removesuffix("s"))
+        if isinstance(wait, int | float) and not isinstance(wait, bool) and isfinite(wait) and wait >= 0:
+            return float(wait)
+    if (later := _LATER.search(words)) is not None:
+        return float(later[1]) * _SECONDS[later[2]]
+    return None

@@ -29,13 +29,13 @@ from typing import NamedTuple
 
 import httpx
 import psutil
+from benchmarks.processes import MB, own_memory
 from benchmarks.streams import latency
 from tests.e2e.conftest import API_KEY, Service, serving
 from tests.e2e.test_files import peak_of
 from tests.e2e.test_hostile_files import DOCUMENTS, IMAGES
 from tests.servers.openai import OpenAIStandIn
 
-MB = 1_000_000
 TURN_S = 10
 RATE = 20
 ASKED = {"/chat": ("POST", b'{"message": "Hello"}'), "/health/live": ("GET", b"")}
@@ -60,7 +60,7 @@ class Answered(NamedTuple):
 
 def corpus(folder: Path) -> list[HostileFile]:
     """All of it, written to the folder."""
-    files = []
+    files: list[HostileFile] = []
     for cases, route, field in ((DOCUMENTS, "/chat/file", "file"), (IMAGES, "/chat/image", "images")):
         for case, (name, make, refusal) in cases.items():
             content = folder / f"{len(files)}"
@@ -111,13 +111,6 @@ def watch(worker: int, highest: "Queue[int]", is_over: Event) -> None:
     while not is_over.wait(0.1):
         most = max(most, sum(own_memory(child) for child in psutil.Process(worker).children()))
     highest.put(most)
-
-
-def own_memory(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().uss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
-        return 0
 
 
 class Latencies:

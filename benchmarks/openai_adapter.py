@@ -7,14 +7,12 @@ this process, the median of alternating rounds; only the ratio means anything on
 """
 
 import asyncio
-import json
-import multiprocessing
-import socket
 import statistics
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
+from benchmarks.upstream import WORD, upstream
 from openai import AsyncOpenAI
 
 from textllm_adapters.openai.client import open_client
@@ -27,57 +25,13 @@ REPLIES = 10  # in a round
 ROUNDS = 7
 
 
-def canned_stream() -> bytes:
-    text = "word " * DELTAS
-    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed"}
-    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-    usage = {"input_tokens": 8, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": DELTAS}
-    usage |= {"output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 8 + DELTAS}
-    response = {"id": "resp_1", "object": "response", "created_at": 1795348800, "model": "gpt-4o", "output": []}
-    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
-    events: list[dict[str, object]] = [
-        {"type": "response.created", "response": {**response, "status": "in_progress"}},
-        *({"type": "response.output_text.delta", **place, "delta": "word ", "logprobs": []} for _ in range(DELTAS)),
-        {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
-        {
-            "type": "response.completed",
-            "response": {**response, "status": "completed", "output": [{**item, "content": [part]}], "usage": usage},
-        },
-    ]
-    return b"".join(
-        f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': n})}\n\n".encode()
-        for n, event in enumerate(events)
-    )
-
-
-def serve(listener: socket.socket) -> None:
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n"
-    answer = canned_stream()
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
-                await reader.readexactly(next(int(line[15:]) for line in lines if line.startswith(b"content-length:")))
-                writer.write(head % len(answer) + answer)
-                await writer.drain()
-        except asyncio.IncompleteReadError:
-            writer.close()
-
-    async def run() -> None:
-        async with await asyncio.start_server(talk, sock=listener) as server:
-            await server.serve_forever()
-
-    asyncio.run(run())
-
-
 async def with_the_sdk(client: AsyncOpenAI) -> None:
     text = ""
     async with await client.responses.create(model="gpt-4o", input="Hello", stream=True) as events:
         async for event in events:
             if event.type == "response.output_text.delta":
                 text += event.delta
-    assert len(text) == 5 * DELTAS
+    assert text == WORD * DELTAS
 
 
 async def with_ours(client: AsyncOpenAI) -> None:
@@ -114,14 +68,8 @@ async def compare(base_url: str) -> None:
 
 
 def main() -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = multiprocessing.Process(target=serve, args=(listener,), daemon=True)
-    server.start()
-    try:
-        asyncio.run(compare(f"http://127.0.0.1:{listener.getsockname()[1]}/v1"))
-    finally:
-        server.terminate()
-        server.join()
+    with upstream(DELTAS) as provider:
+        asyncio.run(compare(provider.base_url))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+from benchmarks.processes import MB
 from tests.servers.s3 import S3Server, open_bucket
 
 from textllm_adapters.s3.blob_store import S3BlobStore
 
-MB = 1_000_000
 SIZE = 20 * MB
 
 

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from benchmarks.processes import own_memory
 from tests.e2e.conftest import API_KEY, Service, serving
 from tests.servers.openai import OpenAIStandIn, Reply
 from tests.servers.postgres import open_postgres
@@ -52,11 +53,6 @@ async def migrate(url: str) -> None:
     engine = open_engine(url, command_timeout_s=None)
     await migrations.upgrade(engine)
     await engine.dispose()
-
-
-def memory(process: psutil.Process) -> int:
-    """Bytes that the process alone has."""
-    return int(process.memory_full_info().uss)
 
 
 async def ask(
@@ -123,7 +119,7 @@ async def live_streams(service: Service, process: psutil.Process, provider: Open
         await latency(service, "POST", "/chat", b'{"message": "warm up"}')
     print("load average:", os.getloadavg())
     print("idle: /chat", await latencies(lambda: latency(service, "POST", "/chat", b'{"message": "x"}'), 20))
-    before = memory(process)
+    before = own_memory(process)
     provider.default = Reply(deltas=("word ",) * DELTAS_OF_LIVE_STREAM, pause_s=1.0)
     began = time.perf_counter()
     opening = asyncio.Semaphore(OPENING_AT_ONCE)
@@ -131,7 +127,7 @@ async def live_streams(service: Service, process: psutil.Process, provider: Open
     print(f"opened in {time.perf_counter() - began:.0f} s, {OPENING_AT_ONCE} at once")
     await asyncio.sleep(5)
     provider.default = Reply(text="Paris.")
-    grown = memory(process) - before
+    grown = own_memory(process) - before
     busy = process.cpu_percent(10)
     print(f"{streams} streams: {grown / streams / 1024:.1f} KB each ({grown / 2**20:.0f} MB); {busy:.0f} % of a core")
     print("  /health/live", await latencies(lambda: latency(service, "GET", "/health/live"), 50))
@@ -139,12 +135,12 @@ async def live_streams(service: Service, process: psutil.Process, provider: Open
     ended = await asyncio.gather(*reading)
     print("  ends:", dict(Counter(ended)))
     await asyncio.sleep(2)
-    print(f"  afterwards: {(memory(process) - before) / 2**20:.0f} MB more than before")
+    print(f"  afterwards: {(own_memory(process) - before) / 2**20:.0f} MB more than before")
 
 
 async def slow_readers(service: Service, process: psutil.Process, provider: OpenAIStandIn) -> None:
     provider.default = LONG_REPLY
-    before, settled_before = memory(process), settled(service)
+    before, settled_before = own_memory(process), settled(service)
     clients = []
     for n in range(550):
         clients.append(await ask(service, "/chat/stream", {"message": f"slow {n}", "stream_format": "events"}))
@@ -157,7 +153,7 @@ async def slow_readers(service: Service, process: psutil.Process, provider: Open
 
     sipping = [asyncio.create_task(sip(reader)) for reader, _ in clients[50:]]
     for second in range(0, 90, 10):
-        grown, ended = memory(process) - before, settled(service) - settled_before
+        grown, ended = own_memory(process) - before, settled(service) - settled_before
         print(f"  after {second} s: {grown / 2**20:.0f} MB more than before; settled: {dict(ended)}")
         await asyncio.sleep(10)
     for task in sipping:
@@ -165,7 +161,7 @@ async def slow_readers(service: Service, process: psutil.Process, provider: Open
     for _, writer in clients:
         writer.transport.abort()
     await asyncio.sleep(5)
-    print(f"  all gone: {(memory(process) - before) / 2**20:.0f} MB more than before")
+    print(f"  all gone: {(own_memory(process) - before) / 2**20:.0f} MB more than before")
     print(f"  settled in all: {dict(settled(service) - settled_before)} of {len(clients)}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import psutil
@@ -106,10 +107,14 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
+class Provider(Protocol):
+    """Whatever may be asked in OpenAI's place, at an address that ends in `/v1`."""
+
+    base_url: str
+
+
 @contextmanager
-def serving(
-    folder: Path, provider: OpenAIStandIn, database: str, *arguments: str, **settings: str
-) -> Iterator[Service]:
+def serving(folder: Path, provider: Provider, database: str, *arguments: str, **settings: str) -> Iterator[Service]:
     """A server over `database` which asks `provider`."""
     environment = {
         "PATH": os.environ["PATH"],

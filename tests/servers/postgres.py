@@ -150,12 +150,13 @@ class PostgresServer(RunningServer):
         with PostgresServer() as server:
             url = server.create_database()
 
-    `folder` holds all of it: the socket, the data, the log. Commits survive `stop_now` but not a crash of the machine:
-    `fsync` is off. Works as root (the server then runs as the user `nobody`) and as any other user; no TCP port is
-    opened. Raises RuntimeError when no PostgreSQL is found and when the server does not start.
+    `folder` holds all of it: the socket, the data, the log. Commits survive `stop_now`, but a crash of the machine only
+    where the server is `durable`, as one in service is: else `fsync` is off. Works as root (the server then runs as the
+    user `nobody`) and as any other user; no TCP port is opened. Raises RuntimeError when no PostgreSQL is found and
+    when the server does not start.
     """
 
-    def __init__(self, binaries: Path | None = None) -> None:
+    def __init__(self, binaries: Path | None = None, *, durable: bool = False) -> None:
         """`binaries` is the folder of `initdb` and `postgres`; None: `find_binaries` looks for it."""
         # Under /tmp and with a short name, because a socket's path may have 103 bytes (macOS; 107 on Linux).
         self.folder = Path(tempfile.mkdtemp(prefix="textllm-pg-", dir="/tmp"))
@@ -164,6 +165,7 @@ class PostgresServer(RunningServer):
         self._data = self.folder / "data"
         self._log = self.folder / "server.log"
         self._binaries = binaries
+        self._fsync = "on" if durable else "off"
         self._bin: Path | None = None  # where they can be run from; known after the first start
         self._guard: subprocess.Popen[bytes] | None = None
         self._pipe = -1
@@ -192,7 +194,7 @@ class PostgresServer(RunningServer):
             self._initdb()
         (self._data / "postmaster.pid").unlink(missing_ok=True)  # of a crash: we know that nobody runs on this data
         # synchronous_commit stays on, so that `stop_now` loses nothing that was committed.
-        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off"}
+        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": self._fsync}
         server = [str(self._bin / "postgres"), "-D", str(self._data)]
         server += [argument for key, value in settings.items() for argument in ("-c", f"{key}={value}")]
         read_end, self._pipe = os.pipe()
@@ -209,6 +211,11 @@ class PostgresServer(RunningServer):
             )
         os.close(read_end)
         self._wait_until_ready()
+
+    @property
+    def pid(self) -> int:
+        """The process that all others of the running server are children of."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
 
     def stop(self) -> None:
         """Stop the server in good order, keeping its data; open transactions are rolled back. Harmless when stopped."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -79,5 +80,6 @@ async def test_rate_buckets_cost_postgres_no_log(postgres_engine: AsyncEngine) -
         assert unlogged.scalars().all() == ["rate_buckets"]
 
 
-def test_the_scripts_are_found() -> None:
+def test_the_scripts_are_found_and_the_last_of_them_is_the_head() -> None:
     assert (migrations.migrations_path() / "env.py").is_file()
+    assert ScriptDirectory(str(migrations.migrations_path())).get_heads() == [migrations.head_revision()]

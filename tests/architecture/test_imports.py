@@ -44,6 +44,7 @@ def test_the_core_loads_the_standard_library_and_msgspec_alone() -> None:
             "import textllm_cli.main",
             {"openai", "sqlalchemy", "litestar", "xllamacpp", "genai_prices", "granian", "aioboto3"},
         ),
+        ("import textllm_adapters.sql.migrations", {"alembic"}),  # a database is nearly always at its head
         ("import textllm_adapters.memory.ledger", {"openai", "sqlalchemy", "litestar"}),
         ("import textllm_http.asgi", {"openai", "sqlalchemy", "opentelemetry"}),
     ],

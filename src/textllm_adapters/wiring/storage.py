@@ -41,7 +41,8 @@ async def open_database(stack: AsyncExitStack, settings: Settings, *, patience_s
     engine = engine_of(settings)
     stack.push_async_callback(engine.dispose)
     if engine.dialect.name == "sqlite":
-        await migrations.upgrade(engine)
+        if await migrations.current_revision(engine) != migrations.head_revision():
+            await migrations.upgrade(engine)
         return engine
     deadline = asyncio.get_running_loop().time() + patience_s
     while True:

@@ -38,13 +38,18 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
+_NAMELESS: Final = "must be a file with a name"
+
 # Not one of the known loggers: the parser's warnings quote what was sent.
 _unheard: Final = logging.Logger("unheard", logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form that has arrived as a whole. Its files can be read until the request ends."""
+    """A form that has arrived as a whole. Its files can be read until the request ends.
+
+    Fields that were left empty are not in it: browsers send every field of a page, a file that nobody chose too.
+    """
 
     texts: Mapping[str, str]
     files: Mapping[str, Sequence[Upload]]
@@ -54,7 +59,7 @@ class MultipartBody:
     """Bodies of one shape.
 
     Args:
-        texts: the fields that may be there, each at most once.
+        texts: the fields that may be there, each at most once; an empty one is as if left out.
         files: the fields that hold files, each with how many it may hold; it must hold one at least.
     """
 
@@ -166,8 +171,8 @@ class _Parts:
     def headers_end(self) -> None:
         name, filename = _names_of(self._headers)
         if name in self._shape.files:
-            if not filename:
-                raise refusal(name, "must be a file with a name")
+            if filename is None:
+                raise refusal(name, _NAMELESS)
             most = self._shape.files[name]
             if sum(file.of_field == name for file in self.files) == most:
                 once = "once; send one file" if most == 1 else f"{most} times; send 1 to {most} files"
@@ -186,6 +191,8 @@ class _Parts:
     def content(self, data: bytes, start: int, end: int) -> None:
         match self._current:
             case _File() as file:
+                if not file.name:
+                    raise refusal(file.of_field, _NAMELESS)
                 file.size += end - start
                 if file.size > self._max_file_bytes:
                     raise self._too_large(file)
@@ -216,8 +223,11 @@ class _Parts:
         """The form, unless something is missing."""
         if not self._is_complete:
             raise InvalidRequestError("The body ended before its last boundary.")
-        texts = {name: _text(name, content) for name, content in self._texts.items()}
-        files = {name: [_upload(file) for file in self.files if file.of_field == name] for name in self._shape.files}
+        texts = {name: _text(name, content) for name, content in self._texts.items() if content}
+        files = {
+            name: [_upload(file) for file in self.files if file.of_field == name and file.name]
+            for name in self._shape.files
+        }
         for name, found in files.items():
             if not found:
                 raise refusal(name, "is required")

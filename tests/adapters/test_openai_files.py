@@ -11,12 +11,14 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from openai import AsyncOpenAI
 from tests.contracts.file_fixtures import GIF, PDF, PNG, STORED, asked, image, pdf, reading
 from tests.contracts.model_fixtures import NOON, QUICK, assistant, first_delta, hear, request
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault
 
+from textllm_adapters.openai.bodies import input_parts
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
@@ -53,6 +55,14 @@ async def client(provider: OpenAIStandIn) -> AsyncIterator[AsyncOpenAI]:
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"), [("a.pdf", "a.pdf"), ("A.PDF", "A.PDF"), ("a.txt", "a.txt.pdf"), ("a", "a.pdf")]
+)
+def test_a_pdf_is_sent_under_a_name_that_says_so(name: str, sent: str) -> None:
+    turn = Message(id="msg_1", role="user", content=(replace(pdf(), name=name),), created_at=NOON)
+    assert input_parts(turn)[0]["filename"] == sent
 
 
 async def test_the_responses_api_takes_images_files_and_texts_as_parts(

@@ -18,6 +18,7 @@ from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY, memory_boo
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core.errors import ProviderError
 from textllm_core.tenancy import Caller
+from textllm_http.turns import TurnRequest
 
 FORM = {"content-type": "multipart/form-data; boundary=bnd", "host": "chat.example.org"}
 PNG, GIF, JPEG = png(640, 480), gif(320, 200), jpeg(64, 64)
@@ -53,6 +54,21 @@ async def content_behind(server: Server, link: str) -> bytes:
     assert link.startswith("http://chat.example.org/files/LLM/")
     url = urlsplit(link)
     return (await server.get(f"{url.path}?{url.query}")).body
+
+
+async def test_fields_that_a_page_left_empty_are_as_if_left_out(server: Server) -> None:
+    empty = {name: "" for name in TurnRequest.__struct_fields__ if name != "message"}
+    answer = await send(server, A_PNG, ("images", "", b""), **empty)
+    assert (answer.status, answer.json()["image_count"]) == (200, 1)
+    assert (await send(server, ("images", "", b""))).json()["errors"] == [{"field": "images", "message": "is required"}]
+    assert (await send(server, A_PNG, message="")).json()["errors"][0]["field"] == "message"
+
+
+async def test_a_file_is_what_its_bytes_are_whatever_it_is_called(server: Server) -> None:
+    answer = await send(server, ("images", "a.jpg", PNG))
+    assert (answer.status, len(answer.json()["image_urls"])) == (200, 1)
+    (file,) = (await server.get("/files?folder=chat_images")).json()["data"]
+    assert (file["content_type"], file["key"].endswith("_a.jpg")) == ("image/png", True)
 
 
 async def test_a_reply_to_images_has_the_fields_of_the_contract(server: Server) -> None:
@@ -94,7 +110,6 @@ async def test_texts_that_look_like_json_are_texts(server: Server) -> None:
     ("field", "value", "message"),
     [
         ("max_output_tokens", "many", "must be a whole number from 1 to 2147483647"),
-        ("max_output_tokens", "", "must be a whole number from 1 to 2147483647"),
         ("max_output_tokens", "1.5", "must be a whole number from 1 to 2147483647"),
         ("max_output_tokens", "9" * 5000, "must be a whole number from 1 to 2147483647"),
         ("temperature", "hot", "must be a number"),

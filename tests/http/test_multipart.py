@@ -211,7 +211,7 @@ async def test_a_malformed_form_is_refused_and_leaves_nothing(desk: Desk, body: 
         (file() + file(name=b"user_id") + END, "user_id"),
         (file() + field(b"user_id", b"\xff") + END, "user_id"),
         (file() + field(b"user_id", b"a\0b") + END, "user_id"),
-        (file() + field(b"user_id", b"") + END, "user_id"),
+        (file(filename=b"", content=b"x") + END, "file"),
         (file() + field(b"user_id", "ü".encode()) + END, "user_id"),
         (file() + field(b"folder", b"documents") + END, "folder"),
         (file() + field(b"folder", b"../uploads") + END, "folder"),

@@ -46,25 +46,11 @@ def test_type_and_size_are_in_the_header(kind: str, width: int, height: int) -> 
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-async def test_an_upload_is_told_by_its_content_and_its_name_may_be_anything_that_promises_nothing(kind: str) -> None:
+async def test_an_upload_is_told_by_its_content_whatever_its_name_is(kind: str) -> None:
     make, media_type = MAKERS[kind]
-    for name in (f"cat.{kind}", f"CAT.{kind.upper()}", "cat", "", "photo.2026", "."):
+    for name in (f"cat.{kind}", f"CAT.{kind.upper()}", "cat", "", ".", "cat.png", "cat.jpg", "cat.pdf", "page.html"):
         upload, _ = uploaded(name, make(640, 480))
         assert await inspect_image(upload) == Image(media_type, 640, 480)
-
-
-@pytest.mark.parametrize("kind", MAKERS)
-@pytest.mark.parametrize("name", ["cat.pdf", "cat.svg", "cat.BMP", "page.html", "cat.png.exe"])
-async def test_a_name_that_promises_another_type_is_refused(kind: str, name: str) -> None:
-    upload, _ = uploaded(name, MAKERS[kind][0](640, 480))
-    with pytest.raises(UnsupportedMediaTypeError, match="name"):
-        await inspect_image(upload)
-
-
-async def test_a_name_that_promises_another_image_type_is_refused() -> None:
-    upload, _ = uploaded("cat.jpg", png(640, 480))
-    with pytest.raises(UnsupportedMediaTypeError, match=r"\.jpg, but it is image/png: rename it to end in \.png, or"):
-        await inspect_image(upload)
 
 
 async def test_an_empty_file_is_said_to_be_empty() -> None:

@@ -13,12 +13,13 @@ from textllm_adapters.documents.child_process import Child, child_of
 from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, unsupported
 from textllm_adapters.documents.waiting_line import WaitingLine
 from textllm_core.errors import UnreadableDocumentError, UnreadableReason, UnsupportedMediaTypeError
+from textllm_core.file_names import media_type_of
 from textllm_core.ports.document_reader import Document, DocumentText, FileType
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 _CHILD: Final = (sys.executable, "-I", "-m", "textllm_adapters.documents.child")
-_HEAD_BYTES: Final = 1024
+_HEAD_BYTES: Final = 1024  # as far as readers of PDF look for its mark
 
 # How a file of a type begins; text begins like none of them. Word keeps an encrypted DOCX in a compound file.
 _PDF: Final = b"%PDF-"
@@ -103,35 +104,34 @@ class ChildDocumentReader:
             raise RuntimeError(f"the document reader's child could not start: exit status {status}")
         if status < 0:
             raise UnreadableDocumentError(_DEATHS.get(status, "damaged"))
-        return found_in(msgspec.json.decode(line, type=Outcome), file_type)
+        return found_in(msgspec.json.decode(line, type=Outcome), _named(upload) or file_type)
+
+
+def _named(upload: Upload) -> FileType | None:
+    """What the ending of its name says it is; None where there is none, or one that is not read here."""
+    _, dot, ending = upload.name.rpartition(".")
+    return _ENDINGS.get(ending.lower()) if dot else None
 
 
 async def _file_type(upload: Upload) -> FileType:
-    """What its first bytes and the ending of its name agree on."""
-    _, dot, ending = upload.name.rpartition(".")
-    if dot and ending.lower() not in _ENDINGS:
-        raise UnsupportedMediaTypeError(f"The name of the file has an ending that is not read here; {_READ_HERE}")
-    named = _ENDINGS[ending.lower()] if dot else None
-    head = (await upload.beginning(_HEAD_BYTES)).lstrip(b"\xef\xbb\xbf\t\n\f\r ")
-    if not head and upload.size <= _HEAD_BYTES:
+    """What it is: PDF and DOCX by their first bytes, whatever they are called; kinds of text by their names."""
+    named = _named(upload)
+    head = await upload.beginning(_HEAD_BYTES)
+    begins = head.lstrip(b"\xef\xbb\xbf\t\n\f\r ")
+    if not begins and upload.size <= _HEAD_BYTES:
         raise UnreadableDocumentError.of_empty_file()
-    actual: FileType | None
-    if head.startswith(_PDF):
-        actual = "pdf"
-    elif head.startswith(_ZIP) or (named == "docx" and head.startswith(_COMPOUND_FILE)):
-        actual = "docx"
-    else:
-        actual = named if named not in {"pdf", "docx"} else None
-    if actual is None:
-        if named is not None:
-            raise unsupported(named)
-        raise UnsupportedMediaTypeError(f"The name of the file has no ending that says what it is; {_READ_HERE}")
-    if named not in {None, actual}:
-        raise UnsupportedMediaTypeError(
-            f"The name of the file ends in .{ending.lower()}, but its content begins as that of .{actual} files: "
-            f"rename it to end in .{actual}, or send it without an ending."
-        )
-    return actual
+    if begins.startswith(_PDF):
+        return "pdf"
+    if head.startswith((_ZIP, _COMPOUND_FILE)):
+        return "docx"
+    if named in {None, "pdf"} and _PDF in head and not media_type_of(head).startswith("image/"):
+        return "pdf"  # mail, scanners and web servers put lines of their own before it, and every viewer looks for it
+    if named is None:
+        has = "an ending that is not read here" if "." in upload.name else "no ending that says what it is"
+        raise UnsupportedMediaTypeError(f"The name of the file has {has}; {_READ_HERE}")
+    if named in {"pdf", "docx"}:
+        raise unsupported(named)
+    return named
 
 
 async def _send(child: Child, upload: Upload) -> None:

@@ -29,7 +29,9 @@ def input_parts(message: Message) -> list[dict[str, object]]:
             case InputImage():
                 parts.append({"type": "input_image", "detail": "auto", "image_url": DataURL(part)})
             case InputFile(extracted=None):
-                parts.append({"type": "input_file", "filename": part.name, "file_data": DataURL(part)})
+                # The API tells by the name what a file is, and only PDF files go as they are.
+                name = part.name if part.name.lower().endswith(".pdf") else f"{part.name}.pdf"
+                parts.append({"type": "input_file", "filename": name, "file_data": DataURL(part)})
             case _:
                 parts.append({"type": "input_text", "text": words_of(part)})
     return parts

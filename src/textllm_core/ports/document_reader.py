@@ -26,7 +26,7 @@ class Document(Struct, frozen=True, kw_only=True):
     """What a file is.
 
     Args:
-        file_type: what its content is; its name agrees.
+        file_type: what its content is.
         pages: of a PDF; None for the others, which have no pages of their own.
         text_bytes: of a PDF that is not to be read here: so much text was found in it, a byte or two a character.
         is_text_counted: that is all of it.
@@ -53,10 +53,10 @@ class DocumentReader(Protocol):
     """Reads files that strangers made: none of them ends, blocks or fills the process that asks, and no owner's keep
     those of others waiting for longer than one takes.
 
-    The file's name and content must agree. A PDF or a DOCX file may have a name without an ending.
+    A PDF or a DOCX file is told by its content, whatever its name is; which kind of text a text is, by its name.
 
     Both methods raise:
-        UnsupportedMediaTypeError: it is not one of the types above, or not what its name says.
+        UnsupportedMediaTypeError: it is not one of the types above, or its name says PDF or DOCX of something else.
         UnreadableDocumentError: damaged, encrypted, empty, or too much work; its `reason` says which.
         DocumentTooLargeError: it has more pages or characters than allowed, or unpacks to too many bytes.
         ServiceUnavailableError: too many documents, or too many of the owner's, wait to be read; the same call may pass
@@ -66,8 +66,8 @@ class DocumentReader(Protocol):
     async def inspect(self, upload: Upload, *, owner: Owner, max_pages: int) -> Document:
         """Tell what a file is, without its text: for a model that reads the file itself.
 
-        A PDF is opened, its pages and its text are counted; it may hold images alone. The others are told by their
-        first bytes: what is wrong further on is for `read` to find.
+        A PDF is opened, its pages and its text are counted; it may hold images alone, and be damaged as far as viewers
+        of PDF can mend it. The others are told by their first bytes: what is wrong further on is for `read` to find.
         """
         ...
 

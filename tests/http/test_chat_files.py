@@ -58,7 +58,7 @@ async def content_behind(server: Server, link: str) -> bytes:
 
 async def test_fields_that_a_page_left_empty_are_as_if_left_out(server: Server) -> None:
     empty = {name: "" for name in TurnRequest.__struct_fields__ if name != "message"}
-    answer = await send(server, A_PNG, ("images", "", b""), **empty)
+    answer = await send(server, A_PNG, ("images", "", b""), headers=None, **empty)
     assert (answer.status, answer.json()["image_count"]) == (200, 1)
     assert (await send(server, ("images", "", b""))).json()["errors"] == [{"field": "images", "message": "is required"}]
     assert (await send(server, A_PNG, message="")).json()["errors"][0]["field"] == "message"

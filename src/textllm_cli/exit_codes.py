@@ -25,6 +25,7 @@ EXIT_CODES: Final[Mapping[type[errors.TextLLMError], int]] = {
     errors.ContextTooLongError: 4,
     errors.ContentRefusedError: 4,
     errors.RateLimitedError: 5,
+    errors.UnknownKeysError: 5,
     errors.IdempotencyMismatchError: 4,
     errors.IdempotencyInProgressError: 5,
     errors.ConversationBusyError: 5,  # nothing is wrong with the turn: wait, and send it again

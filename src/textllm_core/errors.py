@@ -106,8 +106,21 @@ class ForbiddenError(TextLLMError):
 
     code = "forbidden"
 
-    def __init__(self, *, needed: str) -> None:
-        super().__init__(f"This needs a key of the role {needed}.")
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    @classmethod
+    def of_role(cls, needed: str) -> "ForbiddenError":
+        """The key's role is a lesser one."""
+        return cls(f"This needs a key of the role {needed}.")
+
+    @classmethod
+    def of_operator(cls) -> "ForbiddenError":
+        """It is about the whole service, of which a tenant's key shows nothing."""
+        return cls(
+            "This is about the whole service, not about one tenant, and needs the operator's token: whoever runs the "
+            "service sets TEXTLLM_METRICS_TOKEN, and sends it as Authorization: Bearer …"
+        )
 
 
 class NotFoundError(TextLLMError):
@@ -303,6 +316,19 @@ class RateLimitedError(TextLLMError):
 
     def details(self) -> Mapping[str, object]:
         return {"retry_after_s": self.retry_after_s, "limit": self.limit}
+
+
+class UnknownKeysError(RateLimitedError):
+    """So many unknown API keys came from an address that no more of them are looked up for now."""
+
+    def __init__(self, *, retry_after_s: int) -> None:
+        TextLLMError.__init__(
+            self, f"Too many unknown API keys came from your address; try again in {retry_after_s} s, with a valid one."
+        )
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> Mapping[str, object]:
+        return {"retry_after_s": self.retry_after_s}
 
 
 class ContextTooLongError(TextLLMError):

@@ -37,7 +37,7 @@ class Caller(Struct, frozen=True):
             ForbiddenError: the caller's role is a lesser one.
         """
         if _RANK[self.role] < _RANK[role]:
-            raise ForbiddenError(needed=role)
+            raise ForbiddenError.of_role(role)
 
     def acts_for(self, user_id: str | None) -> str | None:
         """The user this caller acts for when it names `user_id`; None when neither says.

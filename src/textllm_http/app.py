@@ -26,6 +26,7 @@ from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
 from textllm_http.spool import Spool
+from textllm_http.strangers import Strangers
 
 RECONCILE_EVERY_S: Final = 5.0
 FORGET_EVERY_S: Final = 60.0
@@ -49,6 +50,7 @@ def create_app(
     asks_openai: bool,
     telemetry: Telemetry,
     metrics: Callable[[], bytes],
+    operator_token: str | None = None,
     tracer: Tracer = UNTRACED,
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
@@ -66,6 +68,8 @@ def create_app(
         asks_openai: the model is OpenAI's or of a server with its API, for the health report.
         telemetry: is told of each request that was answered.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
+        operator_token: what opens `/metrics` and `/config`, which are about all tenants; None: nobody where keys are
+            required, and everybody where they are not.
         tracer: follows each request.
         cors_origins: exact origins whose pages may call the service.
         allowed_hosts: the names that requests may be for; none: any.
@@ -133,6 +137,8 @@ def create_app(
                 "is_leaving": False,  # set by the worker: connections are not kept
                 "is_stopping": False,  # and the whole service goes with it
                 "requires_keys": requires_keys,
+                "strangers": Strangers(),
+                "operator_token": None if operator_token is None else operator_token.encode(),
                 "max_body_bytes": _BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 "max_text_bytes": _TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 "max_file_bytes": max_file_bytes,

@@ -56,6 +56,7 @@ def create() -> Litestar:
         asks_openai=settings.resolved_provider == "openai",
         telemetry=telemetry,
         metrics=counters.expose,
+        operator_token=None if settings.metrics_token is None else settings.metrics_token.reveal(),
         tracer=tracer,
         cors_origins=settings.cors_origins,
         allowed_hosts=settings.allowed_hosts,

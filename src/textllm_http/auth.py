@@ -1,6 +1,7 @@
 """Who sends a request. One of the guards below hangs on every handler."""
 
 import re
+from hmac import compare_digest
 from typing import Any, Final
 
 from litestar import Request
@@ -8,9 +9,11 @@ from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Guard
 
+from textllm_core.api_keys import digest_of, is_secret
 from textllm_core.application import TextLLM
-from textllm_core.errors import UnauthenticatedError
+from textllm_core.errors import ForbiddenError, UnauthenticatedError
 from textllm_core.tenancy import Caller, Role
+from textllm_http.strangers import Strangers
 
 _BEARER: Final = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
@@ -37,7 +40,6 @@ def _at_least(role: Role) -> Guard:
 
 
 any_caller: Final = _at_least("user")
-service_caller: Final = _at_least("service")
 admin_caller: Final = _at_least("admin")
 
 
@@ -47,17 +49,45 @@ async def any_caller_or_link(connection: Connection, handler: BaseRouteHandler) 
         await any_caller(connection, handler)  # type: ignore[misc]  # a guard may be async
 
 
+async def operator(connection: Connection, _handler: BaseRouteHandler) -> None:
+    """Let in whoever runs the service, by a token that is no tenant's key; anyone where none is set and no keys are."""
+    token: bytes | None = connection.app.state.operator_token
+    given = _bearer(connection)
+    if token is not None and given is not None and compare_digest(given.encode(), token):
+        return
+    if token is None and not connection.app.state.requires_keys:
+        return
+    if connection.app.state.requires_keys:
+        await _authenticated(connection)
+        raise ForbiddenError.of_operator()
+    raise UnauthenticatedError
+
+
+def _bearer(connection: Connection) -> str | None:
+    """What the one `Authorization` header brings."""
+    given = [value for name, value in connection.scope["headers"] if name == b"authorization"]
+    bearer = _BEARER.fullmatch(given[0].decode("latin-1")) if len(given) == 1 else None
+    return None if bearer is None else bearer[1]
+
+
 async def _authenticated(connection: Connection) -> Caller:
     """
     Raises:
         UnauthenticatedError: keys are required, and there is none in force in the one `Authorization` header.
+        UnknownKeysError: the address has brought too many that are not.
         StorageUnavailableError: nobody can say now.
     """
-    if not connection.app.state.requires_keys:
+    state = connection.app.state
+    if not state.requires_keys:
         return Caller()
-    textllm: TextLLM = connection.app.state.textllm
-    given = [value for name, value in connection.scope["headers"] if name == b"authorization"]
-    bearer = _BEARER.fullmatch(given[0].decode("latin-1")) if len(given) == 1 else None
-    if bearer is None:
+    secret = _bearer(connection)
+    if secret is None or not is_secret(secret):
         raise UnauthenticatedError
-    return await textllm.books.authenticate(bearer[1])
+    textllm: TextLLM = state.textllm
+    strangers: Strangers = state.strangers
+    client, digest = connection.scope["client"], digest_of(secret)
+    address = "" if client is None else client[0]
+    strangers.admit(address, digest)
+    caller = await textllm.books.authenticate(secret)
+    strangers.welcome(address, digest)
+    return caller

@@ -13,7 +13,7 @@ from litestar.routes import BaseRoute, HTTPRoute
 from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.errors import UnreadableReason
-from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, service_caller
+from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, operator
 from textllm_http.openapi_operations import OPERATIONS
 from textllm_http.openapi_problems import PROBLEMS
 from textllm_http.openapi_shapes import Answer, Content, Operation
@@ -96,7 +96,8 @@ def document_of(routes: Iterable[BaseRoute]) -> Schema:
                 for name, (says, schema) in REQUEST_HEADERS.items()
             },
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "An API key: `tllm_` and 49 characters."}
+                "key": {"type": "http", "scheme": "bearer", "description": "An API key: `tllm_` and 49 characters."},
+                "operator": {"type": "http", "scheme": "bearer", "description": "What TEXTLLM_METRICS_TOKEN says."},
             },
         },
     }
@@ -131,15 +132,15 @@ def _operation(method: str, path: str, handler: HTTPRouteHandler, words: Operati
 
 def _asked_of_callers(handler: HTTPRouteHandler) -> tuple[list[dict[str, list[str]]], str, set[str]]:
     """What a handler's guard asks: as a security requirement, in words, and the codes of its refusals."""
-    refusals = {"unauthenticated", "storage_unavailable"}
+    refusals = {"unauthenticated", "rate_limited", "storage_unavailable"}
     match handler.guards:
         case [guard] if guard is open_to_all:
             return [], "Needs no key.", set()
         case [guard] if guard is any_caller_or_link:
             return [{"key": []}, {}], "Needs a key of any role, or a signed link.", refusals
-        case [guard] if guard is service_caller:
-            role = "Needs a key of the role `service` or `admin`."
-            return [{"key": ["service", "admin"]}], role, refusals | {"forbidden"}
+        case [guard] if guard is operator:
+            role = "It is about the whole service: needs the operator's token where keys are required, or one is set."
+            return [{"operator": []}], role, refusals | {"forbidden"}
         case [guard] if guard is admin_caller:
             return [{"key": ["admin"]}], "Needs a key of the role `admin`.", refusals | {"forbidden"}
     return [{"key": []}], "Needs a key of any role.", refusals

@@ -58,7 +58,7 @@ def _like(error: Exception, says: str) -> DescribedProblem:
 _EXAMPLES: Final = (
     _like(InvalidRequestError.of("message", "must not be blank"), "Malformed, of another shape, or a bad value."),
     _like(UnauthenticatedError(), "No key, or one that is malformed, unknown or revoked."),
-    _like(ForbiddenError(needed="admin"), "The key has another role."),
+    _like(ForbiddenError.of_role("admin"), "The key has another role."),
     _like(
         BudgetExceededError(
             limit=Decimal(5), spent=Decimal("5.0012"), resets_at=datetime(2026, 3, 15, tzinfo=UTC), reserved=False

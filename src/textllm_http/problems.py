@@ -39,6 +39,7 @@ from textllm_core.errors import (
     StoredFileNotFoundError,
     TextLLMError,
     UnauthenticatedError,
+    UnknownKeysError,
     UnreadableDocumentError,
     UnsupportedMediaTypeError,
 )
@@ -71,6 +72,7 @@ STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
     ContextTooLongError: HTTPStatus.UNPROCESSABLE_ENTITY,
     ContentRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
+    UnknownKeysError: HTTPStatus.TOO_MANY_REQUESTS,
     ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
     ProviderError: HTTPStatus.BAD_GATEWAY,
     ProviderUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -166,7 +168,7 @@ def _headers_of(error: TextLLMError, details: Mapping[str, object]) -> dict[str,
         headers["Retry-After"] = str(details["retry_after_s"])
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, RateLimitedError):  # the bucket is empty
+    if isinstance(error, RateLimitedError) and not isinstance(error, UnknownKeysError):  # the bucket is empty
         headers |= rate_limit_headers(Allowance(limit=error.limit, remaining=0, resets_in_s=error.retry_after_s))
     return headers
 

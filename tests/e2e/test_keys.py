@@ -38,7 +38,7 @@ def test_a_revoked_key_is_refused_by_every_worker_within_a_second(
 
         def statuses(secret: str) -> set[int]:
             """What connections of their own are told, so many that each worker has some."""
-            url = f"{service.url}/config"
+            url = f"{service.url}/files"
             return {httpx.get(url, headers=bearer(secret), timeout=30).status_code for _ in range(30)}
 
         assert statuses(issued["secret"]) == {200}

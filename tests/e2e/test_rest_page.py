@@ -24,6 +24,7 @@ from tests.unit.conftest import Bench
 PAGE = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
 PRINTED = "http://localhost:8000"
 MARK = b"id: 3\n"
+TOKEN = "operator-token-of-32-characters."
 PROGRAMS = [
     pytest.param("python", [sys.executable, "-c"]),
     pytest.param("js", ["node", "--input-type=module", "-e"], marks=pytest.mark.slow),  # it needs Node 20
@@ -135,8 +136,9 @@ def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response
 
 def test_every_call_of_curl_succeeds_in_the_order_of_the_page(provider: OpenAIStandIn, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/textllm.db"
-    with serving(tmp_path, provider, database, TEXTLLM_AUTH="required") as service:
+    with serving(tmp_path, provider, database, TEXTLLM_AUTH="required", TEXTLLM_METRICS_TOKEN=TOKEN) as service:
         variables = {"json": "Content-Type: application/json", "KEY": _admin_key(service, database)}
+        variables["TEXTLLM_METRICS_TOKEN"] = TOKEN
         for command in commands():
             answer = sent(command, service.url, variables)
             assert answer.status_code in (200, 201), (command, answer.text)

@@ -147,6 +147,7 @@ def application(
     trusted_proxies: Sequence[str] = (),
     spool_dir: Path = NOWHERE,
     requires_keys: bool = False,
+    operator_token: str | None = None,
 ) -> Litestar:
     textllm = TextLLM(
         send_message=bench.send_message,
@@ -180,6 +181,7 @@ def application(
         asks_openai=True,
         telemetry=Listeners(bench.telemetry, LogTelemetry(), counters := PrometheusTelemetry()),
         metrics=counters.expose,
+        operator_token=operator_token,
         tracer=bench.tracer,
         cors_origins=cors_origins,
         allowed_hosts=allowed_hosts,

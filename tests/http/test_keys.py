@@ -65,7 +65,7 @@ async def test_a_revoked_key_is_refused_stays_listed_and_can_be_revoked_again(
     for _ in range(2):
         answer = await server.call("DELETE", f"/keys/{issued['id']}", headers=admin)
         assert (answer.status, answer.json()) == (200, {"id": issued["id"], "deleted": True})
-    assert (await server.get("/config", {"authorization": f"Bearer {issued['secret']}"})).status == 401
+    assert (await server.get("/files", {"authorization": f"Bearer {issued['secret']}"})).status == 401
     (listed,) = [key for key in (await server.get("/keys", admin)).json()["data"] if key["id"] == issued["id"]]
     assert listed["revoked_at"] == "2026-11-22T12:00:00Z"
 

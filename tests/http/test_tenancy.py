@@ -20,16 +20,17 @@ from textllm_core import Caller, TextTurn
 from textllm_core.api_keys import new_secret
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.uploads import Upload
-from textllm_http.auth import admin_caller, any_caller, any_caller_or_link, open_to_all, service_caller
+from textllm_http.auth import admin_caller, any_caller, any_caller_or_link, open_to_all, operator
 
 GUARDS: Final = {
     open_to_all: "nobody",
     any_caller: "user",
     any_caller_or_link: "user",
-    service_caller: "service",
     admin_caller: "admin",
+    operator: "operator",
 }
 ROLES: Final = ("user", "service", "admin")
+LEVELS: Final = (*ROLES, "operator")  # of whom no key is
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Door:
     """A route.
 
     Args:
-        least: the least role that it lets in; "nobody" needs a key.
+        least: the least role that it lets in; "nobody" needs a key, and no key opens what is the operator's.
         asks: one for each id that a request can name: in the path, the query or the body.
         body, form: of a request that names none; a form also has a file.
         files: the field of that file.
@@ -86,14 +87,14 @@ def _chat_files(path: str, files: str) -> Door:
 # A route that is not here, or asks for a path parameter that is not here, fails this suite.
 DOORS: Final[Mapping[str, Door]] = {
     "GET /health": Door("nobody"),
-    "GET /metrics": Door("service"),
+    "GET /metrics": Door("operator"),
     "GET /openapi.json": Door("nobody"),
     "GET /docs": Door("nobody"),
     "GET /redoc": Door("nobody"),
     "GET /docs/assets/{name:str}": Door("nobody", at="/docs/assets/swagger-ui.css"),
     "GET /health/live": Door("nobody"),
     "GET /health/ready": Door("nobody"),
-    "GET /config": Door("service"),
+    "GET /config": Door("operator"),
     "POST /chat": _chat("/chat"),
     "POST /chat/stream": _chat("/chat/stream"),
     "POST /chat/image": _chat_files("/chat/image", "images"),
@@ -364,7 +365,7 @@ async def test_without_a_key_in_force_nobody_is_let_in_and_all_are_told_the_same
 async def test_a_role_is_let_in_where_the_matrix_says(world: World, name: str, role: str) -> None:
     answer = await world.ask(name, world.secrets[role])
     least = DOORS[name].least
-    if least == "nobody" or ROLES.index(role) >= ROLES.index(least):
+    if least == "nobody" or LEVELS.index(role) >= LEVELS.index(least):
         assert answer.status not in (401, 403)
     else:
         assert (answer.status, answer.json()["code"]) == (403, "forbidden")
@@ -422,7 +423,7 @@ async def test_a_page_of_another_origin_may_ask_what_is_allowed_without_a_key(wo
 
 async def test_the_scheme_is_written_as_one_likes(world: World) -> None:
     for scheme in ("Bearer", "bearer", "BEARER", "Bearer "):
-        answer = await world.server.get("/config", {"authorization": f"{scheme} {world.secrets['service']}"})
+        answer = await world.server.get("/keys", {"authorization": f"{scheme} {world.secrets['admin']}"})
         assert answer.status == 200
 
 
@@ -432,10 +433,10 @@ async def test_storage_that_does_not_answer_lets_nobody_in() -> None:
             raise StorageUnavailableError
 
     async with serving(Bench(store=MemoryStore(api_keys=Gone())), requires_keys=True) as server:
-        answer = await server.get("/config", {"authorization": f"Bearer {new_secret()}"})
+        answer = await server.get("/keys", {"authorization": f"Bearer {new_secret()}"})
         assert (answer.status, answer.json()["code"]) == (503, "storage_unavailable")
         assert int(answer.headers["retry-after"]) > 0
-        assert (await server.get("/config", {"authorization": "Bearer tllm_x"})).status == 401
+        assert (await server.get("/keys", {"authorization": "Bearer tllm_x"})).status == 401
 
 
 async def test_readiness_says_what_is_wrong_only_where_no_keys_are_required(world: World) -> None:

@@ -82,6 +82,10 @@ def _is_token(secret: Secret) -> bool:
     return re.fullmatch(r"[!-~]{1,4096}", secret.reveal()) is not None
 
 
+def _is_long_token(secret: Secret) -> bool:
+    return _is_token(secret) and len(secret.reveal()) >= 16  # too many to be guessed
+
+
 def _is_database_url(secret: Secret) -> bool:
     url = secret.reveal()
     parts = urlsplit(url)
@@ -105,6 +109,7 @@ Switch: TypeAlias = Annotated[bool, Rule("true or false")]
 Dollars: TypeAlias = Annotated[Decimal, Rule(_DOLLARS, lambda usd: 0 <= usd <= 1_000_000 and usd == round(usd, 10))]
 FilePath: TypeAlias = Annotated[Path, Rule("a path")]
 Token: TypeAlias = Annotated[Secret, Rule("1 to 4096 ASCII characters without spaces", _is_token)]
+OperatorToken: TypeAlias = Annotated[Secret, Rule("16 to 4096 ASCII characters without spaces", _is_long_token)]
 DatabaseUrl: TypeAlias = Annotated[Secret, Rule(_DATABASE_URL, _is_database_url)]
 WebUrl: TypeAlias = Annotated[str, Rule("an http or https URL without credentials, query or fragment", _is_web_url)]
 Origin: TypeAlias = Annotated[str, Rule(_ORIGIN, _is_origin)]
@@ -204,6 +209,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3: S3Settings = S3Settings()
     data_dir: FilePath = msgspec.field(default_factory=lambda: platformdirs.user_data_path("textllm"))
     local_model: FilePath | None = None
+    metrics_token: OperatorToken | None = None
     api_key: Token | None = None
     server: WebUrl | None = None
 

@@ -33,6 +33,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "LOG_LEVEL": ("logging", "level"),
     "TEXTLLM_DATA_DIR": ("data_dir",),
     "TEXTLLM_LOCAL_MODEL": ("local_model",),
+    "TEXTLLM_METRICS_TOKEN": ("metrics_token",),
     "TEXTLLM_API_KEY": ("api_key",),
     "TEXTLLM_SERVER": ("server",),
 }

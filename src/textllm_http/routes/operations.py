@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 
 from textllm_core.application import TextLLM
 from textllm_core.wire import to_json
-from textllm_http.auth import open_to_all, service_caller
+from textllm_http.auth import open_to_all, operator
 from textllm_http.routes.reading import reading
 
 _RETRY_AFTER_S = 5
@@ -86,13 +86,13 @@ def _not_ready(body: dict[str, object]) -> ASGIApp:
     return ASGIResponse(body=to_json(body), status_code=503, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
-@reading("/config", guards=[service_caller])
+@reading("/config", guards=[operator])
 async def config(request: Request[Any, Any, Any]) -> ASGIApp:
     """The operator's settings in force, without secrets."""
     return ASGIResponse(body=to_json({"config": request.app.state.public_config}))
 
 
-@reading("/metrics", guards=[service_caller])
+@reading("/metrics", guards=[operator])
 async def metrics(request: Request[Any, Any, Any]) -> ASGIApp:
     """What the processes of this service have done since it started, and do now, for Prometheus."""
     return ASGIResponse(body=await asyncio.to_thread(request.app.state.metrics), media_type=_METRICS_TYPE)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,4 +147,18 @@ def test_no_more_full_files_are_kept_than_wanted(tmp_path: Path) -> None:
         "textllm.log": "line number 9\n",
         "textllm.log.1": "line number 8\n",
         "textllm.log.2": "line number 7\n",
+    }
+
+
+def test_log_files_are_for_their_owner_and_group_alone(tmp_path: Path) -> None:
+    outer = os.umask(0o022)
+    try:
+        handler = SharedRotatingFile(tmp_path / "textllm.log", max_bytes=10, kept=2)
+        for _ in range(3):
+            handler.emit(logging.makeLogRecord({"msg": "more than ten bytes"}))
+        handler.close()
+    finally:
+        os.umask(outer)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
+        f"textllm.log{suffix}": 0o640 for suffix in ("", ".1", ".2", ".lock")
     }

@@ -130,7 +130,7 @@ def configure_logs(level: str, log_dir: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_dir is not None:
         try:
-            log_dir.mkdir(parents=True, exist_ok=True)
+            log_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
             path = log_dir / "textllm.log"
             handlers.append(SharedRotatingFile(path, max_bytes=MAX_FILE_BYTES, kept=FILES_KEPT))
         except OSError as error:

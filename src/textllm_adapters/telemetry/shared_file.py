@@ -3,7 +3,11 @@
 import logging
 import logging.handlers
 import os
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Final
+
+_MODE: Final = 0o640  # read by whoever collects logs, and by nobody else
 
 
 class SharedRotatingFile(logging.handlers.WatchedFileHandler):
@@ -22,6 +26,10 @@ class SharedRotatingFile(logging.handlers.WatchedFileHandler):
         super().__init__(path, encoding="utf-8")
         self._path, self._max_bytes, self._kept = path, max_bytes, kept
 
+    def _open(self) -> TextIOWrapper:
+        """The file, made for its owner and group alone: it tells who asked for what, and when."""
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=_for_owner_and_group)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, to a new file where it is time."""
         try:
@@ -35,7 +43,7 @@ class SharedRotatingFile(logging.handlers.WatchedFileHandler):
 
         if not self._is_full():
             return
-        with self._numbered("lock").open("a") as lock:
+        with open(self._numbered("lock"), "a", opener=_for_owner_and_group) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self._is_full():  # another process was faster
                 return
@@ -52,3 +60,7 @@ class SharedRotatingFile(logging.handlers.WatchedFileHandler):
 
     def _numbered(self, suffix: str) -> Path:
         return self._path.with_name(f"{self._path.name}.{suffix}")
+
+
+def _for_owner_and_group(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=_MODE)

@@ -122,7 +122,8 @@ class Screen:
             self.warn(warning)
         if self._out.isatty() and self._err.isatty():
             tokens = f"{reply.usage.input} tokens in, {reply.usage.output} out"
-            self._line(self._dim(f"{tokens} · {dollars(reply.cost)} · {reply.conversation_id}"))
+            cost = f"about {dollars(reply.cost)} (an estimate)" if reply.estimated else dollars(reply.cost)
+            self._line(self._dim(f"{tokens} · {cost} · {reply.conversation_id}"))
 
     def bars(self, amounts: Sequence[Decimal]) -> Sequence[str]:
         """Amounts as bars of one scale and their room; nothing where stdout is no terminal."""

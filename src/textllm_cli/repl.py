@@ -185,6 +185,7 @@ class _Thread:
     input: int = 0
     output: int = 0
     cost: Decimal = Decimal(0)
+    estimated_cost: Decimal = Decimal(0)
 
     def count(self, reply: Reply) -> None:
         self.conversation_id = reply.conversation_id
@@ -192,6 +193,8 @@ class _Thread:
         self.input += reply.usage.input
         self.output += reply.usage.output
         self.cost += reply.cost
+        if reply.estimated:
+            self.estimated_cost += reply.cost
 
 
 class Chat:
@@ -309,8 +312,16 @@ class Chat:
 
     def _show_usage(self) -> None:
         thread = self._thread
-        used = {"replies": thread.replies, "input": thread.input, "output": thread.output, "cost": thread.cost}
+        used = {
+            "replies": thread.replies,
+            "input": thread.input,
+            "output": thread.output,
+            "cost": thread.cost,
+            "estimated_cost": thread.estimated_cost,
+        }
+        estimate = f", {dollars(thread.estimated_cost)} of it an estimate" if thread.estimated_cost else ""
         text = (
             f"replies: {thread.replies}, tokens in: {thread.input}, out: {thread.output}, cost: {dollars(thread.cost)}"
+            f"{estimate}"
         )
         self._screen.record(used, text)

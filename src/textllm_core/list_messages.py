@@ -36,7 +36,11 @@ ListedPart = InputText | InputImage | ListedFile | OutputText | Refusal
 
 
 class ListedMessage(Struct, frozen=True, kw_only=True):
-    """A message as the outside sees it: `text` is all that was said in it, `content` its parts, files too."""
+    """A message as the outside sees it: `text` is all that was said in it, `content` its parts, files too.
+
+    Args:
+        estimated: of a reply of which a copy is kept here: what it cost is an estimate.
+    """
 
     id: str
     role: MessageRole
@@ -44,6 +48,7 @@ class ListedMessage(Struct, frozen=True, kw_only=True):
     content: Sequence[ListedPart]
     created_at: datetime
     status: Literal["completed", "incomplete"]
+    estimated: bool | UnsetType = UNSET
 
     @classmethod
     def of(cls, message: Message) -> "ListedMessage":
@@ -54,6 +59,7 @@ class ListedMessage(Struct, frozen=True, kw_only=True):
             content=[ListedFile.of(part) if isinstance(part, InputFile) else part for part in message.content],
             created_at=message.created_at,
             status=message.status,
+            estimated=UNSET if message.estimated is None else message.estimated,
         )
 
 

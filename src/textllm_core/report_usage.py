@@ -27,7 +27,8 @@ K = TypeVar("K", date, str)
 
 class UsageOfDay(Struct, frozen=True):
     """What was used in a UTC day. Here as everywhere in this module: `messages` are turns that were answered, `cost` is
-    USD, and exchanges that failed but were billed count in tokens and cost alone.
+    USD, `estimated_cost` the part of it whose usage the provider did not state, and exchanges that failed but were
+    billed count in tokens and cost alone.
     """
 
     day: date
@@ -35,6 +36,7 @@ class UsageOfDay(Struct, frozen=True):
     tokens_input: int
     tokens_output: int
     cost: Decimal
+    estimated_cost: Decimal
 
 
 class UsageOfModel(Struct, frozen=True):
@@ -45,6 +47,7 @@ class UsageOfModel(Struct, frozen=True):
     tokens_input: int
     tokens_output: int
     cost: Decimal
+    estimated_cost: Decimal
 
 
 class UsageOfConversation(Struct, frozen=True):
@@ -72,6 +75,7 @@ class UsageReport(Struct, frozen=True):
     total_tokens_input: int
     total_tokens_output: int
     total_cost: Decimal
+    estimated_cost: Decimal
     by_day: Sequence[UsageOfDay]
     by_model: Sequence[UsageOfModel]
 
@@ -118,12 +122,13 @@ def _grouped(rows: Iterable[DailyUsage], key: Callable[[DailyUsage], K]) -> Mapp
     return groups
 
 
-def _sums(rows: Iterable[DailyUsage]) -> tuple[int, int, int, Decimal]:
-    """Messages, input tokens, output tokens and USD."""
-    messages, tokens_input, tokens_output, cost = 0, 0, 0, ZERO
+def _sums(rows: Iterable[DailyUsage]) -> tuple[int, int, int, Decimal, Decimal]:
+    """Messages, input tokens, output tokens, USD, and those of them that are estimated."""
+    messages, tokens_input, tokens_output, cost, estimated = 0, 0, 0, ZERO, ZERO
     for row in rows:
         messages += row.messages
         tokens_input += row.input_tokens
         tokens_output += row.output_tokens
         cost += row.cost
-    return messages, tokens_input, tokens_output, exact(cost)
+        estimated += row.estimated_cost
+    return messages, tokens_input, tokens_output, exact(cost), exact(estimated)

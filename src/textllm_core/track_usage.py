@@ -43,10 +43,15 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Charge(Struct, frozen=True):
-    """What a settled exchange used and cost, in USD, and where that leaves the conversation and the user's day."""
+    """What a settled exchange used and cost, in USD, and where that leaves the conversation and the user's day.
+
+    Args:
+        estimated: the provider did not state the usage.
+    """
 
     usage: Usage
     cost: Decimal
+    estimated: bool
     message_number: int
     spent: Decimal
 
@@ -112,4 +117,4 @@ class TrackUsage:
                 time_to_first_token_ms=outcome.time_to_first_token_ms,
             )
         )
-        return Charge(outcome.usage, cost, settled.message_number, settled.spent)
+        return Charge(outcome.usage, cost, outcome.estimated, settled.message_number, settled.spent)

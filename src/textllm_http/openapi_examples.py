@@ -10,6 +10,7 @@ REPLY: Final = {
     "message_number": 1,
     "usage": {"input": 12, "output": 15, "total": 27, "cached": 0, "reasoning": 0},
     "cost": 0.00018,
+    "estimated": False,
     "response_id": "resp_9b1c0d2e3f4a5b6c7d8e9f0a",
     "session_id": "sess_7c1d2e3f4a5b6c7d8e9f0a1b",
     "model": "gpt-4o-2024-08-06",
@@ -60,13 +61,14 @@ SESSION: Final = {
     "conversation_count": 1,
     "is_active": True,
 }
-_USED: Final = {"messages": 1, "tokens_input": 12, "tokens_output": 15, "cost": 0.00018}
+_USED: Final = {"messages": 1, "tokens_input": 12, "tokens_output": 15, "cost": 0.00018, "estimated_cost": 0}
 STATS: Final = {
     "total_conversations": 1,
     "total_messages": 1,
     "total_tokens_input": 12,
     "total_tokens_output": 15,
     "total_cost": 0.00018,
+    "estimated_cost": 0,
     "by_day": [{"day": "2026-03-14", **_USED}],
     "by_model": [{"model": "gpt-4o-2024-08-06", **_USED}],
 }

@@ -37,6 +37,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "deleted": "Always true.",
     "detail": "What went wrong, for people.",
     "errors": "What is wrong with which field.",
+    "estimated": "Whether the provider did not state the usage, so that it and the cost are an estimate.",
+    "estimated_cost": "The part of the cost that is an estimate: its usage was not stated by the provider.",
     "expires": "Of a signed link: when it ends, in seconds since 1970.",
     "extracted": "Always null: the text of a document is for the model.",
     "field": "The name of the field.",

@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from msgspec.structs import replace
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.contracts.books import TODAY, exchange, reservation, settlement, usd
+from tests.contracts.conftest import Storage, sql_storage
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.tables import metadata
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+from textllm_core.conversations import ConversationFilter
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -65,6 +70,26 @@ async def test_all_steps_down_leave_nothing_and_can_be_taken_up_again(empty: Asy
         assert await connection.run_sync(table_names) == ["alembic_version"]
     await migrations.upgrade(empty)
     assert await migrations.current_revision(empty) == migrations.head_revision()
+
+
+async def test_a_step_up_finds_what_was_estimated_before_it(empty: AsyncEngine) -> None:
+    await migrations.upgrade(empty)
+    storage = sql_storage(empty)
+    for estimated in (True, False):
+        hold = await storage.ledger.reserve(reservation())
+        said = [replace(message, estimated=estimated) for message in exchange("Hello", "Hi")[1:]]
+        await storage.ledger.settle(hold, settlement(cost="0.25", estimated=estimated, messages=said))
+    before = await _estimates(storage)
+    await migrations.downgrade(empty, "0007")
+    await migrations.upgrade(empty)
+    assert await _estimates(storage) == before == (usd("0.25"), [False, True])
+
+
+async def _estimates(storage: Storage) -> tuple[Decimal, list[bool]]:
+    (used,) = await storage.reports.daily("tenant", "user", TODAY)
+    found, _ = await storage.conversations.list("tenant", ConversationFilter(), limit=9, offset=0)
+    said = [await storage.conversations.last_messages("tenant", "user", of.id, limit=None) for of in found]
+    return used.estimated_cost, sorted(message.estimated is True for messages in said for message in messages)
 
 
 async def test_upgrades_at_once_take_each_step_once(empty: AsyncEngine) -> None:

@@ -1,8 +1,8 @@
 """The command line over adapters in memory: `MemoryWiring` for tests in this process, a program for real processes.
 
 The program takes its part from the environment, as JSON or paths:
-    TEXTLLM_TEST_REPLIES: what the model says, a list of lists of deltas; after the delta "unaccountable", nobody can
-        tell for some seconds what a reply that is cut short has cost.
+    TEXTLLM_TEST_REPLIES: what the model says, a list of lists of deltas; what a reply with the delta "unaccountable"
+        has used is not stated, and where it is cut short nobody can tell for some seconds.
     TEXTLLM_TEST_GATE: every reply waits behind its first delta until this file exists.
     TEXTLLM_TEST_LEDGER: where the ledger's entries are written, a line each, once the engine is closed.
 """
@@ -135,7 +135,11 @@ def _behind(gate: asyncio.Event, reply: ScriptedReply) -> ScriptedReply:
 
 def _program() -> None:
     replies = [
-        ScriptedReply(deltas=tuple(deltas), unheard=None if "unaccountable" in deltas else "completed")
+        ScriptedReply(
+            deltas=tuple(deltas),
+            usage_stated="unaccountable" not in deltas,
+            unheard=None if "unaccountable" in deltas else "completed",
+        )
         for deltas in json.loads(os.environ["TEXTLLM_TEST_REPLIES"])
     ]
     gate = os.environ.get("TEXTLLM_TEST_GATE")

@@ -36,13 +36,16 @@ def test_history_shows_what_was_said(run: Run) -> None:
 
 
 def test_usage_counts_this_conversation(run: Run) -> None:
-    result = run("chat", "--json", stdin="one\ntwo\n/usage\n/new\n/usage\n")
+    says = [ScriptedReply(text="first", usage_stated=False)]
+    result = run("chat", "--json", stdin="one\ntwo\n/usage\n/new\n/usage\n", says=says)
     first, second, used, unused = map(json.loads, result.stdout.splitlines())
     assert used["replies"] == 2
     assert used["input"] == first["usage"]["input"] + second["usage"]["input"]
     assert used["output"] == first["usage"]["output"] + second["usage"]["output"]
     assert used["cost"] == pytest.approx(first["cost"] + second["cost"])
-    assert unused == {"replies": 0, "input": 0, "output": 0, "cost": 0}
+    assert used["estimated_cost"] == first["cost"]
+    assert unused == {"replies": 0, "input": 0, "output": 0, "cost": 0, "estimated_cost": 0}
+    assert "of it an estimate" in run("chat", stdin="one\n/usage\n", says=says).stdout
 
 
 def test_a_turn_that_fails_is_reported_and_the_chat_goes_on(run: Run) -> None:

@@ -44,6 +44,13 @@ def test_on_a_terminal_a_dim_line_says_what_it_cost(world: World) -> None:
     assert "conv_" in screen.seen
 
 
+def test_on_a_terminal_a_cost_that_is_an_estimate_says_so(world: World) -> None:
+    with terminal(["ask", "hi"], world.environment([["unaccountable"]], gated=False)) as screen:
+        assert screen.end() == 0
+    assert " · about $0.0000" in screen.seen
+    assert " (an estimate) · conv_" in screen.seen
+
+
 @pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colour_where_none_is_wanted(world: World, variable: dict[str, str]) -> None:
     with terminal(["ask", "hi"], world.environment([["hello"]], gated=False, **variable)) as screen:

@@ -53,6 +53,18 @@ def test_days_come_oldest_first_with_a_total(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("used")
+def test_what_is_estimated_of_the_cost_has_a_column_where_there_is_any(run: Run, wiring: MemoryWiring) -> None:
+    row = DailyUsage(TODAY, "gpt-4o", 1, 500, 20, Decimal("0.25"), Decimal("0.125"))
+    wiring.store.daily_usage["default", "ada", TODAY, "gpt-4o"] = row
+    assert run("usage", "--user", "ada").stdout == (
+        "day         messages  tokens in  tokens out   cost  estimated\n"
+        f"{YESTERDAY}         2      1,000          50  $0.25         $0\n"
+        f"{TODAY}         2      1,000          40  $0.75     $0.125\n"
+        "total              4      2,000          90     $1     $0.125\n"
+    )
+
+
+@pytest.mark.usefixtures("used")
 def test_models_come_dearest_first(run: Run) -> None:
     lines = run("usage", "--by", "model", "--user", "ada").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["model", "gpt-5", "gpt-4o", "total"]
@@ -75,7 +87,8 @@ def test_only_the_last_days_are_shown(run: Run) -> None:
 @pytest.mark.usefixtures("used")
 def test_csv_has_plain_numbers(run: Run) -> None:
     assert run("usage", "--csv", "--user", "ada").stdout == (
-        f"day,messages,tokens_input,tokens_output,cost\n{YESTERDAY},2,1000,50,0.25\n{TODAY},1,500,20,0.5\n"
+        "day,messages,tokens_input,tokens_output,cost,estimated_cost\n"
+        f"{YESTERDAY},2,1000,50,0.25,0\n{TODAY},1,500,20,0.5,0\n"
     )
 
 
@@ -94,6 +107,7 @@ def test_json_is_the_report_as_rest_has_it(run: Run) -> None:
         "total_tokens_input",
         "total_tokens_output",
         "total_cost",
+        "estimated_cost",
         "by_day",
         "by_model",
     ]
@@ -109,7 +123,7 @@ def test_json_of_conversations_is_a_list(run: Run, used: str) -> None:
 def test_nothing_used_is_a_total_of_nothing(run: Run) -> None:
     result = run("usage")
     assert (result.exit_code, result.stdout.splitlines()[-1].split()) == (0, ["total", "0", "0", "0", "$0"])
-    assert run("usage", "--csv").stdout == "day,messages,tokens_input,tokens_output,cost\n"
+    assert run("usage", "--csv").stdout == "day,messages,tokens_input,tokens_output,cost,estimated_cost\n"
     assert len(run("usage", "--by", "conversation").stdout.splitlines()) == 1
 
 

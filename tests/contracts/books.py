@@ -114,6 +114,7 @@ async def assert_balanced(storage: Storage, *, holds: Sequence[Hold] = (), user_
     for model, row in used.items():
         of_model = [entry for entry in settled if entry.model == model]
         assert row.cost == sum((entry.cost for entry in of_model), ZERO)
+        assert row.estimated_cost == sum((entry.cost for entry in of_model if entry.estimated), ZERO)
         assert row.input_tokens == sum(entry.usage.input_tokens for entry in of_model)
         assert row.output_tokens == sum(entry.usage.output_tokens for entry in of_model)
         assert row.messages == sum(entry.answered for entry in of_model)

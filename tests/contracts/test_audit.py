@@ -24,6 +24,7 @@ COUNTERS: list[tuple[str, str, Decimal | int]] = [
     ("daily_usage", "input_tokens", 1),
     ("daily_usage", "output_tokens", -20),
     ("daily_usage", "cost", usd("-0.0000000001")),
+    ("daily_usage", "estimated_cost", usd("0.0000000001")),
 ]
 
 
@@ -37,7 +38,7 @@ async def one_answer_one_failure_one_running(auditing: Auditing) -> Hold:
     first = await ledger.reserve(reservation())
     await ledger.settle(first, settlement(cost="0.25"))
     failed = await ledger.reserve(await next_turn(auditing.storage, first.conversation_id))
-    await ledger.settle(failed, settlement(cost="0.1", status="failed", answered=False, messages=()))
+    await ledger.settle(failed, settlement(cost="0.1", estimated=True, status="failed", answered=False, messages=()))
     await ledger.release(await ledger.reserve(reservation()))
     running = await ledger.reserve(reservation(cost="0.75"))
     return await ledger.pend(running, provider_response_id="resp_theirs", model="gpt-4o")
@@ -116,11 +117,12 @@ async def test_daily_usage_that_is_gone_is_made_anew(auditing: Auditing) -> None
     await auditing.forget_usage()
     found = {(drift.table, drift.counter, drift.recorded, drift.actual) for drift in await drifts(auditing)}
     tokens = {("daily_usage", "input_tokens", 0, 200), ("daily_usage", "output_tokens", 0, 40)}
-    assert found == tokens | {("daily_usage", "messages", 0, 1), ("daily_usage", "cost", 0, usd("0.35"))}
+    costs = {("daily_usage", "cost", 0, usd("0.35")), ("daily_usage", "estimated_cost", 0, usd("0.1"))}
+    assert found == tokens | costs | {("daily_usage", "messages", 0, 1)}
     await auditing.audit.repair("tenant", "user")
     assert await drifts(auditing) == []
     (used,) = await auditing.storage.reports.daily("tenant", "user", NOON.date())
-    assert (used.cost, used.messages) == (usd("0.35"), 1)
+    assert (used.cost, used.estimated_cost, used.messages) == (usd("0.35"), usd("0.1"), 1)
 
 
 async def test_a_lost_hold_is_seen_in_its_sum_its_conversation_and_its_entry(auditing: Auditing) -> None:

@@ -46,6 +46,15 @@ async def test_settled_exchanges_add_up_by_day_and_model(storage: Storage) -> No
     ]
 
 
+async def test_what_is_estimated_of_the_cost_adds_up_by_itself(storage: Storage) -> None:
+    await turn(storage, "conv_1", cost="0.25")
+    await turn(storage, "conv_2", cost="0.0000000001", estimated=True)
+    await turn(storage, "conv_1", cost="0.5", estimated=True, status="failed", answered=False, messages=())
+    assert await daily(storage) == [
+        DailyUsage(TODAY, MODEL, 2, 300, 60, usd("0.7500000001"), usd("0.5000000001")),
+    ]
+
+
 async def test_days_before_the_first_are_left_out(storage: Storage) -> None:
     await turn(storage, "conv_1", days_ago=1)
     assert await daily(storage) == []

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from tests.unit.conftest import NOON, Bench
 
+from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_core import Caller
 from textllm_core.errors import InvalidRequestError, NotFoundError
@@ -27,7 +28,8 @@ def put(bench: Bench, *rows: DailyUsage) -> None:
         bench.store.daily_usage["default", "ada", row.day, row.model] = row
 
 
-async def test_turns_add_up(bench: Bench, report_usage: ReportUsage) -> None:
+async def test_turns_add_up_and_so_do_those_whose_cost_is_an_estimate(bench: Bench, report_usage: ReportUsage) -> None:
+    bench.llm.script(ScriptedReply(text="One."), ScriptedReply(text="Two.", usage_stated=False))
     first = await bench.say("Hi")
     replies = [first, await bench.say("And you?", first.conversation_id), await bench.say("Something else")]
     report = await report_usage(Caller(), "ada", days=1)
@@ -39,8 +41,9 @@ async def test_turns_add_up(bench: Bench, report_usage: ReportUsage) -> None:
         total_tokens_input=tokens_input,
         total_tokens_output=tokens_output,
         total_cost=cost,
-        by_day=[UsageOfDay(TODAY, 3, tokens_input, tokens_output, cost)],
-        by_model=[UsageOfModel(first.model, 3, tokens_input, tokens_output, cost)],
+        estimated_cost=replies[1].cost,
+        by_day=[UsageOfDay(TODAY, 3, tokens_input, tokens_output, cost, replies[1].cost)],
+        by_model=[UsageOfModel(first.model, 3, tokens_input, tokens_output, cost, replies[1].cost)],
     )
     conversations = await report_usage.by_conversation(Caller(), "ada", days=1)
     assert [(of.conversation_id, of.messages) for of in conversations] == [
@@ -73,7 +76,7 @@ async def test_today_is_the_last_of_the_days(bench: Bench, report_usage: ReportU
 
 
 async def test_a_user_never_seen_has_zeros(report_usage: ReportUsage) -> None:
-    assert await report_usage(Caller(), "nobody", days=30) == UsageReport(0, 0, 0, 0, Decimal(0), [], [])
+    assert await report_usage(Caller(), "nobody", days=30) == UsageReport(0, 0, 0, 0, Decimal(0), Decimal(0), [], [])
     assert await report_usage.by_conversation(Caller(), "nobody", days=30) == []
 
 

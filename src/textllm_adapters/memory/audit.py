@@ -102,12 +102,14 @@ class MemoryAudit:
                     input_tokens=before.input_tokens + entry.usage.input_tokens,
                     output_tokens=before.output_tokens + entry.usage.output_tokens,
                     cost=before.cost + entry.cost,
+                    estimated_cost=before.estimated_cost + (entry.cost if entry.estimated else ZERO),
                 )
         return used
 
 
 def _used(row: DailyUsage) -> _Counters:
-    return {counter: getattr(row, counter) for counter in ("messages", "input_tokens", "output_tokens", "cost")}
+    counters = ("messages", "input_tokens", "output_tokens", "cost", "estimated_cost")
+    return {counter: getattr(row, counter) for counter in counters}
 
 
 def _cost(entries: Iterable[LedgerEntry]) -> Decimal:

@@ -174,6 +174,7 @@ class MemoryLedger:
             input_tokens=used.input_tokens + end.usage.input_tokens,
             output_tokens=used.output_tokens + end.usage.output_tokens,
             cost=used.cost + exact(end.cost),
+            estimated_cost=used.estimated_cost + (exact(end.cost) if end.estimated else ZERO),
         )
 
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:

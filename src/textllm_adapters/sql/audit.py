@@ -150,6 +150,7 @@ def _daily_counters(scope: _Scope) -> _Check:
         "input_tokens": _whole(ledger.c.input_tokens),
         "output_tokens": _whole(ledger.c.output_tokens),
         "cost": func.sum(ledger.c.cost),
+        "estimated_cost": func.sum(case((ledger.c.estimated, ledger.c.cost), else_=literal(ZERO, Money))),
     }
     named = [column.label(key.name) for column, key in zip(day, daily_usage.primary_key, strict=True)]
     spent = (

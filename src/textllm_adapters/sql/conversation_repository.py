@@ -176,4 +176,4 @@ def _conversation(row: Row[Any]) -> Conversation:
 
 
 def _message(row: Row[Any]) -> Message:
-    return Message(id=row.id, role=row.role, content=row.content, created_at=row.created_at, status=row.status)
+    return Message(**{name: row._mapping[name] for name in Message.__struct_fields__})

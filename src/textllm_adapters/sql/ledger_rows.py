@@ -147,6 +147,7 @@ def usage_row(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
         "input_tokens": end.usage.input_tokens,
         "output_tokens": end.usage.output_tokens,
         "cost": end.cost,
+        "estimated_cost": end.cost if end.estimated else ZERO,
     }
 
 
@@ -210,6 +211,7 @@ def message_rows(hold: Hold | Row[Any], end: Settlement, *, last: int) -> list[M
             "status": message.status,
             "content": message.content,
             "created_at": message.created_at,
+            "estimated": message.estimated,
         }
         for number, message in enumerate(end.messages, last - len(end.messages) + 1)
     ]

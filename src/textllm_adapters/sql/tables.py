@@ -85,6 +85,7 @@ sessions: Final = Table(
 )
 
 # The settled exchanges of the ledger, added up, so that statistics need not read it. messages: those answered.
+# estimated_cost: the part of cost whose usage the provider did not state.
 daily_usage: Final = Table(
     "daily_usage",
     metadata,
@@ -96,6 +97,7 @@ daily_usage: Final = Table(
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cost", Money, nullable=False),
+    Column("estimated_cost", Money, nullable=False, server_default="0"),
     PrimaryKeyConstraint("tenant_id", "user_id", "day", "model", name="pk_daily_usage"),
 )
 
@@ -173,6 +175,7 @@ ledger: Final = Table(
     Index("ix_ledger_response_id_tenant_id", "response_id", "tenant_id"),
 )
 
+# estimated: of a reply: what it cost is an estimate.
 messages: Final = Table(
     "messages",
     metadata,
@@ -186,6 +189,7 @@ messages: Final = Table(
     Column("status", String(16), nullable=False),
     Column("content", Content, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("estimated", Boolean),
     PrimaryKeyConstraint("tenant_id", "user_id", "conversation_id", "number", name="pk_messages"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],

@@ -21,6 +21,7 @@ _DAILY: Final = select(
     daily_usage.c.input_tokens,
     daily_usage.c.output_tokens,
     daily_usage.c.cost,
+    daily_usage.c.estimated_cost,
 ).where(
     daily_usage.c.tenant_id == bindparam("of_tenant"),
     daily_usage.c.user_id == bindparam("of_user"),

@@ -60,23 +60,34 @@ async def _usage(invocation: Invocation, screen: Screen, user: str, *, days: int
 
 
 def _csv(by: By, used: Sequence[Used]) -> str:
-    header = (by, "messages", "tokens_input", "tokens_output", "cost")
-    rows = [(_name(of), str(of.messages), str(of.tokens_input), str(of.tokens_output), f"{of.cost:f}") for of in used]
+    header = [by, "messages", "tokens_input", "tokens_output", "cost"]
+    if by is not By.CONVERSATION:
+        header.append("estimated_cost")
+    rows = [[_name(of), *(f"{value:f}" for value in _numbers(of))] for of in used]
     return comma_separated(header, rows)
 
 
 def _table(screen: Screen, by: By, used: Sequence[Used], totals: UsageReport | None) -> str:
-    rows = [_cells(_name(of), of.messages, of.tokens_input, of.tokens_output, of.cost) for of in used]
+    rows = [_cells(_name(of), *_numbers(of)) for of in used]
     bars = screen.bars([of.cost for of in used] if any(of.cost for of in used) else [_tokens(of) for of in used])
     notes = [f"{bar}{_title(of)}" for bar, of in zip(bars, used, strict=True)]
+    header = [by, "messages", "tokens in", "tokens out", "cost"]
     if totals is not None:
         total = (totals.total_messages, totals.total_tokens_input, totals.total_tokens_output, totals.total_cost)
-        rows.append(_cells("total", *total))
-    return table((by, "messages", "tokens in", "tokens out", "cost"), rows, notes)
+        rows.append(_cells("total", *(Decimal(value) for value in total), totals.estimated_cost))
+        if totals.estimated_cost:
+            header.append("estimated")
+    return table(header, [row[: len(header)] for row in rows], notes)
 
 
-def _cells(name: str, messages: int, tokens_input: int, tokens_output: int, cost: Decimal) -> tuple[str, ...]:
-    return name, f"{messages:,}", f"{tokens_input:,}", f"{tokens_output:,}", dollars(cost)
+def _cells(name: str, messages: Decimal, tokens_input: Decimal, tokens_output: Decimal, *usd: Decimal) -> Sequence[str]:
+    return name, f"{messages:,}", f"{tokens_input:,}", f"{tokens_output:,}", *map(dollars, usd)
+
+
+def _numbers(used: Used) -> Sequence[Decimal]:
+    """Messages, tokens read and written, USD; of days and models, those of them that are estimated."""
+    estimated = [] if isinstance(used, UsageOfConversation) else [used.estimated_cost]
+    return [*map(Decimal, (used.messages, used.tokens_input, used.tokens_output)), used.cost, *estimated]
 
 
 def _name(used: Used) -> str:

@@ -130,7 +130,7 @@ class Course:
     def past_tokens(self) -> int:
         return self.thread.context_tokens if self.thread else 0
 
-    def reply_message(self, content: ContentPart, *, is_whole: bool, at: datetime) -> Message:
+    def reply_message(self, content: ContentPart, *, is_whole: bool, estimated: bool, at: datetime) -> Message:
         """The reply as the conversation keeps it."""
         return Message(
             id=new_id("msg"),
@@ -138,15 +138,16 @@ class Course:
             content=(content,),
             created_at=at,
             status="completed" if is_whole else "incomplete",
+            estimated=estimated,
         )
 
     def answered(
-        self, ended: ModelEnded, *, at: datetime, remember: Callable[[Usage, Decimal], bytes] | None = None
+        self, ended: ModelEnded, *, at: datetime, remember: Callable[[Usage, bool, Decimal], bytes] | None = None
     ) -> Outcome:
         """The outcome of a reply that reached its end, or its longest length."""
         usage, estimated = ended.charged(self._estimate())
         content = Refusal(ended.text) if ended.finish_reason == "refusal" else OutputText(ended.text)
-        reply = self.reply_message(content, is_whole=ended.status == "completed", at=at)
+        reply = self.reply_message(content, is_whole=ended.status == "completed", estimated=estimated, at=at)
         return self._outcome(
             status="completed" if ended.status == "completed" else "incomplete",
             usage=usage,
@@ -156,7 +157,7 @@ class Course:
             answered=True,
             # Of a reply that was cut short the provider may or may not keep the turn.
             in_doubt=ended.status != "completed",
-            remember=partial(remember, usage) if remember else None,
+            remember=partial(remember, usage, estimated) if remember else None,
             context_tokens=self._context_bound() if estimated else usage.total_tokens,
             summary=None if ended.finish_reason == "refusal" else ended.text.strip() or None,
         )
@@ -168,7 +169,7 @@ class Course:
         status: EntryStatus,
         at: datetime,
         in_doubt: bool = True,
-        remember: Callable[[Usage, Decimal], bytes] | None = None,
+        remember: Callable[[Usage, bool, Decimal], bytes] | None = None,
     ) -> Outcome:
         """The outcome of a reply that broke off.
 
@@ -182,15 +183,16 @@ class Course:
         usage, estimated = ended.charged(estimate) if ended else (estimate, True)
         text = self.text
         is_kept = status == "cancelled" and bool(text)
+        reply = self.reply_message(OutputText(text), is_whole=False, estimated=estimated, at=at)
         return self._outcome(
             status=status,
             usage=usage,
             estimated=estimated,
             service_tier=ended.service_tier if ended else None,
-            messages=(self.message, self.reply_message(OutputText(text), is_whole=False, at=at)) if is_kept else (),
+            messages=(self.message, reply) if is_kept else (),
             answered=is_kept,
             in_doubt=in_doubt,
-            remember=partial(remember, usage) if remember else None,
+            remember=partial(remember, usage, estimated) if remember else None,
             context_tokens=self._context_bound() if is_kept or not self.keeps_messages else self.past_tokens,
         )
 

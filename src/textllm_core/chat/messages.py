@@ -87,13 +87,18 @@ def file_keys(content: Sequence[ContentPart]) -> list[str]:
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """One message of a conversation. `status` is `incomplete` where a reply was cut short."""
+    """One message of a conversation. `status` is `incomplete` where a reply was cut short.
+
+    Args:
+        estimated: of a reply: what it cost is an estimate; None where nobody knows, and for what a user said.
+    """
 
     id: str
     role: MessageRole
     content: tuple[ContentPart, ...]
     created_at: datetime
     status: Literal["completed", "incomplete"] = "completed"
+    estimated: bool | None = None
 
     @property
     def text(self) -> str:
@@ -231,6 +236,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     Args:
         message_number: 1 for the first turn of the conversation.
         cost: USD, exact.
+        estimated: the provider did not state the usage; it and the cost are our estimate.
         finish_reason: `cancelled`: the user ended it, and `text` is what had been written.
         warnings: sentences for the user, such as that most of the day's budget is spent, or that the storage did not
             answer when links to files were to be made.
@@ -242,6 +248,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     message_number: int
     usage: ReplyUsage
     cost: Decimal
+    estimated: bool = False
     response_id: str
     session_id: str
     model: str

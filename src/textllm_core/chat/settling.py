@@ -108,7 +108,7 @@ class Settling:
         in_doubt: bool = True,
     ) -> None:
         self._state_failure(course, error)
-        remember = (lambda _usage, _cost: remembered_failure(course.begun(), error)) if course.is_remembered else None
+        remember = (lambda *_: remembered_failure(course.begun(), error)) if course.is_remembered else None
         outcome = course.unanswered(ended, status=status, at=self.clock.now(), in_doubt=in_doubt, remember=remember)
         await self._settle(course, outcome)
         if not outcome.answered:
@@ -167,7 +167,7 @@ class Settling:
     def _complete(self, course: Course, charge: Charge | None, text: str, finish_reason: FinishReason) -> None:
         """Tell of the reply, where this is what settled it."""
         if charge is not None:
-            reply = _reply(course, text, finish_reason, charge.usage, charge.cost)
+            reply = _reply(course, text, finish_reason, charge.usage, charge.cost, estimated=charge.estimated)
             counted = replace(reply, message_number=charge.message_number, warnings=self.policy.warnings(charge.spent))
             course.log.append(ReplyCompleted(counted, course.turn.files))
             course.log.close()
@@ -183,16 +183,20 @@ class Settling:
         course.log.fail(course.hold.response_id, error)
 
 
-def _reply_memory(course: Course, text: str, finish_reason: FinishReason) -> Callable[[Usage, Decimal], bytes] | None:
+def _reply_memory(
+    course: Course, text: str, finish_reason: FinishReason
+) -> Callable[[Usage, bool, Decimal], bytes] | None:
     begun = course.begun() if course.is_remembered else None
     if begun is None:
         return None
-    return lambda usage, cost: remembered_reply(
-        begun, _reply(course, text, finish_reason, usage, cost), course.turn.files
+    return lambda usage, estimated, cost: remembered_reply(
+        begun, _reply(course, text, finish_reason, usage, cost, estimated=estimated), course.turn.files
     )
 
 
-def _reply(course: Course, text: str, finish_reason: FinishReason, usage: Usage, cost: Decimal) -> Reply:
+def _reply(
+    course: Course, text: str, finish_reason: FinishReason, usage: Usage, cost: Decimal, *, estimated: bool
+) -> Reply:
     """The reply, but for what only its settlement counts."""
     hold = course.hold
     return Reply(
@@ -202,6 +206,7 @@ def _reply(course: Course, text: str, finish_reason: FinishReason, usage: Usage,
         message_number=0,
         usage=ReplyUsage.of(usage),
         cost=cost,
+        estimated=estimated,
         response_id=hold.response_id,
         session_id=hold.session_id,
         model=course.started.model if course.started else hold.model,

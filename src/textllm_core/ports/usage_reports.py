@@ -7,6 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from textllm_core.money import ZERO
 from textllm_core.report_usage import UsageOfConversation
 
 
@@ -17,6 +18,7 @@ class DailyUsage(Struct, frozen=True):
         model: as the provider names it; what differs only after the 255th character is one model.
         messages: turns that were answered.
         cost: USD.
+        estimated_cost: the part of it whose usage the provider did not state.
     """
 
     day: date
@@ -25,6 +27,7 @@ class DailyUsage(Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     cost: Decimal
+    estimated_cost: Decimal = ZERO
 
 
 class UsageReports(Protocol):

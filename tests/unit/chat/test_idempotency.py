@@ -35,10 +35,12 @@ def text_of(events: list[ReplyEvent]) -> str:
 
 async def test_a_repeat_gets_the_same_reply_to_the_byte(bench: Bench) -> None:
     warning = Bench(policy=replace(POLICY, warn_at=POLICY.daily_limit * 0), store=bench.store)
+    warning.llm.script(ScriptedReply(usage_stated=False))
     first: Reply = await warning.send_message(Caller(), TURN)
     again: Reply = await warning.send_message(Caller(), TURN)
     assert to_json(again) == to_json(first)
     assert first.warnings
+    assert first.estimated
     assert len(warning.llm.requests) == 1
     await warning.check_books()
 

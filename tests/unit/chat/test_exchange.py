@@ -400,7 +400,7 @@ async def test_a_turn_for_which_its_conversation_is_busy_does_not_count_in_the_r
         (TextTurn("hi", user_id=""), InvalidRequestError),
         (TextTurn("hi", user_id="x" * 256), InvalidRequestError),
         (TextTurn("hi", "conv_unknown"), ConversationNotFoundError),
-        (TextTurn("hi", ""), ConversationNotFoundError),
+        (TextTurn("hi", ""), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(model="gpt-unpriced")), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(model="")), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(model="x" * 201)), InvalidRequestError),

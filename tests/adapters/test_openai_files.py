@@ -101,7 +101,7 @@ async def test_a_conversation_is_made_with_images_and_files_as_parts(
     await OpenAITranscript(client, QUICK).create(messages, read=reading(STORED))
     assert provider.requests[0].body["items"] == [
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Look"}, PNG_PART, PDF_PART]},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Nice."}]},
+        {"type": "message", "role": "assistant", "content": "Nice."},
     ]
 
 

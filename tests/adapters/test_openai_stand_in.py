@@ -38,7 +38,7 @@ REPLY_KEYS = {
 
 @pytest.fixture
 def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn(api_key="sk-test") as running:
+    with OpenAIStandIn(api_key="sk-test", expects_malformed=True) as running:
         yield running
 
 
@@ -713,7 +713,7 @@ async def test_a_background_stream_resumes_with_the_same_numbers(
 @pytest.mark.parametrize(
     ("part", "param"),
     [
-        ({"type": "input_image", "image_url": "data:image/png;base64,aGVsbG8="}, "image_url"),
+        ({"type": "input_image", "detail": "auto", "image_url": "data:image/png;base64,aGVsbG8="}, "image_url"),
         ({"type": "input_file", "filename": "a.pdf"}, "file_data"),
         ({"type": "input_file", "file_data": "data:application/pdf;base64,aGVsbG8="}, "filename"),
         ({"type": "input_file", "filename": "a.pdf", "file_data": "aGVsbG8="}, "file_data"),

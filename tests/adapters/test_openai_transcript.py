@@ -14,6 +14,12 @@ from textllm_core.errors import ConversationLostError, ModelError, ProviderError
 
 CREATE = "POST /conversations"
 ADD = "POST /conversations/{conversation_id}/items"
+REASONING: dict[str, Any] = {
+    "id": "rs_1",
+    "type": "reasoning",
+    "encrypted_content": "aG0=",
+    "summary": [{"type": "summary_text", "text": "hm"}],
+}
 LIST = "GET /conversations/{conversation_id}/items"
 
 
@@ -42,11 +48,13 @@ async def test_twenty_messages_go_with_each_call(provider: OpenAIStandIn, transc
     ]
 
 
-async def test_parts_are_those_of_their_role(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
+async def test_a_reply_is_sent_as_text_since_its_parts_would_need_an_id(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
     await transcript.create([user("Hello"), assistant("Hi.")])
     assert provider.requests[0].body["items"] == [
-        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi."}]},
+        {"type": "message", "role": "user", "content": "Hello"},
+        {"type": "message", "role": "assistant", "content": "Hi."},
     ]
 
 
@@ -56,7 +64,7 @@ async def test_what_is_no_message_of_user_or_model_is_left_out(
     transcript_id = await transcript.create([user("Hello")])
     items: list[Any] = [
         {"role": "developer", "content": "Be brief."},
-        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+        REASONING,
         {"role": "assistant", "content": "Hi."},
     ]
     await transcript.client.conversations.items.create(transcript_id, items=items)
@@ -145,7 +153,7 @@ async def test_items_are_erased_before_their_conversation(
     provider: OpenAIStandIn, transcript: OpenAITranscript
 ) -> None:
     transcript_id = await transcript.create([user(str(n)) for n in range(101)])
-    items: list[Any] = [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}]
+    items: list[Any] = [REASONING]
     await transcript.client.conversations.items.create(transcript_id, items=items)
     await transcript.erase(transcript_id)
     assert transcript_id not in provider.conversations

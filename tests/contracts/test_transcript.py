@@ -16,7 +16,7 @@ async def transcript(request: pytest.FixtureRequest) -> AsyncIterator[Transcript
         yield model.transcript
 
 
-async def test_messages_come_back_in_order_with_role_and_content(transcript: Transcript) -> None:
+async def test_messages_come_back_in_order_with_role_and_words(transcript: Transcript) -> None:
     given = [
         user("Hello"),
         assistant("Hi.\n\U0001f9f6"),
@@ -24,7 +24,7 @@ async def test_messages_come_back_in_order_with_role_and_content(transcript: Tra
         Message(id="msg_3", role="assistant", content=(Refusal("No."),), created_at=NOON),
     ]
     kept = await transcript.messages(await transcript.create(given))
-    assert [(message.role, message.content) for message in kept] == [(m.role, m.content) for m in given]
+    assert [(message.role, message.text) for message in kept] == [(m.role, m.text) for m in given]
     assert all(message.id for message in kept)
     assert all(message.created_at.utcoffset() is not None for message in kept)
 

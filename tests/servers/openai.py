@@ -17,32 +17,31 @@ from typing import Any, Self
 
 from aiohttp import web
 from tests.servers.openai_chat import ChatWire, items_of
-from tests.servers.openai_items import digests_in, full_items, invalid, missing, shown, wrong_type
-from tests.servers.openai_responses import (
-    COUNT_KEYS,
-    CREATE_KEYS,
-    ResponsesWire,
-    check_capability,
-    check_fields,
-    check_include,
-    check_metadata,
-    refuse_unknown_keys,
-)
+from tests.servers.openai_items import digests_in, full_items, invalid, shown, wrong_type
+from tests.servers.openai_responses import ResponsesWire, check_capability, check_include, check_references
 from tests.servers.openai_runs import Conversation, Prompt, Run
 from tests.servers.openai_script import ApiError, Bill, Fault, Json, RecordedRequest, Reply, Usage
+from tests.servers.openai_shapes import refusal_of
 
 __all__ = ["Bill", "Fault", "OpenAIStandIn", "RecordedRequest", "Reply", "Usage"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY_BYTES = 128 * 1024 * 1024
-MAX_ITEMS = 20
 BODY = web.RequestKey("body", dict[str, Any])
 
 
 class OpenAIStandIn:
     """The provider; a context manager that serves until its block ends.
 
+    It judges every body by the provider's own description of its route. A body that the provider would refuse is
+    answered as the provider does, and fails the test when the block ends: nothing we send may be such a body.
+
+    Args:
+        api_key: whom it serves.
+        expects_malformed: the test sends such bodies on purpose.
+
     Attributes:
+        malformed: why each body of a wrong form was refused.
         base_url: what the SDK takes, e.g. "http://127.0.0.1:40123/v1".
         default: the step taken when no scripted one is left.
         finish_after_disconnect: a response whose client left is finished, stored and billed, yet its turn is not added
@@ -52,8 +51,10 @@ class OpenAIStandIn:
         disconnects: ids of responses whose client went away before the end.
     """
 
-    def __init__(self, api_key: str = "sk-test") -> None:
+    def __init__(self, api_key: str = "sk-test", *, expects_malformed: bool = False) -> None:
         self.api_key = api_key
+        self.malformed: list[str] = []
+        self._expects_malformed = expects_malformed
         self.default: Reply | Fault = Reply()
         self.finish_after_disconnect = False
         self.requests: list[RecordedRequest] = []
@@ -78,6 +79,8 @@ class OpenAIStandIn:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+        if self.malformed and not self._expects_malformed:
+            raise AssertionError(f"OpenAI would refuse what was sent: {'; '.join(self.malformed)}")
 
     def script(self, *steps: Reply | Fault) -> None:
         """Queue what the next creations of a response or chat completion get; a refused request takes no step."""
@@ -153,12 +156,10 @@ class OpenAIStandIn:
             self._check_key(request)
             resource = request.match_info.route.resource
             route = f"{request.method} {resource.canonical.removeprefix('/v1') if resource else ''}"
+            if request.method == "POST":
+                request[BODY] = self._checked(route, body)
             if self._route_faults[route]:
                 return await _suffer(self._route_faults[route].popleft(), request)
-            if request.method == "POST":
-                if not isinstance(body, dict):
-                    raise ApiError(400, "We could not parse the JSON body of your request.")
-                request[BODY] = body
             return await handler(request)
         except ApiError as error:
             return web.Response(status=error.status, body=error.body, content_type="application/json")
@@ -176,6 +177,17 @@ class OpenAIStandIn:
         query, files = dict(request.query), tuple(_digests(body))
         self.requests.append(RecordedRequest(request.method, request.path, query, headers, body, files))
         return body
+
+    def _checked(self, route: str, body: Any) -> Json:
+        if not isinstance(body, dict):
+            refusal: ApiError | None = ApiError(400, "We could not parse the JSON body of your request.")
+        else:
+            refusal = refusal_of(route, body)
+        if refusal is not None:
+            self.malformed.append(f"{route}: {refusal}")
+            raise refusal
+        checked: Json = body
+        return checked
 
     def _check_key(self, request: web.Request) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -198,11 +210,7 @@ class OpenAIStandIn:
 
     async def _create_conversation(self, request: web.Request) -> web.Response:
         body = request[BODY]
-        refuse_unknown_keys(body, {"items", "metadata"})
-        items = self._new_items(body.get("items") or [])
-        metadata = body.get("metadata") or {}
-        check_metadata(metadata)
-        conversation = Conversation(metadata, items)
+        conversation = Conversation(body.get("metadata") or {}, self._new_items(body.get("items") or []))
         self._conversations[conversation.id] = conversation
         return web.json_response(_wire_conversation(conversation))
 
@@ -210,14 +218,8 @@ class OpenAIStandIn:
         return web.json_response(_wire_conversation(self._conversation(request.match_info["conversation_id"])))
 
     async def _update_conversation(self, request: web.Request) -> web.Response:
-        body = request[BODY]
-        refuse_unknown_keys(body, {"metadata"})
-        if "metadata" not in body:
-            raise missing("metadata")
-        metadata = body["metadata"] or {}
-        check_metadata(metadata)
         conversation = self._conversation(request.match_info["conversation_id"])
-        conversation.metadata = metadata
+        conversation.metadata = request[BODY]["metadata"] or {}
         return web.json_response(_wire_conversation(conversation))
 
     async def _delete_conversation(self, request: web.Request) -> web.Response:
@@ -229,11 +231,7 @@ class OpenAIStandIn:
 
     async def _create_items(self, request: web.Request) -> web.Response:
         include = _included(request)
-        body = request[BODY]
-        refuse_unknown_keys(body, {"items"})
-        if body.get("items") is None:
-            raise missing("items")
-        items = self._new_items(body["items"])
+        items = self._new_items(request[BODY]["items"])
         conversation = self._conversation(request.match_info["conversation_id"])
         conversation.items = (*conversation.items, *items)
         return web.json_response(_page([shown(item, include) for item in items], has_more=False))
@@ -258,15 +256,7 @@ class OpenAIStandIn:
             raise ApiError(404, f"Conversation with id '{conversation_id}' not found.")
         return self._conversations[conversation_id]
 
-    def _new_items(self, given: Any) -> tuple[Json, ...]:
-        if not isinstance(given, list):
-            raise wrong_type("items", "an array")
-        if len(given) > MAX_ITEMS:
-            message = (
-                "Invalid 'items': array too long. "
-                f"Expected an array with maximum length {MAX_ITEMS}, but got an array with length {len(given)} instead."
-            )
-            raise ApiError(400, message, param="items", code="array_above_max_length")
+    def _new_items(self, given: list[Json]) -> tuple[Json, ...]:
         return tuple(full_items(given, "items", self._known))
 
     def _known(self, item_id: str) -> Json | None:
@@ -280,9 +270,6 @@ class OpenAIStandIn:
 
     async def _create_response(self, request: web.Request) -> web.StreamResponse:
         body = request[BODY]
-        if "model" not in body:
-            raise missing("model")
-        refuse_unknown_keys(body, CREATE_KEYS)
         prompt, conversation = self._read_prompt(body)
         if conversation is not None and conversation.locked:
             message = "Another process is currently operating on this conversation. Please retry in a few seconds."
@@ -309,7 +296,7 @@ class OpenAIStandIn:
     def _read_prompt(self, body: Json) -> tuple[Prompt, Conversation | None]:
         """What the model is to read: first the body is judged, then what it refers to."""
         items = tuple(full_items(body.get("input") or [], "input", self._known))
-        check_fields(body)
+        check_references(body)
         history: tuple[Json, ...] = ()
         conversation, seen_before = None, False
         if (named := body.get("conversation")) is not None:
@@ -325,7 +312,6 @@ class OpenAIStandIn:
 
     async def _count_input_tokens(self, request: web.Request) -> web.Response:
         body = request[BODY]
-        refuse_unknown_keys(body, COUNT_KEYS)
         prompt, _ = self._read_prompt(body)
         return web.json_response({"object": "response.input_tokens", "input_tokens": prompt.input_tokens})
 

@@ -21,8 +21,18 @@ class DataURL:
         self.part = part
 
 
-def input_parts(message: Message) -> list[dict[str, object]]:
-    """The user's message as content parts of the Responses and the Conversations API."""
+def input_message(message: Message) -> dict[str, object]:
+    """A message as an item of the Responses and the Conversations API.
+
+    Its text is one string, in the form that OpenAI and all compatible servers take, for earlier replies too: with a
+    type, without parts, id and status. The parts of a reply would need an id, which only the provider gives.
+    """
+    has_files = any(isinstance(part, InputImage | InputFile) for part in message.content)
+    content = _input_parts(message) if has_files else message.text
+    return {"type": "message", "role": message.role, "content": content}
+
+
+def _input_parts(message: Message) -> list[dict[str, object]]:
     parts: list[dict[str, object]] = []
     for part in message.content:
         match part:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from openai import AsyncOpenAI
 
-from textllm_adapters.openai.bodies import input_parts
+from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import RETRIES, Retries, delete, get, post
 from textllm_adapters.openai.errors import BROKEN_ANSWER
 from textllm_adapters.translation import translated
@@ -69,7 +69,7 @@ class OpenAITranscript:
 
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`; twenty messages a call."""
-        items = [_item(message) for message in messages]
+        items = [input_message(message) for message in messages]
         with translated(BROKEN_ANSWER):
             body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
             transcript_id = _conversation(body).id
@@ -134,11 +134,6 @@ class OpenAITranscript:
 
 def _path(transcript_id: str) -> str:
     return f"/conversations/{quote(transcript_id, safe='')}"
-
-
-def _item(message: Message) -> dict[str, object]:
-    content = input_parts(message) if message.role == "user" else msgspec.to_builtins(message.content)
-    return {"type": "message", "role": message.role, "content": content}
 
 
 def _message(item: _Item, created_at: datetime) -> Message | None:

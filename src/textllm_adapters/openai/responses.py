@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from openai import AsyncOpenAI
 
-from textllm_adapters.openai.bodies import input_parts
+from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import RETRIES, Retries, drained, get, post_for_events
 from textllm_adapters.openai.counts import counted
 from textllm_adapters.openai.decoding import decoded, word
@@ -18,7 +18,7 @@ from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import FinishReason, InputFile, InputImage, Message, TextDelta, well_formed
+from textllm_core.chat.messages import FinishReason, TextDelta, well_formed
 from textllm_core.errors import ProviderError
 from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
 
@@ -166,8 +166,7 @@ class ResponsesLLM:
 def _body(request: ModelRequest) -> dict[str, object]:
     body: dict[str, object] = {
         "model": request.model,
-        # The form that all compatible servers take, for earlier replies too: with a type, without parts, id and status.
-        "input": [{"type": "message", "role": m.role, "content": _content(m)} for m in request.messages],
+        "input": [input_message(message) for message in request.messages],
         "max_output_tokens": request.max_output_tokens,
         "store": request.transcript_id is not None,  # only what is stored can be asked for after a broken stream
         "stream": True,
@@ -182,11 +181,6 @@ def _body(request: ModelRequest) -> dict[str, object]:
         "metadata": request.metadata or None,
     }
     return body | {key: value for key, value in optional.items() if value is not None}
-
-
-def _content(message: Message) -> object:
-    has_files = any(isinstance(part, InputImage | InputFile) for part in message.content)
-    return input_parts(message) if has_files else message.text
 
 
 def _started(response: _Response, request: ModelRequest) -> ModelStarted:

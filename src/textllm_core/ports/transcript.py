@@ -13,6 +13,8 @@ class Transcript(Protocol):
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """A new transcript that holds `messages`, oldest first, any number; returns its id.
 
+        Of a reply it may keep the words alone, not whether they are a refusal.
+
         Args:
             read: as `ModelRequest.read`.
         Raises:

@@ -1,5 +1,6 @@
 """What a stored file is called, and what it is: strangers' names and bytes in, harmless keys, names and types out."""
 
+import hashlib
 import re
 import unicodedata
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.do
 SNIFFED_BYTES: Final = 4096  # the beginning that tells what a file is
 
 _PART_LENGTH: Final = 100  # keys stay below 255 characters
+_DIGEST_LENGTH: Final = 10  # 40 bits, for the users of a tenant; and not the end of a UUID, which has 12
+_LIKE_A_DIGEST: Final = re.compile(r"-[0-9a-f]{10}\Z")
 _NAME_LENGTH: Final = 255
 _EXTENSION_LENGTH: Final = 16  # its dot included
 # Categories of Unicode that no name needs: controls, surrogates, and separators of lines and paragraphs.
@@ -37,9 +40,13 @@ _NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 def new_key(folder: Folder, user_id: str, name: str, at: datetime) -> str:
     """A key that was never used: `LLM/{folder}/{user}/{YYYYMMDD_HHMMSS}_{8 random}_{name}`, in UTC.
 
-    It has at most 255 characters of `[A-Za-z0-9._/-]`, and no part of it begins with a dot.
+    It has at most 255 characters of `[A-Za-z0-9._/-]`, and no part of it begins with a dot. No two users have the same
+    `{user}`: one that is not the id itself ends in a digest of it.
     """
     user = _safe(user_id)[:_PART_LENGTH]
+    if user != user_id or _LIKE_A_DIGEST.search(user):  # the latter would else pass for the safe name of another one
+        digest = hashlib.sha256(user_id.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
+        user = f"{user[: _PART_LENGTH - _DIGEST_LENGTH - 1]}-{digest}"
     moment = at.astimezone(UTC).strftime("%Y%m%d_%H%M%S")
     return f"LLM/{folder}/{user}/{moment}_{token_hex(4)}_{_cut(_safe(_last_part(name)), _PART_LENGTH)}"
 

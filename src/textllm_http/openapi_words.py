@@ -15,6 +15,9 @@ _METADATA: Final[Schema] = {
     "additionalProperties": {"type": "string", "maxLength": 512},
 }
 
+# What is counted as messages; `/messages` lists both parts of a turn.
+_TURNS: Final = "Turns that were answered; a turn is what the user said together with its reply."
+
 # By the field's name; it means the same wherever it occurs.
 FIELDS: Final[Mapping[str, str]] = {
     "after": "The last one of the page before; left out, the list begins at its beginning.",
@@ -69,9 +72,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "max_output_tokens": "The most the reply may have; lowered to the operator's ceiling and the budget.",
     "media_type": "What the file is, by its content.",
     "message": "What is said.",
-    "message_count": "How many of its turns were answered.",
-    "message_number": "1 for the first turn of the conversation.",
-    "messages": "Turns that were answered.",
+    "message_count": _TURNS,
+    "message_number": "Which turn of the conversation it is: 1 for the first.",
+    "messages": _TURNS,
     "metadata": "Pairs of strings that mean something to you: at most 16, keys of 64 and values of 512 characters.",
     "model": "The name of the model.",
     "name": "What its owner calls it.",
@@ -112,9 +115,9 @@ FIELDS: Final[Mapping[str, str]] = {
     "tokens_input": "Tokens that the models read.",
     "tokens_output": "Tokens that the models wrote.",
     "total": "All of them together.",
-    "total_conversations": "Conversations in which the user spoke in these days; erased ones no longer count.",
+    "total_conversations": "Conversations in which the user spoke in these days: deleted ones too, erased ones not.",
     "total_cost": "USD, exact.",
-    "total_messages": "Turns that were answered.",
+    "total_messages": _TURNS,
     "total_tokens": "Tokens read and written.",
     "total_tokens_input": "Tokens that the models read.",
     "total_tokens_output": "Tokens that the models wrote.",

@@ -87,6 +87,12 @@ def test_a_choice_of_words_is_a_string() -> None:
     assert {choice.get("type") for choice in of_words} == {"string"}
 
 
+def test_what_is_counted_as_messages_is_said_once() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    counts = [("Conversation", "message_count"), ("UsageReport", "total_messages"), ("UsageOfDay", "messages")]
+    assert len({schemas[name]["properties"][field]["description"] for name, field in counts}) == 1
+
+
 def test_who_leaves_out_the_user_of_a_list_is_told_what_comes() -> None:
     found = dict(operations())
     for name in ("GET /conversations", "GET /files"):

@@ -48,6 +48,19 @@ def test_no_two_keys_are_the_same() -> None:
     assert len({new_key("uploads", "ann", "a.txt", AT) for _ in range(1000)}) == 1000
 
 
+def test_no_two_users_share_a_prefix() -> None:
+    def prefix(user_id: str) -> str:
+        return new_key("uploads", user_id, "a.txt", AT).split("/")[2]
+
+    plain = ["ann", "a_b", "a.b", "user_0a1b2c3d4e5f60718293a4b5", "550e8400-e29b-41d4-a716-446655440000", "x" * 100]
+    assert [prefix(user) for user in plain] == plain
+    others = ["a:b", "a@b", "a+b", "a..b", ".a.b", "x" * 101, "x" * 100 + "y", "x" * 255]
+    assert prefix("a:b").startswith("a_b-")
+    assert prefix("a:b") == prefix("a:b")
+    users = [*plain, *others, *map(prefix, others)]  # an id may be what another one was made into
+    assert len({prefix(user) for user in users}) == len(users)
+
+
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_clean_name_has_something_to_show_and_nothing_to_obey(name: str) -> None:
     clean = clean_name(name)

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from tests.contracts.model_fixtures import NOON, QUICK, assistant, first_delta, 
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault
 
-from textllm_adapters.openai.bodies import input_parts
+from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
@@ -62,7 +63,7 @@ def digest(content: bytes) -> str:
 )
 def test_a_pdf_is_sent_under_a_name_that_says_so(name: str, sent: str) -> None:
     turn = Message(id="msg_1", role="user", content=(replace(pdf(), name=name),), created_at=NOON)
-    assert input_parts(turn)[0]["filename"] == sent
+    assert input_message(turn)["content"] == [PDF_PART | {"filename": sent, "file_data": ANY}]
 
 
 async def test_the_responses_api_takes_images_files_and_texts_as_parts(

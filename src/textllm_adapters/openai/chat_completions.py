@@ -87,6 +87,7 @@ class _Heard:
     usage: object = None  # as stated; what says most
     service_tier: str | None = None
     error: TextLLMError | None = None
+    has_begun: bool = False
 
     def ended(self, finish: _Finish) -> ModelEnded:
         """The end; a failure without usage is raised, so that what came is charged as what it is: broken off."""
@@ -124,7 +125,6 @@ class ChatCompletionsLLM:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
-        started = False
         heard = _Heard()
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
         body = _body(request, openai=self.client.base_url.host.endswith(_OPENAI_HOSTS))
@@ -135,10 +135,10 @@ class ChatCompletionsLLM:
                     if event.data == b"[DONE]":
                         break
                     chunk = _read(event, asked, heard)
-                    if heard.error is not None and not started:
+                    if heard.error is not None and not heard.has_begun:
                         break
-                    if not started:
-                        started = True
+                    if not heard.has_begun:
+                        heard.has_begun = True
                         yield ModelStarted(None, word(chunk.model, request.model))
                     for choice in chunk.choices or ():
                         said = choice.delta or choice.message or _Delta()
@@ -178,7 +178,7 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
             heard.usage = fuller(heard.usage, stated)
     for error in (chunk.error, *(choice.error for choice in choices)):
         if error and heard.error is None:
-            heard.error = told_in_stream(fault_of({"error": error}), asked)
+            heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
     return chunk
 
 
@@ -212,7 +212,7 @@ def _end(heard: _Heard, asked: Asked) -> ModelEnded:
     elif heard.error is None and heard.finish is not None:
         finish = _FINISHES.get(heard.finish.lower(), _CUT)
         if finish is _BROKEN:
-            heard.error = told_in_stream(fault_of({"code": heard.finish}), asked)
+            heard.error = told_in_stream(fault_of({"code": heard.finish}), asked, has_begun=True)
     return heard.ended(finish)
 
 

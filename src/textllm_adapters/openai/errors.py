@@ -106,11 +106,14 @@ def refusal(failure: openai.APIStatusError, asked: Asked) -> TextLLMError:
     return _reported(error, fault, asked)
 
 
-def told_in_stream(fault: Fault, asked: Asked) -> TextLLMError:
-    """What a failure means that the provider tells in the midst of its answer; the call may have run."""
+def told_in_stream(fault: Fault, asked: Asked, *, has_begun: bool) -> TextLLMError:
+    """What a failure means that the provider tells in the midst of its answer; the call may have run.
+
+    `has_begun`: something of a reply came before it. If not, what it limits by its nature did not run.
+    """
     error = _meant(fault, asked)
     if isinstance(error, ModelError):
-        error.may_have_run = True
+        error.may_have_run = has_begun or fault.meaning() not in ("rate", "quota")
     return _reported(error, fault, asked)
 
 

@@ -143,7 +143,7 @@ class ResponsesLLM:
                             yield ModelStarted(None, request.model)
                         yield ModelThinking(characters)
                     elif name == b"error":
-                        raise told_in_stream(fault_of(decoded(_anything, event.data)), asked)
+                        raise told_in_stream(fault_of(decoded(_anything, event.data)), asked, has_begun=started)
         raise ProviderError(f"{asked} ended its stream before the reply did.")
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
@@ -228,5 +228,5 @@ def _ended(
         finish_reason=finish_reason,
         content_filtered=status == "incomplete" and reason == "content_filter",
         service_tier=word(response.service_tier, "") or None,
-        error=told_in_stream(fault_of({"error": response.error}), asked) if response.error else None,
+        error=told_in_stream(fault_of({"error": response.error}), asked, has_begun=True) if response.error else None,
     )

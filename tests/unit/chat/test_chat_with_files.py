@@ -111,6 +111,22 @@ def desk(bench: Bench) -> Desk:
     return Desk(bench)
 
 
+async def test_images_shown_to_one_model_do_not_keep_another_without_eyes_from_text(desk: Desk) -> None:
+    shown = await desk.show("Well?", upload("one.png", PNG))
+    refusal = ScriptedReply(error=UnsupportedMediaTypeError("The model takes no images."))
+    desk.bench.llm.script(refusal)
+    if desk.bench.transcript is not None:
+        with pytest.raises(UnsupportedMediaTypeError):
+            await desk.bench.say("And now?", shown.conversation_id)
+    else:
+        reply = await desk.bench.say("And now?", shown.conversation_id)
+        assert reply.text == "[2] You said: And now?"
+        told = desk.bench.llm.requests[-1].messages[0].content[1:]
+        assert told == (InputText("[The file one.png was sent before, and this model cannot read it.]"),)
+    assert "Seen:" in (await desk.bench.say("And then?", shown.conversation_id)).text
+    await desk.bench.check_books()
+
+
 async def test_images_reach_the_model_as_they_were_sent(desk: Desk) -> None:
     reply = await desk.show("Well?", upload("one.png", PNG), upload("two.gif", GIF))
     assert list(desk.bench.llm.received.values()) == [digest(PNG), digest(GIF)]

@@ -1,0 +1,135 @@
+"""What servers that are not OpenAI's say in their own ways is charged for what it is, and told for what it is."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from msgspec.structs import replace
+from tests.contracts.file_fixtures import STORED, image, reading
+from tests.contracts.model_fixtures import NOON, QUICK, hear, request
+from tests.servers.chat_quirks import QUIRKS, REFUSALS, REQUEST_ID, THOUGHT, WITHOUT_EYES, ChatQuirks
+
+from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
+from textllm_adapters.openai.client import open_client
+from textllm_adapters.openai.conversations import OpenAITranscript
+from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_core.chat.messages import InputText, Message, TextDelta, well_formed
+from textllm_core.errors import (
+    ContentRefusedError,
+    ModelError,
+    ProviderError,
+    ProviderReport,
+    ProviderUnavailableError,
+    TextLLMError,
+    UnsupportedMediaTypeError,
+)
+from textllm_core.ports.llm import ModelEnded, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.usage import Usage
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[ChatQuirks]:
+    with ChatQuirks() as servers:
+        yield servers
+
+
+@pytest.fixture
+async def llm(servers: ChatQuirks) -> AsyncIterator[ChatCompletionsLLM]:
+    async with open_client("sk-test", servers.base_url) as client:
+        yield ChatCompletionsLLM(client, QUICK)
+
+
+def asking(model: str) -> ModelRequest:
+    turn = Message(id="msg_1", role="user", content=(InputText("Well?"), image("LLM/one.png")), created_at=NOON)
+    messages = (turn,) if model in WITHOUT_EYES else ("Well?",)
+    return replace(request(*messages, read=reading(STORED)), model=model)
+
+
+def outcome(events: ModelEnded | None, error: Exception | None) -> tuple[str | None, str | None]:
+    """The code of what the caller is told, and how the reply ended."""
+    told = error or (events.error if events else None)
+    if events is not None and events.content_filtered:
+        told = ContentRefusedError()
+    code = told.code if isinstance(told, TextLLMError) else None
+    return code, events.finish_reason if events is not None and code is None else None
+
+
+@pytest.mark.parametrize("model", QUIRKS)
+async def test_every_way_is_told_for_what_it_is(llm: ChatCompletionsLLM, model: str) -> None:
+    quirk = QUIRKS[model]
+    heard = await hear(llm.stream(asking(model)))
+    ended = heard.events[-1] if heard.events and isinstance(heard.events[-1], ModelEnded) else None
+    assert outcome(ended, heard.error) == (quirk.code, None if quirk.code else quirk.finish)
+    if quirk.code is None:
+        assert ended is not None
+        assert well_formed(ended.text) == well_formed("".join(heard.deltas)) == quirk.text
+    if ended is not None and ended.usage is not None:
+        assert (ended.usage, ended.is_estimate) == (Usage(*(quirk.usage or ())), quirk.estimated)
+    elif quirk.usage is not None:
+        assert quirk.estimated
+        thought = sum(event.characters for event in heard.events if isinstance(event, ModelThinking))
+        assert thought == (2 * len(THOUGHT) if len(quirk.usage) == 5 else 0)
+    runs = bool(heard.events) or (isinstance(heard.error, ModelError) and heard.error.may_have_run)
+    assert runs == (quirk.usage is not None)
+    if model in REFUSALS:
+        assert_operator_learns(heard.error, model)
+
+
+def assert_operator_learns(error: Exception | None, model: str) -> None:
+    """What the provider said is for the log; where, and of which model, is told."""
+    assert isinstance(error, TextLLMError)
+    assert error.report is not None
+    assert (error.report.status, error.report.request_id) == (REFUSALS[model].status, REQUEST_ID)
+    if isinstance(error, ModelError):
+        assert f"({model} at 127.0.0.1:" in str(error)
+
+
+async def test_names_alone_are_reported(llm: ChatCompletionsLLM) -> None:
+    error = (await hear(llm.stream(asking("sglang-too-long")))).error
+    assert isinstance(error, TextLLMError)
+    assert error.report == ProviderReport(status=400, type="BadRequestError", request_id=REQUEST_ID)
+
+
+@pytest.mark.parametrize(
+    ("model", "wait"),
+    [
+        ("rate-of-gemini", 34),
+        ("rate-for-a-day", 3600),
+        ("rate-for-ages", 3600),
+        ("streams-rate", 5),
+        ("streams-rate-later", 20),
+    ],
+)
+async def test_how_long_to_wait_is_handed_on_up_to_an_hour(llm: ChatCompletionsLLM, model: str, wait: int) -> None:
+    error = (await hear(llm.stream(asking(model)))).error
+    assert isinstance(error, ProviderUnavailableError)
+    assert error.retry_after_s == wait
+
+
+@pytest.mark.parametrize("model", [model for model in QUIRKS if model.startswith("quota-")] + ["streams-quota"])
+async def test_a_quota_that_is_used_up_is_said(llm: ChatCompletionsLLM, model: str) -> None:
+    assert "no quota left" in str((await hear(llm.stream(asking(model)))).error)
+
+
+async def test_a_damaged_image_is_told_from_a_model_without_eyes(llm: ChatCompletionsLLM) -> None:
+    error = (await hear(llm.stream(asking("vllm-blind")))).error
+    assert isinstance(error, UnsupportedMediaTypeError)
+    assert "vllm-blind takes no images" in str(error)
+
+
+async def test_an_api_that_a_server_lacks_is_told_with_the_setting_that_helps(servers: ChatQuirks) -> None:
+    async with open_client("sk-test", servers.base_url) as client:
+        with pytest.raises(ProviderError, match="llm_api to responses or chat_completions"):
+            await OpenAITranscript(client, QUICK).create([])
+        error = (await hear(ResponsesLLM(client, QUICK).stream(request("Well?")))).error
+        assert isinstance(error, ProviderError)
+        assert "llm_api to chat_completions" in str(error)
+    async with open_client("sk-test", servers.base_url.removesuffix("/v1")) as client:
+        error = (await hear(ChatCompletionsLLM(client, QUICK).stream(request("Well?")))).error
+    assert "OPENAI_BASE_URL" in str(error)
+    assert f"(gpt-4o at {servers.host})" in str(error)
+
+
+async def test_reasoning_is_a_sign_of_life_before_the_text(llm: ChatCompletionsLLM) -> None:
+    heard = await hear(llm.stream(asking("no-usage-of-thoughts")))
+    kinds = [type(event) for event in heard.events]
+    assert kinds == [ModelStarted, ModelThinking, ModelThinking, TextDelta, ModelEnded]

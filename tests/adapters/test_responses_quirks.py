@@ -1,0 +1,135 @@
+"""How servers other than OpenAI's end a response, and what is made of it."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from tests.adapters.test_responses_llm import completed, created, delta, event_stream
+from tests.contracts.model_fixtures import QUICK, hear, request
+from tests.servers.openai import OpenAIStandIn
+from tests.servers.openai_script import Fault
+
+from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
+from textllm_adapters.openai.client import open_client
+from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_core.chat.messages import well_formed
+from textllm_core.errors import (
+    ContentRefusedError,
+    ContextTooLongError,
+    ProviderError,
+    ProviderUnavailableError,
+    TextLLMError,
+)
+from textllm_core.ports.llm import ModelStarted, ModelThinking
+from textllm_core.usage import Usage
+
+
+@pytest.fixture
+def provider() -> Iterator[OpenAIStandIn]:
+    with OpenAIStandIn() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def llm(provider: OpenAIStandIn) -> AsyncIterator[ResponsesLLM]:
+    async with open_client("sk-test", provider.base_url) as client:
+        yield ResponsesLLM(client, QUICK)
+
+
+TOO_LONG = "This model's maximum context length is 8192 tokens."
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": "context_length_exceeded", "message": ""}, ContextTooLongError),
+        ({"code": "server_error", "message": f"Error code: 400 - {TOO_LONG}"}, ContextTooLongError),
+        ({"code": 400, "message": TOO_LONG}, ContextTooLongError),
+        ({"code": "rate_limit_exceeded", "message": "Try again in 7s."}, ProviderUnavailableError),
+        ({"code": "insufficient_quota"}, ProviderError),
+        ({"code": "invalid_prompt"}, ContentRefusedError),
+        (TOO_LONG, ContextTooLongError),
+        ([TOO_LONG], ContextTooLongError),
+        ({"code": ["x"], "type": {}}, ProviderError),
+    ],
+)
+@pytest.mark.parametrize("shape", ["failed", "completed", "nested", "flat"])
+async def test_why_a_response_failed_is_told(
+    provider: OpenAIStandIn, llm: ResponsesLLM, error: Any, kind: type[TextLLMError], shape: str
+) -> None:
+    flat = error if isinstance(error, dict) else {"message": error}
+    event = {
+        "failed": {"type": "response.failed", "response": {"status": "failed", "error": error}},
+        "completed": completed(status="failed", error=error),
+        "nested": {"type": "error", "error": error},
+        "flat": flat | {"type": "error"},
+    }[shape]
+    provider.script(event_stream(created(), event))
+    heard = await hear(llm.stream(request("Well?")))
+    told = heard.error if shape in ("nested", "flat") else heard.ended.error
+    assert type(told) is kind
+    if isinstance(told, ProviderUnavailableError):
+        assert told.retry_after_s == 7
+    if "quota" in str(error):
+        assert "no quota left" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("stated", "status", "finish_reason"),
+    [
+        ({"status": "completed"}, "completed", "stop"),
+        ({"status": None}, "completed", "stop"),
+        ({"status": "in_progress"}, "completed", "stop"),
+        ({"status": "incomplete"}, "incomplete", "length"),
+        ({"incomplete_details": {"reason": "max_output_tokens"}}, "incomplete", "length"),
+        ({"status": "tea_time"}, "incomplete", "length"),
+        ({"status": "failed"}, "failed", "stop"),
+        ({"status": "cancelled"}, "cancelled", "stop"),
+        ({"error": {"code": "server_error"}}, "failed", "stop"),
+    ],
+)
+async def test_an_end_that_says_it_is_none_is_believed(
+    provider: OpenAIStandIn, llm: ResponsesLLM, stated: dict[str, Any], status: str, finish_reason: str
+) -> None:
+    provider.script(event_stream(created(), delta("one"), completed(**stated)))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.text, ended.status, ended.finish_reason) == ("one", status, finish_reason)
+
+
+async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    thought = {"type": "response.reasoning_summary_text.delta", "delta": "hm"}
+    provider.script(
+        event_stream(thought, {"type": "response.reasoning_text.done", "text": "hm"}, delta("one"), completed())
+    )
+    heard = await hear(llm.stream(request("Well?")))
+    assert heard.events[:3] == [ModelStarted(None, "gpt-4o"), ModelThinking(2), ModelThinking(0)]
+    assert heard.deltas == ["one"]
+
+
+async def test_half_a_character_is_no_reason_to_lose_a_reply(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    said = ["a", "\ud83d", "\ude00", "\ud83d", "b"]
+    message = {"type": "message", "content": [{"type": "output_text", "text": "".join(said)}]}
+    end = completed(output=[message], model="\ud83d", usage={"input_tokens": 5, "output_tokens": 5})
+    provider.script(event_stream(created(), *map(delta, said), end), event_stream(end))
+    for _ in range(2):
+        heard = await hear(llm.stream(request("Well?")))
+        assert well_formed(heard.ended.text) == "a\U0001f600\ufffdb"
+        assert heard.ended.usage == Usage(5, 5)
+
+
+async def test_an_outcome_is_of_whole_characters(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    message = {"type": "message", "content": [{"type": "output_text", "text": "a\ud83d"}]}
+    body = json.dumps({"status": "completed", "output": [message]}).encode()
+    provider.script_route("GET /responses/{response_id}", Fault("answer", 200, body))
+    outcome = await llm.outcome("resp_1")
+    assert outcome is not None
+    assert outcome.text == "a\ufffd"
+
+
+@pytest.mark.parametrize("llm_type", [ResponsesLLM, ChatCompletionsLLM])
+async def test_json_without_an_end_of_its_depth_is_a_bad_answer(
+    provider: OpenAIStandIn, llm: ResponsesLLM, llm_type: type[ResponsesLLM | ChatCompletionsLLM]
+) -> None:
+    provider.script(event_stream(b'event: response.completed\ndata: {"usage": ' + b"[" * 100_000 + b"\n\n"))
+    assert type((await hear(llm_type(llm.client, QUICK).stream(request("Well?")))).error) is ProviderError

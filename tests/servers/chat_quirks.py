@@ -1,0 +1,345 @@
+"""A second stand-in: servers that speak Chat Completions in their own ways, each behind the name of a model.
+
+The ways are those that public reports describe; every quirk says what must come of it.
+"""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from aiohttp import web
+
+Json = dict[str, Any]
+TEXT = "Tea is ready."
+THOUGHT = "Let me see, is there any tea? " * 20
+TOO_LONG = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens."
+DONE = b"data: [DONE]\n\n"
+REQUEST_ID = "req_quirk_1"
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """What a model answers, and what must come of it.
+
+    Args:
+        said: the body, on the wire; `status`, `content_type`, `headers`: of the answer.
+        images_only: turns without images are answered in the ordinary way.
+        code: of the error that is told; None for a reply.
+        text: of the reply; `finish`: how it ended.
+        usage: tokens charged: input, output, cached, written, reasoning; None for a turn that costs nothing. An input
+            of 0 is one that the provider does not state.
+        estimated: the charge is an estimate.
+    """
+
+    said: bytes
+    status: int = 200
+    content_type: str = "text/event-stream"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    images_only: bool = False
+    code: str | None = None
+    text: str = TEXT
+    finish: str = "stop"
+    usage: tuple[int, ...] | None = (9, 4)
+    estimated: bool = False
+
+
+def data(*chunks: Json | list[Any] | str) -> bytes:
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
+
+
+def chunk(content: object = None, finish: object = None, **more: Any) -> Json:
+    delta = {} if content is None else {"content": content}
+    return {
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    } | more
+
+
+def thinking(text: str, name: str = "reasoning_content") -> Json:
+    return {"choices": [{"index": 0, "delta": {"role": "assistant", name: text}, "finish_reason": None}]}
+
+
+def usage(prompt: object = 9, completion: object = 4, **more: object) -> Json:
+    return {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion} | more}
+
+
+def ended(finish: object) -> bytes:
+    return data(chunk("Tea is "), chunk("ready."), chunk(finish=finish), usage()) + DONE
+
+
+def stating(stated: Json) -> bytes:
+    return data(chunk(TEXT), chunk(finish="stop"), stated) + DONE
+
+
+def broken_by(error: object) -> bytes:
+    return data({"error": error}) + DONE
+
+
+def refused(status: int, body: object, code: str, **more: Any) -> Quirk:
+    """An answer of 4xx or 5xx."""
+    said = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    return Quirk(said, status, "application/json", more.pop("headers", {}), code=code, usage=None, **more)
+
+
+def too_long(status: int, body: object) -> Quirk:
+    return refused(status, body, "context_too_long")
+
+
+def blind(status: int, message: str) -> Quirk:
+    """A model without eyes."""
+    return refused(status, {"error": {"message": message}}, "unsupported_media_type", images_only=True)
+
+
+CHARGES: dict[str, Quirk] = {
+    "ordinary": Quirk(stating(usage())),
+    "reasoning-beside-the-output": Quirk(
+        stating(
+            usage(10120, 1499, total_tokens=14428, completion_tokens_details={"reasoning_tokens": 2809}),
+        ),
+        usage=(10120, 4308, 0, 0, 2809),
+    ),
+    "total-beyond-its-parts": Quirk(stating(usage(20, 198, total_tokens=623)), usage=(20, 603), estimated=True),
+    "zeros": Quirk(stating(usage(0, 0, total_tokens=0)), usage=(0, 4), estimated=True),
+    "zeros-after-counts": Quirk(data(chunk(TEXT, "stop", usage=usage()["usage"]), usage(0, 0)) + DONE),
+    "details-in-a-list": Quirk(stating(usage(prompt_tokens_details=[], completion_tokens_details=[{}]))),
+    "details-as-floats": Quirk(
+        stating(usage(9.0, 4.0, prompt_tokens_details={"cached_tokens": 8.0})), usage=(9, 4, 8)
+    ),
+    "cached-beyond-the-input": Quirk(stating(usage(prompt_tokens_details={"cached_tokens": 90}))),
+    "usage-in-the-choice": Quirk(
+        data(chunk(TEXT), {"choices": [{"delta": {}, "finish_reason": "stop", "usage": usage()["usage"]}]}) + DONE
+    ),
+    "usage-of-groq": Quirk(data(chunk(TEXT), chunk(finish="stop", x_groq={"id": "1", "usage": usage()["usage"]}))),
+    "no-usage": Quirk(data(chunk(TEXT), chunk(finish="stop")) + DONE, usage=(0, 4), estimated=True),
+    "no-usage-of-thoughts": Quirk(
+        data(thinking(THOUGHT), thinking(THOUGHT, "reasoning"), chunk(TEXT), chunk(finish="stop")) + DONE,
+        usage=(0, 304, 0, 0, 300),
+        estimated=True,
+    ),
+    "usage-without-thoughts": Quirk(
+        data(thinking(THOUGHT), chunk(TEXT), chunk(finish="stop"), usage()) + DONE, usage=(9, 154), estimated=True
+    ),
+    "not-streamed": Quirk(
+        json.dumps({"choices": [{"message": {"content": TEXT}, "finish_reason": "stop"}]} | {"usage": {
+            "prompt_tokens": 9, "completion_tokens": 4}}).encode(),
+        content_type="application/json",
+    ),
+    "text-in-parts": Quirk(
+        data(chunk([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": TEXT}], "stop"), usage())
+    ),
+}  # fmt: skip
+
+ENDS: dict[str, Quirk] = {
+    "ends-eos": Quirk(ended("eos_token")),
+    "ends-max-tokens": Quirk(ended("max_tokens"), finish="length"),
+    "ends-model-length": Quirk(ended("model_length"), finish="length"),
+    "ends-as-nobody-knows": Quirk(ended("tea_time"), finish="length"),
+    "ends-in-no-word": Quirk(ended({"why": 1}), code="provider_error"),
+    "ends-safety": Quirk(ended("SAFETY"), code="content_refused"),
+    "ends-error": Quirk(ended("error"), code="provider_error"),
+    "ends-abort": Quirk(ended("abort"), code="provider_error"),
+    "ends-insufficient": Quirk(ended("insufficient_system_resource"), code="provider_unavailable"),
+    "error-in-the-choice": Quirk(
+        data(
+            chunk("Tea is "),
+            {"choices": [{"delta": {}, "finish_reason": "error", "error": {"code": 502, "message": "gone"}}]},
+            usage(),
+        ),
+        code="provider_unavailable",
+    ),
+    "no-end": Quirk(data(chunk(TEXT)) + DONE, code="provider_error", usage=(0, 4), estimated=True),
+    "no-end-but-usage": Quirk(data(chunk(TEXT), usage()) + DONE, code="provider_error"),
+}
+
+CHARACTERS: dict[str, Quirk] = {
+    "split-emoji": Quirk(
+        data(chunk("\ud83d"), chunk("\ude00"), chunk(finish="stop"), usage(9, 1)), text="\U0001f600", usage=(9, 1)
+    ),
+    "half-an-emoji": Quirk(data(chunk("a"), chunk("\ud83d"), chunk("b", "stop"), usage(9, 3)), text="a\ufffdb",
+                           usage=(9, 3)),
+    "half-an-emoji-in-its-name": Quirk(data(chunk(TEXT, "stop", model="\ud83d"), usage())),
+}  # fmt: skip
+
+STREAMED_ERRORS: dict[str, Quirk] = {
+    name: Quirk(said, code=code, usage=None)
+    for name, (said, code) in {
+        "streams-too-long": (broken_by({"code": 400, "message": TOO_LONG}), "context_too_long"),
+        "streams-too-long-as-text": (broken_by(TOO_LONG), "context_too_long"),
+        "streams-too-long-in-a-list": (data([{"error": {"code": 400, "message": TOO_LONG}}]), "context_too_long"),
+        "streams-too-long-flat": (
+            data({"object": "error", "message": TOO_LONG, "type": "BadRequestError", "code": 400}),
+            "context_too_long",
+        ),
+        "streams-too-long-by-name": (
+            b"event: error\n" + data({"error": {"message": "Trying to keep the first 9000 tokens when context the "
+                                                           "overflows."}}),
+            "context_too_long",
+        ),
+        "streams-too-long-in-words": (b"event: error\ndata: Context size has been exceeded.\n\n", "context_too_long"),
+    }.items()
+}  # fmt: skip
+STREAMED_ERRORS |= {
+    "streams-rate": Quirk(
+        broken_by({"type": "rate_limit_error", "code": 429}), code="provider_unavailable", usage=None
+    ),
+    "streams-rate-later": Quirk(
+        broken_by({"code": 429, "message": "Please try again in 20s."}), code="provider_unavailable", usage=None
+    ),
+    "streams-quota": Quirk(broken_by({"code": "insufficient_quota"}), code="provider_error", usage=None),
+}
+STREAMED_ERRORS |= {
+    name: Quirk(broken_by(error), code=code, usage=(0, 0), estimated=True)
+    for name, error, code in [
+        ("streams-overload", {"code": "503", "message": "busy"}, "provider_unavailable"),
+        ("streams-a-word", "out of tea", "provider_error"),
+        ("streams-a-list", ["out of tea", 7], "provider_error"),
+        ("streams-strange-types", {"code": {"a": 1}, "type": ["x"], "message": 7}, "provider_error"),
+    ]
+}
+STREAMED_ERRORS["answers-200-with-an-error"] = Quirk(
+    json.dumps({"error": {"message": TOO_LONG}}).encode(),
+    content_type="application/json",
+    code="context_too_long",
+    usage=None,
+)
+
+_TGI = "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000 `inputs` tokens"
+_LM_STUDIO = (
+    "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded with context "
+    "length of only 4096 tokens, which is not enough."
+)
+_GEMINI = "The input token count (218152) exceeds the maximum number of tokens allowed (65536)."
+
+REFUSALS: dict[str, Quirk] = {
+    "vllm-too-long": too_long(
+        400, {"object": "error", "message": TOO_LONG, "type": "BadRequestError", "param": None, "code": 400}
+    ),
+    "vllm-too-long-prompt": too_long(
+        400,
+        {"error": {"message": "The decoder prompt (length 9000) is longer than the maximum model length of 8192."}},
+    ),
+    "sglang-too-long": too_long(
+        400,
+        {
+            "object": "error",
+            "message": "The input (61709 tokens) is longer than the model's context length (40960 tokens).",
+            "type": "BadRequestError",
+            "code": 400,
+        },
+    ),
+    "tgi-too-long": too_long(422, {"error": _TGI, "error_type": "validation"}),
+    "together-too-long": too_long(422, {"error": {"message": _TGI, "type": "invalid_request_error", "param": None}}),
+    "lm-studio-too-long": too_long(400, {"error": _LM_STUDIO}),
+    "llama-cpp-too-long": too_long(
+        400, {"error": {"code": 400, "message": "too much", "type": "exceed_context_size_error", "n_ctx": 8192}}
+    ),
+    "llama-cpp-too-long-later": too_long(
+        500, {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}
+    ),
+    "gemini-too-long": too_long(
+        400, [{"error": {"code": 400, "message": _GEMINI, "status": "INVALID_ARGUMENT"}}]
+    ),
+    "anthropic-too-long": too_long(
+        400,
+        {
+            "type": "error",
+            "error": {"type": "invalid_request_error", "message": "prompt is too long: 213462 tokens > 200000 maximum"},
+        },
+    ),
+    "ogx-too-long": too_long(400, {"detail": f"Error code: 400 - {{'message': \"{TOO_LONG}\"}}"}),
+    "ogx-too-long-in-errors": too_long(400, {"error": {"detail": {"errors": [{"loc": ["body"], "msg": TOO_LONG}]}}}),
+    "xai-too-long": too_long(
+        400, {"code": "Client specified an invalid argument", "error": "This model's maximum prompt length is 131072"}
+    ),
+    "rate-of-gemini": refused(
+        429,
+        [{"error": {"code": 429, "message": "You exceeded your current quota", "status": "RESOURCE_EXHAUSTED",
+                    "details": [{"retryDelay": "34s"}]}}],
+        "provider_unavailable",
+    ),
+    "rate-for-a-day": refused(429, {"error": "slow"}, "provider_unavailable", headers={"retry-after": "86400"}),
+    "rate-for-ages": refused(
+        429, {"error": "slow"}, "provider_unavailable", headers={"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}
+    ),
+    "quota-as-429": refused(429, {"error": {"type": "insufficient_quota", "code": None}}, "provider_error"),
+    "quota-as-402": refused(402, {"error": {"message": "Insufficient Balance"}}, "provider_error"),
+    "quota-as-400": refused(
+        400, {"type": "error", "error": {"message": "Your credit balance is too low"}}, "provider_error"
+    ),
+    "strange-types": refused(400, {"error": {"type": ["x"], "code": {"a": 1}, "param": 7, "message": {}}},
+                             "provider_error"),
+    "a-list": refused(400, [1, [2]], "provider_error"),
+    "a-number": refused(400, 7, "provider_error"),
+    "a-word": refused(400, "no", "provider_error"),
+    "deep": refused(400, "[" * 100_000, "provider_error"),
+    "filtered": refused(400, {"error": {"code": "data_inspection_failed"}}, "content_refused"),
+}  # fmt: skip
+
+WITHOUT_EYES: dict[str, Quirk] = {
+    "llama-cpp-blind": blind(
+        500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+    ),
+    "vllm-blind": blind(400, "At most 0 image(s) may be provided in one prompt."),
+    "vllm-not-multimodal": blind(400, "tea-1 is not a multimodal model"),
+    "openrouter-blind": blind(404, "No endpoints found that support image input"),
+    "ollama-blind": blind(400, "this model does not support image input (ref: b8bd630e)"),
+    "ollama-data-blind": blind(500, "this model is missing data required for image input"),
+    "deepseek-blind": blind(400, "messages[0]: unknown variant `image_url`, expected `text`"),
+    "groq-blind": blind(400, "'messages.0.content' must be a string"),
+    "lm-studio-blind": blind(400, "Model does not support images. Please use a model that does."),
+    "openai-blind": blind(400, "Invalid content type. image_url is only supported by certain models."),
+}
+
+QUIRKS = CHARGES | ENDS | CHARACTERS | STREAMED_ERRORS | REFUSALS | WITHOUT_EYES
+
+
+class ChatQuirks:
+    """The servers; a context manager that serves until its block ends. The model's name chooses among them.
+
+    Attributes:
+        base_url: what the SDK takes.
+        bodies: of every request, in order of arrival.
+    """
+
+    def __init__(self) -> None:
+        self.bodies: list[Json] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.base_url = f"http://{self.host}/v1"
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, name="chat quirks", daemon=True)
+        self._stop = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _work(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._answer)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
+        await runner.setup()
+        await web.SockSite(runner, self._socket).start()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.bodies.append(body)
+        quirk = QUIRKS[body["model"]]
+        if quirk.images_only and "image_url" not in json.dumps(body["messages"]):
+            quirk = QUIRKS["ordinary"]
+        headers = {"x-request-id": REQUEST_ID, **quirk.headers}
+        return web.Response(status=quirk.status, body=quirk.said, content_type=quirk.content_type, headers=headers)

@@ -1,0 +1,59 @@
+"""Reasoning and usage that is stated in part: how long a model is waited for, and what is charged."""
+
+import asyncio
+from contextlib import nullcontext, suppress
+
+import pytest
+from msgspec.structs import replace
+from tests.unit.conftest import POLICY, Bench
+
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_core import Usage
+from textllm_core.errors import ProviderError, ProviderTimeoutError
+from textllm_core.ports.llm import EndStatus
+
+
+async def test_reasoning_that_came_is_part_of_an_estimate(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="abcd", thoughts=(30, 10), usage_stated=False))
+    await bench.say("x" * 391)
+    (entry,) = await bench.entries()
+    assert (entry.estimated, entry.usage) == (True, Usage(input_tokens=100, output_tokens=11, reasoning_tokens=10))
+    await bench.check_books()
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+async def test_what_the_provider_leaves_out_is_estimated_and_the_entry_says_so(bench: Bench, status: EndStatus) -> None:
+    usage = Usage(input_tokens=0, output_tokens=70)
+    bench.llm.script(ScriptedReply(text="so", usage=usage, is_estimate=True, status=status))
+    with suppress(ProviderError):
+        await bench.say("x" * 391)
+    (entry,) = await bench.entries()
+    assert (entry.estimated, entry.usage) == (True, Usage(input_tokens=100, output_tokens=70))
+    await bench.check_books()
+
+
+class Hurried(asyncio.SelectorEventLoop):
+    """A loop that never waits: its clock jumps to the next moment at which something is due."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+    def _run_once(self) -> None:
+        if self._scheduled and not self._ready:  # type: ignore[attr-defined]
+            self.ahead += max(0.0, self._scheduled[0].when() - self.time())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("pause_s", "is_patient"), [(50, True), (61, False)])
+def test_a_model_may_reason_for_as_long_as_it_shows_life(pause_s: float, is_patient: bool) -> None:
+    async def ask() -> None:
+        bench = Bench(policy=replace(POLICY, first_token_timeout_s=60, silence_timeout_s=120))
+        bench.llm.script(ScriptedReply(text="Tea.", thoughts=(9,) * 10, pause_s=pause_s))
+        with nullcontext() if is_patient else pytest.raises(ProviderTimeoutError):
+            assert (await bench.say("hi")).text == "Tea."
+        await bench.check_books()
+
+    with asyncio.Runner(loop_factory=Hurried) as runner:
+        runner.run(ask())

@@ -140,6 +140,7 @@ class SqlConversationRepository:
                         some = {"of_keys": hidden[start : start + _KEYS_AT_ONCE]}
                         await connection.execute(statements.HIDE_FILES, it | some)
                     await connection.execute(statements.ERASE_REPEATS, it | {"new_text": remembered.decode()})
+                    await connection.execute(statements.ERASE_METADATA, it)
                     for erase_journal in statements.ERASE_JOURNALS:
                         await connection.execute(erase_journal, it)
                     await connection.execute(statements.ERASE_REPLIES, it | {"new_moment": at})

@@ -121,6 +121,7 @@ ERASE_REPEATS: Final = (
     )
     .values(remembered=bindparam("new_text"))
 )
+ERASE_METADATA: Final = update(ledger).where(*_ITS_ENTRIES).values(metadata=None)
 ERASE_JOURNALS: Final = tuple(
     delete(table).where(
         table.c.tenant_id == bindparam("of_tenant"),

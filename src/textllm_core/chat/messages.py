@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from hashlib import sha256
 from typing import Literal
 
 import msgspec
@@ -153,8 +154,13 @@ class Idempotency(Struct, frozen=True):
     fingerprint: str
 
     def within(self, user_id: str | None) -> "Idempotency":
-        """The same for a caller that may act for this user alone: it repeats nothing that another user sent."""
-        return self if user_id is None else replace(self, scope=f"{user_id} {self.scope}")
+        """The same as the books know it: of the key, in which clients write what they like, a digest alone.
+
+        Args:
+            user_id: whom alone the caller may act for: it repeats nothing that another user sent.
+        """
+        scope = self.scope if user_id is None else f"{user_id} {self.scope}"
+        return replace(self, key=sha256(self.key.encode()).hexdigest(), scope=scope)
 
 
 class TextTurn(Struct, frozen=True):

@@ -101,8 +101,8 @@ class ConversationRepository(Protocol):
     ) -> Sequence[str]:
         """Remove it, hidden or not, with all that was said in it; what the provider has of it becomes due at `at`.
 
-        The ledger and all sums stay. Returns the keys of the files that came with its turns, as far as it knows them:
-        they are hidden now.
+        What the ledger counts and all sums stay; what callers hung on its turns goes. Returns the keys of the files
+        that came with its turns, as far as it knows them: they are hidden now.
 
         Args:
             remembered: what repeats of its turns are told from now on.

@@ -1,0 +1,42 @@
+"""Nothing of what was said is in any row of any table once it is erased: the tables are read, not our own views."""
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.contracts.books import NOON, exchange, reservation, settlement
+
+from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_adapters.sql.database import EVERYONE, Database
+from textllm_adapters.sql.tables import metadata
+from textllm_adapters.wiring.storage import ledger_of
+from textllm_core.chat.messages import Idempotency
+
+CANARY = "canary"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> AsyncEngine:
+    chosen = request.getfixturevalue(f"{request.param}_engine")
+    assert isinstance(chosen, AsyncEngine)
+    return chosen
+
+
+async def test_nothing_of_an_erased_conversation_is_in_any_row(engine: AsyncEngine) -> None:
+    ledger = ledger_of(engine)
+    idempotency = Idempotency(f"{CANARY}-key", "POST /chat", "digest").within(None)
+    hold = await ledger.reserve(reservation(idempotency=idempotency, title=CANARY, is_resumable=True))
+    end = settlement(metadata={"topic": CANARY}, messages=exchange(CANARY, CANARY), remembered=CANARY.encode())
+    await ledger.settle(hold, end)
+    assert {"ledger", "messages", "conversations", "idempotency_keys"} <= await _tables_with_canaries(engine)
+    await SqlConversationRepository(engine).erase("tenant", "user", hold.conversation_id, at=NOON, remembered=b"gone")
+    assert await _tables_with_canaries(engine) == set()
+
+
+async def _tables_with_canaries(engine: AsyncEngine) -> set[str]:
+    found = set()
+    async with Database(engine).transaction(EVERYONE) as connection:
+        for table in metadata.sorted_tables:
+            rows = (await connection.execute(select(table))).all()
+            if CANARY in repr([tuple(row) for row in rows]):
+                found.add(table.name)
+    return found

@@ -1,6 +1,7 @@
 """Who sends a request. One of the guards below hangs on every handler."""
 
 import re
+from contextlib import suppress
 from hmac import compare_digest
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from litestar.types import Guard
 
 from textllm_core.api_keys import digest_of, is_secret
 from textllm_core.application import TextLLM
-from textllm_core.errors import ForbiddenError, UnauthenticatedError
+from textllm_core.errors import ForbiddenError, StorageUnavailableError, UnauthenticatedError
 from textllm_core.tenancy import Caller, Role
 from textllm_http.strangers import Strangers
 
@@ -24,6 +25,18 @@ def caller_of(request: Request[Any, Any, Any]) -> Caller:
     """Whom the guard of the handler has let in."""
     caller: Caller = request.scope["state"]["caller"]
     return caller
+
+
+async def refuse_if_revoked(request: Request[Any, Any, Any]) -> None:
+    """See whether the key that let the request in is still in force; where nobody can say now, it is.
+
+    Raises:
+        UnauthenticatedError: it was revoked meanwhile.
+    """
+    textllm: TextLLM = request.app.state.textllm
+    if request.app.state.requires_keys and (secret := _bearer(request)) is not None:
+        with suppress(StorageUnavailableError):
+            await textllm.books.authenticate(secret)
 
 
 async def open_to_all(_connection: Connection, _handler: BaseRouteHandler) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Final, Protocol, TypeAlias
 
@@ -21,6 +21,7 @@ from textllm_http.problems import problem_of
 
 COMMENT_AFTER_S: Final = 15.0
 STALLED_AFTER_S: Final = 60.0
+CHECK_EVERY_S: Final = 1.0  # as soon as a revoked key ends everywhere; the answer is remembered for half as long
 _COMMENT: Final = b": keep-alive\n\n"
 _LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
 _END: Final = "[DONE]"
@@ -106,6 +107,7 @@ async def framed(
     request_id: str,
     started: ReplyStarted | None = None,
     shown: Callable[[Reply], Reply] | None = None,
+    check: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """The events of a reply as chunks of the response's body. Whatever happens, the end is told.
 
@@ -113,8 +115,10 @@ async def framed(
         events: with their numbers, or one after the other.
         started: the first event, where it has been read already.
         shown: makes of a reply what the client is to see of it.
+        check: asked before an event, once in a second: what it raises is the end.
     """
-    number = 0
+    number, loop = 0, asyncio.get_running_loop()
+    checked_at = loop.time()
     async with aclosing(events):
         try:
             if started is not None:
@@ -122,6 +126,9 @@ async def framed(
                 if chunk := frames.started(started):
                     yield chunk
             async for item in events:
+                if check is not None and loop.time() - checked_at >= CHECK_EVERY_S:
+                    await check()
+                    checked_at = loop.time()
                 number, event = item if isinstance(item, tuple) else (number + 1, item)
                 match event:
                     case ReplyStarted():

@@ -1,6 +1,7 @@
 """What the routes that take turns share: how a turn is asked for, and how its reply goes out."""
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
@@ -9,10 +10,13 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
+from textllm_core.application import TextLLM
 from textllm_core.chat.exchange import last_reply
 from textllm_core.chat.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
+from textllm_core.errors import TextLLMError, UnauthenticatedError
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of
+from textllm_http.auth import caller_of, refuse_if_revoked
 from textllm_http.links import with_absolute_links
 from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody
@@ -89,17 +93,33 @@ def event_stream(
     *,
     is_read: bool = False,
 ) -> EventStream:
-    """Events of a reply, as they come. `is_read`: the first one is `started`, and has been read already."""
+    """Events of a reply, as they come, for as long as the key that asks for them is in force.
+
+    Args:
+        is_read: the first one is `started`, and has been read already.
+    """
     ids = {
         "X-Conversation-ID": started.conversation_id,
         "X-Response-ID": started.response_id,
         "X-User-ID": started.user_id,
     }
+
+    async def check() -> None:
+        try:
+            await refuse_if_revoked(request)
+        except UnauthenticatedError:
+            if is_read:  # it is the turn of this very key; what others asked for goes on
+                textllm: TextLLM = request.app.state.textllm
+                with suppress(TextLLMError):
+                    await textllm.cancel_reply(caller_of(request), started.response_id)
+            raise
+
     chunks = framed(
         events,
         EventFrames() if stream_format == "events" else TextFrames(),
         request_id=request_id_of(request.scope),
         started=started if is_read else None,
         shown=partial(with_absolute_links, request),
+        check=check,
     )
     return EventStream(chunks, headers_of(started) | ids)

@@ -1,0 +1,50 @@
+"""A stream ends with the key that asked for it."""
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+from tests.http.conftest import JSON, Answer, serving
+from tests.http.sse_reader import read_events
+from tests.unit.conftest import Bench
+
+from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_core import Caller
+from textllm_http import sse
+
+
+@pytest.mark.parametrize(("stream_format", "last"), [("events", "reply.failed"), ("text", "error")])
+async def test_a_stream_whose_key_is_revoked_ends_and_is_settled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, stream_format: str, last: str
+) -> None:
+    monkeypatch.setattr(sse, "CHECK_EVERY_S", 0)
+    books, admin, gate = memory_books(bench.store, bench.clock), Caller(role="admin"), asyncio.Event()
+    issued = await books.issue_api_key(admin, role="user", user_id="ada")
+    bench.llm.script(ScriptedReply(deltas=("shown", "never shown", "nor this"), gate=gate, unheard="cancelled"))
+    revoking: list[asyncio.Task[None]] = []
+
+    async def revoke() -> None:
+        await books.revoke_api_key(admin, issued.id)
+        bench.clock.advance(timedelta(seconds=1))
+        gate.set()
+
+    def revoke_once_it_has_begun(answer: Answer) -> bool:
+        if b"shown" in answer.body and not revoking:
+            revoking.append(asyncio.create_task(revoke()))
+        return False
+
+    async with serving(bench, requires_keys=True) as server:
+        answer = await server.call(
+            "POST",
+            "/chat/stream",
+            [json.dumps({"message": "Hi", "stream_format": stream_format}).encode()],
+            headers=JSON | {"authorization": f"Bearer {issued.secret}"},
+            leave_when=revoke_once_it_has_begun,
+        )
+        events = read_events(answer.body)
+        assert (events[-1].name, json.loads(events[-1].data)["code"]) == (last, "unauthenticated")
+        assert b"never" not in answer.body
+        (entry,) = await bench.entries()
+        assert entry.status == "cancelled"

@@ -48,13 +48,15 @@ TOO_LONG = "This model's maximum context length is 8192 tokens."
         ({"code": 400, "message": TOO_LONG}, ContextTooLongError),
         ({"code": "rate_limit_exceeded", "message": "Try again in 7s."}, ProviderUnavailableError),
         ({"code": "insufficient_quota"}, ProviderError),
-        ({"code": "invalid_prompt"}, ContentRefusedError),
+        ({"code": "content_filter", "message": "by our content policy"}, ContentRefusedError),
         (TOO_LONG, ContextTooLongError),
         ([TOO_LONG], ContextTooLongError),
         ({"code": ["x"], "type": {}}, ProviderError),
     ],
 )
-@pytest.mark.parametrize("shape", ["failed", "completed", "nested", "flat"])
+@pytest.mark.parametrize(
+    "shape", ["failed", "completed", "nested", "flat", "unnamed", "in a list", "in words", "alone"]
+)
 async def test_why_a_response_failed_is_told(
     provider: OpenAIStandIn, llm: ResponsesLLM, error: Any, kind: type[TextLLMError], shape: str
 ) -> None:
@@ -64,10 +66,18 @@ async def test_why_a_response_failed_is_told(
         "completed": completed(status="failed", error=error),
         "nested": {"type": "error", "error": error},
         "flat": flat | {"type": "error"},
+        "unnamed": b"data: " + json.dumps({"error": error}).encode() + b"\n\n",
+        "in a list": b"data: " + json.dumps([{"error": error}]).encode() + b"\n\n",
+        "in words": f"event: error\ndata: Error: {error}\n\n".encode(),
+        "alone": json.dumps({"error": error}).encode(),
     }[shape]
-    provider.script(event_stream(created(), event))
+    if shape == "alone":
+        assert isinstance(event, bytes)
+        provider.script(Fault("answer", 200, event))
+    else:
+        provider.script(event_stream(created(), event))
     heard = await hear(llm.stream(request("Well?")))
-    told = heard.error if shape in ("nested", "flat") else heard.ended.error
+    told = heard.ended.error if shape in ("failed", "completed") else heard.error
     assert type(told) is kind
     if isinstance(told, ProviderUnavailableError):
         assert told.retry_after_s == 7

@@ -12,7 +12,7 @@ from openai import AsyncOpenAI
 from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.client import RETRIES, Retries, drained, post_for_events
 from textllm_adapters.openai.counts import counted, fuller
-from textllm_adapters.openai.decoding import decoded, word
+from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.sse import ServerSentEvent
@@ -73,7 +73,6 @@ class _Chunk(Struct):
 
 
 _chunk: Final = msgspec.json.Decoder(_Chunk)
-_anything: Final = msgspec.json.Decoder(object)
 
 
 @dataclass(slots=True)
@@ -166,11 +165,11 @@ class ChatCompletionsLLM:
 def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
     """The chunk; what it states beside text goes into `heard`."""
     if event.name == b"error" or event.data[:1] not in (b"{", b""):
-        chunk = _Chunk(error=_failure(event.data))
+        chunk = _Chunk(error=anything(event.data))
     else:
         chunk = decoded(_chunk, event.data)
         if chunk.kind == "error":
-            chunk.error = decoded(_anything, event.data)
+            chunk.error = anything(event.data)
     heard.service_tier = word(chunk.service_tier, "") or heard.service_tier
     choices = chunk.choices or ()
     for stated in (chunk.usage, chunk.x_groq and chunk.x_groq.usage, *(choice.usage for choice in choices)):
@@ -180,14 +179,6 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
         if error and heard.error is None:
             heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
     return chunk
-
-
-def _failure(data: bytes) -> object:
-    """What is no chunk: an error in a shape of its own, JSON or plain text."""
-    try:
-        return decoded(_anything, data)
-    except msgspec.DecodeError:
-        return data.decode(errors="replace")
 
 
 def _told(said: _Delta) -> tuple[str, int]:

@@ -8,6 +8,7 @@ import msgspec
 
 T = TypeVar("T")
 
+_anything: Final = msgspec.json.Decoder(object)
 _WORD: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -27,6 +28,14 @@ def decoded(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
         except ValueError:
             raise msgspec.DecodeError("no JSON") from None
         return msgspec.convert(content, decoder.type)
+
+
+def anything(data: bytes) -> object:
+    """What is of no known shape: decoded, or the plain text that it is."""
+    try:
+        return decoded(_anything, data)
+    except msgspec.DecodeError:
+        return data.decode(errors="replace")
 
 
 def word(value: object, otherwise: str) -> str:

@@ -111,7 +111,7 @@ def told_in_stream(fault: Fault, asked: Asked, *, has_begun: bool) -> TextLLMErr
 
     `has_begun`: something of a reply came before it. If not, what it limits by its nature did not run.
     """
-    error = _meant(fault, asked)
+    error = _meant(fault, asked, what="broke the reply off")
     if isinstance(error, ModelError):
         error.may_have_run = has_begun or fault.meaning() not in ("rate", "quota")
     return _reported(error, fault, asked)
@@ -124,16 +124,14 @@ def _reported(error: TextLLMError, fault: Fault, asked: Asked) -> TextLLMError:
     return error
 
 
-def _meant(fault: Fault, asked: Asked) -> TextLLMError:
+def _meant(fault: Fault, asked: Asked, *, what: str = "refused the call") -> TextLLMError:
     meaning = fault.meaning(with_files=asked.has_files)
     if asked.has_transcript and fault.status == 404 and meaning == "route" and "conversation" in fault.words:
         return ConversationLostError()
     if meaning == "route" and fault.status != 501 and fault.code is not None:
         meaning = "other"  # the address exists: what it names does not
     if meaning == "other":
-        return _refused_input(fault, asked) or ProviderError(
-            f"{asked} refused the call ({_cause(fault)}).", may_have_run=False
-        )
+        return _refused_input(fault, asked) or ProviderError(f"{asked} {what} ({_cause(fault)}).", may_have_run=False)
     if meaning in ("rate", "unavailable"):
         status = fault.status or 0
         return ProviderUnavailableError(

@@ -36,7 +36,7 @@ _NAMES: Final[Mapping[str, Meaning]] = {name: meaning for meaning, names in _NAM
 # What they say where no name tells; as OpenAI, vLLM, SGLang, TGI, LM Studio, llama.cpp, Together, Gemini, Anthropic,
 # Bedrock, xAI, Groq, Mistral, Fireworks, DashScope and OGX phrase it.
 _TOO_LONG: Final = re.compile(
-    r"context (length|window|size|limit)|context the overflows|context overflow|maximum prompt length"
+    r"context[ _](length|window|size|limit)|context the overflows|context overflow|maximum prompt length"
     r"|maximum model length|longer than the maximum|prompt is too long|prompt too long|input is too long"
     r"|input is too large to process|input prompt is too big|input token count|too large for model with"
     r"|must have less than \d+ tokens|`?max_new_tokens`? must be <=|max_tokens must be at least 1"
@@ -45,8 +45,9 @@ _TOO_LONG: Final = re.compile(
     r"|range of input length"
 )
 _QUOTA: Final = re.compile(
-    r"insufficient (account )?(balance|credits?|quota|funds)|credit balance is too low|requires more credits"
+    r"insufficient[ _](account )?(balance|credits?|quota|funds)|credit balance is too low|requires more credits"
 )
+_RATE: Final = re.compile(r"rate[ _]limit|too many requests|overloaded_error")
 _FILTERED: Final = re.compile(r"content management policy|content policy|input was flagged|safety system")
 _MODEL: Final = re.compile(
     r"model\b.{0,220}(not found|does not exist|doesn't exist|not loaded|isn't loaded|not available)"
@@ -109,7 +110,7 @@ class Fault(NamedTuple):
             return "blind"
         if self.status in (401, 403):
             return "key"
-        if self.status in (400, 404) and _MODEL.search(self.words):
+        if self.status in (400, 404) and self.param in (None, "model") and _MODEL.search(self.words):
             return "model"
         if self.status in (404, 405, 501):
             return "route"
@@ -121,6 +122,7 @@ _WORDS: Final[tuple[tuple[re.Pattern[str], Meaning], ...]] = (
     (_QUOTA, "quota"),
     (_TOO_LONG, "too_long"),
     (_FILTERED, "filtered"),
+    (_RATE, "rate"),
 )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Any, Final, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import RETRIES, Retries, drained, get, post_for_events
 from textllm_adapters.openai.counts import counted
-from textllm_adapters.openai.decoding import decoded, word
+from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.sse import ServerSentEvent
@@ -36,6 +36,8 @@ _UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that sta
 # Only what is read; compatible servers leave out or add what they like.
 class _Kind(Struct):
     type: str = ""
+    object: str = ""
+    error: Any = None
 
 
 class _Delta(Struct):
@@ -79,7 +81,6 @@ class _Item(Struct):
 _kind: Final = msgspec.json.Decoder(_Kind)
 _delta: Final = msgspec.json.Decoder(_Delta)
 _thought: Final = msgspec.json.Decoder(_Thought)
-_anything: Final = msgspec.json.Decoder(object)
 _response: Final = msgspec.json.Decoder(_Response)
 _response_event: Final = msgspec.json.Decoder(_ResponseEvent)
 
@@ -143,7 +144,7 @@ class ResponsesLLM:
                             yield ModelStarted(None, request.model)
                         yield ModelThinking(characters)
                     elif name == b"error":
-                        raise told_in_stream(fault_of(decoded(_anything, event.data)), asked, has_begun=started)
+                        raise told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)
         raise ProviderError(f"{asked} ended its stream before the reply did.")
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
@@ -198,7 +199,12 @@ def _name(event: ServerSentEvent) -> bytes:
     """What the event is; where it has no name of its own, its data says so."""
     if event.name not in (b"", b"message") or event.data == b"[DONE]":
         return event.name
-    return decoded(_kind, event.data).type.encode(errors="replace")
+    if event.data[:1] not in (b"{", b""):  # a failure in a shape of its own
+        return b"error"
+    kind = decoded(_kind, event.data)
+    if kind.object == "error" or (kind.error and not kind.type):
+        return b"error"
+    return kind.type.encode(errors="replace")
 
 
 def _output(output: object) -> tuple[str, bool]:

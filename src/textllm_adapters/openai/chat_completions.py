@@ -79,7 +79,7 @@ _chunk: Final = msgspec.json.Decoder(_Chunk)
 class _Heard:
     """What has come of a reply so far."""
 
-    text: str = ""  # grows in place; a buffer or a list would keep each of the many pieces
+    text: str = ""  # at its end
     thought: int = 0  # characters
     refused: bool = False
     finish: str | None = None
@@ -125,6 +125,7 @@ class ChatCompletionsLLM:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
         heard = _Heard()
+        written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
         body = _body(request, openai=self.client.base_url.host.endswith(_OPENAI_HOSTS))
         answer = post_for_events(self.client, asked, request, body, self.retries)
@@ -141,17 +142,18 @@ class ChatCompletionsLLM:
                         yield ModelStarted(None, word(chunk.model, request.model))
                     for choice in chunk.choices or ():
                         said = choice.delta or choice.message or _Delta()
-                        heard.finish = word(choice.finish_reason, "") or heard.finish
-                        heard.refused = heard.refused or bool(said.refusal)
+                        if said.refusal:
+                            heard.refused = True
                         text, thought = _told(said)
                         if thought:
                             heard.thought += thought
                             yield ModelThinking(thought)
                         if text:
-                            heard.text += text
+                            written += text
                             yield TextDelta(text)
                     if heard.error is not None:
                         break
+                heard.text = written
                 if heard.error is not None:  # what it cost may follow
                     await drained(events, lambda event: _read(event, asked, heard))
                 yield _end(heard, asked)
@@ -170,21 +172,28 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
         chunk = decoded(_chunk, event.data)
         if chunk.kind == "error":
             chunk.error = anything(event.data)
-    heard.service_tier = word(chunk.service_tier, "") or heard.service_tier
-    choices = chunk.choices or ()
-    for stated in (chunk.usage, chunk.x_groq and chunk.x_groq.usage, *(choice.usage for choice in choices)):
-        if stated is not None:
-            heard.usage = fuller(heard.usage, stated)
-    for error in (chunk.error, *(choice.error for choice in choices)):
-        if error and heard.error is None:
-            heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
+    if heard.service_tier is None and chunk.service_tier is not None:
+        heard.service_tier = word(chunk.service_tier, "") or None
+    usage, error = chunk.usage, chunk.error
+    if chunk.x_groq is not None:
+        usage = usage or chunk.x_groq.usage
+    for choice in chunk.choices or ():
+        usage, error = usage or choice.usage, error or choice.error
+        if choice.finish_reason is not None:
+            heard.finish = word(choice.finish_reason, "") or heard.finish
+    if usage is not None:
+        heard.usage = fuller(heard.usage, usage)
+    if error and heard.error is None:
+        heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
     return chunk
 
 
 def _told(said: _Delta) -> tuple[str, int]:
     """The text of a delta, and how many characters of reasoning it has; some servers send both under two names."""
-    thought = max(len(told) if isinstance(told, str) else 0 for told in (said.reasoning_content, said.reasoning))
     text = said.content
+    if said.reasoning_content is None and said.reasoning is None and isinstance(text, str):
+        return text or said.refusal or "", 0
+    thought = max(len(told) if isinstance(told, str) else 0 for told in (said.reasoning_content, said.reasoning))
     if isinstance(text, list):  # in parts
         parts = [part for part in text if isinstance(part, dict)]
         thought += sum(len(str(part["thinking"])) for part in parts if "thinking" in part)

@@ -6,6 +6,7 @@ And buckets: one S3 server a run.
 import asyncio
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,12 @@ SPARE_MEMORY_BYTES = 2 * 1024**3  # a run takes some 100 MB, and three are kept
 
 
 def pytest_configure() -> None:
-    """Keep the tests' folders in memory where there is plenty: SQLite waits for the disk at each commit."""
+    """Keep the tests' folders in memory where there is plenty: SQLite waits for the disk at each commit.
+
+    And keep what was compiled, also where the machine's owner would rather not: hundreds of processes are started.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     memory = Path("/dev/shm")  # of Linux
     if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > SPARE_MEMORY_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # whoever has set it has chosen

@@ -31,6 +31,10 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
         max_file_bytes: of an image or a document.
         max_document_chars, max_document_pages: of a document.
         first_token_timeout_s, silence_timeout_s: how long the model may take to begin, and to be silent later.
+        outcome_pauses_s: before each time that the provider is asked what a broken reply came to: at once, and then
+            when a reply that it goes on with may have ended. Nobody waits for the answer but the entry.
+        storage_pauses_s: after each time that the storage did not take a settlement; less than the minute in which a
+            database comes back. What it still misses then, recovery settles.
     """
 
     model: str
@@ -47,6 +51,8 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
     max_file_bytes: int = 20 * 1024 * 1024
     max_document_chars: int = 400_000
     max_document_pages: int = 1000
+    outcome_pauses_s: Sequence[float] = (0.0, 0.5, 2.0, 5.0)
+    storage_pauses_s: Sequence[float] = (0.1, 0.3, 1.0, *[2.0] * 20)
 
     def check_message(self, text: str) -> None:
         """

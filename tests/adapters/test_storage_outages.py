@@ -36,7 +36,7 @@ def own_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 async def own_engine(own_server: PostgresServer) -> AsyncIterator[AsyncEngine]:
-    engine = open_postgres_engine(own_server.create_database(), command_timeout_s=1)
+    engine = open_postgres_engine(own_server.create_database(), command_timeout_s=1, pool_timeout_s=2)
     await migrations.upgrade(engine)
     yield engine
     await engine.dispose()

@@ -74,6 +74,7 @@ def test_a_server_serves_until_it_is_told_to_end(tmp_path: Path, port: int, end:
     (tmp_path / "named.yaml").write_text("model: gpt-4o\nauth: disabled\n")
     environment = os.environ | {"OPENAI_API_KEY": "test"}
     command = [sys.executable, "-m", "textllm_cli.main", "--config", "named.yaml", "serve", "--port", str(port)]
+    command += ["--grace-s", "0.1"]
     with (tmp_path / "log").open("w+") as log:
         server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
         try:

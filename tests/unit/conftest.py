@@ -134,11 +134,6 @@ class Bench:
         assert sum((kept.conversation.total_cost for kept in self.store.conversations.values()), Decimal(0)) == costs
 
 
-@pytest.fixture(autouse=True)
-def _ask_a_silent_provider_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("textllm_core.chat.settling._OUTCOME_PAUSES_S", (0.0, 0.0))
-
-
 @pytest.fixture
 def bench() -> Bench:
     return Bench()

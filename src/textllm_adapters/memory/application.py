@@ -60,6 +60,7 @@ SCRIPTED_POLICY: Final = ChatPolicy(
     keep_messages=True,
     first_token_timeout_s=60,
     silence_timeout_s=120,
+    outcome_pauses_s=(0.0, 0.0),  # what was scripted is there at once, or never
 )
 SCRIPTED_FILE_POLICY: Final = FilePolicy(
     max_file_bytes=20 * 1024 * 1024,

@@ -22,7 +22,9 @@ _SERVER_IS_GONE: Final = (
 _POOL_SIZE: Final = 20  # connections at most; one beyond a pool that keeps fewer would be made anew each time
 
 
-def open_engine(url: str, *, command_timeout_s: float | None = 4) -> AsyncEngine:
+def open_engine(
+    url: str, *, command_timeout_s: float | None = 4, pool_timeout_s: float = _POOL_TIMEOUT_S
+) -> AsyncEngine:
     """An engine for any URL that libpq knows, with its parameters such as `sslmode`; connects when first used.
 
     The caller disposes of it. No wait is endless: for a place in the pool, a connection, or the answer to a command.
@@ -30,6 +32,7 @@ def open_engine(url: str, *, command_timeout_s: float | None = 4) -> AsyncEngine
     Args:
         url: `postgres://…`, `postgresql://…` or `postgresql+asyncpg://…`.
         command_timeout_s: None: no limit, for migrations.
+        pool_timeout_s: how long to wait for a place in the pool.
     Raises:
         ModuleNotFoundError: asyncpg is not installed.
         ConfigurationError: on first use; the URL cannot be read, or the server refuses its user or lacks its database.
@@ -60,7 +63,7 @@ def open_engine(url: str, *, command_timeout_s: float | None = 4) -> AsyncEngine
         async_creator=connect,
         pool_size=_POOL_SIZE,
         max_overflow=0,
-        pool_timeout=_POOL_TIMEOUT_S,
+        pool_timeout=pool_timeout_s,
         hide_parameters=True,
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         json_deserializer=msgspec.json.decode,

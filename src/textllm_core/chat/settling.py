@@ -29,8 +29,6 @@ from textllm_core.ports.llm import LLM, ModelEnded
 from textllm_core.track_usage import Charge, Outcome, TrackUsage
 from textllm_core.usage import EntryStatus, Usage
 
-_OUTCOME_PAUSES_S: Final = (0.0, 0.5, 2.0, 5.0)
-_STORAGE_PAUSES_S: Final = (0.1, 0.3, 1.0, *[2.0] * 20)
 _TELL_AFTER_TRIES: Final = 3
 
 
@@ -79,7 +77,7 @@ class Settling:
     async def _settle_broken(self, course: Course, *, status: EntryStatus, error: TextLLMError | None) -> None:
         """Ask the provider what a broken reply came to; an estimate where nobody can say."""
         ended = None
-        for pause in _OUTCOME_PAUSES_S:
+        for pause in self.policy.outcome_pauses_s:
             await asyncio.sleep(pause)
             if course.started is None or course.started.provider_response_id is None:
                 break
@@ -121,7 +119,7 @@ class Settling:
         Raises:
             StorageUnavailableError: it never came back.
         """
-        for tries, pause in enumerate(_STORAGE_PAUSES_S):
+        for tries, pause in enumerate(self.policy.storage_pauses_s):
             try:
                 await self.writer.write_out(course.hold.response_id)
                 charge = await self.track_usage(course.hold, outcome)
@@ -144,7 +142,7 @@ class Settling:
             transcripts: the provider's sides of conversations that were made for it.
             on_outage: called when it takes longer than it should.
         """
-        for pause in _STORAGE_PAUSES_S:
+        for pause in self.policy.storage_pauses_s:
             try:
                 await self.ledger.release(hold, transcripts=transcripts)
             except StorageUnavailableError:

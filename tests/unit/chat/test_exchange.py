@@ -219,10 +219,7 @@ async def test_a_broken_reply_that_the_provider_did_not_bill_costs_nothing(bench
     await bench.check_books()
 
 
-async def test_a_broken_reply_that_nobody_can_account_for_is_estimated(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("textllm_core.chat.settling._OUTCOME_PAUSES_S", (0.0, 0.0))
+async def test_a_broken_reply_that_nobody_can_account_for_is_estimated(bench: Bench) -> None:
     bench.llm.script(ScriptedReply(deltas=("abcd" * 10,), error=ProviderError("cut"), after=1))
     with pytest.raises(ProviderError):
         await bench.say("x" * 391)
@@ -476,9 +473,8 @@ class FlakyLedger(MemoryLedger):
         return await super().settle(hold, settlement)
 
 
-async def test_storage_that_comes_back_finds_the_reply_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("textllm_core.chat.settling._STORAGE_PAUSES_S", (0.0,) * 8)
-    bench = Bench(ledger_type=FlakyLedger)
+async def test_storage_that_comes_back_finds_the_reply_waiting() -> None:
+    bench = Bench(policy=replace(POLICY, storage_pauses_s=(0.0,) * 8), ledger_type=FlakyLedger)
     bench.llm.script(ScriptedReply(text="Paris.", usage=USAGE))
     with pytest.raises(StorageUnavailableError):
         await bench.say("hi")
@@ -506,14 +502,12 @@ async def test_what_a_dead_process_left_is_settled_once_by_the_providers_word(be
     await bench.check_books()
 
 
-async def test_what_nobody_can_account_for_is_estimated_after_a_grace_period(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_nobody_can_account_for_is_estimated_after_a_grace_period(bench: Bench) -> None:
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
     await anext(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada")))
     survivor = Bench(store=bench.store)
     survivor.clock.advance(timedelta(minutes=11))
     assert await survivor.reconcile() == 1
-    monkeypatch.setattr("textllm_core.chat.settling._OUTCOME_PAUSES_S", (0.0,))
+    await bench.running.drain(0)  # the dead one wakes up after all
     assert [entry.estimated for entry in await bench.ledger.entries("default", "ada")] == [True]
     await bench.check_books()

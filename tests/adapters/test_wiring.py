@@ -1,14 +1,18 @@
 """What the composition root says about settings that cannot, or should not, be used."""
 
 import asyncio
+import re
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from openai.types.shared import chat_model
 from tests.servers.embedded_model import cached_model
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.s3 import S3Server
 
+from textllm_adapters.openai.lifetimes import SHUTDOWNS
 from textllm_adapters.settings import load_settings
 from textllm_adapters.wiring import database_revision, notices, open_textllm, upgrade_database
 from textllm_core import Caller, TextTurn, TurnOptions
@@ -123,6 +127,46 @@ async def test_a_database_that_does_not_answer_is_storage_unavailable(tmp_path: 
     with pytest.raises(StorageUnavailableError):
         async with open_textllm(settings_of(tmp_path, DATABASE_URL="postgresql://127.0.0.1:1/nowhere")):
             raise AssertionError("it opened")
+
+
+@pytest.mark.parametrize(
+    ("model", "base_url", "today", "words"),
+    [
+        ("gpt-4o", "", "2026-11-29", "OpenAI shuts gpt-4o down on 2027-01-14"),
+        ("gpt-4o", "", "2027-01-14", "OpenAI shuts gpt-4o down on 2027-01-14"),
+        ("gpt-4o", "", "2027-01-15", "OpenAI shut gpt-4o down on 2027-01-14: it answers no more"),
+        ("gpt-4o", "https://api.openai.com/v1", "2026-11-29", "2027-01-14"),
+        ("gpt-4o", "https://eu.api.openai.com/v1/", "2026-11-29", "2027-01-14"),
+        ("gpt-4o", "https://llm.example/v1", "2026-11-29", None),
+        ("gpt-4o", "https://notapi.openai.com.example/v1", "2026-11-29", None),
+        ("gpt-4o-2024-05-13", "", "2026-11-29", "OpenAI shut gpt-4o-2024-05-13 down on 2026-10-23"),
+        ("gpt-4o-2024-11-20", "", "2026-11-29", "OpenAI shuts gpt-4o-2024-11-20 down on 2027-01-14"),
+        ("gpt-4o-2025-12-31", "", "2026-11-29", "2027-01-14"),  # a snapshot that is not listed
+        ("gpt-3.5-turbo-9999", "", "2026-11-29", "2026-10-23"),
+        ("o1-preview", "", "2026-11-29", "OpenAI shut o1-preview down on 2025-07-28"),
+        ("chatgpt-4o-latest", "", "2026-11-29", "OpenAI shut chatgpt-4o-latest down on 2026-02-17"),
+        ("gpt-4o-mini-tts", "", "2026-11-29", None),  # another model, whose name begins alike
+    ],
+)
+def test_the_day_a_model_is_shut_down_is_told_in_time_and_afterwards(
+    tmp_path: Path, model: str, base_url: str, today: str, words: str | None
+) -> None:
+    settings = settings_of(tmp_path, TEXTLLM_MODEL=model, OPENAI_BASE_URL=base_url)
+    told = notices(settings, today=date.fromisoformat(today))
+    assert len(told) == (words is not None)
+    assert all((words or "") in notice for notice in told)
+
+
+def test_the_days_are_those_that_the_installed_sdk_names() -> None:
+    listed = Path(chat_model.__file__).read_text(encoding="utf-8").partition("Deprecated values:")[2]
+    paragraphs = [" ".join(paragraph.split()) for paragraph in listed.split("\n- ")]
+    found = {
+        name: date.fromisoformat(day[1])
+        for paragraph in paragraphs
+        if (day := re.search(r"shutdown date: (\d{4}-\d\d-\d\d)", paragraph))
+        for name in re.findall(r'"([^"]+)"', paragraph.partition("Announced")[0])
+    }
+    assert found == SHUTDOWNS
 
 
 def test_a_model_with_a_known_end_and_the_demonstration_model_are_pointed_out(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from textllm_adapters.settings import Settings
@@ -36,8 +37,12 @@ def check(settings: Settings) -> None:
         ) from error
 
 
-def notices(settings: Settings) -> Sequence[str]:
-    """What an operator should know about settings that can be used all the same."""
+def notices(settings: Settings, *, today: date | None = None) -> Sequence[str]:
+    """What an operator should know about settings that can be used all the same.
+
+    Args:
+        today: left out, the day it is in UTC.
+    """
     if settings.resolved_provider == "embedded":
         if settings.local_model is not None:
             return ()
@@ -45,9 +50,12 @@ def notices(settings: Settings) -> Sequence[str]:
             "the embedded model is for demonstration: fluent, and often wrong. Set OPENAI_API_KEY for OpenAI's, "
             "or TEXTLLM_LOCAL_MODEL for another of your own.",
         )
-    from textllm_adapters.openai.lifetimes import SHUTDOWNS
+    from textllm_adapters.openai.lifetimes import shutdown_of
 
-    day = SHUTDOWNS.get(settings.model)
-    if day is None or settings.openai_base_url is not None:
+    base_url = settings.openai_base_url
+    day = shutdown_of(settings.model, base_url)
+    if day is None:
         return ()
+    if day < (today or datetime.now(UTC).date()):
+        return (f"OpenAI shut {settings.model} down on {day:%Y-%m-%d}: it answers no more. Choose another `model`.",)
     return (f"OpenAI shuts {settings.model} down on {day:%Y-%m-%d}; choose another `model` in time.",)

@@ -199,6 +199,8 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("environ", {"S3_ENABLED": "1", "S3_BUCKET": "files", "AWS_ACCESS_KEY_ID": "A"}, "S3_ENABLED", "or neither"),
     ("environ", {"S3_ENABLED": "1", "S3_BUCKET": "files", "AWS_SESSION_TOKEN": "A"}, "S3_ENABLED", "or none"),
     ("environ", {"TEXTLLM_PROVIDER": "openai"}, "provider", "OPENAI_API_KEY in the environment"),
+    ("config", "retention_days: 30", "retention_days", "nothing is purged by age yet"),
+    ("environ", {"TEXTLLM_RETENTION_DAYS": "30"}, "retention_days", "nothing is purged by age yet"),
     ("config", "store_messages: false\nllm_api: responses", "store_messages", "llm_api: conversations"),
     ("arguments", {"modle": "x"}, "argument: modle", "did you mean model?"),
     ("arguments", {"logging": {5: 1}}, "argument: logging.5", "one of level"),
@@ -380,10 +382,10 @@ def test_the_config_file_may_be_named_and_prompts_are_looked_for_beside_it(tmp_p
     assert load_settings(cwd=tmp_path, environ={}).model == "b"
 
 
-def test_prompts_of_the_file_join_the_built_in_default(tmp_path: Path) -> None:
+def test_prompts_of_the_file_join_those_that_are_shipped(tmp_path: Path) -> None:
     prompts = load(tmp_path, prompts="terse: Be brief.\nno: |\n  Say no.\n").prompts
     assert prompts == {**Settings().prompts, "terse": "Be brief.", "no": "Say no.\n"}
-    assert load(tmp_path, prompts="default: Mine.").prompts == {"default": "Mine."}
+    assert load(tmp_path, prompts="default: Mine.").prompts == {**Settings().prompts, "default": "Mine."}
 
 
 def test_yaml_words_for_booleans_are_those_of_yaml_1_2_and_shells_may_say_more(tmp_path: Path) -> None:
@@ -540,7 +542,7 @@ def test_public_values_are_the_ones_in_force_and_can_be_encoded(tmp_path: Path) 
     public = load(tmp_path, config="prices: {m: {input: 0.1, output: 2}}", environ={"OPENAI_API_KEY": "k"}).public()
     assert public["provider"] == "openai"
     assert public["cost_limit_per_session"] == Decimal("5.0")
-    assert public["prompts"] == ["default"]
+    assert public["prompts"] == ["default", "document_analyst", "summarizer", "summary"]
     encoded = msgspec.json.Encoder(decimal_format="number").encode(public)
     assert msgspec.json.decode(encoded)["prices"]["m"]["input"] == 0.1
 

@@ -50,6 +50,14 @@ def test_a_question_is_answered_and_continued(tmp_path: Path, openai: dict[str, 
     assert second.stdout == "[2] You said: Shorter.\n"
 
 
+def test_the_shipped_prompts_can_be_asked_with_wherever_one_stands(tmp_path: Path) -> None:
+    with OpenAIStandIn(api_key="sk-test") as provider:
+        environment = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": provider.base_url}
+        answer = textllm(tmp_path, "ask", "-p", "document_analyst", "hi", **environment)
+    assert (answer.stdout, answer.stderr, answer.returncode) == ("[0] You said: hi\n", "", 0)
+    assert provider.requests[-1].body["instructions"].startswith("Answer questions about the document")
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "code"),
     [

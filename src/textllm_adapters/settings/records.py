@@ -127,7 +127,12 @@ Auth: TypeAlias = Literal["auto", "required", "disabled"]
 Unpriced: TypeAlias = Literal["refuse", "free"]
 Level: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
-DEFAULT_PROMPTS = {"default": "You are a helpful assistant. Answer briefly."}
+
+def shipped_prompts() -> dict[str, str]:
+    """The prompts that come with the program: in the wheel they lie beside this file, in a checkout in `config/`."""
+    installed = Path(__file__).with_name("prompts.yaml")
+    path = installed if installed.is_file() else Path(__file__).parents[3] / "config" / "prompts.yaml"
+    return msgspec.yaml.decode(path.read_bytes(), type=dict[str, str])
 
 
 class Pricing(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +205,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_detached_streams: Annotated[int, whole(0, 100_000)] = 256
     logging: Logging = Logging()
 
-    prompts: dict[PromptName, Prompt] = msgspec.field(default_factory=DEFAULT_PROMPTS.copy)
+    prompts: dict[PromptName, Prompt] = msgspec.field(default_factory=shipped_prompts)
 
     openai_api_key: Token | None = None
     openai_base_url: WebUrl | None = None
@@ -265,6 +270,9 @@ def contradictions(settings: Settings) -> Iterator[tuple[set[str], Problem]]:
     if settings.database_enabled and settings.database_url is None:
         expected = "DATABASE_URL in the environment, or false"
         yield {"database_enabled", "database_url"}, Problem("DATABASE_ENABLED", "true without DATABASE_URL", expected)
+    if settings.retention_days is not None:
+        expected = "null: nothing is purged by age yet, so what you delete is hidden, or erased with soft=false"
+        yield {"retention_days"}, Problem("retention_days", "a number of days", expected)
     s3 = settings.s3
     if s3.enabled and s3.bucket is None:
         expected = "S3_BUCKET in the environment, or false"

@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from textllm_adapters.settings.problems import Place, Report, SettingsError
 from textllm_adapters.settings.reading import Field, build, fields_of, kind_of, read, read_section
-from textllm_adapters.settings.records import DEFAULT_PROMPTS, FILE_FIELDS, Settings, Switch, contradictions
+from textllm_adapters.settings.records import FILE_FIELDS, Settings, Switch, contradictions, shipped_prompts
 from textllm_adapters.settings.yaml_text import parse_yaml
 
 MAX_FILE_BYTES = 1_000_000
@@ -161,7 +161,7 @@ def load_settings(
 
     Args:
         config: the file to read; left out, the one `TEXTLLM_CONFIG` names, or `config/config.yaml` if there is one.
-            `prompts.yaml` is looked for beside it.
+            `prompts.yaml` is looked for beside it; what it does not name is as in the one that is shipped.
         environ: the environment; left out, the process's own.
         cwd: where `.env`, `config/` and relative paths to the file are looked for; left out, the working directory.
         arguments: fields of `Settings` by name; mappings are merged into what the sources say.
@@ -185,7 +185,7 @@ def load_settings(
     prompts_text = _read_text(path.parent / "prompts.yaml", in_prompts, must_exist=False)
 
     layers = [
-        {"prompts": DEFAULT_PROMPTS},
+        {"prompts": shipped_prompts()},
         _read_config(_read_yaml(config_text, in_config), in_config),
         {"prompts": read(fields_of(Settings)["prompts"], _read_yaml(prompts_text, in_prompts), in_prompts)},
         *_read_variables(dotenv, Place(report, ".env")),

@@ -1,6 +1,7 @@
 """The files in `config/` say what the code does: each setting, its default, each variable, and no secret."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -45,8 +46,25 @@ def test_every_setting_can_be_set_in_a_file_or_by_a_variable() -> None:
 def test_prompts_yaml_has_the_built_in_prompts(tmp_path: Path) -> None:
     prompts = load_settings(ROOT / "config" / "config.yaml", cwd=tmp_path, environ={}).prompts
     assert prompts["default"] == Settings().prompts["default"]
-    assert " ".join(prompts["summary"].split()) == SUMMARY_PROMPT
+    assert prompts["summary"] == SUMMARY_PROMPT
     assert len(prompts) > 2
+
+
+def test_the_prompts_come_with_the_program_wherever_it_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "prompts.yaml").write_text("mine: Be mine.\ndefault: Be brief.\n")
+    shipped = load_settings(cwd=tmp_path / "config", environ={}).prompts
+    assert shipped.keys() == {"default", "summary", "summarizer", "document_analyst"}
+    assert load_settings(cwd=tmp_path, environ={}).prompts == {**shipped, "mine": "Be mine.", "default": "Be brief."}
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["config/prompts.yaml"] == "textllm_adapters/settings/prompts.yaml"
+
+
+def test_every_install_line_takes_the_versions_that_were_tested() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.py")]
+    lines = [line for page in pages for line in re.findall(r"pip install[^`\n]* -e [^`\n]*", page.read_text())]
+    assert len(lines) > 5
+    assert [line for line in lines if "constraints.txt" not in line] == []
 
 
 def test_env_example_names_every_variable_and_holds_no_value() -> None:

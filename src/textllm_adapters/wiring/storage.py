@@ -82,7 +82,7 @@ def engine_of(settings: Settings, *, command_timeout_s: float | None = 4) -> Asy
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 "DATABASE_URL names PostgreSQL, which needs the extra `postgres` (in the checkout: "
-                "pip install -e '.[postgres]', or uv run --extra postgres textllm …)."
+                "uv pip install -c constraints.txt -e '.[postgres]', or uv run --extra postgres textllm …)."
             ) from error
     from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 
@@ -184,5 +184,6 @@ def require_s3_sdk() -> None:
     """
     if importlib.util.find_spec("aioboto3") is None:
         raise ConfigurationError(
-            "S3_ENABLED needs the extra `s3` (in the checkout: pip install -e '.[s3]', or uv run --extra s3 textllm …)."
+            "S3_ENABLED needs the extra `s3` (in the checkout: "
+            "uv pip install -c constraints.txt -e '.[s3]', or uv run --extra s3 textllm …)."
         )

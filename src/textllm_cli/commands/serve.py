@@ -62,7 +62,8 @@ def serve(
             raise ConfigurationError("The server needs Linux, macOS or another system with POSIX signals; try WSL.")
         if not (find_spec("granian") and find_spec("litestar")):
             raise ConfigurationError(
-                "The server needs the extra `server` (in the checkout: pip install -e '.[server]', or "
+                "The server needs the extra `server` (in the checkout: "
+                "uv pip install -c constraints.txt -e '.[server]', or "
                 "uv run --extra server textllm …)."
             )
         address = _free_address(host, port)

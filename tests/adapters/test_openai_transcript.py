@@ -1,5 +1,6 @@
 """What only the Conversations API does: batches, pages, foreign items, failures."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -46,6 +47,16 @@ async def test_twenty_messages_go_with_each_call(provider: OpenAIStandIn, transc
         (f"/v1/conversations/{transcript_id}/items", 20),
         (f"/v1/conversations/{transcript_id}/items", 5),
     ]
+
+
+async def test_half_a_character_that_the_provider_keeps_spoils_no_conversation(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    text = {"type": "output_text", "text": "a\ud83d\ude00\ud83d"}
+    items = [{"id": "msg_1", "type": "message", "role": "assistant", "content": [text]}]
+    provider.script_route(LIST, answer(json.dumps({"data": items}).encode()))
+    assert [message.text for message in await transcript.messages(transcript_id)] == ["a\U0001f600\ufffd"]
 
 
 async def test_a_reply_is_sent_as_text_since_its_parts_would_need_an_id(

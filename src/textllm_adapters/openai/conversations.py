@@ -12,9 +12,10 @@ from openai import AsyncOpenAI
 
 from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import RETRIES, Retries, delete, get, post
+from textllm_adapters.openai.decoding import decoded
 from textllm_adapters.openai.errors import BROKEN_ANSWER
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import ContentPart, InputText, Message, OutputText, Refusal
+from textllm_core.chat.messages import ContentPart, InputText, Message, OutputText, Refusal, well_formed
 from textllm_core.errors import ConversationLostError, ProviderError
 from textllm_core.ports.llm import ReadBlob
 
@@ -55,9 +56,9 @@ class _StoredResponse(Struct):
     conversation: _Named | None = None
 
 
-_stored_response = msgspec.json.Decoder(_StoredResponse).decode
-_conversation = msgspec.json.Decoder(_Conversation).decode
-_page = msgspec.json.Decoder(_Page).decode
+_stored_response: Final = msgspec.json.Decoder(_StoredResponse)
+_conversation: Final = msgspec.json.Decoder(_Conversation)
+_page: Final = msgspec.json.Decoder(_Page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class OpenAITranscript:
         items = [input_message(message) for message in messages]
         with translated(BROKEN_ANSWER):
             body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
-            transcript_id = _conversation(body).id
+            transcript_id = decoded(_conversation, body).id
             for first in range(_BATCH, len(items), _BATCH):
                 await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]}, read)
         return transcript_id
@@ -80,12 +81,13 @@ class OpenAITranscript:
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """Keeps `Transcript.messages`; a hundred items a call."""
         with translated(BROKEN_ANSWER):
-            created_at = datetime.fromtimestamp(_conversation(await self._get(_path(transcript_id))).created_at, UTC)
+            conversation = decoded(_conversation, await self._get(_path(transcript_id)))
+            created_at = datetime.fromtimestamp(conversation.created_at, UTC)
             messages: list[Message] = []
             after: str | None = None
             while True:
                 params = {"limit": _PAGE, "order": "asc"} | ({"after": after} if after else {})
-                page = _page(await self._get(f"{_path(transcript_id)}/items", params))
+                page = decoded(_page, await self._get(f"{_path(transcript_id)}/items", params))
                 messages += (message for item in page.data if (message := _message(item, created_at)) is not None)
                 if not page.has_more:
                     return messages
@@ -98,7 +100,7 @@ class OpenAITranscript:
         path, last = _path(transcript_id), None
         with translated(BROKEN_ANSWER):
             while (body := await get(self.client, f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
-                items = _page(body).data
+                items = decoded(_page, body).data
                 if not items:
                     break
                 if not items[0].id or items[0].id == last:
@@ -114,7 +116,7 @@ class OpenAITranscript:
         with translated(BROKEN_ANSWER):
             if (body := await get(self.client, path)) is None:
                 return
-            if (conversation := _stored_response(body).conversation) is not None:
+            if (conversation := decoded(_stored_response, body).conversation) is not None:
                 await self.erase(conversation.id)
             await delete(self.client, path)
 
@@ -152,9 +154,9 @@ def _message(item: _Item, created_at: datetime) -> Message | None:
 def _part(part: _Part) -> ContentPart | None:
     match part:
         case _Part(type="input_text", text=str(text)):
-            return InputText(text)
+            return InputText(well_formed(text))
         case _Part(type="output_text", text=str(text)):
-            return OutputText(text)
+            return OutputText(well_formed(text))
         case _Part(type="refusal", refusal=str(text)):
-            return Refusal(text)
+            return Refusal(well_formed(text))
     return None

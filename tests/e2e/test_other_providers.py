@@ -98,6 +98,12 @@ async def test_the_books_balance_and_the_log_says_why(service: Service, books: B
     assert line | said == line
 
 
+def test_nothing_that_was_sent_is_repeated(service: Service) -> None:
+    answer = ask(service, "says-what-was-sent")
+    assert answer.json()["code"] == "provider_error"
+    assert "canary" not in answer.text + service.log.read_text()
+
+
 def test_a_conversation_goes_on_in_text_after_an_image_that_the_model_cannot_see(service: Service) -> None:
     user = {"user_id": "blind"}
     first = ask(service, "ordinary", **user).json()["conversation_id"]

@@ -270,6 +270,18 @@ REFUSALS: dict[str, Quirk] = {
     "quota-as-400": refused(
         400, {"type": "error", "error": {"message": "Your credit balance is too low"}}, "provider_error"
     ),
+    "says-what-was-sent": refused(
+        400,
+        {
+            "error": {
+                "message": "You sent canary-7f3a",
+                "code": "canary-7f3a",
+                "type": "a canary-7f3a",
+                "param": "metadata.canary",
+            }
+        },
+        "provider_error",
+    ),
     "strange-types": refused(400, {"error": {"type": ["x"], "code": {"a": 1}, "param": 7, "message": {}}},
                              "provider_error"),
     "a-list": refused(400, [1, [2]], "provider_error"),

@@ -298,7 +298,7 @@ async def test_what_came_with_its_turns_is_erased_with_a_conversation(server: Se
 
 async def test_a_turn_that_fails_brings_no_image_into_its_conversation(server: Server) -> None:
     first = (await send(server, A_PNG, user_id="ada")).json()
-    server.bench.llm.script(ScriptedReply(text="One two", error=ProviderError("Bad."), after=1, unheard="failed"))
+    server.bench.llm.script(ScriptedReply(text="One two", error=ProviderError("Bad."), after=0, unheard="failed"))
     await send(server, ("images", "b.gif", GIF), conversation_id=first["conversation_id"])
     shown = (await server.get(f"/conversations/{first['conversation_id']}", {"host": FORM["host"]})).json()
     assert await content_behind(server, shown["last_image_url"]) == PNG

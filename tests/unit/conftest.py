@@ -1,6 +1,6 @@
 """The core over memory adapters: no disk, no sockets, a clock that stands still."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -29,6 +29,7 @@ from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
 from textllm_core.chat.chat_with_image import ChatWithImage
+from textllm_core.chat.messages import Message
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.summarize_conversation import SummarizeConversation
@@ -121,6 +122,11 @@ class Bench:
         """Ada's ledger, once nothing runs any more."""
         await self.running.drain(10)
         return list(await self.ledger.entries("default", "ada"))
+
+    async def said(self, entry: LedgerEntry) -> Sequence[Message]:
+        """All messages of the conversation of an entry."""
+        key = entry.tenant_id, entry.user_id, entry.conversation_id
+        return await self.conversations.last_messages(*key, limit=None)
 
     async def check_books(self) -> None:
         """Nothing is held, nothing runs, and all counters follow from the ledger."""

@@ -74,7 +74,7 @@ class ScriptedLLM:
     Args:
         replies: the script; `script` adds to it.
         transcript: where conversations live that a request names by `transcript_id`; it takes turn and reply once the
-            reply is complete and heard.
+            reply is complete.
         reads_images, reads_files: as the port has them.
     """
 
@@ -135,6 +135,7 @@ class ScriptedLLM:
             if response_id not in self.ended and reply.unheard is not None:
                 usage = None if reply.unheard == "cancelled" else end.usage  # as providers leave it out
                 self.ended[response_id] = replace(end, status=reply.unheard, usage=usage)
+                self._keep(request, self.ended[response_id])
         yield end
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:

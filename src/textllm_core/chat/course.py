@@ -19,6 +19,7 @@ from textllm_core.chat.messages import (
     Turn,
     WholeCharacters,
 )
+from textllm_core.chat.remains import Remains, remains
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.errors import Allowance, ContextTooLongError, TextLLMError
 from textllm_core.ids import new_id
@@ -162,39 +163,39 @@ class Course:
             summary=None if ended.finish_reason == "refusal" else ended.text.strip() or None,
         )
 
-    def unanswered(
+    def broken_off(
         self,
+        left: Remains,
         ended: ModelEnded | None,
         *,
-        status: EntryStatus,
         at: datetime,
-        in_doubt: bool = True,
         remember: Callable[[Usage, bool, Decimal], bytes] | None = None,
     ) -> Outcome:
-        """The outcome of a reply that broke off.
+        """The outcome of a reply that did not reach its end here.
 
         Args:
-            ended: the provider's own account; None where it has none. Usage that it leaves out of a `failed` response
-                was not billed; what a `cancelled` one cost nobody says, so that it is estimated.
-            status: `cancelled` keeps what was written so far in the conversation, anything else does not.
-            in_doubt: the provider may or may not have kept the turn on its side.
+            ended: the provider's own account; None where it has none.
         """
-        estimate = Usage() if self.started is None else self._estimate()
-        usage, estimated = ended.charged(estimate) if ended else (estimate, True)
-        text = self.text
-        is_kept = status == "cancelled" and bool(text)
-        reply = self.reply_message(OutputText(text), is_whole=False, estimated=estimated, at=at)
+        is_whole = left.status == "completed"
+        reply = self.reply_message(OutputText(left.text), is_whole=is_whole, estimated=left.estimated, at=at)
+        keeps_place = ended is not None and ended.status == "failed" and not left.is_kept
+        past = self.past_tokens if self.keeps_messages and not left.is_kept else self._context_bound()
         return self._outcome(
-            status=status,
-            usage=usage,
-            estimated=estimated,
+            status=left.status,
+            usage=left.usage,
+            estimated=left.estimated,
             service_tier=ended.service_tier if ended else None,
-            messages=(self.message, reply) if is_kept else (),
-            answered=is_kept,
-            in_doubt=in_doubt,
-            remember=partial(remember, usage, estimated) if remember else None,
-            context_tokens=self._context_bound() if is_kept or not self.keeps_messages else self.past_tokens,
+            messages=(self.message, reply) if left.is_kept else (),
+            answered=left.is_kept,
+            # The provider keeps whole replies, and nothing of failures; of all else it may or may not keep the turn.
+            in_doubt=not is_whole and not keeps_place,
+            remember=partial(remember, left.usage, left.estimated) if remember else None,
+            context_tokens=left.usage.total_tokens if is_whole and not left.estimated else past,
         )
+
+    def remains(self, ended: ModelEnded | None, error: TextLLMError | None = None) -> Remains:
+        """What is left of the reply, by the provider's account or else by our own."""
+        return remains(ended, self.text, self._estimate(), error=error)
 
     def _outcome(
         self,

@@ -327,7 +327,7 @@ class Exchange:
         )
         while messages and messages[0].role != "user":  # a cut through the middle of a turn
             del messages[0]
-        return tuple(messages)
+        return tuple(message for message in messages if message.text_for_model or message.role == "user")
 
     async def _begin(self, course: Course, started: ModelStarted) -> None:
         course.started = started

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from textllm_core.chat.course import Course
 from textllm_core.chat.journal import JournalWriter
 from textllm_core.chat.messages import FinishReason, Reply, ReplyCompleted, ReplyUsage
+from textllm_core.chat.remains import Remains
 from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.errors import (
     ContentRefusedError,
@@ -27,7 +28,7 @@ from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.llm import LLM, ModelEnded
 from textllm_core.track_usage import Charge, Outcome, TrackUsage
-from textllm_core.usage import EntryStatus, Usage
+from textllm_core.usage import Usage
 
 _TELL_AFTER_TRIES: Final = 3
 
@@ -46,10 +47,10 @@ class Settling:
     async def end(self, course: Course, ended: ModelEnded) -> None:
         """The model itself stated the end."""
         if ended.content_filtered:
-            await self._settle_failed(course, ended, status="incomplete", error=ContentRefusedError())
+            await self._settle_broken(course, ended, ContentRefusedError())
         elif ended.status in ("failed", "cancelled"):
             error = ended.error or ProviderError("The model could not finish its reply.")
-            await self._settle_failed(course, ended, status="failed", error=error, in_doubt=False)
+            await self._settle_broken(course, ended, error)
         else:
             remember = _reply_memory(course, ended.text, ended.finish_reason)
             charge = await self._settle(course, course.answered(ended, at=self.clock.now(), remember=remember))
@@ -59,7 +60,7 @@ class Settling:
         """The model did not end the reply, or never took the turn."""
         may_have_run = course.is_asked and isinstance(error, ModelError) and error.may_have_run
         if course.started is not None or may_have_run:
-            await self._settle_broken(course, status="failed", error=error)
+            await self._settle_broken(course, await self._account(course, error), error)
         else:
             await self._release(course, error)
 
@@ -69,45 +70,45 @@ class Settling:
         Args:
             error: what the caller is told; None for one who wanted it so, and is told of a reply.
         """
-        if course.is_asked:
-            await self._settle_broken(course, status="cancelled", error=error)
-        else:
+        if not course.is_asked:
             await self._release(course, error or ProviderUnavailableError("The turn was cancelled before it began."))
-
-    async def _settle_broken(self, course: Course, *, status: EntryStatus, error: TextLLMError | None) -> None:
-        """Ask the provider what a broken reply came to; an estimate where nobody can say."""
-        ended = None
-        for pause in self.policy.outcome_pauses_s:
-            await asyncio.sleep(pause)
-            if course.started is None or course.started.provider_response_id is None:
-                break
-            with suppress(TextLLMError):  # it is asked again, and at last estimated
-                ended = await self.llm.outcome(course.started.provider_response_id)
-            if ended is not None:
-                break
-            if error is not None:
-                self._fail(course, error)  # the caller need not wait for the rest
+            return
+        ended = await self._account(course, error)
+        left = replace(course.remains(ended), status="cancelled", text=course.text, is_kept=bool(course.text))
         if error is not None:
-            await self._settle_failed(course, ended, status=status, error=error)
+            await self._settle_failed(course, left, ended, error)
             return
         remember = _reply_memory(course, course.text, "cancelled")
-        charge = await self._settle(
-            course, course.unanswered(ended, status=status, at=self.clock.now(), remember=remember)
-        )
-        self._complete(course, charge, course.text, "cancelled")
+        outcome = course.broken_off(left, ended, at=self.clock.now(), remember=remember)
+        self._complete(course, await self._settle(course, outcome), course.text, "cancelled")
+
+    async def _account(self, course: Course, error: TextLLMError | None) -> ModelEnded | None:
+        """What the provider says a broken reply came to; None where nobody can say.
+
+        Args:
+            error: what its caller, who need not wait for that, is told meanwhile.
+        """
+        if course.started is None or course.started.provider_response_id is None:
+            return None
+        for pause in self.policy.outcome_pauses_s:
+            await asyncio.sleep(pause)
+            with suppress(TextLLMError):  # it is asked again, and at last estimated
+                ended = await self.llm.outcome(course.started.provider_response_id)
+                if ended is not None:
+                    return ended
+            if error is not None:
+                self._fail(course, error)
+        return None
+
+    async def _settle_broken(self, course: Course, ended: ModelEnded | None, error: TextLLMError) -> None:
+        await self._settle_failed(course, course.remains(ended, error), ended, error)
 
     async def _settle_failed(
-        self,
-        course: Course,
-        ended: ModelEnded | None,
-        *,
-        status: EntryStatus,
-        error: TextLLMError,
-        in_doubt: bool = True,
+        self, course: Course, left: Remains, ended: ModelEnded | None, error: TextLLMError
     ) -> None:
         self._state_failure(course, error)
         remember = (lambda *_: remembered_failure(course.begun(), error)) if course.is_remembered else None
-        outcome = course.unanswered(ended, status=status, at=self.clock.now(), in_doubt=in_doubt, remember=remember)
+        outcome = course.broken_off(left, ended, at=self.clock.now(), remember=remember)
         await self._settle(course, outcome)
         if not outcome.answered:
             await self._take_back_files(course)

@@ -387,7 +387,7 @@ async def test_a_turn_that_the_model_never_took_leaves_no_file(desk: Desk) -> No
 
 
 async def test_a_turn_that_failed_leaves_no_file_whatever_it_cost(desk: Desk) -> None:
-    desk.bench.llm.script(ScriptedReply(text="so far", error=ProviderError("broken"), after=1, unheard="failed"))
+    desk.bench.llm.script(ScriptedReply(text="so far", error=ProviderError("broken"), after=0, unheard="failed"))
     with pytest.raises(ProviderError):
         await desk.show("Well?", upload("one.png", PNG))
     await desk.bench.running.drain(10)

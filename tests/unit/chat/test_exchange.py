@@ -1,6 +1,7 @@
 """Every turn ends in exactly one way, whoever leaves and whatever breaks."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import replace as replace_field
 from datetime import timedelta
@@ -36,8 +37,10 @@ from textllm_core.errors import (
     ConversationNotFoundError,
     InputTooLongError,
     InvalidRequestError,
+    ModelError,
     NotFoundError,
     ProviderError,
+    ProviderReport,
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitedError,
@@ -47,7 +50,7 @@ from textllm_core.errors import (
 from textllm_core.money import ZERO
 from textllm_core.ports.conversation_repository import Thread
 from textllm_core.ports.ledger import Hold, Settled, Settlement
-from textllm_core.ports.llm import ModelEnded
+from textllm_core.ports.llm import ModelEnded, ModelEvent, ModelRequest
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
 PRICE_OF_USAGE = Decimal("0.00325")  # 800 * 2.5 + 200 * 1.25 + 100 * 10, for a million
@@ -183,17 +186,52 @@ async def test_what_surely_did_not_run_leaves_no_trace(bench: Bench, refusal: Te
     await bench.check_books()
 
 
-async def test_a_failure_that_may_have_run_has_an_entry_which_costs_nothing_unless_known(bench: Bench) -> None:
-    bench.llm.script(ScriptedReply(error=ProviderUnavailableError("500")))
-    with pytest.raises(ProviderUnavailableError):
-        await bench.say("hi")
+ANSWERED = ProviderUnavailableError("500")
+ANSWERED.report = ProviderReport(status=500)
+
+
+@pytest.mark.parametrize(
+    ("error", "tokens", "kept"),
+    [
+        (ANSWERED, 0, []),
+        (ProviderTimeoutError("silence"), 100, ["x" * 391, ""]),
+        (ProviderError("cut"), 100, ["x" * 391, ""]),
+    ],
+)
+async def test_a_turn_that_the_provider_left_unanswered_costs_what_was_sent_and_stays_unless_it_said_that_it_failed(
+    bench: Bench, error: ModelError, tokens: int, kept: list[str]
+) -> None:
+    bench.llm.script(ScriptedReply(error=error))
+    with pytest.raises(type(error)):
+        await bench.say("x" * 391)
     (entry,) = await bench.entries()
-    assert (entry.status, entry.cost, entry.estimated) == ("failed", ZERO, True)
+    assert (entry.usage, entry.estimated) == (Usage(input_tokens=tokens), True)
+    assert entry.cost == GPT.cost(entry.usage)
+    assert [message.text for message in await bench.said(entry)] == kept
+    assert (await bench.say("Again.", entry.conversation_id)).message_number == 1 + bool(kept)
     await bench.check_books()
 
 
+async def test_silence_costs_what_was_sent() -> None:
+    bench = Bench(policy=replace(POLICY, first_token_timeout_s=0.01))
+
+    async def silent(_: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        await asyncio.Event().wait()
+        yield TextDelta("never")
+
+    mute = replace_field(bench.exchange, llm=type("Mute", (), {"stream": staticmethod(silent)})())
+    with pytest.raises(ProviderTimeoutError):
+        await SendMessage(mute, bench.policy)(Caller(), TextTurn("x" * 391, user_id="ada"))
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.estimated, entry.usage) == ("incomplete", True, Usage(input_tokens=100))
+
+
 @pytest.mark.parametrize("after", [0, 1, 3])
-async def test_a_reply_that_breaks_off_costs_what_the_provider_says(bench: Bench, after: int) -> None:
+@pytest.mark.parametrize("keeps_at_provider", [True, False])
+async def test_a_reply_that_breaks_off_costs_what_the_provider_says_and_is_what_it_says(
+    after: int, keeps_at_provider: bool
+) -> None:
+    bench = Bench() if keeps_at_provider else Bench(transcript=None)
     first = await bench.say("one")
     broken = ScriptedReply(
         deltas=tuple("abcd"), usage=USAGE, error=ProviderError("cut"), after=after, unheard="completed"
@@ -204,18 +242,48 @@ async def test_a_reply_that_breaks_off_costs_what_the_provider_says(bench: Bench
     assert isinstance(events[-1], ReplyFailed)
     assert isinstance(events[-1].error, ProviderError)
     entry = (await bench.entries())[-1]
-    assert (entry.status, entry.cost, entry.estimated) == ("failed", PRICE_OF_USAGE, False)
+    assert (entry.status, entry.cost, entry.estimated) == ("completed", PRICE_OF_USAGE, False)
+    assert [message.text for message in await bench.said(entry)][2:] == ["two", "abcd"]
     again = await bench.say("three", first.conversation_id)
-    assert (again.text, again.message_number) == ("[2] You said: three", 2)
+    assert (again.text, again.message_number) == ("[4] You said: three", 3)
     await bench.check_books()
 
 
-async def test_a_broken_reply_that_the_provider_did_not_bill_costs_nothing(bench: Bench) -> None:
-    bench.llm.script(ScriptedReply(deltas=("a",), error=ProviderError("cut"), after=1, unheard="failed"))
+@pytest.mark.parametrize("heard", [(), ("Once",), ("Once", " upon")])
+@pytest.mark.parametrize("error", [ProviderError("cut"), ProviderTimeoutError("silence"), RuntimeError("a defect")])
+async def test_a_reply_that_breaks_off_stays_as_far_as_it_went_and_the_next_turn_knows_it(
+    bench: Bench, heard: tuple[str, ...], error: Exception
+) -> None:
+    first = await bench.say("one")
+    broken = ScriptedReply(deltas=(*heard, "unheard"), error=error, after=len(heard))  # type: ignore[arg-type]
+    bench.llm.script(broken)
+    with pytest.raises((TextLLMError, RuntimeError)):
+        await bench.say("two", first.conversation_id)
+    entry = (await bench.entries())[-1]
+    text = "".join(heard)
+    assert (entry.status, entry.estimated, entry.answered) == ("incomplete", True, True)
+    kept = [(message.text, message.status) for message in await bench.said(entry)][2:]
+    assert kept == [("two", "completed"), (text, "incomplete")]
+    again = await bench.say("three", first.conversation_id)
+    sent = bench.llm.requests[-1].transcript_id
+    assert bench.transcript is not None
+    assert [m.text for m in await bench.transcript.messages(sent or "")][2:-2] == ["two", *([text] if text else [])]
+    assert again.message_number == 3
+    await bench.check_books()
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0, []), (1, ["hi", "a"])])
+async def test_a_broken_reply_that_the_provider_did_not_bill_costs_nothing(
+    bench: Bench, after: int, kept: list[str]
+) -> None:
+    bench.llm.script(
+        ScriptedReply(deltas=("a",), error=ProviderError("cut"), after=after, usage_stated=False, unheard="failed")
+    )
     with pytest.raises(ProviderError):
         await bench.say("hi")
     (entry,) = await bench.entries()
-    assert entry.status == "failed"
+    assert (entry.cost, entry.estimated) == (ZERO, False)
+    assert [message.text for message in await bench.said(entry)] == kept
     await bench.check_books()
 
 
@@ -231,7 +299,7 @@ async def test_a_broken_reply_that_nobody_can_account_for_is_estimated(bench: Be
 
 async def test_a_failed_reply_costs_what_was_billed_and_leaves_the_conversation_as_it_was(bench: Bench) -> None:
     first = await bench.say("one")
-    bench.llm.script(ScriptedReply(status="failed", usage_stated=False, error_code="server_error"))
+    bench.llm.script(ScriptedReply(text="", status="failed", usage_stated=False, error_code="server_error"))
     with pytest.raises(ProviderError):
         await bench.say("two", first.conversation_id)
     entry = (await bench.entries())[-1]

@@ -16,12 +16,20 @@ from textllm_adapters.memory.prices import FixedPrices
 from textllm_core import Caller, TextTurn, TrackUsage, Usage
 from textllm_core.chat.messages import ReplyFailed
 from textllm_core.chat.wind_down import WindDown
-from textllm_core.errors import ConversationLostError, ProviderError, ServiceUnavailableError, TextLLMError
+from textllm_core.errors import (
+    ConversationLostError,
+    ProviderError,
+    ProviderReport,
+    ServiceUnavailableError,
+    TextLLMError,
+)
 from textllm_core.ports.ledger import Hold, Settled, Settlement
 from textllm_core.ports.llm import ModelEnded
 from textllm_core.pricing import Pricing
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
+ANSWERED = ProviderError("500")
+ANSWERED.report = ProviderReport(status=500)
 PRICE_OF_USAGE = Decimal("0.00325")
 
 
@@ -116,7 +124,7 @@ async def test_a_defect_is_settled_like_any_failure(bench: Bench) -> None:
     with pytest.raises(TextLLMError):
         _ = [event async for event in events if _raise_failure(event)]
     (entry,) = await bench.entries()
-    assert (entry.status, entry.cost) == ("failed", PRICE_OF_USAGE)
+    assert (entry.status, entry.cost) == ("completed", PRICE_OF_USAGE)
     await bench.check_books()
 
 
@@ -183,7 +191,7 @@ async def test_nobody_reads_a_lonely_reply_for_ever() -> None:
     await bench.check_books()
 
 
-@pytest.mark.parametrize("error", [ProviderError("429", may_have_run=False), ProviderError("500")])
+@pytest.mark.parametrize("error", [ProviderError("429", may_have_run=False), ANSWERED])
 async def test_a_conversation_can_be_used_the_moment_its_failure_is_told(bench: Bench, error: ProviderError) -> None:
     first = await bench.say("one")
     bench.llm.script(ScriptedReply(error=error))

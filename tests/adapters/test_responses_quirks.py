@@ -12,6 +12,7 @@ from tests.servers.openai_script import Fault
 
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
+from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.chat.messages import well_formed
 from textllm_core.errors import (
@@ -20,6 +21,7 @@ from textllm_core.errors import (
     ProviderError,
     ProviderUnavailableError,
     TextLLMError,
+    UnsupportedMediaTypeError,
 )
 from textllm_core.ports.llm import ModelStarted, ModelThinking
 from textllm_core.usage import Usage
@@ -115,6 +117,15 @@ async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStand
     heard = await hear(llm.stream(request("Well?")))
     assert heard.events[:3] == [ModelStarted(None, "gpt-4o"), ModelThinking(2), ModelThinking(0)]
     assert heard.deltas == ["one"]
+
+
+async def test_an_image_that_the_provider_keeps_and_the_model_cannot_see_is_told_for_what_it_is(
+    provider: OpenAIStandIn, llm: ResponsesLLM
+) -> None:
+    transcript_id = await OpenAITranscript(llm.client).create([])
+    provider.script(Fault.http(400, message="Invalid content type. image_url is only supported by certain models."))
+    heard = await hear(llm.stream(request("And now?", transcript_id=transcript_id)))
+    assert isinstance(heard.error, UnsupportedMediaTypeError)
 
 
 async def test_half_a_character_is_no_reason_to_lose_a_reply(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:

@@ -61,6 +61,7 @@ class Asked:
     Args:
         host: of its address, with the port; `path`: of the call.
         model: None where the call asks none.
+        has_files: the model is to read images or files, or may have to: a conversation at the provider may have some.
         options: what the turn set by itself.
         request_id: the provider's; None before its answer.
     """
@@ -84,7 +85,7 @@ class Asked:
             path,
             request.model,
             has_transcript=request.transcript_id is not None,
-            has_files=any(message.stored_parts for message in request.messages),
+            has_files=request.transcript_id is not None or any(message.stored_parts for message in request.messages),
             options=frozenset(name for name in _OPTIONS.values() if getattr(request, name) is not None),
         )
 

@@ -55,6 +55,9 @@ from textllm_core.track_usage import TrackUsage
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)
 _READ_ON_S: Final = 1.0
+_SHOWN_BEFORE: Final = (
+    "This conversation has an image or a file that the model cannot read; use another model, or begin a new one."
+)
 
 
 async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
@@ -219,8 +222,10 @@ class Exchange:
         except ContextTooLongError as error:
             raise course.told(error) from error
         except UnsupportedMediaTypeError:
-            if course.message.stored_parts or course.started is not None or self.transcript is not None:
+            if course.message.stored_parts or course.started is not None:
                 raise
+            if self.transcript is not None:
+                raise UnsupportedMediaTypeError(_SHOWN_BEFORE) from None
             course.sends_files = False  # what was shown earlier must not keep the conversation from going on
             ended = await self._read_along(course)
         except ConversationLostError:

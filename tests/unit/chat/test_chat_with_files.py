@@ -116,7 +116,7 @@ async def test_images_shown_to_one_model_do_not_keep_another_without_eyes_from_t
     refusal = ScriptedReply(error=UnsupportedMediaTypeError("The model takes no images."))
     desk.bench.llm.script(refusal)
     if desk.bench.transcript is not None:
-        with pytest.raises(UnsupportedMediaTypeError):
+        with pytest.raises(UnsupportedMediaTypeError, match="This conversation has an image"):
             await desk.bench.say("And now?", shown.conversation_id)
     else:
         reply = await desk.bench.say("And now?", shown.conversation_id)

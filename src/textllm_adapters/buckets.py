@@ -10,6 +10,7 @@ from textllm_core.errors import Allowance, RateLimitedError
 
 TOKEN: Final = 60_000_000
 FULL_AFTER_US: Final = 60_000_000
+FORGOTTEN_AFTER_US: Final = 3_600_000_000  # long after it is full, so that who comes now and then has one to update
 
 
 def given_back(level: int, *, per_minute: int) -> int:

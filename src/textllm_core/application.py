@@ -163,12 +163,14 @@ class Conversations:
         files: TurnFiles,
         clock: Clock,
         *,
+        admit: AdmitUpload,
         keeps_messages: bool,
+        max_per_user: int,
     ) -> Self:
         """All of them over one set of adapters."""
         erase = EraseAtProvider(erasures, transcript, clock)
         return cls(
-            create=CreateConversation(conversations, clock, keeps_messages),
+            create=CreateConversation(conversations, admit, clock, keeps_messages, max_per_user),
             list=ListConversations(conversations, files),
             latest=LatestConversation(conversations, files),
             get=GetConversation(conversations, files),

@@ -16,6 +16,7 @@ from textllm_core.chat.messages import refuse_half_characters
 from textllm_core.chat.replay import remembered_failure
 from textllm_core.errors import (
     ConversationNotFoundError,
+    ForbiddenError,
     InvalidRequestError,
     ServiceUnavailableError,
     StorageUnavailableError,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:  # the ports speak of the records of this module
     from textllm_core.chat.running import RunningExchanges
     from textllm_core.chat.turn_files import TurnFiles
     from textllm_core.erasing import EraseAtProvider
+    from textllm_core.errors import Allowance
+    from textllm_core.files import AdmitUpload
     from textllm_core.ports.clock import Clock
     from textllm_core.ports.conversation_repository import ConversationRepository
     from textllm_core.tenancy import Caller
@@ -163,29 +166,46 @@ async def _found(
 
 @dataclass(frozen=True, slots=True)
 class CreateConversation:
-    """Open a conversation before anything is said in it.
+    """Open a conversation before anything is said in it; it counts as a turn does in its user's rate limit.
 
     Args:
         keeps_messages: our own copy of its messages is to be kept.
+        max_per_user: how many a user may have; who makes several at once may get a few more.
     """
 
     conversations: ConversationRepository
+    admit: AdmitUpload
     clock: Clock
     keeps_messages: bool
+    max_per_user: int
 
     async def __call__(
-        self, caller: Caller, user_id: str | None = None, changes: ConversationChanges = NOTHING_SET
+        self,
+        caller: Caller,
+        user_id: str | None = None,
+        changes: ConversationChanges = NOTHING_SET,
+        *,
+        allowance: Allowance | None = None,
     ) -> Conversation:
         """The conversation, empty but for `changes`; without a user, a new one is made for it.
 
+        Args:
+            allowance: what is left of the user's rate limit, where this has been counted already.
         Raises:
+            RateLimitedError: too many requests.
+            ForbiddenError: the user has as many as a user may have.
             InvalidRequestError: `user_id` is malformed, or one of the changes cannot be.
             NotFoundError: the caller may not act for the user.
         """
-        user, now, asked = caller.acts_for(user_id) or new_id("user"), self.clock.now(), changes.checked()
+        user, now, asked = caller.acts_for(user_id), self.clock.now(), changes.checked()
+        if user is not None:
+            if allowance is None:
+                await self.admit(caller, user)
+            if await self.conversations.count(caller.tenant_id, user, at_most=self.max_per_user) >= self.max_per_user:
+                raise ForbiddenError.of_full_list(self.max_per_user)
         conversation = Conversation(
             id=new_id("conv"),
-            user_id=user,
+            user_id=user or new_id("user"),
             session_id=None,
             created_at=now,
             updated_at=now,

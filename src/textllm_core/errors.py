@@ -34,7 +34,7 @@ class TextLLMError(Exception):
 
 
 class Allowance(Struct, frozen=True):
-    """A caller's rate limit: turns and uploads a minute, how many are left, and seconds until all of them are back."""
+    """A caller's rate limit: turns, uploads, new conversations a minute; what is left, and seconds until it is full."""
 
     limit: int
     remaining: int
@@ -102,12 +102,25 @@ class UnauthenticatedError(TextLLMError):
 
 
 class ForbiddenError(TextLLMError):
-    """The caller is known, and its role does not allow this."""
+    """The caller is known, and may not do this: its role does not allow it, or it has all that it may have."""
 
     code = "forbidden"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, limit: int | None = None) -> None:
         super().__init__(message)
+        self.limit = limit
+
+    def details(self) -> Mapping[str, object]:
+        return {} if self.limit is None else {"limit": self.limit}
+
+    @classmethod
+    def of_full_list(cls, limit: int) -> "ForbiddenError":
+        """The user has as many conversations as a user may have."""
+        return cls(
+            f"A user may have {limit} conversations, deleted ones that can be restored among them; erase some "
+            "(DELETE with soft=false), then begin a new one.",
+            limit=limit,
+        )
 
     @classmethod
     def of_role(cls, needed: str) -> "ForbiddenError":
@@ -311,7 +324,9 @@ class RateLimitedError(TextLLMError):
     code = "rate_limited"
 
     def __init__(self, *, retry_after_s: int, limit: int) -> None:
-        super().__init__(f"The limit is {limit} turns and uploads a minute; try again in {retry_after_s} s.")
+        super().__init__(
+            f"The limit is {limit} turns, uploads and new conversations a minute; try again in {retry_after_s} s."
+        )
         self.retry_after_s, self.limit = retry_after_s, limit
 
     def details(self) -> Mapping[str, object]:

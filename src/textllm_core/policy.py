@@ -53,6 +53,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
     max_document_pages: int = 1000
     outcome_pauses_s: Sequence[float] = (0.0, 0.5, 2.0, 5.0)
     storage_pauses_s: Sequence[float] = (0.1, 0.3, 1.0, *[2.0] * 20)
+    max_conversations: int = 10_000
 
     def check_message(self, text: str) -> None:
         """

@@ -71,7 +71,7 @@ _STREAM_CONTENT: Final = {STREAM: Content({"description": "Server-sent events, i
 _ON_TURNS: Final = ("Idempotency-Key",)
 _FAILURES: Final = (
     *("budget_exceeded", "not_found", "conversation_not_found", "conversation_busy", "conversation_lost"),
-    *("context_too_long", "content_refused", "rate_limited", "input_too_long"),
+    *("forbidden", "context_too_long", "content_refused", "rate_limited", "input_too_long"),
     *("provider_error", "provider_unavailable", "provider_timeout", "service_unavailable"),
 )
 _REPEATS: Final = ("idempotency_in_progress", "idempotency_mismatch")
@@ -203,8 +203,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag="Conversations",
         summary="Open a conversation before anything is said in it",
         body={JSON: Content(ConversationRequest, {"new": {"user_id": "ada", "title": "Rivers", "tags": ["geo"]}})},
-        answers={201: _ONE_CONVERSATION},
-        problems=("not_found",),
+        says="It counts as a turn does in the rate limit.",
+        answers={201: _json("The conversation.", Conversation, CONVERSATION, *_LIMITED)},
+        problems=("not_found", "forbidden"),
     ),
     "GET /conversations": Operation(
         tag="Conversations",

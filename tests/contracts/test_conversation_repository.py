@@ -165,3 +165,13 @@ async def test_times_come_back_in_utc_to_the_microsecond(storage: Storage) -> No
     assert conversation is not None
     assert conversation.created_at == tokyo
     assert conversation.created_at.utcoffset() == timedelta()
+
+
+async def test_a_users_conversations_are_counted_hidden_ones_too_and_no_further_than_asked(storage: Storage) -> None:
+    count = storage.conversations.count
+    assert await count("tenant", "user", at_most=9) == 0
+    first, *_ = [await storage.ledger.reserve(reservation()) for _ in range(3)]
+    await storage.ledger.settle(first, settlement())
+    await storage.conversations.hide("tenant", "user", first.conversation_id, at=NOON)
+    assert [await count("tenant", "user", at_most=most) for most in (2, 3, 9)] == [2, 3, 3]
+    assert [await count(*other, at_most=9) for other in (("tenant", "other"), ("other", "user"))] == [0, 0]

@@ -109,3 +109,16 @@ async def test_a_clock_that_is_set_back_refills_nothing_and_is_not_waited_for(
             await limiting.limiter.take("tenant", "user", per_minute=3)
     await limiting.wait(timedelta(seconds=refusal.value.retry_after_s))
     assert await admitted(*[limiting.limiter.take("tenant", "user", per_minute=3) for _ in range(3)]) == 1
+
+
+async def test_buckets_of_users_long_gone_are_removed_step_by_step(limiting: Limiting) -> None:
+    for user in ("ada", "bob", "eve"):
+        await limiting.limiter.take("tenant", user, per_minute=1)
+    await limiting.wait(timedelta(minutes=59))
+    assert await limiting.limiter.forget(limit=9) == 0
+    await limiting.wait(timedelta(minutes=2))
+    await limiting.limiter.take("tenant", "eve", per_minute=1)
+    assert [await limiting.limiter.forget(limit=1) for _ in range(3)] == [1, 1, 0]
+    with pytest.raises(RateLimitedError):
+        await limiting.limiter.take("tenant", "eve", per_minute=1)
+    await limiting.limiter.take("tenant", "ada", per_minute=1)

@@ -109,7 +109,7 @@ class Bench:
         )
         self.resume_reply = ResumeReply(self.running, self.journal, of_turns, self.clock, self.policy)
         self.cancel_reply = CancelReply(self.running, self.journal, self.resume_reply)
-        self.forget_replies = ForgetReplies(self.ledger, self.journal, self.clock)
+        self.forget_replies = ForgetReplies(self.ledger, self.journal, rate_limiter, self.clock)
         self.reconcile = Reconcile(
             self.llm, self.ledger, self.journal, self.conversations, self.track_usage, self.clock
         )

@@ -133,7 +133,7 @@ async def open_in_memory(
             files=files,
             track_usage=track_usage,
             reconcile=Reconcile(llm, ledger, journal, conversations, track_usage, clock),
-            forget_replies=ForgetReplies(ledger, journal, clock),
+            forget_replies=ForgetReplies(ledger, journal, rate_limiter, clock),
             check_health=CheckHealth([]),
         )
     finally:
@@ -148,11 +148,22 @@ def memory_conversations(
     transcript: Transcript | None = None,
     *,
     keeps_messages: bool = True,
+    max_per_user: int = 10_000,
 ) -> Conversations:
     """The part of the application that manages conversations."""
     repository, erasures = MemoryConversationRepository(store), MemoryErasures(store)
     of_turns = files.of_turns(repository)
-    return Conversations.over(repository, erasures, transcript, running, of_turns, clock, keeps_messages=keeps_messages)
+    return Conversations.over(
+        repository,
+        erasures,
+        transcript,
+        running,
+        of_turns,
+        clock,
+        admit=files.admit,
+        keeps_messages=keeps_messages,
+        max_per_user=max_per_user,
+    )
 
 
 def memory_books(store: MemoryStore, clock: Clock) -> Books:

@@ -31,6 +31,9 @@ class MemoryConversationRepository:
         found = sorted((each for each in of_tenant if _is_wanted(each, wanted)), key=_newest_last, reverse=True)
         return found[offset : offset + limit], len(found)
 
+    async def count(self, tenant_id: str, user_id: str, *, at_most: int) -> int:
+        return min(at_most, sum(key[:2] == (tenant_id, user_id) for key in self.store.conversations))
+
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
         found, _ = await self.list(tenant_id, ConversationFilter(user_id=user_id), limit=1, offset=0)
         return next(iter(found), None)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, given_back, refusal
+from textllm_adapters.buckets import FORGOTTEN_AFTER_US, FULL_AFTER_US, TOKEN, allowance, given_back, refusal
 from textllm_core.errors import Allowance
 from textllm_core.ports.clock import Clock
 
@@ -29,6 +29,13 @@ class MemoryRateLimiter:
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)
+
+    async def forget(self, *, limit: int) -> int:
+        now = self._clock.now()
+        idle = [key for key, (_, at) in self._buckets.items() if (now - at) // _MICROSECOND > FORGOTTEN_AFTER_US]
+        for key in idle[:limit]:
+            del self._buckets[key]
+        return len(idle[:limit])
 
     async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         level, since = self._buckets.get((tenant_id, user_id), (per_minute * TOKEN, self._clock.now()))

@@ -5,8 +5,8 @@ from typing import Final
 from sqlalchemy import BigInteger, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, refusal
-from textllm_adapters.sql.database import Database
+from textllm_adapters.buckets import FORGOTTEN_AFTER_US, FULL_AFTER_US, TOKEN, allowance, refusal
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
@@ -48,6 +48,15 @@ _GIVE_BACK: Final = text(
     bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id), bindparam("per_minute", type_=BigInteger)
 )
 
+_FORGET: Final = text(
+    f"""
+    DELETE FROM rate_buckets WHERE (tenant_id, user_id) IN (
+        SELECT tenant_id, user_id FROM rate_buckets
+        WHERE updated_at < {_NOW_US} - {FORGOTTEN_AFTER_US} LIMIT :at_most FOR UPDATE SKIP LOCKED
+    )
+    """  # noqa: S608 - joined from constants
+)
+
 
 class PostgresRateLimiter:
     """A `RateLimiter` that asks once: one statement refills the bucket, decides and takes."""
@@ -63,6 +72,11 @@ class PostgresRateLimiter:
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)
+
+    async def forget(self, *, limit: int) -> int:
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(EVERYONE) as connection:
+                return (await connection.execute(_FORGET, {"at_most": limit})).rowcount
 
     async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}

@@ -185,6 +185,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_input_length: Annotated[int, whole(1, 10_000_000)] = 10_000
     max_file_size_mb: Annotated[int, whole(1, 5_000)] = 20
     max_storage_mb_per_tenant: Annotated[int, whole(1, 1_000_000_000)] | None = None
+    max_conversations_per_user: Annotated[int, whole(1, 1_000_000_000)] = 10_000
     cost_limit_per_session: Dollars = Decimal("5.0")
     warn_at_cost: Dollars = Decimal("1.0")
     pricing: Pricing | None = None

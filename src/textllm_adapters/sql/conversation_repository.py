@@ -45,6 +45,12 @@ class SqlConversationRepository:
                 found = await connection.execute(page, of_tenant | {"at_most": limit, "from_place": offset})
                 return [_conversation(row) for row in found], total
 
+    async def count(self, tenant_id: str, user_id: str, *, at_most: int) -> int:
+        asked = {"of_tenant": tenant_id, "of_user": user_id, "at_most": at_most}
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(tenant_id) as connection:
+                return int((await connection.execute(statements.COUNT, asked)).scalar_one())
+
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
         row = await self._first(tenant_id, statements.LATEST, {"of_tenant": tenant_id, "of_user": user_id})
         return None if row is None else _conversation(row)

@@ -45,6 +45,9 @@ _NEWEST_FIRST: Final = (conversations.c.updated_at.desc(), conversations.c.id.de
 GET: Final = select(conversations).where(_OF_TENANT, _ID)
 GET_SHOWN: Final = GET.where(_IS_THERE)
 LATEST: Final = select(conversations).where(_OF_TENANT, _OF_USER, _IS_THERE).order_by(*_NEWEST_FIRST).limit(1)
+COUNT: Final = select(func.count()).select_from(
+    select(conversations.c.id).where(_OF_TENANT, _OF_USER).limit(bindparam("at_most")).subquery()
+)
 THREAD: Final = select(
     conversations.c.id.label("conversation_id"),
     conversations.c.user_id,

@@ -5,8 +5,8 @@ from typing import Final
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from textllm_adapters.buckets import FULL_AFTER_US, TOKEN, allowance, refusal
-from textllm_adapters.sql.database import Database
+from textllm_adapters.buckets import FORGOTTEN_AFTER_US, FULL_AFTER_US, TOKEN, allowance, refusal
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
@@ -38,6 +38,15 @@ _GIVE_BACK: Final = text(
     """  # noqa: S608 - joined from constants
 ).bindparams(bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id))
 
+_FORGET: Final = text(
+    f"""
+    DELETE FROM rate_buckets WHERE (tenant_id, user_id) IN (
+        SELECT tenant_id, user_id FROM rate_buckets
+        WHERE updated_at < {_NOW_US} - {FORGOTTEN_AFTER_US} LIMIT :at_most
+    )
+    """  # noqa: S608 - joined from constants
+)
+
 
 class SqliteRateLimiter:
     """A `RateLimiter` that asks once: one statement refills the bucket, decides and takes."""
@@ -53,6 +62,11 @@ class SqliteRateLimiter:
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)
+
+    async def forget(self, *, limit: int) -> int:
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(EVERYONE) as connection:
+                return (await connection.execute(_FORGET, {"at_most": limit})).rowcount
 
     async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}

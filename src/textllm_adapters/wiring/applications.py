@@ -107,7 +107,7 @@ async def open_textllm(
             tracer=tracer,
         )
         reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
-        managed = _conversations(engine, model.transcript, running, files, keeps_messages=settings.store_messages)
+        managed = _conversations(engine, model.transcript, running, files, settings)
         await stack.enter_async_context(_in_background(reconcile))
         await stack.enter_async_context(_in_background(managed.erase_at_provider))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
@@ -125,7 +125,7 @@ async def open_textllm(
             files=files,
             track_usage=track_usage,
             reconcile=reconcile,
-            forget_replies=ForgetReplies(ledger, journal, clock),
+            forget_replies=ForgetReplies(ledger, journal, rate_limiter, clock),
             check_health=CheckHealth([SqlHealthProbe(engine), storage_probe]),
         )
 
@@ -207,11 +207,11 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
         files = await _files(settings, engine, blobs, rate_limiter_of(engine))
         running = RunningExchanges(SqlReplyJournal(engine), SystemClock())
         stack.push_async_callback(running.drain, settings.stream_drain_s)  # before what it needs is closed
-        yield _conversations(engine, transcript, running, files, keeps_messages=settings.store_messages)
+        yield _conversations(engine, transcript, running, files, settings)
 
 
 def _conversations(
-    engine: AsyncEngine, transcript: Transcript | None, running: RunningExchanges, files: Files, *, keeps_messages: bool
+    engine: AsyncEngine, transcript: Transcript | None, running: RunningExchanges, files: Files, settings: Settings
 ) -> Conversations:
     from textllm_adapters.sql.conversation_repository import SqlConversationRepository
     from textllm_adapters.sql.erasures import SqlErasures
@@ -219,7 +219,15 @@ def _conversations(
     repository, erasures = SqlConversationRepository(engine), SqlErasures(engine)
     of_turns = files.of_turns(repository)
     return Conversations.over(
-        repository, erasures, transcript, running, of_turns, SystemClock(), keeps_messages=keeps_messages
+        repository,
+        erasures,
+        transcript,
+        running,
+        of_turns,
+        SystemClock(),
+        admit=files.admit,
+        keeps_messages=settings.store_messages,
+        max_per_user=settings.max_conversations_per_user,
     )
 
 

@@ -123,6 +123,7 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
         max_file_bytes=settings.max_file_size_mb * MEGABYTE,
         max_document_chars=settings.max_document_chars,
         max_document_pages=settings.max_document_pages,
+        max_conversations=settings.max_conversations_per_user,
     )
 
 

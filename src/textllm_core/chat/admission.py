@@ -28,6 +28,7 @@ from textllm_core.errors import (
     BudgetExceededError,
     ConversationBusyError,
     ConversationNotFoundError,
+    ForbiddenError,
     IdempotencyInProgressError,
     InputTooLongError,
     InvalidRequestError,
@@ -163,6 +164,8 @@ class Admission:
         )
         try:
             async with self.counted(caller, user_id, allowance):
+                if thread is None and caller.acts_for(turn.user_id) is not None:  # else the user is new
+                    await self._check_room(reservation)
                 hold = await self._reserve(reservation)
         except AlreadySettledError as repeat:
             self._tell(log, repeat.replay)
@@ -183,6 +186,21 @@ class Admission:
             keeps_messages=thread.keeps_messages if thread else self.policy.keep_messages,
             allowance=allowance,
         )
+
+    async def _check_room(self, asked: Reservation) -> None:
+        """See whether the user may have one conversation more.
+
+        Raises:
+            ForbiddenError: no.
+            AlreadySettledError: the turn is the repeat of one that began the last of them.
+            TextLLMError: as `Ledger.replay`.
+        """
+        limit = self.policy.max_conversations
+        if await self.conversations.count(asked.tenant_id, asked.user_id, at_most=limit) < limit:
+            return
+        if asked.idempotency and (replay := await self.ledger.replay(asked.tenant_id, asked.idempotency)):
+            raise AlreadySettledError(replay)
+        raise ForbiddenError.of_full_list(limit)
 
     async def _reserve(self, reservation: Reservation) -> Hold:
         """The hold; one that comes when the turn has been cancelled meanwhile is given back.

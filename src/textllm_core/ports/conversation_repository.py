@@ -46,6 +46,10 @@ class ConversationRepository(Protocol):
         """Those of the tenant that are wanted, the newest turn first; and how many there are in all."""
         ...
 
+    async def count(self, tenant_id: str, user_id: str, *, at_most: int) -> int:
+        """How many the user has, hidden ones too; nobody counts beyond `at_most`."""
+        ...
+
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
         """The user's conversation with the newest turn."""
         ...

@@ -12,6 +12,15 @@ class RateLimiter(Protocol):
     Source: token bucket of RFC 2215 (rate r, depth b).
     """
 
+    async def forget(self, *, limit: int) -> int:
+        """Remove at most `limit` buckets from which nobody has taken for an hour; how many there were.
+
+        They are full, as one never seen is: nobody notices.
+        Raises:
+            StorageUnavailableError: the next run does it.
+        """
+        ...
+
     async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         """Spend one token from the user's bucket, which holds `per_minute` and is filled at that rate; or refuse.
 

@@ -15,7 +15,7 @@ from textllm_core.chat.messages import ReplyStarted
 from textllm_core.conversations import MAX_LISTED, MAX_OFFSET, Conversation, ConversationChanges, ConversationFilter
 from textllm_core.list_messages import MAX_MESSAGES
 from textllm_core.wire import to_json
-from textllm_http.admission import headers_of, idempotency_of
+from textllm_http.admission import headers_of, idempotency_of, rate_limit_headers
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.links import with_absolute_links
 from textllm_http.requests import JsonBody, QueryString, given
@@ -75,9 +75,14 @@ _MESSAGES: Final = QueryString(MessagesQuery)
 async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     """A new conversation, before anything is said in it."""
     asked = await _CREATE.read(request, max_bytes=request.app.state.max_body_bytes)
-    changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata)
-    made = await _conversations(request).create(caller_of(request), asked.user_id, changes)
-    return ASGIResponse(body=to_json(made), status_code=201)
+    changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata).checked()
+    conversations, caller = _conversations(request), caller_of(request)
+    user_id, allowance = caller.acts_for(asked.user_id), None
+    if user_id is not None:
+        allowance = await conversations.create.admit(caller, user_id)
+    made = await conversations.create(caller, user_id, changes, allowance=allowance)
+    headers = {} if allowance is None else rate_limit_headers(allowance)
+    return ASGIResponse(body=to_json(made), status_code=201, headers=headers)
 
 
 @reading("/conversations", guards=[any_caller], before_request=_LIST.check)

@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 from tests.unit.conftest import GPT, POLICY, Bench
 
+from textllm_adapters.memory.application import memory_conversations
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, Conversation, LedgerEntry, ReplyEvent, ReplyFailed, ReplyStarted, Usage
 from textllm_core.chat.messages import Idempotency
-from textllm_core.conversations import CreateConversation
 from textllm_core.errors import (
     BudgetExceededError,
     ContentRefusedError,
@@ -142,7 +142,7 @@ async def test_what_is_no_summary_leaves_the_earlier_one_and_the_conversation_as
 
 
 async def test_a_conversation_without_answers_is_refused_and_costs_nothing(bench: Bench) -> None:
-    made = await CreateConversation(bench.conversations, bench.clock, keeps_messages=True)(Caller(), "ada")
+    made = await memory_conversations(bench.store, bench.clock, bench.running, bench.files).create(Caller(), "ada")
     with pytest.raises(InvalidRequestError) as refusal:
         await bench.summarize(Caller(), made.id)
     assert [field for field, _ in refusal.value.errors] == ["conversation_id"]

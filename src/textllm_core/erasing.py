@@ -41,7 +41,7 @@ class EraseAtProvider:
             return total
         for _ in range(_MOST_BATCHES):
             now = self.clock.now()
-            batch = await self.erasures.due(at=now, lease_until=now + _LEASE, limit=_BATCH)
+            batch = await self.erasures.due(at=now, latest=now + _LONGEST_PAUSE, lease_until=now + _LEASE, limit=_BATCH)
             confirmed = sum([await self._erase(erasure, self.transcript) for erasure in batch])
             total += confirmed
             if not confirmed:

@@ -30,6 +30,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
         keep_messages: keep our own copy of what is said.
         max_file_bytes: of an image or a document.
         max_document_chars, max_document_pages: of a document.
+        max_conversations: of one user.
         first_token_timeout_s, silence_timeout_s: how long the model may take to begin, and to be silent later.
         outcome_pauses_s: before each time that the provider is asked what a broken reply came to: at once, and then
             when a reply that it goes on with may have ended. Nobody waits for the answer but the entry.

@@ -12,10 +12,11 @@ from textllm_core.ports.erasures import Erasure
 from textllm_core.ports.ledger import Hold
 
 LATER = NOON + timedelta(hours=1)
+LATEST = timedelta(days=1)
 
 
 async def due(storage: Storage, at: datetime = LATER, limit: int = 100) -> list[Erasure]:
-    return list(await storage.erasures.due(at=at, lease_until=at + LEASE, limit=limit))
+    return list(await storage.erasures.due(at=at, latest=at + LATEST, lease_until=at + LEASE, limit=limit))
 
 
 async def dropping(storage: Storage, *transcripts: str) -> Hold:
@@ -110,3 +111,11 @@ async def test_no_two_workers_get_the_same(storage: Storage, limit: int) -> None
     counted = Counter(erasure.provider_id for batch in batches for erasure in batch)
     assert set(counted.values()) == {1}
     assert counted.total() == min(12, 4 * limit)
+
+
+async def test_a_clock_that_is_set_back_is_not_waited_for(storage: Storage) -> None:
+    await dropping(storage, "conv_a")
+    (erasure,) = await due(storage)
+    await storage.erasures.put_off(erasure, until=LATER + LATEST)
+    assert await due(storage) == []
+    assert [again.provider_id for again in await due(storage, at=LATER - timedelta(hours=5))] == ["conv_a"]

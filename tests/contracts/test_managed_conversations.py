@@ -362,7 +362,7 @@ async def test_all_that_the_provider_has_of_it_becomes_due(storage: Storage) -> 
     turn = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
     await storage.ledger.settle(turn, settlement())  # the provider never named this one
     await erase(storage, hold.conversation_id)
-    due = await storage.erasures.due(at=NOON, lease_until=NOON + LEASE, limit=100)
+    due = await storage.erasures.due(at=NOON, latest=NOON + LEASE, lease_until=NOON + LEASE, limit=100)
     assert sorted((erasure.user_id, erasure.kind, erasure.provider_id) for erasure in due) == [
         ("user", "reply", "resp_theirs"),
         ("user", "transcript", "conv_theirs"),
@@ -371,7 +371,7 @@ async def test_all_that_the_provider_has_of_it_becomes_due(storage: Storage) -> 
 
 async def test_an_empty_conversation_leaves_nothing_to_erase_elsewhere(storage: Storage) -> None:
     await erase(storage, await add(storage))
-    assert list(await storage.erasures.due(at=NOON, lease_until=NOON + LEASE, limit=9)) == []
+    assert list(await storage.erasures.due(at=NOON, latest=NOON + LEASE, lease_until=NOON + LEASE, limit=9)) == []
 
 
 async def test_a_repeat_of_its_turn_is_told_and_makes_nothing_anew(storage: Storage) -> None:

@@ -16,9 +16,9 @@ class MemoryErasures:
 
     store: MemoryStore
 
-    async def due(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
+    async def due(self, *, at: datetime, latest: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
         waiting = sorted(self.store.erasures.values(), key=lambda kept: kept.next_at)
-        due = [kept.erasure for kept in waiting if kept.next_at <= at][:limit]
+        due = [kept.erasure for kept in waiting if not at < kept.next_at <= latest][:limit]
         leased = [replace(erasure, attempts=erasure.attempts + 1) for erasure in due]
         self.store.erasures.update({_key(erasure): KeptErasure(erasure, lease_until) for erasure in leased})
         return leased

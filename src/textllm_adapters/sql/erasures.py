@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Delete, Update, bindparam, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, Delete, Update, bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.database import EVERYONE, Database
@@ -21,7 +21,7 @@ _IT: Final[tuple[ColumnElement[bool], ...]] = (
 # As a CTE, which PostgreSQL runs once: it may run a subquery again, and then lease more than `at_most`.
 _DUE: Final = (
     select(*erasures.primary_key)
-    .where(erasures.c.next_at <= bindparam("of_moment"))
+    .where(or_(erasures.c.next_at <= bindparam("of_moment"), erasures.c.next_at > bindparam("of_latest")))
     .order_by(erasures.c.next_at)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)  # SQLite, which has one writer, leaves this out
@@ -50,8 +50,8 @@ class SqlErasures:
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
 
-    async def due(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
-        asked = {"of_moment": at, "new_lease": lease_until, "at_most": limit}
+    async def due(self, *, at: datetime, latest: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
+        asked = {"of_moment": at, "of_latest": latest, "new_lease": lease_until, "at_most": limit}
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(EVERYONE) as connection:
                 return [Erasure(**row._mapping) for row in await connection.execute(_LEASE, asked)]

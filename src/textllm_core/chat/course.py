@@ -226,7 +226,7 @@ class Course:
             transcript_id=None if in_doubt and self.keeps_messages else self.transcript_id,
             transcripts=self.transcripts,
             context_tokens=context_tokens,
-            time_to_first_token_ms=None if waited is None else int(waited.total_seconds() * 1000),
+            time_to_first_token_ms=None if waited is None else max(0, int(waited.total_seconds() * 1000)),
             remember=remember,
             end_number=self.log.end_number,
         )

@@ -31,8 +31,12 @@ class Erasures(Protocol):
     Every method raises StorageUnavailableError when the storage does not answer.
     """
 
-    async def due(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
-        """At most `limit` erasures whose time has come at `at`; until `lease_until` no one else gets them."""
+    async def due(self, *, at: datetime, latest: datetime, lease_until: datetime, limit: int) -> Sequence[Erasure]:
+        """At most `limit` erasures whose time has come at `at`; until `lease_until` no one else gets them.
+
+        Args:
+            latest: nobody puts anything off until later than that: what is, has its time from a clock that was wrong.
+        """
         ...
 
     async def done(self, erasure: Erasure) -> None:

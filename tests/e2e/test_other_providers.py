@@ -8,7 +8,7 @@ import httpx
 import pytest
 from tests.e2e.conftest import Books, Service, serving
 from tests.image_files import png
-from tests.servers.chat_quirks import QUIRKS, REQUEST_ID, WITHOUT_EYES, ChatQuirks, Quirk
+from tests.servers.chat_quirks import QUIRKS, REQUEST_ID, TEXT, WITHOUT_EYES, ChatQuirks, Quirk
 
 from textllm_core.money import Rates
 from textllm_core.usage import LedgerEntry, Usage
@@ -96,6 +96,18 @@ async def test_the_books_balance_and_the_log_says_why(service: Service, books: B
     line = [line for line in lines if line["model"] == "sglang-too-long"][-1]
     said = {"provider_status": 400, "provider_type": "BadRequestError", "provider_request_id": REQUEST_ID}
     assert line | said == line
+
+
+@pytest.mark.parametrize(
+    ("model", "text"), [("ends-error", TEXT), ("no-end", TEXT), ("error-in-the-choice", "Tea is "), ("ends-eos", TEXT)]
+)
+def test_what_was_read_of_a_reply_stays_however_it_ended(service: Service, model: str, text: str) -> None:
+    user = {"user_id": f"{model}-again"}
+    ask(service, model, **user)
+    [conversation] = service.get(f"/conversations?user_id={user['user_id']}").json()["data"]
+    kept = service.get(f"/conversations/{conversation['id']}/messages").json()["data"]
+    assert [message["text"] for message in kept] == ["Well?", text]
+    assert ask(service, "ordinary", conversation_id=conversation["id"], **user).json()["message_number"] == 2
 
 
 def test_nothing_that_was_sent_is_repeated(service: Service) -> None:

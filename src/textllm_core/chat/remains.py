@@ -58,7 +58,7 @@ def remains(ended: ModelEnded | None, heard: str, estimate: Usage, *, error: Tex
     if ended is not None:
         usage, estimated = ended.charged(estimate)
     else:
-        usage, estimated = Usage() if _is_answer(error) and not heard else estimate, True
+        usage, estimated = Usage() if _is_answer(error) and not estimate.output_tokens else estimate, True
     status: EntryStatus = "failed"
     if ended is not None and ended.status == "completed" and not ended.content_filtered:
         status = "completed"

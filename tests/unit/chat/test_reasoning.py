@@ -9,7 +9,7 @@ from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Usage
-from textllm_core.errors import ProviderError, ProviderTimeoutError
+from textllm_core.errors import ProviderError, ProviderReport, ProviderTimeoutError, ProviderUnavailableError
 from textllm_core.ports.llm import EndStatus
 
 
@@ -18,6 +18,17 @@ async def test_reasoning_that_came_is_part_of_an_estimate(bench: Bench) -> None:
     await bench.say("x" * 391)
     (entry,) = await bench.entries()
     assert (entry.estimated, entry.usage) == (True, Usage(input_tokens=100, output_tokens=11, reasoning_tokens=10))
+    await bench.check_books()
+
+
+async def test_reasoning_that_came_is_charged_also_where_the_provider_then_says_that_it_failed(bench: Bench) -> None:
+    broken = ProviderUnavailableError("busy")
+    broken.report = ProviderReport(status=503)
+    bench.llm.script(ScriptedReply(thoughts=(40,), error=broken, after=0))
+    with pytest.raises(ProviderUnavailableError):
+        await bench.say("x" * 391)
+    (entry,) = await bench.entries()
+    assert (entry.estimated, entry.usage) == (True, Usage(input_tokens=100, output_tokens=10, reasoning_tokens=10))
     await bench.check_books()
 
 

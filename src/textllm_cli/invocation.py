@@ -51,6 +51,12 @@ class Wiring(Protocol):
         """
         ...
 
+    def try_out(
+        self, settings: Settings, /, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
+    ) -> AbstractAsyncContextManager[Books]:
+        """As much of what `open_textllm` opens as may fail to; arguments as there."""
+        ...
+
     def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[Books]:
         """What needs the database alone."""
         ...

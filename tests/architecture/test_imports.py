@@ -7,12 +7,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+TRY_OUT = """
+import asyncio
+from textllm_adapters.wiring import load_settings, try_out
+
+async def start(database, folder):
+    environment = {"OPENAI_API_KEY": "x", "DATABASE_URL": database, "TEXTLLM_DATA_DIR": folder}
+    async with try_out(load_settings(environ=environment)):
+        pass
+
+asyncio.run(start(*sys.argv[1:]))
+"""  # what the parent of the workers does
 
 
-def modules_after(statement: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has loaded after `statement`."""
-    program = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+def modules_after(statement: str, *arguments: str) -> set[str]:
+    """Top-level modules that a fresh interpreter, with these arguments, has loaded after `statement`."""
+    program = f"import sys; before = set(sys.modules)\n{statement}\nprint(*(set(sys.modules) - before))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    ).stdout
     return {name.partition(".")[0] for name in loaded.split()}
 
 
@@ -45,9 +58,12 @@ def test_the_core_loads_the_standard_library_and_msgspec_alone() -> None:
             {"openai", "sqlalchemy", "litestar", "xllamacpp", "genai_prices", "granian", "aioboto3"},
         ),
         ("import textllm_adapters.sql.migrations", {"alembic"}),  # a database is nearly always at its head
+        (TRY_OUT, {"openai", "alembic", "litestar"}),
         ("import textllm_adapters.memory.ledger", {"openai", "sqlalchemy", "litestar"}),
         ("import textllm_http.asgi", {"openai", "sqlalchemy", "opentelemetry"}),
     ],
 )
-def test_no_one_pays_for_an_adapter_that_was_not_chosen(statement: str, unwanted: set[str]) -> None:
-    assert modules_after(statement) & unwanted == set()
+def test_no_one_pays_for_an_adapter_that_was_not_chosen(
+    statement: str, unwanted: set[str], sqlite_url: str, tmp_path: Path
+) -> None:
+    assert modules_after(statement, sqlite_url, str(tmp_path)) & unwanted == set()

@@ -93,6 +93,17 @@ class MemoryWiring:
             watching.cancel()
 
     @asynccontextmanager
+    async def try_out(
+        self,
+        settings: Settings,
+        *,
+        model_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002 - nothing is fetched
+        database_patience_s: float = 0.0,  # noqa: ARG002 - memory is there
+    ) -> AsyncIterator[Books]:
+        async with self.open_books(settings) as books:
+            yield books
+
+    @asynccontextmanager
     async def open_books(self, _settings: Settings) -> AsyncIterator[Books]:
         yield memory_books(self.store, SystemClock())
 

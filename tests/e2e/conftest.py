@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,7 +144,9 @@ def provider() -> Iterator[OpenAIStandIn]:
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an own database, with all tables."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('served')}/textllm.db"
+        path = tmp_path_factory.mktemp("served") / "textllm.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite_file"), path)
+        yield f"sqlite:///{path}"
         return
     server = request.getfixturevalue("postgres_server")
     url = server.create_database(template=request.getfixturevalue("migrated_postgres_url"))

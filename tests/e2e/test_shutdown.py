@@ -39,9 +39,9 @@ def gate() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> str:
+def store(sqlite_url: str) -> str:
     """The address of a database for tests that do not depend on which it is."""
-    return f"sqlite:///{tmp_path}/textllm.db"
+    return sqlite_url
 
 
 class Listener:

@@ -1,7 +1,7 @@
 """The composition root: the one place that knows which adapter keeps which port."""
 
 from textllm_adapters.settings import Settings, load_settings
-from textllm_adapters.wiring.applications import open_books, open_conversations, open_files, open_textllm
+from textllm_adapters.wiring.applications import open_books, open_conversations, open_files, open_textllm, try_out
 from textllm_adapters.wiring.checks import check, notices
 from textllm_adapters.wiring.models import fetch_model
 from textllm_adapters.wiring.storage import database_revision, upgrade_database
@@ -17,5 +17,6 @@ __all__ = [
     "open_conversations",
     "open_files",
     "open_textllm",
+    "try_out",
     "upgrade_database",
 ]

@@ -131,6 +131,24 @@ async def open_textllm(
 
 
 @asynccontextmanager
+async def try_out(
+    settings: Settings, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
+) -> AsyncIterator[Books]:
+    """Open as much of what `open_textllm` opens as may fail to, for a process that only starts others.
+
+    It is spared what they load and do. Arguments and errors are those of `open_textllm`.
+    """
+    check(settings)
+    async with AsyncExitStack() as stack:
+        engine = await open_database(stack, settings, patience_s=database_patience_s)
+        if settings.resolved_provider == "embedded":  # a client of OpenAI's opens always: it asks for nothing yet
+            await open_model(stack, settings, model_progress)
+        blobs, _ = await open_blobs(stack, settings)
+        await _files(settings, engine, blobs, rate_limiter_of(engine))
+        yield _books(stack, settings, engine)
+
+
+@asynccontextmanager
 async def open_books(settings: Settings) -> AsyncIterator[Books]:
     """Open what needs the database alone, for operators and reports; nothing is asked of a model.
 

@@ -81,15 +81,15 @@ def serve(
 
 
 async def _try_out(invocation: Invocation, settings: "Settings", screen: Screen, *, requires_keys: bool) -> None:
-    """Open the engine once, so that what it cannot be opened with is said here, clearly, and not by each worker.
+    """Find out here, and say clearly, what the engine cannot be opened with, so that not each worker does.
 
     Raises:
         ConfigurationError, StorageUnavailableError
     """
-    async with invocation.wiring.open_textllm(
+    async with invocation.wiring.try_out(
         settings, model_progress=screen.model_progress, database_patience_s=DATABASE_PATIENCE_S
-    ) as textllm:
-        if requires_keys and not await textllm.books.any_api_key():
+    ) as books:
+        if requires_keys and not await books.any_api_key():
             screen.warn("nobody can call yet: make the first key with `textllm keys create --role admin`")
 
 

@@ -521,6 +521,7 @@ def test_no_secret_is_shown_by_settings(tmp_path: Path) -> None:
             "AWS_ACCESS_KEY_ID": CANARY,
             "AWS_SECRET_ACCESS_KEY": CANARY,
             "TEXTLLM_API_KEY": CANARY,
+            "TEXTLLM_METRICS_TOKEN": f"{CANARY}-of-16-characters",
             "TEXTLLM_SERVER": "https://textllm.example:8000/api",
             "OPENAI_BASE_URL": "https://gateway.example/v1",
             "S3_ENDPOINT": "https://[::1]:9000/s3",
@@ -613,3 +614,8 @@ def test_a_leading_tilde_is_the_home_directory(tmp_path: Path) -> None:
 )
 def test_the_operator_is_shown_where_the_database_is(tmp_path: Path, url: str, shown: str) -> None:
     assert load(tmp_path, environ={"DATABASE_URL": url}).public()["database"] == shown
+
+
+def test_an_operators_token_is_too_long_to_be_guessed(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="16 to 4096"):
+        load(tmp_path, environ={"TEXTLLM_METRICS_TOKEN": "fifteen-letters"})

@@ -133,3 +133,5 @@ async def test_reasoning_is_a_sign_of_life_before_the_text(llm: ChatCompletionsL
     heard = await hear(llm.stream(asking("no-usage-of-thoughts")))
     kinds = [type(event) for event in heard.events]
     assert kinds == [ModelStarted, ModelThinking, ModelThinking, TextDelta, ModelEnded]
+    heard = await hear(llm.stream(asking("secret-thoughts")))
+    assert [type(event) for event in heard.events] == [ModelStarted, ModelThinking, TextDelta, ModelEnded]

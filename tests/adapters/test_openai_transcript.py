@@ -49,6 +49,14 @@ async def test_twenty_messages_go_with_each_call(provider: OpenAIStandIn, transc
     ]
 
 
+async def test_a_server_that_answers_anything_where_it_has_no_conversations_is_told_from_one_that_has(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
+    provider.script_route(CREATE, answer(b'{"error": "Unexpected endpoint or method. (POST /v1/conversations)"}'))
+    with pytest.raises(ProviderError, match="llm_api to responses or chat_completions"):
+        await transcript.create([])
+
+
 async def test_half_a_character_that_the_provider_keeps_spoils_no_conversation(
     provider: OpenAIStandIn, transcript: OpenAITranscript
 ) -> None:

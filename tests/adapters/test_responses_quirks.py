@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.adapters.test_responses_llm import completed, created, delta, event_stream
 from tests.contracts.model_fixtures import QUICK, hear, request
 from tests.servers.openai import OpenAIStandIn
-from tests.servers.openai_script import Fault
+from tests.servers.openai_script import Fault, Reply
 
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_adapters.wiring import load_settings, open_textllm
+from textllm_core import Caller, TextTurn
 from textllm_core.chat.messages import well_formed
 from textllm_core.errors import (
     ContentRefusedError,
@@ -117,6 +120,20 @@ async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStand
     heard = await hear(llm.stream(request("Well?")))
     assert heard.events[:3] == [ModelStarted(None, "gpt-4o"), ModelThinking(2), ModelThinking(0)]
     assert heard.deltas == ["one"]
+
+
+async def test_a_context_that_the_provider_finds_too_long_while_it_answers_costs_nothing(
+    provider: OpenAIStandIn, tmp_path: Path
+) -> None:
+    environment = {"TEXTLLM_DATA_DIR": str(tmp_path), "OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": provider.base_url}
+    provider.script(Reply(deltas=(), end="failed:context_length_exceeded"))
+    async with open_textllm(load_settings(environ=environment, cwd=tmp_path)) as textllm:
+        with pytest.raises(ContextTooLongError, match="What was sent is too long"):
+            await textllm.send_message(Caller(), TextTurn("Well?", user_id="ada"))
+        assert (await textllm.send_message(Caller(), TextTurn("Well?", user_id="ada"))).message_number == 1
+        session = await textllm.books.todays_session(Caller(), "ada")
+    assert session.total_tokens == sum(bill.usage.input_tokens + bill.usage.output_tokens for bill in provider.bills)
+    assert len(provider.bills) == 1
 
 
 async def test_an_image_that_the_provider_keeps_and_the_model_cannot_see_is_told_for_what_it_is(

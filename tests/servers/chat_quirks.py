@@ -120,6 +120,13 @@ CHARGES: dict[str, Quirk] = {
         usage=(0, 304, 0, 0, 300),
         estimated=True,
     ),
+    "secret-thoughts": Quirk(
+        data(
+            {"choices": [{"delta": {"content": "", "reasoning_details": [{"type": "reasoning.encrypted"}]}}]},
+            chunk(TEXT, "stop", x_groq=7),
+            usage(),
+        )
+    ),
     "usage-without-thoughts": Quirk(
         data(thinking(THOUGHT), chunk(TEXT), chunk(finish="stop"), usage()) + DONE, usage=(9, 154), estimated=True
     ),
@@ -128,6 +135,7 @@ CHARGES: dict[str, Quirk] = {
             "prompt_tokens": 9, "completion_tokens": 4}}).encode(),
         content_type="application/json",
     ),
+    "streamed-as-json": Quirk(b"\n" + ended("stop"), content_type="application/json"),
     "text-in-parts": Quirk(
         data(chunk([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": TEXT}], "stop"), usage())
     ),

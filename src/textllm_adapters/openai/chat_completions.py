@@ -45,9 +45,15 @@ _FINISHES: Final = (
 # Only what is read; compatible servers leave out or add what they like, in any shape.
 class _Delta(Struct):
     content: object = None
-    refusal: str | None = None
+    refusal: object = None
     reasoning_content: object = None
     reasoning: object = None
+    reasoning_text: object = None
+    reasoning_details: object = None
+
+    @property
+    def reasons(self) -> bool:
+        return bool(self.reasoning_content or self.reasoning or self.reasoning_text or self.reasoning_details)
 
 
 class _Choice(Struct):
@@ -58,16 +64,12 @@ class _Choice(Struct):
     usage: object = None
 
 
-class _Groq(Struct):
-    usage: object = None
-
-
 class _Chunk(Struct):
     kind: object = msgspec.field(name="object", default=None)
     model: object = None
     choices: list[_Choice] | None = None
     usage: object = None
-    x_groq: _Groq | None = None
+    x_groq: object = None
     service_tier: object = None
     error: object = None
 
@@ -145,7 +147,7 @@ class ChatCompletionsLLM:
                         if said.refusal:
                             heard.refused = True
                         text, thought = _told(said)
-                        if thought:
+                        if thought is not None:
                             heard.thought += thought
                             yield ModelThinking(thought)
                         if text:
@@ -175,8 +177,8 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
     if heard.service_tier is None and chunk.service_tier is not None:
         heard.service_tier = word(chunk.service_tier, "") or None
     usage, error = chunk.usage, chunk.error
-    if chunk.x_groq is not None:
-        usage = usage or chunk.x_groq.usage
+    if isinstance(chunk.x_groq, dict):
+        usage = usage or chunk.x_groq.get("usage")
     for choice in chunk.choices or ():
         usage, error = usage or choice.usage, error or choice.error
         if choice.finish_reason is not None:
@@ -188,17 +190,23 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
     return chunk
 
 
-def _told(said: _Delta) -> tuple[str, int]:
-    """The text of a delta, and how many characters of reasoning it has; some servers send both under two names."""
-    text = said.content
-    if said.reasoning_content is None and said.reasoning is None and isinstance(text, str):
-        return text or said.refusal or "", 0
-    thought = max(len(told) if isinstance(told, str) else 0 for told in (said.reasoning_content, said.reasoning))
+def _told(said: _Delta) -> tuple[str, int | None]:
+    """The text of a delta, and how many characters of reasoning it tells; None where it is not about reasoning.
+
+    Some servers tell the same under two names, some only in secret.
+    """
+    text, thought = said.content, None
+    if said.reasons:
+        names = (said.reasoning_content, said.reasoning, said.reasoning_text)
+        thought = max(len(told) if isinstance(told, str) else 0 for told in names)
     if isinstance(text, list):  # in parts
         parts = [part for part in text if isinstance(part, dict)]
-        thought += sum(len(str(part["thinking"])) for part in parts if "thinking" in part)
+        if any("thinking" in part for part in parts):
+            thought = sum(len(str(part["thinking"])) for part in parts if "thinking" in part)
         text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-    return (text if isinstance(text, str) and text else said.refusal or ""), thought
+    if not (isinstance(text, str) and text):
+        text = said.refusal if isinstance(said.refusal, str) else ""
+    return text, thought
 
 
 def _end(heard: _Heard, asked: Asked) -> ModelEnded:

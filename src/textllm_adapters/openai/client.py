@@ -167,20 +167,20 @@ async def post_for_events(
     answer = await post(client, asked.path, body, retries, asked, request.read)
     asked.answered(answer)
     stream, chunks = answer.stream, _chunks(answer)
-    answer_type = answer.headers.get("content-type", "")
     assert isinstance(stream, httpx2.AsyncByteStream)
     del answer, body, request  # there are thousands of answers at once, and each may last
     splitter = EventSplitter()
-    is_one_document = answer_type.startswith("application/json")  # of a server that does not stream, or an error
-    document = bytearray()
+    document = bytearray()  # of a server that does not stream, or has only an error to tell
+    has_begun = False
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
-                if is_one_document:
+                if document or (not has_begun and chunk.lstrip()[:1] in (b"{", b"[")):
                     document += chunk
                     if len(document) > MAX_EVENT_BYTES:
                         raise ProviderError("The provider sent an answer of more than 16 MB.")
                     continue
+                has_begun = has_begun or not chunk.isspace()
                 for event in splitter.feed(chunk):
                     yield event
             if document:

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import RETRIES, Retries, delete, get, post
 from textllm_adapters.openai.decoding import decoded
-from textllm_adapters.openai.errors import BROKEN_ANSWER
+from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, nothing_there
 from textllm_adapters.translation import translated
 from textllm_core.chat.messages import ContentPart, InputText, Message, OutputText, Refusal, well_formed
 from textllm_core.errors import ConversationLostError, ProviderError
@@ -73,7 +73,10 @@ class OpenAITranscript:
         items = [input_message(message) for message in messages]
         with translated(BROKEN_ANSWER):
             body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
-            transcript_id = decoded(_conversation, body).id
+            try:
+                transcript_id = decoded(_conversation, body).id
+            except msgspec.DecodeError:  # some answer 200 wherever they have nothing
+                raise nothing_there(Asked.of(self.client.base_url, "/conversations")) from None
             for first in range(_BATCH, len(items), _BATCH):
                 await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]}, read)
         return transcript_id

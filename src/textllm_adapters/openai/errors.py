@@ -162,9 +162,14 @@ def _of_meaning(meaning: Meaning, fault: Fault, asked: Asked) -> TextLLMError:
         case "model":
             what = f"has no such model for us ({_cause(fault)}); the operator must check its name"
         case _:
-            way_out = _WAYS_OUT.get(asked.path, _CHECK_ADDRESS)
-            what = f"has nothing at {asked.path} ({_cause(fault)}); {way_out}"
+            return nothing_there(asked, _cause(fault))
     return ProviderError(f"{asked} {what}.", may_have_run=False)
+
+
+def nothing_there(asked: Asked, cause: str = "no such answer") -> ProviderError:
+    """The provider does not have the API that was asked; the text says what to set."""
+    way_out = _WAYS_OUT.get(asked.path, _CHECK_ADDRESS)
+    return ProviderError(f"{asked} has nothing at {asked.path} ({cause}); {way_out}.", may_have_run=False)
 
 
 def _refused_input(fault: Fault, asked: Asked) -> TextLLMError | None:

@@ -24,6 +24,7 @@ from textllm_core.conversations import (
     UpdateConversation,
 )
 from textllm_core.erasing import EraseAtProvider
+from textllm_core.events import UNHEARD
 from textllm_core.file_links import LinkFile
 from textllm_core.files import (
     AdmitUpload,
@@ -47,6 +48,7 @@ from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.session_repository import SessionRepository
+from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.transcript import Transcript
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.reconcile import Reconcile
@@ -166,9 +168,10 @@ class Conversations:
         admit: AdmitUpload,
         keeps_messages: bool,
         max_per_user: int,
+        telemetry: Telemetry = UNHEARD,
     ) -> Self:
         """All of them over one set of adapters."""
-        erase = EraseAtProvider(erasures, transcript, clock)
+        erase = EraseAtProvider(erasures, transcript, clock, telemetry)
         return cls(
             create=CreateConversation(conversations, admit, clock, keeps_messages, max_per_user),
             list=ListConversations(conversations, files),

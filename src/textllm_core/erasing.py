@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from textllm_core.errors import TextLLMError
+from textllm_core.errors import ModelError, ProviderTimeoutError, TextLLMError
+from textllm_core.events import UNHEARD, ErasureFailed
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.erasures import Erasure, Erasures
+from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.transcript import Transcript
 
 _BATCH: Final = 10
 _MOST_BATCHES: Final = 50
+_TOO_LONG: Final = "The conversation is long; erasing it goes on with the next try."
 _EACH_S: Final = 45.0  # what a long conversation has not lost by then, it loses the next time
 _LEASE: Final = timedelta(seconds=_BATCH * _EACH_S * 1.5)
 _FIRST_PAUSE: Final = timedelta(seconds=15)  # doubled with each further attempt
@@ -29,6 +32,7 @@ class EraseAtProvider:
     erasures: Erasures
     transcript: Transcript | None
     clock: Clock
+    telemetry: Telemetry = UNHEARD
 
     async def __call__(self) -> int:
         """How many were confirmed. It goes on while there are any; a provider that confirms none gets a rest.
@@ -36,13 +40,16 @@ class EraseAtProvider:
         Raises:
             StorageUnavailableError: what is left stays for the next run.
         """
+        confirmed = 0 if self.transcript is None else await self._erase_due(self.transcript)
+        self.telemetry.emit(await self.erasures.waiting())
+        return confirmed
+
+    async def _erase_due(self, transcript: Transcript) -> int:
         total = 0
-        if self.transcript is None:
-            return total
         for _ in range(_MOST_BATCHES):
             now = self.clock.now()
             batch = await self.erasures.due(at=now, latest=now + _LONGEST_PAUSE, lease_until=now + _LEASE, limit=_BATCH)
-            confirmed = sum([await self._erase(erasure, self.transcript) for erasure in batch])
+            confirmed = sum([await self._erase(erasure, transcript) for erasure in batch])
             total += confirmed
             if not confirmed:
                 break
@@ -55,8 +62,19 @@ class EraseAtProvider:
                     await transcript.erase(erasure.provider_id)
                 else:
                     await transcript.erase_reply(erasure.provider_id)
-        except (TextLLMError, TimeoutError):
+        except (TextLLMError, TimeoutError) as failure:
             pause = min(_FIRST_PAUSE * 2 ** min(erasure.attempts - 1, 20), _LONGEST_PAUSE)
+            error = failure if isinstance(failure, TextLLMError) else ProviderTimeoutError(_TOO_LONG)
+            self.telemetry.emit(
+                ErasureFailed(
+                    erasure_id=erasure.id,
+                    attempts=erasure.attempts,
+                    retry_in_s=int(pause.total_seconds()),
+                    code=error.code,
+                    reason=str(error),
+                    report=error.report if isinstance(error, ModelError) else None,
+                )
+            )
             await self.erasures.put_off(erasure, until=self.clock.now() + pause)
             return False
         await self.erasures.done(erasure)

@@ -115,6 +115,30 @@ class ExchangesRunning(Struct, frozen=True, kw_only=True):
     held: Decimal
 
 
+class ErasureFailed(Struct, frozen=True, kw_only=True):
+    """The provider has not confirmed that something is erased; it is asked again.
+
+    Args:
+        attempts: how often it was tried; `retry_in_s`: seconds until the next.
+        code: of the error; `reason`: our own words for it, without anything private.
+        report: the provider's own account; None where it has given none.
+    """
+
+    erasure_id: str
+    attempts: int
+    retry_in_s: int
+    code: str
+    reason: str
+    report: ProviderReport | None = None
+
+
+class ErasuresWaiting(Struct, frozen=True, kw_only=True):
+    """How many erasures the provider has not confirmed yet, and how many of them were tried before."""
+
+    pending: int
+    failing: int
+
+
 Event = (
     RequestAnswered
     | ExchangeAdmitted
@@ -123,6 +147,8 @@ Event = (
     | ExchangeSettled
     | ExchangeFailed
     | ExchangesRunning
+    | ErasureFailed
+    | ErasuresWaiting
 )
 
 

@@ -17,7 +17,7 @@ import pytest
 from textllm_adapters.telemetry.logs import JsonLines, LogTelemetry
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
 from textllm_core.errors import ProviderReport
-from textllm_core.events import REQUEST_ID, ExchangeFailed, ExchangeSettled, RequestAnswered
+from textllm_core.events import REQUEST_ID, ErasureFailed, ExchangeFailed, ExchangeSettled, RequestAnswered
 from textllm_core.usage import Usage
 
 REQUEST = RequestAnswered(
@@ -82,6 +82,26 @@ def test_a_reply_that_failed_is_logged_with_both_codes_and_both_ids(lines: list[
             "level": "WARNING", "message": "a reply failed", "request_id": "req_9", "response_id": "resp_1",
             "code": "provider_error", "model": "gpt-4o", "provider_status": 400, "provider_code": "invalid_value",
             "provider_type": "BadRequestError", "provider_param": "input[0].content", "provider_request_id": "req_7",
+        }
+    ]  # fmt: skip
+
+
+def test_an_erasure_that_failed_is_logged_with_its_reason(lines: list[dict[str, Any]]) -> None:
+    failed = ErasureFailed(
+        erasure_id="erase_1",
+        attempts=1,
+        retry_in_s=15,
+        code="provider_error",
+        reason="The provider refused the call (403).",
+        report=ProviderReport(status=403),
+    )
+    LogTelemetry().emit(failed)
+    assert [fields(line) for line in lines] == [
+        {
+            "level": "WARNING",
+            "message": "the provider did not erase what was deleted here; it is asked again",
+            "erasure_id": "erase_1", "attempts": 1, "retry_in_s": 15, "code": "provider_error",
+            "reason": "The provider refused the call (403).", "provider_status": 403,
         }
     ]  # fmt: skip
 

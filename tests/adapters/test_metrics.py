@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from textllm_adapters.memory.telemetry import MemoryTelemetry
 from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
-from textllm_core.events import Event, ExchangeSettled, ExchangesRunning, RequestAnswered
+from textllm_core.events import ErasuresWaiting, Event, ExchangeSettled, ExchangesRunning, RequestAnswered
 from textllm_core.usage import Usage
 
 SETTLED = ExchangeSettled(
@@ -64,6 +64,13 @@ def test_what_is_held_now_is_a_level_and_not_a_sum(telemetry: PrometheusTelemetr
     telemetry.emit(ExchangesRunning(count=2, detached=1, held=Decimal("0.2")))
     levels = ("textllm_holds", "textllm_holds_usd", "textllm_replies_live", "textllm_replies_detached")
     assert [samples(telemetry, name)[()] for name in levels] == [2, 0.2, 1, 1]
+
+
+def test_what_waits_to_be_erased_is_what_was_found_last(telemetry: PrometheusTelemetry) -> None:
+    for pending, failing in ((5, 2), (3, 1)):
+        telemetry.emit(ErasuresWaiting(pending=pending, failing=failing))
+    levels = ("textllm_erasures_pending", "textllm_erasures_failing")
+    assert [samples(telemetry, name)[()] for name in levels] == [3, 1]
 
 
 def test_however_many_models_a_provider_names_there_are_few_labels(telemetry: PrometheusTelemetry) -> None:

@@ -143,7 +143,8 @@ async def test_an_answer_that_is_no_conversation_is_a_bad_answer(
         b"",
         b"<html>",
         b"{}",
-        b'{"data": [{"type": "message", "role": "user", "content": "text"}]}',
+        b'{"data": [7]}',
+        b'{"data": {}}',
         b'{"data": [], "has_more": true}',
         b'{"data": [], "has_more": true, "last_id": ""}',
     ],
@@ -155,6 +156,51 @@ async def test_a_list_that_cannot_be_read_or_has_no_end_is_a_bad_answer(
     provider.script_route(LIST, answer(body))
     with pytest.raises(ProviderError):
         await transcript.messages(transcript_id)
+
+
+ODD_ITEMS: list[dict[str, Any]] = [
+    {"id": "msg_1", "type": "message", "role": "user", "content": "Hello"},
+    {"id": "msg_2", "role": "assistant", "status": 7, "content": [{"type": "text", "text": "Hi."}, "!", 7, {}]},
+    {"id": "mcp_1", "type": "mcp_list_tools", "tools": [], "content": {"what": "ever"}},
+    {"id": "x_1", "type": 5, "role": ["user"], "content": 5},
+    {"id": "msg_3", "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "cut \ud83d"}]},
+    {"id": None, "type": "message", "role": "user", "content": None},
+    {"id": "msg_5", "type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+]  # fmt: skip
+
+
+def listing(items: list[dict[str, Any]], **more: Any) -> Fault:
+    return answer(json.dumps({"object": "list", "data": items, **more}).encode())
+
+
+async def test_a_history_is_read_whatever_else_is_in_it(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    provider.script_route("GET /conversations/{conversation_id}", answer(b'{"object": "conversation"}'))
+    provider.script_route(LIST, listing(ODD_ITEMS, has_more="no", last_id=5))
+    said = [(message.role, message.text) for message in await transcript.messages(transcript_id)]
+    assert said == [
+        ("user", "Hello"), ("assistant", "Hi.!"), ("assistant", "cut \ufffd"), ("user", ""), ("assistant", "No."),
+    ]  # fmt: skip
+
+
+async def test_erasing_takes_every_item_that_has_a_name(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    provider.script_route(LIST, listing(ODD_ITEMS), listing([{"id": ""}]))
+    await transcript.erase(transcript_id)
+    erased = [request.path.rpartition("/")[2] for request in provider.requests if request.method == "DELETE"]
+    assert erased == ["msg_1", "msg_2", "mcp_1", "x_1", "msg_3", "msg_5", transcript_id]
+
+
+async def test_the_pages_of_a_server_that_never_says_there_are_more_are_read_to_their_end(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
+    items = [{"id": f"msg_{n}", "role": "user", "content": str(n)} for n in range(250)]
+    pages = [listing(items[start : start + 100], has_more=False) for start in (0, 100, 200)]
+    transcript_id = await transcript.create([])
+    provider.script_route(LIST, *pages)
+    assert len(await transcript.messages(transcript_id)) == 250
+    provider.script_route(LIST, pages[0], pages[0])  # it knows of no second page either
+    assert len(await transcript.messages(transcript_id)) == 100
 
 
 async def test_reading_goes_on_after_a_short_failure(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
@@ -214,6 +260,17 @@ async def test_erasing_that_broke_off_goes_on_when_it_is_called_again(
             assert response_id in provider.responses
     await transcript.erase_reply(response_id)
     assert (provider.conversations, provider.orphaned_items, provider.responses) == ({}, {}, frozenset())
+
+
+async def test_a_stored_reply_may_name_its_conversation_by_the_id_alone(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
+    dropped = await transcript.create([user("Hello")])
+    response_id = await stored_reply(provider, transcript, dropped)
+    named = answer(json.dumps({"id": response_id, "conversation": dropped}).encode())
+    provider.script_route("GET /responses/{response_id}", named)
+    await transcript.erase_reply(response_id)
+    assert (provider.conversations, provider.responses) == ({}, frozenset())
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"conversation": 7}', b'{"conversation": {}}', b"\xff"])

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from tests.contracts.books import LEASE, NOON, at_once, next_turn, reservation, settlement
 from tests.contracts.conftest import Storage
 
+from textllm_core.events import ErasuresWaiting
 from textllm_core.ports.erasures import Erasure
 from textllm_core.ports.ledger import Hold
 
@@ -99,6 +100,16 @@ async def test_what_is_done_meanwhile_is_not_brought_back(storage: Storage) -> N
     await storage.erasures.done(erasure)
     await storage.erasures.put_off(erasure, until=LATER)
     assert await due(storage, LATER + LEASE) == []
+
+
+async def test_what_waits_is_counted_and_what_was_tried_before(storage: Storage) -> None:
+    assert await storage.erasures.waiting() == ErasuresWaiting(pending=0, failing=0)
+    await dropping(storage, "conv_a", "conv_b", "conv_c")
+    assert await storage.erasures.waiting() == ErasuresWaiting(pending=3, failing=0)
+    done, failed = await due(storage, limit=2)
+    await storage.erasures.done(done)
+    await storage.erasures.put_off(failed, until=LATER)
+    assert await storage.erasures.waiting() == ErasuresWaiting(pending=2, failing=1)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7])

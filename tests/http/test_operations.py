@@ -6,6 +6,8 @@ import pytest
 from tests.http.conftest import JSON, ORIGIN, Server, serving
 from tests.unit.conftest import Bench
 
+from textllm_adapters.memory.erasures import MemoryErasures
+
 EVERY_REQUEST = [
     ("GET", "/health/live", 200),
     ("GET", "/config", 200),
@@ -43,7 +45,23 @@ async def test_the_health_report_has_the_promised_shape(server: Server) -> None:
     assert report["timestamp"].endswith("Z")
     assert report["uptime"]["uptime_human"] == str(timedelta(seconds=report["uptime"]["uptime_seconds"]))
     assert report["checks"].pop("disk")["free_gb"] >= 0
-    assert report["checks"] == {"openai_api": {"status": "configured"}, "database": {"status": "healthy"}}
+    assert report["checks"] == {
+        "openai_api": {"status": "configured"},
+        "database": {"status": "healthy"},
+        "erasures": {"status": "healthy", "pending": 0, "failing": 0},
+    }
+
+
+async def test_the_health_report_tells_of_erasures_that_the_provider_does_not_confirm(bench: Bench) -> None:
+    for requires_keys, numbers in ((False, {"pending": 2, "failing": 1}), (True, {})):
+        async with serving(bench, requires_keys=requires_keys) as server:
+            now = bench.clock.now()
+            for name in ("conv_a", "conv_b"):
+                bench.store.to_erase("default", "ada", "transcript", name, at=now)
+            await MemoryErasures(bench.store).due(at=now, latest=now, lease_until=now, limit=1)
+            report = (await server.get("/health")).json()
+        assert report["status"] == "healthy"
+        assert report["checks"]["erasures"] == {"status": "failing", **numbers}
 
 
 async def test_the_health_report_is_503_and_says_why_where_something_does_not_answer(server: Server) -> None:
@@ -60,7 +78,8 @@ async def test_where_keys_are_required_the_health_report_tells_anyone_no_details
         server.probe.fault = "A detail."
         report = (await server.get("/health")).json()
     assert report["checks"] == {
-        "openai_api": {"status": "configured"}, "database": {"status": "unhealthy"}, "disk": {}
+        "openai_api": {"status": "configured"}, "database": {"status": "unhealthy"},
+        "erasures": {"status": "healthy"}, "disk": {},
     }  # fmt: skip
 
 

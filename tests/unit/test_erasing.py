@@ -21,6 +21,7 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
+from textllm_core.events import ErasureFailed, ErasuresWaiting
 
 
 class Stubborn(MemoryTranscript):
@@ -36,7 +37,9 @@ class Stubborn(MemoryTranscript):
 
 
 def managing(bench: Bench) -> Conversations:
-    return memory_conversations(bench.store, bench.clock, bench.running, bench.files, bench.transcript)
+    return memory_conversations(
+        bench.store, bench.clock, bench.running, bench.files, bench.transcript, telemetry=bench.telemetry
+    )
 
 
 def sides(bench: Bench) -> list[str]:
@@ -65,6 +68,21 @@ async def test_what_the_provider_refuses_is_tried_again_with_growing_pauses() ->
         await erase()
     assert sides(bench) == []
     assert bench.store.erasures == {}
+
+
+async def test_the_operator_is_told_of_every_failure_and_of_what_waits() -> None:
+    stubborn = Stubborn()
+    bench = Bench(transcript=stubborn)
+    reply = await bench.say("Hi")
+    stubborn.refusals = 1
+    await erase_for_good(bench, reply.conversation_id)
+    failed, waiting = (event for event in bench.telemetry.events if isinstance(event, ErasureFailed | ErasuresWaiting))
+    assert isinstance(failed, ErasureFailed)
+    assert (failed.attempts, failed.retry_in_s, failed.code) == (1, 15, "provider_unavailable")
+    assert (failed.reason, waiting) == ("not now", ErasuresWaiting(pending=1, failing=1))
+    bench.clock.advance(timedelta(seconds=15))
+    await managing(bench).erase_at_provider()
+    assert bench.telemetry.events[-1] == ErasuresWaiting(pending=0, failing=0)
 
 
 async def test_a_provider_that_refuses_for_days_is_asked_every_hour() -> None:
@@ -104,6 +122,7 @@ async def test_without_a_side_of_the_provider_erasures_wait_until_it_is_back(ben
     stateless = Bench(store=bench.store, transcript=None)
     await erase_for_good(stateless, reply.conversation_id)
     assert len(sides(bench)) == 1
+    assert stateless.telemetry.events[-1] == ErasuresWaiting(pending=2, failing=0)  # its side, and the reply
     await managing(bench).erase_at_provider()
     assert sides(bench) == []
 

@@ -128,7 +128,9 @@ async def open_in_memory(
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, journal, resume_reply),
             wind_down=WindDown(running),
-            conversations=memory_conversations(store, clock, running, files, keeps_messages=policy.keep_messages),
+            conversations=memory_conversations(
+                store, clock, running, files, keeps_messages=policy.keep_messages, telemetry=telemetry
+            ),
             books=memory_books(store, clock),
             files=files,
             track_usage=track_usage,
@@ -149,6 +151,7 @@ def memory_conversations(
     *,
     keeps_messages: bool = True,
     max_per_user: int = 10_000,
+    telemetry: Telemetry = UNHEARD,
 ) -> Conversations:
     """The part of the application that manages conversations."""
     repository, erasures = MemoryConversationRepository(store), MemoryErasures(store)
@@ -163,6 +166,7 @@ def memory_conversations(
         admit=files.admit,
         keeps_messages=keeps_messages,
         max_per_user=max_per_user,
+        telemetry=telemetry,
     )
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptErasure, Key, MemoryStore
+from textllm_core.events import ErasuresWaiting
 from textllm_core.ports.erasures import Erasure
 
 
@@ -25,6 +26,10 @@ class MemoryErasures:
 
     async def done(self, erasure: Erasure) -> None:
         self.store.erasures.pop(_key(erasure), None)
+
+    async def waiting(self) -> ErasuresWaiting:
+        tried = sum(kept.erasure.attempts > 0 for kept in self.store.erasures.values())
+        return ErasuresWaiting(pending=len(self.store.erasures), failing=tried)
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
         if _key(erasure) in self.store.erasures:

@@ -15,37 +15,46 @@ from textllm_adapters.openai.client import RETRIES, Retries, delete, get, post
 from textllm_adapters.openai.decoding import decoded
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, nothing_there
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import ContentPart, InputText, Message, OutputText, Refusal, well_formed
+from textllm_core.chat.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal, well_formed
 from textllm_core.errors import ConversationLostError, ProviderError
 from textllm_core.ports.llm import ReadBlob
 
 _BATCH: Final = 20  # the most items that one call may create
 _PAGE: Final = 100
+_YEAR_9999: Final = 253_370_764_800  # in seconds; behind it, there are no dates
 
 
-class _Conversation(Struct):
+class _Created(Struct):
     id: str
-    created_at: float
 
 
-class _Part(Struct):
-    type: str = ""
-    text: str | None = None
-    refusal: str | None = None
+# Only what is read, of whatever type it is: what is odd about one item must not keep the others from being erased.
+class _Conversation(Struct):
+    created_at: object = None
 
 
 class _Item(Struct):
-    id: str = ""
-    type: str = ""
-    role: str = ""
-    status: str | None = None
-    content: list[_Part] | None = None
+    id: object = None
+    type: object = "message"
+    role: object = None
+    status: object = None
+    content: object = None
 
 
 class _Page(Struct):
     data: list[_Item]
-    has_more: bool = False
-    last_id: str | None = None
+    has_more: object = None
+    last_id: object = None
+
+    @property
+    def ids(self) -> list[str]:
+        """What its items are called; what has no name can be asked for by none."""
+        return [item.id for item in self.data if isinstance(item.id, str) and item.id]
+
+    @property
+    def last(self) -> str | None:
+        """After which item the next page begins."""
+        return self.last_id if isinstance(self.last_id, str) and self.last_id else next(reversed(self.ids), None)
 
 
 class _Named(Struct):
@@ -53,10 +62,15 @@ class _Named(Struct):
 
 
 class _StoredResponse(Struct):
-    conversation: _Named | None = None
+    conversation: _Named | str | None = None
+
+    @property
+    def transcript_id(self) -> str | None:
+        return self.conversation.id if isinstance(self.conversation, _Named) else self.conversation
 
 
 _stored_response: Final = msgspec.json.Decoder(_StoredResponse)
+_created: Final = msgspec.json.Decoder(_Created)
 _conversation: Final = msgspec.json.Decoder(_Conversation)
 _page: Final = msgspec.json.Decoder(_Page)
 
@@ -74,7 +88,7 @@ class OpenAITranscript:
         with translated(BROKEN_ANSWER):
             body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
             try:
-                transcript_id = decoded(_conversation, body).id
+                transcript_id = decoded(_created, body).id
             except msgspec.DecodeError:  # some answer 200 wherever they have nothing
                 raise nothing_there(Asked.of(self.client.base_url, "/conversations")) from None
             for first in range(_BATCH, len(items), _BATCH):
@@ -84,33 +98,38 @@ class OpenAITranscript:
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """Keeps `Transcript.messages`; a hundred items a call."""
         with translated(BROKEN_ANSWER):
-            conversation = decoded(_conversation, await self._get(_path(transcript_id)))
-            created_at = datetime.fromtimestamp(conversation.created_at, UTC)
+            created_at = _time(decoded(_conversation, await self._get(_path(transcript_id))).created_at)
             messages: list[Message] = []
             after: str | None = None
+            read: set[str] = set()
             while True:
                 params = {"limit": _PAGE, "order": "asc"} | ({"after": after} if after else {})
                 page = decoded(_page, await self._get(f"{_path(transcript_id)}/items", params))
-                messages += (message for item in page.data if (message := _message(item, created_at)) is not None)
-                if not page.has_more:
-                    return messages
-                if not page.last_id or page.last_id == after:
+                goes_on, after = page.has_more is True, page.last
+                if goes_on and (after is None or after in read):
                     raise ProviderError("The provider lists the conversation's items without an end.")
-                after = page.last_id
+                if after in read:  # the same page again, from a server that knows of no second one
+                    return messages
+                for item in page.data:
+                    if (message := _message(item, created_at, nameless=f"item_{len(messages)}")) is not None:
+                        messages.append(message)
+                if not goes_on and (after is None or len(page.data) < _PAGE):  # some servers never say that it goes on
+                    return messages
+                read.add(after or "")
 
     async def erase(self, transcript_id: str) -> None:
         """Keeps `Transcript.erase`; a call an item, since they would outlive their conversation."""
         path, last = _path(transcript_id), None
         with translated(BROKEN_ANSWER):
             while (body := await get(self.client, f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
-                items = decoded(_page, body).data
-                if not items:
+                ids = decoded(_page, body).ids
+                if not ids:
                     break
-                if not items[0].id or items[0].id == last:
+                if ids[0] == last:
                     raise ProviderError("The provider still lists an item that it has deleted.")
-                last = items[0].id
-                for item in items:
-                    await delete(self.client, f"{path}/items/{quote(item.id, safe='')}")
+                last = ids[0]
+                for item_id in ids:
+                    await delete(self.client, f"{path}/items/{quote(item_id, safe='')}")
             await delete(self.client, path)
 
     async def erase_reply(self, provider_response_id: str) -> None:
@@ -119,8 +138,8 @@ class OpenAITranscript:
         with translated(BROKEN_ANSWER):
             if (body := await get(self.client, path)) is None:
                 return
-            if (conversation := decoded(_stored_response, body).conversation) is not None:
-                await self.erase(conversation.id)
+            if (transcript_id := decoded(_stored_response, body).transcript_id) is not None:
+                await self.erase(transcript_id)
             await delete(self.client, path)
 
     async def _post(self, path: str, body: Mapping[str, object], read: ReadBlob | None) -> bytes:
@@ -141,25 +160,32 @@ def _path(transcript_id: str) -> str:
     return f"/conversations/{quote(transcript_id, safe='')}"
 
 
-def _message(item: _Item, created_at: datetime) -> Message | None:
+def _time(seconds: object) -> datetime:
+    """When the conversation was made; where the provider does not say so, the beginning of time."""
+    known = seconds if isinstance(seconds, int | float) and 0 <= seconds < _YEAR_9999 else 0
+    return datetime.fromtimestamp(known, UTC)
+
+
+def _message(item: _Item, created_at: datetime, *, nameless: str) -> Message | None:
     """The message that an item is; reasoning, tool calls and system messages are none."""
     if item.type != "message" or item.role not in ("user", "assistant"):
         return None
+    role: MessageRole = "user" if item.role == "user" else "assistant"
+    given = item.content if isinstance(item.content, list) else [item.content]
     return Message(
-        id=item.id,
-        role="user" if item.role == "user" else "assistant",
-        content=tuple(part for given in item.content or () if (part := _part(given)) is not None),
+        id=item.id if isinstance(item.id, str) and item.id else nameless,
+        role=role,
+        content=tuple(part for each in given if (part := _part(each, role)) is not None),
         created_at=created_at,
         status="incomplete" if item.status == "incomplete" else "completed",
     )
 
 
-def _part(part: _Part) -> ContentPart | None:
+def _part(part: object, role: MessageRole) -> ContentPart | None:
+    """What a part says, of whichever kind its text is called; some servers have a plain text in its place."""
     match part:
-        case _Part(type="input_text", text=str(text)):
-            return InputText(well_formed(text))
-        case _Part(type="output_text", text=str(text)):
-            return OutputText(well_formed(text))
-        case _Part(type="refusal", refusal=str(text)):
+        case {"type": "refusal", "refusal": str(text)}:
             return Refusal(well_formed(text))
+        case str(text) | {"type": "input_text" | "output_text" | "text", "text": str(text)}:
+            return InputText(well_formed(text)) if role == "user" else OutputText(well_formed(text))
     return None

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Delete, Update, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Delete, Update, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import erasures
 from textllm_adapters.translation import translated
+from textllm_core.events import ErasuresWaiting
 from textllm_core.ports.erasures import Erasure
 
 _IT: Final[tuple[ColumnElement[bool], ...]] = (
@@ -40,6 +41,7 @@ _LEASE: Final = (
         erasures.c.attempts,
     )
 )
+_WAITING: Final = select(func.count(), func.count().filter(erasures.c.attempts > 0)).select_from(erasures)
 _STRIKE_OFF: Final = delete(erasures).where(*_IT)
 _PUT_OFF: Final = update(erasures).where(*_IT).values(next_at=bindparam("new_moment"))
 
@@ -58,6 +60,12 @@ class SqlErasures:
 
     async def done(self, erasure: Erasure) -> None:
         await self._write(erasure, _STRIKE_OFF)
+
+    async def waiting(self) -> ErasuresWaiting:
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(EVERYONE) as connection:
+                pending, failing = (await connection.execute(_WAITING)).one()
+                return ErasuresWaiting(pending=pending, failing=failing)
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
         await self._write(erasure, _PUT_OFF, new_moment=until)

@@ -13,8 +13,8 @@ from typing import Final
 from msgspec.structs import asdict
 
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
-from textllm_core.errors import ConfigurationError
-from textllm_core.events import REQUEST_ID, Event, ExchangeFailed, ExchangeSettled, RequestAnswered
+from textllm_core.errors import ConfigurationError, ProviderReport
+from textllm_core.events import REQUEST_ID, ErasureFailed, Event, ExchangeFailed, ExchangeSettled, RequestAnswered
 
 MAX_FILE_BYTES: Final = 20 * 1024 * 1024
 FILES_KEPT: Final = 5
@@ -34,6 +34,10 @@ _FIELDS: Final = (
     "provider_type",
     "provider_param",
     "provider_request_id",
+    "erasure_id",
+    "attempts",
+    "retry_in_s",
+    "reason",
     "model",
     "cost",
     "held",
@@ -76,6 +80,12 @@ def _bounded(value: object) -> object:
     return value[:_MAX_FIELD_CHARS] if isinstance(value, str) else value
 
 
+def _said(report: ProviderReport | None) -> dict[str, object]:
+    """The provider's own account of a failure, as fields."""
+    said = {} if report is None else asdict(report)
+    return {f"provider_{name}": value for name, value in said.items() if value is not None}
+
+
 class LogTelemetry:
     """A line for each request, and one for each exchange that did not go as it should."""
 
@@ -90,12 +100,11 @@ class LogTelemetry:
                     "code": event.code,
                     "model": event.model,
                 }
-                if event.report is not None:
-                    said = {f"provider_{name}": value for name, value in asdict(event.report).items()}
-                    fields |= {name: value for name, value in said.items() if value is not None}
-                _logger.warning("a reply failed", extra=fields)
+                _logger.warning("a reply failed", extra=fields | _said(event.report))
             case ExchangeSettled():
                 self._log_exchange(event)
+            case ErasureFailed():
+                self._log_erasure(event)
 
     def _log_request(self, event: RequestAnswered) -> None:
         if not _access.isEnabledFor(logging.INFO):
@@ -112,6 +121,11 @@ class LogTelemetry:
         if event.tenant_id is not None:
             fields["tenant_id"] = event.tenant_id
         _access.info("request", extra=fields)
+
+    def _log_erasure(self, event: ErasureFailed) -> None:
+        names = ("erasure_id", "attempts", "retry_in_s", "code", "reason")
+        fields = {name: getattr(event, name) for name in names} | _said(event.report)
+        _logger.warning("the provider did not erase what was deleted here; it is asked again", extra=fields)
 
     def _log_exchange(self, event: ExchangeSettled) -> None:
         fields = {"response_id": event.response_id, "model": event.model, "cost": event.cost, "held": event.held}

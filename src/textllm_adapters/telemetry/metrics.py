@@ -11,7 +11,14 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from textllm_core.events import Event, ExchangeFailed, ExchangeSettled, ExchangesRunning, RequestAnswered
+from textllm_core.events import (
+    ErasuresWaiting,
+    Event,
+    ExchangeFailed,
+    ExchangeSettled,
+    ExchangesRunning,
+    RequestAnswered,
+)
 
 _SHARED_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks for it when it is imported
 _MAX_MODELS: Final = 100  # beyond it, and for a name of no known form, a model is "other"
@@ -65,10 +72,16 @@ class PrometheusTelemetry:
         self._held = self._level("textllm_holds_usd", "Money held for turns that run now.")
         self._live = self._level("textllm_replies_live", "Replies that run now and have a reader.")
         self._detached = self._level("textllm_replies_detached", "Replies that run on without a reader.")
+        self._erasures = self._fact("textllm_erasures_pending", "Erasures that the provider has not confirmed yet.")
+        self._failing = self._fact("textllm_erasures_failing", "Those of them that were tried before.")
         self._models: set[str] = set()
 
     def _level(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, registry=self._own, multiprocess_mode="livesum")
+
+    def _fact(self, name: str, documentation: str) -> Gauge:
+        """Something that all processes find the same: who looked last tells it."""
+        return Gauge(name, documentation, registry=self._own, multiprocess_mode="livemostrecent")
 
     def expose(self) -> bytes:
         """All metrics in Prometheus' text format, version 0.0.4."""
@@ -87,6 +100,9 @@ class PrometheusTelemetry:
                 self._count_exchange(event)
             case ExchangeFailed(code=code):
                 self._failures.labels(code).inc()
+            case ErasuresWaiting(pending=pending, failing=failing):
+                self._erasures.set(pending)
+                self._failing.set(failing)
             case ExchangesRunning(count=count, detached=detached, held=held):
                 self._holds.set(count)
                 self._held.set(float(held))

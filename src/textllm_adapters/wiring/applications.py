@@ -107,7 +107,7 @@ async def open_textllm(
             tracer=tracer,
         )
         reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
-        managed = _conversations(engine, model.transcript, running, files, settings)
+        managed = _conversations(engine, model.transcript, running, files, settings, telemetry)
         await stack.enter_async_context(_in_background(reconcile))
         await stack.enter_async_context(_in_background(managed.erase_at_provider))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
@@ -229,7 +229,12 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
 
 
 def _conversations(
-    engine: AsyncEngine, transcript: Transcript | None, running: RunningExchanges, files: Files, settings: Settings
+    engine: AsyncEngine,
+    transcript: Transcript | None,
+    running: RunningExchanges,
+    files: Files,
+    settings: Settings,
+    telemetry: Telemetry = UNHEARD,
 ) -> Conversations:
     from textllm_adapters.sql.conversation_repository import SqlConversationRepository
     from textllm_adapters.sql.erasures import SqlErasures
@@ -246,6 +251,7 @@ def _conversations(
         admit=files.admit,
         keeps_messages=settings.store_messages,
         max_per_user=settings.max_conversations_per_user,
+        telemetry=telemetry,
     )
 
 

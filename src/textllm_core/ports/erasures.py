@@ -6,6 +6,8 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from textllm_core.events import ErasuresWaiting
+
 ErasureKind = Literal["transcript", "reply"]
 
 
@@ -41,6 +43,10 @@ class Erasures(Protocol):
 
     async def done(self, erasure: Erasure) -> None:
         """Strike it off: the provider has confirmed it."""
+        ...
+
+    async def waiting(self) -> ErasuresWaiting:
+        """How many there are, of all tenants, and how many of them were tried already."""
         ...
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:

@@ -13,6 +13,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from textllm_core.application import TextLLM
+from textllm_core.errors import StorageUnavailableError
 from textllm_core.wire import to_json
 from textllm_http.auth import open_to_all, operator
 from textllm_http.routes.reading import reading
@@ -39,10 +40,21 @@ async def health(request: Request[Any, Any, Any]) -> ASGIApp:
         "checks": {
             "openai_api": {"status": "configured" if state.asks_openai else "not_configured"},
             **_checks(faults, hides_faults=state.requires_keys),
+            **await _erasures(textllm, hides_numbers=state.requires_keys),
             "disk": {} if state.requires_keys else await asyncio.to_thread(_disk, state.data_dir),
         },
     }
     return ASGIResponse(body=to_json(body)) if is_well and not state.is_stopping else _not_ready(body)
+
+
+async def _erasures(textllm: TextLLM, *, hides_numbers: bool) -> Mapping[str, Mapping[str, object]]:
+    """Whether the provider confirms what is to be erased there; nothing where the database cannot tell."""
+    try:
+        waiting = await textllm.conversations.erase_at_provider.erasures.waiting()
+    except StorageUnavailableError:
+        return {}
+    numbers = {} if hides_numbers else {"pending": waiting.pending, "failing": waiting.failing}
+    return {"erasures": {"status": "failing" if waiting.failing else "healthy", **numbers}}
 
 
 def _disk(folder: Path) -> Mapping[str, object]:

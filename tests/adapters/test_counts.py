@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from textllm_adapters.openai.counts import Counted, counted, fuller
 from textllm_core.usage import Usage
@@ -173,3 +175,32 @@ def test_an_account_in_another_shape_is_read_as_far_as_it_goes(form: str) -> Non
 )
 def test_of_two_accounts_of_a_reply_the_fuller_counts(one: object, other: object, which: int) -> None:
     assert fuller(one, other) is (one, other)[which]
+
+
+NUMBERS = st.one_of(st.none(), st.integers(-5, 2**33), st.floats(), st.text(max_size=3), st.booleans())
+STATED = st.dictionaries(
+    st.sampled_from(["input_tokens", "completion_tokens", "output_tokens", "prompt_tokens", "total_tokens"]), NUMBERS
+)
+DETAILS = st.dictionaries(st.sampled_from(["cached_tokens", "cache_write_tokens", "reasoning_tokens"]), NUMBERS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STATED, DETAILS, DETAILS, st.integers(0, 10**6))
+def test_whatever_is_stated_the_charge_covers_it_and_its_parts_fit(
+    stated: Json, inputs: Json, outputs: Json, seen: int
+) -> None:
+    charged = counted(stated | {"input_tokens_details": inputs, "completion_tokens_details": outputs}, seen=seen)
+    if charged is None:
+        return
+    usage = charged.usage
+    assert usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens
+    assert usage.reasoning_tokens <= usage.output_tokens
+    assert usage.output_tokens * 16 >= seen
+    for name, covered in {
+        "prompt_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }.items():
+        number = stated.get(name)
+        if type(number) is int and number < 2**31:
+            assert covered >= number

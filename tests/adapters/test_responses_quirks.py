@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,19 @@ async def test_an_outcome_is_of_whole_characters(provider: OpenAIStandIn, llm: R
     outcome = await llm.outcome("resp_1")
     assert outcome is not None
     assert outcome.text == "a\ufffd"
+
+
+@pytest.mark.parametrize("body", ['"\\ud83d"', '{"\\ud83d": 1}', '{"output": [{"\\ud83d": 1}], "status": "completed"}'])
+async def test_half_a_character_in_a_name_is_a_bad_answer_at_most(
+    provider: OpenAIStandIn, llm: ResponsesLLM, body: str
+) -> None:
+    provider.script_route("GET /responses/{response_id}", Fault("answer", 200, body.encode()))
+    with suppress(ProviderError):
+        await llm.outcome("resp_1")
+    data = f'event: response.completed\ndata: {{"response": {body}}}\n\n'.encode()
+    provider.script(event_stream(created(), data))
+    heard = await hear(llm.stream(request("Well?")))
+    assert heard.error is None or type(heard.error) is ProviderError
 
 
 @pytest.mark.parametrize("llm_type", [ResponsesLLM, ChatCompletionsLLM])

@@ -265,7 +265,7 @@ BROKEN_ANSWER: Final[ErrorTable] = {
     OSError: _cut,
     msgspec.DecodeError: _garbled,
     json.JSONDecodeError: _garbled,
-    UnicodeDecodeError: _garbled,
+    UnicodeError: _garbled,
     RecursionError: _garbled,
 }
 

@@ -156,7 +156,7 @@ class ResponsesLLM:
         try:
             response = decoded(_response, body)
             text, refused = _output(response.output)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise ProviderError("The provider described the response in a way we cannot read.") from None
         status = _STATUSES.get(response.status)
         if status is None:

@@ -10,8 +10,8 @@ from textllm_core.ids import new_id
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _EXPOSED: Final = (
-    b"Content-Disposition, Content-Range, ETag, Idempotent-Replayed, RateLimit, RateLimit-Policy, Retry-After, "
-    b"X-Conversation-ID, X-Request-ID, X-Response-ID, X-User-ID"
+    b"Content-Disposition, Content-Range, ETag, Idempotent-Replayed, Location, RateLimit, RateLimit-Policy, "
+    b"Retry-After, X-Conversation-ID, X-Request-ID, X-Response-ID, X-User-ID"
 )
 _ALLOWED_HEADERS: Final = (
     b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Range, Last-Event-ID, Range, "

@@ -17,7 +17,16 @@ from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, ope
 from textllm_http.openapi_operations import OPERATIONS
 from textllm_http.openapi_problems import PROBLEMS
 from textllm_http.openapi_shapes import Answer, Content, Operation
-from textllm_http.openapi_words import FIELDS, LIMITS, PATHS, QUERIES, REQUEST_HEADERS, RESPONSE_HEADERS, Schema
+from textllm_http.openapi_words import (
+    FIELDS,
+    LIMITS,
+    PATHS,
+    QUERIES,
+    REQUEST_HEADERS,
+    REQUESTS,
+    RESPONSE_HEADERS,
+    Schema,
+)
 from textllm_http.problems import PROBLEM_JSON
 
 _REF: Final = "#/components/schemas/{name}"
@@ -27,7 +36,11 @@ _ABOUT: Final = (
     "has an `X-Request-ID`. What answers GET answers HEAD, too, but for streams. Money is USD, time is UTC.\n\n"
     "Where keys are required, a call brings one as `Authorization: Bearer tllm_…`. A key of the role `user` acts for "
     "one user alone, `service` for every user of the tenant; `admin` may do that, too, and manages the tenant's keys. "
-    "What a key may not see is 404, as if it did not exist."
+    "What a key may not see is 404, as if it did not exist.\n\n"
+    "Unless said otherwise answers are kept by nobody and are no pages: `Cache-Control: no-store`, "
+    "`Content-Security-Policy`, `Referrer-Policy`, `X-Content-Type-Options` and `Server` come with all of them, and "
+    "`Access-Control-Allow-Origin` and its kind for the origins of `cors_origins`. `Traceparent` and `Tracestate` are "
+    "heeded where the service is traced."
 )
 _TAGS: Final = {
     "Chat": "Turns and their replies.",
@@ -107,9 +120,10 @@ def _described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, HTTPRouteHand
     for route in routes:
         for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
             for method in handler.http_methods - {"HEAD"}:  # which goes wherever GET does
-                words = OPERATIONS.get(f"{method} {route.path_format}")
-                if words is not None:
-                    yield str(method), handler, words, words.path or route.path_format
+                for name, words in OPERATIONS.items():
+                    verb, path = name.split()
+                    if (verb, words.route or path) == (method, route.path_format):
+                        yield str(method), handler, words, path
 
 
 def _operation(method: str, path: str, handler: HTTPRouteHandler, words: Operation) -> Schema:
@@ -126,7 +140,7 @@ def _operation(method: str, path: str, handler: HTTPRouteHandler, words: Operati
         "responses": _responses(words.answers, problems),
     }
     if words.body:
-        written["requestBody"] = {"required": True, "content": _content(words.body)}
+        written["requestBody"] = {"required": words.needs_body, "content": _content(words.body)}
     return written
 
 
@@ -180,12 +194,14 @@ def _responses(answers: Mapping[int, Answer], problems: Iterable[str]) -> Schema
             "headers": _headers(answer.headers),
             "content": _content(answer.content),
         }
+    sent = {name for answer in answers.values() for name in answer.headers}
+    counted = [name for name in ("RateLimit", "RateLimit-Policy", "Idempotent-Replayed") if name in sent]
     for name in sorted(problems):
         status = PROBLEMS[name].status
         response = responses.setdefault(status, {"description": "", "headers": _headers(()), "content": {}})
         says = f"`{PROBLEMS[name].code}`: {PROBLEMS[name].says}"
         response["description"] = "\n\n".join(filter(None, (response["description"], says)))
-        response["headers"] |= _headers(PROBLEMS[name].headers)
+        response["headers"] |= _headers((*counted, *PROBLEMS[name].headers))
         told = response["content"].setdefault(
             PROBLEM_JSON,
             {
@@ -223,7 +239,9 @@ def _schema(shape: type[Struct] | Schema) -> Schema:
     if "anyOf" in shape:
         return shape | {"anyOf": [_schema(each) for each in shape["anyOf"]]}
     if shape.get("type") == "object" and "properties" in shape:  # a form
-        return shape | {"properties": {name: _with_words(name, each) for name, each in shape["properties"].items()}}
+        return shape | {
+            "properties": {name: _with_words(name, each, is_asked=True) for name, each in shape["properties"].items()}
+        }
     return shape
 
 
@@ -248,7 +266,7 @@ def _components(shapes: Iterable[type[Struct]]) -> Mapping[str, Schema]:
             elif "default" in each:  # a response has all its fields
                 del each["default"]
                 schema.setdefault("required", []).append(field)
-            properties[field] = _with_words(field, each)
+            properties[field] = _with_words(field, each, is_asked=name in requests)
     return components
 
 
@@ -261,8 +279,11 @@ def _limit(field: str, schema: Schema) -> None:
         del schema["default"]  # null says no more than leaving it out
 
 
-def _with_words(field: str, schema: Schema) -> Schema:
-    return {**schema, "description": FIELDS[field]} if field in FIELDS else schema
+def _with_words(field: str, schema: Schema, *, is_asked: bool) -> Schema:
+    """The field's schema with its words: those of requests where it `is_asked`, else those of responses."""
+    words = REQUESTS.get(field) if is_asked else None
+    words = words or FIELDS.get(field)
+    return {**schema, "description": words} if words else schema
 
 
 def _plain_components(shapes: Iterable[type[Struct]]) -> dict[str, Schema]:

@@ -65,7 +65,7 @@ _STREAM_SAYS: Final = (
     "problem response. Who leaves in the middle is charged for the reply, which is read to its end and kept."
 )
 _LIMITED: Final = ("RateLimit", "RateLimit-Policy")
-_STREAM_IDS: Final = ("X-Conversation-ID", "X-Response-ID", "X-User-ID")
+_STREAM_IDS: Final = ("X-Conversation-ID", "X-Response-ID", "X-User-ID", "X-Accel-Buffering")
 # No type: what reads documents takes the shape for that of the whole body, or for that of one event.
 _STREAM_CONTENT: Final = {STREAM: Content({"description": "Server-sent events, in UTF-8."}, STREAMED)}
 _ON_TURNS: Final = ("Idempotency-Key",)
@@ -113,7 +113,7 @@ _FILE: Final[Schema] = {"type": "string", "format": "binary"}
 
 _ONE_CONVERSATION: Final = _json("The conversation.", Conversation, CONVERSATION)
 _BYTES: Final[Mapping[str, Content]] = {"*/*": Content({"type": "string", "format": "binary"})}
-_FILE_HEADERS: Final = ("ETag", "Content-Disposition")
+_FILE_HEADERS: Final = ("ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control")
 _PAGE: Final = {"text/html": Content({"type": "string"})}
 _ON_HEALTH: Final[Mapping[int, Answer]] = {
     200: _json("All that the service stands on answers.", Health, READY),
@@ -151,7 +151,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         query=Resumption,
         headers=("Last-Event-ID",),
         answers={
-            200: Answer(says=_STREAM_SAYS, content=_STREAM_CONTENT, headers=_STREAM_IDS),
+            200: Answer(says=_STREAM_SAYS, content=_STREAM_CONTENT, headers=(*_LIMITED, *_STREAM_IDS)),
             204: Answer(says="There is nothing after `Last-Event-ID`: the stream is over."),
         },
         problems=_FAILURES,
@@ -204,7 +204,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         summary="Open a conversation before anything is said in it",
         body={JSON: Content(ConversationRequest, {"new": {"user_id": "ada", "title": "Rivers", "tags": ["geo"]}})},
         says="It counts as a turn does in the rate limit.",
-        answers={201: _json("The conversation.", Conversation, CONVERSATION, *_LIMITED)},
+        needs_body=False,
+        answers={201: _json("The conversation.", Conversation, CONVERSATION, *_LIMITED, "Location")},
         problems=("not_found", "forbidden"),
     ),
     "GET /conversations": Operation(
@@ -254,8 +255,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag="Conversations",
         summary="Let the model sum a conversation up",
         says="It is charged like a turn, and kept in `summary`.",
-        answers={200: _ONE_CONVERSATION},
-        problems=_FAILURES,
+        headers=_ON_TURNS,
+        answers={
+            200: _json("The conversation.", Conversation, CONVERSATION, *_LIMITED, "Idempotent-Replayed"),
+        },
+        problems=_FAILURES + _REPEATS,
     ),
     "GET /conversations/{conversation_id}/messages": Operation(
         tag="Conversations",
@@ -307,7 +311,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag="Files",
         summary="Store a file",
         body=_form("user_id", required=("file",), file=_FILE, folder={"const": "uploads"}),
-        answers={201: _json("The file is stored.", FileView, FILE_VIEW, *_LIMITED, "X-User-ID")},
+        answers={201: _json("The file is stored.", FileView, FILE_VIEW, *_LIMITED, "Location", "X-User-ID")},
         problems=("file_too_large", "not_found", "rate_limited"),
     ),
     "GET /files": Operation(
@@ -318,21 +322,28 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         answers={200: _json("A page of files.", FileList, {"data": [FILE_VIEW], "has_more": False})},
         problems=("not_found",),
     ),
-    "DELETE /files/{_}": Operation(
+    "GET /files/{key}": Operation(
+        tag="Files",
+        summary="Show a file's record, as the list has it",
+        route="/files/{_}",
+        answers={200: _json("The file.", FileView, FILE_VIEW)},
+        problems=("file_not_found",),
+    ),
+    "DELETE /files/{key}": Operation(
         tag="Files",
         summary="Delete a file",
-        path="/files/{key}",
+        route="/files/{_}",
         answers={200: _json("The file is gone.", FileDeletion, {"success": True, "key": FILE_KEY})},
         problems=("file_not_found",),
     ),
-    "GET /files/{_}": Operation(
+    "GET /files/{key}/content": Operation(
         tag="Files",
         summary="Download a file",
         says="Its owner asks with a key; a signed link, with `tenant`, `expires` and `signature`, needs none. "
         "It is always a download, of the type that its content has.",
-        path="/files/{key}/content",
+        route="/files/{_}",
         query=LinkQuery,
-        headers=("Range", "If-Match", "If-None-Match"),
+        headers=("Range", "If-Match", "If-None-Match", "If-Range"),
         answers={
             200: Answer(says="The bytes of the file.", content=_BYTES, headers=_FILE_HEADERS),
             206: Answer(says="The bytes of `Range`.", content=_BYTES, headers=(*_FILE_HEADERS, "Content-Range")),
@@ -349,6 +360,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
                 "The key; its secret is in this answer and nowhere else.",
                 IssuedApiKey,
                 API_KEY | {"secret": "tllm_4fG7…"},
+                "Location",
             )
         },
     ),
@@ -402,6 +414,18 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         tag="Documentation",
         summary="Read about the service with Redoc",
         answers={200: Answer(says="A page.", content=_PAGE)},
+    ),
+    "GET /": Operation(
+        tag="Documentation",
+        summary="Find the documentation",
+        answers={307: Answer(says="To `/docs`.", headers=("Location",))},
+    ),
+    "GET /problems/{code}": Operation(
+        tag="Documentation",
+        summary="Read what a problem means, and what to do about it",
+        says="It is where the `type` of a problem document leads.",
+        answers={200: Answer(says="A page.", content=_PAGE)},
+        problems=("not_found",),
     ),
     "GET /docs/assets/{name}": Operation(
         tag="Documentation",

@@ -34,17 +34,18 @@ class Operation(Struct, frozen=True, kw_only=True):
     """One operation.
 
     Args:
-        path: how its address is written, where the route writes it another way.
+        route: how the router writes its address, where that differs: one of its routes may be several operations.
         problems: the codes of its problems, beyond those that all of its kind have.
     """
 
     tag: Literal["Chat", "Conversations", "Usage", "Files", "Keys", "Operations", "Documentation"]
     summary: str
     says: str = ""
-    path: str | None = None
+    route: str | None = None
     query: type[Struct] | None = None
     headers: Sequence[str] = ()
     body: Mapping[str, Content] = {}
+    needs_body: bool = True
     answers: Mapping[int, Answer]
     problems: Sequence[str] = ()
 

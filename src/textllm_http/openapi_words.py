@@ -30,7 +30,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "content": "Its parts: texts, and the files that came with it.",
     "content_type": "What it is, told by its content.",
     "conversation_count": "Conversations in which the user spoke that day.",
-    "conversation_id": "The conversation to go on with; left out, a new one begins.",
+    "conversation_id": "The conversation.",
     "cost": "USD, exact.",
     "counts": "What `limit` counts; `stored_bytes`: those of all files of the tenant together.",
     "created_at": "When it was made, UTC.",
@@ -71,7 +71,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "limit": "At most so many.",
     "max_output_tokens": "The most the reply may have; lowered to the operator's ceiling and the budget.",
     "media_type": "What the file is, by its content.",
-    "message": "What is said.",
+    "message": "What is wrong with it, for people.",
     "message_count": _TURNS,
     "message_number": "Which turn of the conversation it is: 1 for the first.",
     "messages": _TURNS,
@@ -125,8 +125,15 @@ FIELDS: Final[Mapping[str, str]] = {
     "updated_at": "The newest turn, UTC.",
     "url": "A link that anyone can follow for a while.",
     "usage": "Tokens, as the provider counts them.",
-    "user_id": "For whom; left out, a new user, or the one that the key is bound to.",
+    "user_id": "The user.",
     "warnings": "Sentences for the user, such as that most of the day's budget is spent.",
+}
+
+# Of requests, where a field means something else there than in a response.
+REQUESTS: Final[Mapping[str, str]] = {
+    "conversation_id": "The conversation to go on with; left out, a new one begins.",
+    "message": "What the user says.",
+    "user_id": "For whom; left out, a new user, or the one that the key is bound to.",
 }
 
 # What requests are held to, by the name of the Struct or of the parameter, and of the field.
@@ -148,6 +155,7 @@ QUERIES: Final = {"user_id": "Whose; left out, of all for whom the key acts."}
 
 # Of addresses.
 PATHS: Final[Mapping[str, tuple[str, Schema]]] = {
+    "code": ("The `code` of a problem document.", {"pattern": "^[a-z_]{1,64}$", "examples": ["budget_exceeded"]}),
     "conversation_id": ("The id of the conversation.", {"pattern": _ID, "examples": ["conv_5f0c2b9a7d31e8640c1f9b22"]}),
     "key": (
         "The key of the file; its slashes may be escaped as `%2F`.",
@@ -175,6 +183,7 @@ REQUEST_HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     ),
     "Range": ("A part of the file.", {"type": "string", "examples": ["bytes=0-1023"]}),
     "If-Match": ("The `ETag` of the copy that you go on with.", {"type": "string"}),
+    "If-Range": ("The `ETag` of the copy that you go on with; of another file the whole comes.", {"type": "string"}),
     "If-None-Match": ("The `ETag` of the copy that you have.", {"type": "string"}),
 }
 
@@ -185,10 +194,14 @@ RESPONSE_HEADERS: Final[Mapping[str, str]] = {
     "Retry-After": "After how many seconds the same request may pass.",
     "WWW-Authenticate": "Always `Bearer`.",
     "Idempotent-Replayed": "`true` where this is what an earlier request with the same key came to.",
+    "X-Accel-Buffering": "Of a stream, `no`: proxies are to pass each event on at once.",
     "X-Conversation-ID": "The conversation.",
     "X-Response-ID": "The reply, by which its stream can be resumed or cancelled.",
     "X-User-ID": "The user.",
+    "Accept-Ranges": "Always `bytes`.",
+    "Cache-Control": "Who may keep it, and for how long.",
     "ETag": "Names the content.",
+    "Location": "The address of what was made, or of what was asked for.",
     "Content-Range": "Which bytes these are.",
     "Content-Disposition": "The name of the file.",
 }

@@ -48,7 +48,17 @@ class JsonBody(Generic[T]):
             RequestEntityTooLarge: more than `max_bytes`.
             UnsupportedMediaTypeError: not declared as JSON in UTF-8.
         """
+        _check_length(request, max_bytes=max_bytes)
+        _check_type(request)
         return self.decode(await _bytes_of(request, max_bytes=max_bytes))
+
+    async def read_if_any(self, request: Request[Any, Any, Any], *, max_bytes: int) -> T:
+        """The same; without a body, whatever it is declared as, what `{}` stands for. Raises what `read` does."""
+        _check_length(request, max_bytes=max_bytes)
+        body = await _bytes_of(request, max_bytes=max_bytes)
+        if body:
+            _check_type(request)
+        return self.decode(body or b"{}")
 
     def decode(self, body: bytes) -> T:
         """
@@ -150,7 +160,6 @@ async def refuse_query(request: Request[Any, Any, Any]) -> None:
 
 
 async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
-    _check_head(request, max_bytes=max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -168,11 +177,13 @@ async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes
         raise InvalidRequestError(f"The body was not complete after {BODY_TIMEOUT_S:g} s.") from error
 
 
-def _check_head(request: Request[Any, Any, Any], *, max_bytes: int) -> None:
-    content_type = content_type_of(request)
+def _check_length(request: Request[Any, Any, Any], *, max_bytes: int) -> None:
     if content_length_of(request) > max_bytes:
         raise RequestEntityTooLarge
-    if not _is_json_in_utf8(content_type):
+
+
+def _check_type(request: Request[Any, Any, Any]) -> None:
+    if not _is_json_in_utf8(content_type_of(request)):
         raise UnsupportedMediaTypeError("The body must be application/json in UTF-8.")
 
 

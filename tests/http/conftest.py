@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from textllm_core import TextLLM
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.health import CheckHealth
 from textllm_http.app import create_app
+from textllm_http.openapi import document_of
+from textllm_http.openapi_operations import OPERATIONS
 
 JSON = {"content-type": "application/json"}
 NOWHERE = Path("/dev/null/spool")
@@ -135,7 +138,38 @@ class Server:
 
         async with asyncio.timeout(30):
             await self.app(scope, receive, send)  # type: ignore[arg-type]  # a plain dictionary, as servers send it
+        if "path_template" in scope and method not in ("OPTIONS", "HEAD"):
+            check_headers(method, str(scope["path_template"]), answer.status, answer.headers)
         return answer
+
+
+# What comes with everything, and what HTTP itself has.
+COMMON = {
+    *("cache-control", "content-security-policy", "referrer-policy", "server", "x-content-type-options"),
+    *("content-type", "content-length", "connection", "allow", "vary"),
+    *("access-control-allow-origin", "access-control-expose-headers"),
+}
+
+
+def check_headers(method: str, route: str, status: int, headers: Iterable[str]) -> None:
+    """Whatever a test asks for: each header that comes must be in the OpenAPI document of its route and status."""
+    described = described_headers().get((method, route, status))
+    if described is None:  # such as 405, which no operation has
+        return
+    assert set(headers) <= described | COMMON, f"{method} {route} {status} has headers that OpenAPI does not name"
+
+
+@cache
+def described_headers() -> Mapping[tuple[str, str, int], set[str]]:
+    """By method, route and status: the names of the headers that the document tells of, in lower case."""
+    described: dict[tuple[str, str, int], set[str]] = {}
+    for path, operations in document_of(application(Bench()).routes)["paths"].items():
+        for method, operation in operations.items():
+            route = OPERATIONS[f"{method.upper()} {path}"].route or path
+            for status, response in operation["responses"].items():
+                names = described.setdefault((method.upper(), route, int(status)), set())
+                names.update(name.lower() for name in response["headers"])
+    return described
 
 
 def application(

@@ -132,6 +132,20 @@ async def test_what_a_conversation_cannot_have_is_refused_when_it_is_made_and_ch
     assert (await server.get(f"/conversations/{made['id']}")).json() == made
 
 
+@pytest.mark.parametrize("headers", [{}, JSON, {"content-type": "application/x-www-form-urlencoded"}])
+async def test_a_new_conversation_needs_no_body(server: Server, headers: dict[str, str]) -> None:
+    answer = await server.post("/conversations", b"", headers)
+    assert answer.status == 201
+    assert answer.headers["location"] == f"/conversations/{answer.json()['id']}"
+    assert (await server.get(answer.headers["location"])).json() == answer.json()
+
+
+@pytest.mark.parametrize("body", [b"user_id=ada", b"{}"])
+async def test_a_body_of_another_type_is_refused_where_none_is_needed(server: Server, body: bytes) -> None:
+    answer = await server.post("/conversations", body, {"content-type": "application/x-www-form-urlencoded"})
+    assert (answer.status, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
 async def test_the_largest_that_is_allowed_is_kept(server: Server) -> None:
     metadata = {f"{n}".ljust(64, "k"): "v" * 512 for n in range(16)}
     tags = [f"{n}".ljust(64, "ä") for n in range(16)]

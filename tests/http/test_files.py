@@ -58,6 +58,19 @@ async def test_an_upload_has_exactly_the_fields_of_the_contract(server: Server) 
     }
     assert answer.headers["x-user-id"] == "ann"
     assert answer.headers["ratelimit"].startswith('"turns";r=999')
+    assert answer.headers["location"] == f"/files/{key}"
+
+
+async def test_a_file_has_a_record_as_the_list_has_it(server: Server) -> None:
+    made = (await upload(server, user_id="ann")).json()
+    (listed,) = (await server.get("/files?user_id=ann")).json()["data"]
+    for path in (f"/files/{made['key']}", f"/files/{made['key'].replace('/', '%2F')}"):
+        record = (await server.get(path)).json()
+        assert record | {"url": ""} == listed | {"url": ""} == made | {"url": ""}
+    assert (await server.call("HEAD", f"/files/{made['key']}")).status == 200
+    query = made["url"].partition("?")[2]  # a link is for the bytes alone
+    for path in (f"/files/{made['key']}?{query}", f"/files/{made['key']}x", "/files/x"):
+        assert (await server.get(path)).json()["code"] == "file_not_found"
 
 
 async def test_an_upload_without_a_user_makes_one(server: Server) -> None:

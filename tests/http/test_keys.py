@@ -32,6 +32,7 @@ async def test_a_key_is_made_and_its_secret_is_shown_once(server: Server, admin:
     answer = await issue(server, admin, {"role": "user", "user_id": "ada", "name": "laptop"})
     issued = answer.json()
     assert (answer.status, answer.headers["cache-control"]) == (201, "no-store")
+    assert answer.headers["location"] == f"/keys/{issued['id']}"
     assert is_secret(secret := issued.pop("secret"))
     assert issued == {
         "id": issued["id"],

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from litestar.routes import HTTPRoute
 from tests.http.conftest import Server, application, serving
 from tests.unit.conftest import Bench
 
+import textllm_http
 from textllm_core.wire import to_json
 from textllm_http.openapi import document_of
 from textllm_http.openapi_operations import OPERATIONS
@@ -50,11 +52,9 @@ def test_every_route_is_in_it_and_nothing_else() -> None:
         for method in handler.http_methods
         if method not in ("HEAD", "OPTIONS")
     }
-    undescribed = routes - OPERATIONS.keys()
-    assert undescribed == set(), "routes without words in OPERATIONS"
-    addresses = {name: OPERATIONS[name].path for name in routes}
-    expected = {f"{name.split()[0]} {path or name.split()[1]}" for name, path in addresses.items()}
-    assert {name for name, _ in operations()} == expected
+    described = {f"{name.split()[0]} {words.route}" if words.route else name for name, words in OPERATIONS.items()}
+    assert routes == described, "routes without words in OPERATIONS, or the other way round"
+    assert {name for name, _ in operations()} == OPERATIONS.keys()
 
 
 def test_every_operation_has_words_and_an_id_of_its_own() -> None:
@@ -85,6 +85,67 @@ def test_a_choice_of_words_is_a_string() -> None:
     choices = [kind for each in (*fields, *parameters) for kind in each.get("anyOf", [each]) if "enum" in kind]
     of_words = [choice for choice in choices if isinstance(choice["enum"][0], str)]
     assert {choice.get("type") for choice in of_words} == {"string"}
+
+
+READ = re.compile(
+    r"""header\([\w.]+, b"([\w-]+)"|name == b"([\w-]+)"|case b"([\w-]+)"|_(?:values|last)\(scope, b"([\w-]+)"|"""
+    r"""request\.headers\.get\w*\("([\w-]+)"|"([\w-]+)" in request\.headers|request\.headers\["([\w-]+)"\]"""
+)
+# What every request may have, by HTTP or by what stands between: no operation's own.
+OF_HTTP = {
+    *("authorization", "content-type", "content-encoding", "content-length", "transfer-encoding", "host", "origin"),
+    *("access-control-request-method", "traceparent", "tracestate"),
+    *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"),
+}
+
+
+def test_every_header_that_is_read_is_in_it() -> None:
+    code = "".join(path.read_text() for path in Path(textllm_http.__file__).parent.rglob("*.py"))
+    read = {name.lower() for names in READ.findall(code) for name in names if name}
+    assert {"if-range", "idempotency-key", "last-event-id", "x-request-id"} <= read
+    told = {each["name"].lower() for each in DOCUMENT["components"]["parameters"].values()}
+    assert read - OF_HTTP == told
+    asked = {
+        each["$ref"].rpartition("/")[2].lower() for _, o in operations() for each in o["parameters"] if "$ref" in each
+    }
+    assert asked == told
+
+
+def test_who_reads_an_idempotency_key_says_so() -> None:
+    replayed = {
+        name
+        for name, operation in operations()
+        if any("Idempotent-Replayed" in response["headers"] for response in operation["responses"].values())
+    }
+    takes = {
+        name
+        for name, operation in operations()
+        if {"$ref": "#/components/parameters/Idempotency-Key"} in operation["parameters"]
+    }
+    assert replayed == takes
+    assert "POST /conversations/{conversation_id}/summary" in takes
+
+
+def test_a_field_means_in_a_reply_what_it_says_there() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    words = {name: schemas[name]["properties"]["conversation_id"]["description"] for name in ("Reply", "TurnRequest")}
+    assert words == {
+        "Reply": "The conversation.",
+        "TurnRequest": "The conversation to go on with; left out, a new one begins.",
+    }
+    told = [
+        f"{name}.{field}"
+        for name, schema in schemas.items()
+        for field, each in schema["properties"].items()
+        if "; left out, " in each["description"] and "Request" not in name
+    ]
+    assert told == []
+
+
+@pytest.mark.parametrize("name", ["GET /conversations", "GET /files", "GET /keys"])
+def test_a_list_says_how_long_it_may_be(name: str) -> None:
+    (limit,) = (each for each in dict(operations())[name]["parameters"] if each.get("name") == "limit")
+    assert limit["schema"]["maximum"] >= 100
 
 
 def test_what_is_counted_as_messages_is_said_once() -> None:

@@ -165,7 +165,7 @@ async def test_any_other_request_id_is_replaced(server: Server, request_id: str)
     assert answer.headers["x-request-id"].startswith("req_")
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/chat/nowhere", "/config/..", "/%00", "/chat\0", "/ü", "/healthy"])
+@pytest.mark.parametrize("path", ["/nowhere", "/chat/nowhere", "/config/..", "/%00", "/chat\0", "/ü", "/healthy"])
 async def test_an_unknown_address_is_not_found(server: Server, path: str) -> None:
     answer = await server.get(path)
     assert (answer.status, answer.json()["code"]) == (404, "not_found")

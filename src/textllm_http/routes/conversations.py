@@ -74,7 +74,7 @@ _MESSAGES: Final = QueryString(MessagesQuery)
 @post("/conversations", guards=[any_caller], status_code=201)
 async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     """A new conversation, before anything is said in it."""
-    asked = await _CREATE.read(request, max_bytes=request.app.state.max_body_bytes)
+    asked = await _CREATE.read_if_any(request, max_bytes=request.app.state.max_body_bytes)
     changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata).checked()
     conversations, caller = _conversations(request), caller_of(request)
     user_id, allowance = caller.acts_for(asked.user_id), None
@@ -82,7 +82,9 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
         allowance = await conversations.create.admit(caller, user_id)
     made = await conversations.create(caller, user_id, changes, allowance=allowance)
     headers = {} if allowance is None else rate_limit_headers(allowance)
-    return ASGIResponse(body=to_json(made), status_code=201, headers=headers)
+    return ASGIResponse(
+        body=to_json(made), status_code=201, headers=headers | {"Location": f"/conversations/{made.id}"}
+    )
 
 
 @reading("/conversations", guards=[any_caller], before_request=_LIST.check)

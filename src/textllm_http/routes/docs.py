@@ -1,6 +1,7 @@
 """`/openapi.json`, and the pages `/docs` and `/redoc` that show it. All of it ships with the package."""
 
 from functools import cache, lru_cache
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from litestar.types import ASGIApp
 from textllm_core.wire import to_json
 from textllm_http.auth import open_to_all
 from textllm_http.openapi import document_of
+from textllm_http.problem_pages import EXPLAINED, page_of
 from textllm_http.routes.reading import reading
 
 # Redoc's style elements, and no others: those that it fills by script, which are empty, and one that it writes.
@@ -71,6 +73,20 @@ async def asset(name: FromPath[str]) -> ASGIApp:
         media_type=_TYPES[name.rpartition(".")[2]],
         headers={"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"},
     )
+
+
+@reading("/", guards=[open_to_all])
+async def start() -> ASGIApp:
+    """To the service's description, for people who open its address."""
+    return ASGIResponse(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": "/docs"})
+
+
+@reading("/problems/{code:str}", guards=[open_to_all])
+async def problem(code: FromPath[str]) -> ASGIApp:
+    """What a problem's code means, and what to do: where its `type` leads."""
+    if code not in EXPLAINED:
+        raise NotFoundException
+    return ASGIResponse(body=page_of(code), media_type="text/html", headers=_PAGE_HEADERS)
 
 
 @lru_cache(maxsize=1)

@@ -67,8 +67,9 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
             allowance = await textllm.files.admit(caller, user_id)
         file = await textllm.files.upload(caller, form.files["file"][0], user_id=user_id, allowance=allowance)
     view = await _view(request, caller, file)
-    headers = {} if allowance is None else rate_limit_headers(allowance)
-    return ASGIResponse(body=to_json(view), status_code=201, headers=headers | {"X-User-ID": file.user_id})
+    headers = {"Location": f"/files/{file.key}", "X-User-ID": file.user_id}
+    limit = {} if allowance is None else rate_limit_headers(allowance)
+    return ASGIResponse(body=to_json(view), status_code=201, headers=headers | limit)
 
 
 @reading("/files", guards=[any_caller], before_request=_FILES.check)
@@ -97,12 +98,16 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 @reading("/files/{_:path}", guards=[any_caller_or_link], before_request=_LINK.check)
-async def content(request: Request[Any, Any, Any]) -> ASGIApp:
-    """The bytes of a file, for its owner and for whoever has a link to it."""
+async def file_or_content(request: Request[Any, Any, Any]) -> ASGIApp:
+    """The record of a file, for its owner; or its bytes, for whoever has a link to them, too."""
     textllm: TextLLM = request.app.state.textllm
     key, link = _key_in(request), _LINK.read(request)
     if not key.endswith(_CONTENT):
-        raise StoredFileNotFoundError
+        if link != LinkQuery():  # it is for the bytes alone
+            raise StoredFileNotFoundError
+        caller = caller_of(request)
+        view = await _view(request, caller, await textllm.files.get(caller, key))
+        return ASGIResponse(body=to_json(view))
     key = key.removesuffix(_CONTENT)
     if link == LinkQuery():
         file = await textllm.files.get(caller_of(request), key)

@@ -44,7 +44,8 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
     issued = await textllm.books.issue_api_key(
         caller_of(request), role=asked.role, user_id=asked.user_id, name=asked.name
     )
-    return ASGIResponse(body=to_json(issued), status_code=201, headers={"Cache-Control": "no-store"})
+    headers = {"Cache-Control": "no-store", "Location": f"/keys/{issued.id}"}
+    return ASGIResponse(body=to_json(issued), status_code=201, headers=headers)
 
 
 @reading("/keys", before_request=_KEYS.check, guards=[admin_caller])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from aiohttp import web
+from tests.servers.openai_shapes import refusal_of
 
 Json = dict[str, Any]
 TEXT = "Tea is ready."
@@ -323,10 +324,12 @@ class ChatQuirks:
     Attributes:
         base_url: what the SDK takes.
         bodies: of every request, in order of arrival.
+        malformed: why OpenAI would refuse each that its description does not allow; one of them fails the test.
     """
 
     def __init__(self) -> None:
         self.bodies: list[Json] = []
+        self.malformed: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self.base_url = f"http://{self.host}/v1"
@@ -341,6 +344,8 @@ class ChatQuirks:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+        if self.malformed:
+            raise AssertionError(f"OpenAI would refuse what was sent: {'; '.join(self.malformed)}")
 
     def _work(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -358,6 +363,8 @@ class ChatQuirks:
     async def _answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.bodies.append(body)
+        if (refusal := refusal_of("POST /chat/completions", body)) is not None:
+            self.malformed.append(str(refusal))
         quirk = QUIRKS[body["model"]]
         if quirk.images_only and "image_url" not in json.dumps(body["messages"]):
             quirk = QUIRKS["ordinary"]

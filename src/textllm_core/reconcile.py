@@ -1,33 +1,36 @@
 """Settles the exchanges whose process died, or lost the storage, before it could."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from textllm_core.chat.messages import TextDelta
+from textllm_core.chat.messages import Message, OutputText, Refusal, TextDelta
+from textllm_core.chat.remains import OUTCOME_WITHIN_S, Remains, remains
 from textllm_core.chat.replay import remembered_failure
 from textllm_core.chat.running import LEASE
 from textllm_core.errors import ProviderError, TextLLMError
+from textllm_core.ids import new_id
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.conversation_repository import ConversationRepository, Thread
 from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.llm import LLM, ModelEnded
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.track_usage import Outcome, TrackUsage
 from textllm_core.usage import Usage, estimated_tokens
 
-_GRACE: Final = timedelta(minutes=10)
 _BATCH: Final = 100
+_ASKED_AGAIN: Final = timedelta(seconds=15)  # a reply that is still being written takes some seconds more
 _END_OF_LOST: Final = 2**31 - 1  # the last events of a dead process may have been read, and are numbered by nobody
 _INTERRUPTED: Final = "The service was interrupted before this reply was complete."
 
 
 @dataclass(frozen=True, slots=True)
 class Reconcile:
-    """Settle abandoned exchanges by the provider's word.
+    """Settle abandoned exchanges, by the provider's word or else by an estimate, which its word corrects later.
 
-    Where it has none, they are estimated: at once if it keeps no responses that could be asked for, else ten minutes
-    after their start. Any number of processes may run it at once: an exchange is leased to one of them at a time.
+    Any number of processes may run it at once: an exchange is leased to one of them at a time.
     """
 
     llm: LLM
@@ -38,54 +41,107 @@ class Reconcile:
     clock: Clock
 
     async def __call__(self) -> int:
-        """How many exchanges were settled.
+        """How many exchanges were settled, or corrected.
 
         Raises:
             StorageUnavailableError: what is not settled yet stays for the next run.
         """
-        now = self.clock.now()
-        holds = await self.ledger.abandoned(at=now, lease_until=now + LEASE, limit=_BATCH)
-        return sum([await self._settle(hold) for hold in holds])
+        done, now = 0, self.clock.now()
+        while holds := await self.ledger.abandoned(at=now, lease_until=now + LEASE, limit=_BATCH):
+            for hold, ended in zip(holds, await self._provider_says(holds), strict=True):
+                done += await self._settle(hold, ended)
+        holds = await self.ledger.estimated(at=now, next_at=now + _ASKED_AGAIN, limit=_BATCH)
+        for hold, ended in zip(holds, await self._provider_says(holds), strict=True):
+            done += ended is not None and ended.is_final and await self._correct(hold, ended)
+        return done
 
-    async def _settle(self, hold: Hold) -> bool:
-        ended = await self._provider_says(hold)
-        is_over = ended is not None and ended.is_over
-        if not is_over and hold.provider_response_id and self.clock.now() - hold.created_at < _GRACE:
-            return False
+    async def _settle(self, hold: Hold, ended: ModelEnded | None) -> bool:
+        if not hold.is_asked:
+            await self.ledger.release(hold, unless_asked=True)
+            return True
         thread = await self.conversations.thread(hold.tenant_id, hold.conversation_id)
-        estimate = await self._estimate(hold)
-        usage, estimated = ended.charged(estimate) if ended else (estimate, True)
-        known = thread.transcript_id if thread else None
-        # In doubt now, unless it took no part: where ours is the record, it is made anew from it.
-        is_dropped = thread is not None and thread.keeps_messages and hold.kind != "summary"
+        heard = await self._heard(hold)
+        estimate = Usage(input_tokens=hold.input_estimate, output_tokens=estimated_tokens(heard))
+        left, is_aside = remains(ended, heard, estimate), hold.kind == "summary"
+        keeps_messages = thread is None or thread.keeps_messages
+        is_kept = left.is_kept and not is_aside and (hold.message is not None or not keeps_messages)
+        is_whole = left.status == "completed"
+        # Where ours is the record, what is in doubt is made anew from it, unless the exchange took no part.
+        known = hold.transcript_id or (thread.transcript_id if thread else None)
+        is_dropped = keeps_messages and not is_aside and not is_whole
         charge = await self.track_usage(
             hold,
             Outcome(
-                status="failed",
-                usage=usage,
-                model=hold.model,
-                estimated=estimated,
+                status=left.status,
+                usage=left.usage,
+                model=hold.reported_model or hold.model,
+                estimated=left.estimated,
                 service_tier=ended.service_tier if ended else None,
+                messages=(hold.message, self._reply(left, ended)) if is_kept and hold.message else (),
+                answered=is_kept,
                 transcript_id=None if is_dropped else known,
                 transcripts=(known,) if known else (),
-                context_tokens=thread.context_tokens if thread else 0,
+                context_tokens=_context(hold, left, thread) if is_kept else thread.context_tokens if thread else 0,
                 remember=lambda _cost: remembered_failure(None, ProviderError(_INTERRUPTED)),
+                summary=left.text.strip() or None if is_aside and is_whole else None,
                 end_number=_END_OF_LOST,
                 recovered=True,
+                is_open=left.is_open,
             ),
         )
         return charge is not None
 
-    async def _estimate(self, hold: Hold) -> Usage:
-        """Tokens of what was certainly sent, and of what is known to have been received."""
-        page = await self.journal.read(hold.tenant_id, hold.user_id, hold.response_id, after=0)
-        deltas = [event.text for event in page.events if isinstance(event, TextDelta)] if page else []
-        return Usage(input_tokens=hold.input_estimate, output_tokens=estimated_tokens(*deltas))
+    async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:
+        left = remains(ended, "", Usage(input_tokens=hold.input_estimate))
+        is_summary = hold.kind == "summary" and left.status == "completed"
+        outcome = Outcome(
+            status=left.status,
+            usage=left.usage,
+            model=hold.reported_model or hold.model,
+            estimated=left.estimated,
+            service_tier=ended.service_tier,
+            messages=(self._reply(left, ended),) if left.text else (),
+            transcript_id=None,
+            context_tokens=0,
+            summary=left.text.strip() or None if is_summary else None,
+            recovered=True,
+        )
+        return await self.track_usage.correct(hold, outcome) is not None
 
-    async def _provider_says(self, hold: Hold) -> ModelEnded | None:
+    def _reply(self, left: Remains, ended: ModelEnded | None) -> Message:
+        is_refusal = ended is not None and ended.finish_reason == "refusal"
+        return Message(
+            id=new_id("msg"),
+            role="assistant",
+            content=(Refusal(left.text) if is_refusal else OutputText(left.text),),
+            created_at=self.clock.now(),
+            status="completed" if left.status == "completed" else "incomplete",
+            estimated=left.estimated,
+        )
+
+    async def _heard(self, hold: Hold) -> str:
+        """What is known to have been read of the reply."""
+        page = await self.journal.read(hold.tenant_id, hold.user_id, hold.response_id, after=0)
+        return "".join(event.text for event in page.events if isinstance(event, TextDelta)) if page else ""
+
+    async def _provider_says(self, holds: Sequence[Hold]) -> Sequence[ModelEnded | None]:
+        """What became of each at the provider; None where it does not say, or not in time."""
+        return await asyncio.gather(*map(self._outcome, holds))
+
+    async def _outcome(self, hold: Hold) -> ModelEnded | None:
         if hold.provider_response_id is None:
             return None
         try:
-            return await self.llm.outcome(hold.provider_response_id)
-        except TextLLMError:  # asked again at the next run, until the grace is over
+            async with asyncio.timeout(OUTCOME_WITHIN_S):
+                return await self.llm.outcome(hold.provider_response_id)
+        except (TextLLMError, TimeoutError):  # asked again, for as long as the exchange is open
             return None
+
+
+def _context(hold: Hold, left: Remains, thread: Thread | None) -> int:
+    """An upper bound of the tokens that the conversation has now."""
+    if left.status == "completed" and not left.estimated:
+        return left.usage.total_tokens
+    said = hold.message.text_for_model if hold.message else ""
+    past = max(hold.input_estimate, thread.context_tokens if thread else 0)
+    return past + len(said.encode()) + len(left.text.encode())

@@ -28,7 +28,7 @@ from textllm_http.routes import chat, chat_files, conversations, docs, files, ke
 from textllm_http.spool import Spool
 from textllm_http.strangers import Strangers
 
-RECONCILE_EVERY_S: Final = 5.0
+RECONCILE_EVERY_S: Final = 3.0  # see `LEASE`
 FORGET_EVERY_S: Final = 60.0
 ERASE_EVERY_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Table, delete, func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contracts.books import NOON, PRICE, TODAY
+from tests.contracts.books import NOON, PRICE, TODAY, reservation
 from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import open_engine
@@ -33,7 +33,7 @@ OF_TYPE: dict[str, object] = {
     "Tags": (),
     "UtcDateTime": NOON,
 }
-OF_RECORD: dict[str, object] = {"events": [], "price": PRICE}
+OF_RECORD: dict[str, object] = {"events": [], "price": PRICE, "hold": reservation().granted(ZERO, session_id="x")}
 
 tables = pytest.mark.parametrize("table", metadata.sorted_tables, ids=str)
 

@@ -1,6 +1,7 @@
 """What every ledger keeps of the port `Ledger`: the books balance, whatever happens at the same time."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -20,9 +21,15 @@ from tests.contracts.books import (
 from tests.contracts.conftest import Storage
 
 from textllm_core.budgets import Demand
-from textllm_core.errors import BudgetExceededError, ConversationBusyError, ConversationNotFoundError
+from textllm_core.errors import (
+    BudgetExceededError,
+    ConversationBusyError,
+    ConversationNotFoundError,
+    ServiceUnavailableError,
+)
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
+from textllm_core.ports.ledger import Hold
 from textllm_core.usage import Usage
 
 # Reserve
@@ -186,7 +193,7 @@ async def test_the_budget_is_that_of_the_utc_day_even_at_the_turn_of_the_year(st
 async def test_a_pending_exchange_has_an_entry_that_cost_nothing_yet(storage: Storage) -> None:
     hold = await storage.ledger.reserve(reservation())
     pending = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o-2024-11-20")
-    assert pending == replace(hold, provider_response_id="resp_theirs")
+    assert pending == replace(hold, provider_response_id="resp_theirs", reported_model="gpt-4o-2024-11-20")
     entry = await storage.ledger.entry("tenant", hold.response_id)
     assert entry is not None
     assert (entry.status, entry.cost, entry.settled_at, entry.usage) == ("pending", ZERO, None, Usage())
@@ -521,3 +528,127 @@ async def test_an_entry_names_the_providers_response_also_where_pend_never_came_
     entry = await storage.ledger.entry(hold.tenant_id, hold.response_id)
     assert entry is not None
     assert entry.provider_response_id == "resp_theirs"
+
+
+# What a process leaves behind, and what the provider says of it later
+
+
+async def test_the_abandoned_come_with_all_that_their_process_knew(storage: Storage) -> None:
+    said, _ = exchange("Grüße\0 👋", "")
+    hold = await storage.ledger.reserve(reservation(message=said, is_asked=False))
+    assert (hold.message, hold.is_asked) == (said, False)
+    hold = await storage.ledger.ask(hold, transcript_id="conv_theirs")
+    hold = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o-2024-11-20")
+    (found,) = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=10)
+    assert found == hold
+    assert (found.message, found.is_asked, found.transcript_id) == (said, True, "conv_theirs")
+    assert (found.model, found.reported_model) == ("gpt-4o", "gpt-4o-2024-11-20")
+
+
+async def test_what_was_given_up_is_not_asked(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation(is_asked=False))
+    await storage.ledger.release(hold, unless_asked=True)
+    with pytest.raises(ServiceUnavailableError, match="given up"):
+        await storage.ledger.ask(hold, transcript_id=None)
+    assert await storage.conversations.get("tenant", hold.conversation_id) is None
+
+
+async def test_what_was_asked_meanwhile_is_not_given_up(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation(is_asked=False))
+    await storage.ledger.ask(hold, transcript_id=None)
+    await storage.ledger.release(hold, unless_asked=True)
+    assert await storage.ledger.settle(hold, settlement()) is not None
+
+
+ESTIMATE: dict[str, Any] = {"estimated": True, "status": "incomplete", "cost": "0.5", "open_until": NOON + 20 * LEASE}
+
+
+async def estimated(storage: Storage, **more: Any) -> Hold:
+    """An exchange whose provider may yet say what it came to."""
+    hold = await storage.ledger.reserve(reservation())
+    hold = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o-2024-11-20")
+    await storage.ledger.settle(hold, settlement(messages=exchange("Hello", "H"), **ESTIMATE | more))
+    return hold
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-2024-11-20", "gpt-4o-mini"])
+async def test_a_correction_moves_every_counter_by_the_difference_once(storage: Storage, model: str) -> None:
+    hold = await estimated(storage)
+    exact = settlement(cost="0.2", usage=Usage(input_tokens=7, output_tokens=3), model=model)
+    corrected = await storage.ledger.correct(hold, exact)
+    assert corrected is not None
+    assert (corrected.message_number, corrected.spent) == (1, usd("0.2"))
+    entry = await storage.ledger.entry("tenant", hold.response_id)
+    assert entry is not None
+    assert (entry.status, entry.estimated, entry.cost, entry.model) == ("completed", False, usd("0.2"), model)
+    assert (entry.usage, entry.provider_response_id) == (exact.usage, "resp_theirs")
+    said = await storage.conversations.last_messages("tenant", "user", hold.conversation_id, limit=None)
+    assert [(message.text, message.status) for message in said] == [("Hello", "completed"), ("Hi", "completed")]
+    assert sum(row.cost for row in await storage.reports.daily("tenant", "user", TODAY)) == usd("0.2")
+    assert sum(row.estimated_cost for row in await storage.reports.daily("tenant", "user", TODAY)) == ZERO
+    assert await storage.ledger.correct(hold, settlement(cost="9")) is None
+    assert await storage.ledger.estimated(at=NOON + LEASE, next_at=NOON + 2 * LEASE, limit=10) == []
+    assert await reserved(storage) == ZERO
+
+
+async def test_of_ten_corrections_at_once_one_counts(storage: Storage) -> None:
+    hold = await estimated(storage)
+    done, errors = await at_once(*[storage.ledger.correct(hold, settlement(cost="0.2")) for _ in range(10)])
+    assert errors == []
+    assert sum(one is not None for one in done) == 1
+    await assert_balanced(storage)
+
+
+async def test_what_is_exact_is_never_corrected_nor_by_an_estimate(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    assert await storage.ledger.correct(hold, settlement(cost="9")) is None
+    await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o")
+    assert await storage.ledger.correct(hold, settlement(cost="9")) is None
+    await storage.ledger.settle(hold, settlement())
+    assert await storage.ledger.correct(hold, settlement(cost="9")) is None
+    guessed = await estimated(storage)
+    assert await storage.ledger.correct(guessed, settlement(cost="9", estimated=True)) is None
+    await assert_balanced(storage)
+
+
+async def test_a_cancelled_reply_keeps_its_words_when_its_cost_is_corrected(storage: Storage) -> None:
+    hold = await estimated(storage, status="cancelled")
+    assert await storage.ledger.correct(hold, settlement(cost="0.2")) is not None
+    entry = await storage.ledger.entry("tenant", hold.response_id)
+    assert entry is not None
+    assert (entry.status, entry.cost) == ("cancelled", usd("0.2"))
+    said = await storage.conversations.last_messages("tenant", "user", hold.conversation_id, limit=None)
+    assert [message.text for message in said] == ["Hello", "H"]
+    await assert_balanced(storage)
+
+
+async def test_a_correction_brings_nothing_back_that_was_erased(storage: Storage) -> None:
+    hold = await estimated(storage)
+    await storage.conversations.erase("tenant", "user", hold.conversation_id, at=NOON, remembered=b"{}")
+    corrected = await storage.ledger.correct(hold, settlement(cost="0.2"))
+    assert corrected is not None
+    assert (corrected.message_number, corrected.spent) == (0, usd("0.2"))
+    assert await storage.conversations.get("tenant", hold.conversation_id) is None
+    key = "tenant", "user", hold.conversation_id
+    assert list(await storage.conversations.last_messages(*key, limit=None)) == []
+
+
+async def test_estimates_are_handed_out_one_by_one_until_their_time_is_over(storage: Storage) -> None:
+    said, _ = exchange("private", "")
+    hold = await storage.ledger.reserve(reservation(message=said))
+    hold = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o")
+    await storage.ledger.settle(hold, settlement(**ESTIMATE))
+    bare = replace(hold, message=None)
+    at = NOON + LEASE
+    handed, errors = await at_once(*[storage.ledger.estimated(at=at, next_at=at + LEASE, limit=10) for _ in range(4)])
+    assert errors == []
+    assert [each for some in handed for each in some] == [bare]
+    late = NOON + 20 * LEASE
+    assert list(await storage.ledger.estimated(at=at + LEASE, next_at=late, limit=10)) == [bare]
+    assert list(await storage.ledger.estimated(at=late, next_at=late, limit=10)) == []
+
+
+async def test_what_is_settled_for_good_is_not_asked_for_again(storage: Storage) -> None:
+    await estimated(storage, open_until=None)
+    await storage.ledger.settle(await storage.ledger.reserve(reservation()), settlement())
+    assert list(await storage.ledger.estimated(at=NOON + LEASE, next_at=NOON + 2 * LEASE, limit=10)) == []

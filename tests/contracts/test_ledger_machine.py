@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contracts.books import LEASE, at_once, exchange, reservation, settlement
 from tests.contracts.conftest import Storage, sql_storage, storage_of
@@ -78,6 +79,7 @@ class Model:
     conversations: dict[str, ModelConversation] = field(default_factory=dict)
     holds: dict[str, ModelHold] = field(default_factory=dict)
     ended: list[Hold] = field(default_factory=list)
+    estimates: dict[str, tuple[Hold, Settlement]] = field(default_factory=dict)
     days: dict[tuple[str, date], ModelDay] = field(default_factory=dict)
 
     def day(self, user_id: str, at: datetime) -> ModelDay:
@@ -130,6 +132,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def _has_held(self) -> bool:
         return any(not kept.is_lost for kept in self.model.holds.values())
 
+    def _has_estimate(self) -> bool:
+        return bool(self.model.estimates)
+
     def _has_ended(self) -> bool:
         return bool(self.model.ended)
 
@@ -138,9 +143,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Reserve
 
-    @rule(user_id=st.sampled_from(USERS), least=money, more=money)
-    def open_a_conversation(self, user_id: str, least: Decimal, more: Decimal) -> None:
-        self._reserve(self._reservation(user_id, new_id("conv"), None, least, more))
+    @rule(user_id=st.sampled_from(USERS), least=money, more=money, is_asked=st.booleans())
+    def open_a_conversation(self, user_id: str, least: Decimal, more: Decimal, is_asked: bool) -> None:
+        self._reserve(replace(self._reservation(user_id, new_id("conv"), None, least, more), is_asked=is_asked))
 
     @rule(number=which, least=money, more=money, is_stale=st.booleans())
     @if_any(_has_conversation)
@@ -215,12 +220,64 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # End
 
-    @rule(number=which, cost=money, sent=tokens, received=tokens, answered=st.booleans())
+    @rule(number=which, cost=money, sent=tokens, received=tokens, answered=st.booleans(), estimated=st.booleans())
     @if_any(_has_held)
-    def settle(self, number: int, cost: Decimal, sent: int, received: int, answered: bool) -> None:
+    def settle(self, number: int, cost: Decimal, sent: int, received: int, answered: bool, estimated: bool) -> None:
         hold = self._held(number).hold
         end = self._settlement(cost, sent, received, answered=answered)
+        if estimated:
+            end = replace(end, estimated=True, open_until=self.model.now + timedelta(seconds=300))
         self._settled(hold, end, self.run(self.ledger.settle(hold, end)))
+
+    @rule(number=which, cost=money, sent=tokens, received=tokens, times=st.integers(1, 3))
+    @if_any(_has_estimate)
+    def correct_an_estimate(self, number: int, cost: Decimal, sent: int, received: int, times: int) -> None:
+        hold, old = self.model.estimates.pop(list(self.model.estimates)[number % len(self.model.estimates)])
+        self.touched.add((hold.user_id, hold.conversation_id))
+        new = replace(self._settlement(cost, sent, received, answered=False), model="gpt-4o-mini")
+        corrected, errors = self.run(at_once(*[self.ledger.correct(hold, new) for _ in range(times)]))
+        assert errors == []
+        (only,) = [each for each in corrected if each is not None]
+        conversation, day = (
+            self.model.conversations[hold.conversation_id],
+            self.model.day(hold.user_id, hold.created_at),
+        )
+        conversation.cost += new.cost - old.cost
+        conversation.input += new.usage.input_tokens - old.usage.input_tokens
+        conversation.output += new.usage.output_tokens - old.usage.output_tokens
+        day.spent += new.cost - old.cost
+        day.excess += max(ZERO, new.cost - hold.amount) - max(ZERO, old.cost - hold.amount)
+        day.excess += max(ZERO, new.cost - old.cost)  # what was freed by the estimate may be promised to others
+        day.tokens += new.usage.total_tokens - old.usage.total_tokens
+        assert only == Settled(message_number=conversation.answered, spent=exact(day.spent))
+
+    @rule()
+    def hand_out_estimates(self) -> None:
+        at = self.model.now
+        found = self.run(self.ledger.estimated(at=at, next_at=at + LEASE, limit=3))
+        assert {hold.response_id for hold in found} <= self.model.estimates.keys()
+
+    @rule(number=which)
+    @if_any(_has_ended)
+    def correct_what_is_exact(self, number: int) -> None:
+        hold = self.model.ended[number % len(self.model.ended)]
+        if hold.response_id not in self.model.estimates:
+            self.touched.add((hold.user_id, hold.conversation_id))
+            assert self.run(self.ledger.correct(hold, self._settlement(CAP, 1, 1, answered=True))) is None
+
+    @rule(number=which)
+    @if_any(_has_held)
+    def ask(self, number: int) -> None:
+        kept = self._held(number)
+        kept.hold = self.run(self.ledger.ask(kept.hold, transcript_id=new_id("theirs")))
+
+    @rule(number=which)
+    @if_any(_has_held)
+    def give_up_unless_asked(self, number: int) -> None:
+        hold = self._held(number).hold
+        self.run(self.ledger.release(hold, unless_asked=True))
+        if not hold.is_asked:
+            self._released(hold)
 
     @rule(number=which)
     @if_any(_has_held)
@@ -281,6 +338,8 @@ class LedgerMachine(RuleBasedStateMachine):
         day.excess += max(ZERO, end.cost - hold.amount)
         day.tokens += end.usage.total_tokens
         day.entries += 1
+        if end.estimated:
+            self.model.estimates[hold.response_id] = hold, end
         assert settled == Settled(message_number=conversation.answered, spent=exact(day.spent))
 
     def _released(self, hold: Hold) -> None:

@@ -194,7 +194,7 @@ async def test_what_recovery_drops_is_erased(bench: Bench) -> None:
     assert await survivor.reconcile() == 1
     await managing(survivor).erase_at_provider()
     assert sides(bench) == []
-    assert (await survivor.say("three", first.conversation_id)).text == "[2] You said: three"
+    assert (await survivor.say("three", first.conversation_id)).text == "[3] You said: three"
 
 
 async def test_a_user_manages_only_its_own_conversations(bench: Bench) -> None:

@@ -6,19 +6,30 @@ from datetime import date, datetime
 
 from msgspec.structs import replace
 
-from textllm_adapters.memory.store import KeptConversation, KeptEnd, KeptHold, KeptRepeat, KeptSession, Key, MemoryStore
+from textllm_adapters.memory.store import (
+    KeptConversation,
+    KeptEnd,
+    KeptEstimate,
+    KeptHold,
+    KeptRepeat,
+    KeptSession,
+    Key,
+    MemoryStore,
+)
+from textllm_core.bookkeeping import Moves, booked, corrected, settled
 from textllm_core.budgets import grant
-from textllm_core.chat.messages import Idempotency
+from textllm_core.chat.messages import Idempotency, Message
 from textllm_core.conversations import Conversation
 from textllm_core.errors import (
     ConversationBusyError,
     ConversationNotFoundError,
     IdempotencyInProgressError,
     IdempotencyMismatchError,
+    ServiceUnavailableError,
 )
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, exact
-from textllm_core.ports.ledger import AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.ports.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.ports.reply_journal import JournalEnd
 from textllm_core.ports.usage_reports import DailyUsage
 from textllm_core.sessions import Session, day_of
@@ -84,11 +95,19 @@ class MemoryLedger:
         )
         return hold
 
+    async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
+        kept = self.store.holds.get(_key(hold))
+        if kept is None:
+            raise ServiceUnavailableError(GIVEN_UP)
+        asked = replace(kept.hold, is_asked=True, transcript_id=transcript_id)
+        self.store.holds[_key(hold)] = replace(kept, hold=asked)
+        return asked
+
     async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
         kept = self.store.holds.get(_key(hold))
         if kept is None:
-            return replace(hold, provider_response_id=provider_response_id)
-        named = replace(kept.hold, provider_response_id=provider_response_id)
+            return replace(hold, provider_response_id=provider_response_id, reported_model=model)
+        named = replace(kept.hold, provider_response_id=provider_response_id, reported_model=model)
         self.store.holds[_key(hold)] = replace(kept, hold=named)
         self.store.entries[_key(hold)] = _pending(named, model)
         return named
@@ -111,13 +130,9 @@ class MemoryLedger:
             return None
         named = hold.provider_response_id
         hold = replace(ended.hold, provider_response_id=ended.hold.provider_response_id or named)
-        kept = store.conversations[_conversation_key(hold)]
+        kept, moves = store.conversations[_conversation_key(hold)], settled(end)
         conversation = replace(
-            kept.conversation,
-            message_count=kept.conversation.message_count + end.answered,
-            total_tokens_input=kept.conversation.total_tokens_input + end.usage.input_tokens,
-            total_tokens_output=kept.conversation.total_tokens_output + end.usage.output_tokens,
-            total_cost=kept.conversation.total_cost + exact(end.cost),
+            _moved(kept.conversation, moves),
             updated_at=end.at,
             last_image_url=end.last_image or kept.conversation.last_image_url,
             summary=kept.conversation.summary if end.summary is None else end.summary.replace("\0", ""),
@@ -137,52 +152,73 @@ class MemoryLedger:
             if known != kept.transcript_id:
                 store.to_erase(hold.tenant_id, hold.user_id, "transcript", known, at=end.at)
         today = store.sessions[_session_key(hold)]
-        session = replace(
-            today.session,
-            total_cost=today.session.total_cost + exact(end.cost),
-            total_tokens=today.session.total_tokens + end.usage.total_tokens,
-            last_activity=end.at,
-        )
+        session = replace(_spent(today.session, moves), last_activity=end.at)
         store.sessions[_session_key(hold)] = KeptSession(session, today.reserved - hold.amount)
-        self._add_to_day(hold, end)
-        store.entries[_key(hold)] = replace(
-            _pending(hold, end.model),
-            status=end.status,
-            estimated=end.estimated,
-            answered=end.answered,
-            usage=end.usage,
-            cost=exact(end.cost),
-            price_source=end.price_source,
-            service_tier=end.service_tier,
-            settled_at=end.at,
-            time_to_first_token_ms=end.time_to_first_token_ms,
-        )
+        self._add_to_day(hold, end.model, moves)
+        store.entries[_key(hold)] = _ended(_pending(hold, end.model), end)
         replay = Replay(end.remembered, conversation.message_count, session.total_cost)
         if ended.repeat is not None:
             store.repeats[ended.repeat.key] = replace(ended.repeat, replay=replay)
         if ended.is_resumable:
             store.ends[_key(hold)] = KeptEnd(JournalEnd(end.end_number, replay), end.at)
+        if end.messages:
+            store.replies[_key(hold)] = end.messages[-1].id
+        if end.open_until is not None:
+            open_hold = replace(hold, message=None, provider_response_id=hold.provider_response_id or named)
+            store.estimates[_key(hold)] = KeptEstimate(open_hold, end.at, end.open_until)
         return Settled(message_number=conversation.message_count, spent=session.total_cost)
 
-    def _add_to_day(self, hold: Hold, end: Settlement) -> None:
-        day, model = day_of(hold.created_at), end.model.replace("\0", "")[:255]
+    async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
+        store, entry = self.store, self.store.entries.get(_key(hold))
+        end = None if entry is None else corrected(entry, settlement)
+        if entry is None or end is None:
+            return None
+        new, old = settled(end), booked(entry)
+        kept = store.conversations.get(_conversation_key(hold))
+        if kept is not None:
+            conversation = _moved(kept.conversation, new - old)
+            if end.summary is not None:
+                conversation = replace(conversation, summary=end.summary.replace("\0", ""))
+            reply_id = store.replies.get(_key(hold))
+            messages = tuple(_corrected(each, end) if each.id == reply_id else each for each in kept.messages)
+            store.conversations[_conversation_key(hold)] = replace(kept, conversation=conversation, messages=messages)
+        today = store.sessions[_session_key(hold)]
+        session = _spent(today.session, new - old)
+        store.sessions[_session_key(hold)] = replace(today, session=session)
+        self._add_to_day(hold, entry.model, -old)
+        self._add_to_day(hold, end.model, new)
+        store.entries[_key(hold)] = _ended(entry, end)
+        store.estimates.pop(_key(hold), None)
+        return Settled(message_number=0 if kept is None else conversation.message_count, spent=session.total_cost)
+
+    async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
+        estimates = self.store.estimates
+        for key in [key for key, kept in estimates.items() if kept.until <= at]:
+            del estimates[key]
+        due = sorted((kept for kept in estimates.values() if kept.next_at <= at), key=_due_of)[:limit]
+        for kept in due:
+            estimates[_key(kept.hold)] = replace(kept, next_at=next_at)
+        return [kept.hold for kept in due]
+
+    def _add_to_day(self, hold: Hold, named: str, moves: Moves) -> None:
+        day, model = day_of(hold.created_at), named.replace("\0", "")[:255]
         key = (hold.tenant_id, hold.user_id, day, model)
         used = self.store.daily_usage.get(key) or DailyUsage(day, model, 0, 0, 0, ZERO)
         self.store.daily_usage[key] = replace(
             used,
-            messages=used.messages + end.answered,
-            input_tokens=used.input_tokens + end.usage.input_tokens,
-            output_tokens=used.output_tokens + end.usage.output_tokens,
-            cost=used.cost + exact(end.cost),
-            estimated_cost=used.estimated_cost + (exact(end.cost) if end.estimated else ZERO),
+            messages=used.messages + moves.answered,
+            input_tokens=used.input_tokens + moves.input_tokens,
+            output_tokens=used.output_tokens + moves.output_tokens,
+            cost=used.cost + moves.cost,
+            estimated_cost=used.estimated_cost + moves.estimated_cost,
         )
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
         store = self.store
-        ended = store.holds.pop(_key(hold), None)
-        if ended is None:
+        ended = store.holds.get(_key(hold))
+        if ended is None or (unless_asked and ended.hold.is_asked):
             return
-        hold = ended.hold
+        hold = store.holds.pop(_key(hold)).hold
         for made in transcripts:
             store.to_erase(hold.tenant_id, hold.user_id, "transcript", made, at=hold.created_at)
         kept = store.conversations[_conversation_key(hold)]
@@ -243,6 +279,48 @@ def _session_key(hold: Hold) -> tuple[str, str, date]:
 
 def _lease_of(kept: KeptHold) -> datetime:
     return kept.lease_until
+
+
+def _due_of(kept: KeptEstimate) -> datetime:
+    return kept.next_at
+
+
+def _moved(conversation: Conversation, moves: Moves) -> Conversation:
+    return replace(
+        conversation,
+        message_count=conversation.message_count + moves.answered,
+        total_tokens_input=conversation.total_tokens_input + moves.input_tokens,
+        total_tokens_output=conversation.total_tokens_output + moves.output_tokens,
+        total_cost=conversation.total_cost + moves.cost,
+    )
+
+
+def _spent(session: Session, moves: Moves) -> Session:
+    return replace(
+        session, total_cost=session.total_cost + moves.cost, total_tokens=session.total_tokens + moves.total_tokens
+    )
+
+
+def _ended(entry: LedgerEntry, end: Settlement) -> LedgerEntry:
+    return replace(
+        entry,
+        model=end.model,
+        status=end.status,
+        estimated=end.estimated,
+        answered=end.answered,
+        usage=end.usage,
+        cost=exact(end.cost),
+        price_source=end.price_source,
+        service_tier=end.service_tier,
+        settled_at=end.at,
+        time_to_first_token_ms=entry.time_to_first_token_ms or end.time_to_first_token_ms,
+    )
+
+
+def _corrected(reply: Message, end: Settlement) -> Message:
+    if not end.messages:
+        return replace(reply, estimated=end.estimated)
+    return replace(reply, content=end.messages[-1].content, status=end.messages[-1].status, estimated=end.estimated)
 
 
 def _made(asked: Reservation) -> KeptConversation:

@@ -55,6 +55,14 @@ class KeptHold(Struct, frozen=True):
     watched_until: datetime | None = None
 
 
+class KeptEstimate(Struct, frozen=True):
+    """An exchange that is settled by an estimate, of which the provider is asked at `next_at`, and until `until`."""
+
+    hold: Hold
+    next_at: datetime
+    until: datetime
+
+
 class KeptEnd(Struct, frozen=True):
     """How a resumable exchange ended, and when."""
 
@@ -101,6 +109,8 @@ class MemoryStore:
     sessions: dict[tuple[str, str, date], KeptSession] = field(default_factory=dict)
     daily_usage: dict[tuple[str, str, date, str], DailyUsage] = field(default_factory=dict)
     holds: dict[Key, KeptHold] = field(default_factory=dict)
+    estimates: dict[Key, KeptEstimate] = field(default_factory=dict)
+    replies: dict[Key, str] = field(default_factory=dict)  # the message that is the reply of an exchange
     repeats: dict[Key, KeptRepeat] = field(default_factory=dict)
     entries: dict[Key, LedgerEntry] = field(default_factory=dict)
     spoken: dict[Key, dict[int, tuple[Spoken, ...]]] = field(default_factory=dict)

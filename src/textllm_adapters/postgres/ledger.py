@@ -19,6 +19,7 @@ from textllm_adapters.sql.tables import (
     conversations,
     daily_usage,
     erasures,
+    estimates,
     holds,
     ledger,
     messages,
@@ -26,6 +27,7 @@ from textllm_adapters.sql.tables import (
     sessions,
 )
 from textllm_adapters.translation import translated
+from textllm_core.bookkeeping import settled
 from textllm_core.money import exact
 from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
 from textllm_core.sessions import day_of
@@ -80,8 +82,8 @@ class PostgresLedger(SqlLedger):
         return None if session_id is None else replace(hold, session_id=session_id)
 
     async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
-        named = replace(hold, provider_response_id=provider_response_id)
-        parameters = {"new_provider_response": provider_response_id, **rows.of_hold(hold)}
+        named = replace(hold, provider_response_id=provider_response_id, reported_model=model)
+        parameters = {"new_provider_response": provider_response_id, "new_reported": model, **rows.of_hold(hold)}
         with translated(STORAGE_ERRORS):
             async with self._database.single(hold.tenant_id) as connection:
                 await connection.execute(
@@ -106,7 +108,9 @@ class PostgresLedger(SqlLedger):
             **rows.of_session(hold),
             **rows.settled_conversation(end),
             **rows.settled_session(hold, end),
-            **statements.parameters(daily_usage, rows.usage_row(hold, end)),
+            **statements.parameters(daily_usage, rows.usage_row(hold, end.model, settled(end))),
+            **statements.parameters(estimates, rows.estimate_row(hold, end)),
+            "is_open": end.open_until is not None,
             **statements.parameters(ledger, rows.settled_row(hold, end)),
             **statements.parameters(reply_ends, rows.end_row(hold, end)),
             **statements.lists(messages.columns, rows.message_rows(hold, end, last=len(end.messages))),
@@ -114,5 +118,5 @@ class PostgresLedger(SqlLedger):
         }
         with translated(STORAGE_ERRORS):
             async with self._database.single(hold.tenant_id) as connection:
-                settled = (await connection.execute(statements.SETTLE, parameters)).one_or_none()
-        return None if settled is None else Settled(message_number=settled[0], spent=settled[1])
+                counters = (await connection.execute(statements.SETTLE, parameters)).one_or_none()
+        return None if counters is None else Settled(message_number=counters[0], spent=counters[1])

@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy import (
     CTE,
     BindParameter,
+    Boolean,
     Column,
     ColumnElement,
     FromClause,
@@ -33,6 +34,7 @@ from textllm_adapters.sql import upserts
 from textllm_adapters.sql.tables import (
     conversations,
     erasures,
+    estimates,
     holds,
     idempotency_keys,
     ledger,
@@ -181,7 +183,8 @@ def _settle() -> Select[Any]:
         where=dropped.c.provider_id.is_distinct_from(conversation.c.transcript_id),
         **dict(dropped.c),
     )
-    written = (day, entry, end, remembered, kept, erased)
+    estimate = _added(insert(estimates), hold, where=bindparam("is_open", type_=Boolean()))
+    written = (day, entry, end, remembered, kept, erased, estimate)
     return (
         select(conversation.c.message_count, session.c.total_cost)
         .select_from(conversation.join(session, true()))

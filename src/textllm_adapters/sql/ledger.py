@@ -5,6 +5,7 @@ each other.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from textllm_adapters.sql import ledger_statements as statements
 from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.translation import translated
+from textllm_core.bookkeeping import booked, corrected, settled
 from textllm_core.budgets import grant
 from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import (
@@ -26,13 +28,18 @@ from textllm_core.errors import (
     ConversationNotFoundError,
     IdempotencyInProgressError,
     IdempotencyMismatchError,
+    ServiceUnavailableError,
 )
 from textllm_core.money import exact
-from textllm_core.ports.ledger import AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.ports.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.sessions import day_of
 from textllm_core.usage import LedgerEntry
 
 _RENEWED_AT_ONCE: Final = 1000  # a statement has room for so many parameters, and no more
+
+
+class _AlreadyExactError(Exception):
+    """Another call has corrected the entry first; what this one has written is taken back."""
 
 
 class SqlLedger:
@@ -115,8 +122,17 @@ class SqlLedger:
             (await connection.execute(statements.HOLD, of_user | {"of_response": asked.response_id})).one()
         )
 
+    async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
+        made = {"new_transcript": transcript_id}
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(hold.tenant_id) as connection:
+                asked = (await connection.execute(statements.ASK, rows.of_hold(hold) | made)).one_or_none()
+        if asked is None:
+            raise ServiceUnavailableError(GIVEN_UP)
+        return replace(hold, is_asked=True, transcript_id=transcript_id)
+
     async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
-        named = {"new_provider_response": provider_response_id}
+        named = {"new_provider_response": provider_response_id, "new_reported": model}
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(hold.tenant_id) as connection:
                 kept = (await connection.execute(statements.NAME_HOLD, rows.of_hold(hold) | named)).one_or_none()
@@ -124,7 +140,7 @@ class SqlLedger:
                     await connection.execute(
                         statements.write_entry(self._database.dialect), rows.pending_row(kept, model)
                     )
-        return replace(hold, provider_response_id=provider_response_id)
+        return replace(hold, provider_response_id=provider_response_id, reported_model=model)
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
         lease = {"new_lease": lease_until}
@@ -143,17 +159,9 @@ class SqlLedger:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(hold.tenant_id) as connection:
                 kept = (await connection.execute(statements.END_HOLD, rows.of_hold(hold))).one_or_none()
-                return (
-                    None
-                    if kept is None
-                    else await self._settle(
-                        connection, kept, settlement, provider_response_id=hold.provider_response_id
-                    )
-                )
+                return None if kept is None else await self._settle(connection, kept, settlement, given=hold)
 
-    async def _settle(
-        self, connection: AsyncConnection, hold: Row[Any], end: Settlement, *, provider_response_id: str | None
-    ) -> Settled:
+    async def _settle(self, connection: AsyncConnection, hold: Row[Any], end: Settlement, *, given: Hold) -> Settled:
         conversation = await connection.execute(
             statements.SETTLE_CONVERSATION, rows.of_exchange(hold) | rows.settled_conversation(end)
         )
@@ -168,22 +176,66 @@ class SqlLedger:
         if hold.idempotency_key is not None:
             remembered = {"new_text": end.remembered.decode(), "new_number": answered, "new_spent": spent}
             await connection.execute(statements.REMEMBER, rows.key_of(hold) | remembered)
-        await connection.execute(statements.add_to_day(self._database.dialect), rows.usage_row(hold, end))
+        await connection.execute(
+            statements.add_to_day(self._database.dialect), rows.usage_row(hold, end.model, settled(end))
+        )
         entry = rows.settled_row(hold, end)
-        entry["provider_response_id"] = hold.provider_response_id or provider_response_id  # also without a `pend`
+        entry["provider_response_id"] = hold.provider_response_id or given.provider_response_id  # also without a `pend`
         await connection.execute(statements.write_entry(self._database.dialect), entry)
         if end.messages:
             await connection.execute(statements.ADD_MESSAGES, rows.message_rows(hold, end, last=last_message))
-        settled = Settled(message_number=answered, spent=spent)
+        if end.open_until is not None:
+            await connection.execute(statements.ADD_ESTIMATE, rows.estimate_row(given, end))
         if hold.is_resumable:
             counters = {"message_number": answered, "spent": spent}
             await connection.execute(statements.ADD_END, rows.end_row(hold, end) | counters)
-        return settled
+        return Settled(message_number=answered, spent=spent)
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:
+    async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
+        with translated(STORAGE_ERRORS), suppress(_AlreadyExactError):
+            async with self._database.transaction(hold.tenant_id) as connection:
+                entry = {"of_tenant": hold.tenant_id, "of_response": hold.response_id}
+                row = (await connection.execute(statements.ENTRY, entry)).one_or_none()
+                found = None if row is None else rows.entry(row)
+                end = None if found is None else corrected(found, settlement)
+                if found is not None and end is not None:
+                    return await self._correct(connection, hold, found, end)
+        return None
+
+    async def _correct(self, connection: AsyncConnection, hold: Hold, entry: LedgerEntry, end: Settlement) -> Settled:
+        of_it, old, new = rows.of_exchange(hold), booked(entry), settled(end)
+        conversation = await connection.execute(
+            statements.CORRECT_CONVERSATION, of_it | rows.moved_conversation(new - old) | {"new_summary": end.summary}
+        )
+        session = await connection.execute(
+            statements.CORRECT_SESSION, rows.of_session(hold) | rows.moved_session(new - old)
+        )
+        for model, moves in ((entry.model, -old), (end.model, new)):
+            await connection.execute(statements.add_to_day(self._database.dialect), rows.usage_row(hold, model, moves))
+        written = await connection.execute(statements.CORRECT_ENTRY, of_it | rows.corrected_entry(end))
+        if written.one_or_none() is None:
+            raise _AlreadyExactError
+        reply = of_it | {"new_estimated": end.estimated}
+        if end.messages:
+            told = {"new_content": end.messages[-1].content, "new_status": end.messages[-1].status}
+            await connection.execute(statements.CORRECT_REPLY, reply | told)
+        else:
+            await connection.execute(statements.REPLY_IS_EXACT, reply)
+        await connection.execute(statements.CLOSE_ESTIMATE, of_it)
+        return Settled(message_number=conversation.scalar_one_or_none() or 0, spent=session.scalar_one())
+
+    async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
+        due = {"of_moment": at, "new_moment": next_at, "at_most": limit}
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(EVERYONE) as connection:
+                await connection.execute(statements.CLOSE_OLD_ESTIMATES, {"of_moment": at})
+                return list((await connection.execute(statements.PUT_OFF_ESTIMATES, due)).scalars())
+
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
+        end = statements.END_UNASKED if unless_asked else statements.END_HOLD
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(hold.tenant_id) as connection:
-                kept = (await connection.execute(statements.END_HOLD, rows.of_hold(hold))).one_or_none()
+                kept = (await connection.execute(end, rows.of_hold(hold))).one_or_none()
                 if kept is not None:
                     await self._release(connection, kept)
                     if transcripts:

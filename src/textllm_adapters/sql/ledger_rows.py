@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Row,
-)
+from msgspec.structs import replace
+from sqlalchemy import Row
 
+from textllm_core.bookkeeping import Moves, settled
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
 from textllm_core.ports.ledger import Hold, Reservation, Settlement
@@ -94,6 +94,8 @@ def hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
         "created_at": hold.created_at,
         "lease_until": asked.lease_until,
         "is_resumable": asked.is_resumable,
+        "message": hold.message,
+        "is_asked": hold.is_asked,
     }
 
 
@@ -114,11 +116,7 @@ def pending_row(hold: Hold | Row[Any], model: str) -> dict[str, object]:
 
 
 def settled_conversation(end: Settlement) -> dict[str, object]:
-    return {
-        "plus_answered": int(end.answered),
-        "plus_input": end.usage.input_tokens,
-        "plus_output": end.usage.output_tokens,
-        "plus_cost": end.cost,
+    return moved_conversation(settled(end)) | {
         "plus_messages": len(end.messages),
         "new_image": end.last_image,
         "new_moment": end.at,
@@ -128,26 +126,34 @@ def settled_conversation(end: Settlement) -> dict[str, object]:
     }
 
 
-def settled_session(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
+def moved_conversation(moves: Moves) -> dict[str, object]:
     return {
-        "minus_amount": hold.amount,
-        "plus_cost": end.cost,
-        "plus_tokens": end.usage.total_tokens,
-        "new_moment": end.at,
+        "plus_answered": moves.answered,
+        "plus_input": moves.input_tokens,
+        "plus_output": moves.output_tokens,
+        "plus_cost": moves.cost,
     }
 
 
-def usage_row(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
+def settled_session(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
+    return moved_session(settled(end)) | {"minus_amount": hold.amount, "new_moment": end.at}
+
+
+def moved_session(moves: Moves) -> dict[str, object]:
+    return {"plus_cost": moves.cost, "plus_tokens": moves.total_tokens}
+
+
+def usage_row(hold: Hold | Row[Any], model: str, moves: Moves) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
         "user_id": hold.user_id,
         "day": hold.day,
-        "model": end.model,
-        "messages": int(end.answered),
-        "input_tokens": end.usage.input_tokens,
-        "output_tokens": end.usage.output_tokens,
-        "cost": end.cost,
-        "estimated_cost": end.cost if end.estimated else ZERO,
+        "model": model,
+        "messages": moves.answered,
+        "input_tokens": moves.input_tokens,
+        "output_tokens": moves.output_tokens,
+        "cost": moves.cost,
+        "estimated_cost": moves.estimated_cost,
     }
 
 
@@ -195,6 +201,35 @@ def end_row(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
         "number": end.end_number,
         "remembered": end.remembered.decode(),
         "ended_at": end.at,
+    }
+
+
+def estimate_row(hold: Hold, end: Settlement) -> dict[str, object]:
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "response_id": hold.response_id,
+        "hold": replace(hold, message=None),
+        "next_at": end.at,
+        "until": end.open_until,
+    }
+
+
+def corrected_entry(end: Settlement) -> dict[str, object]:
+    return {
+        "new_model": end.model,
+        "new_status": end.status,
+        "new_estimated": end.estimated,
+        "new_input": end.usage.input_tokens,
+        "new_output": end.usage.output_tokens,
+        "new_cached": end.usage.cached_tokens,
+        "new_cache_write": end.usage.cache_write_tokens,
+        "new_reasoning": end.usage.reasoning_tokens,
+        "new_cost": end.cost,
+        "new_source": end.price_source,
+        "new_rates": end.rates,
+        "new_tier": end.service_tier,
+        "new_moment": end.at,
     }
 
 
@@ -247,7 +282,11 @@ def hold(row: Row[Any]) -> Hold:
         input_estimate=row.input_estimate,
         amount=row.amount,
         created_at=row.created_at,
+        message=row.message,
+        is_asked=row.is_asked,
+        transcript_id=row.transcript_id,
         provider_response_id=row.provider_response_id,
+        reported_model=row.reported_model,
     )
 
 

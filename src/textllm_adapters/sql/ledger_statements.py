@@ -26,6 +26,7 @@ from textllm_adapters.sql.tables import (
     conversations,
     daily_usage,
     erasures,
+    estimates,
     holds,
     idempotency_keys,
     ledger,
@@ -42,6 +43,7 @@ def _of_user(table: Table) -> tuple[ColumnElement[bool], ...]:
 _OF_CONVERSATION: Final = (*_of_user(conversations), conversations.c.id == bindparam("of_conversation"))
 OF_SESSION: Final = (*_of_user(sessions), sessions.c.day == bindparam("of_day"))
 _OF_HOLD: Final = (*_of_user(holds), holds.c.response_id == bindparam("of_response"))
+_ALL_BUT_MESSAGE: Final = tuple(column for column in holds.c if column.name != "message")  # it may be long
 _IS_RUNNING: Final = conversations.c.turn_id == bindparam("of_response")
 
 TAKE_CONVERSATION: Final = (
@@ -78,7 +80,16 @@ MOVE_CONVERSATION: Final = update(conversations).where(*_OF_CONVERSATION).values
 ADD_HOLD: Final = insert(holds)
 
 NAME_HOLD: Final = (
-    update(holds).where(*_OF_HOLD).values(provider_response_id=bindparam("new_provider_response")).returning(holds)
+    update(holds)
+    .where(*_OF_HOLD)
+    .values(provider_response_id=bindparam("new_provider_response"), reported_model=bindparam("new_reported"))
+    .returning(*_ALL_BUT_MESSAGE)
+)
+ASK: Final = (
+    update(holds)
+    .where(*_OF_HOLD)
+    .values(is_asked=True, transcript_id=bindparam("new_transcript"))
+    .returning(holds.c.response_id)
 )
 
 RENEW_HOLDS: Final = (
@@ -89,7 +100,8 @@ RENEW_HOLDS: Final = (
     .values(lease_until=bindparam("new_lease"))
 )
 
-END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(holds)
+END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(*_ALL_BUT_MESSAGE)
+END_UNASKED: Final = END_HOLD.where(holds.c.is_asked.is_(False))
 
 
 def _if_running(new: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -129,6 +141,76 @@ SETTLE_SESSION: Final = (
     )
     .returning(sessions.c.total_cost)
 )
+ADD_ESTIMATE: Final = insert(estimates)
+
+CORRECT_CONVERSATION: Final = (
+    update(conversations)
+    .where(*_OF_CONVERSATION)
+    .values(
+        message_count=conversations.c.message_count + bindparam("plus_answered"),
+        total_tokens_input=conversations.c.total_tokens_input + bindparam("plus_input"),
+        total_tokens_output=conversations.c.total_tokens_output + bindparam("plus_output"),
+        total_cost=conversations.c.total_cost + bindparam("plus_cost"),
+        summary=func.coalesce(bindparam("new_summary", type_=conversations.c.summary.type), conversations.c.summary),
+    )
+    .returning(conversations.c.message_count)
+)
+CORRECT_SESSION: Final = (
+    update(sessions)
+    .where(*OF_SESSION)
+    .values(
+        total_cost=sessions.c.total_cost + bindparam("plus_cost"),
+        total_tokens=sessions.c.total_tokens + bindparam("plus_tokens"),
+    )
+    .returning(sessions.c.total_cost)
+)
+CORRECT_ENTRY: Final = (
+    update(ledger)
+    .where(*_of_user(ledger), ledger.c.response_id == bindparam("of_response"), ledger.c.estimated)
+    .values(
+        model=bindparam("new_model"),
+        status=bindparam("new_status"),
+        estimated=bindparam("new_estimated"),
+        input_tokens=bindparam("new_input"),
+        output_tokens=bindparam("new_output"),
+        cached_tokens=bindparam("new_cached"),
+        cache_write_tokens=bindparam("new_cache_write"),
+        reasoning_tokens=bindparam("new_reasoning"),
+        cost=bindparam("new_cost"),
+        price_source=bindparam("new_source"),
+        rates=bindparam("new_rates"),
+        service_tier=bindparam("new_tier"),
+        settled_at=bindparam("new_moment"),
+    )
+    .returning(ledger.c.response_id)
+)
+_REPLY: Final = (
+    *_of_user(messages),
+    messages.c.conversation_id == bindparam("of_conversation"),
+    messages.c.response_id == bindparam("of_response"),
+    messages.c.role == "assistant",
+)
+REPLY_IS_EXACT: Final = update(messages).where(*_REPLY).values(estimated=bindparam("new_estimated"))
+CORRECT_REPLY: Final = REPLY_IS_EXACT.values(content=bindparam("new_content"), status=bindparam("new_status"))
+CLOSE_ESTIMATE: Final = delete(estimates).where(
+    *_of_user(estimates), estimates.c.response_id == bindparam("of_response")
+)
+CLOSE_OLD_ESTIMATES: Final = delete(estimates).where(estimates.c.until <= bindparam("of_moment"))
+_DUE: Final = (  # a CTE for the same reason as `_ABANDONED`
+    select(*estimates.primary_key)
+    .where(estimates.c.next_at <= bindparam("of_moment"))
+    .order_by(estimates.c.next_at)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+PUT_OFF_ESTIMATES: Final = (
+    update(estimates)
+    .where(tuple_(*estimates.primary_key).in_(select(_DUE)))
+    .values(next_at=bindparam("new_moment"))
+    .returning(estimates.c.hold)
+)
+
 ADD_MESSAGES: Final = insert(messages)
 ADD_END: Final = insert(reply_ends)
 ADD_ERASURES: Final = insert(erasures)

@@ -20,11 +20,13 @@ from sqlalchemy import (
     String,
     Table,
     false,
+    true,
 )
 
 from textllm_adapters.sql.types import Content, Id, Labels, Money, Name, PlainText, Record, Tags, UtcDateTime
-from textllm_core.chat.messages import ReplyStarted
+from textllm_core.chat.messages import Message, ReplyStarted
 from textllm_core.money import Price, Rates
+from textllm_core.ports.ledger import Hold
 
 metadata: Final = MetaData()
 
@@ -102,7 +104,8 @@ daily_usage: Final = Table(
 )
 
 # One row for each exchange that is running. made_conversation: a release takes the conversation back as well.
-# is_resumable: it has a journal. watched_until: somebody reads it from there.
+# is_resumable: it has a journal. watched_until: somebody reads it from there. message: what the user says, which would
+# else be lost with the process. is_asked: the provider may have been asked. transcript_id: what was made for it there.
 holds: Final = Table(
     "holds",
     metadata,
@@ -126,6 +129,10 @@ holds: Final = Table(
     Column("is_resumable", Boolean, nullable=False, server_default=false()),
     Column("cancel_asked", Boolean, nullable=False, server_default=false()),
     Column("watched_until", UtcDateTime),
+    Column("message", Record(Message)),
+    Column("is_asked", Boolean, nullable=False, server_default=true()),
+    Column("transcript_id", PlainText),
+    Column("reported_model", PlainText),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],
@@ -139,6 +146,21 @@ Index(
     holds.c.tenant_id,
     postgresql_where=holds.c.cancel_asked,
     sqlite_where=holds.c.cancel_asked,
+)
+
+# Exchanges settled by an estimate, of which the provider is asked at next_at, and no more after until. hold: as it was,
+# without its message.
+estimates: Final = Table(
+    "estimates",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("response_id", Id, nullable=False),
+    Column("hold", Record(Hold), nullable=False),
+    Column("next_at", UtcDateTime, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_estimates"),
+    Index("ix_estimates_next_at", "next_at"),
 )
 
 # One row for each exchange that reached the provider. No foreign key: an entry outlives its conversation.

@@ -144,6 +144,10 @@ class Admission:
         ceiling = min(options.max_output_tokens or self.policy.max_output_tokens, self.policy.max_output_tokens)
         now = self.clock.now()
         message = Message(id=new_id("msg"), role="user", content=turn.content, created_at=now)
+        keeps_messages = thread.keeps_messages if thread else self.policy.keep_messages
+        # One that was kept while another API was configured does not know what was said since.
+        transcript_id = thread.transcript_id if thread and self.has_transcripts else None
+        needs_transcript = self.has_transcripts and transcript_id is None and not turn.is_aside
         reservation = Reservation(
             tenant_id=caller.tenant_id,
             user_id=user_id,
@@ -159,6 +163,8 @@ class Admission:
             demand=demand(price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit),
             at=now,
             lease_until=self.leases.until(),
+            message=message if keeps_messages and not turn.is_aside else None,
+            is_asked=not (needs_transcript or message.stored_parts),
             is_resumable=turn.is_resumable,
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )
@@ -181,9 +187,8 @@ class Admission:
             ),
             log=log,
             asked_at=now,
-            # One that was kept while another API was configured does not know what was said since.
-            transcript_id=thread.transcript_id if thread and self.has_transcripts else None,
-            keeps_messages=thread.keeps_messages if thread else self.policy.keep_messages,
+            transcript_id=transcript_id,
+            keeps_messages=keeps_messages,
             allowance=allowance,
         )
 

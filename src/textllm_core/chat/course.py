@@ -123,6 +123,11 @@ class Course:
         return tuple(known for known in self.transcripts if known != found)
 
     @property
+    def unasked_transcript(self) -> str | None:
+        """The provider's side of the conversation, where it was made for this turn."""
+        return self.transcript_id if self.transcript_id in self.made_transcripts else None
+
+    @property
     def has_past(self) -> bool:
         """Something was said in the conversation before this turn."""
         return self.thread is not None and self.thread.message_count > 0
@@ -190,6 +195,7 @@ class Course:
             # The provider keeps whole replies, and nothing of failures; of all else it may or may not keep the turn.
             in_doubt=not is_whole and not keeps_place,
             remember=partial(remember, left.usage, left.estimated) if remember else None,
+            is_open=left.is_open,
             context_tokens=left.usage.total_tokens if is_whole and not left.estimated else past,
         )
 
@@ -210,6 +216,7 @@ class Course:
         remember: Callable[[Decimal], bytes] | None,
         context_tokens: int,
         summary: str | None = None,
+        is_open: bool = False,
     ) -> Outcome:
         waited = None if self.first_text_at is None else self.first_text_at - self.asked_at
         outcome = Outcome(
@@ -229,6 +236,7 @@ class Course:
             time_to_first_token_ms=None if waited is None else max(0, int(waited.total_seconds() * 1000)),
             remember=remember,
             end_number=self.log.end_number,
+            is_open=is_open,
         )
         if not self.turn.is_aside:
             return outcome

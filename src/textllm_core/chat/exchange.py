@@ -238,6 +238,8 @@ class Exchange:
 
     async def _read_along(self, course: Course) -> ModelEnded:
         request = await self._request(course)
+        if not course.hold.is_asked or course.hold.transcript_id != course.unasked_transcript:
+            course.hold = await self.ledger.ask(course.hold, transcript_id=course.unasked_transcript)
         course.is_asked = True
         with self.tracer.span(steps.Asking(request.model)):
             return await self._hear(course, request)

@@ -18,6 +18,11 @@ from textllm_core.usage import EntryStatus, Usage
 _OF_THE_TURN: Final = (ContentRefusedError, ContextTooLongError, InvalidRequestError, UnsupportedMediaTypeError)
 
 
+# A provider that has an account of a reply gives it in one round trip. What it says later corrects an estimate; who
+# waits for its conversation, or for the last event of a stream, waits no longer than this.
+OUTCOME_WITHIN_S: Final = 2.0
+
+
 class Remains(Struct, frozen=True, kw_only=True):
     """What is left of one reply.
 

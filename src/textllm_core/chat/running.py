@@ -16,9 +16,12 @@ from textllm_core.ports.ledger import Hold, Ledger
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.telemetry import Telemetry
 
-LEASE: Final = timedelta(seconds=30)
+# A dead process's conversation is free again, and its readers have their last event, within 30 s of its death: the
+# lease, a run of recovery that is under way (5 s: it asks the provider twice, 2 s each), the pause after it (3 s), and
+# the run that settles (3 s).
+LEASE: Final = timedelta(seconds=15)
 WATCH: Final = timedelta(seconds=30)  # how long somebody who reads elsewhere is believed to be still there
-_RENEW_EVERY_S: Final = 10.0  # so that a lease outlasts a renewal that failed
+_RENEW_EVERY_S: Final = 4.0  # so that a lease outlasts two renewals that failed
 _LOOK_EVERY_S: Final = 1.0
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from textllm_core.chat.course import Course
 from textllm_core.chat.journal import JournalWriter
 from textllm_core.chat.messages import FinishReason, Reply, ReplyCompleted, ReplyUsage
-from textllm_core.chat.remains import Remains
+from textllm_core.chat.remains import OUTCOME_WITHIN_S, Remains
 from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.errors import (
     ContentRefusedError,
@@ -86,18 +86,18 @@ class Settling:
         """What the provider says a broken reply came to; None where nobody can say.
 
         Args:
-            error: what its caller, who need not wait for that, is told meanwhile.
+            error: what its caller is told; then it is asked once, since what it says later corrects the entry, and the
+                conversation is not to wait for it. Who has cancelled a reply is told its cost, and waits for it.
         """
         if course.started is None or course.started.provider_response_id is None:
             return None
-        for pause in self.policy.outcome_pauses_s:
+        for pause in self.policy.outcome_pauses_s if error is None else (0.0,):
             await asyncio.sleep(pause)
-            with suppress(TextLLMError):  # it is asked again, and at last estimated
-                ended = await self.llm.outcome(course.started.provider_response_id)
+            with suppress(TextLLMError, TimeoutError):  # it is asked again, if need be after an estimate
+                async with asyncio.timeout(OUTCOME_WITHIN_S):
+                    ended = await self.llm.outcome(course.started.provider_response_id)
                 if ended is not None:
                     return ended
-            if error is not None:
-                self._fail(course, error)
         return None
 
     async def _settle_broken(self, course: Course, ended: ModelEnded | None, error: TextLLMError) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -12,6 +12,8 @@ from textllm_core.chat.messages import Idempotency, Message
 from textllm_core.money import Price, Rates
 from textllm_core.sessions import day_of
 from textllm_core.usage import EntryStatus, Kind, LedgerEntry, Usage
+
+GIVEN_UP: Final = "This turn took so long to prepare that it was given up; send it again."
 
 
 class Reservation(Struct, frozen=True, kw_only=True):
@@ -25,6 +27,8 @@ class Reservation(Struct, frozen=True, kw_only=True):
         keeps_messages: of a new conversation: our own copy of its messages is kept.
         at: time of the turn, aware UTC; its UTC day says which session pays.
         lease_until: when others may take the exchange for dead, unless it is renewed.
+        message: the turn as its conversation is to keep it; None where it keeps no copy of its own.
+        is_asked: the provider is asked at once; False where `ask` says so first.
         idempotency: the turn's key; taken with the reservation, and given back with a release.
         is_resumable: how it ends is kept for a while, for readers in other processes; see `ReplyJournal`.
     """
@@ -43,6 +47,8 @@ class Reservation(Struct, frozen=True, kw_only=True):
     demand: Demand
     at: datetime
     lease_until: datetime
+    message: Message | None = None
+    is_asked: bool = True
     idempotency: Idempotency | None = None
     is_resumable: bool = False
 
@@ -60,6 +66,8 @@ class Reservation(Struct, frozen=True, kw_only=True):
             input_estimate=self.input_estimate,
             amount=amount,
             created_at=self.at,
+            message=self.message,
+            is_asked=self.is_asked,
         )
 
 
@@ -89,8 +97,10 @@ class Hold(Struct, frozen=True, kw_only=True):
 
     Args:
         amount: USD.
-        model, price, input_estimate: as the reservation had them.
-        provider_response_id: the provider's name for the reply, once it told us.
+        model, price, input_estimate, message: as the reservation had them.
+        is_asked: the provider may have been asked, so that it may cost something.
+        transcript_id: the provider's side of the conversation, where it was made for this turn.
+        provider_response_id, reported_model: the provider's names for the reply and for its model, once it told us.
     """
 
     tenant_id: str
@@ -104,7 +114,11 @@ class Hold(Struct, frozen=True, kw_only=True):
     input_estimate: int
     amount: Decimal
     created_at: datetime
+    message: Message | None = None
+    is_asked: bool = True
+    transcript_id: str | None = None
     provider_response_id: str | None = None
+    reported_model: str | None = None
 
     @property
     def day(self) -> date:
@@ -127,6 +141,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
             text; kept where it has one, or is resumable.
         summary: of the conversation from now on; None: it keeps the one it has.
         end_number: the number of its terminal event, for a reader who resumes it.
+        open_until: it is an estimate, and until then the provider is asked again; see `Ledger.estimated`.
     """
 
     status: EntryStatus
@@ -149,6 +164,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     remembered: bytes = b""
     summary: str | None = None
     end_number: int = 1
+    open_until: datetime | None = None
 
 
 class Settled(Struct, frozen=True):
@@ -187,11 +203,19 @@ class Ledger(Protocol):
         """
         ...
 
+    async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
+        """Write down, right before the call, that the provider is asked, and what was made there for it.
+
+        Raises:
+            ServiceUnavailableError: the exchange was given up meanwhile, so that nobody would account for the call.
+        """
+        ...
+
     async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
         """Write down that the provider took the exchange: from here on it has a ledger entry, `pending`.
 
         Args:
-            model: what the provider says it is, for the entry; the hold keeps what was asked for.
+            model: what the provider says it is, for the entry; beside it the hold keeps what was asked for.
         """
         ...
 
@@ -207,11 +231,28 @@ class Ledger(Protocol):
         """
         ...
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = ()) -> None:
+    async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
+        """Put what the provider says at last in the place of an estimate: every counter moves by the difference.
+
+        None where the entry is no estimate (any more), so that it happens once; nothing happens then. See
+        `bookkeeping.corrected`. The conversation's last reply to the exchange becomes that of the settlement, where it
+        has one.
+        """
+        ...
+
+    async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
+        """At most `limit` exchanges that are still open, without their messages, and now not due before `next_at`.
+
+        Those whose time was over at `at` are open no more.
+        """
+        ...
+
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
         """Undo the reservation: the provider surely did nothing. A conversation made for it goes too.
 
         Args:
             transcripts: what the exchange had made on the provider's side, to be erased.
+            unless_asked: do nothing if the provider may have been asked by now.
         """
         ...
 

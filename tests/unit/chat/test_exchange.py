@@ -1,7 +1,7 @@
 """Every turn ends in exactly one way, whoever leaves and whatever breaks."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace as replace_field
 from datetime import timedelta
@@ -16,6 +16,7 @@ from textllm_adapters.memory.conversation_repository import MemoryConversationRe
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import (
     Caller,
     ReplyCompleted,
@@ -27,6 +28,7 @@ from textllm_core import (
     TurnOptions,
     Usage,
 )
+from textllm_core.chat.messages import Idempotency, Message
 from textllm_core.errors import (
     Allowance,
     BudgetExceededError,
@@ -50,7 +52,7 @@ from textllm_core.errors import (
 from textllm_core.money import ZERO
 from textllm_core.ports.conversation_repository import Thread
 from textllm_core.ports.ledger import Hold, Settled, Settlement
-from textllm_core.ports.llm import ModelEnded, ModelEvent, ModelRequest
+from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ReadBlob
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
 PRICE_OF_USAGE = Decimal("0.00325")  # 800 * 2.5 + 200 * 1.25 + 100 * 10, for a million
@@ -550,24 +552,129 @@ async def test_storage_that_comes_back_finds_the_reply_waiting() -> None:
     await bench.check_books()
 
 
-async def test_what_a_dead_process_left_is_settled_once_by_the_providers_word(bench: Bench) -> None:
-    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event(), usage=USAGE, unheard="completed"))
-    dead = bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))
+async def test_what_a_dead_process_left_is_settled_at_once_and_set_right_once_by_the_providers_word(
+    bench: Bench,
+) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    turn = TextTurn("x" * 391, user_id="ada", is_resumable=True)
+    dead = bench.send_message.stream(Caller(), turn)
+    await anext(dead)
     await anext(dead)
     (hold,) = (kept.hold for kept in bench.store.holds.values())
+    bench.exchange.writer.close(hold)
 
     survivor = Bench(store=bench.store)
     assert await survivor.reconcile() == 0  # its lease has not run out
-    survivor.clock.advance(timedelta(minutes=1))
-    assert await survivor.reconcile() == 0  # the provider may still be at it
-    survivor.clock.advance(timedelta(minutes=1))
-    survivor.llm.ended[hold.provider_response_id or ""] = ModelEnded(status="completed", usage=USAGE)
+    survivor.clock.advance(timedelta(seconds=16))
     assert await survivor.reconcile() == 1
+    (entry,) = await survivor.entries()
+    assert (entry.status, entry.estimated, entry.usage.input_tokens) == ("incomplete", True, 100)
+    said = [(message.text, message.status) for message in await survivor.said(entry)]
+    assert said == [("x" * 391, "completed"), (said[1][0], "incomplete")]
+    await survivor.check_books()
+    assert (await survivor.say("Next.", entry.conversation_id)).message_number == 2
 
+    survivor.llm.ended[hold.provider_response_id or ""] = ModelEnded(status="completed", usage=USAGE, text="abc")
+    survivor.clock.advance(timedelta(seconds=16))
+    assert await survivor.reconcile() == 1
+    assert await survivor.reconcile() == 0
     await bench.running.drain(0)  # the dead one wakes up after all, and finds that all is done
-    (entry,) = await bench.entries()
-    assert (entry.status, entry.cost, entry.estimated) == ("failed", PRICE_OF_USAGE, False)
+    entry = (await survivor.entries())[0]
+    assert (entry.status, entry.cost, entry.estimated) == ("completed", PRICE_OF_USAGE, False)
+    assert [(m.text, m.status, m.estimated) for m in (await survivor.said(entry))[:2]] == [
+        ("x" * 391, "completed", None),
+        ("abc", "completed", False),
+    ]
     await bench.check_books()
+
+
+async def test_what_a_process_that_was_taken_for_dead_knows_sets_the_estimate_right(bench: Bench) -> None:
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate, usage=USAGE))
+    events = bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))
+    await anext(events)
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(minutes=1))
+    assert await survivor.reconcile() == 1
+    gate.set()
+    last = [event async for event in events][-1]
+    assert isinstance(last, ReplyCompleted)
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.cost, entry.estimated) == ("completed", PRICE_OF_USAGE, False)
+    assert [message.text for message in await bench.said(entry)] == ["hi", "ab"]
+    await bench.check_books()
+
+
+async def test_a_provider_is_asked_for_what_was_estimated_for_ten_minutes_and_then_no_more(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a",), error=ProviderError("cut"), after=1))
+    with pytest.raises(ProviderError):
+        await bench.say("hi")
+    (response_id,) = (kept.hold.provider_response_id for kept in bench.store.estimates.values())
+    bench.clock.advance(timedelta(minutes=9))
+    assert await bench.reconcile() == 0
+    bench.clock.advance(timedelta(minutes=1, seconds=1))
+    bench.llm.ended[response_id or ""] = ModelEnded(status="completed", usage=USAGE, text="abc")
+    assert await bench.reconcile() == 0
+    assert bench.store.estimates == {}
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_a_turn_whose_process_died_before_it_asked_costs_nothing_and_can_be_sent_again(keeps: bool) -> None:
+    bench = Bench(policy=replace(POLICY, keep_messages=keeps))
+    first = await bench.say("one")
+    assert bench.transcript is not None
+    bench.transcript.lose(bench.llm.requests[0].transcript_id or "")
+    hanging = asyncio.Event()
+
+    class Hanging(MemoryTranscript):
+        async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
+            hanging.set()
+            await asyncio.Event().wait()
+            return await super().create(messages, read=read)
+
+    idempotency = Idempotency("key", "/chat", "print")
+    dying = replace_field(bench.exchange, transcript=Hanging())
+    turn = TextTurn("hi", user_id="ada", idempotency=idempotency)
+    reading = asyncio.create_task(SendMessage(dying, bench.policy)(Caller(), turn))
+    await hanging.wait()
+
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(seconds=30))
+    assert await survivor.reconcile() == 1
+    assert [entry.response_id for entry in await survivor.ledger.entries("default", "ada")] == [first.response_id]
+    assert (await survivor.send_message(Caller(), turn)).text == "[0] You said: hi"
+    reading.cancel()
+    await survivor.check_books()
+
+
+async def test_recovery_books_the_model_that_the_provider_named(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    await anext(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada")))
+    (hold,) = (kept.hold for kept in bench.store.holds.values())
+    await bench.ledger.pend(hold, provider_response_id=hold.provider_response_id, model="gpt-4o-2024-11-20")
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(seconds=30))
+    assert await survivor.reconcile() == 1
+    assert [entry.model for entry in await survivor.entries()] == ["gpt-4o-2024-11-20"]
+
+
+@pytest.mark.parametrize("ended", ["completed", "incomplete"])
+async def test_a_reply_that_is_recovered_by_the_providers_word_is_in_its_conversation(
+    bench: Bench, ended: EndStatus
+) -> None:
+    first = await bench.say("one")
+    bench.clock.advance(timedelta(seconds=1))
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    await anext(bench.send_message.stream(Caller(), TextTurn("two", first.conversation_id)))
+    (hold,) = (kept.hold for kept in bench.store.holds.values())
+    survivor = Bench(store=bench.store, transcript=bench.transcript)
+    survivor.llm.ended[hold.provider_response_id or ""] = ModelEnded(status=ended, usage=USAGE, text="abc")
+    survivor.clock.advance(timedelta(seconds=30))
+    assert await survivor.reconcile() == 1
+    entry = (await survivor.entries())[-1]
+    assert (entry.status, entry.cost, entry.estimated) == (ended, PRICE_OF_USAGE, False)
+    assert [(m.text, m.status) for m in await survivor.said(entry)][2:] == [("two", "completed"), ("abc", ended)]
+    await survivor.check_books()
 
 
 async def test_what_nobody_can_account_for_is_estimated_after_a_grace_period(bench: Bench) -> None:

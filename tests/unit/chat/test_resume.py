@@ -116,8 +116,9 @@ async def test_a_reply_whose_process_died_ends_in_a_failure_for_whoever_reads_on
     assert (end.response_id, end.error.code) == (response_id, "provider_error")
     assert (await other.resume_reply(Caller(), response_id, after=LAST_ID_OF_LOST)).is_over
     (entry,) = await other.entries()
-    assert (entry.status, entry.estimated) == ("failed", True)
+    assert (entry.status, entry.estimated) == ("incomplete", True)
     assert entry.usage == Usage(input_tokens=hold.input_estimate, output_tokens=3)
+    assert [message.text for message in await other.said(entry)][-1] == "Once upon"
     await dead.aclose()  # type: ignore[attr-defined]  # a generator
     await bench.running.drain(0)
 

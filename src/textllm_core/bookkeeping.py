@@ -1,0 +1,74 @@
+"""The rules of the books: by how much counters move with a settlement, and with its correction. No storage."""
+
+from decimal import Decimal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from textllm_core.money import ZERO, exact
+from textllm_core.ports.ledger import Settlement
+from textllm_core.usage import LedgerEntry
+
+
+class Moves(Struct, frozen=True, kw_only=True):
+    """By how much the counters of a conversation, a session and a day of use move; `cost`, `estimated_cost`: USD."""
+
+    answered: int
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal
+    estimated_cost: Decimal
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __sub__(self, other: "Moves") -> "Moves":
+        return Moves(
+            answered=self.answered - other.answered,
+            input_tokens=self.input_tokens - other.input_tokens,
+            output_tokens=self.output_tokens - other.output_tokens,
+            cost=self.cost - other.cost,
+            estimated_cost=self.estimated_cost - other.estimated_cost,
+        )
+
+    def __neg__(self) -> "Moves":
+        return NOTHING - self
+
+
+NOTHING = Moves(answered=0, input_tokens=0, output_tokens=0, cost=ZERO, estimated_cost=ZERO)
+
+
+def settled(end: Settlement) -> Moves:
+    """What a settlement moves."""
+    return Moves(
+        answered=int(end.answered),
+        input_tokens=end.usage.input_tokens,
+        output_tokens=end.usage.output_tokens,
+        cost=exact(end.cost),
+        estimated_cost=exact(end.cost) if end.estimated else ZERO,
+    )
+
+
+def booked(entry: LedgerEntry) -> Moves:
+    """What the entry of a settled exchange has moved."""
+    return Moves(
+        answered=int(entry.answered),
+        input_tokens=entry.usage.input_tokens,
+        output_tokens=entry.usage.output_tokens,
+        cost=entry.cost,
+        estimated_cost=entry.cost if entry.estimated else ZERO,
+    )
+
+
+def corrected(entry: LedgerEntry, end: Settlement) -> Settlement | None:
+    """What a settlement that comes after an estimate makes of the entry; None where it changes nothing.
+
+    Only an estimate is ever corrected, and by what is none. A turn that was answered stays so; of one that was
+    cancelled the user keeps what was written, so that only its money is set right.
+    """
+    if not entry.estimated or entry.status == "pending" or end.estimated:
+        return None
+    if entry.status == "cancelled":
+        end = replace(end, status="cancelled", messages=())
+    return replace(end, answered=entry.answered)

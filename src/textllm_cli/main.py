@@ -1,18 +1,41 @@
 """The command tree, and the one place of the command line that names the wiring."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer._click.exceptions import ClickException  # what is public has neither message nor exit code
+from typer.core import TyperGroup
 
 from textllm_cli.commands import ask, audit, chat, config, conversations, db, files, keys, model, serve, sessions, usage
 from textllm_cli.invocation import Invocation, Wiring
-from textllm_cli.render import reporting
+from textllm_cli.render import Screen, reporting
+from textllm_core.errors import InvalidRequestError
+
+
+class _Commands(TyperGroup):
+    """The commands; whoever wants JSON is told of a wrong use in JSON, too."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        arguments = sys.argv[1:] if args is None else list(args)
+        if "--json" not in arguments:
+            return super().main(args, *rest, **options)
+        try:
+            code = super().main(args, *rest, **(options | {"standalone_mode": False}))
+        except ClickException as error:
+            Screen(as_json=True).problem(InvalidRequestError(error.format_message()))
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
 
 app = typer.Typer(
     name="textllm",
+    cls=_Commands,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain pages: they start fast, and pipe well
     pretty_exceptions_enable=False,

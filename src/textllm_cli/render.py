@@ -19,6 +19,7 @@ from textllm_core.chat.messages import InputImage, Reply
 from textllm_core.errors import TextLLMError
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
+from textllm_core.problem_details import problem_details, status_of
 from textllm_core.wire import to_json
 
 # What a terminal would obey, or show in another order than it was written (ECMA-48; Unicode's bidirectional controls).
@@ -162,7 +163,8 @@ class Screen:
         detail = " ".join([str(error), *getattr(error, "__notes__", ())])
         if self.as_json:
             detail = detail.encode(errors="replace").decode()  # it may name a file whose name is no text
-            self._write(self._err, _json_line({"code": error.code, "detail": detail, **error.details()}))
+            document = problem_details(error.code, status=status_of(error), detail=detail, details=error.details())
+            self._write(self._err, _json_line(document))
         else:
             self._line(f"error: {plain(detail)}")
 

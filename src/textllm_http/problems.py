@@ -12,74 +12,18 @@ from msgspec import Struct
 
 from textllm_core.errors import (
     Allowance,
-    BudgetExceededError,
-    ConfigurationError,
-    ContentRefusedError,
-    ContextTooLongError,
-    ConversationBusyError,
-    ConversationLostError,
-    ConversationNotFoundError,
-    DocumentTooLargeError,
-    FileTooLargeError,
-    ForbiddenError,
-    IdempotencyInProgressError,
-    IdempotencyMismatchError,
-    ImageTooLargeError,
-    InputTooLongError,
-    InvalidRequestError,
-    NotFoundError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
     RateLimitedError,
-    ServiceUnavailableError,
-    SessionNotFoundError,
-    StorageQuotaExceededError,
     StorageUnavailableError,
-    StoredFileNotFoundError,
     TextLLMError,
     UnauthenticatedError,
     UnknownKeysError,
-    UnreadableDocumentError,
-    UnsupportedMediaTypeError,
 )
+from textllm_core.problem_details import problem_details, status_of
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, rate_limit_headers
 from textllm_http.middleware import request_id_of
 
 PROBLEM_JSON: Final = "application/problem+json"
-
-STATUS: Final[Mapping[type[TextLLMError], HTTPStatus]] = {
-    InvalidRequestError: HTTPStatus.BAD_REQUEST,
-    UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
-    BudgetExceededError: HTTPStatus.PAYMENT_REQUIRED,
-    ForbiddenError: HTTPStatus.FORBIDDEN,
-    NotFoundError: HTTPStatus.NOT_FOUND,
-    ConversationNotFoundError: HTTPStatus.NOT_FOUND,
-    SessionNotFoundError: HTTPStatus.NOT_FOUND,
-    StoredFileNotFoundError: HTTPStatus.NOT_FOUND,
-    ConversationBusyError: HTTPStatus.CONFLICT,
-    ConversationLostError: HTTPStatus.CONFLICT,
-    IdempotencyInProgressError: HTTPStatus.CONFLICT,
-    IdempotencyMismatchError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    InputTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    FileTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    DocumentTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    UnreadableDocumentError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    StorageQuotaExceededError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    ImageTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    ContextTooLongError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    ContentRefusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
-    RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
-    UnknownKeysError: HTTPStatus.TOO_MANY_REQUESTS,
-    ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    ProviderError: HTTPStatus.BAD_GATEWAY,
-    ProviderUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
-    StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
-    ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
-    ProviderTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
-}
 
 # What the framework refuses; its own words may repeat the request's.
 _FRAMEWORK: Final[Mapping[int, tuple[str, str]]] = {
@@ -124,7 +68,7 @@ def described(error: Exception, request_id: str) -> Problem:
         case HTTPException(status_code=status) if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             code, detail = _FRAMEWORK.get(status, _OTHERWISE)
             return _problem(status, code, detail, request_id, headers=error.headers or {})
-        case TextLLMError() if (status := _status_of(error)) != HTTPStatus.INTERNAL_SERVER_ERROR:
+        case TextLLMError() if (status := status_of(error)) != HTTPStatus.INTERNAL_SERVER_ERROR:
             details = error.details()
             return _problem(status, error.code, str(error), request_id, details, headers=_headers_of(error, details))
     return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.", request_id)
@@ -146,20 +90,8 @@ def _problem(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> Problem:
-    document = {
-        "type": f"/problems/{code}",
-        "title": code.replace("_", " ").capitalize(),
-        "status": int(status),
-        "detail": detail,
-        "instance": request_id,
-        "code": code,
-        **(details or {}),
-    }
+    document = problem_details(code, status=status, detail=detail, details=details or {}, instance=request_id)
     return Problem(int(status), code, headers or {}, to_json(document))
-
-
-def _status_of(error: TextLLMError) -> HTTPStatus:
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _headers_of(error: TextLLMError, details: Mapping[str, object]) -> dict[str, str]:

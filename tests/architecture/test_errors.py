@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from textllm_cli.exit_codes import EXIT_CODES
 from textllm_core.errors import TextLLMError
-from textllm_http.problems import STATUS
+from textllm_core.problem_details import STATUS
 
 
 def descendants(kind: type[TextLLMError]) -> Iterator[type[TextLLMError]]:

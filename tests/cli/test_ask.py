@@ -127,10 +127,32 @@ def test_a_problem_is_json_where_json_is_wanted(run: Run) -> None:
     result = run("ask", "hi", "--json", says=[ScriptedReply(error=error)])
     assert result.stdout == ""
     assert json.loads(result.stderr) == {
-        "code": "provider_unavailable",
+        "type": "/problems/provider_unavailable",
+        "title": "Provider unavailable",
+        "status": 503,
         "detail": "It is overloaded.",
+        "code": "provider_unavailable",
         "retry_after_s": 7,
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ask", "hi", "--nonsense"), "No such option: --nonsense"),
+        (("ask", "hi", "-c", "conv_1", "--continue"), "--continue"),
+        (("usage", "--days", "many"), "--days"),
+        (("nonsense",), "No such command"),
+        (("ask", "-i", "none.png", "hi"), "none.png"),
+    ],
+)
+def test_a_wrong_use_is_a_problem_where_json_is_wanted(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    result = run(*arguments, "--json")
+    problem = json.loads(result.stderr)
+    assert (result.exit_code, result.stdout, problem["code"], problem["status"]) == (2, "", "invalid_request", 400)
+    assert words in problem["detail"]
+    assert (plainly := run(*arguments)).exit_code == 2
+    assert "Usage: " in plainly.stderr
 
 
 def test_a_spent_budget_has_exit_code_6(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

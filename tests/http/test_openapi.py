@@ -13,11 +13,12 @@ from tests.http.conftest import Server, application, serving
 from tests.unit.conftest import Bench
 
 import textllm_http
+from textllm_core.problem_details import STATUS
 from textllm_core.wire import to_json
 from textllm_http.openapi import document_of
 from textllm_http.openapi_operations import OPERATIONS
 from textllm_http.openapi_problems import PROBLEMS
-from textllm_http.problems import PROBLEM_JSON, STATUS
+from textllm_http.problems import PROBLEM_JSON
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -4,8 +4,8 @@ import pytest
 from tests.http.conftest import Server, serving
 from tests.unit.conftest import Bench
 
+from textllm_core.problem_details import STATUS
 from textllm_http.problem_pages import EXPLAINED
-from textllm_http.problems import STATUS
 
 CODES = {kind.code for kind in STATUS} | {"internal_error"}
 

@@ -34,9 +34,22 @@ def upgrade() -> None:
     op.execute(_OF_DAY)
     op.add_column("messages", sa.Column("estimated", sa.Boolean))
     op.execute(_OF_REPLIES)
+    op.add_column("holds", sa.Column("payer_id", types.Id))
+    op.add_column("ledger", sa.Column("payer_id", types.Id))
+    op.create_index(
+        "ix_ledger_payer_id_tenant_id",
+        "ledger",
+        ["payer_id", "tenant_id"],
+        postgresql_where=sa.text("payer_id IS NOT NULL"),
+        sqlite_where=sa.text("payer_id IS NOT NULL"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_ledger_payer_id_tenant_id", "ledger")
+    for table in ("ledger", "holds"):
+        with op.batch_alter_table(table) as charged:
+            charged.drop_column("payer_id")
     with op.batch_alter_table("messages") as messages:
         messages.drop_column("estimated")
     with op.batch_alter_table("daily_usage") as daily_usage:

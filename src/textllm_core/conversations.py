@@ -21,7 +21,7 @@ from textllm_core.errors import (
     ServiceUnavailableError,
     StorageUnavailableError,
 )
-from textllm_core.ids import new_id
+from textllm_core.ids import new_id, new_user_id
 from textllm_core.metadata import check_metadata
 
 if TYPE_CHECKING:  # the ports speak of the records of this module
@@ -198,14 +198,14 @@ class CreateConversation:
             NotFoundError: the caller may not act for the user.
         """
         user, now, asked = caller.acts_for(user_id), self.clock.now(), changes.checked()
-        if user is not None:
-            if allowance is None:
-                await self.admit(caller, user)
-            if await self.conversations.count(caller.tenant_id, user, at_most=self.max_per_user) >= self.max_per_user:
-                raise ForbiddenError.of_full_list(self.max_per_user)
+        if allowance is None:
+            await self.admit(caller, user)
+        most = self.max_per_user
+        if user is not None and await self.conversations.count(caller.tenant_id, user, at_most=most) >= most:
+            raise ForbiddenError.of_full_list(most)
         conversation = Conversation(
             id=new_id("conv"),
-            user_id=user or new_id("user"),
+            user_id=user or new_user_id(),
             session_id=None,
             created_at=now,
             updated_at=now,

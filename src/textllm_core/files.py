@@ -20,7 +20,7 @@ from textllm_core.errors import (
     StoredFileNotFoundError,
 )
 from textllm_core.file_names import OCTETS, SNIFFED_BYTES, Folder, clean_name, media_type_of, new_key
-from textllm_core.ids import new_id
+from textllm_core.ids import new_user_id
 
 if TYPE_CHECKING:  # the ports speak of the records of this module
     from textllm_core.errors import Allowance
@@ -87,15 +87,18 @@ class AdmitUpload:
     rate_limiter: RateLimiter
     policy: FilePolicy
 
-    async def __call__(self, caller: Caller, user_id: str) -> Allowance:
+    async def __call__(self, caller: Caller, user_id: str | None) -> Allowance:
         """
+        Args:
+            user_id: for whom; None: for a user whom nobody named, so that the caller itself is counted.
         Raises:
             InvalidRequestError, NotFoundError: the caller may not act for the user.
             RateLimitedError: too many requests.
             StorageUnavailableError: they could not be counted.
         """
-        user = caller.acts_for(user_id) or user_id
-        return await self.rate_limiter.take(caller.tenant_id, user, per_minute=self.policy.rate_per_minute)
+        user = caller.acts_for(user_id)
+        charged = caller.id if user is None else caller.pays_for(user) or user
+        return await self.rate_limiter.take(caller.tenant_id, charged, per_minute=self.policy.rate_per_minute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class StoreFile:
             FileTooLargeError: the file is, or the tenant's files together are.
             StorageUnavailableError: nothing was stored.
         """
-        user = caller.acts_for(user_id) or new_id("user")
+        user = caller.acts_for(user_id) or new_user_id()
         if upload.size > self.policy.max_file_bytes:
             raise FileTooLargeError(limit=self.policy.max_file_bytes)
         now = self.clock.now()
@@ -201,7 +204,7 @@ class UploadFile:
             TextLLMError: what `AdmitUpload` and `StoreFile` raise.
         """
         user = caller.acts_for(user_id)
-        if user is not None and allowance is None:
+        if allowance is None:
             await self.admit(caller, user)
         return await self.store(caller, upload, user_id=user)
 

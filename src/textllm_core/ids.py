@@ -1,18 +1,31 @@
-"""Ids: a prefix that says what it names, then 96 random bits. Nobody parses one."""
+"""Ids: a prefix that says what it names, then 96 random bits. Nobody parses one but to see that no one named a user."""
 
 import re
+import zlib
 from secrets import token_hex
 from typing import Final
 
 from textllm_core.errors import InvalidRequestError
 
 _TENANT_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NEW_USER_ID: Final = re.compile(r"user_[0-9a-f]{32}")
 _USER_ID: Final = re.compile(r"[A-Za-z0-9._:@+-]{1,255}")
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id such as `conv_5f0c…`; prefixes: conv, key, msg, resp, sess, user."""
+    """A fresh id such as `conv_5f0c…`; prefixes: conv, key, msg, resp, sess; users have `new_user_id`."""
     return f"{prefix}_{token_hex(12)}"
+
+
+def new_user_id() -> str:
+    """The id of a user whom nobody named: `user_`, 96 random bits, and the CRC-32 of all that, to know it again by."""
+    text = new_id("user")
+    return f"{text}{zlib.crc32(text.encode()):08x}"
+
+
+def is_new_user_id(user_id: str) -> bool:
+    """Whether `new_user_id` made it, so that nobody named this user; wrong for one in four billion of other ids."""
+    return _NEW_USER_ID.fullmatch(user_id) is not None and f"{zlib.crc32(user_id[:-8].encode()):08x}" == user_id[-8:]
 
 
 def checked_tenant_id(tenant_id: str) -> str:

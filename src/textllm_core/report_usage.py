@@ -112,7 +112,7 @@ class ReportUsage:
 
     def _period(self, caller: Caller, user_id: str, days: int) -> tuple[str, date]:
         user = caller.acts_for(user_id) or user_id
-        return user, first_of_last(days, self.clock.now(), at_most=MAX_USAGE_DAYS)
+        return caller.pays_for(user) or user, first_of_last(days, self.clock.now(), at_most=MAX_USAGE_DAYS)
 
 
 def _grouped(rows: Iterable[DailyUsage], key: Callable[[DailyUsage], K]) -> Mapping[K, Sequence[DailyUsage]]:

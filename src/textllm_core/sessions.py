@@ -21,7 +21,11 @@ MAX_SESSION_DAYS: Final = 366
 
 
 class Session(Struct, frozen=True):
-    """A user's usage in one UTC day; money is USD. Ended, it reopens with the next turn of that day."""
+    """A user's usage in one UTC day; money is USD. Ended, it reopens with the next turn of that day.
+
+    Args:
+        user_id: who is charged: the user, or in the place of users whom nobody named the `Caller.id` that asked.
+    """
 
     id: str
     user_id: str
@@ -82,6 +86,7 @@ class TodaysSession:
             NotFoundError: the caller may not act for the user.
         """
         user = caller.acts_for(user_id) or user_id
+        user = caller.pays_for(user) or user
         if (session := await self.sessions.of_day(caller.tenant_id, user, day_of(self.clock.now()))) is None:
             raise SessionNotFoundError
         return session
@@ -102,6 +107,7 @@ class ListSessions:
             NotFoundError: the caller may not act for the user.
         """
         user = caller.acts_for(user_id) or user_id
+        user = caller.pays_for(user) or user
         first = first_of_last(days, self.clock.now(), at_most=MAX_SESSION_DAYS)
         return await self.sessions.since(caller.tenant_id, user, first)
 

@@ -6,7 +6,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from textllm_core.errors import ForbiddenError, NotFoundError
-from textllm_core.ids import checked_user_id
+from textllm_core.ids import checked_user_id, is_new_user_id
 
 Role = Literal["admin", "service", "user"]
 
@@ -25,11 +25,15 @@ class Caller(Struct, frozen=True):
 
     A `service` may act for any user of the tenant; an `admin` may, too, and manages the tenant's keys. `user_id` is set
     for the role `user` only, which may act for that user alone.
+
+    Args:
+        id: whom limits and the budget count where no user was named: the key's id; without keys the client's address.
     """
 
     tenant_id: str = "default"
     role: Role = "service"
     user_id: str | None = None
+    id: str = "default"
 
     def must_be(self, role: Role) -> None:
         """
@@ -50,3 +54,11 @@ class Caller(Struct, frozen=True):
         if self.user_id is not None and wanted not in (None, self.user_id):
             raise NotFoundError("No such user.")
         return self.user_id or wanted
+
+    def pays_for(self, user_id: str) -> str | None:
+        """Who is charged for what this caller does for the user, in the user's place; None: the user is.
+
+        A user whom nobody named has no limits and no budget of its own, however often its id is sent back: else whoever
+        names nobody would get new ones with each turn.
+        """
+        return self.id if self.user_id is None and is_new_user_id(user_id) else None

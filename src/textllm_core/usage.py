@@ -38,6 +38,7 @@ class LedgerEntry(Struct, frozen=True):
         estimated: the provider never stated the usage; counts and cost are our estimate.
         answered: the exchange counts as one of the conversation's answered turns.
         time_to_first_token_ms: None when no text came.
+        payer_id: who was charged in the user's place; None: the user.
     """
 
     tenant_id: str
@@ -58,6 +59,7 @@ class LedgerEntry(Struct, frozen=True):
     created_at: datetime
     settled_at: datetime | None
     time_to_first_token_ms: int | None
+    payer_id: str | None = None
 
 
 def estimated_tokens(*texts: str, characters: int = 0) -> int:

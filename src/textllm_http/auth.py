@@ -14,7 +14,7 @@ from textllm_core.api_keys import digest_of, is_secret
 from textllm_core.application import TextLLM
 from textllm_core.errors import ForbiddenError, StorageUnavailableError, UnauthenticatedError
 from textllm_core.tenancy import Caller, Role
-from textllm_http.strangers import Strangers
+from textllm_http.strangers import Strangers, network_of
 
 _BEARER: Final = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
@@ -83,6 +83,11 @@ def _bearer(connection: Connection) -> str | None:
     return None if bearer is None else bearer[1]
 
 
+def _address_of(connection: Connection) -> str:
+    client = connection.scope["client"]
+    return "" if client is None else client[0]
+
+
 async def _authenticated(connection: Connection) -> Caller:
     """
     Raises:
@@ -92,14 +97,13 @@ async def _authenticated(connection: Connection) -> Caller:
     """
     state = connection.app.state
     if not state.requires_keys:
-        return Caller()
+        return Caller(id=f"address:{network_of(_address_of(connection))}")
     secret = _bearer(connection)
     if secret is None or not is_secret(secret):
         raise UnauthenticatedError
     textllm: TextLLM = state.textllm
     strangers: Strangers = state.strangers
-    client, digest = connection.scope["client"], digest_of(secret)
-    address = "" if client is None else client[0]
+    address, digest = _address_of(connection), digest_of(secret)
     strangers.admit(address, digest)
     caller = await textllm.books.authenticate(secret)
     strangers.welcome(address, digest)

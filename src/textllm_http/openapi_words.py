@@ -125,7 +125,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "updated_at": "The newest turn, UTC.",
     "url": "A link that anyone can follow for a while.",
     "usage": "Tokens, as the provider counts them.",
-    "user_id": "The user.",
+    "user_id": "The user; of a session and its sums whoever is charged.",
     "warnings": "Sentences for the user, such as that most of the day's budget is spent.",
 }
 
@@ -133,7 +133,10 @@ FIELDS: Final[Mapping[str, str]] = {
 REQUESTS: Final[Mapping[str, str]] = {
     "conversation_id": "The conversation to go on with; left out, a new one begins.",
     "message": "What the user says.",
-    "user_id": "For whom; left out, a new user, or the one that the key is bound to.",
+    "user_id": (
+        "For whom; left out, the one that the key is bound to, or a new user, in whose place limits and budget count "
+        "the key, without keys the client's address."
+    ),
 }
 
 # What requests are held to, by the name of the Struct or of the parameter, and of the field.

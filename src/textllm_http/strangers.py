@@ -38,7 +38,7 @@ class Strangers:
         """
         if digest in self._friends:
             return
-        now, place = self._now(), _place(address)
+        now, place = self._now(), network_of(address)
         even_at = max(now, self._even_at.pop(place, now)) + _EACH_S
         if (wait := even_at - now - 60) > 0:
             self._even_at[place] = even_at - _EACH_S
@@ -55,15 +55,16 @@ class Strangers:
         self._friends[digest] = None
         if len(self._friends) > _MOST_FRIENDS:
             self._friends.popitem(last=False)
-        if (place := _place(address)) in self._even_at:
+        if (place := network_of(address)) in self._even_at:
             self._even_at[place] -= _EACH_S
 
 
-def _place(address: str) -> str:
+def network_of(address: str) -> str:
+    """Where somebody comes from: the address; of IPv6 its network, as one customer has all addresses of that."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:  # a socket of the same machine has none
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((parsed, _NETWORK_BITS), strict=False))
-    return address
+        return "unknown"
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, _NETWORK_BITS), strict=False).network_address)
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)

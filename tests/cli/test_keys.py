@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 from tests.cli.app_over_memory import MemoryWiring
 from tests.cli.conftest import Run
 
@@ -15,7 +16,8 @@ from textllm_core.errors import UnauthenticatedError
 
 
 def caller(wiring: MemoryWiring, secret: str) -> Caller:
-    return asyncio.run(memory_books(wiring.store, SystemClock()).authenticate(secret))
+    """Who the secret stands for, but for the key's id."""
+    return replace(asyncio.run(memory_books(wiring.store, SystemClock()).authenticate(secret)), id=Caller().id)
 
 
 def test_the_first_admin_key_is_made_and_its_secret_alone_goes_to_stdout(run: Run, wiring: MemoryWiring) -> None:

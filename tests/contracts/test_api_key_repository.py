@@ -30,9 +30,9 @@ def key(number: int = 1, **fields: Any) -> ApiKey:
 @pytest.mark.parametrize(
     ("kept", "caller"),
     [
-        (key(role="admin", name=None), Caller("tenant", "admin")),
-        (key(), Caller("tenant", "service")),
-        (key(role="user", user_id="ada"), Caller("tenant", "user", "ada")),
+        (key(role="admin", name=None), Caller("tenant", "admin", id="key_1")),
+        (key(), Caller("tenant", "service", id="key_1")),
+        (key(role="user", user_id="ada"), Caller("tenant", "user", "ada", "key_1")),
     ],
 )
 async def test_a_key_is_found_by_its_digest_and_by_its_id(
@@ -81,7 +81,7 @@ async def test_nobody_sees_or_revokes_the_key_of_another(
     assert await api_keys.get(tenant_id, key_id) is None
     assert await api_keys.revoke(tenant_id, key_id, at=NOON) is None
     assert await api_keys.newest("other", older_than=None, limit=10) == []
-    assert await api_keys.caller(DIGEST) == Caller("tenant", "service")
+    assert await api_keys.caller(DIGEST) == Caller("tenant", "service", id="key_1")
 
 
 async def test_two_tenants_may_have_keys_of_one_id(api_keys: ApiKeyRepository) -> None:

@@ -338,6 +338,14 @@ async def test_uploads_count_as_requests(strict: Server) -> None:
     assert (await upload(strict, b"", user_id="bob")).status == 201
 
 
+async def test_uploads_for_which_nobody_is_named_count_for_whoever_sends_them(strict: Server) -> None:
+    answers = [await upload(strict) for _ in range(3)]
+    assert [answer.status for answer in answers] == [201, 201, 429]
+    assert answers[0].headers["x-user-id"] != answers[1].headers["x-user-id"]
+    assert (await upload(strict, user_id=answers[0].headers["x-user-id"])).status == 429
+    assert (await upload(strict, b"", user_id="bob")).status == 201
+
+
 async def test_a_bound_caller_is_limited_before_the_body_is_read(
     strict: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,8 +356,8 @@ async def test_a_bound_caller_is_limited_before_the_body_is_read(
 
 
 async def test_a_quota_is_413_with_its_limit(strict: Server) -> None:
-    assert [(await upload(strict)).status for _ in range(2)] == [201, 201]
-    answer = await upload(strict)
+    assert [(await upload(strict, user_id=user)).status for user in ("ann", "bob")] == [201, 201]
+    answer = await upload(strict, user_id="eve")
     assert (answer.status, answer.json()["code"], answer.json()["limit"]) == (413, "file_too_large", 25)
 
 

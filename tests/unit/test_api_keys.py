@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.unit.conftest import NOON, Bench
 
 from textllm_adapters.memory.api_key_repository import MemoryApiKeyRepository
@@ -108,7 +109,7 @@ async def test_a_key_is_kept_without_its_secret(clock: FixedClock) -> None:
 async def test_a_secret_stands_for_its_keys_tenant_role_and_user(books: Books) -> None:
     for caller in (ADMIN, Caller("acme", "service"), Caller("acme", "user", "ada")):
         issued = await books.issue_api_key(ADMIN, role=caller.role, user_id=caller.user_id)
-        assert await books.authenticate(issued.secret) == caller
+        assert await books.authenticate(issued.secret) == replace(caller, id=issued.id)
 
 
 @pytest.mark.parametrize("caller", [Caller(), Caller("acme", "service"), Caller("acme", "user", "ada")])
@@ -120,7 +121,7 @@ async def test_only_admins_manage_keys(books: Books, caller: Caller) -> None:
         await books.list_api_keys(caller)
     with pytest.raises(ForbiddenError):
         await books.revoke_api_key(caller, issued.id)
-    assert await books.authenticate(issued.secret) == ADMIN
+    assert await books.authenticate(issued.secret) == replace(ADMIN, id=issued.id)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ async def test_the_key_of_another_tenant_is_not_there(books: Books) -> None:
         await books.revoke_api_key(ADMIN, theirs.id)
     with pytest.raises(InvalidRequestError):
         await books.list_api_keys(ADMIN, after=theirs.id)
-    assert await books.authenticate(theirs.secret) == Caller("other", "admin")
+    assert await books.authenticate(theirs.secret) == Caller("other", "admin", id=theirs.id)
 
 
 # Authentication
@@ -202,16 +203,16 @@ async def test_a_key_that_is_unknown_now_may_be_known_at_once(clock: FixedClock)
         await authenticate(secret)
     issued = await memory_books(keys.store, clock).issue_api_key(ADMIN, role="service")
     await keys.add(issued, digest_of(secret))
-    assert await authenticate(secret) == Caller("acme", "service")
+    assert await authenticate(secret) == Caller("acme", "service", id=issued.id)
 
 
 async def test_storage_that_does_not_answer_lets_nobody_in_who_is_not_just_known(clock: FixedClock) -> None:
     keys: Any = Away(is_away=False)
     authenticate = Authenticate(keys, clock)
     issued = await memory_books(keys.store, clock).issue_api_key(ADMIN, role="admin")
-    assert await authenticate(issued.secret) == ADMIN
+    assert await authenticate(issued.secret) == replace(ADMIN, id=issued.id)
     keys.is_away = True
-    assert await authenticate(issued.secret) == ADMIN
+    assert await authenticate(issued.secret) == replace(ADMIN, id=issued.id)
     clock.advance(HALF_A_SECOND)
     with pytest.raises(StorageUnavailableError):
         await authenticate(issued.secret)

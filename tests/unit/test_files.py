@@ -361,6 +361,17 @@ async def test_an_upload_counts_as_a_turn_of_its_user() -> None:
     await bench.files.upload(SERVICE, tea, user_id="bob")
 
 
+async def test_an_upload_for_which_nobody_is_named_counts_for_its_caller() -> None:
+    bench = Bench(file_policy=replace(SCRIPTED_FILE_POLICY, rate_per_minute=2))
+    tea = Upload.of_bytes("a.txt", b"Tea")
+    kept = [await bench.files.upload(SERVICE, tea) for _ in range(2)]
+    assert kept[0].user_id != kept[1].user_id
+    for user_id in (None, kept[0].user_id):
+        with pytest.raises(RateLimitedError):
+            await bench.files.upload(SERVICE, tea, user_id=user_id)
+    await bench.files.upload(replace(SERVICE, id="key_other"), tea)
+
+
 async def test_nobody_reads_from_a_log_what_links_are_signed_with(bench: Bench) -> None:
     assert "scripted" in str(bench.files.link.secret)
     assert "scripted" not in repr(bench.files)

@@ -23,7 +23,7 @@ class MemoryApiKeyRepository:
     async def caller(self, digest: bytes) -> Caller | None:
         for kept in self.store.api_keys.values():
             if kept.digest == digest and kept.key.revoked_at is None:
-                return Caller(kept.key.tenant_id, kept.key.role, kept.key.user_id)
+                return Caller(kept.key.tenant_id, kept.key.role, kept.key.user_id, kept.key.id)
         return None
 
     async def get(self, tenant_id: str, key_id: str) -> ApiKey | None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from textllm_adapters.memory.store import KeptConversation, KeptSession, Key, MemoryStore
 from textllm_core.money import ZERO
 from textllm_core.ports.audit import BooksSize, Drift
+from textllm_core.ports.ledger import Hold
 from textllm_core.ports.usage_reports import DailyUsage
 from textllm_core.sessions import day_of
 from textllm_core.usage import LedgerEntry
@@ -80,9 +81,8 @@ class MemoryAudit:
         }
 
     def _of_session(self, day: tuple[str, str, date]) -> _Counters:
-        entries = [e for e in self.store.entries.values() if (e.tenant_id, e.user_id, day_of(e.created_at)) == day]
-        holds = (kept.hold for kept in self.store.holds.values())
-        amounts = (hold.amount for hold in holds if (hold.tenant_id, hold.user_id, day_of(hold.created_at)) == day)
+        entries = [entry for entry in self.store.entries.values() if _day(entry) == day]
+        amounts = (kept.hold.amount for kept in self.store.holds.values() if _day(kept.hold) == day)
         return {
             "total_cost": _cost(entries),
             "total_tokens": sum(entry.usage.total_tokens for entry in entries),
@@ -94,7 +94,7 @@ class MemoryAudit:
         used = {day: DailyUsage(*day[2:], 0, 0, 0, ZERO) for day in self.store.daily_usage}
         for entry in self.store.entries.values():
             if entry.status != "pending":
-                day = (entry.tenant_id, entry.user_id, day_of(entry.created_at), entry.model.replace("\0", "")[:255])
+                day = (*_day(entry), entry.model.replace("\0", "")[:255])
                 before = used.get(day) or DailyUsage(*day[2:], 0, 0, 0, ZERO)
                 used[day] = replace(
                     before,
@@ -105,6 +105,11 @@ class MemoryAudit:
                     estimated_cost=before.estimated_cost + (entry.cost if entry.estimated else ZERO),
                 )
         return used
+
+
+def _day(of: LedgerEntry | Hold) -> tuple[str, str, date]:
+    """Whose day pays."""
+    return of.tenant_id, of.payer_id or of.user_id, day_of(of.created_at)
 
 
 def _used(row: DailyUsage) -> _Counters:

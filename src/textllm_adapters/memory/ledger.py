@@ -63,12 +63,13 @@ class MemoryLedger:
             if replay is not None:
                 raise AlreadySettledError(replay)
         kept = _made(asked) if asked.revision is None and kept is None else _taken(kept, asked)
-        today = store.sessions.get((asked.tenant_id, asked.user_id, day)) or _opened(asked)
+        of_day = (asked.tenant_id, asked.payer_id or asked.user_id, day)
+        today = store.sessions.get(of_day) or _opened(asked)
         spent, reserved, session = today.session.total_cost, today.reserved, today.session
         amount = exact(grant(asked.demand, spent=spent, reserved=reserved, day=day))
 
         conversation = kept.conversation
-        store.sessions[asked.tenant_id, asked.user_id, day] = KeptSession(
+        store.sessions[of_day] = KeptSession(
             session=replace(
                 session,
                 is_active=True,
@@ -202,7 +203,7 @@ class MemoryLedger:
 
     def _add_to_day(self, hold: Hold, named: str, moves: Moves) -> None:
         day, model = day_of(hold.created_at), named.replace("\0", "")[:255]
-        key = (hold.tenant_id, hold.user_id, day, model)
+        key = (hold.tenant_id, hold.payer_id or hold.user_id, day, model)
         used = self.store.daily_usage.get(key) or DailyUsage(day, model, 0, 0, 0, ZERO)
         self.store.daily_usage[key] = replace(
             used,
@@ -274,7 +275,7 @@ def _conversation_key(hold: Hold) -> Key:
 
 
 def _session_key(hold: Hold) -> tuple[str, str, date]:
-    return hold.tenant_id, hold.user_id, day_of(hold.created_at)
+    return hold.tenant_id, hold.payer_id or hold.user_id, day_of(hold.created_at)
 
 
 def _lease_of(kept: KeptHold) -> datetime:
@@ -360,7 +361,7 @@ def _taken(kept: KeptConversation | None, asked: Reservation) -> KeptConversatio
 def _opened(asked: Reservation) -> KeptSession:
     session = Session(
         id=new_id("sess"),
-        user_id=asked.user_id,
+        user_id=asked.payer_id or asked.user_id,
         created_at=asked.at,
         last_activity=asked.at,
         total_tokens=0,
@@ -391,4 +392,5 @@ def _pending(hold: Hold, model: str) -> LedgerEntry:
         created_at=hold.created_at,
         settled_at=None,
         time_to_first_token_ms=None,
+        payer_id=hold.payer_id,
     )

@@ -51,6 +51,7 @@ class PostgresLedger(SqlLedger):
         parameters = {
             "of_tenant": asked.tenant_id,
             "of_user": asked.user_id,
+            "of_payer": rows.payer_of(asked),
             "of_day": day_of(asked.at),
             "plus_amount": amount,
             "at_most": asked.demand.limit,

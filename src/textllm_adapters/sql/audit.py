@@ -51,6 +51,17 @@ def _one_user(table: Table) -> ColumnElement[bool]:
     return and_(table.c.tenant_id == bindparam("of_tenant"), table.c.user_id == bindparam("of_user"))
 
 
+def _charged_to(table: Table) -> ColumnElement[bool]:
+    """Exchanges for which that user is charged."""
+    payer, user = table.c.payer_id, table.c.user_id
+    is_charged = or_(payer == bindparam("of_user"), and_(payer.is_(None), user == bindparam("of_user")))
+    return and_(table.c.tenant_id == bindparam("of_tenant"), is_charged)
+
+
+def _payer(table: Table) -> ColumnElement[str]:
+    return func.coalesce(table.c.payer_id, table.c.user_id)
+
+
 @dataclass(frozen=True, slots=True)
 class _Check:
     """Finds the rows of a table whose counters have drifted: their `key`, and `recorded_…` and `actual_…` of each."""
@@ -96,9 +107,11 @@ def _check(table: Table, key: str, joined: Join, actual: Mapping[str, ColumnElem
     return _Check(table, tuple(actual), statement)
 
 
-def _sums(table: Table, by: str, scope: _Scope, **sums: ColumnElement[Any]) -> Subquery:
-    """`sums` over a user's rows that have the same value of a column."""
-    group = (table.c.tenant_id, table.c.user_id, table.c[by])
+def _sums(
+    table: Table, by: str, scope: _Scope, *, user: ColumnElement[str] | None = None, **sums: ColumnElement[Any]
+) -> Subquery:
+    """`sums` over a user's rows that have the same value of a column; `user`: whose they are, in place of `user_id`."""
+    group = (table.c.tenant_id, (table.c.user_id if user is None else user).label("user_id"), table.c[by])
     return (
         select(*group, *(value.label(name) for name, value in sums.items()))
         .where(scope(table))
@@ -131,10 +144,11 @@ def _conversation_counters(scope: _Scope) -> _Check:
     return _check(conversations, "id", conversations.outerjoin(spent, of_it), actual, scope)
 
 
-def _session_counters(scope: _Scope) -> _Check:
+def _session_counters(scope: _Scope, charged: _Scope) -> _Check:
     tokens = ledger.c.input_tokens + ledger.c.output_tokens
-    spent = _sums(ledger, "day", scope, cost=func.sum(ledger.c.cost), tokens=_whole(tokens))
-    held = _sums(holds, "day", scope, amount=func.sum(holds.c.amount))
+    paid = {"cost": func.sum(ledger.c.cost), "tokens": _whole(tokens)}
+    spent = _sums(ledger, "day", charged, user=_payer(ledger), **paid)
+    held = _sums(holds, "day", charged, user=_payer(holds), amount=func.sum(holds.c.amount))
     joined = sessions.outerjoin(spent, and_(_of_same_user(sessions, spent), spent.c.day == sessions.c.day)).outerjoin(
         held, and_(_of_same_user(sessions, held), held.c.day == sessions.c.day)
     )
@@ -142,9 +156,9 @@ def _session_counters(scope: _Scope) -> _Check:
     return _check(sessions, "id", joined, actual, scope)
 
 
-def _daily_counters(scope: _Scope) -> _Check:
+def _daily_counters(scope: _Scope, charged: _Scope) -> _Check:
     model = func.substr(ledger.c.model, 1, 255)  # as long as a name in a key is kept
-    day = (ledger.c.tenant_id, ledger.c.user_id, ledger.c.day, model)
+    day = (ledger.c.tenant_id, _payer(ledger), ledger.c.day, model)
     sums = {
         "messages": _whole(case((ledger.c.answered, 1), else_=0)),
         "input_tokens": _whole(ledger.c.input_tokens),
@@ -155,7 +169,7 @@ def _daily_counters(scope: _Scope) -> _Check:
     named = [column.label(key.name) for column, key in zip(day, daily_usage.primary_key, strict=True)]
     spent = (
         select(*named, *(total.label(name) for name, total in sums.items()))
-        .where(scope(ledger), ledger.c.status != "pending")
+        .where(charged(ledger), ledger.c.status != "pending")
         .group_by(*day)
         .subquery()
     )
@@ -182,8 +196,12 @@ def _whole(summed: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(func.sum(summed), BigInteger)
 
 
-def _counters(scope: _Scope) -> tuple[_Check, ...]:
-    return _conversation_counters(scope), _session_counters(scope), _daily_counters(scope)
+def _counters(scope: _Scope, charged: _Scope) -> tuple[_Check, ...]:
+    """Args:
+    scope: whose counters.
+    charged: the exchanges that are charged to them.
+    """
+    return _conversation_counters(scope), _session_counters(scope, charged), _daily_counters(scope, charged)
 
 
 def _has_no_hold(table: Table, response: ColumnElement[Any]) -> ColumnElement[bool]:
@@ -205,18 +223,23 @@ def _left_busy(scope: _Scope) -> _Check:
     return _left_running(conversations, "id", _IS_LEFT_BUSY, scope)
 
 
-_COUNTERS: Final = _counters(_everyone)
+_COUNTERS: Final = _counters(_everyone, _everyone)
 _LEFT_RUNNING: Final = (_left_busy(_everyone), _left_running(ledger, "response_id", _IS_LEFT_PENDING, _everyone))
-_COUNTERS_OF_USER: Final = _counters(_one_user)
+_COUNTERS_OF_USER: Final = _counters(_one_user, _charged_to)
 _LEFT_BUSY_OF_USER: Final = _left_busy(_one_user)
 _FREE: Final = (
     update(conversations).where(_one_user(conversations), _IS_LEFT_BUSY).values(turn_id=None, turn_until=None)
 )
 _LOCK_USER: Final = tuple(
     select(func.count()).select_from(
-        select(*table.primary_key).where(_one_user(table)).order_by(*table.primary_key).with_for_update().subquery()
+        select(*table.primary_key).where(whose).order_by(*table.primary_key).with_for_update().subquery()
     )
-    for table in (holds, conversations, sessions, daily_usage)  # the order in which turns lock them
+    for table, whose in (  # in the order in which turns lock them
+        (holds, or_(_one_user(holds), _charged_to(holds))),
+        (conversations, _one_user(conversations)),
+        (sessions, _one_user(sessions)),
+        (daily_usage, _one_user(daily_usage)),
+    )
 )
 _SIZE: Final = select(
     *(

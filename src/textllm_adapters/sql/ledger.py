@@ -80,7 +80,7 @@ class SqlLedger:
         day = day_of(asked.at)
         of_user = {"of_tenant": asked.tenant_id, "of_user": asked.user_id}
         of_conversation = of_user | {"of_conversation": asked.conversation_id}
-        of_session = of_user | {"of_day": day}
+        of_session = {"of_tenant": asked.tenant_id, "of_payer": rows.payer_of(asked), "of_day": day}
         if asked.revision is None:
             made = await connection.execute(
                 statements.make_conversation(self._database.dialect), rows.conversation_row(asked) | of_session

@@ -32,7 +32,13 @@ def of_key(key: Mapping[str, object]) -> dict[str, object]:
 
 
 def of_session(hold: Hold | Row[Any]) -> dict[str, object]:
-    return {"of_tenant": hold.tenant_id, "of_user": hold.user_id, "of_day": hold.day}
+    return {"of_tenant": hold.tenant_id, "of_payer": payer_of(hold), "of_day": hold.day}
+
+
+def payer_of(charged: Reservation | Hold | Row[Any]) -> str:
+    """Whose session and daily usage it counts in."""
+    payer: str = charged.payer_id or charged.user_id
+    return payer
 
 
 def conversation_row(asked: Reservation) -> dict[str, object]:
@@ -62,7 +68,7 @@ def conversation_row(asked: Reservation) -> dict[str, object]:
 def session_row(asked: Reservation) -> dict[str, object]:
     return {
         "tenant_id": asked.tenant_id,
-        "user_id": asked.user_id,
+        "user_id": payer_of(asked),
         "day": day_of(asked.at),
         "id": new_id("sess"),
         "created_at": asked.at,
@@ -96,6 +102,7 @@ def hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
         "is_resumable": asked.is_resumable,
         "message": hold.message,
         "is_asked": hold.is_asked,
+        "payer_id": hold.payer_id,
     }
 
 
@@ -146,7 +153,7 @@ def moved_session(moves: Moves) -> dict[str, object]:
 def usage_row(hold: Hold | Row[Any], model: str, moves: Moves) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
-        "user_id": hold.user_id,
+        "user_id": payer_of(hold),
         "day": hold.day,
         "model": model,
         "messages": moves.answered,
@@ -190,6 +197,7 @@ def _entry_row(hold: Hold | Row[Any], usage: Usage) -> dict[str, object]:
         "reasoning_tokens": usage.reasoning_tokens,
         "held": hold.amount,
         "created_at": hold.created_at,
+        "payer_id": hold.payer_id,
     }
 
 
@@ -285,6 +293,7 @@ def hold(row: Row[Any]) -> Hold:
         message=row.message,
         is_asked=row.is_asked,
         transcript_id=row.transcript_id,
+        payer_id=row.payer_id,
         provider_response_id=row.provider_response_id,
         reported_model=row.reported_model,
     )
@@ -316,4 +325,5 @@ def entry(row: Row[Any]) -> LedgerEntry:
         created_at=row.created_at,
         settled_at=row.settled_at,
         time_to_first_token_ms=row.time_to_first_token_ms,
+        payer_id=row.payer_id,
     )

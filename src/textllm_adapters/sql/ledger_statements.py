@@ -41,7 +41,12 @@ def _of_user(table: Table) -> tuple[ColumnElement[bool], ...]:
 
 
 _OF_CONVERSATION: Final = (*_of_user(conversations), conversations.c.id == bindparam("of_conversation"))
-OF_SESSION: Final = (*_of_user(sessions), sessions.c.day == bindparam("of_day"))
+# Whoever is charged, who need not be the user whose conversation it is.
+OF_SESSION: Final = (
+    sessions.c.tenant_id == bindparam("of_tenant"),
+    sessions.c.user_id == bindparam("of_payer"),
+    sessions.c.day == bindparam("of_day"),
+)
 _OF_HOLD: Final = (*_of_user(holds), holds.c.response_id == bindparam("of_response"))
 _ALL_BUT_MESSAGE: Final = tuple(column for column in holds.c if column.name != "message")  # it may be long
 _IS_RUNNING: Final = conversations.c.turn_id == bindparam("of_response")

@@ -106,6 +106,7 @@ daily_usage: Final = Table(
 # One row for each exchange that is running. made_conversation: a release takes the conversation back as well.
 # is_resumable: it has a journal. watched_until: somebody reads it from there. message: what the user says, which would
 # else be lost with the process. is_asked: the provider may have been asked. transcript_id: what was made for it there.
+# payer_id: who is charged in the user's place; NULL: the user.
 holds: Final = Table(
     "holds",
     metadata,
@@ -133,6 +134,7 @@ holds: Final = Table(
     Column("is_asked", Boolean, nullable=False, server_default=true()),
     Column("transcript_id", PlainText),
     Column("reported_model", PlainText),
+    Column("payer_id", Id),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],
@@ -164,6 +166,7 @@ estimates: Final = Table(
 )
 
 # One row for each exchange that reached the provider. No foreign key: an entry outlives its conversation.
+# payer_id: as in holds.
 ledger: Final = Table(
     "ledger",
     metadata,
@@ -193,8 +196,16 @@ ledger: Final = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("settled_at", UtcDateTime),
     Column("time_to_first_token_ms", Integer),
+    Column("payer_id", Id),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_ledger"),
     Index("ix_ledger_response_id_tenant_id", "response_id", "tenant_id"),
+)
+Index(
+    "ix_ledger_payer_id_tenant_id",
+    ledger.c.payer_id,
+    ledger.c.tenant_id,
+    postgresql_where=ledger.c.payer_id.is_not(None),
+    sqlite_where=ledger.c.payer_id.is_not(None),
 )
 
 # estimated: of a reply: what it cost is an estimate.

@@ -27,12 +27,11 @@ _DAILY: Final = select(
     daily_usage.c.user_id == bindparam("of_user"),
     daily_usage.c.day >= bindparam("of_first"),
 )
-# A conversation names the session of its newest turn; so those of a period are the conversations of its sessions.
+# A conversation names the session of its newest turn; so those of a period are the conversations of its sessions. They
+# need not be of the session's user, who may be one that is charged in the place of others.
 _SPOKEN_IN: Final = sessions.join(
     conversations,
-    (conversations.c.tenant_id == sessions.c.tenant_id)
-    & (conversations.c.user_id == sessions.c.user_id)
-    & (conversations.c.session_id == sessions.c.id),
+    (conversations.c.tenant_id == sessions.c.tenant_id) & (conversations.c.session_id == sessions.c.id),
 )
 _IN_PERIOD: Final = (
     sessions.c.tenant_id == bindparam("of_tenant"),

@@ -35,7 +35,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.ids import new_id
+from textllm_core.ids import new_id, new_user_id
 from textllm_core.metadata import check_metadata
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
@@ -67,12 +67,13 @@ class Admission:
     has_transcripts: bool
 
     async def count(self, caller: Caller, user_id: str) -> Allowance:
-        """Count a turn against the user's rate limit.
+        """Count a turn against the rate limit of whoever is charged for the user.
 
         Raises:
             RateLimitedError, StorageUnavailableError: as `RateLimiter.take`.
         """
-        return await self.rate_limiter.take(caller.tenant_id, user_id, per_minute=self.policy.rate_per_minute)
+        charged = caller.pays_for(user_id) or user_id
+        return await self.rate_limiter.take(caller.tenant_id, charged, per_minute=self.policy.rate_per_minute)
 
     @asynccontextmanager
     async def counted(self, caller: Caller, user_id: str, allowance: Allowance) -> AsyncIterator[None]:
@@ -85,9 +86,10 @@ class Admission:
         except TextLLMError as refusal:
             refusal.allowance = allowance
             if isinstance(refusal, _NOT_COUNTED):
+                charged = caller.pays_for(user_id) or user_id
                 with suppress(StorageUnavailableError):  # then this one counts: nobody gets more than the limit
                     refusal.allowance = await self.rate_limiter.give_back(
-                        caller.tenant_id, user_id, per_minute=self.policy.rate_per_minute
+                        caller.tenant_id, charged, per_minute=self.policy.rate_per_minute
                     )
             raise
 
@@ -131,11 +133,8 @@ class Admission:
             if thread is None or user_id not in (None, thread.user_id):
                 raise ConversationNotFoundError
             user_id = thread.user_id
-        if user_id is None:
-            user_id, per_minute = new_id("user"), self.policy.rate_per_minute
-            allowance = Allowance(limit=per_minute, remaining=per_minute - 1, resets_in_s=-(-60 // per_minute))
-        else:
-            allowance = turn.allowance or await self.count(caller, user_id)
+        user_id = user_id or new_user_id()
+        allowance = turn.allowance or await self.count(caller, user_id)
 
         price = self.pricing.price(model)
         past_tokens = thread.context_tokens if thread else 0
@@ -151,6 +150,7 @@ class Admission:
         reservation = Reservation(
             tenant_id=caller.tenant_id,
             user_id=user_id,
+            payer_id=caller.pays_for(user_id),
             conversation_id=thread.conversation_id if thread else new_id("conv"),
             revision=thread.revision if thread else None,
             title=title_from(message.text),

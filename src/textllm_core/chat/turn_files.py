@@ -20,7 +20,7 @@ from textllm_core.chat.messages import (
 from textllm_core.errors import ConversationNotFoundError, StorageUnavailableError, TextLLMError
 from textllm_core.file_links import LinkFile
 from textllm_core.files import DeleteFile, GetFile, StoredFile, StoreFile
-from textllm_core.ids import new_id
+from textllm_core.ids import new_user_id
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.document_reader import MEDIA_TYPES
 from textllm_core.tenancy import Caller
@@ -53,7 +53,7 @@ class TurnFiles:
         """
         user = caller.acts_for(user_id)
         if conversation_id is None:
-            return user or new_id("user")
+            return user or new_user_id()
         thread = await self.conversations.thread(caller.tenant_id, conversation_id)
         if thread is None or user not in (None, thread.user_id):
             raise ConversationNotFoundError

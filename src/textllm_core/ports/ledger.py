@@ -29,6 +29,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
         lease_until: when others may take the exchange for dead, unless it is renewed.
         message: the turn as its conversation is to keep it; None where it keeps no copy of its own.
         is_asked: the provider is asked at once; False where `ask` says so first.
+        payer_id: whose session pays, in the user's place; None: the user's own.
         idempotency: the turn's key; taken with the reservation, and given back with a release.
         is_resumable: how it ends is kept for a while, for readers in other processes; see `ReplyJournal`.
     """
@@ -49,6 +50,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
     lease_until: datetime
     message: Message | None = None
     is_asked: bool = True
+    payer_id: str | None = None
     idempotency: Idempotency | None = None
     is_resumable: bool = False
 
@@ -57,6 +59,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
         return Hold(
             tenant_id=self.tenant_id,
             user_id=self.user_id,
+            payer_id=self.payer_id,
             conversation_id=self.conversation_id,
             session_id=session_id,
             response_id=self.response_id,
@@ -97,7 +100,7 @@ class Hold(Struct, frozen=True, kw_only=True):
 
     Args:
         amount: USD.
-        model, price, input_estimate, message: as the reservation had them.
+        model, price, input_estimate, payer_id, message: as the reservation had them.
         is_asked: the provider may have been asked, so that it may cost something.
         transcript_id: the provider's side of the conversation, where it was made for this turn.
         provider_response_id, reported_model: the provider's names for the reply and for its model, once it told us.
@@ -117,6 +120,7 @@ class Hold(Struct, frozen=True, kw_only=True):
     message: Message | None = None
     is_asked: bool = True
     transcript_id: str | None = None
+    payer_id: str | None = None
     provider_response_id: str | None = None
     reported_model: str | None = None
 

@@ -8,6 +8,8 @@ from textllm_core.errors import Allowance
 class RateLimiter(Protocol):
     """Token buckets shared by every worker of the service. A bucket never seen is full.
 
+    `user_id` is who is charged: a user, or whoever stands in for users whom nobody named.
+
     Concurrent takes act as if made one by one, by the clock of the store that keeps the buckets.
     Source: token bucket of RFC 2215 (rate r, depth b).
     """

@@ -31,7 +31,10 @@ class DailyUsage(Struct, frozen=True):
 
 
 class UsageReports(Protocol):
-    """Reads what the `Ledger` adds up. Every method raises StorageUnavailableError when the storage does not answer."""
+    """Reads what the `Ledger` adds up, for whoever was charged, be it in the place of other users.
+
+    Every method raises StorageUnavailableError when the storage does not answer.
+    """
 
     async def daily(self, tenant_id: str, user_id: str, first: date) -> Sequence[DailyUsage]:
         """The user's days from `first` on, in any order; a day and model without a settled exchange has none."""

@@ -77,14 +77,11 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     asked = await _CREATE.read_if_any(request, max_bytes=request.app.state.max_body_bytes)
     changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata).checked()
     conversations, caller = _conversations(request), caller_of(request)
-    user_id, allowance = caller.acts_for(asked.user_id), None
-    if user_id is not None:
-        allowance = await conversations.create.admit(caller, user_id)
+    user_id = caller.acts_for(asked.user_id)
+    allowance = await conversations.create.admit(caller, user_id)
     made = await conversations.create(caller, user_id, changes, allowance=allowance)
-    headers = {} if allowance is None else rate_limit_headers(allowance)
-    return ASGIResponse(
-        body=to_json(made), status_code=201, headers=headers | {"Location": f"/conversations/{made.id}"}
-    )
+    headers = rate_limit_headers(allowance) | {"Location": f"/conversations/{made.id}"}
+    return ASGIResponse(body=to_json(made), status_code=201, headers=headers)
 
 
 @reading("/conversations", guards=[any_caller], before_request=_LIST.check)

@@ -63,7 +63,7 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
         user_id = caller.acts_for(form.texts.get("user_id"))
         if form.texts.get("folder", "uploads") != "uploads":
             raise InvalidRequestError.of("folder", 'must be "uploads"')
-        if caller.user_id is None and user_id is not None:
+        if caller.user_id is None:
             allowance = await textllm.files.admit(caller, user_id)
         file = await textllm.files.upload(caller, form.files["file"][0], user_id=user_id, allowance=allowance)
     view = await _view(request, caller, file)

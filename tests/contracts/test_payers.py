@@ -1,0 +1,114 @@
+"""What every adapter does where another is charged for a user: the conversation is the user's, the money is not."""
+
+from typing import Any
+
+import pytest
+from tests.contracts.books import NOON, TODAY, next_turn, reservation, settlement, usd
+from tests.contracts.conftest import Auditing, Storage
+
+from textllm_core.errors import BudgetExceededError
+from textllm_core.ports.ledger import Hold, Reservation
+
+KEY = "key_1"
+
+
+def turn_of(user_id: str, **more: Any) -> Reservation:
+    """A first turn of a user for whom the key is charged."""
+    return reservation(user_id=user_id, payer_id=KEY, **more)
+
+
+async def spent(storage: Storage, user_id: str) -> object:
+    session = await storage.sessions.of_day("tenant", user_id, TODAY)
+    return session and session.total_cost
+
+
+async def settled(storage: Storage, asked: Reservation, *, cost: str = "0.25") -> Hold:
+    hold = await storage.ledger.reserve(asked)
+    hold = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o")
+    await storage.ledger.settle(hold, settlement(cost=cost, estimated=True))
+    return hold
+
+
+async def test_the_conversation_is_the_users_and_the_money_the_payers(storage: Storage) -> None:
+    hold = await settled(storage, turn_of("user_a"))
+    conversation = await storage.conversations.get("tenant", hold.conversation_id)
+    assert conversation is not None
+    assert (conversation.user_id, conversation.total_cost) == ("user_a", usd("0.25"))
+    assert conversation.session_id == hold.session_id
+    session = await storage.sessions.get("tenant", hold.session_id)
+    assert session is not None
+    assert (session.user_id, session.total_cost, session.conversation_count) == (KEY, usd("0.25"), 1)
+    assert await spent(storage, "user_a") is None
+    (entry,) = await storage.ledger.entries("tenant", "user_a")
+    assert (entry.payer_id, entry.session_id, entry.cost) == (KEY, hold.session_id, usd("0.25"))
+    assert await storage.ledger.entries("tenant", KEY) == []
+    (used,) = await storage.reports.daily("tenant", KEY, TODAY)
+    assert (used.cost, used.estimated_cost, used.messages) == (usd("0.25"), usd("0.25"), 1)
+    assert await storage.reports.daily("tenant", "user_a", TODAY) == []
+    assert await storage.reports.conversation_count("tenant", KEY, TODAY) == 1
+    (named,) = await storage.reports.newest_conversations("tenant", KEY, TODAY, limit=9)
+    assert named.conversation_id == hold.conversation_id
+    assert await storage.reports.conversation_count("tenant", "user_a", TODAY) == 0
+
+
+async def test_all_users_of_a_payer_share_its_budget(storage: Storage) -> None:
+    first = await settled(storage, turn_of("user_a", limit="2"), cost="0.75")
+    running = await storage.ledger.reserve(turn_of("user_b", limit="2"))
+    for refused in (
+        turn_of("user_c", limit="2"),
+        await next_turn(storage, first.conversation_id, user_id="user_a", payer_id=KEY, limit="2"),
+    ):
+        with pytest.raises(BudgetExceededError) as refusal:
+            await storage.ledger.reserve(refused)
+        assert (refusal.value.spent, refusal.value.reserved) == (usd("0.75"), True)
+    assert await storage.ledger.reserve(reservation(user_id="user_a", limit="2"))
+    await storage.ledger.release(running)
+    again = await storage.ledger.reserve(turn_of("user_c", limit="2"))
+    assert (again.user_id, again.payer_id, again.amount) == ("user_c", KEY, usd("1"))
+
+
+async def test_a_further_turn_may_be_charged_to_another(storage: Storage) -> None:
+    first = await settled(storage, turn_of("user_a"))
+    for payer_id in (KEY, "key_2", None):
+        more = await next_turn(storage, first.conversation_id, user_id="user_a", payer_id=payer_id)
+        await settled(storage, more, cost="0.5")
+    assert [await spent(storage, user) for user in (KEY, "key_2", "user_a")] == [usd("0.75"), usd("0.5"), usd("0.5")]
+    entries = await storage.ledger.entries("tenant", "user_a")
+    assert sorted(str(entry.payer_id) for entry in entries) == ["None", "key_1", "key_1", "key_2"]
+
+
+async def test_what_is_abandoned_is_still_charged_to_its_payer(storage: Storage) -> None:
+    asked = turn_of("user_a")
+    await storage.ledger.reserve(asked)
+    (left,) = await storage.ledger.abandoned(at=asked.lease_until.replace(year=2099), lease_until=NOON, limit=9)
+    assert (left.user_id, left.payer_id) == ("user_a", KEY)
+    await storage.ledger.settle(left, settlement(cost="0.5", status="failed", answered=False, messages=()))
+    assert (await spent(storage, KEY), await spent(storage, "user_a")) == (usd("0.5"), None)
+
+
+@pytest.mark.parametrize(
+    ("table", "counter", "user_id"),
+    [
+        ("sessions", "total_cost", KEY),
+        ("sessions", "reserved", KEY),
+        ("daily_usage", "estimated_cost", KEY),
+        ("conversations", "total_cost", "user_a"),
+    ],
+)
+async def test_the_audit_adds_up_what_a_payer_was_charged_for_others(
+    auditing: Auditing, table: str, counter: str, user_id: str
+) -> None:
+    await settled(auditing.storage, turn_of("user_a"))
+    await settled(auditing.storage, reservation(user_id=KEY), cost="0.125")
+    await auditing.storage.ledger.reserve(turn_of("user_a"))
+    assert [drift async for drift in auditing.audit.drifts()] == []
+    for user in (KEY, "user_a"):
+        assert await auditing.audit.repair("tenant", user) == []
+    await auditing.move(table, counter, usd("0.5"))
+    assert user_id in {drift.user_id async for drift in auditing.audit.drifts()}
+    for user in {drift.user_id async for drift in auditing.audit.drifts()}:
+        await auditing.audit.repair("tenant", user)
+    assert [drift async for drift in auditing.audit.drifts()] == []
+    session = await auditing.storage.sessions.of_day("tenant", KEY, TODAY)
+    assert session is not None
+    assert session.total_cost == usd("0.375")

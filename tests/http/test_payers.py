@@ -1,0 +1,118 @@
+"""Who names no user escapes no limit: the key is counted, or without keys the client's address."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from tests.http.conftest import JSON, Answer, Server, serving
+from tests.unit.conftest import POLICY, Bench
+
+from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_core import Caller, Usage
+from textllm_core.api_keys import IssuedApiKey
+from textllm_core.ids import is_new_user_id
+
+HI = {"message": "Hi"}
+DEAR = ScriptedReply(text="Hello.", usage=Usage(input_tokens=100_000))  # 0.25 USD
+
+
+async def issue(server: Server, role: Any = "service", user_id: str | None = None) -> IssuedApiKey:
+    books = memory_books(server.bench.store, server.bench.clock)
+    return await books.issue_api_key(Caller("acme", "admin"), role=role, user_id=user_id)
+
+
+def headers_of(key: IssuedApiKey) -> dict[str, str]:
+    return JSON | {"authorization": f"Bearer {key.secret}"}
+
+
+@pytest.fixture
+async def strict() -> AsyncIterator[Server]:
+    """Asks for keys; ten turns a minute."""
+    async with serving(Bench(policy=replace(POLICY, rate_per_minute=10)), requires_keys=True) as server:
+        yield server
+
+
+@pytest.fixture
+async def poor() -> AsyncIterator[Server]:
+    """Asks for keys; 1 USD a day."""
+    async with serving(Bench(policy=replace(POLICY, daily_limit=Decimal(1))), requires_keys=True) as server:
+        server.bench.llm.script(*[DEAR] * 9)
+        yield server
+
+
+def codes(answers: list[Answer]) -> list[int]:
+    return [answer.status for answer in answers]
+
+
+async def test_of_25_calls_with_one_key_and_no_user_the_limit_lets_10_in(strict: Server) -> None:
+    key = headers_of(await issue(strict))
+    answers = [await strict.post("/chat", HI, key) for _ in range(25)]
+    assert codes(answers) == [200] * 10 + [429] * 15
+    users = {answer.json()["user_id"] for answer in answers[:10]}
+    assert len(users) == 10
+    assert all(map(is_new_user_id, users))
+    assert codes([await strict.post("/chat", HI, headers_of(await issue(strict)))]) == [200]
+    await strict.bench.check_books()
+
+
+async def test_nor_does_it_help_to_send_back_what_the_reply_has_named(strict: Server) -> None:
+    key = headers_of(await issue(strict))
+    first = (await strict.post("/chat", HI, key)).json()
+    named = {name: first[name] for name in ("conversation_id", "user_id")}
+    bodies = [HI | {name: named[name]} for name in named] + [HI | named]
+    assert codes([await strict.post("/chat", body, key) for body in bodies * 4]) == [200] * 9 + [429] * 3
+    conversation = (await strict.get(f"/conversations/{first['conversation_id']}", key)).json()
+    assert (conversation["user_id"], conversation["message_count"]) == (first["user_id"], 7)
+    assert codes([await strict.post("/chat", HI | {"user_id": "ada"}, key)]) == [200]
+    await strict.bench.check_books()
+
+
+async def test_a_key_without_users_has_one_budget_for_all_of_them(poor: Server) -> None:
+    key = await issue(poor)
+    answers = [await poor.post("/chat", HI, headers_of(key)) for _ in range(6)]
+    assert codes(answers) == [200] * 4 + [402] * 2
+    assert answers[-1].json()["spent"] == 1
+    first = answers[0].json()
+    for path in (f"/users/{key.id}/sessions", f"/users/{first['user_id']}/sessions"):
+        session = (await poor.get(path, headers_of(key))).json()
+        assert (session["id"], session["user_id"]) == (first["session_id"], key.id)
+        assert (session["total_cost"], session["conversation_count"]) == (1, 4)
+    for user in (key.id, first["user_id"]):
+        stats = (await poor.get(f"/users/{user}/stats", headers_of(key))).json()
+        assert (stats["total_cost"], stats["total_messages"], stats["total_conversations"]) == (1, 4, 4)
+    assert codes([await poor.post("/chat", HI | {"user_id": "ada"}, headers_of(key))]) == [200]
+    await poor.bench.check_books()
+
+
+async def test_a_key_of_a_user_counts_that_user_whatever_its_id_is(poor: Server) -> None:
+    made = (await poor.post("/chat", HI, headers_of(await issue(poor)))).json()["user_id"]
+    bound = headers_of(await issue(poor, "user", made))
+    reply = (await poor.post("/chat", HI, bound)).json()
+    session = (await poor.get(f"/sessions/{reply['session_id']}", bound)).json()
+    assert (session["user_id"], session["total_cost"]) == (made, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_one"),
+    [
+        ("198.51.100.7", "198.51.100.7", True),
+        ("198.51.100.7", "198.51.100.8", False),
+        ("198.51.100.7", "::ffff:198.51.100.7", True),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+    ],
+)
+@pytest.mark.parametrize("is_behind_proxy", [False, True])
+async def test_without_keys_an_address_is_counted(first: str, second: str, is_one: bool, is_behind_proxy: bool) -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=1))
+    async with serving(bench, trusted_proxies=["10.0.0.0/8"] if is_behind_proxy else []) as server:
+        statuses = []
+        for address in (first, second):
+            sent: dict[str, Any] = {"headers": JSON, "peer": address}
+            if is_behind_proxy:
+                sent = {"headers": JSON | {"x-forwarded-for": f"192.0.2.1, {address}"}, "peer": "10.1.2.3"}
+            statuses.append((await server.call("POST", "/chat", [b'{"message": "Hi"}'], **sent)).status)
+    assert statuses == [200, 429 if is_one else 200]

@@ -19,7 +19,7 @@ from tests.servers.openai import Fault, OpenAIStandIn, Reply
 from textllm_core.ids import new_id
 
 REPLY_FIELDS = {
-    "text", "conversation_id", "user_id", "message_number", "usage", "cost",
+    "text", "conversation_id", "user_id", "message_number", "usage", "cost", "estimated",
     "response_id", "session_id", "model", "finish_reason", "warnings",
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """What every adapter does where another is charged for a user: the conversation is the user's, the money is not."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -112,3 +113,14 @@ async def test_the_audit_adds_up_what_a_payer_was_charged_for_others(
     session = await auditing.storage.sessions.of_day("tenant", KEY, TODAY)
     assert session is not None
     assert session.total_cost == usd("0.375")
+
+
+async def test_a_later_word_of_the_provider_corrects_what_the_payer_was_charged(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(turn_of("user_a"))
+    await storage.ledger.settle(hold, settlement(cost="0.5", estimated=True, open_until=NOON + timedelta(days=1)))
+    (left,) = await storage.ledger.estimated(at=NOON + timedelta(hours=1), next_at=NOON + timedelta(hours=2), limit=9)
+    assert left.payer_id == KEY
+    assert await storage.ledger.correct(left, settlement(cost="0.25"))
+    assert (await spent(storage, KEY), await spent(storage, "user_a")) == (usd("0.25"), None)
+    (used,) = await storage.reports.daily("tenant", KEY, TODAY)
+    assert (used.cost, used.estimated_cost) == (usd("0.25"), usd("0"))

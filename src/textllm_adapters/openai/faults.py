@@ -94,9 +94,10 @@ class Fault(NamedTuple):
         return _BLIND.search(self.words) is not None
 
     def meaning(self, *, with_files: bool = False) -> Meaning:
-        """What it means for a call, which had images or files or had not; names go before words, words before status.
+        """What it means for a call, which had images or files or had not.
 
-        Other than a name, words may be wrong: they are looked at only where the status is no answer of its own.
+        Names go before words, which may be wrong; words before statuses, which servers choose freely, but for 402 and
+        429. That it is unavailable says no more than a status does.
         """
         for name in (self.code, self.type):
             if name is not None and (known := _NAMES.get(name.lower())) is not None and known != "unavailable":

@@ -20,6 +20,7 @@ from tests.http.sse_reader import read_events
 from tests.servers.openai import OpenAIStandIn, Reply
 
 from textllm_adapters.memory.clock import FixedClock
+from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.wiring import load_settings, open_textllm
 from textllm_core.reconcile import Reconcile
 from textllm_core.usage import LedgerEntry
@@ -43,6 +44,7 @@ class Load:
     replies: list[dict[str, object]] = field(default_factory=list)
     conversations: dict[str, str] = field(default_factory=dict)
     statuses: Counter[int | str] = field(default_factory=Counter)
+    heard: dict[str, tuple[str, str, str]] = field(default_factory=dict)  # user, conversation and text, by reply
 
     async def run(self) -> None:
         await asyncio.gather(*[self._talk() for _ in range(CLIENTS)])
@@ -74,10 +76,13 @@ class Load:
             async with client.stream("POST", "/chat/stream", json=streamed) as answer:
                 self.statuses[answer.status_code] += 1
                 received = b""
-                async for piece in answer.aiter_raw():
-                    received += piece
-                    if leaves and b"reply.delta" in received:
-                        return
+                try:
+                    async for piece in answer.aiter_raw():
+                        received += piece
+                        if leaves and b"reply.delta" in received:
+                            return
+                finally:
+                    self._heard(received)
             self._told([event.data for event in read_events(received) if event.name == "reply.completed"])
         elif leaves:
             with suppress(TimeoutError):
@@ -87,6 +92,14 @@ class Load:
             reply = await client.post("/chat", json=body)
             self.statuses[reply.status_code] += 1
             self._told([reply.text] if reply.status_code == 200 else [])
+
+    def _heard(self, received: bytes) -> None:
+        """Remember what was read of a reply, whole events alone."""
+        events = read_events(received[: received.rfind(b"\n\n") + 2])
+        started = next((json.loads(event.data) for event in events if event.name == "reply.started"), None)
+        if started is not None:
+            text = "".join(json.loads(event.data)["text"] for event in events if event.name == "reply.delta")
+            self.heard[started["response_id"]] = (started["user_id"], started["conversation_id"], text)
 
     def _told(self, complete: Sequence[str]) -> None:
         for text in complete:
@@ -121,11 +134,60 @@ async def test_what_was_delivered_is_in_the_books_and_what_was_billed_is_settled
     books = Books(database)
     entries = [entry for user_id in USERS for entry in await books.entries(user_id)]
     _compare(load, entries, own_provider)
+    await _find_what_was_heard(load, books)
     assert await books.drifts() == []
 
 
+async def _find_what_was_heard(load: Load, books: Books) -> None:
+    engine = books.engine()
+    conversations = SqlConversationRepository(engine)
+    assert len(load.heard) > load.turns // 4
+    for user_id, conversation_id, text in load.heard.values():
+        kept = await conversations.last_messages("default", user_id, conversation_id, limit=None)
+        assert any(message.role == "assistant" and message.text.startswith(text) for message in kept), text
+        assert [message.role for message in kept] == ["user", "assistant"] * (len(kept) // 2)
+    await engine.dispose()
+
+
+@pytest.mark.slow
+async def test_conversations_whose_worker_was_killed_take_a_new_turn_within_half_a_minute(
+    own_provider: OpenAIStandIn, tmp_path: Path, postgres_url: str
+) -> None:
+    own_provider.default = Reply(deltas=("One", " two"), pause_s=5)
+    with serving(
+        tmp_path, own_provider, postgres_url, "--workers", "2", TEXTLLM_RATE_LIMIT_PER_MINUTE="1000"
+    ) as service:
+        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+            begun = await asyncio.gather(*[_begin(client, number) for number in range(20)])
+            for worker in service.workers():
+                os.kill(worker, signal.SIGKILL)
+            own_provider.default = Reply(deltas=("Well.",))
+            async with asyncio.timeout(30):
+                await asyncio.gather(*[_go_on(service, conversation_id) for conversation_id in begun])
+
+
+async def _begin(client: httpx.AsyncClient, number: int) -> str:
+    """A conversation in whose first turn some text was read."""
+    body = {"message": "Count.", "user_id": f"user_{number}", "stream_format": "events"}
+    async with client.stream("POST", "/chat/stream", json=body) as answer:
+        async for piece in answer.aiter_raw():
+            if b"reply.started" in piece:
+                break
+        return answer.headers["x-conversation-id"]
+
+
+async def _go_on(service: Service, conversation_id: str) -> None:
+    while True:
+        with suppress(httpx.TransportError):
+            async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
+                body = {"message": "And on.", "conversation_id": conversation_id}
+                if (await client.post("/chat", json=body)).status_code == 200:
+                    return
+        await asyncio.sleep(0.5)
+
+
 async def _recover(database: str, provider: OpenAIStandIn, folder: Path) -> None:
-    """What the next process would do, once all leases and the time of grace are over."""
+    """What the next process would do, once all leases are over."""
     environment = {
         "DATABASE_URL": database,
         "OPENAI_API_KEY": API_KEY,
@@ -133,7 +195,7 @@ async def _recover(database: str, provider: OpenAIStandIn, folder: Path) -> None
         "TEXTLLM_DATA_DIR": str(folder / "data"),
     }
     async with open_textllm(load_settings(cwd=folder, environ=environment)) as textllm:
-        clock = FixedClock(datetime.now(UTC) + timedelta(minutes=11))
+        clock = FixedClock(datetime.now(UTC) + timedelta(minutes=1))
         track_usage = replace(textllm.reconcile.track_usage, clock=clock)
         reconcile: Reconcile = replace(textllm.reconcile, clock=clock, track_usage=track_usage)
         while await reconcile():

@@ -4,6 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from textllm_adapters.sql import types
+from textllm_core.bookkeeping import Before
 from textllm_core.chat.messages import Message
 from textllm_core.ports.ledger import Hold
 
@@ -21,6 +22,7 @@ def upgrade() -> None:
     op.add_column("holds", sa.Column("is_asked", sa.Boolean, nullable=False, server_default=sa.true()))
     op.add_column("holds", sa.Column("transcript_id", types.PlainText))
     op.add_column("holds", sa.Column("reported_model", types.PlainText))
+    op.add_column("holds", sa.Column("before", types.Record(Before)))
     op.create_table(
         "estimates",
         sa.Column("tenant_id", types.Id, nullable=False),
@@ -41,5 +43,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("estimates")
     with op.batch_alter_table("holds") as holds:
-        for column in ("reported_model", "transcript_id", "is_asked", "message"):
+        for column in ("before", "reported_model", "transcript_id", "is_asked", "message"):
             holds.drop_column(column)

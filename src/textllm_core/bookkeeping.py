@@ -72,3 +72,23 @@ def corrected(entry: LedgerEntry, end: Settlement) -> Settlement | None:
     if entry.status == "cancelled":
         end = replace(end, status="cancelled", messages=())
     return replace(end, answered=entry.answered)
+
+
+class Before(Struct, frozen=True):
+    """What a reservation has changed in a conversation that was there already, for its release.
+
+    Args:
+        session_id: the session that it was in.
+        given_title: the title that it has got by this turn; None where it has got none.
+    """
+
+    session_id: str | None
+    given_title: str | None
+
+
+def change(
+    *, session_id: str | None, title: str | None, message_count: int, asked_title: str | None, new_session_id: str
+) -> Before | None:
+    """What a reservation changes in a conversation; None: nothing that a release has to undo."""
+    given = asked_title if title is None and not message_count else None
+    return Before(session_id, given) if given or session_id != new_session_id else None

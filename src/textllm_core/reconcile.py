@@ -20,6 +20,7 @@ from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.track_usage import Outcome, TrackUsage
 from textllm_core.usage import Usage, estimated_tokens
 
+RECOVER_EVERY_S: Final = 3.0  # see `LEASE`
 _BATCH: Final = 100
 _ASKED_AGAIN: Final = timedelta(seconds=15)  # a reply that is still being written takes some seconds more
 _END_OF_LOST: Final = 2**31 - 1  # the last events of a dead process may have been read, and are numbered by nobody

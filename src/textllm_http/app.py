@@ -16,6 +16,7 @@ from textllm_core.application import TextLLM
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError, TextLLMError
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
+from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_core.steps import UNTRACED
 from textllm_http.download import MAX_DOWNLOADS
 from textllm_http.entrance import Entrance
@@ -28,7 +29,6 @@ from textllm_http.routes import chat, chat_files, conversations, docs, files, ke
 from textllm_http.spool import Spool
 from textllm_http.strangers import Strangers
 
-RECONCILE_EVERY_S: Final = 3.0  # see `LEASE`
 FORGET_EVERY_S: Final = 60.0
 ERASE_EVERY_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
@@ -80,7 +80,7 @@ def create_app(
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with (
             opener() as textllm,
-            _repeating(textllm.reconcile, RECONCILE_EVERY_S, "abandoned exchanges wait to be settled"),
+            _repeating(textllm.reconcile, RECOVER_EVERY_S, "abandoned exchanges wait to be settled"),
             _repeating(textllm.forget_replies, FORGET_EVERY_S, "old replies wait to be forgotten"),
             _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
             _repeating(

@@ -11,6 +11,7 @@ from tests.contracts.conftest import Storage
 
 from textllm_core.budgets import Demand
 from textllm_core.chat.messages import InputText, Message, OutputText
+from textllm_core.conversations import Conversation
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, Band, Price, Rates
 from textllm_core.ports.ledger import Hold, Reservation, Settlement
@@ -80,6 +81,25 @@ def exchange(said: str, answered: str) -> Sequence[Message]:
     return (
         Message(id=new_id("msg"), role="user", content=(InputText(said),), created_at=NOON),
         Message(id=new_id("msg"), role="assistant", content=(OutputText(answered),), created_at=NOON),
+    )
+
+
+def empty_conversation(title: str | None) -> Conversation:
+    return Conversation(
+        id=new_id("conv"),
+        user_id="user",
+        session_id=None,
+        created_at=NOON,
+        updated_at=NOON,
+        message_count=0,
+        total_tokens_input=0,
+        total_tokens_output=0,
+        total_cost=ZERO,
+        title=title,
+        summary=None,
+        tags=(),
+        metadata={},
+        is_deleted=False,
     )
 
 

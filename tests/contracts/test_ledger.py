@@ -11,6 +11,7 @@ from tests.contracts.books import (
     TODAY,
     assert_balanced,
     at_once,
+    empty_conversation,
     exchange,
     next_turn,
     reservation,
@@ -21,6 +22,7 @@ from tests.contracts.books import (
 from tests.contracts.conftest import Storage
 
 from textllm_core.budgets import Demand
+from textllm_core.conversations import ConversationChanges
 from textllm_core.errors import (
     BudgetExceededError,
     ConversationBusyError,
@@ -101,14 +103,17 @@ async def test_of_twenty_turns_at_once_in_one_conversation_one_gets_it(storage: 
     await assert_balanced(storage, holds=holds)
 
 
-async def test_a_conversation_is_busy_until_the_lease_runs_out(storage: Storage) -> None:
+async def test_a_conversation_is_busy_until_its_turn_is_settled_also_when_the_lease_has_run_out(
+    storage: Storage,
+) -> None:
     hold = await storage.ledger.reserve(reservation())
     turn = await next_turn(storage, hold.conversation_id)
+    late = NOON + 2 * LEASE
     with pytest.raises(ConversationBusyError):
-        await storage.ledger.reserve(replace(turn, at=NOON + LEASE))
-    late = NOON + LEASE + timedelta(microseconds=1)
-    other = await storage.ledger.reserve(replace(turn, at=late, lease_until=late + LEASE))
-    await assert_balanced(storage, holds=[hold, other])
+        await storage.ledger.reserve(replace(turn, at=late, lease_until=late + LEASE))
+    await storage.ledger.settle(hold, settlement())
+    other = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+    await assert_balanced(storage, holds=[other])
 
 
 async def test_a_turn_on_what_was_read_before_another_ended_is_refused(storage: Storage) -> None:
@@ -241,15 +246,6 @@ async def test_renewing_what_is_settled_does_nothing(storage: Storage) -> None:
     await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
 
 
-async def test_renewing_does_not_take_the_conversation_back(storage: Storage) -> None:
-    hold = await storage.ledger.reserve(reservation())
-    turn = await next_turn(storage, hold.conversation_id)
-    other = await storage.ledger.reserve(replace(turn, at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE))
-    await storage.ledger.renew([hold], lease_until=NOON + 9 * LEASE)
-    third = await storage.ledger.reserve(replace(turn, response_id=new_id("resp"), at=NOON + 4 * LEASE))
-    await assert_balanced(storage, holds=[hold, other, third])
-
-
 # Settle
 
 
@@ -372,35 +368,6 @@ async def test_spending_more_than_was_held_is_written_in_full(storage: Storage) 
         await storage.ledger.reserve(reservation(cost="0", limit="5"))
 
 
-async def test_a_latecomer_is_charged_and_kept_but_does_not_touch_the_next_turn(storage: Storage) -> None:
-    late = await storage.ledger.reserve(reservation())
-    turn = replace(await next_turn(storage, late.conversation_id), at=NOON + 2 * LEASE, lease_until=NOON + 9 * LEASE)
-    running = await storage.ledger.reserve(turn)
-    await storage.ledger.settle(late, settlement(transcript_id="conv_late", context_tokens=7))
-    thread = await storage.conversations.thread("tenant", late.conversation_id)
-    assert thread is not None
-    assert (thread.transcript_id, thread.context_tokens, thread.message_count) == (None, 0, 1)
-    with pytest.raises(ConversationBusyError):
-        await storage.ledger.reserve(await next_turn(storage, late.conversation_id, at=NOON + 3 * LEASE))
-    await assert_balanced(storage, holds=[running])
-    await storage.ledger.settle(running, settlement(messages=exchange("Second", "Reply")))
-    messages = await storage.conversations.last_messages("tenant", "user", late.conversation_id, limit=None)
-    assert [message.text for message in messages] == ["Hello", "Hi", "Second", "Reply"]
-    await assert_balanced(storage)
-
-
-async def test_a_latecomer_after_the_next_turn_has_ended_leaves_its_transcript_alone(storage: Storage) -> None:
-    late = await storage.ledger.reserve(reservation())
-    turn = replace(await next_turn(storage, late.conversation_id), at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE)
-    await storage.ledger.settle(await storage.ledger.reserve(turn), settlement(transcript_id="conv_next"))
-    settled = await storage.ledger.settle(late, settlement(transcript_id="conv_late"))
-    thread = await storage.conversations.thread("tenant", late.conversation_id)
-    assert settled is not None
-    assert thread is not None
-    assert (thread.transcript_id, thread.message_count) == ("conv_next", settled.message_number) == ("conv_next", 2)
-    await assert_balanced(storage)
-
-
 @pytest.mark.parametrize("cost", ["0.0000000001", "0.1", "0.3", "1234567.0123456789", "0"])
 async def test_money_is_exact_to_the_tenth_decimal(storage: Storage, cost: str) -> None:
     running = await storage.ledger.reserve(reservation(cost=cost, limit="99999999"))
@@ -462,15 +429,48 @@ async def test_a_release_takes_the_conversation_made_for_it_as_well(storage: Sto
     assert await storage.conversations.get("tenant", hold.conversation_id) is None
 
 
-async def test_a_release_leaves_a_conversation_that_another_exchange_has_taken_over(storage: Storage) -> None:
-    hold = await storage.ledger.reserve(reservation())
-    turn = replace(await next_turn(storage, hold.conversation_id), at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE)
-    other = await storage.ledger.reserve(turn)
+@pytest.mark.parametrize("title", [None, "Mine", "Hello"])
+async def test_a_release_leaves_a_conversation_that_was_made_beforehand_as_it_was(
+    storage: Storage, title: str | None
+) -> None:
+    made = await storage.conversations.add("tenant", empty_conversation(title), keeps_messages=True)
+    hold = await storage.ledger.reserve(await next_turn(storage, made.id))
+    running = await storage.conversations.get("tenant", made.id)
+    assert running is not None
+    assert (running.title, running.session_id) == (title or "Hello", hold.session_id)
     await storage.ledger.release(hold)
-    await assert_balanced(storage, holds=[other])
-    await storage.ledger.settle(other, settlement())
-    assert await storage.conversations.get("tenant", hold.conversation_id) is not None
-    await assert_balanced(storage)
+    assert await storage.conversations.get("tenant", made.id) == made
+    session = await storage.sessions.of_day("tenant", "user", TODAY)
+    assert session is not None
+    assert session.conversation_count == 0
+    again = await storage.ledger.reserve(await next_turn(storage, made.id))
+    await storage.ledger.settle(again, settlement())
+    session = await storage.sessions.of_day("tenant", "user", TODAY)
+    assert session is not None
+    assert session.conversation_count == 1
+
+
+async def test_a_release_leaves_a_conversation_in_the_session_of_its_last_turn(storage: Storage) -> None:
+    first = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(first, settlement())
+    before = await storage.conversations.get("tenant", first.conversation_id)
+    tomorrow = NOON + timedelta(days=1)
+    hold = await storage.ledger.reserve(await next_turn(storage, first.conversation_id, at=tomorrow))
+    await storage.ledger.release(hold)
+    assert await storage.conversations.get("tenant", first.conversation_id) == before
+    session = await storage.sessions.of_day("tenant", "user", tomorrow.date())
+    assert session is not None
+    assert session.conversation_count == 0
+
+
+async def test_a_release_leaves_a_title_that_was_given_meanwhile(storage: Storage) -> None:
+    made = await storage.conversations.add("tenant", empty_conversation(None), keeps_messages=True)
+    hold = await storage.ledger.reserve(await next_turn(storage, made.id))
+    await storage.conversations.update("tenant", "user", made.id, ConversationChanges(title="Mine"))
+    await storage.ledger.release(hold)
+    found = await storage.conversations.get("tenant", made.id)
+    assert found is not None
+    assert found.title == "Mine"
 
 
 async def test_releasing_twice_does_no_harm(storage: Storage) -> None:

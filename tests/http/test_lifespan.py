@@ -49,7 +49,7 @@ async def test_an_abandoned_exchange_is_settled_at_the_start(bench: Bench) -> No
 async def test_settling_goes_on_after_storage_was_away_and_after_a_defect(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app, "RECONCILE_EVERY_S", 0.001)
+    monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.001)
     faults: list[Exception] = [KeyError("canary"), StorageUnavailableError()]
 
     class FaultyLedger(MemoryLedger):

@@ -16,7 +16,7 @@ from textllm_adapters.memory.store import (
     Key,
     MemoryStore,
 )
-from textllm_core.bookkeeping import Moves, booked, corrected, settled
+from textllm_core.bookkeeping import Before, Moves, booked, change, corrected, settled
 from textllm_core.budgets import grant
 from textllm_core.chat.messages import Idempotency, Message
 from textllm_core.conversations import Conversation
@@ -69,6 +69,13 @@ class MemoryLedger:
         amount = exact(grant(asked.demand, spent=spent, reserved=reserved, day=day))
 
         conversation = kept.conversation
+        before = change(
+            session_id=conversation.session_id,
+            title=conversation.title,
+            message_count=conversation.message_count,
+            asked_title=asked.title,
+            new_session_id=session.id,
+        )
         store.sessions[of_day] = KeptSession(
             session=replace(
                 session,
@@ -91,6 +98,7 @@ class MemoryLedger:
             hold,
             asked.lease_until,
             made_conversation=asked.revision is None,
+            before=before,
             repeat=repeat,
             is_resumable=asked.is_resumable,
         )
@@ -228,9 +236,13 @@ class MemoryLedger:
         if unmade:
             del store.conversations[_conversation_key(hold)]
         elif is_running:
-            store.conversations[_conversation_key(hold)] = replace(kept, turn_id=None, turn_until=None)
+            conversation = _undone(kept.conversation, ended.before)
+            store.conversations[_conversation_key(hold)] = replace(
+                kept, conversation=conversation, turn_id=None, turn_until=None
+            )
+        was_counted = ended.before is not None and ended.before.session_id != hold.session_id
         today = store.sessions[_session_key(hold)]
-        session = replace(today.session, conversation_count=today.session.conversation_count - unmade)
+        session = replace(today.session, conversation_count=today.session.conversation_count - (unmade or was_counted))
         store.sessions[_session_key(hold)] = KeptSession(session, today.reserved - hold.amount)
         store.entries.pop(_key(hold), None)
         if ended.repeat is not None:
@@ -280,6 +292,14 @@ def _session_key(hold: Hold) -> tuple[str, str, date]:
 
 def _lease_of(kept: KeptHold) -> datetime:
     return kept.lease_until
+
+
+def _undone(conversation: Conversation, before: Before | None) -> Conversation:
+    if before is None:
+        return conversation
+    given = before.given_title and before.given_title.replace("\0", "")
+    title = None if conversation.title == given else conversation.title
+    return replace(conversation, session_id=before.session_id, title=title)
 
 
 def _due_of(kept: KeptEstimate) -> datetime:
@@ -353,7 +373,7 @@ def _title(conversation: Conversation, asked: Reservation) -> str | None:
 def _taken(kept: KeptConversation | None, asked: Reservation) -> KeptConversation:
     if kept is None or kept.conversation.is_deleted:
         raise ConversationNotFoundError
-    if kept.revision != asked.revision or (kept.turn_until is not None and kept.turn_until >= asked.at):
+    if kept.revision != asked.revision or kept.turn_id is not None:
         raise ConversationBusyError
     return kept
 

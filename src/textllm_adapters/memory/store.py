@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from textllm_core.api_keys import ApiKey
+from textllm_core.bookkeeping import Before
 from textllm_core.chat.messages import Message
 from textllm_core.conversations import Conversation
 from textllm_core.files import StoredFile
@@ -49,6 +50,7 @@ class KeptHold(Struct, frozen=True):
     hold: Hold
     lease_until: datetime
     made_conversation: bool
+    before: Before | None = None
     repeat: "KeptRepeat | None" = None
     is_resumable: bool = False
     cancel_asked: bool = False

@@ -69,7 +69,6 @@ class PostgresLedger(SqlLedger):
             parameters |= {
                 "of_conversation": asked.conversation_id,
                 "of_revision": asked.revision,
-                "of_moment": asked.at,
                 "new_turn": asked.response_id,
                 "new_lease": asked.lease_until,
                 "new_title": asked.title,

@@ -23,6 +23,7 @@ from sqlalchemy import (
     exists,
     false,
     func,
+    or_,
     select,
     true,
     update,
@@ -128,10 +129,11 @@ def _open() -> Select[Any]:
 
 
 def _take() -> Select[Any]:
-    """A conversation that has had a turn today, in whose session there is room."""
+    """A conversation that has had a turn today, in whose session there is room, and that has got its title."""
     of_day = statements.OF_SESSION
     has_room = exists().where(*of_day, sessions.c.id == conversations.c.session_id, _HAS_ROOM)
-    taking = statements.TAKE_CONVERSATION.where(has_room).returning(conversations.c.id)
+    keeps_title = or_(conversations.c.title.is_not(None), conversations.c.message_count > 0)
+    taking = statements.TAKE_CONVERSATION.where(has_room, keeps_title).returning(conversations.c.id)
     conversation = taking.cte("conversation")
     session = (
         update(sessions)

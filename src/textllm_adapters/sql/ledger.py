@@ -20,7 +20,7 @@ from textllm_adapters.sql import ledger_statements as statements
 from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.translation import translated
-from textllm_core.bookkeeping import booked, corrected, settled
+from textllm_core.bookkeeping import booked, change, corrected, settled
 from textllm_core.budgets import grant
 from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import (
@@ -85,9 +85,10 @@ class SqlLedger:
             made = await connection.execute(
                 statements.make_conversation(self._database.dialect), rows.conversation_row(asked) | of_session
             )
-            taken = made.one_or_none()
+            taken, known = made.one_or_none(), None
         else:
-            turn = {"of_revision": asked.revision, "of_moment": asked.at}
+            known = (await connection.execute(statements.BEFORE, of_conversation)).one_or_none()
+            turn: dict[str, object] = {"of_revision": asked.revision}
             turn |= {"new_turn": asked.response_id, "new_lease": asked.lease_until, "new_title": asked.title}
             taken = (await connection.execute(statements.TAKE_CONVERSATION, of_conversation | turn)).one_or_none()
         if taken is None:
@@ -104,7 +105,14 @@ class SqlLedger:
         if is_first_today:
             await connection.execute(statements.MOVE_CONVERSATION, of_conversation | {"new_session": session.id})
         hold = asked.granted(amount, session_id=session.id)
-        await connection.execute(statements.ADD_HOLD, rows.hold_row(hold, asked))
+        before = known and change(
+            session_id=known.session_id,
+            title=known.title,
+            message_count=known.message_count,
+            asked_title=asked.title,
+            new_session_id=session.id,
+        )
+        await connection.execute(statements.ADD_HOLD, rows.hold_row(hold, asked, before))
         return hold
 
     async def _reserved_before(self, connection: AsyncConnection, asked: Reservation) -> Hold:
@@ -245,12 +253,17 @@ class SqlLedger:
 
     async def _release(self, connection: AsyncConnection, hold: Row[Any]) -> None:
         # No other exchange has touched the conversation while this one is still the running one.
-        free = statements.UNMAKE_CONVERSATION if hold.made_conversation else statements.FREE_CONVERSATION
-        freed = await connection.execute(free, rows.of_exchange(hold))
-        unmade = freed.rowcount if hold.made_conversation else 0
-        await connection.execute(
-            statements.TAKE_BACK, rows.of_session(hold) | {"minus_amount": hold.amount, "minus_conversations": unmade}
-        )
+        before, of_it, is_counted = hold.before, rows.of_exchange(hold), hold.made_conversation
+        if hold.made_conversation:
+            await connection.execute(statements.UNMAKE_CONVERSATION, of_it)
+        elif before is None:
+            await connection.execute(statements.FREE_CONVERSATION, of_it)
+        else:
+            is_counted = before.session_id != hold.session_id
+            put_back = {"new_session": before.session_id, "given_title": before.given_title}
+            await connection.execute(statements.PUT_BACK_CONVERSATION, of_it | put_back)
+        taken_back = {"minus_amount": hold.amount, "minus_conversations": int(is_counted)}
+        await connection.execute(statements.TAKE_BACK, rows.of_session(hold) | taken_back)
         await connection.execute(statements.REMOVE_ENTRY, rows.of_hold(hold))
         if hold.idempotency_key is not None:
             await connection.execute(statements.GIVE_KEY_BACK, rows.key_of(hold))

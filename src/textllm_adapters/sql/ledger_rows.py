@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import Row
 
-from textllm_core.bookkeeping import Moves, settled
+from textllm_core.bookkeeping import Before, Moves, settled
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
 from textllm_core.ports.ledger import Hold, Reservation, Settlement
@@ -81,7 +81,7 @@ def session_row(asked: Reservation) -> dict[str, object]:
     }
 
 
-def hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
+def hold_row(hold: Hold, asked: Reservation, before: Before | None = None) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
         "user_id": hold.user_id,
@@ -103,6 +103,7 @@ def hold_row(hold: Hold, asked: Reservation) -> dict[str, object]:
         "message": hold.message,
         "is_asked": hold.is_asked,
         "payer_id": hold.payer_id,
+        "before": before,
     }
 
 

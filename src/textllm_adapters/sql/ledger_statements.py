@@ -14,7 +14,6 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    or_,
     select,
     tuple_,
     update,
@@ -57,7 +56,7 @@ TAKE_CONVERSATION: Final = (
         *_OF_CONVERSATION,
         conversations.c.is_deleted.is_(False),
         conversations.c.revision == bindparam("of_revision"),
-        or_(conversations.c.turn_id.is_(None), conversations.c.turn_until < bindparam("of_moment")),
+        conversations.c.turn_id.is_(None),  # what a dead process left is settled first
     )
     .values(
         turn_id=bindparam("new_turn"),
@@ -68,6 +67,11 @@ TAKE_CONVERSATION: Final = (
         ),
     )
     .returning(conversations.c.session_id)
+)
+BEFORE: Final = (
+    select(conversations.c.session_id, conversations.c.title, conversations.c.message_count)
+    .where(*_OF_CONVERSATION)
+    .with_for_update()
 )
 TURN_OF_CONVERSATION: Final = select(conversations.c.turn_id).where(
     *_OF_CONVERSATION, conversations.c.is_deleted.is_(False)
@@ -222,6 +226,13 @@ ADD_ERASURES: Final = insert(erasures)
 
 FREE_CONVERSATION: Final = (
     update(conversations).where(*_OF_CONVERSATION, _IS_RUNNING).values(turn_id=None, turn_until=None)
+)
+PUT_BACK_CONVERSATION: Final = FREE_CONVERSATION.values(
+    session_id=bindparam("new_session"),
+    title=case(
+        (conversations.c.title == bindparam("given_title", type_=conversations.c.title.type), None),
+        else_=conversations.c.title,
+    ),
 )
 UNMAKE_CONVERSATION: Final = delete(conversations).where(*_OF_CONVERSATION, _IS_RUNNING)
 TAKE_BACK: Final = (

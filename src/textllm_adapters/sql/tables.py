@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from textllm_adapters.sql.types import Content, Id, Labels, Money, Name, PlainText, Record, Tags, UtcDateTime
+from textllm_core.bookkeeping import Before
 from textllm_core.chat.messages import Message, ReplyStarted
 from textllm_core.money import Price, Rates
 from textllm_core.ports.ledger import Hold
@@ -107,6 +108,7 @@ daily_usage: Final = Table(
 # is_resumable: it has a journal. watched_until: somebody reads it from there. message: what the user says, which would
 # else be lost with the process. is_asked: the provider may have been asked. transcript_id: what was made for it there.
 # payer_id: who is charged in the user's place; NULL: the user.
+# before: what a release has to undo in the conversation.
 holds: Final = Table(
     "holds",
     metadata,
@@ -135,6 +137,7 @@ holds: Final = Table(
     Column("transcript_id", PlainText),
     Column("reported_model", PlainText),
     Column("payer_id", Id),
+    Column("before", Record(Before)),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],

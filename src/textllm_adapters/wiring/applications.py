@@ -28,7 +28,7 @@ from textllm_core.errors import StorageUnavailableError
 from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
-from textllm_core.reconcile import Reconcile
+from textllm_core.reconcile import RECOVER_EVERY_S, Reconcile
 from textllm_core.retention import ForgetReplies
 from textllm_core.steps import UNTRACED
 from textllm_core.track_usage import TrackUsage
@@ -108,7 +108,7 @@ async def open_textllm(
         )
         reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
         managed = _conversations(engine, model.transcript, running, files, settings, telemetry)
-        await stack.enter_async_context(_in_background(reconcile))
+        await stack.enter_async_context(_in_background(reconcile, every_s=RECOVER_EVERY_S))
         await stack.enter_async_context(_in_background(managed.erase_at_provider))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
         resume_reply = ResumeReply(running, journal, of_turns, clock, policy)
@@ -256,12 +256,23 @@ def _conversations(
 
 
 @asynccontextmanager
-async def _in_background(recover: Callable[[], Coroutine[Any, Any, int]]) -> AsyncIterator[None]:
-    """Do once what an earlier process left undone, while the block does its work."""
-    recovering = asyncio.create_task(recover())
+async def _in_background(
+    recover: Callable[[], Coroutine[Any, Any, int]], *, every_s: float | None = None
+) -> AsyncIterator[None]:
+    """Do what another process left undone while the block does its work: once, or on an interval."""
+
+    async def repeat() -> None:
+        while True:
+            with suppress(StorageUnavailableError):  # the next run does it
+                await recover()
+            if every_s is None:
+                return
+            await asyncio.sleep(every_s)
+
+    recovering = asyncio.create_task(repeat())
     try:
         yield
     finally:
         recovering.cancel()
-        with suppress(asyncio.CancelledError, StorageUnavailableError):  # the next process does it
+        with suppress(asyncio.CancelledError):
             await recovering

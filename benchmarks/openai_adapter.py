@@ -17,8 +17,8 @@ from openai import AsyncOpenAI
 
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.responses import ResponsesLLM
-from textllm_core.chat.messages import InputText, Message
-from textllm_core.ports.llm import ModelRequest
+from textllm_core.records.messages import InputText, Message
+from textllm_core.records.model import ModelRequest
 
 DELTAS = 500
 REPLIES = 10  # in a round

@@ -4,9 +4,9 @@ import sqlalchemy as sa
 from alembic import op
 
 from textllm_adapters.sql import types
-from textllm_core.bookkeeping import Before
-from textllm_core.chat.messages import Message
-from textllm_core.ports.ledger import Hold
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import Message
+from textllm_core.rules.bookkeeping import Before
 
 revision = "0009"
 down_revision = "0008"

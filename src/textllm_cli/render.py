@@ -15,11 +15,11 @@ from typing import Final, TextIO
 import typer
 
 from textllm_cli.exit_codes import UNEXPECTED, exit_code
-from textllm_core.chat.messages import InputImage, Reply
 from textllm_core.errors import TextLLMError
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.problem_details import problem_details, status_of
+from textllm_core.records.messages import InputImage, Reply
 from textllm_core.wire import to_json
 
 # What a terminal would obey, or show in another order than it was written (ECMA-48; Unicode's bidirectional controls).

@@ -21,8 +21,8 @@ from textllm_cli.render import Screen, dollars
 from textllm_cli.speaking import Said, Speaker
 from textllm_cli.uploads import upload_of
 from textllm_core.application import TextLLM
-from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.errors import InvalidRequestError, TextLLMError
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 
 HELP: Final = """\
 /new                start a new conversation

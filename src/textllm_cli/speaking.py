@@ -13,8 +13,16 @@ from textllm_core.application import TextLLM
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
 from textllm_core.chat.exchange import last_reply
-from textllm_core.chat.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, TextDelta, TextTurn, TurnOptions
 from textllm_core.errors import ConversationNotFoundError, NotFoundError
+from textllm_core.records.messages import (
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    TextDelta,
+    TextTurn,
+    TurnOptions,
+)
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
 

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from textllm_core.chat.chat_with_document import DocumentTurn
     from textllm_core.chat.chat_with_image import ImageTurn
     from textllm_core.chat.exchange import Exchange
-    from textllm_core.chat.messages import (
+    from textllm_core.chat.send_message import SendMessage
+    from textllm_core.errors import TextLLMError
+    from textllm_core.policy import ChatPolicy
+    from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
+    from textllm_core.records.messages import (
         DocumentReply,
         ImageReply,
         Message,
@@ -24,12 +28,8 @@ if TYPE_CHECKING:
         TextTurn,
         TurnOptions,
     )
-    from textllm_core.chat.send_message import SendMessage
-    from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
-    from textllm_core.errors import TextLLMError
-    from textllm_core.policy import ChatPolicy
-    from textllm_core.report_usage import UsageReport
-    from textllm_core.sessions import Session
+    from textllm_core.records.sessions import Session
+    from textllm_core.records.usage_reports import UsageReport
     from textllm_core.tenancy import Caller
     from textllm_core.track_usage import TrackUsage
     from textllm_core.uploads import Upload
@@ -69,23 +69,23 @@ __all__ = [
 _HOMES = {
     "Caller": "tenancy",
     "ChatPolicy": "policy",
-    "Conversation": "conversations",
-    "ConversationChanges": "conversations",
-    "ConversationFilter": "conversations",
-    "DocumentReply": "chat.messages",
+    "Conversation": "records.conversations",
+    "ConversationChanges": "records.conversations",
+    "ConversationFilter": "records.conversations",
+    "DocumentReply": "records.messages",
     "DocumentTurn": "chat.chat_with_document",
     "Exchange": "chat.exchange",
-    "ImageReply": "chat.messages",
+    "ImageReply": "records.messages",
     "ImageTurn": "chat.chat_with_image",
     "LedgerEntry": "usage",
     "SendMessage": "chat.send_message",
-    "Session": "sessions",
+    "Session": "records.sessions",
     "TextLLM": "application",
     "TextLLMError": "errors",
     "TrackUsage": "track_usage",
     "Upload": "uploads",
     "Usage": "usage",
-    "UsageReport": "report_usage",
+    "UsageReport": "records.usage_reports",
 }
 
 
@@ -94,7 +94,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of ours
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'chat.messages')}"), name)
+        value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'records.messages')}"), name)
         globals()[name] = value
         return value
 

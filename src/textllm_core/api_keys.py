@@ -1,28 +1,23 @@
 """API keys: how a caller proves who it is, and how keys are made, listed and revoked."""
 
-from __future__ import annotations
-
 import re
 import secrets
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from string import ascii_letters, digits
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from msgspec import Struct, structs
+from msgspec import structs
 
-from textllm_core.chat.messages import refuse_half_characters
 from textllm_core.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
 from textllm_core.ids import checked_tenant_id, checked_user_id, new_id
-from textllm_core.tenancy import Role
-
-if TYPE_CHECKING:  # the port speaks of the records of this module
-    from textllm_core.ports.api_key_repository import ApiKeyRepository
-    from textllm_core.ports.clock import Clock
-    from textllm_core.tenancy import Caller
+from textllm_core.ports.api_key_repository import ApiKeyRepository
+from textllm_core.ports.clock import Clock
+from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
+from textllm_core.records.messages import refuse_half_characters
+from textllm_core.tenancy import Caller, Role
 
 MAX_KEYS_PER_PAGE: Final = 100
 MAX_NAME_CHARS: Final = 200
@@ -34,38 +29,6 @@ _CHECKSUM_CHARS: Final = 6  # 32 bits
 _HINT_CHARS: Final = len(_PREFIX) + 4
 _SECRET: Final = re.compile(rf"{_PREFIX}[0-9A-Za-z]{{{_RANDOM_CHARS + _CHECKSUM_CHARS}}}")
 _REMEMBERED: Final = timedelta(seconds=0.5)
-
-
-class ApiKey(Struct, frozen=True):
-    """A key as it is kept: never its secret, of which `hint` has the first characters.
-
-    `user_id` is set for the role `user` only, which may act for that user alone. A revoked key stays in the list.
-    """
-
-    id: str
-    tenant_id: str
-    role: Role
-    user_id: str | None
-    name: str | None
-    hint: str
-    created_at: datetime
-    revoked_at: datetime | None = None
-
-
-class IssuedApiKey(ApiKey, frozen=True, kw_only=True):
-    """A key with its secret, at the one moment when there is one to show."""
-
-    secret: str
-
-    def __repr__(self) -> str:
-        return f"IssuedApiKey({self.id})"
-
-
-class ApiKeyPage(Struct, frozen=True):
-    """Some keys, and whether there are older ones."""
-
-    data: Sequence[ApiKey]
-    has_more: bool
 
 
 def new_secret() -> str:

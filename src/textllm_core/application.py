@@ -11,7 +11,6 @@ from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
-from textllm_core.chat.summarize_conversation import SummarizeConversation
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import (
@@ -55,6 +54,7 @@ from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
 from textllm_core.retention import ForgetReplies
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
+from textllm_core.summarize_conversation import SummarizeConversation
 from textllm_core.track_usage import TrackUsage
 
 

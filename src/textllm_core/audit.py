@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from textllm_core.ports.audit import Audit, BooksSize, Drift
+from textllm_core.ports.audit import Audit
+from textllm_core.records.audit import BooksSize, Drift
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,147 +1,43 @@
 """Conversations: what the outside sees of one, and what can be done with it."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from textllm_core.chat.messages import refuse_half_characters
 from textllm_core.chat.replay import remembered_failure
+from textllm_core.chat.running import RunningExchanges
+from textllm_core.chat.turn_files import TurnFiles
+from textllm_core.erasing import EraseAtProvider
 from textllm_core.errors import (
+    Allowance,
     ConversationNotFoundError,
     ForbiddenError,
     InvalidRequestError,
     ServiceUnavailableError,
     StorageUnavailableError,
 )
+from textllm_core.files import AdmitUpload
 from textllm_core.ids import new_id, new_user_id
-from textllm_core.metadata import check_metadata
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.records.conversations import (
+    ANY,
+    NOTHING_SET,
+    Conversation,
+    ConversationChanges,
+    ConversationFilter,
+    ConversationPage,
+    Deletion,
+)
+from textllm_core.records.messages import refuse_half_characters
+from textllm_core.tenancy import Caller
 
-if TYPE_CHECKING:  # the ports speak of the records of this module
-    from textllm_core.chat.running import RunningExchanges
-    from textllm_core.chat.turn_files import TurnFiles
-    from textllm_core.erasing import EraseAtProvider
-    from textllm_core.errors import Allowance
-    from textllm_core.files import AdmitUpload
-    from textllm_core.ports.clock import Clock
-    from textllm_core.ports.conversation_repository import ConversationRepository
-    from textllm_core.tenancy import Caller
-
-MAX_TITLE_CHARS: Final = 500
-MAX_TAGS: Final = 16
-MAX_TAG_CHARS: Final = 64
 MAX_LISTED: Final = 100
 MAX_OFFSET: Final = 2**31 - 1
-
-
-class Conversation(Struct, frozen=True):
-    """A conversation of one user; its encoding is the wire shape.
-
-    Args:
-        session_id: of its newest turn; None before the first.
-        updated_at: time of its newest turn.
-        message_count: how many of its turns were answered.
-        total_cost: USD.
-        last_image_url: a link to its newest image, made when it is asked for; as it is kept, the image's key. None
-            where there is none, or it was deleted.
-    """
-
-    id: str
-    user_id: str
-    session_id: str | None
-    created_at: datetime
-    updated_at: datetime
-    message_count: int
-    total_tokens_input: int
-    total_tokens_output: int
-    total_cost: Decimal
-    title: str | None
-    summary: str | None
-    tags: tuple[str, ...]
-    metadata: Mapping[str, str]
-    is_deleted: bool
-    last_image_url: str | None = None
-
-
-class ConversationPage(Struct, frozen=True):
-    """Some of the conversations that were asked for; `total` is how many there are."""
-
-    data: Sequence[Conversation]
-    total: int
-    limit: int
-    offset: int
-
-
-class ConversationFilter(Struct, frozen=True, kw_only=True):
-    """Which conversations; None is any.
-
-    Args:
-        q: a part of the title; capital letters are as small ones.
-        include_deleted: also those that are deleted and could be restored.
-    """
-
-    user_id: str | None = None
-    tag: str | None = None
-    q: str | None = None
-    include_deleted: bool = False
-
-
-class ConversationChanges(Struct, frozen=True, kw_only=True):
-    """What is to be different; UNSET stays as it is, None becomes empty.
-
-    Args:
-        title: 1 to 500 characters. tags: at most 16 of 1 to 64 characters, none twice.
-        metadata: takes the place of all of it; at most 16 pairs, keys of 64 and values of 512 characters.
-    """
-
-    title: str | UnsetType | None = UNSET
-    tags: Sequence[str] | UnsetType | None = UNSET
-    metadata: Mapping[str, str] | UnsetType | None = UNSET
-
-    def checked(self) -> ConversationChanges:
-        """The same.
-
-        Raises:
-            InvalidRequestError: one of them cannot be.
-        """
-        if isinstance(self.title, str) and (len(self.title) > MAX_TITLE_CHARS or not self.title.strip()):
-            raise InvalidRequestError.of("title", f"must have 1 to {MAX_TITLE_CHARS} characters, not only spaces")
-        tags, metadata = self.tags or (), self.metadata or {}
-        if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARS or not tag.strip() for tag in tags):
-            message = f"may be {MAX_TAGS} at most, of 1 to {MAX_TAG_CHARS} characters each, not only spaces"
-            raise InvalidRequestError.of("tags", message)
-        if len(set(tags)) < len(tags):
-            raise InvalidRequestError.of("tags", "must differ from each other")
-        check_metadata(metadata)
-        refuse_half_characters(
-            title=self.title or None, tags="".join(tags), metadata="".join(map("".join, metadata.items()))
-        )
-        return self
-
-
-NOTHING_SET: Final = ConversationChanges()
-ANY: Final = ConversationFilter()
-
-
-class Deletion(Struct, frozen=True):
-    """A conversation that is deleted; `soft`: it can be restored."""
-
-    id: str
-    soft: bool
-    deleted: bool = True
-
-
-def title_from(text: str) -> str:
-    """The first words of the first message, at most 80 characters."""
-    words = " ".join(text.split())
-    return words if len(words) <= 80 else words[:80].rsplit(" ", 1)[0].rstrip() + "…"
 
 
 async def _all_shown(files: TurnFiles, caller: Caller, kept: Sequence[Conversation]) -> list[Conversation]:

@@ -8,9 +8,10 @@ from typing import Final
 from textllm_core.errors import ModelError, ProviderTimeoutError, TextLLMError
 from textllm_core.events import UNHEARD, ErasureFailed
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.erasures import Erasure, Erasures
+from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.transcript import Transcript
+from textllm_core.records.erasures import Erasure
 
 _BATCH: Final = 10
 _MOST_BATCHES: Final = 50

@@ -1,24 +1,20 @@
 """Links by which anyone can read a file for a while."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from msgspec import Struct
 
 from textllm_core.errors import StoredFileNotFoundError
-
-if TYPE_CHECKING:  # the ports speak of files
-    from textllm_core.files import FilePolicy, StoredFile
-    from textllm_core.ports.blob_store import BlobStore
-    from textllm_core.ports.clock import Clock
-    from textllm_core.ports.file_repository import FileRepository
-    from textllm_core.tenancy import Caller
+from textllm_core.files import FilePolicy
+from textllm_core.ports.blob_store import BlobStore
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.file_repository import FileRepository
+from textllm_core.records.files import StoredFile
+from textllm_core.tenancy import Caller
 
 
 class FileView(Struct, frozen=True, kw_only=True):
@@ -33,7 +29,7 @@ class FileView(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
     @classmethod
-    def of(cls, file: StoredFile, url: str) -> FileView:
+    def of(cls, file: StoredFile, url: str) -> "FileView":
         """The file, behind this link."""
         return cls(
             key=file.key,

@@ -1,18 +1,17 @@
 """Files that users keep: stored, listed, read, linked, deleted."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from textllm_core.cancellation import carried_through
 from textllm_core.errors import (
+    Allowance,
     FileTooLargeError,
     InvalidRequestError,
     StorageQuotaExceededError,
@@ -21,47 +20,18 @@ from textllm_core.errors import (
 )
 from textllm_core.file_names import OCTETS, SNIFFED_BYTES, Folder, clean_name, media_type_of, new_key
 from textllm_core.ids import new_user_id
-
-if TYPE_CHECKING:  # the ports speak of the records of this module
-    from textllm_core.errors import Allowance
-    from textllm_core.ports.blob_store import BlobStore
-    from textllm_core.ports.clock import Clock
-    from textllm_core.ports.file_repository import FileRepository
-    from textllm_core.ports.rate_limiter import RateLimiter
-    from textllm_core.tenancy import Caller
-    from textllm_core.uploads import Upload
+from textllm_core.ports.blob_store import BlobStore
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.file_repository import FileRepository
+from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.records.files import FilePage, StoredFile
+from textllm_core.tenancy import Caller
+from textllm_core.uploads import Upload
 
 MAX_LISTED: Final = 1000
 ABANDONED_AFTER: Final = timedelta(hours=1)
 _SWEPT_AT_ONCE: Final = 100
 _SWEEP_PATIENCE: Final = timedelta(minutes=1)
-
-
-class StoredFile(Struct, frozen=True, kw_only=True):
-    """A file and where its bytes are.
-
-    Args:
-        name: as its sender wrote it, without folders and control characters.
-        size: in bytes.
-        content_type: by its content; whatever a sender says it is.
-        sha256: of its bytes, in lower-case hex.
-    """
-
-    key: str
-    user_id: str
-    folder: Folder
-    name: str
-    content_type: str
-    size: int
-    sha256: str
-    created_at: datetime
-
-
-class FilePage(Struct, frozen=True):
-    """Files of a list, and whether there are more behind the last of them."""
-
-    files: Sequence[StoredFile]
-    has_more: bool
 
 
 class FilePolicy(Struct, frozen=True, kw_only=True):

@@ -7,10 +7,11 @@ from typing import Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from textllm_core.chat.messages import InputFile, InputImage, InputText, Message, MessageRole, OutputText, Refusal
 from textllm_core.errors import ConversationLostError, ConversationNotFoundError, InvalidRequestError
-from textllm_core.ports.conversation_repository import ConversationRepository, Thread
+from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.transcript import Transcript
+from textllm_core.records.conversations import Thread
+from textllm_core.records.messages import InputFile, InputImage, InputText, Message, MessageRole, OutputText, Refusal
 from textllm_core.tenancy import Caller
 
 Order = Literal["asc", "desc"]

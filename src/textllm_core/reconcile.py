@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from textllm_core.chat.messages import Message, OutputText, Refusal, TextDelta
 from textllm_core.chat.remains import OUTCOME_WITHIN_S, Remains, remains
 from textllm_core.chat.replay import remembered_failure
 from textllm_core.chat.running import LEASE
 from textllm_core.errors import ProviderError, TextLLMError
 from textllm_core.ids import new_id
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.conversation_repository import ConversationRepository, Thread
-from textllm_core.ports.ledger import Hold, Ledger
-from textllm_core.ports.llm import LLM, ModelEnded
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.llm import LLM
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.records.conversations import Thread
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import Message, OutputText, Refusal, TextDelta
+from textllm_core.records.model import ModelEnded
 from textllm_core.track_usage import Outcome, TrackUsage
 from textllm_core.usage import Usage, estimated_tokens
 

@@ -1,83 +1,23 @@
 """Statistics: what a user asked for and paid, by day, by model and by conversation."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, TypeVar
-
-from msgspec import Struct
+from typing import Final, TypeVar
 
 from textllm_core.money import ZERO, exact
-from textllm_core.sessions import first_of_last
-
-if TYPE_CHECKING:  # the port speaks of the records of this module
-    from textllm_core.ports.clock import Clock
-    from textllm_core.ports.usage_reports import DailyUsage, UsageReports
-    from textllm_core.tenancy import Caller
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.usage_reports import UsageReports
+from textllm_core.records.sessions import first_of_last
+from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
+from textllm_core.tenancy import Caller
 
 MAX_USAGE_DAYS: Final = 3660
 _MAX_CONVERSATIONS: Final = 100
 
 K = TypeVar("K", date, str)
-
-
-class UsageOfDay(Struct, frozen=True):
-    """What was used in a UTC day. Here as everywhere in this module: `messages` are turns that were answered, `cost` is
-    USD, `estimated_cost` the part of it whose usage the provider did not state, and exchanges that failed but were
-    billed count in tokens and cost alone.
-    """
-
-    day: date
-    messages: int
-    tokens_input: int
-    tokens_output: int
-    cost: Decimal
-    estimated_cost: Decimal
-
-
-class UsageOfModel(Struct, frozen=True):
-    """What one model, by the name the provider gave, was used for."""
-
-    model: str
-    messages: int
-    tokens_input: int
-    tokens_output: int
-    cost: Decimal
-    estimated_cost: Decimal
-
-
-class UsageOfConversation(Struct, frozen=True):
-    """What one conversation used in its whole life."""
-
-    conversation_id: str
-    title: str | None
-    messages: int
-    tokens_input: int
-    tokens_output: int
-    cost: Decimal
-
-
-class UsageReport(Struct, frozen=True):
-    """What one user used in a period, in deleted and erased conversations too.
-
-    Args:
-        total_conversations: those in which the user spoke in the period; deleted ones count, erased ones do not.
-        by_day: oldest first, without the days on which nothing was used.
-        by_model: dearest first.
-    """
-
-    total_conversations: int
-    total_messages: int
-    total_tokens_input: int
-    total_tokens_output: int
-    total_cost: Decimal
-    estimated_cost: Decimal
-    by_day: Sequence[UsageOfDay]
-    by_model: Sequence[UsageOfModel]
 
 
 @dataclass(frozen=True, slots=True)

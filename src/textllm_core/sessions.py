@@ -1,57 +1,16 @@
 """Sessions: a user's usage in one UTC day, and the day's budget."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from msgspec import Struct
-
-from textllm_core.errors import InvalidRequestError, SessionNotFoundError
-
-if TYPE_CHECKING:  # the port speaks of the records of this module
-    from textllm_core.ports.clock import Clock
-    from textllm_core.ports.session_repository import SessionRepository
-    from textllm_core.tenancy import Caller
+from textllm_core.errors import SessionNotFoundError
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.session_repository import SessionRepository
+from textllm_core.records.sessions import Session, day_of, first_of_last
+from textllm_core.tenancy import Caller
 
 MAX_SESSION_DAYS: Final = 366
-
-
-class Session(Struct, frozen=True):
-    """A user's usage in one UTC day; money is USD. Ended, it reopens with the next turn of that day.
-
-    Args:
-        user_id: who is charged: the user, or in the place of users whom nobody named the `Caller.id` that asked.
-    """
-
-    id: str
-    user_id: str
-    created_at: datetime
-    last_activity: datetime
-    total_tokens: int
-    total_cost: Decimal
-    conversation_count: int
-    is_active: bool
-
-
-def day_of(at: datetime) -> date:
-    """The UTC day of an aware time."""
-    return at.astimezone(UTC).date()
-
-
-def end_of(day: date) -> datetime:
-    """The next UTC midnight: when the day's budget resets."""
-    return datetime.combine(day + timedelta(days=1), time(), UTC)
-
-
-def first_of_last(days: int, now: datetime, *, at_most: int) -> date:
-    """The first of the last `days` UTC days, today included; InvalidRequestError unless they are 1 to `at_most`."""
-    if not 1 <= days <= at_most:
-        raise InvalidRequestError.of("days", f"must be a whole number from 1 to {at_most}")
-    return day_of(now) - timedelta(days=days - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ from typing import Final
 
 from msgspec import Struct
 
-from textllm_core.chat.messages import Message
 from textllm_core.errors import InvalidRequestError
 from textllm_core.events import UNHEARD, ExchangeSettled
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.ledger import Hold, Ledger, Settled, Settlement
+from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.pricing import Pricing
+from textllm_core.records.ledger import Hold, Settled, Settlement
+from textllm_core.records.messages import Message
 from textllm_core.usage import EntryStatus, Usage
 
 _OPEN_FOR: Final = timedelta(minutes=10)  # longer than a provider that is left writes on, or than most of its outages

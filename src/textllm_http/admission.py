@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from litestar import Request
 
-from textllm_core.chat.messages import Idempotency, ReplyStarted
 from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
+from textllm_core.records.messages import Idempotency, ReplyStarted
 
 _KEY: Final = re.compile(r"[!-~]{1,255}")
 

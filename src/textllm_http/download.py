@@ -13,7 +13,8 @@ from litestar.types import Message, Receive, Scope, Send
 
 from textllm_core.errors import TextLLMError
 from textllm_core.file_names import as_attachment
-from textllm_core.files import ReadFile, StoredFile
+from textllm_core.files import ReadFile
+from textllm_core.records.files import StoredFile
 from textllm_http.middleware import header
 from textllm_http.places import Places
 

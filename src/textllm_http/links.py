@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 from litestar import Request
 from msgspec.structs import replace
 
-from textllm_core.chat.messages import DocumentReply, ImageReply, Reply
-from textllm_core.conversations import Conversation
+from textllm_core.records.conversations import Conversation
+from textllm_core.records.messages import DocumentReply, ImageReply, Reply
 
 T = TypeVar("T", Reply, Conversation)
 

@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from textllm_core.api_keys import ApiKeyPage, IssuedApiKey
-from textllm_core.chat.messages import DocumentReply, ImageReply, Reply
-from textllm_core.conversations import Conversation, ConversationPage, Deletion
 from textllm_core.file_links import FileView
 from textllm_core.list_messages import MessagePage
-from textllm_core.report_usage import UsageReport
-from textllm_core.sessions import Session
+from textllm_core.records.api_keys import ApiKeyPage, IssuedApiKey
+from textllm_core.records.conversations import Conversation, ConversationPage, Deletion
+from textllm_core.records.messages import DocumentReply, ImageReply, Reply
+from textllm_core.records.sessions import Session
+from textllm_core.records.usage_reports import UsageReport
 from textllm_http.openapi_examples import (
     API_KEY,
     CONVERSATION,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.file_links import FileView
-from textllm_core.sessions import Session
+from textllm_core.records.sessions import Session
 from textllm_http.openapi_words import Schema
 
 

@@ -8,14 +8,7 @@ from typing import Final, Protocol, TypeAlias
 
 from litestar.types import Receive, Scope, Send
 
-from textllm_core.chat.messages import (
-    Reply,
-    ReplyCompleted,
-    ReplyEvent,
-    ReplyFailed,
-    ReplyStarted,
-    TextDelta,
-)
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.wire import to_json
 from textllm_http.problems import problem_of
 

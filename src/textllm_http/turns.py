@@ -12,8 +12,8 @@ from msgspec import Meta, Struct
 
 from textllm_core.application import TextLLM
 from textllm_core.chat.exchange import last_reply
-from textllm_core.chat.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
 from textllm_core.errors import TextLLMError, UnauthenticatedError
+from textllm_core.records.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of
 from textllm_http.auth import caller_of, refuse_if_revoked

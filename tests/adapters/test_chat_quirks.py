@@ -12,7 +12,6 @@ from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
-from textllm_core.chat.messages import InputText, Message, TextDelta, well_formed
 from textllm_core.errors import (
     ContentRefusedError,
     ModelError,
@@ -22,7 +21,8 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.ports.llm import ModelEnded, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.records.messages import InputText, Message, TextDelta, well_formed
+from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking
 from textllm_core.usage import Usage
 
 

@@ -9,8 +9,8 @@ from tests.servers.openai import OpenAIStandIn, Reply
 from textllm_adapters.settings import load_settings
 from textllm_adapters.wiring import open_textllm
 from textllm_core import Caller, TextLLM, TextTurn
-from textllm_core.chat.messages import ReplyStarted, TextDelta
 from textllm_core.errors import TextLLMError
+from textllm_core.records.messages import ReplyStarted, TextDelta
 
 ENDS = ["cut", "silent", "failed:server_error", "error_flat:server_error", "error_nested:server_error"]
 

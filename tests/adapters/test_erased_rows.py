@@ -9,7 +9,7 @@ from textllm_adapters.sql.conversation_repository import SqlConversationReposito
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import metadata
 from textllm_adapters.wiring.storage import ledger_of
-from textllm_core.chat.messages import Idempotency
+from textllm_core.records.messages import Idempotency
 
 CANARY = "canary"
 

@@ -19,7 +19,7 @@ from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.tables import metadata
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
-from textllm_core.conversations import ConversationFilter
+from textllm_core.records.conversations import ConversationFilter
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

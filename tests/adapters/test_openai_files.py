@@ -24,9 +24,9 @@ from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
-from textllm_core.chat.messages import InputFile, InputImage, InputText, Message
 from textllm_core.errors import InvalidRequestError, ProviderError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.llm import LLM
+from textllm_core.records.messages import InputFile, InputImage, InputText, Message
 
 MIB = 1024 * 1024
 PNG_PART = {

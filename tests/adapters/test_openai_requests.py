@@ -16,8 +16,8 @@ from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
-from textllm_core.chat.messages import InputFile, InputText, Message, OutputText, Refusal
-from textllm_core.ports.llm import ModelRequest
+from textllm_core.records.messages import InputFile, InputText, Message, OutputText, Refusal
+from textllm_core.records.model import ModelRequest
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NOTES = st.builds(lambda text: InputFile(key="k", media_type="text/plain", size=1, name=text, extracted=text), TEXT)

@@ -20,10 +20,10 @@ from tests.servers.postgres import RunningServer
 from textllm_adapters.postgres.engine import open_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.tables import metadata
-from textllm_core.chat.messages import Idempotency, TextDelta
 from textllm_core.errors import BudgetExceededError
-from textllm_core.files import StoredFile
-from textllm_core.ports.reply_journal import JournalEntry
+from textllm_core.records.files import StoredFile
+from textllm_core.records.journal import JournalEntry
+from textllm_core.records.messages import Idempotency, TextDelta
 
 KEY = Idempotency("key", "POST /chat", "digest")
 IDS = {"id", "response_id", "conversation_id", "key"}  # each names one thing, whosever it is

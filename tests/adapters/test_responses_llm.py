@@ -25,7 +25,7 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
-from textllm_core.ports.llm import ModelStarted
+from textllm_core.records.model import ModelStarted
 from textllm_core.usage import Usage
 
 SECRET = "canary-of-the-input"

@@ -18,7 +18,6 @@ from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.wiring import load_settings, open_textllm
 from textllm_core import Caller, TextTurn
-from textllm_core.chat.messages import well_formed
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,
@@ -27,7 +26,8 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.ports.llm import ModelStarted, ModelThinking
+from textllm_core.records.messages import well_formed
+from textllm_core.records.model import ModelStarted, ModelThinking
 from textllm_core.usage import Usage
 
 

@@ -11,7 +11,7 @@ from tests.cli.conftest import Run
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.memory.store import KeptSession
 from textllm_core.ids import new_id
-from textllm_core.sessions import Session, day_of
+from textllm_core.records.sessions import Session, day_of
 
 FIELDS = ["id", "user_id", "created_at", "last_activity"]
 FIELDS += ["total_tokens", "total_cost", "conversation_count", "is_active"]

@@ -10,8 +10,8 @@ from tests.cli.app_over_memory import MemoryWiring
 from tests.cli.conftest import Run
 
 from textllm_adapters.clock import SystemClock
-from textllm_core.ports.usage_reports import DailyUsage
-from textllm_core.sessions import day_of
+from textllm_core.records.sessions import day_of
+from textllm_core.records.usage_reports import DailyUsage
 
 TODAY = day_of(SystemClock().now())
 YESTERDAY = TODAY - timedelta(days=1)

@@ -9,13 +9,12 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 from tests.contracts.conftest import Storage
 
-from textllm_core.budgets import Demand
-from textllm_core.chat.messages import InputText, Message, OutputText
-from textllm_core.conversations import Conversation
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, Band, Price, Rates
-from textllm_core.ports.ledger import Hold, Reservation, Settlement
-from textllm_core.sessions import day_of
+from textllm_core.records.conversations import Conversation
+from textllm_core.records.ledger import Demand, Hold, Reservation, Settlement
+from textllm_core.records.messages import InputText, Message, OutputText
+from textllm_core.records.sessions import day_of
 from textllm_core.usage import Usage
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123_456, UTC)

@@ -58,13 +58,14 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.health_probe import HealthProbe
-from textllm_core.ports.ledger import Hold, Ledger
+from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.usage_reports import UsageReports
+from textllm_core.records.ledger import Hold
 from textllm_core.steps import Untraced
 
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 
 from tests.contracts.model_fixtures import NOON
 
-from textllm_core.chat.messages import InputFile, InputImage, InputText, Message
 from textllm_core.errors import StoredFileNotFoundError
-from textllm_core.ports.llm import ReadBlob
+from textllm_core.records.messages import InputFile, InputImage, InputText, Message
+from textllm_core.records.model import ReadBlob
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
 GIF = b"GIF89a" + b"\x01" * 11

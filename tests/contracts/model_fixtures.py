@@ -18,10 +18,11 @@ from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import Retries, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
-from textllm_core.chat.messages import InputText, Message, OutputText, TextDelta
 from textllm_core.errors import ContextTooLongError, ProviderError, ProviderUnavailableError
-from textllm_core.ports.llm import LLM, ModelEnded, ModelEvent, ModelRequest, ModelStarted
+from textllm_core.ports.llm import LLM
 from textllm_core.ports.transcript import Transcript
+from textllm_core.records.messages import InputText, Message, OutputText, TextDelta
+from textllm_core.records.model import ModelEnded, ModelEvent, ModelRequest, ModelStarted
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 QUICK = Retries(first_wait_s=0.01, first_busy_wait_s=0.01)

@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 from tests.contracts.books import NOON
 
-from textllm_core.api_keys import ApiKey, digest_of
+from textllm_core.api_keys import digest_of
 from textllm_core.ports.api_key_repository import ApiKeyRepository
+from textllm_core.records.api_keys import ApiKey
 from textllm_core.tenancy import Caller
 
 DIGEST = digest_of("one")

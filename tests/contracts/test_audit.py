@@ -8,8 +8,8 @@ from tests.contracts.books import NOON, exchange, next_turn, reservation, settle
 from tests.contracts.conftest import Auditing
 
 from textllm_core.audit import AuditBooks
-from textllm_core.ports.audit import BooksSize, Drift
-from textllm_core.ports.ledger import Hold
+from textllm_core.records.audit import BooksSize, Drift
+from textllm_core.records.ledger import Hold
 
 COUNTERS: list[tuple[str, str, Decimal | int]] = [
     ("conversations", "total_cost", usd("0.0000000001")),

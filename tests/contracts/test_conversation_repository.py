@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from tests.contracts.books import LEASE, NOON, exchange, next_turn, reservation, settlement
 from tests.contracts.conftest import Storage
 
-from textllm_core.chat.messages import InputText, Message, OutputText, Refusal
-from textllm_core.ports.ledger import Hold
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import InputText, Message, OutputText, Refusal
 
 
 async def answered(storage: Storage, **more: Any) -> Hold:

@@ -9,8 +9,8 @@ from tests.contracts.books import LEASE, NOON, at_once, next_turn, reservation, 
 from tests.contracts.conftest import Storage
 
 from textllm_core.events import ErasuresWaiting
-from textllm_core.ports.erasures import Erasure
-from textllm_core.ports.ledger import Hold
+from textllm_core.records.erasures import Erasure
+from textllm_core.records.ledger import Hold
 
 LATER = NOON + timedelta(hours=1)
 LATEST = timedelta(days=1)

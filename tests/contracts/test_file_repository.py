@@ -10,8 +10,8 @@ from tests.contracts.conftest import Storage
 
 from textllm_core.errors import StorageQuotaExceededError
 from textllm_core.file_names import new_key
-from textllm_core.files import StoredFile
 from textllm_core.ports.file_repository import FileRepository
+from textllm_core.records.files import StoredFile
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -6,9 +6,9 @@ import pytest
 from tests.contracts.books import NOON, assert_balanced, at_once, reservation, settlement
 from tests.contracts.conftest import Storage
 
-from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import BudgetExceededError, IdempotencyInProgressError, IdempotencyMismatchError
-from textllm_core.ports.ledger import AlreadySettledError, Replay
+from textllm_core.records.ledger import AlreadySettledError, Replay
+from textllm_core.records.messages import Idempotency
 
 KEY = Idempotency("key-1", "POST /chat", "digest")
 

@@ -21,8 +21,6 @@ from tests.contracts.books import (
 )
 from tests.contracts.conftest import Storage
 
-from textllm_core.budgets import Demand
-from textllm_core.conversations import ConversationChanges
 from textllm_core.errors import (
     BudgetExceededError,
     ConversationBusyError,
@@ -31,7 +29,8 @@ from textllm_core.errors import (
 )
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
-from textllm_core.ports.ledger import Hold
+from textllm_core.records.conversations import ConversationChanges
+from textllm_core.records.ledger import Demand, Hold
 from textllm_core.usage import Usage
 
 # Reserve

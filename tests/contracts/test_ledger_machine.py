@@ -22,13 +22,12 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
-from textllm_core.budgets import Demand
 from textllm_core.errors import BudgetExceededError, ConversationBusyError, ConversationNotFoundError
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, exact
 from textllm_core.ports.audit import Audit
-from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
-from textllm_core.sessions import day_of
+from textllm_core.records.ledger import Demand, Hold, Reservation, Settled, Settlement
+from textllm_core.records.sessions import day_of
 from textllm_core.usage import Usage
 
 CAP = Decimal(5)

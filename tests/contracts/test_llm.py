@@ -15,7 +15,6 @@ from tests.contracts.model_fixtures import (
     user,
 )
 
-from textllm_core.chat.messages import TextDelta
 from textllm_core.errors import (
     ContextTooLongError,
     ConversationBusyError,
@@ -23,7 +22,8 @@ from textllm_core.errors import (
     ModelError,
     ProviderUnavailableError,
 )
-from textllm_core.ports.llm import ModelEnded, ModelStarted
+from textllm_core.records.messages import TextDelta
+from textllm_core.records.model import ModelEnded, ModelStarted
 
 
 @pytest.fixture(params=sorted(MODELS))

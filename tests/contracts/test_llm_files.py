@@ -6,8 +6,8 @@ import pytest
 from tests.contracts.file_fixtures import GIF, PDF, PNG, STORED, asked, image, pdf, reading, seen
 from tests.contracts.model_fixtures import MODELS, STATEFUL, ModelUnderTest, assistant, hear, request
 
-from textllm_core.chat.messages import InputFile
 from textllm_core.errors import StorageUnavailableError, StoredFileNotFoundError
+from textllm_core.records.messages import InputFile
 
 
 @pytest.fixture(params=sorted(MODELS))

@@ -20,11 +20,11 @@ from tests.contracts.books import (
 from tests.contracts.conftest import Storage
 from tests.contracts.test_file_repository import kept
 
-from textllm_core.chat.messages import Idempotency, InputFile, InputImage, InputText, Message
-from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.ids import new_id
-from textllm_core.ports.ledger import AlreadySettledError, Hold
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
+from textllm_core.records.ledger import AlreadySettledError, Hold
+from textllm_core.records.messages import Idempotency, InputFile, InputImage, InputText, Message
 
 GONE = b"gone"
 

@@ -8,7 +8,7 @@ from tests.contracts.books import NOON, TODAY, next_turn, reservation, settlemen
 from tests.contracts.conftest import Auditing, Storage
 
 from textllm_core.errors import BudgetExceededError
-from textllm_core.ports.ledger import Hold, Reservation
+from textllm_core.records.ledger import Hold, Reservation
 
 KEY = "key_1"
 

@@ -6,9 +6,9 @@ import pytest
 from tests.contracts.books import NOON, reservation, settlement
 from tests.contracts.conftest import Storage
 
-from textllm_core.chat.messages import ReplyStarted, TextDelta
-from textllm_core.ports.ledger import Hold
-from textllm_core.ports.reply_journal import JournalEntry, JournalPage, Spoken
+from textllm_core.records.journal import JournalEntry, JournalPage, Spoken
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import ReplyStarted, TextDelta
 
 AWKWARD = 'line\r\nbreak \0 \u2028 👩🏽‍🚀 "quoted"'
 

@@ -8,7 +8,7 @@ from tests.contracts.books import NOON, TODAY, assert_balanced, reservation, set
 from tests.contracts.conftest import Storage
 
 from textllm_core.errors import BudgetExceededError
-from textllm_core.sessions import Session
+from textllm_core.records.sessions import Session
 
 
 async def test_a_session_is_found_by_id_and_by_day(storage: Storage) -> None:

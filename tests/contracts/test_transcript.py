@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.contracts.model_fixtures import NOON, STATEFUL, assistant, user
 
-from textllm_core.chat.messages import Message, Refusal
 from textllm_core.errors import ConversationLostError
 from textllm_core.ports.transcript import Transcript
+from textllm_core.records.messages import Message, Refusal
 
 
 @pytest.fixture(params=sorted(STATEFUL))

@@ -9,8 +9,7 @@ import pytest
 from tests.contracts.books import NOON, TODAY, next_turn, reservation, settlement, usd
 from tests.contracts.conftest import Storage
 
-from textllm_core.ports.usage_reports import DailyUsage
-from textllm_core.report_usage import UsageOfConversation
+from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation
 from textllm_core.usage import Usage
 
 MODEL = "gpt-4o-2024-11-20"

@@ -27,7 +27,7 @@ from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import holds, ledger
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
-from textllm_core.ports.audit import Drift
+from textllm_core.records.audit import Drift
 from textllm_core.usage import LedgerEntry, Usage
 
 TEXTLLM = str(Path(sys.executable).with_name("textllm"))

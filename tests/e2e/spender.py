@@ -17,9 +17,9 @@ from tests.contracts.books import reservation, settlement
 from textllm_adapters.postgres.engine import open_engine as open_postgres
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 from textllm_adapters.wiring.storage import ledger_of
-from textllm_core.budgets import Demand
 from textllm_core.errors import BudgetExceededError, StorageUnavailableError
 from textllm_core.money import exact
+from textllm_core.records.ledger import Demand
 
 TASKS = 5
 

@@ -23,7 +23,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.ports.ledger import Hold, Reservation
+from textllm_core.records.ledger import Hold, Reservation
 from textllm_core.usage import Usage
 
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "code"}

@@ -9,10 +9,9 @@ from tests.http.conftest import serving
 from tests.unit.conftest import GPT, NOON, Bench
 
 from textllm_adapters.memory.ledger import MemoryLedger
-from textllm_core.budgets import Demand
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.money import ZERO
-from textllm_core.ports.ledger import Hold, Reservation
+from textllm_core.records.ledger import Demand, Hold, Reservation
 from textllm_http import app
 
 

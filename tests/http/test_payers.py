@@ -12,8 +12,8 @@ from tests.unit.conftest import POLICY, Bench
 from textllm_adapters.memory.application import memory_books
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, Usage
-from textllm_core.api_keys import IssuedApiKey
 from textllm_core.ids import is_new_user_id
+from textllm_core.records.api_keys import IssuedApiKey
 
 HI = {"message": "Hi"}
 DEAR = ScriptedReply(text="Hello.", usage=Usage(input_tokens=100_000))  # 0.25 USD

@@ -29,10 +29,8 @@ from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
 from textllm_core.chat.chat_with_image import ChatWithImage
-from textllm_core.chat.messages import Message
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
-from textllm_core.chat.summarize_conversation import SummarizeConversation
 from textllm_core.conversations import GetConversation
 from textllm_core.files import FilePolicy
 from textllm_core.money import Price, Rates
@@ -40,7 +38,9 @@ from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.ledger import Ledger
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
+from textllm_core.records.messages import Message
 from textllm_core.retention import ForgetReplies
+from textllm_core.summarize_conversation import SummarizeConversation
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GPT = Price(rates=Rates.of(Decimal("2.5"), Decimal(10), cached_input=Decimal("1.25")), source="test")

@@ -15,9 +15,8 @@ from textllm_adapters.memory.application import memory_books
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller
-from textllm_core.api_keys import Authenticate, IssuedApiKey, digest_of, is_secret, new_secret
+from textllm_core.api_keys import Authenticate, digest_of, is_secret, new_secret
 from textllm_core.application import Books
-from textllm_core.chat.messages import Idempotency, TextTurn
 from textllm_core.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -26,6 +25,8 @@ from textllm_core.errors import (
     UnauthenticatedError,
 )
 from textllm_core.ports.api_key_repository import ApiKeyRepository
+from textllm_core.records.api_keys import IssuedApiKey
+from textllm_core.records.messages import Idempotency, TextTurn
 
 ADMIN = Caller("acme", "admin")
 HALF_A_SECOND = timedelta(seconds=0.5)

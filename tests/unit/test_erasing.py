@@ -13,7 +13,6 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, TextTurn
 from textllm_core.application import Conversations
-from textllm_core.chat.messages import Message
 from textllm_core.errors import (
     ConversationNotFoundError,
     NotFoundError,
@@ -22,6 +21,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.events import ErasureFailed, ErasuresWaiting
+from textllm_core.records.messages import Message
 
 
 class Stubborn(MemoryTranscript):

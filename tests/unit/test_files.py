@@ -24,8 +24,8 @@ from textllm_core.errors import (
     StorageUnavailableError,
     StoredFileNotFoundError,
 )
-from textllm_core.files import StoredFile
 from textllm_core.ports.blob_store import StoredBlob
+from textllm_core.records.files import StoredFile
 from textllm_core.uploads import Upload
 
 ANN = Caller(role="user", user_id="ann")

@@ -5,8 +5,8 @@ from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_conversations
 from textllm_core import Caller
-from textllm_core.conversations import ConversationFilter
 from textllm_core.errors import InvalidRequestError
+from textllm_core.records.conversations import ConversationFilter
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_core import Caller
 from textllm_core.errors import InvalidRequestError, NotFoundError
-from textllm_core.ports.usage_reports import DailyUsage
-from textllm_core.report_usage import ReportUsage, UsageOfDay, UsageOfModel, UsageReport
-from textllm_core.sessions import day_of
+from textllm_core.records.sessions import day_of
+from textllm_core.records.usage_reports import DailyUsage, UsageOfDay, UsageOfModel, UsageReport
+from textllm_core.report_usage import ReportUsage
 
 TODAY = day_of(NOON)
 BOB = Caller(role="user", user_id="bob")

@@ -11,9 +11,9 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textllm_core.chat.messages import Message, TextDelta
 from textllm_core.errors import ConfigurationError, ContextTooLongError, InvalidRequestError, ProviderError
-from textllm_core.ports.llm import ModelEnded, ModelEvent, ModelRequest, ModelStarted
+from textllm_core.records.messages import Message, TextDelta
+from textllm_core.records.model import ModelEnded, ModelEvent, ModelRequest, ModelStarted
 from textllm_core.usage import Usage
 
 if TYPE_CHECKING:

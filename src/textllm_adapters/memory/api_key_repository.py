@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptApiKey, MemoryStore
-from textllm_core.api_keys import ApiKey
+from textllm_core.records.api_keys import ApiKey
 from textllm_core.tenancy import Caller
 
 

@@ -30,7 +30,6 @@ from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
-from textllm_core.chat.summarize_conversation import SummarizeConversation
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import GetConversation
 from textllm_core.events import UNHEARD
@@ -46,6 +45,7 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.retention import ForgetReplies
+from textllm_core.summarize_conversation import SummarizeConversation
 from textllm_core.track_usage import TrackUsage
 
 SCRIPTED_POLICY: Final = ChatPolicy(

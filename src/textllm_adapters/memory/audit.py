@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptConversation, KeptSession, Key, MemoryStore
 from textllm_core.money import ZERO
-from textllm_core.ports.audit import BooksSize, Drift
-from textllm_core.ports.ledger import Hold
-from textllm_core.ports.usage_reports import DailyUsage
-from textllm_core.sessions import day_of
+from textllm_core.records.audit import BooksSize, Drift
+from textllm_core.records.ledger import Hold
+from textllm_core.records.sessions import day_of
+from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.usage import LedgerEntry
 
 _Counters = Mapping[str, Decimal | int]

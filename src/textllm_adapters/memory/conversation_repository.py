@@ -8,10 +8,9 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptConversation, KeptFile, Key, MemoryStore
-from textllm_core.chat.messages import Message, file_keys
-from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
-from textllm_core.ports.conversation_repository import Thread
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, Thread
+from textllm_core.records.messages import Message, file_keys
 
 
 @dataclass(frozen=True, slots=True)

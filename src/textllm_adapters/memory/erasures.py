@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptErasure, Key, MemoryStore
 from textllm_core.events import ErasuresWaiting
-from textllm_core.ports.erasures import Erasure
+from textllm_core.records.erasures import Erasure
 
 
 @dataclass(frozen=True, slots=True)

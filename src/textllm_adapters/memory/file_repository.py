@@ -7,7 +7,7 @@ from datetime import datetime
 from textllm_adapters.memory.store import KeptFile, MemoryStore
 from textllm_core.errors import StorageQuotaExceededError
 from textllm_core.file_names import Folder
-from textllm_core.files import StoredFile
+from textllm_core.records.files import StoredFile
 
 
 @dataclass(frozen=True, slots=True)

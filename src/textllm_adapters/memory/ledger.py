@@ -16,10 +16,6 @@ from textllm_adapters.memory.store import (
     Key,
     MemoryStore,
 )
-from textllm_core.bookkeeping import Before, Moves, booked, change, corrected, settled
-from textllm_core.budgets import grant
-from textllm_core.chat.messages import Idempotency, Message
-from textllm_core.conversations import Conversation
 from textllm_core.errors import (
     ConversationBusyError,
     ConversationNotFoundError,
@@ -29,10 +25,14 @@ from textllm_core.errors import (
 )
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, exact
-from textllm_core.ports.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
-from textllm_core.ports.reply_journal import JournalEnd
-from textllm_core.ports.usage_reports import DailyUsage
-from textllm_core.sessions import Session, day_of
+from textllm_core.records.conversations import Conversation
+from textllm_core.records.journal import JournalEnd
+from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.records.messages import Idempotency, Message
+from textllm_core.records.sessions import Session, day_of
+from textllm_core.records.usage_reports import DailyUsage
+from textllm_core.rules.bookkeeping import Before, Moves, booked, change, corrected, settled
+from textllm_core.rules.budgets import grant
 from textllm_core.usage import LedgerEntry, Usage
 
 

@@ -12,7 +12,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from textllm_adapters.memory.transcript import MemoryTranscript, digests
-from textllm_core.chat.messages import FinishReason, InputImage, Message, OutputText, Refusal, TextDelta
 from textllm_core.errors import (
     ConversationBusyError,
     ConversationLostError,
@@ -21,7 +20,8 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.ids import new_id
-from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.records.messages import FinishReason, InputImage, Message, OutputText, Refusal, TextDelta
+from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
 from textllm_core.usage import Usage
 
 BYTES_PER_TOKEN = 4

@@ -7,8 +7,8 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from textllm_adapters.memory.store import Key, MemoryStore
-from textllm_core.ports.ledger import Hold
-from textllm_core.ports.reply_journal import JournalEntry, JournalPage
+from textllm_core.records.journal import JournalEntry, JournalPage
+from textllm_core.records.ledger import Hold
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from datetime import date
 from msgspec.structs import replace
 
 from textllm_adapters.memory.store import MemoryStore
-from textllm_core.sessions import Session
+from textllm_core.records.sessions import Session
 
 
 @dataclass(frozen=True, slots=True)

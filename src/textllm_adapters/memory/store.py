@@ -7,17 +7,17 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from textllm_core.api_keys import ApiKey
-from textllm_core.bookkeeping import Before
-from textllm_core.chat.messages import Message
-from textllm_core.conversations import Conversation
-from textllm_core.files import StoredFile
 from textllm_core.ids import new_id
-from textllm_core.ports.erasures import Erasure, ErasureKind
-from textllm_core.ports.ledger import Hold, Replay
-from textllm_core.ports.reply_journal import JournalEnd, Spoken
-from textllm_core.ports.usage_reports import DailyUsage
-from textllm_core.sessions import Session
+from textllm_core.records.api_keys import ApiKey
+from textllm_core.records.conversations import Conversation
+from textllm_core.records.erasures import Erasure, ErasureKind
+from textllm_core.records.files import StoredFile
+from textllm_core.records.journal import JournalEnd, Spoken
+from textllm_core.records.ledger import Hold, Replay
+from textllm_core.records.messages import Message
+from textllm_core.records.sessions import Session
+from textllm_core.records.usage_reports import DailyUsage
+from textllm_core.rules.bookkeeping import Before
 from textllm_core.usage import LedgerEntry
 
 Key: TypeAlias = tuple[str, str, str]  # tenant, user, id

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Sequence, Set
 
-from textllm_core.chat.messages import Message
 from textllm_core.errors import ConversationLostError
 from textllm_core.ids import new_id
-from textllm_core.ports.llm import ReadBlob
+from textllm_core.records.messages import Message
+from textllm_core.records.model import ReadBlob
 
 
 class MemoryTranscript:

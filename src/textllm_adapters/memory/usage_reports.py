@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from textllm_adapters.memory.store import MemoryStore
-from textllm_core.conversations import Conversation
-from textllm_core.ports.usage_reports import DailyUsage
-from textllm_core.report_usage import UsageOfConversation
+from textllm_core.records.conversations import Conversation
+from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation
 
 
 @dataclass(frozen=True, slots=True)

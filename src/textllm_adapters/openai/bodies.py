@@ -9,9 +9,9 @@ from typing import cast
 
 import msgspec
 
-from textllm_core.chat.messages import InputFile, InputImage, Message, words_of
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
-from textllm_core.ports.llm import ReadBlob
+from textllm_core.records.messages import InputFile, InputImage, Message, words_of
+from textllm_core.records.model import ReadBlob
 
 
 class DataURL:

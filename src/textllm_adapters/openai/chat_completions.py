@@ -17,9 +17,9 @@ from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import FinishReason, TextDelta
 from textllm_core.errors import ProviderError, TextLLMError
-from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.records.messages import FinishReason, TextDelta
+from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
 
 _OPENAI_HOSTS: Final = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
 

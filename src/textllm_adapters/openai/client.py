@@ -21,8 +21,8 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
-from textllm_core.ports.llm import ModelRequest, ReadBlob
 from textllm_core.ports.tracer import Tracer
+from textllm_core.records.model import ModelRequest, ReadBlob
 from textllm_core.steps import UNTRACED
 
 OPENAI_URL: Final = "https://api.openai.com/v1"

@@ -15,9 +15,9 @@ from textllm_adapters.openai.client import RETRIES, Retries, delete, get, post
 from textllm_adapters.openai.decoding import decoded
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, nothing_there
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal, well_formed
 from textllm_core.errors import ConversationLostError, ProviderError
-from textllm_core.ports.llm import ReadBlob
+from textllm_core.records.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal, well_formed
+from textllm_core.records.model import ReadBlob
 
 _BATCH: Final = 20  # the most items that one call may create
 _PAGE: Final = 100

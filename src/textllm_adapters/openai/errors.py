@@ -30,7 +30,7 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.ports.llm import ModelRequest
+from textllm_core.records.model import ModelRequest
 
 # A client that obeys would stay away for days because of a clock, or a proxy, that is wrong; and where it is right, an
 # hour later the provider says again how long it takes.

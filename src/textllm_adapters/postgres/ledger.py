@@ -27,10 +27,10 @@ from textllm_adapters.sql.tables import (
     sessions,
 )
 from textllm_adapters.translation import translated
-from textllm_core.bookkeeping import settled
 from textllm_core.money import exact
-from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
-from textllm_core.sessions import day_of
+from textllm_core.records.ledger import Hold, Reservation, Settled, Settlement
+from textllm_core.records.sessions import day_of
+from textllm_core.rules.bookkeeping import settled
 
 
 class PostgresLedger(SqlLedger):

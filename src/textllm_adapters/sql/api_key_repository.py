@@ -11,7 +11,7 @@ from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import api_keys
 from textllm_adapters.translation import translated
-from textllm_core.api_keys import ApiKey
+from textllm_core.records.api_keys import ApiKey
 from textllm_core.tenancy import Caller
 
 _FIELDS: Final = tuple(api_keys.c[name] for name in ApiKey.__struct_fields__)

@@ -38,7 +38,7 @@ from textllm_adapters.sql.tables import conversations, daily_usage, holds, ledge
 from textllm_adapters.sql.types import Money
 from textllm_adapters.translation import translated
 from textllm_core.money import ZERO
-from textllm_core.ports.audit import BooksSize, Drift
+from textllm_core.records.audit import BooksSize, Drift
 
 _Scope: TypeAlias = Callable[[Table], ColumnElement[bool]]  # whose rows
 

@@ -14,10 +14,9 @@ from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger_rows import erasure_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import Message, file_keys
-from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
-from textllm_core.ports.conversation_repository import Thread
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, Thread
+from textllm_core.records.messages import Message, file_keys
 
 _BEHIND_ALL: Final = 2**31 - 1
 _KEYS_AT_ONCE: Final = 1000  # parameters of a statement; databases take some ten thousands

@@ -32,7 +32,7 @@ from textllm_adapters.sql.tables import (
     reply_events,
 )
 from textllm_adapters.sql.types import PlainText
-from textllm_core.conversations import ConversationFilter
+from textllm_core.records.conversations import ConversationFilter
 
 _OF_TENANT: Final = conversations.c.tenant_id == bindparam("of_tenant")
 _OF_USER: Final = conversations.c.user_id == bindparam("of_user")

@@ -12,7 +12,7 @@ from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import erasures
 from textllm_adapters.translation import translated
 from textllm_core.events import ErasuresWaiting
-from textllm_core.ports.erasures import Erasure
+from textllm_core.records.erasures import Erasure
 
 _IT: Final[tuple[ColumnElement[bool], ...]] = (
     erasures.c.tenant_id == bindparam("of_tenant"),

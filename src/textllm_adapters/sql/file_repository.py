@@ -14,7 +14,7 @@ from textllm_adapters.sql.upserts import insert
 from textllm_adapters.translation import translated
 from textllm_core.errors import StorageQuotaExceededError
 from textllm_core.file_names import Folder
-from textllm_core.files import StoredFile
+from textllm_core.records.files import StoredFile
 
 _UNLIMITED: Final = 2**63 - 1
 

@@ -20,9 +20,6 @@ from textllm_adapters.sql import ledger_statements as statements
 from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.translation import translated
-from textllm_core.bookkeeping import booked, change, corrected, settled
-from textllm_core.budgets import grant
-from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import (
     ConversationBusyError,
     ConversationNotFoundError,
@@ -31,8 +28,11 @@ from textllm_core.errors import (
     ServiceUnavailableError,
 )
 from textllm_core.money import exact
-from textllm_core.ports.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
-from textllm_core.sessions import day_of
+from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.records.messages import Idempotency
+from textllm_core.records.sessions import day_of
+from textllm_core.rules.bookkeeping import booked, change, corrected, settled
+from textllm_core.rules.budgets import grant
 from textllm_core.usage import LedgerEntry
 
 _RENEWED_AT_ONCE: Final = 1000  # a statement has room for so many parameters, and no more

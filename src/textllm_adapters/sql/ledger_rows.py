@@ -7,11 +7,11 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import Row
 
-from textllm_core.bookkeeping import Before, Moves, settled
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
-from textllm_core.ports.ledger import Hold, Reservation, Settlement
-from textllm_core.sessions import day_of
+from textllm_core.records.ledger import Hold, Reservation, Settlement
+from textllm_core.records.sessions import day_of
+from textllm_core.rules.bookkeeping import Before, Moves, settled
 from textllm_core.usage import LedgerEntry, Usage
 
 

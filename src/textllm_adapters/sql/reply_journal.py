@@ -15,9 +15,9 @@ from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import holds, reply_ends, reply_events
 from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
-from textllm_core.chat.messages import ReplyStarted, TextDelta
-from textllm_core.ports.ledger import Hold, Replay
-from textllm_core.ports.reply_journal import JournalEnd, JournalEntry, JournalPage, Spoken
+from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage, Spoken
+from textllm_core.records.ledger import Hold, Replay
+from textllm_core.records.messages import ReplyStarted, TextDelta
 
 _TENANT: Final = bindparam("of_tenant", type_=Id())
 _USER: Final = bindparam("of_user", type_=Id())

@@ -12,7 +12,7 @@ from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import sessions
 from textllm_adapters.translation import translated
-from textllm_core.sessions import Session
+from textllm_core.records.sessions import Session
 
 _FIELDS: Final = (
     sessions.c.id,

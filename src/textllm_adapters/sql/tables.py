@@ -24,10 +24,10 @@ from sqlalchemy import (
 )
 
 from textllm_adapters.sql.types import Content, Id, Labels, Money, Name, PlainText, Record, Tags, UtcDateTime
-from textllm_core.bookkeeping import Before
-from textllm_core.chat.messages import Message, ReplyStarted
 from textllm_core.money import Price, Rates
-from textllm_core.ports.ledger import Hold
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import Message, ReplyStarted
+from textllm_core.rules.bookkeeping import Before
 
 metadata: Final = MetaData()
 

@@ -11,8 +11,7 @@ from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import conversations, daily_usage, sessions
 from textllm_adapters.translation import translated
-from textllm_core.ports.usage_reports import DailyUsage
-from textllm_core.report_usage import UsageOfConversation
+from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation
 
 _DAILY: Final = select(
     daily_usage.c.day,

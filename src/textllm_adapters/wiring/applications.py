@@ -21,7 +21,6 @@ from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
-from textllm_core.chat.summarize_conversation import SummarizeConversation
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import GetConversation
 from textllm_core.errors import StorageUnavailableError
@@ -31,6 +30,7 @@ from textllm_core.health import CheckHealth
 from textllm_core.reconcile import RECOVER_EVERY_S, Reconcile
 from textllm_core.retention import ForgetReplies
 from textllm_core.steps import UNTRACED
+from textllm_core.summarize_conversation import SummarizeConversation
 from textllm_core.track_usage import TrackUsage
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others

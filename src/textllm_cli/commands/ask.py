@@ -12,8 +12,8 @@ from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting
 from textllm_cli.speaking import Said, Speaker, ask_once
 from textllm_cli.uploads import upload_of
-from textllm_core.chat.messages import TurnOptions
 from textllm_core.errors import InvalidRequestError
+from textllm_core.records.messages import TurnOptions
 
 MAX_STDIN_BYTES: Final = 16_000_000
 

@@ -11,7 +11,7 @@ from textllm_cli.commands import options
 from textllm_cli.exit_codes import UNEXPECTED
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting
-from textllm_core.ports.audit import BooksSize, Drift
+from textllm_core.records.audit import BooksSize, Drift
 
 
 def audit(

@@ -7,7 +7,7 @@ from textllm_cli.commands import options
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import reporting
 from textllm_cli.speaking import Speaker
-from textllm_core.chat.messages import TurnOptions
+from textllm_core.records.messages import TurnOptions
 
 
 def chat(

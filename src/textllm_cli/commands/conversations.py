@@ -12,14 +12,9 @@ from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
 from textllm_core.application import Conversations
-from textllm_core.conversations import (
-    MAX_LISTED,
-    MAX_OFFSET,
-    Conversation,
-    ConversationChanges,
-    ConversationFilter,
-)
+from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
 from textllm_core.list_messages import MAX_MESSAGES
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.tenancy import Caller
 
 app = typer.Typer(no_args_is_help=True, help="Look at conversations, name, tag, sum up, export and delete them.")

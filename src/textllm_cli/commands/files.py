@@ -19,7 +19,8 @@ from textllm_core.application import Files
 from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.file_links import FileView
 from textllm_core.file_names import Folder
-from textllm_core.files import MAX_LISTED, StoredFile
+from textllm_core.files import MAX_LISTED
+from textllm_core.records.files import StoredFile
 from textllm_core.tenancy import Caller
 
 app = typer.Typer(no_args_is_help=True, help="Keep files: upload, list, download and delete them.")

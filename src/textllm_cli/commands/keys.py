@@ -9,8 +9,9 @@ import typer
 from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import reporting, table
-from textllm_core.api_keys import MAX_KEYS_PER_PAGE, ApiKey
+from textllm_core.api_keys import MAX_KEYS_PER_PAGE
 from textllm_core.application import Books
+from textllm_core.records.api_keys import ApiKey
 from textllm_core.tenancy import Caller, Role
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys that callers of the server need.")

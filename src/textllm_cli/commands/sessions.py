@@ -11,7 +11,8 @@ from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
 from textllm_core.application import Books
-from textllm_core.sessions import MAX_SESSION_DAYS, Session
+from textllm_core.records.sessions import Session
+from textllm_core.sessions import MAX_SESSION_DAYS
 from textllm_core.tenancy import Caller
 
 app = typer.Typer(no_args_is_help=True, help="Look at sessions: a user's usage in one UTC day each.")

@@ -11,7 +11,8 @@ import typer
 from textllm_cli.commands import options
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, comma_separated, dollars, reporting, table
-from textllm_core.report_usage import MAX_USAGE_DAYS, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
+from textllm_core.records.usage_reports import UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
+from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_core.tenancy import Caller
 
 Used: TypeAlias = UsageOfDay | UsageOfModel | UsageOfConversation

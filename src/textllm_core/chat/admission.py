@@ -7,22 +7,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from textllm_core.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
 from textllm_core.cancellation import carried_through
 from textllm_core.chat.course import Course
-from textllm_core.chat.messages import (
-    Idempotency,
-    Message,
-    ReplyEvent,
-    Turn,
-    TurnOptions,
-    refuse_half_characters,
-)
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.running import Leases
 from textllm_core.chat.settling import Settling
-from textllm_core.conversations import title_from
 from textllm_core.errors import (
     Allowance,
     BudgetExceededError,
@@ -40,9 +30,13 @@ from textllm_core.metadata import check_metadata
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.ports.ledger import AlreadySettledError, Hold, Ledger, Replay, Reservation
+from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.pricing import Pricing
+from textllm_core.records.conversations import title_from
+from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
+from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn, TurnOptions, refuse_half_characters
+from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
 from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens
 

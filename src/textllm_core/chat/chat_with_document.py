@@ -8,20 +8,13 @@ from msgspec import Struct
 
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.exchange import Exchange, last_reply
-from textllm_core.chat.messages import (
-    Idempotency,
-    InputFile,
-    Reply,
-    ReplyEvent,
-    TurnOptions,
-    words_of,
-)
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files
 from textllm_core.errors import Allowance, FileTooLargeError
 from textllm_core.file_tokens import FileTokens, pdf_tokens
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import Document, DocumentReader
+from textllm_core.records.messages import Idempotency, InputFile, Reply, ReplyEvent, TurnOptions, words_of
 from textllm_core.tenancy import Caller, Owner
 from textllm_core.uploads import Upload
 from textllm_core.usage import estimated_tokens

@@ -10,13 +10,6 @@ from msgspec import Struct
 
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.exchange import Exchange, last_reply
-from textllm_core.chat.messages import (
-    Idempotency,
-    InputImage,
-    Reply,
-    ReplyEvent,
-    TurnOptions,
-)
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files
 from textllm_core.errors import (
@@ -29,6 +22,7 @@ from textllm_core.errors import (
 from textllm_core.file_tokens import FileTokens, image_tokens
 from textllm_core.images import Image, inspect_image
 from textllm_core.policy import ChatPolicy
+from textllm_core.records.messages import Idempotency, InputImage, Reply, ReplyEvent, TurnOptions
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload, in_bytes
 

@@ -8,7 +8,14 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from textllm_core.chat.messages import (
+from textllm_core.chat.remains import Remains, remains
+from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.errors import Allowance, ContextTooLongError, TextLLMError
+from textllm_core.ids import new_id
+from textllm_core.ports.clock import Clock
+from textllm_core.records.conversations import Thread
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import (
     ContentPart,
     InputImage,
     Message,
@@ -19,14 +26,7 @@ from textllm_core.chat.messages import (
     Turn,
     WholeCharacters,
 )
-from textllm_core.chat.remains import Remains, remains
-from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.errors import Allowance, ContextTooLongError, TextLLMError
-from textllm_core.ids import new_id
-from textllm_core.ports.clock import Clock
-from textllm_core.ports.conversation_repository import Thread
-from textllm_core.ports.ledger import Hold
-from textllm_core.ports.llm import ModelEnded, ModelStarted
+from textllm_core.records.model import ModelEnded, ModelStarted
 from textllm_core.track_usage import Outcome
 from textllm_core.usage import EntryStatus, Usage, estimated_tokens
 

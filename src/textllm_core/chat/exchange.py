@@ -15,16 +15,6 @@ from textllm_core.chat.admission import Admission
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.course import Course
 from textllm_core.chat.journal import JournalWriter
-from textllm_core.chat.messages import (
-    Message,
-    Reply,
-    ReplyCompleted,
-    ReplyEvent,
-    ReplyFailed,
-    TextDelta,
-    Turn,
-    well_formed,
-)
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.running import Leases, Running, RunningExchanges
 from textllm_core.chat.settling import Settling
@@ -43,12 +33,24 @@ from textllm_core.events import ExchangeAdmitted, ExchangeAnswered, ExchangeBegu
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.ports.ledger import Hold, Ledger
-from textllm_core.ports.llm import LLM, ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.llm import LLM
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import (
+    Message,
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    TextDelta,
+    Turn,
+    well_formed,
+)
+from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
 from textllm_core.steps import UNTRACED
 from textllm_core.tenancy import Caller
 from textllm_core.track_usage import TrackUsage

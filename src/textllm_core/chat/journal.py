@@ -5,11 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from textllm_core.chat.messages import ReplyStarted, TextDelta
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.errors import StorageUnavailableError
-from textllm_core.ports.ledger import Hold
-from textllm_core.ports.reply_journal import JournalEntry, ReplyJournal
+from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.records.journal import JournalEntry
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import ReplyStarted, TextDelta
 
 _EVERY_S: Final = 0.25
 _AT_ONCE: Final = 100  # exchanges in one statement, between which others have their turn

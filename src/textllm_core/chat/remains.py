@@ -12,7 +12,7 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.ports.llm import ModelEnded
+from textllm_core.records.model import ModelEnded
 from textllm_core.usage import EntryStatus, Usage
 
 _OF_THE_TURN: Final = (ContentRefusedError, ContextTooLongError, InvalidRequestError, UnsupportedMediaTypeError)

@@ -7,16 +7,6 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from textllm_core.chat.messages import (
-    InputFile,
-    InputImage,
-    Reply,
-    ReplyCompleted,
-    ReplyEvent,
-    ReplyFailed,
-    ReplyStarted,
-    TextDelta,
-)
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,
@@ -28,7 +18,17 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.ports.ledger import Replay
+from textllm_core.records.ledger import Replay
+from textllm_core.records.messages import (
+    InputFile,
+    InputImage,
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    ReplyStarted,
+    TextDelta,
+)
 
 _FIXED: Final = (ContentRefusedError, ConversationNotFoundError)
 _WORDED: Final = (

@@ -4,8 +4,8 @@ import asyncio
 from array import array
 from collections.abc import AsyncGenerator, Iterator
 
-from textllm_core.chat.messages import ReplyEvent, ReplyFailed, TextDelta
 from textllm_core.errors import TextLLMError
+from textllm_core.records.messages import ReplyEvent, ReplyFailed, TextDelta
 
 
 class ReplyLog:

@@ -6,14 +6,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from textllm_core.chat.messages import ReplyEvent, ReplyFailed, ReplyStarted
 from textllm_core.chat.replay import replayed_end
 from textllm_core.chat.running import WATCH, Running, RunningExchanges
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import NotFoundError, ServiceUnavailableError, StorageUnavailableError
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.reply_journal import JournalPage, ReplyJournal
+from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.records.journal import JournalPage
+from textllm_core.records.messages import ReplyEvent, ReplyFailed, ReplyStarted
 from textllm_core.tenancy import Caller
 
 _LOOK_EVERY_S: Final = 0.25

@@ -12,9 +12,10 @@ from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
 from textllm_core.events import UNHEARD, ExchangesRunning
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.ledger import Hold, Ledger
+from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.telemetry import Telemetry
+from textllm_core.records.ledger import Hold
 
 # A dead process's conversation is free again, and its readers have their last event, within 30 s of its death: the
 # lease, a run of recovery that is under way (5 s: it asks the provider twice, 2 s each), the pause after it (3 s), and

@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from textllm_core.chat.exchange import Exchange, last_reply
-from textllm_core.chat.messages import InputText, Reply, ReplyEvent, TextTurn, Turn
 from textllm_core.policy import ChatPolicy
+from textllm_core.records.messages import InputText, Reply, ReplyEvent, TextTurn, Turn
 from textllm_core.tenancy import Caller
 
 

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from textllm_core.chat.course import Course
 from textllm_core.chat.journal import JournalWriter
-from textllm_core.chat.messages import FinishReason, Reply, ReplyCompleted, ReplyUsage
 from textllm_core.chat.remains import OUTCOME_WITHIN_S, Remains
 from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.errors import (
@@ -25,8 +24,11 @@ from textllm_core.errors import (
 from textllm_core.events import ExchangeFailed
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.ledger import Hold, Ledger
-from textllm_core.ports.llm import LLM, ModelEnded
+from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.llm import LLM
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import FinishReason, Reply, ReplyCompleted, ReplyUsage
+from textllm_core.records.model import ModelEnded
 from textllm_core.track_usage import Charge, Outcome, TrackUsage
 from textllm_core.usage import Usage
 

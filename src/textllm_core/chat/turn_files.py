@@ -9,20 +9,14 @@ from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
 from textllm_core.cancellation import carried_through
-from textllm_core.chat.messages import (
-    DocumentReply,
-    ImageReply,
-    InputFile,
-    Reply,
-    ReplyCompleted,
-    ReplyEvent,
-)
 from textllm_core.errors import ConversationNotFoundError, StorageUnavailableError, TextLLMError
 from textllm_core.file_links import LinkFile
-from textllm_core.files import DeleteFile, GetFile, StoredFile, StoreFile
+from textllm_core.files import DeleteFile, GetFile, StoreFile
 from textllm_core.ids import new_user_id
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.document_reader import MEDIA_TYPES
+from textllm_core.records.files import StoredFile
+from textllm_core.records.messages import DocumentReply, ImageReply, InputFile, Reply, ReplyCompleted, ReplyEvent
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from textllm_core.api_keys import ApiKey
+from textllm_core.records.api_keys import ApiKey
 from textllm_core.tenancy import Caller
 
 

@@ -4,30 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from msgspec import Struct
-
-from textllm_core.chat.messages import Message
-from textllm_core.conversations import Conversation, ConversationChanges, ConversationFilter
-
-
-class Thread(Struct, frozen=True):
-    """What the next turn of a conversation needs to know of it; nothing of it is for the outside.
-
-    Args:
-        transcript_id: the provider's side of it; None where it is to be made (anew).
-        context_tokens: how many tokens its past has, as the provider last counted.
-        message_count: how many of its turns were answered.
-        keeps_messages: our own copy of its messages is complete.
-        revision: changes with every exchange that ends in it.
-    """
-
-    conversation_id: str
-    user_id: str
-    transcript_id: str | None
-    context_tokens: int
-    message_count: int
-    revision: int
-    keeps_messages: bool
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, Thread
+from textllm_core.records.messages import Message
 
 
 class ConversationRepository(Protocol):

@@ -2,29 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, Protocol
-
-from msgspec import Struct
+from typing import Protocol
 
 from textllm_core.events import ErasuresWaiting
-
-ErasureKind = Literal["transcript", "reply"]
-
-
-class Erasure(Struct, frozen=True, kw_only=True):
-    """Something that the provider is to forget.
-
-    Args:
-        provider_id: the provider's name for it.
-        attempts: how often it was tried, this time included.
-    """
-
-    tenant_id: str
-    user_id: str
-    id: str
-    kind: ErasureKind
-    provider_id: str
-    attempts: int
+from textllm_core.records.erasures import Erasure
 
 
 class Erasures(Protocol):

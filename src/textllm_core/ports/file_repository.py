@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from textllm_core.file_names import Folder
-from textllm_core.files import StoredFile
+from textllm_core.records.files import StoredFile
 
 
 class FileRepository(Protocol):

@@ -4,39 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from msgspec import Struct
-
-from textllm_core.chat.messages import ReplyStarted, TextDelta
-from textllm_core.ports.ledger import Hold, Replay
-
-Spoken = ReplyStarted | TextDelta
-
-
-class JournalEntry(Struct, frozen=True):
-    """Events of a resumable exchange, in order; `first` is the number of the first of them, counted from 1."""
-
-    hold: Hold
-    first: int
-    events: tuple[Spoken, ...]
-
-
-class JournalEnd(Struct, frozen=True):
-    """How a resumable exchange ended: the number of its terminal event, and what it came to."""
-
-    number: int
-    replay: Replay
-
-
-class JournalPage(Struct, frozen=True, kw_only=True):
-    """What the journal has of one exchange after some event.
-
-    Args:
-        events: those that follow, without a gap; `end`: None while it runs, or is still to be recovered.
-    """
-
-    user_id: str
-    events: tuple[Spoken, ...]
-    end: JournalEnd | None
+from textllm_core.records.journal import JournalEntry, JournalPage
+from textllm_core.records.ledger import Hold
 
 
 class ReplyJournal(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Protocol
 
-from textllm_core.sessions import Session
+from textllm_core.records.sessions import Session
 
 
 class SessionRepository(Protocol):

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from textllm_core.chat.messages import Message
-from textllm_core.ports.llm import ReadBlob
+from textllm_core.records.messages import Message
+from textllm_core.records.model import ReadBlob
 
 
 class Transcript(Protocol):

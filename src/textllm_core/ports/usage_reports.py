@@ -2,32 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import date
-from decimal import Decimal
 from typing import Protocol
 
-from msgspec import Struct
-
-from textllm_core.money import ZERO
-from textllm_core.report_usage import UsageOfConversation
-
-
-class DailyUsage(Struct, frozen=True):
-    """All settled exchanges of a user with one model in one UTC day, that of their start.
-
-    Args:
-        model: as the provider names it; what differs only after the 255th character is one model.
-        messages: turns that were answered.
-        cost: USD.
-        estimated_cost: the part of it whose usage the provider did not state.
-    """
-
-    day: date
-    model: str
-    messages: int
-    input_tokens: int
-    output_tokens: int
-    cost: Decimal
-    estimated_cost: Decimal = ZERO
+from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation
 
 
 class UsageReports(Protocol):

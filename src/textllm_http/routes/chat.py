@@ -11,8 +11,8 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from textllm_core.application import TextLLM
-from textllm_core.chat.messages import TextTurn
 from textllm_core.errors import InvalidRequestError
+from textllm_core.records.messages import TextTurn
 from textllm_core.wire import to_json
 from textllm_http.admission import idempotency_of
 from textllm_http.auth import any_caller, caller_of

@@ -12,8 +12,8 @@ from litestar.types import ASGIApp
 from textllm_core.application import TextLLM
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import MAX_IMAGES, ImageTurn
-from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import Allowance, TextLLMError
+from textllm_core.records.messages import Idempotency
 from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
 from textllm_http.admission import idempotency_of

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from textllm_core.application import Conversations, TextLLM
 from textllm_core.chat.exchange import last_reply
-from textllm_core.chat.messages import ReplyStarted
-from textllm_core.conversations import MAX_LISTED, MAX_OFFSET, Conversation, ConversationChanges, ConversationFilter
+from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
 from textllm_core.list_messages import MAX_MESSAGES
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
+from textllm_core.records.messages import ReplyStarted
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, idempotency_of, rate_limit_headers
 from textllm_http.auth import any_caller, caller_of

@@ -13,7 +13,8 @@ from textllm_core.application import TextLLM
 from textllm_core.errors import InvalidRequestError, StoredFileNotFoundError
 from textllm_core.file_links import FileView
 from textllm_core.file_names import Folder
-from textllm_core.files import MAX_LISTED, StoredFile
+from textllm_core.files import MAX_LISTED
+from textllm_core.records.files import StoredFile
 from textllm_core.tenancy import Caller
 from textllm_core.wire import to_json
 from textllm_http.admission import rate_limit_headers

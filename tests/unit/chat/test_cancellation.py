@@ -11,7 +11,7 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller, ReplyFailed, ReplyStarted, TextLLMError, TextTurn
 from textllm_core.errors import ConversationBusyError, ProviderUnavailableError, ServiceUnavailableError
-from textllm_core.ports.ledger import Hold, Reservation, Settled, Settlement
+from textllm_core.records.ledger import Hold, Reservation, Settled, Settlement
 
 
 class Gated:

@@ -20,15 +20,6 @@ from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, Reply, TextLLMError, TurnOptions
 from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
-from textllm_core.chat.messages import (
-    DocumentReply,
-    Idempotency,
-    ImageReply,
-    InputImage,
-    InputText,
-    ReplyFailed,
-    ReplyStarted,
-)
 from textllm_core.errors import (
     BudgetExceededError,
     ContextTooLongError,
@@ -44,6 +35,15 @@ from textllm_core.errors import (
     ServiceUnavailableError,
     StorageUnavailableError,
     UnsupportedMediaTypeError,
+)
+from textllm_core.records.messages import (
+    DocumentReply,
+    Idempotency,
+    ImageReply,
+    InputImage,
+    InputText,
+    ReplyFailed,
+    ReplyStarted,
 )
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload

@@ -28,7 +28,6 @@ from textllm_core import (
     TurnOptions,
     Usage,
 )
-from textllm_core.chat.messages import Idempotency, Message
 from textllm_core.errors import (
     Allowance,
     BudgetExceededError,
@@ -50,9 +49,10 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.money import ZERO
-from textllm_core.ports.conversation_repository import Thread
-from textllm_core.ports.ledger import Hold, Settled, Settlement
-from textllm_core.ports.llm import EndStatus, ModelEnded, ModelEvent, ModelRequest, ReadBlob
+from textllm_core.records.conversations import Thread
+from textllm_core.records.ledger import Hold, Settled, Settlement
+from textllm_core.records.messages import Idempotency, Message
+from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ReadBlob
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
 PRICE_OF_USAGE = Decimal("0.00325")  # 800 * 2.5 + 200 * 1.25 + 100 * 10, for a million

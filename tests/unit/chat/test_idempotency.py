@@ -10,7 +10,6 @@ from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, Reply, ReplyEvent, ReplyFailed, ReplyStarted, TextTurn
-from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import (
     ContextTooLongError,
     IdempotencyInProgressError,
@@ -19,6 +18,7 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
+from textllm_core.records.messages import Idempotency
 from textllm_core.wire import to_json
 
 KEY = Idempotency("key-1", "POST /chat", "digest")

@@ -10,7 +10,7 @@ from tests.unit.conftest import POLICY, Bench
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Usage
 from textllm_core.errors import ProviderError, ProviderReport, ProviderTimeoutError, ProviderUnavailableError
-from textllm_core.ports.llm import EndStatus
+from textllm_core.records.model import EndStatus
 
 
 async def test_reasoning_that_came_is_part_of_an_estimate(bench: Bench) -> None:

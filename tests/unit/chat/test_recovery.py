@@ -14,7 +14,6 @@ from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_core import Caller, TextTurn, TrackUsage, Usage
-from textllm_core.chat.messages import ReplyFailed
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.errors import (
     ConversationLostError,
@@ -23,9 +22,10 @@ from textllm_core.errors import (
     ServiceUnavailableError,
     TextLLMError,
 )
-from textllm_core.ports.ledger import Hold, Settled, Settlement
-from textllm_core.ports.llm import ModelEnded
 from textllm_core.pricing import Pricing
+from textllm_core.records.ledger import Hold, Settled, Settlement
+from textllm_core.records.messages import ReplyFailed
+from textllm_core.records.model import ModelEnded
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
 ANSWERED = ProviderError("500")

@@ -17,7 +17,6 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, Reply, ReplyEvent, ReplyStarted
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
-from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import (
     Allowance,
     ConversationNotFoundError,
@@ -27,6 +26,7 @@ from textllm_core.errors import (
     RateLimitedError,
     TextLLMError,
 )
+from textllm_core.records.messages import Idempotency
 from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
 

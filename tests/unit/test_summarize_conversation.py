@@ -13,7 +13,6 @@ from tests.unit.conftest import GPT, POLICY, Bench
 from textllm_adapters.memory.application import memory_conversations
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, Conversation, LedgerEntry, ReplyEvent, ReplyFailed, ReplyStarted, Usage
-from textllm_core.chat.messages import Idempotency
 from textllm_core.errors import (
     BudgetExceededError,
     ContentRefusedError,
@@ -26,6 +25,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.policy import SUMMARY_PROMPT
+from textllm_core.records.messages import Idempotency
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
 PRICE_OF_USAGE = Decimal("0.00325")

@@ -5,7 +5,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from textllm_core.chat.exchange import Exchange, last_reply
-from textllm_core.chat.messages import (
+from textllm_core.conversations import GetConversation
+from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
+from textllm_core.policy import ChatPolicy
+from textllm_core.records.conversations import Conversation
+from textllm_core.records.messages import (
     Idempotency,
     InputText,
     ReplyCompleted,
@@ -14,9 +18,6 @@ from textllm_core.chat.messages import (
     Turn,
     TurnOptions,
 )
-from textllm_core.conversations import Conversation, GetConversation
-from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
-from textllm_core.policy import ChatPolicy
 from textllm_core.tenancy import Caller
 
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from textllm_core.money import ZERO, exact
-from textllm_core.ports.ledger import Settlement
+from textllm_core.records.ledger import Settlement
 from textllm_core.usage import LedgerEntry
 
 

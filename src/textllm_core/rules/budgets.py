@@ -4,21 +4,12 @@ from datetime import date
 from decimal import ROUND_FLOOR, Decimal
 from typing import Final
 
-from msgspec import Struct
-
 from textllm_core.errors import BudgetExceededError
 from textllm_core.money import Price
-from textllm_core.sessions import end_of
+from textllm_core.records.ledger import Demand
+from textllm_core.records.sessions import end_of
 
 MIN_OUTPUT_TOKENS: Final = 16  # the least the Responses API accepts
-
-
-class Demand(Struct, frozen=True):
-    """What a turn may cost, in USD: at `least` with the shortest reply worth asking for, at `most` with the longest."""
-
-    least: Decimal
-    most: Decimal
-    limit: Decimal
 
 
 def demand(price: Price, *, input_tokens: int, max_output_tokens: int, limit: Decimal) -> Demand:

@@ -1,0 +1,23 @@
+"""What is still to be erased at the provider."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+ErasureKind = Literal["transcript", "reply"]
+
+
+class Erasure(Struct, frozen=True, kw_only=True):
+    """Something that the provider is to forget.
+
+    Args:
+        provider_id: the provider's name for it.
+        attempts: how often it was tried, this time included.
+    """
+
+    tenant_id: str
+    user_id: str
+    id: str
+    kind: ErasureKind
+    provider_id: str
+    attempts: int

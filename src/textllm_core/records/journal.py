@@ -1,0 +1,35 @@
+"""What running replies have said so far, as other processes read it."""
+
+from msgspec import Struct
+
+from textllm_core.records.ledger import Hold, Replay
+from textllm_core.records.messages import ReplyStarted, TextDelta
+
+Spoken = ReplyStarted | TextDelta
+
+
+class JournalEntry(Struct, frozen=True):
+    """Events of a resumable exchange, in order; `first` is the number of the first of them, counted from 1."""
+
+    hold: Hold
+    first: int
+    events: tuple[Spoken, ...]
+
+
+class JournalEnd(Struct, frozen=True):
+    """How a resumable exchange ended: the number of its terminal event, and what it came to."""
+
+    number: int
+    replay: Replay
+
+
+class JournalPage(Struct, frozen=True, kw_only=True):
+    """What the journal has of one exchange after some event.
+
+    Args:
+        events: those that follow, without a gap; `end`: None while it runs, or is still to be recovered.
+    """
+
+    user_id: str
+    events: tuple[Spoken, ...]
+    end: JournalEnd | None

@@ -1,0 +1,105 @@
+"""One call of a model: what it is asked, and what comes back."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from textllm_core.errors import TextLLMError
+from textllm_core.records.messages import FinishReason, Message, TextDelta
+from textllm_core.usage import Usage
+
+EndStatus = Literal["completed", "incomplete", "failed", "cancelled"]
+
+
+ReadBlob = Callable[[str], AsyncIterator[bytes]]  # by its key
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """One call of a model.
+
+    Args:
+        messages: oldest first; the last is the new turn, the user's. With `transcript_id` it is the only one.
+        transcript_id: the conversation on the provider's side which already holds all earlier messages.
+        instructions: the system prompt.
+        max_output_tokens: the longest reply, in tokens, reasoning included.
+        safety_identifier: a hash that stands for the end user.
+        cache_key: the same for all turns of a conversation.
+        read: the bytes of an image or a file in the messages, by its key, in pieces of at most 1 MiB. They are read
+            while the call is made, again for each further try, and not kept; it raises StoredFileNotFoundError or
+            StorageUnavailableError. None where no message has any.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    instructions: str | None
+    max_output_tokens: int
+    safety_identifier: str
+    cache_key: str
+    transcript_id: str | None = None
+    temperature: float | None = None
+    metadata: Mapping[str, str] | None = None
+    read: ReadBlob | None = None
+
+
+class ModelStarted(Struct, frozen=True):
+    """The model took the call. Both are the provider's words; the id is None where it keeps no responses to ask for."""
+
+    provider_response_id: str | None
+    model: str
+
+
+class ModelThinking(Struct, frozen=True, gc=False):
+    """A sign of life that is no text of the reply: the model reasons. `characters`: of reasoning that was received."""
+
+    characters: int
+
+
+class ModelEnded(Struct, frozen=True, kw_only=True):
+    """The model's own account of how the reply ended.
+
+    Args:
+        status: the text of `failed` and `cancelled` is what came before the failure.
+        finish_reason: of a `completed` or `incomplete` reply.
+        usage: None where the provider did not say.
+        is_estimate: what it says of the usage cannot be all of it, so that a part of `usage` is estimated.
+        content_filtered: the provider's filter ended the reply.
+        service_tier: the tier that priced it; None where not said.
+        error: what a failure means to the caller; None where the provider does not say.
+    """
+
+    status: EndStatus
+    usage: Usage | None
+    is_estimate: bool = False
+    text: str = ""
+    finish_reason: FinishReason = "stop"
+    content_filtered: bool = False
+    service_tier: str | None = None
+    error: TextLLMError | None = None
+
+    def charged(self, estimate: Usage) -> tuple[Usage, bool]:
+        """The usage to charge, and whether it is estimated; `estimate` is taken for what the provider left out."""
+        if self.usage is None:
+            return (Usage(), False) if self.is_final else (estimate, True)
+        if self.is_estimate and self.usage.input_tokens == 0:  # something was sent
+            return replace(self.usage, input_tokens=estimate.input_tokens), True
+        return self.usage, self.is_estimate
+
+    @property
+    def error_code(self) -> str | None:
+        """The provider's code of a failure, for operators."""
+        return self.error.report.code if self.error and self.error.report else None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it settles what the reply costs: a failure that states no usage was not billed."""
+        return self.usage is not None or self.status == "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the provider will say no more about it."""
+        return self.is_final or self.status == "cancelled"
+
+
+ModelEvent = ModelStarted | ModelThinking | TextDelta | ModelEnded

@@ -1,0 +1,1 @@
+"""Pure decisions over records: no port is asked, nothing is kept."""

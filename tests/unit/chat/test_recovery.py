@@ -198,3 +198,19 @@ async def test_a_conversation_can_be_used_the_moment_its_failure_is_told(bench: 
     with pytest.raises(ProviderError):
         await bench.say("two", first.conversation_id)
     assert (await bench.say("three", first.conversation_id)).message_number == 2
+
+
+async def test_a_conversation_does_not_wait_for_what_the_provider_may_say_of_a_reply_that_broke_off() -> None:
+    bench = Bench(policy=replace(POLICY, outcome_pauses_s=(0.0, 3600.0)))
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), error=ProviderError("cut"), after=1))
+    async with asyncio.timeout(10):
+        with pytest.raises(ProviderError):
+            await bench.say("one")
+        (entry,) = await bench.entries()
+        assert (await bench.say("two", entry.conversation_id)).message_number == 2
+    (response_id,) = (kept.hold.provider_response_id for kept in bench.store.estimates.values())
+    bench.llm.ended[response_id or ""] = ModelEnded(status="completed", usage=USAGE, text="abc")
+    bench.clock.advance(timedelta(seconds=1))
+    assert await bench.reconcile() == 1
+    assert [message.text for message in await bench.said(entry)][:2] == ["one", "abc"]
+    await bench.check_books()

@@ -28,7 +28,9 @@ class Usage(Struct, frozen=True):
 
 
 class LedgerEntry(Struct, frozen=True):
-    """The truth about the money of one exchange; never changed once its status is no longer `pending`.
+    """The truth about the money of one exchange; never changed once it is settled exactly.
+
+    An estimate may be corrected once, by the provider's later word.
 
     Args:
         response_id: the id of the exchange and of its reply, ours.

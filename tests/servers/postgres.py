@@ -53,7 +53,7 @@ DO $$
 DECLARE used text;
 BEGIN
     PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid();
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
     SELECT string_agg(oid::regclass::text, ', ') INTO used FROM pg_class
     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
     AND pg_relation_size(oid) > 0;

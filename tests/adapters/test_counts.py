@@ -130,6 +130,10 @@ def test_what_is_charged_is_never_less_than_what_is_surely_stated_or_seen(api: A
 
 OTHERS: dict[str, tuple[object, Counted | None]] = {
     "both APIs' names": (chat(5, 1) | responses(6, 2), Counted(Usage(6, 2), EXACT)),
+    "numbers that no float holds": (
+        chat(5, 1, 10**400, cached_tokens=10**400, reasoning_tokens=-(10**400)),
+        Counted(Usage(5, 1), EXACT),
+    ),
     "details in a list": (
         chat(50, 2) | {"prompt_tokens_details": [{"cached_tokens": 30}], "completion_tokens_details": []},
         Counted(Usage(50, 2, 30), EXACT),

@@ -103,6 +103,9 @@ async def test_why_a_response_failed_is_told(
         ({"status": "failed"}, "failed", "stop"),
         ({"status": "cancelled"}, "cancelled", "stop"),
         ({"error": {"code": "server_error"}}, "failed", "stop"),
+        ({"status": 200}, "completed", "stop"),
+        ({"incomplete_details": "max_output_tokens"}, "incomplete", "length"),
+        ({"incomplete_details": [], "output": "one", "usage": float("nan")}, "completed", "stop"),
     ],
 )
 async def test_an_end_that_says_it_is_none_is_believed(
@@ -111,6 +114,34 @@ async def test_an_end_that_says_it_is_none_is_believed(
     provider.script(event_stream(created(), delta("one"), completed(**stated)))
     ended = (await hear(llm.stream(request("Well?")))).ended
     assert (ended.text, ended.status, ended.finish_reason) == ("one", status, finish_reason)
+
+
+@pytest.mark.parametrize(
+    ("output", "text", "finish_reason"),
+    [
+        ([{"type": "message", "content": "one"}], "one", "stop"),
+        ([{"type": "message", "content": ["one", " two"]}], "one two", "stop"),
+        ([{"type": "reasoning", "content": "hm"}, {"type": "message", "content": "one"}], "one", "stop"),
+        ([{"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}], "no", "refusal"),
+        ([{"type": "message", "content": [{"type": "output_text", "text": {}}, None]}, None, 7], "", "stop"),
+        ("one", "", "stop"),
+    ],
+)
+async def test_an_output_of_any_shape_is_read(
+    provider: OpenAIStandIn, llm: ResponsesLLM, output: object, text: str, finish_reason: str
+) -> None:
+    nothing: list[Any] = [
+        {"type": "response.created", "response": None},
+        {"type": "response.output_text.delta", "delta": None},
+    ]
+    provider.script(event_stream(*nothing, completed(output=output)))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.text, ended.finish_reason) == (text, finish_reason)
+    body = json.dumps({"status": "completed", "output": output}).encode()
+    provider.script_route("GET /responses/{response_id}", Fault("answer", 200, body))
+    outcome = await llm.outcome("resp_1")
+    assert outcome is not None
+    assert (outcome.text, outcome.finish_reason) == (text, finish_reason)
 
 
 async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:

@@ -43,6 +43,11 @@ def test_only_one_space_is_taken_from_the_value() -> None:
     assert events_of(b"data:  two\n\n") == [(b"", b" two")]
 
 
+def test_a_stream_may_begin_with_a_byte_order_mark() -> None:
+    assert events_of(b"\xef\xbb\xbfdata: 1\n\n", b"data: 2\n\n") == [(b"", b"1"), (b"", b"2")]
+    assert events_of(b"\xef\xbb", b"\xbfevent: x\ndata: 1\n\n") == [(b"x", b"1")]
+
+
 def test_a_field_without_a_colon_is_an_empty_line_of_data() -> None:
     assert events_of(b"data\ndata\n\n") == [(b"", b"\n")]
 

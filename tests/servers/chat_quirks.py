@@ -137,6 +137,12 @@ CHARGES: dict[str, Quirk] = {
         content_type="application/json",
     ),
     "streamed-as-json": Quirk(b"\n" + ended("stop"), content_type="application/json"),
+    "usage-as-nan": Quirk(stating(usage(prompt_tokens_details={"cached_tokens": float("nan")}))),
+    "usage-without-end": Quirk(stating(usage(prompt_tokens_details={"cached_tokens": 10**400}))),
+    "spaces-around": Quirk(
+        data(chunk(TEXT)).replace(b"data: ", b"data:  ") + data(chunk(finish="stop"), usage()) + b"data:  [DONE] \n\n"
+    ),
+    "byte-order-mark": Quirk(b"\xef\xbb\xbf" + stating(usage())),
     "text-in-parts": Quirk(
         data(chunk([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": TEXT}], "stop"), usage())
     ),
@@ -170,6 +176,10 @@ CHARACTERS: dict[str, Quirk] = {
     ),
     "half-an-emoji": Quirk(data(chunk("a"), chunk("\ud83d"), chunk("b", "stop"), usage(9, 3)), text="a\ufffdb",
                            usage=(9, 3)),
+    "some-bytes-of-an-emoji": Quirk(
+        data(chunk("a")).replace(b'"a"', b'"a\xf0\x9f"') + data(chunk("b", "stop"), usage(9, 2)), text="a\ufffdb",
+        usage=(9, 2),
+    ),
     "half-an-emoji-in-its-name": Quirk(data(chunk(TEXT, "stop", model="\ud83d"), usage())),
 }  # fmt: skip
 
@@ -270,6 +280,7 @@ REFUSALS: dict[str, Quirk] = {
                     "details": [{"retryDelay": "34s"}]}}],
         "provider_unavailable",
     ),
+    "rate-without-end": refused(429, {"error": {"message": "slow", "retry_after": 10**400}}, "provider_unavailable"),
     "rate-for-a-day": refused(429, {"error": "slow"}, "provider_unavailable", headers={"retry-after": "86400"}),
     "rate-for-ages": refused(
         429, {"error": "slow"}, "provider_unavailable", headers={"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}

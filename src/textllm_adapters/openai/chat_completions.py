@@ -134,7 +134,7 @@ class ChatCompletionsLLM:
         with translated(BROKEN_ANSWER):
             async with aclosing(answer) as events:
                 async for event in events:
-                    if event.data == b"[DONE]":
+                    if event.data.strip() == b"[DONE]":
                         break
                     chunk = _read(event, asked, heard)
                     if heard.error is not None and not heard.has_begun:
@@ -168,7 +168,7 @@ class ChatCompletionsLLM:
 
 def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
     """The chunk; what it states beside text goes into `heard`."""
-    if event.name == b"error" or event.data[:1] not in (b"{", b""):
+    if event.name == b"error" or event.data.lstrip()[:1] not in (b"{", b""):
         chunk = _Chunk(error=anything(event.data))
     else:
         chunk = decoded(_chunk, event.data)

@@ -1,7 +1,7 @@
 """Token counts out of whatever a provider states: never less than it surely says, or than was surely seen."""
 
 from collections.abc import Mapping
-from math import ceil, isfinite
+from math import ceil
 from typing import Final, NamedTuple
 
 from textllm_core.usage import Usage, estimated_tokens
@@ -118,6 +118,6 @@ def _count(value: object) -> int | None:
     """A number of tokens, also where it is a float or a text; None for what cannot be one."""
     if isinstance(value, str):
         value = int(value) if value.isascii() and value.isdigit() and len(value) <= 10 else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return ceil(value) if 0 <= value < _MOST else None
+    return ceil(value) if 0 <= value < _MOST else None  # before it is rounded: it may have hundreds of digits

@@ -13,18 +13,17 @@ _WORD: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 def decoded(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
-    """What `data` says; its texts may begin or end with half of a surrogate pair, which msgspec takes for no text.
+    """What `data` says, also where msgspec takes it for none: its texts may begin or end with half of a surrogate pair,
+    or with some bytes of a character; and many write NaN where they have no number.
 
     Raises:
         msgspec.DecodeError, RecursionError: it is no JSON, or of another shape.
     """
     try:
         return decoder.decode(data)
-    except msgspec.DecodeError:
-        if b"\\u" not in data:
-            raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
         try:
-            return msgspec.convert(json.loads(data), decoder.type)
+            return msgspec.convert(json.loads(data.decode(errors="replace")), decoder.type)
         except ValueError:  # halves in names, too, which have no use
             raise msgspec.DecodeError("no JSON of the expected shape") from None
 

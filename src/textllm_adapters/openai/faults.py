@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from typing import Final, Literal, NamedTuple
 
 Meaning = Literal[
@@ -15,6 +14,7 @@ _PARAM: Final = re.compile(r"[a-z_]{1,64}(\[[0-9]{1,4}\]|\.[a-z_]{1,64}){0,8}")
 _SPEAKING: Final = ("message", "error", "detail", "details", "errors", "msg", "metadata", "raw", "error_message")
 _MOST_CHARS: Final = 4000  # read of what it says; whatever it means stands at its beginning
 _MOST_DEPTH: Final = 6  # of lists and objects within each other
+_LONGEST_WAIT_S: Final = 10**9  # no float holds every whole number that JSON may have
 
 # Names that codes and types have, in lower case.
 _NAMED: Final[Mapping[Meaning, str]] = {
@@ -201,8 +201,8 @@ def _wait(given: Mapping[object, object], words: str) -> float | None:
     for wait in stated:
         if isinstance(wait, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?s?", wait):
             return float(wait.removesuffix("s"))
-        if isinstance(wait, int | float) and not isinstance(wait, bool) and isfinite(wait) and wait >= 0:
-            return float(wait)
+        if isinstance(wait, int | float) and not isinstance(wait, bool) and wait >= 0:
+            return float(min(wait, _LONGEST_WAIT_S))
     if (later := _LATER.search(words)) is not None:
         return float(later[1]) * _SECONDS[later[2]]
     return None

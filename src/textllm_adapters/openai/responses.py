@@ -41,46 +41,26 @@ class _Kind(Struct):
 
 
 class _Delta(Struct):
-    delta: str
-
-
-class _Thought(Struct):
     delta: object = None
-
-
-class _IncompleteDetails(Struct):
-    reason: str | None = None
 
 
 class _Response(Struct):
     id: object = None
     model: object = None
-    status: str | None = None
+    status: object = None
     error: object = None
-    incomplete_details: _IncompleteDetails | None = None
+    incomplete_details: object = None
     output: object = None
     usage: object = None
     service_tier: object = None
 
 
 class _ResponseEvent(Struct):
-    response: _Response
-
-
-class _Part(Struct):
-    type: str = ""
-    text: str | None = None
-    refusal: str | None = None
-
-
-class _Item(Struct):
-    type: str = ""
-    content: list[_Part] | None = None
+    response: _Response | None = None
 
 
 _kind: Final = msgspec.json.Decoder(_Kind)
 _delta: Final = msgspec.json.Decoder(_Delta)
-_thought: Final = msgspec.json.Decoder(_Thought)
 _response: Final = msgspec.json.Decoder(_Response)
 _response_event: Final = msgspec.json.Decoder(_ResponseEvent)
 
@@ -117,12 +97,16 @@ class ResponsesLLM:
                         if not started:
                             started = True
                             yield ModelStarted(None, request.model)
-                        if text := decoded(_delta, event.data).delta:
+                        text = decoded(_delta, event.data).delta
+                        if isinstance(text, str) and text:
                             said += text
                             refused = refused or name == b"response.refusal.delta"
                             yield TextDelta(text)
                     elif name in _BEGINNINGS or name in _ENDS:
                         response = decoded(_response_event, event.data).response
+                        if response is None and name in _ENDS:
+                            break
+                        response = response or _Response()
                         if not started:
                             started = True
                             yield _started(response, request)
@@ -158,7 +142,7 @@ class ResponsesLLM:
             text, refused = _output(response.output)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise ProviderError("The provider described the response in a way we cannot read.") from None
-        status = _STATUSES.get(response.status)
+        status = _STATUSES.get(response.status) if isinstance(response.status, str) else None
         if status is None:
             return None
         return _ended(status, response, well_formed(text), refused, Asked.of(self.client.base_url, path))
@@ -191,15 +175,16 @@ def _started(response: _Response, request: ModelRequest) -> ModelStarted:
 
 def _characters(data: bytes) -> int:
     """How much of its reasoning the model tells in an event about it."""
-    delta = decoded(_thought, data).delta
+    delta = decoded(_delta, data).delta
     return len(delta) if isinstance(delta, str) else 0
 
 
 def _name(event: ServerSentEvent) -> bytes:
     """What the event is; where it has no name of its own, its data says so."""
-    if event.name not in (b"", b"message") or event.data == b"[DONE]":
+    data = event.data.strip()
+    if event.name not in (b"", b"message") or data == b"[DONE]":
         return event.name
-    if event.data[:1] not in (b"{", b""):  # a failure in a shape of its own
+    if data[:1] not in (b"{", b""):  # a failure in a shape of its own
         return b"error"
     kind = decoded(_kind, event.data)
     if kind.object == "error" or (kind.error and not kind.type):
@@ -209,18 +194,26 @@ def _name(event: ServerSentEvent) -> bytes:
 
 def _output(output: object) -> tuple[str, bool]:
     """The text of all messages in the output, and whether any of it is a refusal. Reasoning comes before them."""
-    items = msgspec.convert(output, list[_Item] | None) or ()
-    parts = [part for item in items if item.type == "message" for part in item.content or ()]
-    text = "".join(part.text or part.refusal or "" for part in parts if part.type in ("output_text", "refusal"))
-    return text, any(part.type == "refusal" for part in parts)
+    text, refused = "", False
+    for item in output if isinstance(output, list) else ():
+        content = item.get("content") if isinstance(item, dict) and item.get("type") == "message" else None
+        for part in content if isinstance(content, list) else [content]:
+            match part:
+                case {"type": "refusal", "refusal": str(words)}:
+                    text, refused = text + words, True
+                case str(words) | {"type": "output_text", "text": str(words)}:  # some servers have a plain text there
+                    text += words
+    return text, refused
 
 
 def _ended(
     status: EndStatus, response: _Response, text: str, refused: bool, asked: Asked, *, thought: int = 0
 ) -> ModelEnded:
-    reason = response.incomplete_details.reason if response.incomplete_details else None
-    if status == "completed" and response.status not in _UNENDED:  # some servers name every last event so
-        status = _STATUSES.get(response.status, "incomplete")
+    details = response.incomplete_details
+    reason = details.get("reason") if isinstance(details, dict) else details
+    stated = response.status if isinstance(response.status, str) else None
+    if status == "completed" and stated not in _UNENDED:  # some servers name every last event so
+        status = _STATUSES.get(stated, "incomplete")
     if status == "completed" and (response.error or reason):
         status = "failed" if response.error else "incomplete"
     usage = counted(response.usage, seen=len(text) + thought)

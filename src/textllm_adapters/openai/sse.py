@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from textllm_core.errors import ProviderError
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # the standard lets a stream begin with it
 
 
 class ServerSentEvent(NamedTuple):
@@ -66,6 +67,8 @@ class EventSplitter:
             self._data.append(value.removeprefix(b" "))
         elif field == b"event":
             self._name = value.removeprefix(b" ")
+        elif field.startswith(_BYTE_ORDER_MARK):
+            self._take(line.lstrip(_BYTE_ORDER_MARK))
 
     def _grow(self, count: int) -> None:
         self._size += count

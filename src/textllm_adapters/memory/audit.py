@@ -13,6 +13,8 @@ from textllm_core.records.audit import BooksSize, Drift
 from textllm_core.records.ledger import Hold
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
+from textllm_core.rules.bookkeeping import booked
+from textllm_core.rules.books import added, model_of_day
 from textllm_core.usage import LedgerEntry
 
 _Counters = Mapping[str, Decimal | int]
@@ -94,16 +96,8 @@ class MemoryAudit:
         used = {day: DailyUsage(*day[2:], 0, 0, 0, ZERO) for day in self.store.daily_usage}
         for entry in self.store.entries.values():
             if entry.status != "pending":
-                day = (*_day(entry), entry.model.replace("\0", "")[:255])
-                before = used.get(day) or DailyUsage(*day[2:], 0, 0, 0, ZERO)
-                used[day] = replace(
-                    before,
-                    messages=before.messages + entry.answered,
-                    input_tokens=before.input_tokens + entry.usage.input_tokens,
-                    output_tokens=before.output_tokens + entry.usage.output_tokens,
-                    cost=before.cost + entry.cost,
-                    estimated_cost=before.estimated_cost + (entry.cost if entry.estimated else ZERO),
-                )
+                day = (*_day(entry), model_of_day(entry.model))
+                used[day] = added(used.get(day), *day[2:], booked(entry))
         return used
 
 

@@ -16,13 +16,7 @@ from textllm_adapters.memory.store import (
     Key,
     MemoryStore,
 )
-from textllm_core.errors import (
-    ConversationBusyError,
-    ConversationNotFoundError,
-    IdempotencyInProgressError,
-    IdempotencyMismatchError,
-    ServiceUnavailableError,
-)
+from textllm_core.errors import ServiceUnavailableError
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, exact
 from textllm_core.records.conversations import Conversation
@@ -30,9 +24,8 @@ from textllm_core.records.journal import JournalEnd
 from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency, Message
 from textllm_core.records.sessions import Session, day_of
-from textllm_core.records.usage_reports import DailyUsage
-from textllm_core.rules.bookkeeping import Before, Moves, booked, change, corrected, settled
-from textllm_core.rules.budgets import grant
+from textllm_core.rules.bookkeeping import Moves, booked, corrected, settled
+from textllm_core.rules.books import added, closing, corrected_accounts, model_of_day, opening, released, replayed
 from textllm_core.usage import LedgerEntry, Usage
 
 
@@ -44,16 +37,10 @@ class MemoryLedger:
 
     async def replay(self, tenant_id: str, idempotency: Idempotency) -> Replay | None:
         first = self.store.repeats.get((tenant_id, idempotency.scope, idempotency.key))
-        if first is None:
-            return None
-        if first.fingerprint != idempotency.fingerprint:
-            raise IdempotencyMismatchError
-        if first.replay is None:
-            raise IdempotencyInProgressError
-        return first.replay
+        return None if first is None else replayed(first.fingerprint, first.replay, idempotency)
 
     async def reserve(self, reservation: Reservation) -> Hold:
-        asked, store, day = reservation, self.store, day_of(reservation.at)
+        asked, store = reservation, self.store
         key = (asked.tenant_id, asked.user_id, asked.conversation_id)
         kept = store.conversations.get(key)
         if kept is not None and kept.turn_id == asked.response_id:  # asked again: it got its hold the first time
@@ -62,43 +49,19 @@ class MemoryLedger:
             replay = await self.replay(asked.tenant_id, asked.idempotency)
             if replay is not None:
                 raise AlreadySettledError(replay)
-        kept = _made(asked) if asked.revision is None and kept is None else _taken(kept, asked)
-        of_day = (asked.tenant_id, asked.payer_id or asked.user_id, day)
-        today = store.sessions.get(of_day) or _opened(asked)
-        spent, reserved, session = today.session.total_cost, today.reserved, today.session
-        amount = exact(grant(asked.demand, spent=spent, reserved=reserved, day=day))
-
-        conversation = kept.conversation
-        before = change(
-            session_id=conversation.session_id,
-            title=conversation.title,
-            message_count=conversation.message_count,
-            asked_title=asked.title,
-            new_session_id=session.id,
-        )
-        store.sessions[of_day] = KeptSession(
-            session=replace(
-                session,
-                is_active=True,
-                last_activity=asked.at,
-                conversation_count=session.conversation_count + (conversation.session_id != session.id),
-            ),
-            reserved=reserved + amount,
-        )
-        store.conversations[key] = replace(
-            kept,
-            conversation=replace(conversation, session_id=session.id, title=_title(conversation, asked)),
-            turn_id=asked.response_id,
-            turn_until=asked.lease_until,
-        )
-        hold = asked.granted(amount, session_id=session.id)
+        of_day = (asked.tenant_id, asked.payer_id or asked.user_id, day_of(asked.at))
+        today = store.sessions.get(of_day)
+        opened = opening(asked, None if kept is None else kept.account, None if today is None else today.account)
+        store.sessions[of_day] = (today or _new_session(asked)).with_account(opened.session)
+        store.conversations[key] = (kept or _new_conversation(asked)).with_account(opened.conversation)
+        hold = opened.hold
         if (repeat := _repeat(asked)) is not None:
             store.repeats[repeat.key] = repeat
         store.holds[_key(hold)] = KeptHold(
             hold,
             asked.lease_until,
             made_conversation=asked.revision is None,
-            before=before,
+            before=opened.before,
             repeat=repeat,
             is_resumable=asked.is_resumable,
         )
@@ -139,33 +102,16 @@ class MemoryLedger:
             return None
         named = hold.provider_response_id
         hold = replace(ended.hold, provider_response_id=ended.hold.provider_response_id or named)
-        kept, moves = store.conversations[_conversation_key(hold)], settled(end)
-        conversation = replace(
-            _moved(kept.conversation, moves),
-            updated_at=end.at,
-            last_image_url=end.last_image or kept.conversation.last_image_url,
-            summary=kept.conversation.summary if end.summary is None else end.summary.replace("\0", ""),
-        )
-        messages = (*kept.messages, *end.messages)
-        kept = replace(kept, conversation=conversation, messages=messages, revision=kept.revision + 1)
-        if kept.turn_id == hold.response_id:
-            kept = replace(
-                kept,
-                transcript_id=end.transcript_id,
-                context_tokens=end.context_tokens,
-                turn_id=None,
-                turn_until=None,
-            )
-        store.conversations[_conversation_key(hold)] = kept
-        for known in end.transcripts:
-            if known != kept.transcript_id:
-                store.to_erase(hold.tenant_id, hold.user_id, "transcript", known, at=end.at)
-        today = store.sessions[_session_key(hold)]
-        session = replace(_spent(today.session, moves), last_activity=end.at)
-        store.sessions[_session_key(hold)] = KeptSession(session, today.reserved - hold.amount)
-        self._add_to_day(hold, end.model, moves)
+        kept, today = store.conversations[_conversation_key(hold)], store.sessions[_session_key(hold)]
+        closed = closing(kept.account, today.account, hold, end)
+        kept = replace(kept, messages=(*kept.messages, *end.messages))
+        store.conversations[_conversation_key(hold)] = kept.with_account(closed.conversation)
+        store.sessions[_session_key(hold)] = today.with_account(closed.session)
+        for known in closed.dropped:
+            store.to_erase(hold.tenant_id, hold.user_id, "transcript", known, at=end.at)
+        self._add_to_day(hold, end.model, settled(end))
         store.entries[_key(hold)] = _ended(_pending(hold, end.model), end)
-        replay = Replay(end.remembered, conversation.message_count, session.total_cost)
+        replay = Replay(end.remembered, closed.settled.message_number, closed.settled.spent)
         if ended.repeat is not None:
             store.repeats[ended.repeat.key] = replace(ended.repeat, replay=replay)
         if ended.is_resumable:
@@ -175,30 +121,26 @@ class MemoryLedger:
         if end.open_until is not None:
             open_hold = replace(hold, message=None, provider_response_id=hold.provider_response_id or named)
             store.estimates[_key(hold)] = KeptEstimate(open_hold, end.at, end.open_until)
-        return Settled(message_number=conversation.message_count, spent=session.total_cost)
+        return closed.settled
 
     async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
         store, entry = self.store, self.store.entries.get(_key(hold))
         end = None if entry is None else corrected(entry, settlement)
         if entry is None or end is None:
             return None
-        new, old = settled(end), booked(entry)
-        kept = store.conversations.get(_conversation_key(hold))
-        if kept is not None:
-            conversation = _moved(kept.conversation, new - old)
-            if end.summary is not None:
-                conversation = replace(conversation, summary=end.summary.replace("\0", ""))
+        kept, today = store.conversations.get(_conversation_key(hold)), store.sessions[_session_key(hold)]
+        conversation, session = corrected_accounts(None if kept is None else kept.account, today.account, entry, end)
+        store.sessions[_session_key(hold)] = today.with_account(session)
+        if kept is not None and conversation is not None:
             reply_id = store.replies.get(_key(hold))
             messages = tuple(_corrected(each, end) if each.id == reply_id else each for each in kept.messages)
-            store.conversations[_conversation_key(hold)] = replace(kept, conversation=conversation, messages=messages)
-        today = store.sessions[_session_key(hold)]
-        session = _spent(today.session, new - old)
-        store.sessions[_session_key(hold)] = replace(today, session=session)
-        self._add_to_day(hold, entry.model, -old)
-        self._add_to_day(hold, end.model, new)
+            kept = replace(kept, messages=messages).with_account(conversation)
+            store.conversations[_conversation_key(hold)] = kept
+        self._add_to_day(hold, entry.model, -booked(entry))
+        self._add_to_day(hold, end.model, settled(end))
         store.entries[_key(hold)] = _ended(entry, end)
         store.estimates.pop(_key(hold), None)
-        return Settled(message_number=0 if kept is None else conversation.message_count, spent=session.total_cost)
+        return Settled(message_number=conversation.message_count if conversation else 0, spent=session.total_cost)
 
     async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
         estimates = self.store.estimates
@@ -210,17 +152,9 @@ class MemoryLedger:
         return [kept.hold for kept in due]
 
     def _add_to_day(self, hold: Hold, named: str, moves: Moves) -> None:
-        day, model = day_of(hold.created_at), named.replace("\0", "")[:255]
+        day, model = day_of(hold.created_at), model_of_day(named)
         key = (hold.tenant_id, hold.payer_id or hold.user_id, day, model)
-        used = self.store.daily_usage.get(key) or DailyUsage(day, model, 0, 0, 0, ZERO)
-        self.store.daily_usage[key] = replace(
-            used,
-            messages=used.messages + moves.answered,
-            input_tokens=used.input_tokens + moves.input_tokens,
-            output_tokens=used.output_tokens + moves.output_tokens,
-            cost=used.cost + moves.cost,
-            estimated_cost=used.estimated_cost + moves.estimated_cost,
-        )
+        self.store.daily_usage[key] = added(self.store.daily_usage.get(key), day, model, moves)
 
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
         store = self.store
@@ -230,20 +164,15 @@ class MemoryLedger:
         hold = store.holds.pop(_key(hold)).hold
         for made in transcripts:
             store.to_erase(hold.tenant_id, hold.user_id, "transcript", made, at=hold.created_at)
-        kept = store.conversations[_conversation_key(hold)]
-        is_running = kept.turn_id == hold.response_id
-        unmade = ended.made_conversation and is_running
-        if unmade:
+        kept, today = store.conversations[_conversation_key(hold)], store.sessions[_session_key(hold)]
+        conversation, session = released(
+            kept.account, today.account, hold, made_conversation=ended.made_conversation, before=ended.before
+        )
+        store.sessions[_session_key(hold)] = today.with_account(session)
+        if conversation is None:
             del store.conversations[_conversation_key(hold)]
-        elif is_running:
-            conversation = _undone(kept.conversation, ended.before)
-            store.conversations[_conversation_key(hold)] = replace(
-                kept, conversation=conversation, turn_id=None, turn_until=None
-            )
-        was_counted = ended.before is not None and ended.before.session_id != hold.session_id
-        today = store.sessions[_session_key(hold)]
-        session = replace(today.session, conversation_count=today.session.conversation_count - (unmade or was_counted))
-        store.sessions[_session_key(hold)] = KeptSession(session, today.reserved - hold.amount)
+        else:
+            store.conversations[_conversation_key(hold)] = kept.with_account(conversation)
         store.entries.pop(_key(hold), None)
         if ended.repeat is not None:
             del store.repeats[ended.repeat.key]
@@ -294,32 +223,8 @@ def _lease_of(kept: KeptHold) -> datetime:
     return kept.lease_until
 
 
-def _undone(conversation: Conversation, before: Before | None) -> Conversation:
-    if before is None:
-        return conversation
-    given = before.given_title and before.given_title.replace("\0", "")
-    title = None if conversation.title == given else conversation.title
-    return replace(conversation, session_id=before.session_id, title=title)
-
-
 def _due_of(kept: KeptEstimate) -> datetime:
     return kept.next_at
-
-
-def _moved(conversation: Conversation, moves: Moves) -> Conversation:
-    return replace(
-        conversation,
-        message_count=conversation.message_count + moves.answered,
-        total_tokens_input=conversation.total_tokens_input + moves.input_tokens,
-        total_tokens_output=conversation.total_tokens_output + moves.output_tokens,
-        total_cost=conversation.total_cost + moves.cost,
-    )
-
-
-def _spent(session: Session, moves: Moves) -> Session:
-    return replace(
-        session, total_cost=session.total_cost + moves.cost, total_tokens=session.total_tokens + moves.total_tokens
-    )
 
 
 def _ended(entry: LedgerEntry, end: Settlement) -> LedgerEntry:
@@ -344,7 +249,7 @@ def _corrected(reply: Message, end: Settlement) -> Message:
     return replace(reply, content=end.messages[-1].content, status=end.messages[-1].status, estimated=end.estimated)
 
 
-def _made(asked: Reservation) -> KeptConversation:
+def _new_conversation(asked: Reservation) -> KeptConversation:
     conversation = Conversation(
         id=asked.conversation_id,
         user_id=asked.user_id,
@@ -364,21 +269,7 @@ def _made(asked: Reservation) -> KeptConversation:
     return KeptConversation(conversation, keeps_messages=asked.keeps_messages)
 
 
-def _title(conversation: Conversation, asked: Reservation) -> str | None:
-    if conversation.title is not None or conversation.message_count or asked.title is None:
-        return conversation.title
-    return asked.title.replace("\0", "")
-
-
-def _taken(kept: KeptConversation | None, asked: Reservation) -> KeptConversation:
-    if kept is None or kept.conversation.is_deleted:
-        raise ConversationNotFoundError
-    if kept.revision != asked.revision or kept.turn_id is not None:
-        raise ConversationBusyError
-    return kept
-
-
-def _opened(asked: Reservation) -> KeptSession:
+def _new_session(asked: Reservation) -> KeptSession:
     session = Session(
         id=new_id("sess"),
         user_id=asked.payer_id or asked.user_id,

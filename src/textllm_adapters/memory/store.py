@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from textllm_core.ids import new_id
+from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.api_keys import ApiKey
 from textllm_core.records.conversations import Conversation
 from textllm_core.records.erasures import Erasure, ErasureKind
@@ -21,6 +23,10 @@ from textllm_core.rules.bookkeeping import Before
 from textllm_core.usage import LedgerEntry
 
 Key: TypeAlias = tuple[str, str, str]  # tenant, user, id
+
+# What an account has in common with what the outside sees.
+_SHARED: Final = sorted({*ConversationAccount.__struct_fields__} & {*Conversation.__struct_fields__})
+_OF_SESSION: Final = sorted({*SessionAccount.__struct_fields__} & {*Session.__struct_fields__})
 
 
 class KeptConversation(Struct, frozen=True):
@@ -36,12 +42,44 @@ class KeptConversation(Struct, frozen=True):
     turn_until: datetime | None = None
     deleted_at: datetime | None = None
 
+    @property
+    def account(self) -> ConversationAccount:
+        of_both = {name: getattr(self.conversation, name) for name in _SHARED}
+        return ConversationAccount(
+            **of_both,
+            transcript_id=self.transcript_id,
+            context_tokens=self.context_tokens,
+            revision=self.revision,
+            last_message=len(self.messages),
+            turn_id=self.turn_id,
+            turn_until=self.turn_until,
+        )
+
+    def with_account(self, account: ConversationAccount) -> "KeptConversation":
+        return replace(
+            self,
+            conversation=replace(self.conversation, **{name: getattr(account, name) for name in _SHARED}),
+            transcript_id=account.transcript_id,
+            context_tokens=account.context_tokens,
+            revision=account.revision,
+            turn_id=account.turn_id,
+            turn_until=account.turn_until,
+        )
+
 
 class KeptSession(Struct, frozen=True):
     """A session and the sum of its holds, in USD."""
 
     session: Session
     reserved: Decimal
+
+    @property
+    def account(self) -> SessionAccount:
+        return SessionAccount(**{name: getattr(self.session, name) for name in _OF_SESSION}, reserved=self.reserved)
+
+    def with_account(self, account: SessionAccount) -> "KeptSession":
+        session = replace(self.session, **{name: getattr(account, name) for name in _OF_SESSION})
+        return KeptSession(session, account.reserved)
 
 
 class KeptHold(Struct, frozen=True):

@@ -23,8 +23,6 @@ from textllm_adapters.translation import translated
 from textllm_core.errors import (
     ConversationBusyError,
     ConversationNotFoundError,
-    IdempotencyInProgressError,
-    IdempotencyMismatchError,
     ServiceUnavailableError,
 )
 from textllm_core.money import exact
@@ -32,6 +30,7 @@ from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Rep
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
 from textllm_core.rules.bookkeeping import booked, change, corrected, settled
+from textllm_core.rules.books import replayed
 from textllm_core.rules.budgets import grant
 from textllm_core.usage import LedgerEntry
 
@@ -305,13 +304,7 @@ def _key(tenant_id: str, idempotency: Idempotency) -> dict[str, str]:
 
 
 def _replay(first: Row[Any], idempotency: Idempotency) -> Replay:
-    """What the exchange that has the key came to.
-
-    Raises:
-        IdempotencyInProgressError, IdempotencyMismatchError: as `Ledger.replay`.
-    """
-    if first.fingerprint != idempotency.fingerprint:
-        raise IdempotencyMismatchError
-    if first.remembered is None:
-        raise IdempotencyInProgressError
-    return Replay(first.remembered.encode(), first.message_number, first.spent)
+    settled = None
+    if first.remembered is not None:
+        settled = Replay(first.remembered.encode(), first.message_number, first.spent)
+    return replayed(first.fingerprint, settled, idempotency)

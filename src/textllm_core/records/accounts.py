@@ -1,0 +1,49 @@
+"""What the books move with every exchange; the fields are named as the columns that keep them."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from msgspec import Struct
+
+from textllm_core.money import ZERO
+
+
+class ConversationAccount(Struct, frozen=True, kw_only=True):
+    """What the books keep of a conversation.
+
+    Args:
+        session_id, title, summary, last_image_url, message_count, total_tokens_input, total_tokens_output, total_cost,
+            updated_at, is_deleted: as a `Conversation` has them; the image is its key.
+        transcript_id, context_tokens, revision: as a `Thread` has them.
+        last_message: the number of the newest message that is kept.
+        turn_id, turn_until: the exchange that is running in it, and until when it may be taken for alive.
+    """
+
+    updated_at: datetime
+    session_id: str | None = None
+    title: str | None = None
+    summary: str | None = None
+    last_image_url: str | None = None
+    message_count: int = 0
+    total_tokens_input: int = 0
+    total_tokens_output: int = 0
+    total_cost: Decimal = ZERO
+    is_deleted: bool = False
+    transcript_id: str | None = None
+    context_tokens: int = 0
+    revision: int = 0
+    last_message: int = 0
+    turn_id: str | None = None
+    turn_until: datetime | None = None
+
+
+class SessionAccount(Struct, frozen=True, kw_only=True):
+    """What the books keep of a session: as a `Session` has it, and `reserved`, the USD that its holds have together."""
+
+    id: str
+    last_activity: datetime
+    total_tokens: int = 0
+    total_cost: Decimal = ZERO
+    reserved: Decimal = ZERO
+    conversation_count: int = 0
+    is_active: bool = True

@@ -1,0 +1,211 @@
+"""The decisions of the books: what each step of an exchange makes of the accounts it touches. No storage.
+
+A ledger reads the accounts while no one else can move them, asks one of these, and writes what comes back.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from textllm_core.errors import (
+    ConversationBusyError,
+    ConversationNotFoundError,
+    IdempotencyInProgressError,
+    IdempotencyMismatchError,
+)
+from textllm_core.ids import new_id
+from textllm_core.money import ZERO, exact
+from textllm_core.records.accounts import ConversationAccount, SessionAccount
+from textllm_core.records.ledger import Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.records.messages import Idempotency
+from textllm_core.records.sessions import day_of
+from textllm_core.records.usage_reports import DailyUsage
+from textllm_core.rules.bookkeeping import Before, Moves, booked, change, settled
+from textllm_core.rules.budgets import grant
+from textllm_core.usage import LedgerEntry
+
+MAX_MODEL_CHARS = 255  # of a model's name where it is part of a key
+
+
+class Opening(Struct, frozen=True):
+    """An exchange that may begin; `before`: what a release has to undo in a conversation that was there already."""
+
+    conversation: ConversationAccount
+    session: SessionAccount
+    hold: Hold
+    before: Before | None
+
+
+class Closing(Struct, frozen=True):
+    """An exchange that ended; `dropped`: what the conversation does not go on with on the provider's side."""
+
+    conversation: ConversationAccount
+    session: SessionAccount
+    settled: Settled
+    dropped: Sequence[str]
+
+
+def replayed(fingerprint: str, replay: Replay | None, idempotency: Idempotency) -> Replay:
+    """What the exchange that has the key, with this fingerprint, came to; `replay` is None while it runs.
+
+    Raises:
+        IdempotencyInProgressError, IdempotencyMismatchError: as `Ledger.replay`.
+    """
+    if fingerprint != idempotency.fingerprint:
+        raise IdempotencyMismatchError
+    if replay is None:
+        raise IdempotencyInProgressError
+    return replay
+
+
+def opening(asked: Reservation, conversation: ConversationAccount | None, session: SessionAccount | None) -> Opening:
+    """Take the conversation, which is made where there is none, and promise money of the session, made likewise.
+
+    Raises:
+        ConversationNotFoundError, ConversationBusyError, BudgetExceededError: as `Ledger.reserve`.
+    """
+    known = _taken(asked, conversation)
+    today = session or SessionAccount(id=new_id("sess"), last_activity=asked.at)
+    amount = exact(grant(asked.demand, spent=today.total_cost, reserved=today.reserved, day=day_of(asked.at)))
+    before = change(
+        session_id=known.session_id,
+        title=known.title,
+        message_count=known.message_count,
+        asked_title=asked.title,
+        new_session_id=today.id,
+    )
+    given_title = before and before.given_title
+    return Opening(
+        conversation=replace(
+            known,
+            session_id=today.id,
+            title=_storable(given_title) if given_title else known.title,
+            turn_id=asked.response_id,
+            turn_until=asked.lease_until,
+        ),
+        session=replace(
+            today,
+            is_active=True,
+            last_activity=asked.at,
+            reserved=today.reserved + amount,
+            conversation_count=today.conversation_count + (known.session_id != today.id),
+        ),
+        hold=asked.granted(amount, session_id=today.id),
+        before=None if asked.revision is None else before,
+    )
+
+
+def _taken(asked: Reservation, conversation: ConversationAccount | None) -> ConversationAccount:
+    if conversation is None and asked.revision is None:
+        return ConversationAccount(updated_at=asked.at)
+    if conversation is None or conversation.is_deleted:
+        raise ConversationNotFoundError
+    if conversation.revision != asked.revision or conversation.turn_id is not None:  # a dead one is settled first
+        raise ConversationBusyError
+    return conversation
+
+
+def closing(conversation: ConversationAccount, session: SessionAccount, hold: Hold, settlement: Settlement) -> Closing:
+    """End the exchange: every counter moves, and the conversation is free for the next."""
+    end, moves = settlement, settled(settlement)
+    after = replace(
+        _moved(conversation, moves),
+        updated_at=end.at,
+        last_image_url=end.last_image or conversation.last_image_url,
+        summary=_summary(conversation, end),
+        revision=conversation.revision + 1,
+        last_message=conversation.last_message + len(end.messages),
+    )
+    if conversation.turn_id == hold.response_id:
+        after = replace(
+            after, transcript_id=end.transcript_id, context_tokens=end.context_tokens, turn_id=None, turn_until=None
+        )
+    paid = replace(_spent(session, moves), reserved=session.reserved - hold.amount, last_activity=end.at)
+    return Closing(
+        conversation=after,
+        session=paid,
+        settled=Settled(message_number=after.message_count, spent=paid.total_cost),
+        dropped=[known for known in end.transcripts if known != after.transcript_id],
+    )
+
+
+def corrected_accounts(
+    conversation: ConversationAccount | None, session: SessionAccount, entry: LedgerEntry, settlement: Settlement
+) -> tuple[ConversationAccount | None, SessionAccount]:
+    """Both with what the settlement says in the place of what the entry, an estimate, had moved."""
+    moves = settled(settlement) - booked(entry)
+    if conversation is not None:
+        conversation = replace(_moved(conversation, moves), summary=_summary(conversation, settlement))
+    return conversation, _spent(session, moves)
+
+
+def released(
+    conversation: ConversationAccount,
+    session: SessionAccount,
+    hold: Hold,
+    *,
+    made_conversation: bool,
+    before: Before | None,
+) -> tuple[ConversationAccount | None, SessionAccount]:
+    """Both as if the exchange had never been; None: the conversation was made for it, and goes."""
+    is_counted = made_conversation or (before is not None and before.session_id != hold.session_id)
+    freed = replace(
+        session,
+        reserved=session.reserved - hold.amount,
+        conversation_count=session.conversation_count - is_counted,
+    )
+    if conversation.turn_id != hold.response_id:
+        return conversation, freed
+    if made_conversation:
+        return None, freed
+    # No other exchange has touched it while this one is still the running one.
+    conversation = replace(conversation, turn_id=None, turn_until=None)
+    if before is not None:
+        is_given = before.given_title is not None and conversation.title == _storable(before.given_title)
+        title = None if is_given else conversation.title
+        conversation = replace(conversation, session_id=before.session_id, title=title)
+    return conversation, freed
+
+
+def model_of_day(named: str) -> str:
+    """The name under which a day's use of a model is added up."""
+    return _storable(named)[:MAX_MODEL_CHARS]
+
+
+def added(used: DailyUsage | None, day: date, model: str, moves: Moves) -> DailyUsage:
+    """A day's use of a model, with what an exchange moves."""
+    before = used or DailyUsage(day, model, 0, 0, 0, ZERO)
+    return replace(
+        before,
+        messages=before.messages + moves.answered,
+        input_tokens=before.input_tokens + moves.input_tokens,
+        output_tokens=before.output_tokens + moves.output_tokens,
+        cost=before.cost + moves.cost,
+        estimated_cost=before.estimated_cost + moves.estimated_cost,
+    )
+
+
+def _moved(conversation: ConversationAccount, moves: Moves) -> ConversationAccount:
+    return replace(
+        conversation,
+        message_count=conversation.message_count + moves.answered,
+        total_tokens_input=conversation.total_tokens_input + moves.input_tokens,
+        total_tokens_output=conversation.total_tokens_output + moves.output_tokens,
+        total_cost=conversation.total_cost + moves.cost,
+    )
+
+
+def _spent(session: SessionAccount, moves: Moves) -> SessionAccount:
+    return replace(
+        session, total_cost=session.total_cost + moves.cost, total_tokens=session.total_tokens + moves.total_tokens
+    )
+
+
+def _summary(conversation: ConversationAccount, end: Settlement) -> str | None:
+    return conversation.summary if end.summary is None else _storable(end.summary)
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "")  # which PostgreSQL cannot hold

@@ -38,10 +38,11 @@ def create() -> Litestar:
     @asynccontextmanager
     async def opener() -> AsyncIterator[TextLLM]:
         try:
-            async with open_textllm(
-                settings, database_patience_s=_DATABASE_PATIENCE_S, telemetry=telemetry, tracer=tracer
-            ) as textllm:
-                yield textllm
+            with counters.gathering():
+                async with open_textllm(
+                    settings, database_patience_s=_DATABASE_PATIENCE_S, telemetry=telemetry, tracer=tracer
+                ) as textllm:
+                    yield textllm
         finally:
             if traces is not None:
                 await asyncio.to_thread(traces.close)

@@ -1,6 +1,10 @@
 """Events as Prometheus shows them."""
 
+import os
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -96,6 +100,46 @@ def test_a_request_that_met_no_route_is_counted_as_such(telemetry: PrometheusTel
         )
     assert samples(telemetry, "textllm_http_requests_total") == {("GET", "unmatched", "404"): 10}
     assert samples(telemetry, "textllm_http_problems_total") == {("not_found",): 10}
+
+
+GATHERING = """
+import asyncio
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+from textllm_adapters.telemetry.metrics import PrometheusTelemetry
+from textllm_core.events import ExchangeFailed
+
+def written():  # what other processes see
+    (family,) = [f for f in MultiProcessCollector(CollectorRegistry()).collect() if f.name == "textllm_turns_failed"]
+    return sum(sample.value for sample in family.samples)
+
+async def main():
+    telemetry = PrometheusTelemetry()
+    def fail():
+        telemetry.emit(ExchangeFailed(response_id="r", code="x", model="m"))
+    fail()
+    print(written())
+    with telemetry.gathering(every_s=0):
+        fail(), fail()
+        print(written())
+        await asyncio.sleep(0.001)
+        print(written())
+        fail()
+        shown = telemetry.expose()
+        print(written(), b'textllm_turns_failed_total{code="x"} 4.0' in shown)
+        fail()
+    print(written())
+    fail()
+    print(written())
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_added_up_is_written_on_an_interval_where_it_is_shown_and_at_the_end(tmp_path: Path) -> None:
+    shared = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", GATHERING], env=shared, check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["1.0", "1.0", "3.0", "4.0", "True", "5.0", "6.0"]
 
 
 def test_a_listener_that_fails_keeps_no_other_from_hearing() -> None:

@@ -85,3 +85,15 @@ async def test_what_a_killed_worker_held_vanishes_and_what_it_has_counted_stays(
         await until(lambda: service.get("/health/ready").status_code == 200)
         await until(lambda: metrics(service)["textllm_holds"][()] == 0)
         assert sum(metrics(service)["textllm_turns_total"].values()) >= 1
+
+
+async def test_a_worker_that_leaves_has_written_all_that_it_counted(
+    provider: OpenAIStandIn, database: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, provider, database) as service:
+        before = service.workers()
+        for _ in range(3):
+            assert service.chat("hi").status_code == 200
+        service.process.send_signal(signal.SIGHUP)
+        await until(lambda: not set(before) & set(service.workers()))
+        assert metrics(service)["textllm_http_requests_total"]["POST", "/chat", "200"] == 3

@@ -20,32 +20,36 @@ MAX_FILE_BYTES: Final = 20 * 1024 * 1024
 FILES_KEPT: Final = 5
 TRACE_ID: Final[ContextVar[str | None]] = ContextVar("trace_id", default=None)  # of the request, where it is traced
 
-_FIELDS: Final = (
-    "request_id",
-    "method",
-    "route",
-    "status",
-    "code",
-    "duration_ms",
-    "tenant_id",
-    "response_id",
-    "provider_status",
-    "provider_code",
-    "provider_type",
-    "provider_param",
-    "provider_request_id",
-    "erasure_id",
-    "attempts",
-    "retry_in_s",
-    "reason",
-    "model",
-    "cost",
-    "held",
+_FIELDS: Final = frozenset(
+    {
+        "request_id",
+        "method",
+        "route",
+        "status",
+        "code",
+        "duration_ms",
+        "tenant_id",
+        "response_id",
+        "provider_status",
+        "provider_code",
+        "provider_type",
+        "provider_param",
+        "provider_request_id",
+        "erasure_id",
+        "attempts",
+        "retry_in_s",
+        "reason",
+        "model",
+        "cost",
+        "held",
+    }
 )
 _MAX_FIELD_CHARS: Final = 200  # of what the provider or a client has named
-# Whatever else goes wrong, what looks like a key is not written.
+# Whatever else goes wrong, what looks like a key is not written. Few lines have a mark of one, and are searched for it.
+_KEY_MARKS: Final = ("sk-", "tllm_", "bearer")
 _KEY_SHAPES: Final = re.compile(r"(?:sk-|tllm_)[A-Za-z0-9_-]{8,}|(?i:bearer) +[^\s\"\\]+")
 
+_encode: Final = json.JSONEncoder(default=str).encode
 _logger: Final = logging.getLogger("textllm")
 _access: Final = logging.getLogger("textllm.access")
 
@@ -53,10 +57,17 @@ _access: Final = logging.getLogger("textllm.access")
 class JsonLines(logging.Formatter):
     """One JSON object a line, in ASCII, so that nothing in it can end the line or reach a terminal as a command.
 
-    An exception appears as its type and places in the code, never as its text.
+    An exception appears as its type and places in the code, never as its text. A record is formatted once, however many
+    handlers write it.
     """
 
     def format(self, record: logging.LogRecord) -> str:
+        line: str | None = record.__dict__.get("json_line")
+        if line is None:
+            line = record.__dict__["json_line"] = self._line_of(record)
+        return line
+
+    def _line_of(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
             "level": record.levelname,
@@ -68,12 +79,14 @@ class JsonLines(logging.Formatter):
             line["request_id"] = request_id
         if (trace_id := TRACE_ID.get()) is not None:
             line["trace_id"] = trace_id
-        line |= {name: _bounded(getattr(record, name)) for name in _FIELDS if hasattr(record, name)}
+        line |= {name: _bounded(value) for name, value in record.__dict__.items() if name in _FIELDS}
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             line["exception"] = type(error).__qualname__
             line["places"] = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)]
-        return _KEY_SHAPES.sub("[key]", json.dumps(line, default=str).replace("\x7f", "\\u007f"))
+        text = _encode(line).replace("\x7f", "\\u007f")
+        lowered = text.lower()
+        return _KEY_SHAPES.sub("[key]", text) if any(mark in lowered for mark in _KEY_MARKS) else text
 
 
 def _bounded(value: object) -> object:
@@ -153,6 +166,9 @@ def configure_logs(level: str, log_dir: Path | None) -> None:
             ) from error
     for handler in handlers:
         handler.setFormatter(JsonLines())
+    # No line tells who called, from which thread: to find it out costs a third of a line (Python's logging HOWTO).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.raiseExceptions = False  # what cannot be written is lost, rather than printed without this format
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     _logger.setLevel(level)

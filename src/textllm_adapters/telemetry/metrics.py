@@ -1,11 +1,13 @@
 """Events to Prometheus metrics. Every label is a name of ours or one of few: none is made of what callers send."""
 
+import asyncio
 import fcntl
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -23,6 +25,9 @@ from textllm_core.events import (
 _SHARED_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks for it when it is imported
 _MAX_MODELS: Final = 100  # beyond it, and for a name of no known form, a model is "other"
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
+# Each write asks the system which process this is, and a turn has some thirty: added up first, they cost nothing. It is
+# what a worker that is killed may lose, and how far behind it may be in the sums that another one shows.
+FLUSH_EVERY_S: Final = 0.25
 _LATENCY_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
@@ -30,6 +35,7 @@ class PrometheusTelemetry:
     """The counters of a process; within `shared_counters`, shown together with those of the others.
 
     They begin at 0 with each start of the service. Money is counted in floats, to about 15 digits: the ledger is exact.
+    Within `gathering` they are added up in memory, and written where all processes see them each `FLUSH_EVERY_S`.
     """
 
     def __init__(self) -> None:
@@ -75,6 +81,40 @@ class PrometheusTelemetry:
         self._erasures = self._fact("textllm_erasures_pending", "Erasures that the provider has not confirmed yet.")
         self._failing = self._fact("textllm_erasures_failing", "Those of them that were tried before.")
         self._models: set[str] = set()
+        self._lock = Lock()  # `expose` runs in another thread
+        self._counted: dict[tuple[Counter, tuple[str, ...]], float] = {}  # these three: since the last flush
+        self._observed: list[tuple[Histogram, tuple[str, ...], float]] = []
+        self._levels: dict[Gauge, float] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flush_every_s = FLUSH_EVERY_S
+        self._is_flush_due = False
+
+    @contextmanager
+    def gathering(self, every_s: float = FLUSH_EVERY_S) -> Iterator[None]:
+        """Write on an interval what is stated in the block, by the running loop; afterwards, and before, at once."""
+        self._loop, self._flush_every_s = asyncio.get_running_loop(), every_s
+        try:
+            yield
+        finally:
+            self._loop = None
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added up."""
+        with self._lock:
+            counted, self._counted = self._counted, {}
+            observed, self._observed = self._observed, []
+            levels, self._levels = self._levels, {}
+            for (counter, labels), amount in counted.items():
+                (counter.labels(*labels) if labels else counter).inc(amount)
+            for histogram, labels, value in observed:
+                histogram.labels(*labels).observe(value)
+            for gauge, level in levels.items():
+                gauge.set(level)
+
+    def _flush_when_due(self) -> None:
+        self._is_flush_due = False
+        self.flush()
 
     def _level(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, registry=self._own, multiprocess_mode="livesum")
@@ -84,7 +124,8 @@ class PrometheusTelemetry:
         return Gauge(name, documentation, registry=self._own, multiprocess_mode="livemostrecent")
 
     def expose(self) -> bytes:
-        """All metrics in Prometheus' text format, version 0.0.4."""
+        """All metrics in Prometheus' text format, version 0.0.4: exact for this process, which flushes its own."""
+        self.flush()
         if _SHARED_DIR not in os.environ:
             return generate_latest(self._own)
         shared = CollectorRegistry()
@@ -93,45 +134,61 @@ class PrometheusTelemetry:
 
     def emit(self, event: Event) -> None:
         """Keeps `Telemetry.emit`."""
+        with self._lock:
+            self._note(event)
+            if self._loop is not None and not self._is_flush_due:
+                self._is_flush_due = True
+                self._loop.call_later(self._flush_every_s, self._flush_when_due)
+        if self._loop is None:
+            self.flush()
+
+    def _note(self, event: Event) -> None:
         match event:
             case RequestAnswered():
-                self._count_request(event)
+                self._note_request(event)
             case ExchangeSettled():
-                self._count_exchange(event)
+                self._note_exchange(event)
             case ExchangeFailed(code=code):
-                self._failures.labels(code).inc()
+                self._count(self._failures, code)
             case ErasuresWaiting(pending=pending, failing=failing):
-                self._erasures.set(pending)
-                self._failing.set(failing)
+                self._levels |= {self._erasures: pending, self._failing: failing}
             case ExchangesRunning(count=count, detached=detached, held=held):
-                self._holds.set(count)
-                self._held.set(float(held))
-                self._live.set(max(0, count - detached))  # one may be left before it is admitted
-                self._detached.set(detached)
+                levels = self._levels
+                levels[self._holds] = count
+                levels[self._held] = float(held)
+                levels[self._live] = max(0, count - detached)  # one may be left before it is admitted
+                levels[self._detached] = detached
 
-    def _count_request(self, event: RequestAnswered) -> None:
+    def _count(self, counter: Counter, *labels: str, amount: float = 1) -> None:
+        key = (counter, labels)
+        self._counted[key] = self._counted.get(key, 0) + amount
+
+    def _note_request(self, event: RequestAnswered) -> None:
         route = event.route or "unmatched"
-        self._requests.labels(route, event.method, str(event.status)).inc()
-        self._durations.labels(route, event.method).observe(event.duration_s)
+        self._count(self._requests, route, event.method, str(event.status))
+        self._observed.append((self._durations, (route, event.method), event.duration_s))
         if event.code is not None:
-            self._problems.labels(event.code).inc()
+            self._count(self._problems, event.code)
 
-    def _count_exchange(self, event: ExchangeSettled) -> None:
-        model, usage = self._known(event.model), event.usage
-        self._turns.labels(model, event.kind, event.status).inc()
+    def _note_exchange(self, event: ExchangeSettled) -> None:
+        model, status, usage = self._known(event.model), event.status, event.usage
+        self._count(self._turns, model, event.kind, status)
         for kind, tokens in (
             ("input", usage.input_tokens),
             ("cached", usage.cached_tokens),
             ("output", usage.output_tokens),
             ("reasoning", usage.reasoning_tokens),
         ):
-            self._tokens.labels(model, event.status, kind).inc(tokens)
-        self._cost.labels(model, event.status).inc(float(event.cost))
+            self._count(self._tokens, model, status, kind, amount=tokens)
+        self._count(self._cost, model, status, amount=float(event.cost))
         if event.time_to_first_token_ms is not None:
-            self._first_text.labels(model).observe(event.time_to_first_token_ms / 1000)
-        self._estimated.inc(event.estimated)
-        self._recovered.inc(event.recovered)
-        self._exceeded.inc(event.exceeds_hold)
+            self._observed.append((self._first_text, (model,), event.time_to_first_token_ms / 1000))
+        if event.estimated:
+            self._count(self._estimated)
+        if event.recovered:
+            self._count(self._recovered)
+        if event.exceeds_hold:
+            self._count(self._exceeded)
 
     def _known(self, model: str) -> str:
         """The model's name as a label. Only models that were admitted come here; still a provider may name many."""

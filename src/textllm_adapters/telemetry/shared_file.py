@@ -1,7 +1,6 @@
 """A log file that several processes write to, and that begins anew when it is full."""
 
 import logging
-import logging.handlers
 import os
 from io import TextIOWrapper
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Final
 _MODE: Final = 0o640  # read by whoever collects logs, and by nobody else
 
 
-class SharedRotatingFile(logging.handlers.WatchedFileHandler):
+class SharedRotatingFile(logging.FileHandler):
     """Appends to `path`; full ones become `path.1`, the newest, to `path.<kept>`.
 
     Each line is one write at the file's end, which the system does whole (POSIX: O_APPEND), so that lines of several
@@ -28,35 +27,44 @@ class SharedRotatingFile(logging.handlers.WatchedFileHandler):
 
     def _open(self) -> TextIOWrapper:
         """The file, made for its owner and group alone: it tells who asked for what, and when."""
-        return open(self.baseFilename, "a", encoding=self.encoding, opener=_for_owner_and_group)
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode=_MODE)
+        self._opened = os.fstat(descriptor)
+        return os.fdopen(descriptor, "a", encoding=self.encoding)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, to a new file where it is time."""
         try:
-            self._rotate_if_full()
+            found = self._found()
+            if found is not None and found.st_size >= self._max_bytes:
+                self._rotate()
+                found = self._found()
+            if found is None or not os.path.samestat(found, self._opened):
+                former = self.setStream(self._open())
+                if former is not None:
+                    former.close()
         except OSError:
             self.handleError(record)  # it grows on where it is
         super().emit(record)
 
-    def _rotate_if_full(self) -> None:
+    def _found(self) -> os.stat_result | None:
+        """What has the file's name now."""
+        try:
+            return os.stat(self.baseFilename)  # noqa: PTH116 - as cheap as can be, for each line
+        except FileNotFoundError:
+            return None
+
+    def _rotate(self) -> None:
         import fcntl  # not there on Windows, where no server runs
 
-        if not self._is_full():
-            return
         with open(self._numbered("lock"), "a", opener=_for_owner_and_group) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self._is_full():  # another process was faster
+            found = self._found()
+            if found is None or found.st_size < self._max_bytes:  # another process was faster
                 return
             for number in range(self._kept - 1, 0, -1):
                 if (older := self._numbered(str(number))).exists():
                     older.replace(self._numbered(str(number + 1)))
             self._path.replace(self._numbered("1"))
-
-    def _is_full(self) -> bool:
-        try:
-            return os.stat(self._path).st_size >= self._max_bytes  # noqa: PTH116 - as cheap as can be, for each line
-        except FileNotFoundError:
-            return False
 
     def _numbered(self, suffix: str) -> Path:
         return self._path.with_name(f"{self._path.name}.{suffix}")

@@ -32,6 +32,8 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
         max_document_chars, max_document_pages: of a document.
         max_conversations: of one user.
         first_token_timeout_s, silence_timeout_s: how long the model may take to begin, and to be silent later.
+        begin_within_s: how long the caller of a stream waits for the model to begin; then it is told what is known, and
+            a later refusal is an event. The headers go out with that, before a proxy takes the silence for a failure.
         outcome_pauses_s: before each time that the provider is asked what a broken reply came to: at once, and then
             when a reply that it goes on with may have ended. Nobody waits for the answer but the entry.
         storage_pauses_s: after each time that the storage did not take a settlement; less than the minute in which a
@@ -52,6 +54,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
     max_file_bytes: int = 20 * 1024 * 1024
     max_document_chars: int = 400_000
     max_document_pages: int = 1000
+    begin_within_s: float = 10.0
     outcome_pauses_s: Sequence[float] = (0.0, 0.5, 2.0, 5.0)
     storage_pauses_s: Sequence[float] = (0.1, 0.3, 1.0, *[2.0] * 20)
     max_conversations: int = 10_000

@@ -62,7 +62,8 @@ _STREAM_SAYS: Final = (
     "With `stream_format: events` they are named, numbered and JSON: `reply.started` with the ids, `reply.delta` with "
     "`text`, and at the end `reply.completed` with the whole reply, or `reply.failed` with the problem document. "
     "A comment line comes every 15 seconds while nothing else does. What is refused before the first byte is a plain "
-    "problem response. Who leaves in the middle is charged for the reply, which is read to its end and kept."
+    "problem response. Where the model has not begun after 10 seconds, headers and a comment go out; a failure after "
+    "that is an event. Who leaves in the middle is charged for the reply, which is read to its end and kept."
 )
 _LIMITED: Final = ("RateLimit", "RateLimit-Policy")
 _STREAM_IDS: Final = ("X-Conversation-ID", "X-Response-ID", "X-User-ID", "X-Accel-Buffering")

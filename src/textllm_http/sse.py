@@ -13,6 +13,9 @@ from textllm_core.wire import to_json
 from textllm_http.problems import problem_of
 
 COMMENT_AFTER_S: Final = 15.0
+# The headers go out with the first piece. A stream that waits for its model is begun after `begin_within_s` (10 s) at
+# the latest; this is the rest of the 15 s in which every client has something.
+FIRST_COMMENT_AFTER_S: Final = 3.0
 STALLED_AFTER_S: Final = 60.0
 CHECK_EVERY_S: Final = 1.0  # as soon as a revoked key ends everywhere; the answer is remembered for half as long
 _COMMENT: Final = b": keep-alive\n\n"
@@ -164,7 +167,7 @@ class EventStream:
         async with aclosing(self._chunks):
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             del self._headers
-            self._sent_at = asyncio.get_running_loop().time()
+            self._sent_at = asyncio.get_running_loop().time() - max(0.0, COMMENT_AFTER_S - FIRST_COMMENT_AFTER_S)
             presence = asyncio.timeout(None)  # of the client, until `_end`
             self._tasks.append(asyncio.create_task(_until_left(receive, presence)))
             try:

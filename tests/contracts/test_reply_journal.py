@@ -97,8 +97,11 @@ async def test_an_exchange_that_is_not_resumable_has_no_journal(storage: Storage
 
 async def test_a_released_exchange_has_none_any_more(storage: Storage) -> None:
     hold = await running(storage)
+    await write(storage, hold, 1, started(hold))
     await storage.ledger.release(hold)
     assert await storage.journal.read("tenant", None, hold.response_id, after=0) is None
+    again = await storage.ledger.reserve(reservation(response_id=hold.response_id, is_resumable=True))
+    assert (await read(storage, again)).events == ()
 
 
 async def test_what_ended_long_ago_is_forgotten_and_nothing_else(storage: Storage) -> None:

@@ -174,6 +174,7 @@ class MemoryLedger:
         else:
             store.conversations[_conversation_key(hold)] = kept.with_account(conversation)
         store.entries.pop(_key(hold), None)
+        store.spoken.pop(_key(hold), None)
         if ended.repeat is not None:
             del store.repeats[ended.repeat.key]
 

@@ -41,6 +41,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
         usage_stated: False leaves the usage out of the end.
         thoughts: characters of reasoning, a sign of life each, before the first delta.
         pause_s: before each delta and each thought, in seconds.
+        begins: the model takes the turn, or refuses it, once this is set.
         gate: everything after the first delta waits for it.
         error: raised in place of the end.
         after: how many deltas come before `error`; None raises it before the model starts.
@@ -59,6 +60,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
     service_tier: str | None = None
     error_code: str | None = None
     pause_s: float = 0.0
+    begins: asyncio.Event | None = None
     gate: asyncio.Event | None = None
     error: TextLLMError | None = None
     after: int | None = None
@@ -106,6 +108,8 @@ class ScriptedLLM:
         if request.transcript_id in self._busy:
             raise ConversationBusyError
         reply = self._script.popleft() if self._script else ScriptedReply()
+        if reply.begins is not None:
+            await reply.begins.wait()
         if reply.error is not None and reply.after is None:
             raise reply.error
         self.received |= await digests(request.messages, request.read)

@@ -264,6 +264,8 @@ class SqlLedger:
         taken_back = {"minus_amount": hold.amount, "minus_conversations": int(is_counted)}
         await connection.execute(statements.TAKE_BACK, rows.of_session(hold) | taken_back)
         await connection.execute(statements.REMOVE_ENTRY, rows.of_hold(hold))
+        if hold.is_resumable:
+            await connection.execute(statements.REMOVE_EVENTS, rows.of_hold(hold))
         if hold.idempotency_key is not None:
             await connection.execute(statements.GIVE_KEY_BACK, rows.key_of(hold))
 

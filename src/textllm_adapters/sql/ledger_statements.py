@@ -31,6 +31,7 @@ from textllm_adapters.sql.tables import (
     ledger,
     messages,
     reply_ends,
+    reply_events,
     sessions,
 )
 
@@ -242,6 +243,9 @@ TAKE_BACK: Final = (
         reserved=sessions.c.reserved - bindparam("minus_amount"),
         conversation_count=sessions.c.conversation_count - bindparam("minus_conversations"),
     )
+)
+REMOVE_EVENTS: Final = delete(reply_events).where(
+    *_of_user(reply_events), reply_events.c.response_id == bindparam("of_response")
 )
 REMOVE_ENTRY: Final = delete(ledger).where(*_of_user(ledger), ledger.c.response_id == bindparam("of_response"))
 

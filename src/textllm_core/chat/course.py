@@ -79,16 +79,20 @@ class Course:
             self.log.append(TextDelta(text))
 
     def begun(self) -> ReplyStarted | None:
-        """The first event; None before the model has taken the turn."""
-        if self.started is None:
-            return None
+        """The first event; None before the model has taken the turn, unless its caller was told early."""
+        if self.log.length:
+            return self.log.first
+        return None if self.started is None else self.first_event(self.started.model)
+
+    def first_event(self, model: str) -> ReplyStarted:
+        """What is told first of the reply, `model` being at work."""
         hold = self.hold
         return ReplyStarted(
             response_id=hold.response_id,
             conversation_id=hold.conversation_id,
             user_id=hold.user_id,
             session_id=hold.session_id,
-            model=self.started.model,
+            model=model,
             allowance=self.allowance,
         )
 

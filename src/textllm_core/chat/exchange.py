@@ -107,7 +107,8 @@ class Exchange:
     admission: Admission = field(init=False)
 
     def __post_init__(self) -> None:
-        writer, leases = JournalWriter(self.journal), Leases(self.ledger, self.clock)
+        writer = JournalWriter(self.journal, self.policy.begin_within_s)
+        leases = Leases(self.ledger, self.clock)
         settling = Settling(self.llm, self.ledger, writer, self.track_usage, self.clock, self.policy)
         admission = Admission(
             ledger=self.ledger,
@@ -154,6 +155,7 @@ class Exchange:
         return ProviderUnavailableError("The reply was cut short: nobody was reading it any more.")
 
     async def _carry_out(self, caller: Caller, turn: Turn, log: ReplyLog) -> None:
+        since = asyncio.get_running_loop().time()
         try:
             course = await self._admitted(caller, turn, log)
             if course is None:
@@ -163,7 +165,7 @@ class Exchange:
             running = self.running.admit(hold, log)
             self.leases.keep(hold)
             if turn.is_resumable:
-                self.writer.open(hold, log)
+                self.writer.open(hold, log, course.first_event(hold.model), since=since)
             try:
                 await self._ask_and_settle(course, running)
             finally:
@@ -347,7 +349,8 @@ class Exchange:
         begun = course.begun()
         assert begun is not None
         await asyncio.gather(self._pend(course.hold, started), self.writer.begin(begun))
-        course.log.append(begun)
+        if not course.log.length:
+            course.log.append(begun)
 
     def _state_answer(self, course: Course, ended: ModelEnded) -> None:
         self.track_usage.telemetry.emit(

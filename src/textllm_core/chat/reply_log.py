@@ -5,7 +5,7 @@ from array import array
 from collections.abc import AsyncGenerator, Iterator
 
 from textllm_core.errors import TextLLMError
-from textllm_core.records.messages import ReplyEvent, ReplyFailed, TextDelta
+from textllm_core.records.messages import ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 
 
 class ReplyLog:
@@ -51,6 +51,13 @@ class ReplyLog:
     def text(self) -> str:
         """All that was said of the reply so far."""
         return self._text.decode()
+
+    @property
+    def first(self) -> ReplyStarted:
+        """The first event, once there is one."""
+        first = self._others[0]
+        assert isinstance(first, ReplyStarted)
+        return first
 
     def after(self, number: int) -> Iterator[ReplyEvent]:
         """The events that follow the one of this number, as of now."""

@@ -156,6 +156,7 @@ class Settling:
 
     async def _release(self, course: Course, error: TextLLMError) -> None:
         self._state_failure(course, error)
+        await self.writer.stop(course.hold)
         await self.release(course.hold, course.made_transcripts, on_outage=lambda: self._fail(course, error))
         await self._take_back_files(course)
         self._fail(course, error)

@@ -288,7 +288,7 @@ class DocumentReply(Reply, frozen=True, kw_only=True):
 
 
 class ReplyStarted(Struct, frozen=True):
-    """The model has begun; until now nothing was sent to the client, and a refusal was still an error.
+    """The model has begun, or a stream has waited long for it; until now a refusal was still an error.
 
     Args:
         is_replayed: the events are those of an earlier turn with the same idempotency key.

@@ -29,7 +29,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "config": "By setting: its value, without secrets.",
     "content": "Its parts: texts, and the files that came with it.",
     "content_type": "What it is, told by its content.",
-    "conversation_count": "Conversations in which the user spoke that day.",
+    "conversation_count": "Conversations that had a turn in the session, each counted once.",
     "conversation_id": "The conversation.",
     "cost": "USD, exact.",
     "counts": "What `limit` counts; `stored_bytes`: those of all files of the tenant together.",

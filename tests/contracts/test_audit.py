@@ -20,6 +20,7 @@ COUNTERS: list[tuple[str, str, Decimal | int]] = [
     ("sessions", "total_cost", usd("1234567.0123456789")),
     ("sessions", "total_tokens", -120),
     ("sessions", "reserved", usd("0.5")),
+    ("sessions", "conversation_count", -1),
     ("daily_usage", "messages", -1),
     ("daily_usage", "input_tokens", 1),
     ("daily_usage", "output_tokens", -20),

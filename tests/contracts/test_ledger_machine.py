@@ -28,10 +28,11 @@ from textllm_core.money import ZERO, exact
 from textllm_core.ports.audit import Audit
 from textllm_core.records.ledger import Demand, Hold, Reservation, Settled, Settlement
 from textllm_core.records.sessions import day_of
-from textllm_core.usage import Usage
+from textllm_core.usage import LedgerEntry, Usage
 
 CAP = Decimal(5)
 USERS = ("ada", "bob")
+KEY = "key"  # is charged for some of their turns
 BEFORE_MIDNIGHT = datetime(2026, 12, 31, 23, 58, 30, tzinfo=UTC)
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ T = TypeVar("T")
 money = st.integers(0, 30_000_000_000).map(lambda units: Decimal(units).scaleb(-10))
 which = st.integers(0, 1_000)  # of however many there are
 tokens = st.integers(0, 5_000)
+payers = st.sampled_from([None, KEY])
 
 
 @dataclass
@@ -64,7 +66,7 @@ class ModelHold:
 
 @dataclass
 class ModelDay:
-    """A user's budget; `excess` is what replies cost beyond what was held for them."""
+    """A payer's budget; `excess` is what replies cost beyond what was held for them."""
 
     spent: Decimal = ZERO
     excess: Decimal = ZERO
@@ -81,15 +83,22 @@ class Model:
     estimates: dict[str, tuple[Hold, Settlement]] = field(default_factory=dict)
     days: dict[tuple[str, date], ModelDay] = field(default_factory=dict)
 
-    def day(self, user_id: str, at: datetime) -> ModelDay:
-        return self.days.setdefault((user_id, day_of(at)), ModelDay())
+    def day(self, payer: str, at: datetime) -> ModelDay:
+        return self.days.setdefault((payer, day_of(at)), ModelDay())
 
-    def reserved(self, user_id: str, day: date) -> Decimal:
-        mine = (kept.hold for kept in self.holds.values() if kept.hold.user_id == user_id)
-        return sum((hold.amount for hold in mine if day_of(hold.created_at) == day), ZERO)
+    def held(self, payer: str, day: date) -> list[Hold]:
+        mine = (kept.hold for kept in self.holds.values() if payer_of(kept.hold) == payer)
+        return [hold for hold in mine if hold.day == day]
 
-    def left(self, user_id: str) -> Decimal:
-        return CAP - self.day(user_id, self.now).spent - self.reserved(user_id, day_of(self.now))
+    def reserved(self, payer: str, day: date) -> Decimal:
+        return sum((hold.amount for hold in self.held(payer, day)), ZERO)
+
+    def left(self, payer: str) -> Decimal:
+        return CAP - self.day(payer, self.now).spent - self.reserved(payer, day_of(self.now))
+
+
+def payer_of(charged: Reservation | Hold | LedgerEntry) -> str:
+    return charged.payer_id or charged.user_id
 
 
 def if_any(there_is: "Callable[[LedgerMachine], bool]") -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -118,15 +127,18 @@ class LedgerMachine(RuleBasedStateMachine):
         self.run, self.ledger = run, self.storage.ledger
         self.tenant_id = new_id("tenant")  # so that all examples can share a store
         self.model = Model()
-        self.touched: set[tuple[str, str]] = set()  # users and conversations, since the last check
+        self.touched: set[tuple[str, str, str]] = set()  # users, payers and conversations, since the last check
 
     # Which
 
     def _held(self, number: int) -> ModelHold:
         alive = [kept for kept in self.model.holds.values() if not kept.is_lost]
         chosen = alive[number % len(alive)]
-        self.touched.add((chosen.hold.user_id, chosen.hold.conversation_id))
+        self._touch(chosen.hold)
         return chosen
+
+    def _touch(self, of: Reservation | Hold) -> None:
+        self.touched.add((of.user_id, payer_of(of), of.conversation_id))
 
     def _has_held(self) -> bool:
         return any(not kept.is_lost for kept in self.model.holds.values())
@@ -142,19 +154,22 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Reserve
 
-    @rule(user_id=st.sampled_from(USERS), least=money, more=money, is_asked=st.booleans())
-    def open_a_conversation(self, user_id: str, least: Decimal, more: Decimal, is_asked: bool) -> None:
-        self._reserve(replace(self._reservation(user_id, new_id("conv"), None, least, more), is_asked=is_asked))
+    @rule(user_id=st.sampled_from(USERS), payer=payers, least=money, more=money, is_asked=st.booleans())
+    def open_a_conversation(
+        self, user_id: str, payer: str | None, least: Decimal, more: Decimal, is_asked: bool
+    ) -> None:
+        asked = self._reservation(user_id, new_id("conv"), None, least, more, payer)
+        self._reserve(replace(asked, is_asked=is_asked))
 
-    @rule(number=which, least=money, more=money, is_stale=st.booleans())
+    @rule(number=which, payer=payers, least=money, more=money, is_stale=st.booleans())
     @if_any(_has_conversation)
-    def take_a_turn(self, number: int, least: Decimal, more: Decimal, is_stale: bool) -> None:
+    def take_a_turn(self, number: int, payer: str | None, least: Decimal, more: Decimal, is_stale: bool) -> None:
         conversation_id = list(self.model.conversations)[number % len(self.model.conversations)]
         known = self.model.conversations[conversation_id]
         thread = self.run(self.storage.conversations.thread(self.tenant_id, conversation_id))
         assert thread.revision == known.revision
         is_stale = is_stale and known.revision > 0
-        asked = self._reservation(known.user_id, conversation_id, known.revision - is_stale, least, more)
+        asked = self._reservation(known.user_id, conversation_id, known.revision - is_stale, least, more, payer)
         if is_stale or known.running is not None:
             with pytest.raises(ConversationBusyError):
                 self.run(self.ledger.reserve(asked))
@@ -167,20 +182,28 @@ class LedgerMachine(RuleBasedStateMachine):
             self.run(self.ledger.reserve(self._reservation(user_id, new_id("conv"), 0, ZERO, ZERO)))
 
     def _reservation(
-        self, user_id: str, conversation_id: str, revision: int | None, least: Decimal, more: Decimal
+        self,
+        user_id: str,
+        conversation_id: str,
+        revision: int | None,
+        least: Decimal,
+        more: Decimal,
+        payer: str | None = None,
     ) -> Reservation:
-        self.touched.add((user_id, conversation_id))
-        return reservation(
+        asked = reservation(
             tenant_id=self.tenant_id,
             user_id=user_id,
+            payer_id=payer,
             conversation_id=conversation_id,
             revision=revision,
             demand=Demand(least=least, most=least + more, limit=CAP),
             at=self.model.now,
         )
+        self._touch(asked)
+        return asked
 
     def _reserve(self, asked: Reservation) -> None:
-        left = self.model.left(asked.user_id)
+        left = self.model.left(payer_of(asked))
         if left < asked.demand.least:
             with pytest.raises(BudgetExceededError):
                 self.run(self.ledger.reserve(asked))
@@ -232,14 +255,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @if_any(_has_estimate)
     def correct_an_estimate(self, number: int, cost: Decimal, sent: int, received: int, times: int) -> None:
         hold, old = self.model.estimates.pop(list(self.model.estimates)[number % len(self.model.estimates)])
-        self.touched.add((hold.user_id, hold.conversation_id))
+        self._touch(hold)
         new = replace(self._settlement(cost, sent, received, answered=False), model="gpt-4o-mini")
         corrected, errors = self.run(at_once(*[self.ledger.correct(hold, new) for _ in range(times)]))
         assert errors == []
         (only,) = [each for each in corrected if each is not None]
         conversation, day = (
             self.model.conversations[hold.conversation_id],
-            self.model.day(hold.user_id, hold.created_at),
+            self.model.day(payer_of(hold), hold.created_at),
         )
         conversation.cost += new.cost - old.cost
         conversation.input += new.usage.input_tokens - old.usage.input_tokens
@@ -261,7 +284,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def correct_what_is_exact(self, number: int) -> None:
         hold = self.model.ended[number % len(self.model.ended)]
         if hold.response_id not in self.model.estimates:
-            self.touched.add((hold.user_id, hold.conversation_id))
+            self._touch(hold)
             assert self.run(self.ledger.correct(hold, self._settlement(CAP, 1, 1, answered=True))) is None
 
     @rule(number=which)
@@ -303,7 +326,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @if_any(_has_ended)
     def come_too_late(self, number: int, call: str, cost: Decimal) -> None:
         hold = self.model.ended[number % len(self.model.ended)]
-        self.touched.add((hold.user_id, hold.conversation_id))
+        self._touch(hold)
         match call:
             case "settle":
                 assert self.run(self.ledger.settle(hold, self._settlement(cost, 1, 1, answered=True))) is None
@@ -332,7 +355,7 @@ class LedgerMachine(RuleBasedStateMachine):
         conversation.cost += end.cost
         conversation.input += end.usage.input_tokens
         conversation.output += end.usage.output_tokens
-        day = self.model.day(hold.user_id, hold.created_at)
+        day = self.model.day(payer_of(hold), hold.created_at)
         day.spent += end.cost
         day.excess += max(ZERO, end.cost - hold.amount)
         day.tokens += end.usage.total_tokens
@@ -375,7 +398,7 @@ class LedgerMachine(RuleBasedStateMachine):
         oldest = max((dead[hold.response_id].lease_until for hold in found), default=BEFORE_MIDNIGHT)
         assert all(dead[id_].lease_until >= oldest for id_ in left)
         for hold in found:
-            self.touched.add((hold.user_id, hold.conversation_id))
+            self._touch(hold)
             self._leased(model.holds[hold.response_id], until)
             if is_settled:
                 end = self._settlement(cost, 1, 1, answered=False)
@@ -385,25 +408,29 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_books_of_whoever_was_touched_are_those_of_the_model(self) -> None:
-        for user_id in {user_id for user_id, _ in self.touched}:
-            self.run(self._check(user_id, [conversation for user, conversation in self.touched if user == user_id]))
+        if self.touched:
+            users, payers, conversations = map(set, zip(*self.touched, strict=True))
+            self.run(self._check(users | payers, conversations))
         self.touched.clear()
 
-    async def _check(self, user_id: str, conversation_ids: Iterable[str]) -> None:
-        entries = await self.ledger.entries(self.tenant_id, user_id)
+    async def _check(self, payers: Iterable[str], conversation_ids: Iterable[str]) -> None:
+        entries = [entry for user in USERS for entry in await self.ledger.entries(self.tenant_id, user)]
         settled = [entry for entry in entries if entry.status != "pending"]
         pending = {entry.response_id for entry in entries if entry.status == "pending"}
-        mine = {id_: kept for id_, kept in self.model.holds.items() if kept.hold.user_id == user_id}
-        assert pending == {id_ for id_, kept in mine.items() if kept.is_pending}
-        days = {date_: day for (user, date_), day in self.model.days.items() if user == user_id}
-        assert len(settled) == sum(day.entries for day in days.values())
-        for date_, day in days.items():
-            session = await self.storage.sessions.of_day(self.tenant_id, user_id, date_)
-            spent = session.total_cost if session else ZERO
-            assert spent == exact(day.spent)
-            assert spent == exact(sum((e.cost for e in settled if day_of(e.created_at) == date_), ZERO))
-            assert (session.total_tokens if session else 0) == day.tokens
-            assert spent + self.model.reserved(user_id, date_) <= CAP + day.excess
+        assert pending == {id_ for id_, kept in self.model.holds.items() if kept.is_pending}
+        assert len(settled) == sum(day.entries for day in self.model.days.values())
+        for (payer, date_), day in self.model.days.items():
+            if payer in payers:
+                of_day = [e for e in entries if (payer_of(e), day_of(e.created_at)) == (payer, date_)]
+                held = self.model.held(payer, date_)
+                session = await self.storage.sessions.of_day(self.tenant_id, payer, date_)
+                spent = session.total_cost if session else ZERO
+                assert spent == exact(day.spent)
+                assert spent == exact(sum((e.cost for e in of_day), ZERO))
+                assert (session.total_tokens if session else 0) == day.tokens
+                counted = {of.conversation_id for of in of_day} | {of.conversation_id for of in held}
+                assert (session.conversation_count if session else 0) == len(counted)
+                assert spent + self.model.reserved(payer, date_) <= CAP + day.excess
         for conversation_id in conversation_ids:
             known = self.model.conversations.get(conversation_id)
             found = await self.storage.conversations.get(self.tenant_id, conversation_id)
@@ -413,15 +440,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert found is not None
                 assert (found.total_cost, found.message_count) == (exact(known.cost), known.answered)
                 assert (found.total_tokens_input, found.total_tokens_output) == (known.input, known.output)
-        assert await self.audit.repair(self.tenant_id, user_id) == []
+        for payer in payers:
+            assert await self.audit.repair(self.tenant_id, payer) == []
 
     def teardown(self) -> None:
         for kept in list(self.model.holds.values()):
             self.run(self.ledger.release(kept.hold))
             self._released(kept.hold)
-        for user_id in USERS:
-            mine = [id_ for id_, known in self.model.conversations.items() if known.user_id == user_id]
-            self.run(self._check(user_id, mine))
+        self.run(self._check((*USERS, KEY), self.model.conversations))
 
 
 def prove(runner: asyncio.Runner, books: Callable[[], tuple[Storage, Audit]], *, examples: int) -> None:

@@ -92,6 +92,7 @@ async def test_what_is_abandoned_is_still_charged_to_its_payer(storage: Storage)
     [
         ("sessions", "total_cost", KEY),
         ("sessions", "reserved", KEY),
+        ("sessions", "conversation_count", KEY),
         ("daily_usage", "estimated_cost", KEY),
         ("conversations", "total_cost", "user_a"),
     ],
@@ -112,7 +113,41 @@ async def test_the_audit_adds_up_what_a_payer_was_charged_for_others(
     assert [drift async for drift in auditing.audit.drifts()] == []
     session = await auditing.storage.sessions.of_day("tenant", KEY, TODAY)
     assert session is not None
-    assert session.total_cost == usd("0.375")
+    assert (session.total_cost, session.conversation_count) == (usd("0.375"), 3)
+
+
+async def counts(auditing: Auditing) -> list[int]:
+    """How many conversations the sessions of the key and of the user count, which the audit finds right."""
+    assert [drift async for drift in auditing.audit.drifts()] == []
+    sessions = [await auditing.storage.sessions.of_day("tenant", payer, TODAY) for payer in (KEY, "user_a")]
+    return [session.conversation_count if session else 0 for session in sessions]
+
+
+async def test_a_conversation_counts_once_for_each_payer_however_often_they_take_turns(auditing: Auditing) -> None:
+    ledger, user = auditing.storage.ledger, {"user_id": "user_a"}
+    first = await settled(auditing.storage, turn_of("user_a"))
+    assert await counts(auditing) == [1, 0]
+    for payer_id in (None, KEY, None, KEY):
+        further = await next_turn(auditing.storage, first.conversation_id, payer_id=payer_id, **user)
+        hold = await ledger.reserve(further)
+        assert await counts(auditing) == [1, 1]
+        await ledger.settle(hold, settlement())
+    assert await counts(auditing) == [1, 1]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_release_uncounts_a_conversation_for_a_payer_that_had_no_other_turn_in_it(
+    auditing: Auditing, is_known: bool
+) -> None:
+    ledger, user = auditing.storage.ledger, {"user_id": "user_a"}
+    first = await settled(auditing.storage, turn_of("user_a"))
+    for payer_id in (None, KEY) if is_known else ():
+        turn = await next_turn(auditing.storage, first.conversation_id, payer_id=payer_id, **user)
+        await settled(auditing.storage, turn)
+    hold = await ledger.reserve(await next_turn(auditing.storage, first.conversation_id, **user))
+    assert await counts(auditing) == [1, 1]
+    await ledger.release(hold)
+    assert await counts(auditing) == [1, int(is_known)]
 
 
 async def test_a_later_word_of_the_provider_corrects_what_the_payer_was_charged(storage: Storage) -> None:

@@ -84,11 +84,12 @@ class MemoryAudit:
 
     def _of_session(self, day: tuple[str, str, date]) -> _Counters:
         entries = [entry for entry in self.store.entries.values() if _day(entry) == day]
-        amounts = (kept.hold.amount for kept in self.store.holds.values() if _day(kept.hold) == day)
+        holds = [kept.hold for kept in self.store.holds.values() if _day(kept.hold) == day]
         return {
             "total_cost": _cost(entries),
             "total_tokens": sum(entry.usage.total_tokens for entry in entries),
-            "reserved": sum(amounts, ZERO),
+            "reserved": sum((hold.amount for hold in holds), ZERO),
+            "conversation_count": len({_conversation(of) for of in entries} | {_conversation(of) for of in holds}),
         }
 
     def _used(self) -> dict[tuple[str, str, date, str], DailyUsage]:
@@ -104,6 +105,10 @@ class MemoryAudit:
 def _day(of: LedgerEntry | Hold) -> tuple[str, str, date]:
     """Whose day pays."""
     return of.tenant_id, of.payer_id or of.user_id, day_of(of.created_at)
+
+
+def _conversation(of: LedgerEntry | Hold) -> tuple[str, str]:
+    return of.user_id, of.conversation_id
 
 
 def _used(row: DailyUsage) -> _Counters:
@@ -131,6 +136,7 @@ def _recorded_of(today: KeptSession) -> _Counters:
         "total_cost": session.total_cost,
         "total_tokens": session.total_tokens,
         "reserved": today.reserved,
+        "conversation_count": session.conversation_count,
     }
 
 

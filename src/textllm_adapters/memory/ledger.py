@@ -51,7 +51,12 @@ class MemoryLedger:
                 raise AlreadySettledError(replay)
         of_day = (asked.tenant_id, asked.payer_id or asked.user_id, day_of(asked.at))
         today = store.sessions.get(of_day)
-        opened = opening(asked, None if kept is None else kept.account, None if today is None else today.account)
+        opened = opening(
+            asked,
+            None if kept is None else kept.account,
+            None if today is None else today.account,
+            has_entry=kept is not None and today is not None and self._has_entry(key, today.session.id),
+        )
         store.sessions[of_day] = (today or _new_session(asked)).with_account(opened.session)
         store.conversations[key] = (kept or _new_conversation(asked)).with_account(opened.conversation)
         hold = opened.hold
@@ -66,6 +71,13 @@ class MemoryLedger:
             is_resumable=asked.is_resumable,
         )
         return hold
+
+    def _has_entry(self, conversation: Key, session_id: str) -> bool:
+        kept = self.store.conversations[conversation].conversation
+        return kept.session_id != session_id and any(  # else nobody needs to know
+            (entry.tenant_id, entry.user_id, entry.conversation_id) == conversation and entry.session_id == session_id
+            for entry in self.store.entries.values()
+        )
 
     async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
         kept = self.store.holds.get(_key(hold))

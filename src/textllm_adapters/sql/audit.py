@@ -27,6 +27,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    union,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -94,7 +95,9 @@ class _Check:
         return update(self.table).where(*(self.table.c[name] == value for name, value in key.items())).values(values)
 
 
-def _check(table: Table, key: str, joined: Join, actual: Mapping[str, ColumnElement[Any]], scope: _Scope) -> _Check:
+def _check(
+    table: Table, key: str, joined: Join | Table, actual: Mapping[str, ColumnElement[Any]], scope: _Scope
+) -> _Check:
     """Compares counters of `table` with what they should be in `joined`, where NULL is the sum of no rows."""
     columns: list[ColumnElement[Any]] = [*table.primary_key, table.c[key].label("key")]
     has_drifted: list[ColumnElement[bool]] = []
@@ -149,11 +152,35 @@ def _session_counters(scope: _Scope, charged: _Scope) -> _Check:
     paid = {"cost": func.sum(ledger.c.cost), "tokens": _whole(tokens)}
     spent = _sums(ledger, "day", charged, user=_payer(ledger), **paid)
     held = _sums(holds, "day", charged, user=_payer(holds), amount=func.sum(holds.c.amount))
-    joined = sessions.outerjoin(spent, and_(_of_same_user(sessions, spent), spent.c.day == sessions.c.day)).outerjoin(
-        held, and_(_of_same_user(sessions, held), held.c.day == sessions.c.day)
-    )
-    actual = {"total_cost": spent.c.cost, "total_tokens": spent.c.tokens, "reserved": held.c.amount}
+    spoken = _spoken_in(charged)
+    joined: Join | Table = sessions
+    for of_day in (spent, held, spoken):
+        joined = joined.outerjoin(of_day, and_(_of_same_user(sessions, of_day), of_day.c.day == sessions.c.day))
+    actual = {
+        "total_cost": spent.c.cost,
+        "total_tokens": spent.c.tokens,
+        "reserved": held.c.amount,
+        "conversation_count": spoken.c.conversations,
+    }
     return _check(sessions, "id", joined, actual, scope)
+
+
+def _spoken_in(charged: _Scope) -> Subquery:
+    """How many conversations have an entry or a hold in each session."""
+    each = union(
+        *(
+            select(
+                table.c.tenant_id,
+                _payer(table).label("user_id"),
+                table.c.day,
+                table.c.user_id.label("owner_id"),
+                table.c.conversation_id,
+            ).where(charged(table))
+            for table in (ledger, holds)
+        )
+    ).subquery()
+    group = each.c.tenant_id, each.c.user_id, each.c.day
+    return select(*group, func.count().label("conversations")).group_by(*group).subquery()
 
 
 def _daily_counters(scope: _Scope, charged: _Scope) -> _Check:

@@ -96,21 +96,24 @@ class SqlLedger:
         opened = await connection.execute(statements.open_session(self._database.dialect), rows.session_row(asked))
         session = opened.one()
         amount = exact(grant(asked.demand, spent=session.total_cost, reserved=session.reserved, day=day))
-        is_first_today = taken.session_id != session.id
-        counted = is_first_today or asked.revision is None
+        is_moved, before = taken.session_id != session.id, None
+        if known is not None:
+            in_session = of_conversation | {"of_session": session.id}
+            before = change(
+                session_id=known.session_id,
+                title=known.title,
+                message_count=known.message_count,
+                asked_title=asked.title,
+                new_session_id=session.id,
+                has_entry=is_moved and (await connection.execute(statements.HAS_ENTRY, in_session)).first() is not None,
+            )
+        is_counted = asked.revision is None or (before is not None and before.was_counted)
         await connection.execute(
-            statements.PROMISE, of_session | {"plus_amount": amount, "plus_conversations": int(counted)}
+            statements.PROMISE, of_session | {"plus_amount": amount, "plus_conversations": int(is_counted)}
         )
-        if is_first_today:
+        if is_moved:
             await connection.execute(statements.MOVE_CONVERSATION, of_conversation | {"new_session": session.id})
         hold = asked.granted(amount, session_id=session.id)
-        before = known and change(
-            session_id=known.session_id,
-            title=known.title,
-            message_count=known.message_count,
-            asked_title=asked.title,
-            new_session_id=session.id,
-        )
         await connection.execute(statements.ADD_HOLD, rows.hold_row(hold, asked, before))
         return hold
 
@@ -258,7 +261,7 @@ class SqlLedger:
         elif before is None:
             await connection.execute(statements.FREE_CONVERSATION, of_it)
         else:
-            is_counted = before.session_id != hold.session_id
+            is_counted = before.was_counted
             put_back = {"new_session": before.session_id, "given_title": before.given_title}
             await connection.execute(statements.PUT_BACK_CONVERSATION, of_it | put_back)
         taken_back = {"minus_amount": hold.amount, "minus_conversations": int(is_counted)}

@@ -86,6 +86,16 @@ PROMISE: Final = (
         conversation_count=sessions.c.conversation_count + bindparam("plus_conversations"),
     )
 )
+# Of a conversation that was just taken no other exchange has a hold.
+HAS_ENTRY: Final = (
+    select(ledger.c.response_id)
+    .where(
+        *_of_user(ledger),
+        ledger.c.conversation_id == bindparam("of_conversation"),
+        ledger.c.session_id == bindparam("of_session"),
+    )
+    .limit(1)
+)
 MOVE_CONVERSATION: Final = update(conversations).where(*_OF_CONVERSATION).values(session_id=bindparam("new_session"))
 ADD_HOLD: Final = insert(holds)
 

@@ -68,7 +68,7 @@ conversations: Final = Table(
     Index("ix_conversations_session_id_tenant_id_user_id", "session_id", "tenant_id", "user_id"),
 )
 
-# reserved: the sum of the day's holds.
+# reserved: the sum of the day's holds. conversation_count: conversations that have an entry or a hold in it.
 sessions: Final = Table(
     "sessions",
     metadata,
@@ -202,6 +202,7 @@ ledger: Final = Table(
     Column("payer_id", Id),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_ledger"),
     Index("ix_ledger_response_id_tenant_id", "response_id", "tenant_id"),
+    Index("ix_ledger_conversation_id_tenant_id", "conversation_id", "tenant_id"),
 )
 Index(
     "ix_ledger_payer_id_tenant_id",

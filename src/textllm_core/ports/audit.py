@@ -11,7 +11,8 @@ class Audit(Protocol):
 
     - `conversations`: `total_cost`, `total_tokens_input`, `total_tokens_output` and `message_count` follow from the
       ledger; `running`, 1 where an exchange is said to run in it, from the holds.
-    - `sessions`: `total_cost` and `total_tokens` follow from the ledger, `reserved` from the holds.
+    - `sessions`: `total_cost` and `total_tokens` follow from the ledger, `reserved` from the holds;
+      `conversation_count`, the number of conversations that have an entry or a hold in it, from both.
     - `daily_usage`: `messages`, `input_tokens`, `output_tokens` and `cost` follow from the ledger; no row is 0.
     - `ledger`: `running`, 1 for a `pending` entry, follows from the holds.
     """

@@ -80,15 +80,31 @@ class Before(Struct, frozen=True):
     Args:
         session_id: the session that it was in.
         given_title: the title that it has got by this turn; None where it has got none.
+        was_counted: the session of this turn counts it since then.
     """
 
     session_id: str | None
     given_title: str | None
+    was_counted: bool
 
 
 def change(
-    *, session_id: str | None, title: str | None, message_count: int, asked_title: str | None, new_session_id: str
+    *,
+    session_id: str | None,
+    title: str | None,
+    message_count: int,
+    asked_title: str | None,
+    new_session_id: str,
+    has_entry: bool,
 ) -> Before | None:
-    """What a reservation changes in a conversation; None: nothing that a release has to undo."""
+    """What a reservation changes in a conversation; None: nothing that a release has to undo.
+
+    A session counts each conversation once that has an entry, or a hold, in it. The session of a conversation's newest
+    turn counts it already; any other one where it has an entry there, since turns may have alternated between payers.
+
+    Args:
+        has_entry: it has an entry in the new session; it only matters where that is another than before.
+    """
     given = asked_title if title is None and not message_count else None
-    return Before(session_id, given) if given or session_id != new_session_id else None
+    is_moved = session_id != new_session_id
+    return Before(session_id, given, is_moved and not has_entry) if given or is_moved else None

@@ -60,9 +60,13 @@ def replayed(fingerprint: str, replay: Replay | None, idempotency: Idempotency) 
     return replay
 
 
-def opening(asked: Reservation, conversation: ConversationAccount | None, session: SessionAccount | None) -> Opening:
+def opening(
+    asked: Reservation, conversation: ConversationAccount | None, session: SessionAccount | None, *, has_entry: bool
+) -> Opening:
     """Take the conversation, which is made where there is none, and promise money of the session, made likewise.
 
+    Args:
+        has_entry: the conversation has an entry in the session; it only matters where its newest turn was in another.
     Raises:
         ConversationNotFoundError, ConversationBusyError, BudgetExceededError: as `Ledger.reserve`.
     """
@@ -75,6 +79,7 @@ def opening(asked: Reservation, conversation: ConversationAccount | None, sessio
         message_count=known.message_count,
         asked_title=asked.title,
         new_session_id=today.id,
+        has_entry=has_entry,
     )
     given_title = before and before.given_title
     return Opening(
@@ -90,7 +95,7 @@ def opening(asked: Reservation, conversation: ConversationAccount | None, sessio
             is_active=True,
             last_activity=asked.at,
             reserved=today.reserved + amount,
-            conversation_count=today.conversation_count + (known.session_id != today.id),
+            conversation_count=today.conversation_count + (before is not None and before.was_counted),
         ),
         hold=asked.granted(amount, session_id=today.id),
         before=None if asked.revision is None else before,
@@ -150,7 +155,7 @@ def released(
     before: Before | None,
 ) -> tuple[ConversationAccount | None, SessionAccount]:
     """Both as if the exchange had never been; None: the conversation was made for it, and goes."""
-    is_counted = made_conversation or (before is not None and before.session_id != hold.session_id)
+    is_counted = made_conversation or (before is not None and before.was_counted)
     freed = replace(
         session,
         reserved=session.reserved - hold.amount,

@@ -17,6 +17,7 @@ from tests.servers.postgres import ReusableDatabase, RunningServer, open_postgre
 from tests.servers.s3 import S3Server, open_bucket
 from tests.servers.swift import SwiftServer
 
+from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_adapters.sql import migrations
@@ -92,7 +93,7 @@ def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def postgres_engine(postgres_url: str) -> AsyncIterator[AsyncEngine]:
+async def postgres_engine(postgres_url: str) -> AsyncIterator[PostgresEngine]:
     """Connections to `postgres_url`."""
     engine = open_postgres_engine(postgres_url)
     yield engine

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contracts.books import NOON, next_turn, reservation, settlement
 from tests.contracts.conftest import Storage, sql_storage
 from tests.servers.postgres import RunningServer
 
-from textllm_adapters.postgres.engine import open_engine
+from textllm_adapters.postgres import statements
+from textllm_adapters.postgres.engine import PostgresEngine, open_engine
+from textllm_adapters.postgres.lanes import Statement
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.tables import metadata
 from textllm_core.errors import BudgetExceededError
@@ -30,7 +31,7 @@ IDS = {"id", "response_id", "conversation_id", "key"}  # each names one thing, w
 
 
 @pytest.fixture
-async def young(postgres_server: RunningServer, migrated_postgres_url: str) -> AsyncIterator[AsyncEngine]:
+async def young(postgres_server: RunningServer, migrated_postgres_url: str) -> AsyncIterator[PostgresEngine]:
     """A database as `textllm db upgrade` leaves it."""
     url = postgres_server.create_database(template=migrated_postgres_url)
     engine = open_engine(url)
@@ -39,7 +40,7 @@ async def young(postgres_server: RunningServer, migrated_postgres_url: str) -> A
     postgres_server.drop_database(url)
 
 
-async def take_turns(engine: AsyncEngine) -> None:
+async def take_turns(engine: PostgresEngine) -> None:
     """Turns of all kinds, and what is read beside them."""
     storage, limiter = sql_storage(engine), PostgresRateLimiter(engine)
     await limiter.take("tenant", "user", per_minute=10)
@@ -124,11 +125,15 @@ def finds_at_once(scan: Any) -> bool:
 
 
 async def test_what_a_turn_asks_finds_its_rows_at_once_on_a_database_that_was_never_analysed(
-    young: AsyncEngine,
+    young: PostgresEngine,
 ) -> None:
     await take_turns(young)
     async with young.connect() as connection:
-        kept = await plans_kept((await connection.get_raw_connection()).driver_connection)
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        hot = [of for of in vars(statements).values() if isinstance(of, Statement)]
+        prepared = [await driver.prepare(statement.sql) for statement in hot]  # as the lanes have them
+        kept = await plans_kept(driver)
+    assert len(kept) > len(prepared) > 5
     found = [(scan, statement) for statement, plan in kept for scan in scans_of(plan)]
     assert {scan["Relation Name"] for scan, _ in found} >= {"conversations", "sessions", "holds", "idempotency_keys"}
     assert [

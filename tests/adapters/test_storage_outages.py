@@ -18,7 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.contracts.books import reservation, settlement
 from tests.servers.postgres import PostgresServer
 
+from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
+from textllm_adapters.postgres.lanes import LANES, Statement
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.health_probe import SqlHealthProbe
@@ -35,7 +37,7 @@ def own_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-async def own_engine(own_server: PostgresServer) -> AsyncIterator[AsyncEngine]:
+async def own_engine(own_server: PostgresServer) -> AsyncIterator[PostgresEngine]:
     engine = open_postgres_engine(own_server.create_database(), command_timeout_s=1, pool_timeout_s=2)
     await migrations.upgrade(engine)
     yield engine
@@ -43,7 +45,7 @@ async def own_engine(own_server: PostgresServer) -> AsyncIterator[AsyncEngine]:
 
 
 async def test_a_postgres_that_went_down_and_came_back_is_used_again(
-    own_server: PostgresServer, own_engine: AsyncEngine
+    own_server: PostgresServer, own_engine: PostgresEngine
 ) -> None:
     ledger = ledger_of(own_engine)
     holds = await asyncio.gather(*[ledger.reserve(reservation()) for _ in range(5)])  # five connections in the pool
@@ -61,7 +63,9 @@ async def test_a_postgres_that_went_down_and_came_back_is_used_again(
     assert None not in settled
 
 
-async def test_a_restart_between_two_calls_goes_unnoticed(own_server: PostgresServer, own_engine: AsyncEngine) -> None:
+async def test_a_restart_between_two_calls_goes_unnoticed(
+    own_server: PostgresServer, own_engine: PostgresEngine
+) -> None:
     ledger = ledger_of(own_engine)
     hold = await ledger.reserve(reservation())
     await asyncio.to_thread(own_server.stop)
@@ -69,7 +73,7 @@ async def test_a_restart_between_two_calls_goes_unnoticed(own_server: PostgresSe
     assert await ledger.settle(hold, settlement()) is not None
 
 
-async def test_a_postgres_that_is_silent_is_given_up(own_engine: AsyncEngine) -> None:
+async def test_a_postgres_that_is_silent_is_given_up(own_engine: PostgresEngine) -> None:
     ledger = ledger_of(own_engine)
     hold = await ledger.reserve(reservation())
     async with own_engine.connect() as connection:
@@ -90,7 +94,9 @@ async def test_a_postgres_that_is_silent_is_given_up(own_engine: AsyncEngine) ->
     assert await ledger.settle(hold, settlement()) is not None
 
 
-async def test_a_connection_that_is_killed_at_work_is_an_outage_and_nothing_happened(own_engine: AsyncEngine) -> None:
+async def test_a_connection_that_is_killed_at_work_is_an_outage_and_nothing_happened(
+    own_engine: PostgresEngine,
+) -> None:
     ledger = ledger_of(own_engine)
     hold = await ledger.reserve(reservation())
     kill_waiting = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
@@ -107,7 +113,7 @@ async def test_a_connection_that_is_killed_at_work_is_an_outage_and_nothing_happ
 
 
 async def test_sessions_that_became_read_only_are_left_after_one_refusal(
-    postgres_engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+    postgres_engine: PostgresEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger, probe = ledger_of(postgres_engine), SqlHealthProbe(postgres_engine)
     await _make_read_only(postgres_engine, sessions=5)
@@ -118,7 +124,9 @@ async def test_sessions_that_became_read_only_are_left_after_one_refusal(
     assert await probe.check() is None
 
 
-async def test_readiness_sees_that_nothing_can_be_written_and_finds_the_way_back(postgres_engine: AsyncEngine) -> None:
+async def test_readiness_sees_that_nothing_can_be_written_and_finds_the_way_back(
+    postgres_engine: PostgresEngine,
+) -> None:
     probe = SqlHealthProbe(postgres_engine)
     await _make_read_only(postgres_engine, sessions=5)
     assert "25006" in (await probe.check() or "")
@@ -126,7 +134,9 @@ async def test_readiness_sees_that_nothing_can_be_written_and_finds_the_way_back
     await ledger_of(postgres_engine).reserve(reservation())
 
 
-async def test_a_postgres_that_stays_read_only_stays_an_outage_and_never_a_defect(postgres_engine: AsyncEngine) -> None:
+async def test_a_postgres_that_stays_read_only_stays_an_outage_and_never_a_defect(
+    postgres_engine: PostgresEngine,
+) -> None:
     probe, ledger = SqlHealthProbe(postgres_engine), ledger_of(postgres_engine)
     await _set_for_new_sessions(postgres_engine, "default_transaction_read_only = on")
     for _ in range(2):
@@ -140,7 +150,7 @@ async def test_a_postgres_that_stays_read_only_stays_an_outage_and_never_a_defec
 
 
 async def test_a_postgres_that_takes_no_more_connections_is_an_outage(
-    postgres_engine: AsyncEngine, postgres_url: str
+    postgres_engine: PostgresEngine, postgres_url: str
 ) -> None:
     name = make_url(postgres_url).database
     async with _outside(postgres_engine) as connection:
@@ -157,11 +167,16 @@ def _outside(engine: AsyncEngine) -> AsyncConnection:
     return engine.execution_options(isolation_level="AUTOCOMMIT").connect()
 
 
-async def _make_read_only(engine: AsyncEngine, *, sessions: int) -> None:
+READ_ONLY = "SET default_transaction_read_only = on"
+READ_ONLY_LANE = Statement("SELECT set_config('default_transaction_read_only', 'on', false) WHERE :user::text <> ''")
+
+
+async def _make_read_only(engine: PostgresEngine, *, sessions: int) -> None:
     """As a failover behind the address does: the open sessions refuse to write from now on, new ones do not."""
+    await asyncio.gather(*[engine.lanes.ask(READ_ONLY_LANE, f"tenant {n}", {"user": "any"}) for n in range(LANES)])
     async with AsyncExitStack() as stack:
         for connection in [await stack.enter_async_context(_outside(engine)) for _ in range(sessions)]:
-            await connection.execute(text("SET default_transaction_read_only = on"))
+            await connection.execute(text(READ_ONLY))
 
 
 async def _set_for_new_sessions(engine: AsyncEngine, setting: str) -> None:
@@ -172,14 +187,15 @@ async def _set_for_new_sessions(engine: AsyncEngine, setting: str) -> None:
         await connection.invalidate()
 
 
-async def test_a_full_pool_is_an_outage(own_engine: AsyncEngine) -> None:
+async def test_a_full_pool_is_an_outage(own_engine: PostgresEngine) -> None:
     ledger = ledger_of(own_engine)
-    connections = [await own_engine.connect() for _ in range(20)]
+    connections = [await own_engine.connect() for _ in range(20 - LANES)]
     with pytest.raises(StorageUnavailableError):
-        await ledger.reserve(reservation())
+        await ledger.entries("tenant", "user")
+    await ledger.reserve(reservation())  # what every turn asks has its own
     for connection in connections:
         await connection.close()
-    await ledger.reserve(reservation())
+    assert await ledger.entries("tenant", "user") == []
 
 
 async def test_a_sqlite_file_that_another_process_writes_for_too_long_is_an_outage(
@@ -223,7 +239,9 @@ async def _begin(engine: AsyncEngine) -> None:
         pass
 
 
-async def test_a_missing_table_is_a_bug_and_stays_one(sqlite_engine: AsyncEngine, postgres_engine: AsyncEngine) -> None:
+async def test_a_missing_table_is_a_bug_and_stays_one(
+    sqlite_engine: AsyncEngine, postgres_engine: PostgresEngine
+) -> None:
     for engine in (sqlite_engine, postgres_engine):
         async with engine.begin() as connection:
             await connection.execute(text("DROP TABLE ledger"))
@@ -231,7 +249,7 @@ async def test_a_missing_table_is_a_bug_and_stays_one(sqlite_engine: AsyncEngine
             await ledger_of(engine).entries("tenant", "user")
 
 
-async def test_an_error_shows_no_parameters(sqlite_engine: AsyncEngine, postgres_engine: AsyncEngine) -> None:
+async def test_an_error_shows_no_parameters(sqlite_engine: AsyncEngine, postgres_engine: PostgresEngine) -> None:
     for engine in (sqlite_engine, postgres_engine):
         async with engine.connect() as connection:
             with pytest.raises(DBAPIError) as failure:

@@ -29,6 +29,7 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.telemetry import MemoryTelemetry
 from textllm_adapters.memory.tracer import MemoryTracer
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
+from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.s3.blob_store import S3BlobStore
@@ -40,7 +41,6 @@ from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.erasures import SqlErasures
 from textllm_adapters.sql.file_repository import SqlFileRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
-from textllm_adapters.sql.reply_journal import SqlReplyJournal
 from textllm_adapters.sql.session_repository import SqlSessionRepository
 from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_buckets
 from textllm_adapters.sql.usage_reports import SqlUsageReports
@@ -50,7 +50,7 @@ from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.telemetry.traces import OpenTelemetryTracer
-from textllm_adapters.wiring.storage import ledger_of
+from textllm_adapters.wiring.storage import journal_of, ledger_of
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
@@ -100,7 +100,7 @@ def sql_storage(engine: AsyncEngine) -> Storage:
         SqlConversationRepository(engine),
         SqlSessionRepository(engine),
         SqlUsageReports(engine),
-        SqlReplyJournal(engine),
+        journal_of(engine),
         SqlFileRepository(engine),
         SqlErasures(engine),
     )
@@ -256,7 +256,7 @@ def sqlite_limiting(sqlite_engine: AsyncEngine) -> Limiting:
 
 
 @pytest.fixture
-def postgres_limiting(postgres_engine: AsyncEngine) -> Limiting:
+def postgres_limiting(postgres_engine: PostgresEngine) -> Limiting:
     return Limiting(PostgresRateLimiter(postgres_engine), _waiting(postgres_engine))
 
 

@@ -1,40 +1,38 @@
 """The books in PostgreSQL: what every turn does takes one statement, which is one round trip and one transaction.
 
-What is out of the ordinary (no room for all that a turn may cost, the first turn of a day in a conversation, a repeat)
-changes nothing here, and goes the general way.
+What is out of the ordinary (no room for all that a turn may cost, the first turn of a day in a conversation, or one
+that gives it its title, a repeat) changes nothing here, and goes the general way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any, Final
 
+import msgspec
 from msgspec.structs import replace
 from sqlalchemy.exc import IntegrityError
 
-from textllm_adapters.postgres import ledger_statements as statements
-from textllm_adapters.sql import ledger_rows as rows
+from textllm_adapters.postgres import statements
+from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.sql.database import shared_tenant
-from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger import SqlLedger
-from textllm_adapters.sql.tables import (
-    conversations,
-    daily_usage,
-    erasures,
-    estimates,
-    holds,
-    ledger,
-    messages,
-    reply_ends,
-    sessions,
-)
-from textllm_adapters.translation import translated
+from textllm_adapters.sql.ledger_rows import payer_of
+from textllm_adapters.sql.types import askable, storable
+from textllm_core.errors import ServiceUnavailableError
+from textllm_core.ids import new_id
 from textllm_core.money import exact
-from textllm_core.records.ledger import Hold, Reservation, Settled, Settlement
+from textllm_core.records.ledger import GIVEN_UP, Hold, Reservation, Settled, Settlement
 from textllm_core.records.sessions import day_of
-from textllm_core.rules.bookkeeping import settled
+
+_RENEWED_AT_ONCE: Final = 500  # a statement holds the locks of all it renews
 
 
 class PostgresLedger(SqlLedger):
     """A `Ledger` in PostgreSQL."""
+
+    def __init__(self, engine: PostgresEngine) -> None:
+        super().__init__(engine)
+        self._lanes = engine.lanes
 
     async def reserve(self, reservation: Reservation) -> Hold:
         wanted = reservation.demand
@@ -46,77 +44,131 @@ class PostgresLedger(SqlLedger):
 
     async def _reserve_at_once(self, asked: Reservation) -> Hold | None:
         """The hold for all that the turn may cost; None where that cannot be had so simply."""
-        amount = exact(asked.demand.most)
-        hold = asked.granted(amount, session_id="")
-        parameters = {
-            "of_tenant": asked.tenant_id,
-            "of_user": asked.user_id,
-            "of_payer": rows.payer_of(asked),
-            "of_day": day_of(asked.at),
-            "plus_amount": amount,
-            "at_most": asked.demand.limit,
-            "new_moment": asked.at,
-            **statements.parameters(holds, rows.hold_row(hold, asked)),
-        }
-        if asked.revision is None:
-            statement = statements.OPEN
-            parameters |= statements.parameters(conversations, rows.conversation_row(asked))
-            parameters |= statements.parameters(
-                sessions, rows.session_row(asked) | {"reserved": amount, "conversation_count": 1}
-            )
-        else:
-            statement = statements.TAKE
-            parameters |= {
-                "of_conversation": asked.conversation_id,
-                "of_revision": asked.revision,
-                "new_turn": asked.response_id,
-                "new_lease": asked.lease_until,
-                "new_title": asked.title,
-            }
-        with translated(STORAGE_ERRORS):
-            async with self._database.single(asked.tenant_id) as connection:
-                try:
-                    session_id = (await connection.execute(statement, parameters)).scalar_one_or_none()
-                except IntegrityError:  # a link came back empty, and so nothing of it happened
-                    return None
-        return None if session_id is None else replace(hold, session_id=session_id)
+        statement = statements.OPEN if asked.revision is None else statements.CONTINUE
+        parameters = _reserved(asked)
+        try:
+            (session_id,) = await self._lanes.ask(statement, asked.tenant_id, parameters)
+        except IntegrityError:  # a link came back empty, and so nothing of it happened
+            return None
+        return None if session_id is None else asked.granted(exact(asked.demand.most), session_id=session_id)
+
+    async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
+        parameters = _of(hold) | {"transcript": _text(transcript_id)}
+        (asked,) = await self._lanes.ask(statements.ASK, hold.tenant_id, parameters)
+        if asked is None:
+            raise ServiceUnavailableError(GIVEN_UP)
+        return replace(hold, is_asked=True, transcript_id=transcript_id)
 
     async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
-        named = replace(hold, provider_response_id=provider_response_id, reported_model=model)
-        parameters = {"new_provider_response": provider_response_id, "new_reported": model, **rows.of_hold(hold)}
-        with translated(STORAGE_ERRORS):
-            async with self._database.single(hold.tenant_id) as connection:
-                await connection.execute(
-                    statements.PEND, parameters | statements.parameters(ledger, rows.pending_row(named, model))
-                )
-        return named
+        parameters = _of(hold) | {"provider_response": _text(provider_response_id), "model": storable(model)}
+        await self._lanes.ask(statements.PEND, hold.tenant_id, parameters)
+        return replace(hold, provider_response_id=provider_response_id, reported_model=model)
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
         of_tenant = shared_tenant(hold.tenant_id for hold in holds)
-        named = statements.lists(
-            statements.NAMED, [{of.name: getattr(hold, of.name) for of in statements.NAMED} for hold in holds]
-        )
-        with translated(STORAGE_ERRORS):
-            async with self._database.single(of_tenant) as connection:
-                await connection.execute(statements.RENEW, named | {"new_lease": lease_until})
+        for start in range(0, len(holds), _RENEWED_AT_ONCE):
+            some = holds[start : start + _RENEWED_AT_ONCE]
+            named = {
+                "tenants": [askable(hold.tenant_id) for hold in some],
+                "users": [askable(hold.user_id) for hold in some],
+                "responses": [hold.response_id for hold in some],
+            }
+            await self._lanes.ask(statements.RENEW, of_tenant, named | {"lease_until": _moment(lease_until)})
 
     async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
-        end = settlement
-        dropped = rows.erasure_rows(hold.tenant_id, hold.user_id, end.transcripts, at=end.at)
-        parameters = {
-            **rows.of_exchange(hold),
-            **rows.of_session(hold),
-            **rows.settled_conversation(end),
-            **rows.settled_session(hold, end),
-            **statements.parameters(daily_usage, rows.usage_row(hold, end.model, settled(end))),
-            **statements.parameters(estimates, rows.estimate_row(hold, end)),
-            "is_open": end.open_until is not None,
-            **statements.parameters(ledger, rows.settled_row(hold, end)),
-            **statements.parameters(reply_ends, rows.end_row(hold, end)),
-            **statements.lists(messages.columns, rows.message_rows(hold, end, last=len(end.messages))),
-            **statements.lists(erasures.columns, dropped),
-        }
-        with translated(STORAGE_ERRORS):
-            async with self._database.single(hold.tenant_id) as connection:
-                counters = (await connection.execute(statements.SETTLE, parameters)).one_or_none()
-        return None if counters is None else Settled(message_number=counters[0], spent=counters[1])
+        parameters = _of(hold) | _settled(hold, settlement)
+        answered, spent = await self._lanes.ask(statements.SETTLE, hold.tenant_id, parameters)
+        return None if answered is None else Settled(message_number=answered, spent=exact(spent))
+
+
+def _of(of: Hold | Reservation) -> dict[str, object]:
+    return {"tenant": askable(of.tenant_id), "user": askable(of.user_id), "response": of.response_id}
+
+
+def _reserved(asked: Reservation) -> dict[str, object]:
+    return _of(asked) | {
+        "charged": askable(payer_of(asked)),
+        "payer": asked.payer_id and askable(asked.payer_id),
+        "day": day_of(asked.at),
+        "session": new_id("sess"),
+        "conversation": askable(asked.conversation_id),
+        "revision": asked.revision,
+        "title": _text(asked.title),
+        "keeps_messages": asked.keeps_messages,
+        "kind": asked.kind,
+        "model": storable(asked.model),
+        "price": _json(asked.price),
+        "input_estimate": asked.input_estimate,
+        "amount": exact(asked.demand.most),
+        "limit": exact(asked.demand.limit),
+        "at": _moment(asked.at),
+        "lease_until": _moment(asked.lease_until),
+        "is_resumable": asked.is_resumable,
+        "is_asked": asked.is_asked,
+        "message": asked.message and _json(asked.message),
+    }
+
+
+def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
+    usage, model = end.usage, storable(end.model)
+    return {
+        "charged": askable(payer_of(hold)),
+        "day": hold.day,
+        "conversation": askable(hold.conversation_id),
+        "answered": int(end.answered),
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "cost": exact(end.cost),
+        "price_source": storable(end.price_source),
+        "rates": _json(end.rates),
+        "at": _moment(end.at),
+        "last_image": _text(end.last_image),
+        "transcript": _text(end.transcript_id),
+        "context_tokens": end.context_tokens,
+        "summary": _text(end.summary),
+        "model": model,
+        "model_of_day": model[:255],  # as long as a name in a key is kept
+        "provider_response": _text(hold.provider_response_id),
+        "status": end.status,
+        "estimated": end.estimated,
+        "service_tier": _text(end.service_tier),
+        "metadata": None if end.metadata is None else _labels(end.metadata),
+        "time_to_first_token_ms": end.time_to_first_token_ms,
+        "messages": len(end.messages),
+        "message_ids": [message.id for message in end.messages],
+        "roles": [message.role for message in end.messages],
+        "statuses": [message.status for message in end.messages],
+        "contents": [_json(message.content) for message in end.messages],
+        "said_at": [_moment(message.created_at) for message in end.messages],
+        "are_estimated": [message.estimated for message in end.messages],
+        "end_number": end.end_number,
+        "remembered": storable(end.remembered.decode()),
+        "erasures": [new_id("erase") for _ in end.transcripts],
+        "transcripts": [storable(transcript_id) for transcript_id in end.transcripts],
+        "hold": None if end.open_until is None else _json(replace(hold, message=None)),
+        "open_until": end.open_until and _moment(end.open_until),
+    }
+
+
+# As the columns' types in `sql.types` have it.
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else storable(text)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return _json({storable(key): storable(text) for key, text in labels.items()})
+
+
+def _moment(at: datetime) -> datetime:
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone is no moment")
+    return at

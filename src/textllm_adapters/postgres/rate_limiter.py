@@ -2,57 +2,22 @@
 
 from typing import Final
 
-from sqlalchemy import BigInteger, bindparam, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import text
 
-from textllm_adapters.buckets import FORGOTTEN_AFTER_US, FULL_AFTER_US, TOKEN, allowance, refusal
+from textllm_adapters.buckets import FORGOTTEN_AFTER_US, TOKEN, allowance, refusal
+from textllm_adapters.postgres import statements
+from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
-from textllm_adapters.sql.types import Id
+from textllm_adapters.sql.types import askable
 from textllm_adapters.translation import translated
 from textllm_core.errors import Allowance
-
-# The time is read once, in a subquery, behind the lock on the row: so it goes forward from take to take, and where it
-# does not, the clock was set back: no time has passed then, and from there on it goes by the clock as it is now.
-# A refusal writes what has flowed in, too: the level it returns tells how long to wait.
-_NOW_US: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
-_ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, clock.now_us - bucket.updated_at))"
-_TAKE: Final = text(
-    f"""
-    INSERT INTO rate_buckets AS bucket (tenant_id, user_id, level, updated_at, admitted)
-    VALUES (:tenant_id, :user_id, (:per_minute - 1) * {TOKEN}, {_NOW_US}, TRUE)
-    ON CONFLICT (tenant_id, user_id) DO UPDATE SET (level, updated_at, admitted) = (
-        SELECT refilled.level - CASE WHEN refilled.level >= {TOKEN} THEN {TOKEN} ELSE 0 END,
-            refilled.now_us,
-            refilled.level >= {TOKEN}
-        FROM (
-            SELECT clock.now_us,
-                least(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US}) AS level
-            FROM (SELECT {_NOW_US} AS now_us OFFSET 0) AS clock
-        ) AS refilled
-    )
-    RETURNING admitted, level
-    """  # noqa: S608 - joined from constants
-).bindparams(
-    bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id), bindparam("per_minute", type_=BigInteger)
-)
-
-# As `buckets.given_back` has it; what has flowed in meanwhile is added by the next take.
-_GIVE_BACK: Final = text(
-    f"""
-    UPDATE rate_buckets SET level = least(:per_minute * {TOKEN}, level + {TOKEN})
-    WHERE tenant_id = :tenant_id AND user_id = :user_id
-    RETURNING level
-    """  # noqa: S608 - joined from constants
-).bindparams(
-    bindparam("tenant_id", type_=Id), bindparam("user_id", type_=Id), bindparam("per_minute", type_=BigInteger)
-)
 
 _FORGET: Final = text(
     f"""
     DELETE FROM rate_buckets WHERE (tenant_id, user_id) IN (
         SELECT tenant_id, user_id FROM rate_buckets
-        WHERE updated_at < {_NOW_US} - {FORGOTTEN_AFTER_US} LIMIT :at_most FOR UPDATE SKIP LOCKED
+        WHERE updated_at < {statements.NOW_US} - {FORGOTTEN_AFTER_US} LIMIT :at_most FOR UPDATE SKIP LOCKED
     )
     """  # noqa: S608 - joined from constants
 )
@@ -61,14 +26,12 @@ _FORGET: Final = text(
 class PostgresRateLimiter:
     """A `RateLimiter` that asks once: one statement refills the bucket, decides and takes."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._database = Database(engine)
+    def __init__(self, engine: PostgresEngine) -> None:
+        self._database, self._lanes = Database(engine), engine.lanes
 
     async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
-        bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}
-        with translated(STORAGE_ERRORS):
-            async with self._database.single(tenant_id) as connection:
-                admitted, level = (await connection.execute(_TAKE, bucket)).one()
+        bucket = _bucket(tenant_id, user_id, per_minute)
+        admitted, level = await self._lanes.ask(statements.TAKE_TOKEN, tenant_id, bucket)
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)
@@ -79,8 +42,10 @@ class PostgresRateLimiter:
                 return (await connection.execute(_FORGET, {"at_most": limit})).rowcount
 
     async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
-        bucket = {"tenant_id": tenant_id, "user_id": user_id, "per_minute": per_minute}
-        with translated(STORAGE_ERRORS):
-            async with self._database.single(tenant_id) as connection:
-                level = (await connection.execute(_GIVE_BACK, bucket)).scalar_one_or_none()
+        bucket = _bucket(tenant_id, user_id, per_minute)
+        (level,) = await self._lanes.ask(statements.GIVE_TOKEN_BACK, tenant_id, bucket)
         return allowance(per_minute * TOKEN if level is None else level, per_minute=per_minute)
+
+
+def _bucket(tenant_id: str, user_id: str, per_minute: int) -> dict[str, object]:
+    return {"tenant": askable(tenant_id), "user": askable(user_id), "per_minute": per_minute}

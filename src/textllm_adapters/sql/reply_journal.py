@@ -134,12 +134,13 @@ def _row(entry: JournalEntry) -> dict[str, object]:
         "response_id": hold.response_id,
         "first": entry.first,
         "last": entry.first + len(entry.events) - 1,
-        "events": [event.text if isinstance(event, TextDelta) else _bare(event) for event in entry.events],
+        "events": bare(entry.events),
     }
 
 
-def _bare(started: ReplyStarted) -> ReplyStarted:
-    return replace(started, allowance=None)  # that of the request that began it
+def bare(events: Sequence[Spoken]) -> list[ReplyStarted | str]:
+    """The events as they are kept: text alone, and without the rate limit of the request that began it."""
+    return [event.text if isinstance(event, TextDelta) else replace(event, allowance=None) for event in events]
 
 
 def _event(said: ReplyStarted | str) -> Spoken:

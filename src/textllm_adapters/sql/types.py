@@ -70,7 +70,7 @@ class Id(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else _encodable(value).replace("\0", "\ufffd")
+        return None if value is None else askable(value)
 
 
 class PlainText(TypeDecorator[str]):
@@ -80,7 +80,7 @@ class PlainText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else _storable(value)
+        return None if value is None else storable(value)
 
 
 class Name(TypeDecorator[str]):
@@ -90,7 +90,7 @@ class Name(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else _storable(value)[:255]
+        return None if value is None else storable(value)[:255]
 
 
 class Record(TypeDecorator[Any]):
@@ -121,7 +121,7 @@ class Labels(TypeDecorator[Mapping[str, str]]):
         return dialect.type_descriptor(kind(none_as_null=True))
 
     def process_bind_param(self, value: Mapping[str, str] | None, dialect: Dialect) -> dict[str, str] | None:
-        return None if value is None else {_storable(key): _storable(text) for key, text in value.items()}
+        return None if value is None else {storable(key): storable(text) for key, text in value.items()}
 
 
 class Tags(TypeDecorator[tuple[str, ...]]):
@@ -134,7 +134,7 @@ class Tags(TypeDecorator[tuple[str, ...]]):
         return dialect.type_descriptor(postgresql.ARRAY(Text()) if dialect.name == "postgresql" else JSON())
 
     def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> list[str] | None:
-        return None if value is None else [_storable(tag) for tag in value]
+        return None if value is None else [storable(tag) for tag in value]
 
     def process_result_value(self, value: Any, dialect: Dialect) -> tuple[str, ...] | None:
         return None if value is None else tuple(value)
@@ -153,7 +153,13 @@ class Content(TypeDecorator[tuple[ContentPart, ...]]):
         return None if value is None else _CONTENT.decode(value)
 
 
-def _storable(text: str) -> str:
+def askable(of_id: str) -> str:
+    """An id as it can be asked for: one that no database could hold becomes one that none has."""
+    return _encodable(of_id).replace("\0", "\ufffd")
+
+
+def storable(text: str) -> str:
+    """Text as any database can hold it: without NUL, and without halves of characters."""
     return _encodable(text).replace("\0", "")
 
 

@@ -11,7 +11,15 @@ from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings
 from textllm_adapters.wiring.checks import check
 from textllm_adapters.wiring.models import Progress, chat_policy, open_model, open_openai
-from textllm_adapters.wiring.storage import MEGABYTE, engine_of, ledger_of, open_blobs, open_database, rate_limiter_of
+from textllm_adapters.wiring.storage import (
+    MEGABYTE,
+    engine_of,
+    journal_of,
+    ledger_of,
+    open_blobs,
+    open_database,
+    rate_limiter_of,
+)
 from textllm_core.application import Books, Conversations, Files, TextLLM
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
@@ -74,14 +82,13 @@ async def open_textllm(
         from textllm_adapters.documents.document_reader import ChildDocumentReader
         from textllm_adapters.sql.conversation_repository import SqlConversationRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
-        from textllm_adapters.sql.reply_journal import SqlReplyJournal
 
         clock = SystemClock()
         ledger = ledger_of(engine)
         conversations = SqlConversationRepository(engine)
         track_usage = TrackUsage(ledger, model.pricing, clock, telemetry)
         policy = chat_policy(settings, model)
-        journal = SqlReplyJournal(engine)
+        journal = journal_of(engine)
         blobs, storage_probe = await open_blobs(stack, settings)
         files = await _files(settings, engine, blobs, rate_limiter)
         of_turns = files.of_turns(conversations)
@@ -214,8 +221,6 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
     Raises:
         ConfigurationError, StorageUnavailableError: as `open_textllm`.
     """
-    from textllm_adapters.sql.reply_journal import SqlReplyJournal
-
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=0.0)
         transcript = None
@@ -223,7 +228,7 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
             transcript = (await open_openai(stack, settings)).transcript
         blobs, _ = await open_blobs(stack, settings)
         files = await _files(settings, engine, blobs, rate_limiter_of(engine))
-        running = RunningExchanges(SqlReplyJournal(engine), SystemClock())
+        running = RunningExchanges(journal_of(engine), SystemClock())
         stack.push_async_callback(running.drain, settings.stream_drain_s)  # before what it needs is closed
         yield _conversations(engine, transcript, running, files, settings)
 

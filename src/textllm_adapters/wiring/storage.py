@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from textllm_adapters.settings import Settings
 from textllm_core.errors import ConfigurationError, StorageUnavailableError
@@ -14,11 +14,13 @@ from textllm_core.errors import ConfigurationError, StorageUnavailableError
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from textllm_adapters.postgres.engine import PostgresEngine
     from textllm_adapters.settings import Secret
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.ledger import Ledger
     from textllm_core.ports.rate_limiter import RateLimiter
+    from textllm_core.ports.reply_journal import ReplyJournal
 
 
 MEGABYTE: Final = 1024 * 1024
@@ -75,23 +77,26 @@ def engine_of(settings: Settings, *, command_timeout_s: float | None = 4) -> Asy
         ConfigurationError: what it needs is not installed.
     """
     if settings.database.startswith("postgresql"):
-        from textllm_adapters.postgres.engine import open_engine as open_postgres
-
         try:
-            return open_postgres(settings.database, command_timeout_s=command_timeout_s)
+            from textllm_adapters.postgres.engine import open_engine as open_postgres
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 "DATABASE_URL names PostgreSQL, which needs the extra `postgres` (in the checkout: "
                 "uv pip install -c constraints.txt -e '.[postgres]', or uv run --extra postgres textllm …)."
             ) from error
+        return open_postgres(settings.database, command_timeout_s=command_timeout_s)
     from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 
     return open_sqlite(settings.database)
 
 
+def _is_postgres(engine: AsyncEngine) -> TypeGuard[PostgresEngine]:
+    return engine.dialect.name == "postgresql"
+
+
 def ledger_of(engine: AsyncEngine) -> Ledger:
     """The books in this database."""
-    if engine.dialect.name == "postgresql":
+    if _is_postgres(engine):
         from textllm_adapters.postgres.ledger import PostgresLedger
 
         return PostgresLedger(engine)
@@ -102,13 +107,24 @@ def ledger_of(engine: AsyncEngine) -> Ledger:
 
 def rate_limiter_of(engine: AsyncEngine) -> RateLimiter:
     """The rate limits that all processes on this database share."""
-    if engine.dialect.name == "postgresql":
+    if _is_postgres(engine):
         from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 
         return PostgresRateLimiter(engine)
     from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 
     return SqliteRateLimiter(engine)
+
+
+def journal_of(engine: AsyncEngine) -> ReplyJournal:
+    """What running replies have said, for all processes on this database."""
+    if _is_postgres(engine):
+        from textllm_adapters.postgres.reply_journal import PostgresReplyJournal
+
+        return PostgresReplyJournal(engine)
+    from textllm_adapters.sql.reply_journal import SqlReplyJournal
+
+    return SqlReplyJournal(engine)
 
 
 async def upgrade_database(settings: Settings) -> str:

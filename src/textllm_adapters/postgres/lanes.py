@@ -1,0 +1,230 @@
+"""Connections for what every turn asks: they carry many turns' statements in one round trip and one commit.
+
+No timer waits for company. What comes while the same statement is under way for the same tenant is gathered, and goes
+together once that has ended: a statement that comes alone goes at once, and under load batches grow by themselves.
+"""
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from textllm_adapters.sql.database import SETTING, Database
+from textllm_adapters.sql.errors import READ_ONLY, STORAGE_ERRORS
+from textllm_adapters.sql.types import askable
+from textllm_adapters.translation import translated
+from textllm_core.errors import StorageUnavailableError
+
+# What a server says that is no primary any more, or ends: sessions that hear it are of no use, new ones may be.
+SERVER_IS_GONE: Final = (
+    READ_ONLY,
+    "57P01",  # shutdown by the administrator, or by a failover
+    "57P02",  # crash shutdown
+    "57P03",  # starting up, or in recovery
+)
+LANES: Final = 4  # a worker that is one processor's keeps no more of them busy
+_AT_ONCE: Final = 64  # calls in a batch, whose locks are held until the last of them is done
+# Locks last for one batch of somebody else's. One that is held longer must not stop all who share the lane: they part.
+# Plans are made once: those for whatever values are as good as any here (tests hold them to it).
+_PREPARE: Final = "SET lock_timeout = '250ms'; SET plan_cache_mode = force_generic_plan"
+_SHOW: Final = f"SELECT set_config('{SETTING}', $1, false)"
+_CLOSE_TIMEOUT_S: Final = 2  # as long as opening one may take
+_PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
+_logger: Final = logging.getLogger("textllm")
+
+Connect: TypeAlias = Callable[[], Awaitable[Any]]
+
+
+class Statement:
+    """SQL that returns exactly one row, whatever it finds; its parameters are called `:name`.
+
+    Args:
+        order: the parameters by which a batch is sorted, `user` first. All rows that such a statement locks are one
+            user's, so that batches which lock in one order do not wait for each other in a circle.
+    """
+
+    def __init__(self, text: str, *, order: tuple[str, ...] = ("user",)) -> None:
+        names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
+        self.sql: Final = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", text)
+        self._names: Final = names
+        self._order: Final = tuple(map(names.index, order))
+
+    def values(self, parameters: Mapping[str, object]) -> tuple[object, ...]:
+        return tuple(map(parameters.__getitem__, self._names))
+
+    def place(self, values: Sequence[object]) -> list[Any]:
+        """Where a call with these values stands in its batch."""
+        return [values[number] for number in self._order]
+
+
+@dataclass(slots=True)
+class _Call:
+    values: tuple[object, ...]
+    answer: asyncio.Future[Any]
+
+    def tell(self, row: Any) -> None:
+        if not self.answer.done():  # whoever asked may have been cancelled
+            self.answer.set_result(row)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+_Group: TypeAlias = tuple[Statement, str]  # what may go together: the same statement for the same tenant
+
+
+class Lanes:
+    """A few connections, each for the rows of one tenant at a time, as `Database` has it.
+
+    Args:
+        connect: opens a connection of asyncpg's; OSError where there is none.
+        database: connections to the same server, for calls that cannot go together.
+    Attributes:
+        is_server_gone: one of them has heard so; whoever has left the others too sets it back.
+    """
+
+    def __init__(self, connect: Connect, database: Database) -> None:
+        self._database = database
+        self._idle = [_Lane(connect) for _ in range(LANES)]
+        self._lanes = tuple(self._idle)
+        self._gathered: dict[_Group, list[_Call]] = {}  # of all groups that are waiting or under way
+        self._waiting: deque[_Group] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.is_server_gone = False
+
+    async def ask(self, statement: Statement, tenant_id: str, parameters: Mapping[str, object]) -> Any:
+        """The row that the statement returns, once it is committed; its columns are asked for by position.
+
+        Raises:
+            StorageUnavailableError: the database does not answer; it may yet have done what it was asked.
+            sqlalchemy.exc.DBAPIError: the statement fails, and did nothing.
+        """
+        call = _Call(statement.values(parameters), asyncio.get_running_loop().create_future())
+        group = statement, tenant_id
+        if (gathered := self._gathered.get(group)) is not None:
+            gathered.append(call)
+        else:
+            self._gathered[group] = [call]
+            self._waiting.append(group)
+            if self._idle:
+                self._start(self._run(self._idle.pop()))
+        return await call.answer
+
+    def leave(self) -> None:
+        """Use none of the connections any more that are open now."""
+        for lane in self._lanes:
+            lane.is_to_leave = True
+
+    async def close(self) -> None:
+        """Let what is under way come to its end, and close the connections. What is asked later opens new ones."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.gather(*[lane.close() for lane in self._lanes])
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, lane: "_Lane") -> None:
+        while self._waiting:
+            group = self._waiting.popleft()
+            gathered = self._gathered[group]
+            calls = [call for call in gathered[:_AT_ONCE] if not call.answer.done()]
+            del gathered[:_AT_ONCE]
+            if calls:
+                await self._carry_out(lane, group, calls)
+            if gathered:
+                self._waiting.append(group)
+            else:
+                del self._gathered[group]
+        self._idle.append(lane)
+
+    async def _carry_out(self, lane: "_Lane", group: _Group, calls: list[_Call]) -> None:
+        statement, tenant_id = group
+        if len(calls) > 1:
+            calls.sort(key=lambda call: statement.place(call.values))
+        try:
+            rows = await lane.fetch(statement, tenant_id, [call.values for call in calls])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait
+            if self._is_outage(lane, error):
+                for call in calls:
+                    call.fail(StorageUnavailableError.of_database())
+            else:  # nothing of it happened, and only one of them may be to blame
+                for call in calls:
+                    self._start(self._ask_alone(group, call))
+        else:
+            for call, row in zip(calls, rows, strict=True):
+                call.tell(row)
+
+    def _is_outage(self, lane: "_Lane", error: Exception) -> bool:
+        sqlstate = getattr(error, "sqlstate", None) or ""
+        if sqlstate in SERVER_IS_GONE:
+            self.is_server_gone = True
+            self.leave()
+        elif isinstance(error, OSError) or sqlstate.startswith("08") or lane.is_lost:
+            lane.is_to_leave = True
+        else:
+            return False
+        # Their texts quote what was written.
+        named = f"SQLSTATE {sqlstate}" if sqlstate else type(error).__name__
+        _logger.warning("the database does not answer, or takes no writes: %s", named)
+        return True
+
+    async def _ask_alone(self, group: _Group, call: _Call) -> None:
+        statement, tenant_id = group
+        try:
+            with translated(STORAGE_ERRORS):
+                async with self._database.single(tenant_id) as connection:
+                    call.tell((await connection.exec_driver_sql(statement.sql, call.values)).one())
+        except Exception as error:  # noqa: BLE001 - it is for who waits
+            call.fail(error)
+
+
+class _Lane:
+    """One connection, opened when it is first used, and again when it was lost."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection: Any = None
+        self._shows: str | None = None
+        self.is_to_leave = False
+
+    @property
+    def is_lost(self) -> bool:
+        return self._connection is not None and self._connection.is_closed()
+
+    async def fetch(self, statement: Statement, tenant_id: str, batch: Sequence[tuple[object, ...]]) -> Sequence[Any]:
+        """The rows of the batch, in its order, once all of it is committed."""
+        if self.is_to_leave:
+            await self.close()
+        if self._connection is None or self._connection.is_closed():
+            self._shows = None
+            self._connection = await self._opened()
+        if self._shows != tenant_id:
+            self._shows = None
+            await self._connection.fetchval(_SHOW, askable(tenant_id))
+            self._shows = tenant_id
+        return await self._connection.fetchmany(statement.sql, batch)  # type: ignore[no-any-return]
+
+    async def _opened(self) -> Any:
+        connection = await self._connect()
+        try:
+            await connection.execute(_PREPARE)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    async def close(self) -> None:
+        connection, self._connection, self.is_to_leave = self._connection, None, False
+        if connection is not None and not connection.is_closed():
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await connection.close()  # and what it was cancelled in
+            except Exception:  # noqa: BLE001 - a server that is gone takes no leave
+                connection.terminate()

@@ -1,0 +1,36 @@
+"""What running replies have said so far, in PostgreSQL."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from textllm_adapters.postgres import statements
+from textllm_adapters.postgres.engine import PostgresEngine
+from textllm_adapters.sql.reply_journal import SqlReplyJournal, bare
+from textllm_adapters.sql.types import askable
+from textllm_core.records.journal import JournalEntry
+
+
+class PostgresReplyJournal(SqlReplyJournal):
+    """A `ReplyJournal` in PostgreSQL."""
+
+    def __init__(self, engine: PostgresEngine) -> None:
+        super().__init__(engine)
+        self._lanes = engine.lanes
+
+    async def write(self, entries: Sequence[JournalEntry]) -> None:
+        # Those of a tenant go together, and in the order of their writes.
+        await asyncio.gather(*[self._write(entry) for entry in entries])
+
+    async def _write(self, entry: JournalEntry) -> None:
+        hold = entry.hold
+        row = {
+            "tenant": askable(hold.tenant_id),
+            "user": askable(hold.user_id),
+            "response": hold.response_id,
+            "first": entry.first,
+            "last": entry.first + len(entry.events) - 1,
+            "events": msgspec.json.encode(bare(entry.events)).decode(),
+        }
+        await self._lanes.ask(statements.WRITE_EVENTS, hold.tenant_id, row)

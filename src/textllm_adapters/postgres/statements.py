@@ -1,0 +1,328 @@
+"""What every turn asks of PostgreSQL, a statement a step: one round trip, and one transaction.
+
+A statement chains what the general ledger (`sql.ledger`) does one by one: a link acts on what the one before it
+returned, and so all lock in the same order: hold, conversation, session, daily usage, entry. A link that came back
+empty is NULL where a column allows none; then the whole statement fails, and nothing of it has happened.
+"""
+
+from typing import Final
+
+from textllm_adapters.buckets import FULL_AFTER_US, TOKEN
+from textllm_adapters.postgres.lanes import Statement
+
+# The time is read once, in a subquery, behind the lock on the row: so it goes forward from take to take, and where it
+# does not, the clock was set back: no time has passed then, and from there on it goes by the clock as it is now.
+# A refusal writes what has flowed in, too: the level it returns tells how long to wait.
+NOW_US: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+_ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, clock.now_us - bucket.updated_at))"
+
+# `buckets`: what has flowed in since is added, and a token taken where there is one. Returns admitted, level.
+TAKE_TOKEN: Final = Statement(
+    f"""
+    INSERT INTO rate_buckets AS bucket (tenant_id, user_id, level, updated_at, admitted)
+    VALUES (:tenant, :user, (:per_minute::bigint - 1) * {TOKEN}, {NOW_US}, TRUE)
+    ON CONFLICT (tenant_id, user_id) DO UPDATE SET (level, updated_at, admitted) = (
+        SELECT refilled.level - CASE WHEN refilled.level >= {TOKEN} THEN {TOKEN} ELSE 0 END,
+            refilled.now_us,
+            refilled.level >= {TOKEN}
+        FROM (
+            SELECT clock.now_us,
+                least(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US}) AS level
+            FROM (SELECT {NOW_US} AS now_us OFFSET 0) AS clock
+        ) AS refilled
+    )
+    RETURNING admitted, level
+    """  # noqa: S608 - joined from constants
+)
+
+# `buckets.given_back`; what has flowed in meanwhile is added by the next take. Returns the level; NULL: no bucket.
+GIVE_TOKEN_BACK: Final = Statement(
+    f"""
+    WITH given AS (
+        UPDATE rate_buckets SET level = least(:per_minute::bigint * {TOKEN}, level + {TOKEN})
+        WHERE tenant_id = :tenant AND user_id = :user
+        RETURNING level
+    )
+    SELECT (SELECT level FROM given)
+    """  # noqa: S608 - joined from constants
+)
+
+_HOLD: Final = """
+    INSERT INTO holds (
+        tenant_id, user_id, response_id, conversation_id, session_id, day, kind, model, price, input_estimate, amount,
+        made_conversation, created_at, lease_until, is_resumable, cancel_asked, message, is_asked,
+        payer_id
+    )
+"""
+
+# A new conversation, in a session that is opened for it or has room (`budgets.grant`, of all that the turn may cost).
+# Whether a session without anything in it has room is seen before. Returns the session; NULL: there is no room.
+OPEN: Final = Statement(
+    f"""
+    WITH session AS (
+        INSERT INTO sessions AS session (
+            tenant_id, user_id, day, id, created_at, last_activity, total_tokens, total_cost, reserved,
+            conversation_count, is_active
+        )
+        VALUES (:tenant, :charged, :day, :session, :at, :at, 0, 0, :amount, 1, TRUE)
+        ON CONFLICT (tenant_id, user_id, day) DO UPDATE SET
+            is_active = TRUE,
+            last_activity = excluded.last_activity,
+            reserved = session.reserved + excluded.reserved,
+            conversation_count = session.conversation_count + 1
+        WHERE session.total_cost + session.reserved + excluded.reserved <= :limit
+        RETURNING id
+    ),
+    conversation AS (
+        INSERT INTO conversations (
+            tenant_id, user_id, id, session_id, created_at, updated_at, message_count, total_tokens_input,
+            total_tokens_output, total_cost, title, tags, metadata, is_deleted, context_tokens, keeps_messages,
+            revision, last_message, turn_id, turn_until
+        )
+        SELECT :tenant, :user, :conversation, session.id, :at, :at, 0, 0, 0, 0, :title, '{{}}', '{{}}', FALSE, 0,
+            :keeps_messages, 0, 0, :response, :lease_until
+        FROM session
+        ON CONFLICT DO NOTHING
+        RETURNING id
+    ),
+    hold AS (
+        {_HOLD}
+        SELECT :tenant, :user, :response, (SELECT id FROM conversation), session.id, :day, :kind, :model, :price,
+            :input_estimate, :amount, TRUE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
+            :payer
+        FROM session
+        RETURNING session_id
+    )
+    SELECT (SELECT session_id FROM hold)
+    """,  # noqa: S608 - joined from constants
+    order=("charged", "day"),
+)
+
+# A conversation that is as it was read, free, has its title, and has had a turn today, in whose session there is room:
+# so that a release has nothing to undo in it. Returns the session; NULL: one of these is not so.
+CONTINUE: Final = Statement(
+    f"""
+    WITH conversation AS (
+        UPDATE conversations AS conversation SET turn_id = :response, turn_until = :lease_until
+        WHERE tenant_id = :tenant AND user_id = :user AND id = :conversation
+            AND NOT is_deleted AND revision = :revision AND turn_id IS NULL
+            AND (title IS NOT NULL OR message_count > 0)
+            AND EXISTS (
+                SELECT FROM sessions AS session
+                WHERE session.tenant_id = :tenant AND session.user_id = :charged AND session.day = :day
+                    AND session.id = conversation.session_id
+                    AND session.total_cost + session.reserved + :amount <= :limit
+            )
+        RETURNING id
+    ),
+    session AS (
+        UPDATE sessions SET is_active = TRUE, last_activity = :at, reserved = reserved + :amount
+        WHERE tenant_id = :tenant AND user_id = :charged AND day = :day AND total_cost + reserved + :amount <= :limit
+            AND EXISTS (SELECT FROM conversation)
+        RETURNING id
+    ),
+    hold AS (
+        {_HOLD}
+        SELECT :tenant, :user, :response, conversation.id, (SELECT id FROM session), :day, :kind, :model, :price,
+            :input_estimate, :amount, FALSE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
+            :payer
+        FROM conversation
+        RETURNING session_id
+    )
+    SELECT (SELECT session_id FROM hold)
+    """,  # noqa: S608 - joined from constants
+    order=("charged", "day"),
+)
+
+# The provider is asked from now on. Returns the exchange; NULL: it was given up.
+ASK: Final = Statement(
+    """
+    WITH hold AS (
+        UPDATE holds SET is_asked = TRUE, transcript_id = :transcript
+        WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
+        RETURNING response_id
+    )
+    SELECT (SELECT response_id FROM hold)
+    """,
+    order=("user", "response"),
+)
+
+# The provider took the exchange: its entry is pending from here on; nothing where it is settled already.
+PEND: Final = Statement(
+    """
+    WITH hold AS (
+        UPDATE holds SET provider_response_id = :provider_response, reported_model = :model
+        WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
+        RETURNING conversation_id, session_id, day, kind, amount, created_at, payer_id
+    ),
+    entry AS (
+        INSERT INTO ledger AS entry (
+            tenant_id, user_id, response_id, conversation_id, session_id, day, kind, model, provider_response_id,
+            status, estimated, answered, input_tokens, output_tokens, cached_tokens, cache_write_tokens,
+            reasoning_tokens, held, cost, price_source, created_at, payer_id
+        )
+        SELECT :tenant, :user, :response, conversation_id, session_id, day, kind, :model, :provider_response,
+            'pending', FALSE, FALSE, 0, 0, 0, 0, 0, amount, 0, '', created_at, payer_id
+        FROM hold
+        ON CONFLICT (tenant_id, user_id, response_id) DO UPDATE SET
+            provider_response_id = excluded.provider_response_id, model = excluded.model
+    )
+    SELECT count(*) FROM hold
+    """,
+    order=("user", "response"),
+)
+
+# The end of an exchange: its hold goes, its one entry is written, and every counter moves (`bookkeeping.settled`). The
+# next turn's transcript and context are those of the turn that is running; one that came too late leaves them alone.
+# Returns the conversation's answered turns and the day's cost; NULL: it was settled or released before.
+SETTLE: Final = Statement(
+    """
+    WITH hold AS (
+        DELETE FROM holds WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
+        RETURNING kind, amount, provider_response_id, idempotency_scope, idempotency_key, is_resumable, created_at,
+            payer_id
+    ),
+    conversation AS (
+        UPDATE conversations SET
+            message_count = message_count + :answered::integer,
+            total_tokens_input = total_tokens_input + :input_tokens::bigint,
+            total_tokens_output = total_tokens_output + :output_tokens::bigint,
+            total_cost = total_cost + :cost::numeric,
+            revision = revision + 1,
+            last_message = last_message + :messages::integer,
+            updated_at = :at,
+            last_image_url = coalesce(:last_image, last_image_url),
+            transcript_id = CASE WHEN turn_id = :response THEN :transcript ELSE transcript_id END,
+            context_tokens = CASE WHEN turn_id = :response THEN :context_tokens ELSE context_tokens END,
+            summary = coalesce(:summary, summary),
+            turn_until = CASE WHEN turn_id = :response THEN NULL ELSE turn_until END,
+            turn_id = CASE WHEN turn_id = :response THEN NULL ELSE turn_id END
+        WHERE tenant_id = :tenant AND user_id = :user AND id = :conversation AND EXISTS (SELECT FROM hold)
+        RETURNING id, message_count, last_message, transcript_id
+    ),
+    session AS (
+        UPDATE sessions SET
+            reserved = reserved - (SELECT amount FROM hold),
+            total_cost = total_cost + :cost,
+            total_tokens = total_tokens + :input_tokens + :output_tokens,
+            last_activity = :at
+        WHERE tenant_id = :tenant AND user_id = :charged AND day = :day AND EXISTS (SELECT FROM conversation)
+        RETURNING id, total_cost
+    ),
+    usage AS (
+        INSERT INTO daily_usage AS usage (
+            tenant_id, user_id, day, model, messages, input_tokens, output_tokens, cost, estimated_cost
+        )
+        SELECT :tenant, :charged, :day, :model_of_day, :answered, :input_tokens, :output_tokens, :cost,
+            CASE WHEN :estimated THEN :cost ELSE 0 END
+        FROM session
+        ON CONFLICT (tenant_id, user_id, day, model) DO UPDATE SET
+            messages = usage.messages + excluded.messages,
+            input_tokens = usage.input_tokens + excluded.input_tokens,
+            output_tokens = usage.output_tokens + excluded.output_tokens,
+            cost = usage.cost + excluded.cost,
+            estimated_cost = usage.estimated_cost + excluded.estimated_cost
+    ),
+    entry AS (
+        INSERT INTO ledger AS entry (
+            tenant_id, user_id, response_id, conversation_id, session_id, day, kind, model, provider_response_id,
+            status, estimated, answered, input_tokens, output_tokens, cached_tokens, cache_write_tokens,
+            reasoning_tokens, held, cost, price_source, rates, service_tier, metadata, created_at, settled_at,
+            time_to_first_token_ms, payer_id
+        )
+        SELECT :tenant, :user, :response, (SELECT id FROM conversation), (SELECT id FROM session), :day, hold.kind,
+            :model, coalesce(hold.provider_response_id, :provider_response), :status, :estimated, :answered > 0,
+            :input_tokens, :output_tokens, :cached_tokens, :cache_write_tokens, :reasoning_tokens, hold.amount, :cost,
+            :price_source, :rates, :service_tier, :metadata, hold.created_at, :at, :time_to_first_token_ms,
+            hold.payer_id
+        FROM hold
+        ON CONFLICT (tenant_id, user_id, response_id) DO UPDATE SET
+            model = excluded.model, provider_response_id = excluded.provider_response_id, status = excluded.status,
+            estimated = excluded.estimated, answered = excluded.answered, input_tokens = excluded.input_tokens,
+            output_tokens = excluded.output_tokens, cached_tokens = excluded.cached_tokens,
+            cache_write_tokens = excluded.cache_write_tokens, reasoning_tokens = excluded.reasoning_tokens,
+            cost = excluded.cost, price_source = excluded.price_source, rates = excluded.rates,
+            service_tier = excluded.service_tier, metadata = excluded.metadata, settled_at = excluded.settled_at,
+            time_to_first_token_ms = excluded.time_to_first_token_ms
+    ),
+    said AS (
+        INSERT INTO messages (
+            tenant_id, user_id, conversation_id, number, id, response_id, role, status, content, created_at, estimated
+        )
+        SELECT :tenant, :user, :conversation, conversation.last_message - :messages + said.number, said.id, :response,
+            said.role, said.status, said.content, said.created_at, said.estimated
+        FROM conversation, unnest(
+            :message_ids::text[], :roles::text[], :statuses::text[], :contents::text[], :said_at::timestamptz[],
+            :are_estimated::boolean[]
+        ) WITH ORDINALITY AS said (id, role, status, content, created_at, estimated, number)
+    ),
+    ended AS (
+        INSERT INTO reply_ends (
+            tenant_id, user_id, response_id, number, remembered, message_number, spent, ended_at
+        )
+        SELECT :tenant, :user, :response, :end_number, :remembered, (SELECT message_count FROM conversation),
+            (SELECT total_cost FROM session), :at
+        FROM hold WHERE hold.is_resumable
+    ),
+    remembered AS (
+        UPDATE idempotency_keys SET
+            remembered = :remembered,
+            message_number = (SELECT message_count FROM conversation),
+            spent = (SELECT total_cost FROM session)
+        WHERE tenant_id = :tenant
+            AND scope = (SELECT idempotency_scope FROM hold) AND key = (SELECT idempotency_key FROM hold)
+    ),
+    dropped AS (
+        INSERT INTO erasures (tenant_id, user_id, id, kind, provider_id, attempts, next_at)
+        SELECT :tenant, :user, dropped.id, 'transcript', dropped.provider_id, 0, :at
+        FROM conversation, unnest(:erasures::text[], :transcripts::text[]) AS dropped (id, provider_id)
+        WHERE dropped.provider_id IS DISTINCT FROM conversation.transcript_id
+    ),
+    estimate AS (
+        INSERT INTO estimates (tenant_id, user_id, response_id, hold, next_at, until)
+        SELECT :tenant, :user, :response, :hold, :at, :open_until FROM hold WHERE :open_until::timestamptz IS NOT NULL
+    )
+    SELECT (SELECT message_count FROM conversation), (SELECT total_cost FROM session)
+    """,
+    order=("charged", "day"),
+)
+
+# Leases that go on. A hold that somebody has locked is just being settled or pended: it is not waited for, so that no
+# batch waits in a circle with this statement, which locks the rows of many users. Returns how many there were.
+RENEW: Final = Statement(
+    """
+    WITH alive AS (
+        SELECT hold.tenant_id, hold.user_id, hold.response_id
+        FROM unnest(:tenants::text[], :users::text[], :responses::text[]) AS named (tenant_id, user_id, response_id)
+        JOIN holds AS hold USING (tenant_id, user_id, response_id)
+        FOR UPDATE OF hold SKIP LOCKED
+    ),
+    hold AS (
+        UPDATE holds AS hold SET lease_until = :lease_until
+        FROM alive
+        WHERE hold.tenant_id = alive.tenant_id AND hold.user_id = alive.user_id
+            AND hold.response_id = alive.response_id
+        RETURNING hold.tenant_id, hold.user_id, hold.response_id, hold.conversation_id
+    ),
+    conversation AS (
+        UPDATE conversations AS conversation SET turn_until = :lease_until
+        FROM hold
+        WHERE conversation.tenant_id = hold.tenant_id AND conversation.user_id = hold.user_id
+            AND conversation.id = hold.conversation_id AND conversation.turn_id = hold.response_id
+    )
+    SELECT count(*) FROM hold
+    """,
+    order=("lease_until",),
+)
+
+# Events of a reply that is running; those of a write whose commit was cut off from us are written again, with what came
+# since.
+WRITE_EVENTS: Final = Statement(
+    """
+    INSERT INTO reply_events (tenant_id, user_id, response_id, first, last, events)
+    VALUES (:tenant, :user, :response, :first, :last, :events)
+    ON CONFLICT (tenant_id, user_id, response_id, first) DO UPDATE SET last = excluded.last, events = excluded.events
+    RETURNING first
+    """,
+    order=("user", "response"),
+)

@@ -1,13 +1,14 @@
 """Settles the exchanges whose process died, or lost the storage, before it could."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from typing import Final
 
 from textllm_core.chat.remains import OUTCOME_WITHIN_S, Remains, remains
-from textllm_core.chat.replay import remembered_failure
+from textllm_core.chat.replay import remembered_failure, remembered_reply, reply_to
 from textllm_core.chat.running import LEASE
 from textllm_core.errors import ProviderError, TextLLMError
 from textllm_core.ids import new_id
@@ -17,8 +18,18 @@ from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.records.conversations import Thread
+from textllm_core.records.journal import END_OF_LOST
 from textllm_core.records.ledger import Hold
-from textllm_core.records.messages import Message, OutputText, Refusal, TextDelta
+from textllm_core.records.messages import (
+    InputFile,
+    InputImage,
+    Message,
+    OutputText,
+    Refusal,
+    ReplyStarted,
+    TextDelta,
+    files_of,
+)
 from textllm_core.records.model import ModelEnded
 from textllm_core.track_usage import Outcome, TrackUsage
 from textllm_core.usage import Usage, estimated_tokens
@@ -26,7 +37,6 @@ from textllm_core.usage import Usage, estimated_tokens
 RECOVER_EVERY_S: Final = 3.0  # see `LEASE`
 _BATCH: Final = 100
 _ASKED_AGAIN: Final = timedelta(seconds=15)  # a reply that is still being written takes some seconds more
-_END_OF_LOST: Final = 2**31 - 1  # the last events of a dead process may have been read, and are numbered by nobody
 _INTERRUPTED: Final = "The service was interrupted before this reply was complete."
 
 
@@ -86,9 +96,9 @@ class Reconcile:
                 transcript_id=None if is_dropped else known,
                 transcripts=(known,) if known else (),
                 context_tokens=_context(hold, left, thread) if is_kept else thread.context_tokens if thread else 0,
-                remember=lambda _cost: remembered_failure(None, ProviderError(_INTERRUPTED)),
+                remember=await self._memory(hold, left, ended) or _interrupted,
                 summary=left.text.strip() or None if is_aside and is_whole else None,
-                end_number=_END_OF_LOST,
+                end_number=END_OF_LOST,
                 recovered=True,
                 is_open=left.is_open,
             ),
@@ -108,6 +118,8 @@ class Reconcile:
             transcript_id=None,
             context_tokens=0,
             summary=left.text.strip() or None if is_summary else None,
+            remember=await self._memory(hold, left, ended),
+            end_number=END_OF_LOST,
             recovered=True,
         )
         return await self.track_usage.correct(hold, outcome) is not None
@@ -122,6 +134,37 @@ class Reconcile:
             status="completed" if left.status == "completed" else "incomplete",
             estimated=left.estimated,
         )
+
+    async def _memory(self, hold: Hold, left: Remains, ended: ModelEnded | None) -> Callable[[Decimal], bytes] | None:
+        """What a repeat, or a reader who resumes, is told: the provider's own reply; None where it gave none."""
+        if ended is None or ended.content_filtered or ended.status not in ("completed", "incomplete"):
+            return None
+        finish_reason, model, files = ended.finish_reason, hold.reported_model or hold.model, await self._files(hold)
+        begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
+
+        def remember(cost: Decimal) -> bytes:
+            reply = reply_to(
+                hold,
+                model=model,
+                text=left.text,
+                finish_reason=finish_reason,
+                usage=left.usage,
+                cost=cost,
+                estimated=left.estimated,
+            )
+            return remembered_reply(begun, reply, files)
+
+        return remember
+
+    async def _files(self, hold: Hold) -> tuple[InputImage | InputFile, ...]:
+        """The images and documents of its turn, for links."""
+        if hold.message is not None:
+            return files_of(hold.message.content)
+        if hold.kind not in ("image", "document"):
+            return ()
+        said = await self.conversations.last_messages(hold.tenant_id, hold.user_id, hold.conversation_id, limit=None)
+        turns = (message for message in said if message.role == "user" and message.created_at == hold.created_at)
+        return next((files_of(message.content) for message in turns), ())
 
     async def _heard(self, hold: Hold) -> str:
         """What is known to have been read of the reply."""
@@ -140,6 +183,10 @@ class Reconcile:
                 return await self.llm.outcome(hold.provider_response_id)
         except (TextLLMError, TimeoutError):  # asked again, for as long as the exchange is open
             return None
+
+
+def _interrupted(_cost: Decimal) -> bytes:
+    return remembered_failure(None, ProviderError(_INTERRUPTED))
 
 
 def _context(hold: Hold, left: Remains, thread: Thread | None) -> int:

@@ -3,12 +3,15 @@
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 from tests.contracts.books import NOON, assert_balanced, at_once, reservation, settlement
 from tests.contracts.conftest import Storage
 
 from textllm_core.errors import BudgetExceededError, IdempotencyInProgressError, IdempotencyMismatchError
+from textllm_core.records.journal import JournalEnd
 from textllm_core.records.ledger import AlreadySettledError, Replay
 from textllm_core.records.messages import Idempotency
+from textllm_core.usage import EntryStatus
 
 KEY = Idempotency("key-1", "POST /chat", "digest")
 
@@ -43,6 +46,43 @@ async def test_a_key_is_looked_up_without_being_taken(storage: Storage) -> None:
         told = await storage.ledger.replay("tenant", KEY)
         assert told == Replay(remembered, settled.message_number, settled.spent)
     await assert_balanced(storage)
+
+
+@pytest.mark.parametrize(
+    ("status", "remembered", "is_erased"),
+    [
+        ("incomplete", b'{"n":2}', False),
+        ("incomplete", b"", False),
+        ("cancelled", b'{"n":2}', False),
+        ("failed", b"{}", True),
+    ],
+)
+async def test_a_repeat_and_a_reader_are_told_what_an_estimate_was_corrected_to(
+    storage: Storage, status: EntryStatus, remembered: bytes, is_erased: bool
+) -> None:
+    ledger = storage.ledger
+    others = [
+        await ledger.reserve(reservation(idempotency=replace(KEY, key="other"))),
+        await ledger.reserve(reservation(idempotency=KEY, tenant_id="other", is_resumable=True)),
+    ]
+    for other in others:
+        await ledger.settle(other, settlement(remembered=b'{"n":0}', end_number=3))
+    hold = await ledger.reserve(reservation(idempotency=KEY, is_resumable=True))
+    first = settlement(status=status, estimated=True, open_until=NOON + timedelta(days=1), remembered=b'{"n":1}')
+    settled = await ledger.settle(hold, replace(first, end_number=3))
+    assert settled is not None
+    if is_erased:
+        await storage.conversations.erase("tenant", "user", hold.conversation_id, at=NOON, remembered=b'{"n":1}')
+    await ledger.correct(hold, settlement(cost="0.5", remembered=remembered, end_number=9))
+    is_told = bool(remembered) and status == "incomplete"
+    told = Replay(b'{"n":2}' if is_told else b'{"n":1}', settled.message_number, settled.spent)
+    assert await ledger.replay("tenant", KEY) == told
+    page = await storage.journal.read("tenant", "user", hold.response_id, after=0)
+    assert (page and page.end) == (None if is_erased else JournalEnd(9 if is_told else 3, told))
+    for tenant_id, key in (("tenant", replace(KEY, key="other")), ("other", KEY)):
+        untouched = await ledger.replay(tenant_id, key)
+        assert untouched is not None
+        assert untouched.remembered == b'{"n":0}'
 
 
 async def test_a_key_that_was_given_back_is_nobodys(storage: Storage) -> None:

@@ -148,11 +148,22 @@ class MemoryLedger:
             messages = tuple(_corrected(each, end) if each.id == reply_id else each for each in kept.messages)
             kept = replace(kept, messages=messages).with_account(conversation)
             store.conversations[_conversation_key(hold)] = kept
+            if end.remembered:
+                self._remember_otherwise(hold, end)
         self._add_to_day(hold, entry.model, -booked(entry))
         self._add_to_day(hold, end.model, settled(end))
         store.entries[_key(hold)] = _ended(entry, end)
         store.estimates.pop(_key(hold), None)
         return Settled(message_number=conversation.message_count if conversation else 0, spent=session.total_cost)
+
+    def _remember_otherwise(self, hold: Hold, end: Settlement) -> None:
+        store = self.store
+        for key, kept in store.repeats.items():
+            if (key[0], kept.response_id) == (hold.tenant_id, hold.response_id) and kept.replay is not None:
+                store.repeats[key] = replace(kept, replay=replace(kept.replay, remembered=end.remembered))
+        if (ended := store.ends.get(_key(hold))) is not None:
+            replay = replace(ended.end.replay, remembered=end.remembered)
+            store.ends[_key(hold)] = replace(ended, end=JournalEnd(end.end_number, replay))
 
     async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
         estimates = self.store.estimates

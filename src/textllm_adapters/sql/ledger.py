@@ -231,8 +231,13 @@ class SqlLedger:
             await connection.execute(statements.CORRECT_REPLY, reply | told)
         else:
             await connection.execute(statements.REPLY_IS_EXACT, reply)
+        answered = conversation.scalar_one_or_none()
+        if end.remembered and answered is not None:
+            ending = {"new_text": end.remembered.decode(), "new_number": end.end_number}
+            await connection.execute(statements.REMEMBER_OTHERWISE, of_it | ending)
+            await connection.execute(statements.END_OTHERWISE, of_it | ending)
         await connection.execute(statements.CLOSE_ESTIMATE, of_it)
-        return Settled(message_number=conversation.scalar_one_or_none() or 0, spent=session.scalar_one())
+        return Settled(message_number=answered or 0, spent=session.scalar_one())
 
     async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
         due = {"of_moment": at, "new_moment": next_at, "at_most": limit}

@@ -212,6 +212,19 @@ _REPLY: Final = (
 )
 REPLY_IS_EXACT: Final = update(messages).where(*_REPLY).values(estimated=bindparam("new_estimated"))
 CORRECT_REPLY: Final = REPLY_IS_EXACT.values(content=bindparam("new_content"), status=bindparam("new_status"))
+REMEMBER_OTHERWISE: Final = (
+    update(idempotency_keys)
+    .where(
+        idempotency_keys.c.tenant_id == bindparam("of_tenant"),
+        idempotency_keys.c.response_id == bindparam("of_response"),
+    )
+    .values(remembered=bindparam("new_text"))
+)
+END_OTHERWISE: Final = (
+    update(reply_ends)
+    .where(*_of_user(reply_ends), reply_ends.c.response_id == bindparam("of_response"))
+    .values(remembered=bindparam("new_text"), number=bindparam("new_number"))
+)
 CLOSE_ESTIMATE: Final = delete(estimates).where(
     *_of_user(estimates), estimates.c.response_id == bindparam("of_response")
 )

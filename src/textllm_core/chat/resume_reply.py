@@ -13,8 +13,8 @@ from textllm_core.errors import NotFoundError, ServiceUnavailableError, StorageU
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.reply_journal import ReplyJournal
-from textllm_core.records.journal import JournalPage
-from textllm_core.records.messages import ReplyEvent, ReplyFailed, ReplyStarted
+from textllm_core.records.journal import END_OF_LOST, JournalPage
+from textllm_core.records.messages import ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.tenancy import Caller
 
 _LOOK_EVERY_S: Final = 0.25
@@ -112,6 +112,7 @@ class ResumeReply:
                 if page is not None and page.end is None and loop.time() >= watched_until:
                     await self.journal.watch(tenant_id, user_id, response_id, until=self.clock.now() + WATCH)
                     watched_until = loop.time() + WATCH.total_seconds() / 2
+                ending = await self._ending(tenant_id, user_id, response_id, page, after=number)
             except StorageUnavailableError as error:
                 if self.running.is_winding_down:
                     return
@@ -127,11 +128,29 @@ class ResumeReply:
             for event in page.events:
                 number += 1
                 yield number, event
+            for numbered in ending:
+                yield numbered
             if page.end is not None:
-                if page.end.number > number:
-                    warnings = self.policy.warnings(page.end.replay.spent)
-                    yield page.end.number, replayed_end(page.end.replay, warnings, response_id=response_id)
                 return
             if self.running.is_winding_down:
                 return
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _ending(
+        self, tenant_id: str, user_id: str, response_id: str, page: JournalPage | None, *, after: int
+    ) -> list[tuple[int, ReplyEvent]]:
+        """What follows the journal's events, and the one numbered `after`; nothing while the exchange runs.
+
+        A reply that the provider itself has told after its process died begins with the text that the journal misses.
+        Of that a reader may have seen the first words, of which nobody knows how many: they come again.
+        """
+        if page is None or page.end is None or page.end.number <= after:
+            return []
+        warnings = self.policy.warnings(page.end.replay.spent)
+        end = replayed_end(page.end.replay, warnings, response_id=response_id)
+        if page.end.number < END_OF_LOST or isinstance(end, ReplyFailed) or after == END_OF_LOST - 1:
+            return [(page.end.number, end)]
+        whole = await self.journal.read(tenant_id, user_id, response_id, after=0)
+        heard = "".join(event.text for event in whole.events if isinstance(event, TextDelta)) if whole else ""
+        unheard = end.reply.text[len(heard) :] if end.reply.text.startswith(heard) else ""
+        return [*([(END_OF_LOST - 1, TextDelta(unheard))] if unheard else []), (END_OF_LOST, end)]

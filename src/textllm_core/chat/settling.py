@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from textllm_core.chat.course import Course
 from textllm_core.chat.journal import JournalWriter
 from textllm_core.chat.remains import OUTCOME_WITHIN_S, Remains
-from textllm_core.chat.replay import remembered_failure, remembered_reply
+from textllm_core.chat.replay import remembered_failure, remembered_reply, reply_to
 from textllm_core.errors import (
     ContentRefusedError,
     ModelError,
@@ -27,7 +27,7 @@ from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.llm import LLM
 from textllm_core.records.ledger import Hold
-from textllm_core.records.messages import FinishReason, Reply, ReplyCompleted, ReplyUsage
+from textllm_core.records.messages import FinishReason, Reply, ReplyCompleted
 from textllm_core.records.model import ModelEnded
 from textllm_core.track_usage import Charge, Outcome, TrackUsage
 from textllm_core.usage import Usage
@@ -199,18 +199,7 @@ def _reply_memory(
 def _reply(
     course: Course, text: str, finish_reason: FinishReason, usage: Usage, cost: Decimal, *, estimated: bool
 ) -> Reply:
-    """The reply, but for what only its settlement counts."""
-    hold = course.hold
-    return Reply(
-        text=text,
-        conversation_id=hold.conversation_id,
-        user_id=hold.user_id,
-        message_number=0,
-        usage=ReplyUsage.of(usage),
-        cost=cost,
-        estimated=estimated,
-        response_id=hold.response_id,
-        session_id=hold.session_id,
-        model=course.started.model if course.started else hold.model,
-        finish_reason=finish_reason,
+    model = course.started.model if course.started else course.hold.model
+    return reply_to(
+        course.hold, model=model, text=text, finish_reason=finish_reason, usage=usage, cost=cost, estimated=estimated
     )

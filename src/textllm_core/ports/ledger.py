@@ -71,7 +71,8 @@ class Ledger(Protocol):
 
         None where the entry is no estimate (any more), so that it happens once; nothing happens then. See
         `bookkeeping.corrected`. The conversation's last reply to the exchange becomes that of the settlement, where it
-        has one.
+        has one; and what it remembers, if anything, is what a repeat and a reader who resumes are told from now on,
+        unless the conversation is gone.
         """
         ...
 

@@ -1,11 +1,15 @@
 """What running replies have said so far, as other processes read it."""
 
+from typing import Final
+
 from msgspec import Struct
 
 from textllm_core.records.ledger import Hold, Replay
 from textllm_core.records.messages import ReplyStarted, TextDelta
 
 Spoken = ReplyStarted | TextDelta
+# Of the end of an exchange whose process died: its last events may have been read, and are numbered by nobody.
+END_OF_LOST: Final = 2**31 - 1
 
 
 class JournalEntry(Struct, frozen=True):

@@ -209,11 +209,16 @@ class Turn(Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> tuple[InputImage | InputFile, ...]:
         """Its images and documents, without extracted text."""
-        return tuple(
-            replace(part, extracted=None) if isinstance(part, InputFile) else part
-            for part in self.content
-            if isinstance(part, InputImage | InputFile)
-        )
+        return files_of(self.content)
+
+
+def files_of(content: Sequence[ContentPart]) -> tuple[InputImage | InputFile, ...]:
+    """The images and documents among the parts, without extracted text."""
+    return tuple(
+        replace(part, extracted=None) if isinstance(part, InputFile) else part
+        for part in content
+        if isinstance(part, InputImage | InputFile)
+    )
 
 
 class ReplyUsage(Struct, frozen=True):

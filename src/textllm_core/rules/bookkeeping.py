@@ -65,12 +65,12 @@ def corrected(entry: LedgerEntry, end: Settlement) -> Settlement | None:
     """What a settlement that comes after an estimate makes of the entry; None where it changes nothing.
 
     Only an estimate is ever corrected, and by what is none. A turn that was answered stays so; of one that was
-    cancelled the user keeps what was written, so that only its money is set right.
+    cancelled the user keeps what was written, and is told it again, so that only its money is set right.
     """
     if not entry.estimated or entry.status == "pending" or end.estimated:
         return None
     if entry.status == "cancelled":
-        end = replace(end, status="cancelled", messages=())
+        end = replace(end, status="cancelled", messages=(), remembered=b"")
     return replace(end, answered=entry.answered)
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
-from textllm_core import Caller, Reply, ReplyEvent, ReplyFailed, ReplyStarted, TextTurn
+from textllm_core import Caller, Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextTurn
 from textllm_core.errors import (
     ContextTooLongError,
     IdempotencyInProgressError,
@@ -18,10 +18,15 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
-from textllm_core.records.messages import Idempotency
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import FinishReason, Idempotency, ReplyUsage
+from textllm_core.records.model import EndStatus, ModelEnded
+from textllm_core.usage import Usage
 from textllm_core.wire import to_json
 
 KEY = Idempotency("key-1", "POST /chat", "digest")
+USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
+FILTERED = ModelEnded(status="incomplete", usage=USAGE, text="Once", content_filtered=True)
 TURN = TextTurn("hi", user_id="ada", idempotency=KEY)
 
 
@@ -117,3 +122,57 @@ async def test_a_key_counts_for_a_day_and_no_longer(bench: Bench) -> None:
     await bench.forget_replies()
     assert (await bench.send_message(Caller(), TURN)).response_id != first.response_id
     await bench.check_books()
+
+
+async def left_behind(bench: Bench) -> Hold:
+    """An exchange whose process died after the first piece of its reply."""
+    bench.llm.script(ScriptedReply(deltas=("Once", " upon"), gate=asyncio.Event()))
+    await anext(bench.send_message.stream(Caller(), TURN))
+    (hold,) = (kept.hold for kept in bench.store.holds.values())
+    return hold
+
+
+@pytest.mark.parametrize(
+    ("status", "finish_reason"), [("completed", "stop"), ("completed", "refusal"), ("incomplete", "length")]
+)
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_repeat_gets_the_reply_that_the_provider_told_after_a_crash(
+    bench: Bench, is_late: bool, status: EndStatus, finish_reason: FinishReason
+) -> None:
+    hold = await left_behind(bench)
+    survivor = Bench(store=bench.store, clock=bench.clock)
+    survivor.clock.advance(timedelta(minutes=1))
+    if is_late:  # until then the books have an estimate
+        assert await survivor.reconcile() == 1
+        with pytest.raises(ProviderError, match="interrupted") as refusal:
+            await survivor.send_message(Caller(), TURN)
+        assert refusal.value.is_replayed
+        survivor.clock.advance(timedelta(minutes=1))
+    word = ModelEnded(status=status, text="Once upon a time", usage=USAGE, finish_reason=finish_reason)
+    survivor.llm.ended[hold.provider_response_id or ""] = word
+    assert await survivor.reconcile() == 1
+    started, *_, ended = await events_of(survivor)
+    (entry,) = await survivor.entries()
+    assert isinstance(started, ReplyStarted)
+    assert started.is_replayed
+    assert started.response_id == entry.response_id
+    assert isinstance(ended, ReplyCompleted)
+    reply = ended.reply
+    assert (reply.text, reply.finish_reason, reply.usage) == ("Once upon a time", finish_reason, ReplyUsage.of(USAGE))
+    assert (reply.cost, reply.estimated, reply.message_number) == (entry.cost, False, 1)
+    assert (reply.response_id, reply.conversation_id) == (entry.response_id, entry.conversation_id)
+    assert (reply.user_id, reply.session_id, reply.model) == ("ada", entry.session_id, "gpt-4o")
+    assert survivor.llm.requests == []
+
+
+@pytest.mark.parametrize("word", [ModelEnded(status="failed", usage=USAGE, text="Once"), FILTERED])
+async def test_a_repeat_of_a_reply_that_the_provider_gave_up_is_told_of_the_interruption(
+    bench: Bench, word: ModelEnded
+) -> None:
+    hold = await left_behind(bench)
+    survivor = Bench(store=bench.store, clock=bench.clock)
+    survivor.clock.advance(timedelta(minutes=1))
+    survivor.llm.ended[hold.provider_response_id or ""] = word
+    assert await survivor.reconcile() == 1
+    with pytest.raises(ProviderError, match="interrupted"):
+        await survivor.send_message(Caller(), TURN)

@@ -11,6 +11,7 @@ from tests.unit.conftest import Bench
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta, TextTurn
 from textllm_core.errors import NotFoundError
+from textllm_core.records.model import ModelEnded
 from textllm_core.usage import Usage
 
 USAGE = Usage(input_tokens=100, output_tokens=20)
@@ -119,6 +120,36 @@ async def test_a_reply_whose_process_died_ends_in_a_failure_for_whoever_reads_on
     assert (entry.status, entry.estimated) == ("incomplete", True)
     assert entry.usage == Usage(input_tokens=hold.input_estimate, output_tokens=3)
     assert [message.text for message in await other.said(entry)][-1] == "Once upon"
+    await dead.aclose()  # type: ignore[attr-defined]  # a generator
+    await bench.running.drain(0)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("has_read", [0, 1, 2, 5, LAST_ID_OF_LOST - 1])
+async def test_a_reply_whose_process_died_is_read_to_the_end_that_the_provider_tells(
+    bench: Bench, other: Bench, has_read: int, is_late: bool
+) -> None:
+    bench.llm.script(ScriptedReply(deltas=("Once upon", " a time"), gate=asyncio.Event()))
+    response_id, dead = await begun(bench)
+    (hold,) = (kept.hold for kept in bench.store.holds.values())
+    reading = None if is_late else asyncio.create_task(resumed(other, response_id, has_read))
+    bench.clock.advance(timedelta(minutes=1))
+    if is_late:
+        assert await other.reconcile() == 1
+        assert isinstance((await resumed(other, response_id, has_read))[-1][1], ReplyFailed)
+        bench.clock.advance(timedelta(minutes=1))
+    word = ModelEnded(status="completed", text="Once upon a time, there was", usage=USAGE)
+    other.llm.ended[hold.provider_response_id or ""] = word
+    assert await other.reconcile() == 1
+    got = await (reading or resumed(other, response_id, has_read))
+    rest = [] if has_read == LAST_ID_OF_LOST - 1 else [(LAST_ID_OF_LOST - 1, TextDelta(" a time, there was"))]
+    assert got[-1 - len(rest) : -1] == rest
+    assert [number for number, _ in got[: -1 - len(rest)]] == [*range(has_read + 1, 3)]
+    number, end = got[-1]
+    assert number == LAST_ID_OF_LOST
+    assert isinstance(end, ReplyCompleted)
+    assert (end.reply.text, end.reply.estimated) == ("Once upon a time, there was", False)
+    assert (await other.resume_reply(Caller(), response_id, after=LAST_ID_OF_LOST)).is_over
     await dead.aclose()  # type: ignore[attr-defined]  # a generator
     await bench.running.drain(0)
 

@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Final
 
 from litestar import Litestar
-from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from textllm_core.application import TextLLM
@@ -21,13 +20,15 @@ from textllm_core.steps import UNTRACED
 from textllm_http.download import MAX_DOWNLOADS
 from textllm_http.entrance import Entrance
 from textllm_http.middleware import ResponseHeaders, allow_all_methods
-from textllm_http.observing import Unanswered, observed
+from textllm_http.observing import observed
 from textllm_http.places import Places
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
+from textllm_http.services import Services
 from textllm_http.spool import Spool
 from textllm_http.strangers import Strangers
+from textllm_http.worker_state import WorkerState
 
 FORGET_EVERY_S: Final = 60.0
 ERASE_EVERY_S: Final = 30.0
@@ -76,6 +77,8 @@ def create_app(
         trusted_proxies: addresses and networks of proxies that are believed where a request comes from.
     """
 
+    worker = WorkerState()
+
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with (
@@ -87,7 +90,25 @@ def create_app(
                 textllm.conversations.erase_at_provider, ERASE_EVERY_S, "deleted conversations wait to be erased"
             ),
         ):
-            app.state.textllm = textllm
+            app.state["services"] = Services(
+                textllm,
+                worker,
+                requires_keys=requires_keys,
+                operator_token=None if operator_token is None else operator_token.encode(),
+                strangers=Strangers(),
+                max_body_bytes=_BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
+                max_text_bytes=_TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
+                max_file_bytes=max_file_bytes,
+                spool=Spool(spool_dir),
+                downloads=Places(
+                    MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."
+                ),
+                public_config=public_config,
+                metrics=metrics,
+                asks_openai=asks_openai,
+                data_dir=spool_dir.parent,
+                started_at=monotonic(),
+            )
             yield
 
     app = Litestar(
@@ -131,29 +152,8 @@ def create_app(
         ],
         lifespan=[lifespan],
         before_request=refuse_query,
-        before_send=[allow_all_methods, ResponseHeaders(cors_origins)],
+        before_send=[allow_all_methods, ResponseHeaders(cors_origins, worker)],
         exception_handlers={TextLLMError: respond, HTTPException: respond, Exception: respond},
-        state=State(
-            {
-                "public_config": public_config,
-                "is_leaving": False,  # set by the worker: connections are not kept
-                "is_stopping": False,  # and the whole service goes with it
-                "requires_keys": requires_keys,
-                "strangers": Strangers(),
-                "operator_token": None if operator_token is None else operator_token.encode(),
-                "max_body_bytes": _BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
-                "max_text_bytes": _TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
-                "max_file_bytes": max_file_bytes,
-                "spool": Spool(spool_dir),
-                "downloads": Places(
-                    MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."
-                ),
-                "data_dir": spool_dir.parent,
-                "asks_openai": asks_openai,
-                "started_at": monotonic(),
-                "metrics": metrics,
-            }
-        ),
         request_max_body_size=None,  # ours is checked where a body is read
         openapi_config=None,
         logging_config=None,
@@ -162,8 +162,7 @@ def create_app(
     )
     # Around the router, which no middleware is.
     entrance = Entrance(app.asgi_handler, trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
-    app.state.unanswered = Unanswered()
-    app.asgi_handler = observed(entrance, telemetry, tracer, app.state.unanswered)
+    app.asgi_handler = observed(entrance, telemetry, tracer, worker.unanswered)
     return app
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from litestar import Litestar
 
@@ -21,7 +21,14 @@ _MEGABYTE: Final = 1024 * 1024
 _ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server", "trusted_proxies"}
 
 
-def create() -> Litestar:
+class Served(NamedTuple):
+    """An app, and what its server is to know."""
+
+    app: Litestar
+    header_timeout_s: float
+
+
+def create() -> Served:
     """The app of one worker process.
 
     Raises:
@@ -63,5 +70,4 @@ def create() -> Litestar:
         allowed_hosts=settings.allowed_hosts,
         trusted_proxies=settings.trusted_proxies,
     )
-    app.state.header_timeout_s = settings.header_timeout_s  # the server's, which has no other way to the settings
-    return app
+    return Served(app, settings.header_timeout_s)

@@ -11,10 +11,10 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.types import Guard
 
 from textllm_core.api_keys import digest_of, is_secret
-from textllm_core.application import TextLLM
 from textllm_core.errors import ForbiddenError, StorageUnavailableError, UnauthenticatedError
 from textllm_core.tenancy import Caller, Role
-from textllm_http.strangers import Strangers, network_of
+from textllm_http.services import services_of
+from textllm_http.strangers import network_of
 
 _BEARER: Final = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
@@ -33,10 +33,10 @@ async def refuse_if_revoked(request: Request[Any, Any, Any]) -> None:
     Raises:
         UnauthenticatedError: it was revoked meanwhile.
     """
-    textllm: TextLLM = request.app.state.textllm
-    if request.app.state.requires_keys and (secret := _bearer(request)) is not None:
+    services = services_of(request)
+    if services.requires_keys and (secret := _bearer(request)) is not None:
         with suppress(StorageUnavailableError):
-            await textllm.books.authenticate(secret)
+            await services.textllm.books.authenticate(secret)
 
 
 async def open_to_all(_connection: Connection, _handler: BaseRouteHandler) -> None:
@@ -64,13 +64,14 @@ async def any_caller_or_link(connection: Connection, handler: BaseRouteHandler) 
 
 async def operator(connection: Connection, _handler: BaseRouteHandler) -> None:
     """Let in whoever runs the service, by a token that is no tenant's key; anyone where none is set and no keys are."""
-    token: bytes | None = connection.app.state.operator_token
+    services = services_of(connection)
+    token = services.operator_token
     given = _bearer(connection)
     if token is not None and given is not None and compare_digest(given.encode(), token):
         return
-    if token is None and not connection.app.state.requires_keys:
+    if token is None and not services.requires_keys:
         return
-    if connection.app.state.requires_keys:
+    if services.requires_keys:
         await _authenticated(connection)
         raise ForbiddenError.of_operator()
     raise UnauthenticatedError
@@ -95,16 +96,14 @@ async def _authenticated(connection: Connection) -> Caller:
         UnknownKeysError: the address has brought too many that are not.
         StorageUnavailableError: nobody can say now.
     """
-    state = connection.app.state
-    if not state.requires_keys:
+    services = services_of(connection)
+    if not services.requires_keys:
         return Caller(id=f"address:{network_of(_address_of(connection))}")
     secret = _bearer(connection)
     if secret is None or not is_secret(secret):
         raise UnauthenticatedError
-    textllm: TextLLM = state.textllm
-    strangers: Strangers = state.strangers
     address, digest = _address_of(connection), digest_of(secret)
-    strangers.admit(address, digest)
-    caller = await textllm.books.authenticate(secret)
-    strangers.welcome(address, digest)
+    services.strangers.admit(address, digest)
+    caller = await services.textllm.books.authenticate(secret)
+    services.strangers.welcome(address, digest)
     return caller

@@ -17,6 +17,7 @@ from textllm_core.files import ReadFile
 from textllm_core.records.files import StoredFile
 from textllm_http.middleware import header
 from textllm_http.places import Places
+from textllm_http.services import services_of
 
 STALLED_AFTER_S: Final = 60.0
 MAX_DOWNLOADS: Final = 256  # in one process: half a megabyte waits for a client that does not read
@@ -66,7 +67,7 @@ async def response_of(request: Request[Any, Any, Any], file: StoredFile, read: R
         return FileResponse(status, headers)
     pieces = read(file) if span is None else read(file, first=span.first, last=span.last)
     beginning = await anext(pieces)  # a refusal is raised here
-    return FileResponse(status, headers, Content(pieces, beginning, request.app.state.downloads))
+    return FileResponse(status, headers, Content(pieces, beginning, services_of(request).downloads))
 
 
 class Content(NamedTuple):

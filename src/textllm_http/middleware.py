@@ -7,6 +7,7 @@ from typing import Final
 from litestar.types import Message, Scope
 
 from textllm_core.ids import new_id
+from textllm_http.worker_state import WorkerState
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _EXPOSED: Final = (
@@ -60,15 +61,15 @@ class ResponseHeaders:
         cors_origins: exact origins whose pages may read the responses, e.g. "https://chat.example.org".
     """
 
-    def __init__(self, cors_origins: Iterable[str]) -> None:
-        self._origins = frozenset(cors_origins)
+    def __init__(self, cors_origins: Iterable[str], worker: WorkerState) -> None:
+        self._origins, self._worker = frozenset(cors_origins), worker
 
     async def __call__(self, message: Message, scope: Scope) -> None:
         if message["type"] == "http.response.start":
             headers = [*message["headers"], (b"x-request-id", request_id_of(scope).encode())]
             said = {name.lower() for name, _ in headers}
             headers += [(name, value) for name, value in _UNLESS_SAID if name not in said]
-            if scope["litestar_app"].state.is_leaving:  # the client finds another worker, or knows that there is none
+            if self._worker.is_leaving:  # the client finds another worker, or knows that there is none
                 headers.append((b"connection", b"close"))
             if self._origins:
                 headers += self._cors(scope)

@@ -16,26 +16,10 @@ from textllm_core.steps import Serving
 from textllm_core.tenancy import Caller
 from textllm_http.middleware import request_id_of
 from textllm_http.problems import PROBLEM_JSON, problem_of
+from textllm_http.worker_state import Unanswered
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})  # that any route takes
 _LEFT: Final = 499  # as nginx has it
-
-
-class Unanswered:
-    """The requests whose answers have not begun, so that none is left without one when the process ends."""
-
-    def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[object]] = set()
-        self._is_over = False
-
-    def refuse(self) -> None:
-        """Give up what is done for them, and say so."""
-        self._is_over = True
-        for task in self.tasks:
-            task.cancel()
-
-    def is_refused(self, task: asyncio.Task[object]) -> bool:
-        return self._is_over and task in self.tasks
 
 
 def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer, unanswered: Unanswered) -> ASGIApp:

@@ -10,7 +10,6 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
-from textllm_core.application import TextLLM
 from textllm_core.chat.exchange import last_reply
 from textllm_core.errors import TextLLMError, UnauthenticatedError
 from textllm_core.records.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
@@ -20,6 +19,7 @@ from textllm_http.auth import caller_of, refuse_if_revoked
 from textllm_http.links import with_absolute_links
 from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody
+from textllm_http.services import services_of
 from textllm_http.sse import EventFrames, EventStream, Numbered, TextFrames, framed
 
 
@@ -109,9 +109,8 @@ def event_stream(
             await refuse_if_revoked(request)
         except UnauthenticatedError:
             if is_read:  # it is the turn of this very key; what others asked for goes on
-                textllm: TextLLM = request.app.state.textllm
                 with suppress(TextLLMError):
-                    await textllm.cancel_reply(caller_of(request), started.response_id)
+                    await services_of(request).textllm.cancel_reply(caller_of(request), started.response_id)
             raise
 
     chunks = framed(

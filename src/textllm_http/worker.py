@@ -21,11 +21,11 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 from litestar import Litestar
 
-from textllm_core.application import TextLLM
 from textllm_core.errors import TextLLMError
 from textllm_http.asgi import create
 from textllm_http.control import BACKLOG, SERVICE_S, SIGNALS, Word, words
 from textllm_http.problems import trace_of
+from textllm_http.services import Services, services_in
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a request's line and headers, and of what waits to be written
 MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle; more wait in the listener's queue
@@ -94,11 +94,11 @@ class _Worker:
         loop.add_signal_handler(signal.SIGTERM, self._obey, Word.STOP)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         loop.add_reader(self._channel, self._hear)
-        app = create()
+        app, header_timeout_s = create()
         self._starting = asyncio.current_task()
         async with app.lifespan():
             self._starting = None
-            server = _Server(app, self._listener, header_timeout_s=app.state.header_timeout_s)
+            server = _Server(app, self._listener, header_timeout_s=header_timeout_s)
             serving = asyncio.create_task(server.serve())
             leaving = asyncio.create_task(self._leave.wait())
             gc.freeze()  # what the start has made stays, and holds up nobody by being looked through again
@@ -108,9 +108,10 @@ class _Worker:
             if serving.done():
                 leaving.cancel()
                 raise RuntimeError("the server ended by itself")
-            await self._end(app, server)
+            services = services_in(app)
+            await self._end(services, server)
             if not await _ends(serving, _LINGER_S):
-                app.state.unanswered.refuse()
+                services.worker.unanswered.refuse()
             if not await _ends(serving, _LAST_WORDS_S):
                 logging.getLogger("_granian").setLevel(logging.CRITICAL)  # that it is cut off now is no error
 
@@ -138,15 +139,15 @@ class _Worker:
             self._starting.cancel()
             self._starting = None  # once: what it does next is to clean up
 
-    async def _end(self, app: Litestar, server: _Server) -> None:
-        textllm: TextLLM = app.state.textllm
-        app.state.is_leaving = True
+    async def _end(self, services: Services, server: _Server) -> None:
+        textllm = services.textllm
+        services.worker.is_leaving = True
         if self._is_retired:
             server.stop_accepting()
             await _happens(self._service_over, SERVICE_S)
             server.end()  # who still holds an idle connection finds another worker
         else:
-            app.state.is_stopping = True
+            services.worker.is_stopping = True
             await _happens(self._service_over, min(SERVICE_S, self._grace_s))
         winding_down = asyncio.create_task(textllm.wind_down(grace_s=self._grace_s))
         cut = asyncio.create_task(self._grace_over.wait())

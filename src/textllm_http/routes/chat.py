@@ -10,13 +10,13 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import Struct
 
-from textllm_core.application import TextLLM
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.messages import TextTurn
 from textllm_core.wire import to_json
 from textllm_http.admission import idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
+from textllm_http.services import services_of
 from textllm_http.turns import TURN, TurnRequest, answer, begun, event_stream, whole
 
 
@@ -33,21 +33,21 @@ _EVENT_NUMBER: Final = re.compile(r"[0-9]{1,10}")
 @post("/chat", status_code=200, guards=[any_caller])
 async def chat(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a text turn: the whole reply, or a stream where the body asks for one."""
-    asked = await TURN.read(request, max_bytes=request.app.state.max_body_bytes)
+    asked = await TURN.read(request, max_bytes=services_of(request).max_body_bytes)
     return await _answer(request, asked, stream=asked.stream)
 
 
 @post("/chat/stream", status_code=200, guards=[any_caller])
 async def chat_stream(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a text turn while the reply is being written."""
-    asked = await TURN.read(request, max_bytes=request.app.state.max_body_bytes)
+    asked = await TURN.read(request, max_bytes=services_of(request).max_body_bytes)
     return await _answer(request, asked, stream=True)
 
 
 @get("/chat/stream/{response_id:str}", guards=[any_caller], before_request=_RESUMPTION.check)
 async def resume(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
     """Read a stream on from where it was lost, in whatever worker it runs."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     asked = _RESUMPTION.read(request)
     resumed = await textllm.resume_reply(caller_of(request), response_id, after=last_event_id_of(request))
     if resumed.is_over:
@@ -59,7 +59,7 @@ async def resume(request: Request[Any, Any, Any], response_id: FromPath[str]) ->
 @post("/chat/stream/{response_id:str}/cancel", status_code=200, guards=[any_caller])
 async def cancel(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
     """End a stream before the model does: what it came to by then, settled."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     return whole(request, await textllm.cancel_reply(caller_of(request), response_id))
 
 
@@ -76,7 +76,7 @@ def last_event_id_of(request: Request[Any, Any, Any]) -> int:
 
 
 async def _answer(request: Request[Any, Any, Any], asked: TurnRequest, *, stream: bool | None) -> ASGIApp:
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     idempotency = idempotency_of(request, to_json(asked))
     turn = TextTurn(
         asked.message, asked.conversation_id, asked.user_id, asked.options, idempotency, is_resumable=bool(stream)

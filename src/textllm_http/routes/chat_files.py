@@ -9,7 +9,6 @@ from typing import Any, Final
 from litestar import Request, post
 from litestar.types import ASGIApp
 
-from textllm_core.application import TextLLM
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import MAX_IMAGES, ImageTurn
 from textllm_core.errors import Allowance, TextLLMError
@@ -19,6 +18,7 @@ from textllm_core.wire import to_json
 from textllm_http.admission import idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.multipart import MultipartBody
+from textllm_http.services import services_of
 from textllm_http.turns import TURN, TurnRequest, answer, begun
 
 _FIELDS: Final = TurnRequest.__struct_fields__
@@ -39,7 +39,7 @@ class _TurnForm:
 @post("/chat/image", status_code=200, guards=[any_caller])
 async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a turn with images: the whole reply, or a stream where the form asks for one."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     async with _arrived(request, _IMAGES) as form:
         asked = form.asked
         turn = ImageTurn(
@@ -60,7 +60,7 @@ async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
 @post("/chat/file", status_code=200, guards=[any_caller])
 async def chat_file(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a turn with a document: the whole reply, or a stream where the form asks for one."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     async with _arrived(request, _DOCUMENT) as form:
         asked = form.asked
         turn = DocumentTurn(
@@ -81,14 +81,14 @@ async def chat_file(request: Request[Any, Any, Any]) -> ASGIApp:
 @asynccontextmanager
 async def _arrived(request: Request[Any, Any, Any], shape: MultipartBody) -> AsyncIterator[_TurnForm]:
     """The turn of the form, counted once against the rate limit: before its body where it is known whose it is."""
-    textllm: TextLLM = request.app.state.textllm
-    state, caller = request.app.state, caller_of(request)
+    services, caller = services_of(request), caller_of(request)
+    textllm = services.textllm
     allowance = None
     try:
         if caller.user_id is not None:
             allowance = await textllm.files.admit(caller, caller.user_id)
         async with shape.read(
-            request, state.spool, max_file_bytes=state.max_file_bytes, max_text_bytes=state.max_body_bytes
+            request, services.spool, max_file_bytes=services.max_file_bytes, max_text_bytes=services.max_body_bytes
         ) as form:
             asked = TURN.decode_texts(form.texts)
             (files,) = form.files.values()

@@ -9,7 +9,7 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
-from textllm_core.application import Conversations, TextLLM
+from textllm_core.application import Conversations
 from textllm_core.chat.exchange import last_reply
 from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
 from textllm_core.list_messages import MAX_MESSAGES
@@ -21,6 +21,7 @@ from textllm_http.auth import any_caller, caller_of
 from textllm_http.links import with_absolute_links
 from textllm_http.requests import JsonBody, QueryString, given
 from textllm_http.routes.reading import reading
+from textllm_http.services import services_of
 
 
 class ConversationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +76,7 @@ _MESSAGES: Final = QueryString(MessagesQuery)
 @post("/conversations", guards=[any_caller], status_code=201)
 async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     """A new conversation, before anything is said in it."""
-    asked = await _CREATE.read_if_any(request, max_bytes=request.app.state.max_body_bytes)
+    asked = await _CREATE.read_if_any(request, max_bytes=services_of(request).max_body_bytes)
     changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata).checked()
     conversations, caller = _conversations(request), caller_of(request)
     user_id = caller.acts_for(asked.user_id)
@@ -106,7 +107,7 @@ async def conversation(request: Request[Any, Any, Any], conversation_id: FromPat
 @patch("/conversations/{conversation_id:str}", guards=[any_caller])
 async def change(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """Name it, tag it, or hang metadata on it; the conversation as it is then."""
-    asked = await _CHANGE.read(request, max_bytes=request.app.state.max_body_bytes)
+    asked = await _CHANGE.read(request, max_bytes=services_of(request).max_body_bytes)
     changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata)
     changed = await _conversations(request).update(caller_of(request), conversation_id, changes)
     return _shown(request, changed)
@@ -129,7 +130,7 @@ async def restore(request: Request[Any, Any, Any], conversation_id: FromPath[str
 @post("/conversations/{conversation_id:str}/summary", guards=[any_caller], status_code=200)
 async def summarize(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """Have the model sum it up; the conversation with its new summary."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     caller = caller_of(request)
     events = textllm.summarize_conversation.stream(caller, conversation_id, idempotency_of(request, b""))
     started = await anext(events)  # a refusal is raised here, with headers of its own
@@ -154,5 +155,4 @@ def _shown(request: Request[Any, Any, Any], conversation: Conversation) -> ASGIA
 
 
 def _conversations(request: Request[Any, Any, Any]) -> Conversations:
-    conversations: Conversations = request.app.state.textllm.conversations
-    return conversations
+    return services_of(request).textllm.conversations

@@ -9,7 +9,6 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from textllm_core.application import TextLLM
 from textllm_core.errors import InvalidRequestError, StoredFileNotFoundError
 from textllm_core.file_links import FileView
 from textllm_core.file_names import Folder
@@ -24,6 +23,7 @@ from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
 from textllm_http.requests import QueryString, given
 from textllm_http.routes.reading import reading
+from textllm_http.services import services_of
 
 _FORM: Final = MultipartBody(texts=("user_id", "folder"), files={"file": 1})
 _CONTENT: Final = "/content"
@@ -53,13 +53,13 @@ _LINK: Final = QueryString(LinkQuery)
 @post("/files/upload", status_code=201, guards=[any_caller])
 async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
     """Keep a file that comes in a form: `file`, and perhaps `user_id` and `folder`."""
-    textllm: TextLLM = request.app.state.textllm
-    state, caller = request.app.state, caller_of(request)
+    services, caller = services_of(request), caller_of(request)
+    textllm = services.textllm
     allowance = None
     if caller.user_id is not None:  # who asks for others says for whom in the form: then this comes after it
         allowance = await textllm.files.admit(caller, caller.user_id)
     async with _FORM.read(
-        request, state.spool, max_file_bytes=state.max_file_bytes, max_text_bytes=state.max_text_bytes
+        request, services.spool, max_file_bytes=services.max_file_bytes, max_text_bytes=services.max_text_bytes
     ) as form:
         user_id = caller.acts_for(form.texts.get("user_id"))
         if form.texts.get("folder", "uploads") != "uploads":
@@ -76,7 +76,7 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
 @reading("/files", guards=[any_caller], before_request=_FILES.check)
 async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
     """Files of a folder, newest first."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     caller, asked = caller_of(request), _FILES.read(request)
     page = await textllm.files.list(
         caller,
@@ -92,7 +92,7 @@ async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
 @delete_("/files/{_:path}", status_code=200, guards=[any_caller])
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Delete a file."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     key = _key_in(request)
     await textllm.files.delete(caller_of(request), key)
     return ASGIResponse(body=to_json({"success": True, "key": key}))
@@ -101,7 +101,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
 @reading("/files/{_:path}", guards=[any_caller_or_link], before_request=_LINK.check)
 async def file_or_content(request: Request[Any, Any, Any]) -> ASGIApp:
     """The record of a file, for its owner; or its bytes, for whoever has a link to them, too."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     key, link = _key_in(request), _LINK.read(request)
     if not key.endswith(_CONTENT):
         if link != LinkQuery():  # it is for the bytes alone
@@ -128,5 +128,5 @@ def _key_in(request: Request[Any, Any, Any]) -> str:
 
 
 async def _view(request: Request[Any, Any, Any], caller: Caller, file: StoredFile) -> FileView:
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     return FileView.of(file, absolute(request, await textllm.files.link(caller, file)))

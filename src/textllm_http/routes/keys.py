@@ -9,12 +9,12 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.api_keys import MAX_KEYS_PER_PAGE
-from textllm_core.application import TextLLM
 from textllm_core.tenancy import Role
 from textllm_core.wire import to_json
 from textllm_http.auth import admin_caller, caller_of
 from textllm_http.requests import JsonBody, QueryString, given
 from textllm_http.routes.reading import reading
+from textllm_http.services import services_of
 
 
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,8 +39,8 @@ _KEYS: Final = QueryString(KeysQuery)
 @post("/keys", status_code=201, guards=[admin_caller])
 async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
     """Make a key; its secret is in this answer and nowhere else."""
-    textllm: TextLLM = request.app.state.textllm
-    asked = await _BODY.read(request, max_bytes=request.app.state.max_body_bytes)
+    textllm = services_of(request).textllm
+    asked = await _BODY.read(request, max_bytes=services_of(request).max_body_bytes)
     issued = await textllm.books.issue_api_key(
         caller_of(request), role=asked.role, user_id=asked.user_id, name=asked.name
     )
@@ -51,7 +51,7 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
 @reading("/keys", before_request=_KEYS.check, guards=[admin_caller])
 async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
     """A page of the keys, newest first, revoked ones too."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     asked = _KEYS.read(request)
     page = await textllm.books.list_api_keys(caller_of(request), limit=asked.limit, after=given(asked.after))
     return ASGIResponse(body=to_json(page))
@@ -60,6 +60,6 @@ async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
 @delete("/keys/{key_id:str}", status_code=200, guards=[admin_caller])
 async def revoke(request: Request[Any, Any, Any], key_id: FromPath[str]) -> ASGIApp:
     """Revoke a key, as often as one likes."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     revoked = await textllm.books.revoke_api_key(caller_of(request), key_id)
     return ASGIResponse(body=to_json({"id": revoked.id, "deleted": True}))

@@ -17,6 +17,7 @@ from textllm_core.errors import StorageUnavailableError
 from textllm_core.wire import to_json
 from textllm_http.auth import open_to_all, operator
 from textllm_http.routes.reading import reading
+from textllm_http.services import services_of
 
 _RETRY_AFTER_S = 5
 _METRICS_TYPE = "text/plain; version=0.0.4"  # the framework adds that it is UTF-8
@@ -28,23 +29,23 @@ async def health(request: Request[Any, Any, Any]) -> ASGIApp:
 
     What is wrong, and how full the disk is, is told only where no keys are required: here anyone may ask.
     """
-    state = request.app.state
-    textllm: TextLLM = state.textllm
+    services = services_of(request)
+    textllm, worker = services.textllm, services.worker
     faults = await textllm.check_health()
     is_well = not any(fault is not None for fault in faults.values())
-    uptime_s = int(monotonic() - state.started_at)
+    uptime_s = int(monotonic() - services.started_at)
     body: dict[str, object] = {
-        "status": "stopping" if state.is_stopping else "healthy" if is_well else "unhealthy",
+        "status": "stopping" if worker.is_stopping else "healthy" if is_well else "unhealthy",
         "timestamp": datetime.now(UTC),
         "uptime": {"uptime_seconds": uptime_s, "uptime_human": str(timedelta(seconds=uptime_s))},
         "checks": {
-            "openai_api": {"status": "configured" if state.asks_openai else "not_configured"},
-            **_checks(faults, hides_faults=state.requires_keys),
-            **await _erasures(textllm, hides_numbers=state.requires_keys),
-            "disk": {} if state.requires_keys else await asyncio.to_thread(_disk, state.data_dir),
+            "openai_api": {"status": "configured" if services.asks_openai else "not_configured"},
+            **_checks(faults, hides_faults=services.requires_keys),
+            **await _erasures(textllm, hides_numbers=services.requires_keys),
+            "disk": {} if services.requires_keys else await asyncio.to_thread(_disk, services.data_dir),
         },
     }
-    return ASGIResponse(body=to_json(body)) if is_well and not state.is_stopping else _not_ready(body)
+    return ASGIResponse(body=to_json(body)) if is_well and not worker.is_stopping else _not_ready(body)
 
 
 async def _erasures(textllm: TextLLM, *, hides_numbers: bool) -> Mapping[str, Mapping[str, object]]:
@@ -76,11 +77,11 @@ async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
 
     What is wrong is told only where no keys are required: here anyone may ask.
     """
-    if request.app.state.is_stopping:
+    services = services_of(request)
+    if services.worker.is_stopping:
         return _not_ready({"status": "stopping"})
-    textllm: TextLLM = request.app.state.textllm
-    faults = await textllm.check_health()
-    checks = _checks(faults, hides_faults=request.app.state.requires_keys)
+    faults = await services.textllm.check_health()
+    checks = _checks(faults, hides_faults=services.requires_keys)
     if any(fault is not None for fault in faults.values()):
         return _not_ready({"status": "not_ready", "checks": checks})
     return ASGIResponse(body=to_json({"status": "ready", "checks": checks}))
@@ -101,10 +102,10 @@ def _not_ready(body: dict[str, object]) -> ASGIApp:
 @reading("/config", guards=[operator])
 async def config(request: Request[Any, Any, Any]) -> ASGIApp:
     """The operator's settings in force, without secrets."""
-    return ASGIResponse(body=to_json({"config": request.app.state.public_config}))
+    return ASGIResponse(body=to_json({"config": services_of(request).public_config}))
 
 
 @reading("/metrics", guards=[operator])
 async def metrics(request: Request[Any, Any, Any]) -> ASGIApp:
     """What the processes of this service have done since it started, and do now, for Prometheus."""
-    return ASGIResponse(body=await asyncio.to_thread(request.app.state.metrics), media_type=_METRICS_TYPE)
+    return ASGIResponse(body=await asyncio.to_thread(services_of(request).metrics), media_type=_METRICS_TYPE)

@@ -8,12 +8,12 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from textllm_core.application import TextLLM
 from textllm_core.sessions import MAX_SESSION_DAYS
 from textllm_core.wire import to_json
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
 from textllm_http.routes.reading import reading
+from textllm_http.services import services_of
 
 
 class SessionsQuery(Struct, frozen=True):
@@ -28,21 +28,21 @@ _SESSIONS: Final = QueryString(SessionsQuery)
 @reading("/sessions/{session_id:str}", guards=[any_caller])
 async def session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """One session."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     return ASGIResponse(body=to_json(await textllm.books.get_session(caller_of(request), session_id)))
 
 
 @post("/sessions/{session_id:str}/end", status_code=200, guards=[any_caller])
 async def end(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """Mark a session as ended; the session as it is then."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     return ASGIResponse(body=to_json(await textllm.books.end_session(caller_of(request), session_id)))
 
 
 @reading("/users/{user_id:str}/sessions", before_request=_SESSIONS.check, guards=[any_caller])
 async def of_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
     """A user's session of today; with `days` a list of those of the last days, newest first."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     caller, asked = caller_of(request), _SESSIONS.read(request)
     if asked.days is UNSET:
         return ASGIResponse(body=to_json(await textllm.books.todays_session(caller, user_id)))

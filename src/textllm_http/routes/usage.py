@@ -8,12 +8,12 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
-from textllm_core.application import TextLLM
 from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_core.wire import to_json
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
 from textllm_http.routes.reading import reading
+from textllm_http.services import services_of
 
 
 class StatsQuery(Struct, frozen=True):
@@ -28,6 +28,6 @@ _STATS: Final = QueryString(StatsQuery)
 @reading("/users/{user_id:str}/stats", before_request=_STATS.check, guards=[any_caller])
 async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
     """What a user used in the last days: totals, by day and by model."""
-    textllm: TextLLM = request.app.state.textllm
+    textllm = services_of(request).textllm
     report = await textllm.books.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
     return ASGIResponse(body=to_json(report))

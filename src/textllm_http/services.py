@@ -1,0 +1,63 @@
+"""What handlers stand on: one record, complete when the application has started."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar
+from litestar.connection import ASGIConnection
+
+from textllm_core.application import TextLLM
+from textllm_http.places import Places
+from textllm_http.spool import Spool
+from textllm_http.strangers import Strangers
+from textllm_http.worker_state import WorkerState
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """
+    Args:
+        worker: what changes while the process serves.
+        requires_keys: False lets everyone in, as a service of the tenant `default`.
+        operator_token: what opens `/metrics` and `/config`; None: nobody where keys are required, else everybody.
+        strangers: who brings keys that nobody has.
+        max_body_bytes: of a JSON body, or of the texts of a turn that comes in a form.
+        max_text_bytes: of the texts of any other form.
+        max_file_bytes: of one file.
+        spool: where files wait while they come in.
+        downloads: places of those who are sent a file.
+        public_config: what `/config` shows; no secrets.
+        metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
+        asks_openai: the model is OpenAI's or of a server with its API, for the health report.
+        data_dir: whose disk the health report is about.
+        started_at: by the clock that only goes forward, in seconds.
+    """
+
+    textllm: TextLLM
+    worker: WorkerState
+    requires_keys: bool
+    operator_token: bytes | None
+    strangers: Strangers
+    max_body_bytes: int
+    max_text_bytes: int
+    max_file_bytes: int
+    spool: Spool
+    downloads: Places
+    public_config: Mapping[str, object]
+    metrics: Callable[[], bytes]
+    asks_openai: bool
+    data_dir: Path
+    started_at: float
+
+
+def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
+    """What the application that a request came to stands on."""
+    return services_in(connection.scope["litestar_app"])
+
+
+def services_in(app: Litestar) -> Services:
+    """What an application stands on, from its start to its stop."""
+    services: Services = app.state["services"]
+    return services

@@ -92,6 +92,26 @@ class ExchangeSettled(Struct, frozen=True, kw_only=True):
         return self.cost > self.held
 
 
+class ExchangeCorrected(Struct, frozen=True, kw_only=True):
+    """What the provider has said at last took the place of an estimate that is in the books.
+
+    Args:
+        model: by which it is priced now.
+        held, estimate, cost: USD; `cost` in the place of `estimate`.
+    """
+
+    response_id: str
+    model: str
+    held: Decimal
+    estimate: Decimal
+    cost: Decimal
+
+    @property
+    def exceeds_hold(self) -> bool:
+        """Whether it is only now known to have cost more than was promised."""
+        return self.estimate <= self.held < self.cost
+
+
 class ExchangeFailed(Struct, frozen=True, kw_only=True):
     """An admitted turn got no reply, or none to its end.
 
@@ -145,6 +165,7 @@ Event = (
     | ExchangeBegun
     | ExchangeAnswered
     | ExchangeSettled
+    | ExchangeCorrected
     | ExchangeFailed
     | ExchangesRunning
     | ErasureFailed

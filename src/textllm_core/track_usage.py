@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from textllm_core.errors import InvalidRequestError
-from textllm_core.events import UNHEARD, ExchangeSettled
+from textllm_core.events import UNHEARD, ExchangeCorrected, ExchangeSettled
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.telemetry import Telemetry
@@ -106,8 +106,22 @@ class TrackUsage:
         return await self._correct(hold, outcome, self._priced(hold, outcome))
 
     async def _correct(self, hold: Hold, outcome: Outcome, settlement: Settlement) -> Charge | None:
-        settled = None if outcome.estimated else await self.ledger.correct(hold, settlement)
-        return None if settled is None else _charge(settlement, settled)
+        if outcome.estimated:
+            return None
+        estimate = await self.ledger.entry(hold.tenant_id, hold.response_id)  # an estimate changes but once
+        settled = await self.ledger.correct(hold, settlement)
+        if settled is None or estimate is None:
+            return None
+        self.telemetry.emit(
+            ExchangeCorrected(
+                response_id=hold.response_id,
+                model=outcome.model,
+                held=hold.amount,
+                estimate=estimate.cost,
+                cost=settlement.cost,
+            )
+        )
+        return _charge(settlement, settled)
 
     def _priced(self, hold: Hold, outcome: Outcome) -> Settlement:
         try:

@@ -17,7 +17,14 @@ import pytest
 from textllm_adapters.telemetry.logs import JsonLines, LogTelemetry
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
 from textllm_core.errors import ProviderReport
-from textllm_core.events import REQUEST_ID, ErasureFailed, ExchangeFailed, ExchangeSettled, RequestAnswered
+from textllm_core.events import (
+    REQUEST_ID,
+    ErasureFailed,
+    ExchangeCorrected,
+    ExchangeFailed,
+    ExchangeSettled,
+    RequestAnswered,
+)
 from textllm_core.usage import Usage
 
 REQUEST = RequestAnswered(
@@ -110,6 +117,16 @@ def test_a_turn_that_cost_more_than_was_held_is_logged(lines: list[dict[str, Any
     LogTelemetry().emit(SETTLED)
     (line,) = lines
     assert (line["level"], line["response_id"], line["cost"], line["held"]) == ("WARNING", "resp_1", "0.2", "0.1")
+
+
+@pytest.mark.parametrize(("held", "levels"), [("0.1", ["INFO", "WARNING"]), ("0.3", ["INFO"])])
+def test_a_correction_is_logged_with_what_was_estimated_and_what_it_cost(
+    lines: list[dict[str, Any]], held: str, levels: list[str]
+) -> None:
+    costs = {"held": Decimal(held), "estimate": Decimal("0.1"), "cost": Decimal("0.2")}
+    LogTelemetry().emit(ExchangeCorrected(response_id="resp_1", model="gpt-4o", **costs))
+    assert [line["level"] for line in lines] == levels
+    assert all((line["response_id"], line["estimate"], line["cost"]) == ("resp_1", "0.1", "0.2") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from textllm_adapters.memory.telemetry import MemoryTelemetry
 from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
-from textllm_core.events import ErasuresWaiting, Event, ExchangeSettled, ExchangesRunning, RequestAnswered
+from textllm_core.events import (
+    ErasuresWaiting,
+    Event,
+    ExchangeCorrected,
+    ExchangeSettled,
+    ExchangesRunning,
+    RequestAnswered,
+)
 from textllm_core.usage import Usage
 
 SETTLED = ExchangeSettled(
@@ -55,6 +62,23 @@ def test_a_turn_is_counted_with_its_tokens_its_cost_and_its_wait(telemetry: Prom
     }  # fmt: skip
     assert samples(telemetry, "textllm_cost_usd_total") == {("gpt-4o", "completed"): 0.5}
     assert samples(telemetry, "textllm_time_to_first_token_seconds_sum") == {("gpt-4o",): 0.5}
+
+
+def test_a_correction_is_counted_by_how_much_it_raises_or_lowers_a_cost(telemetry: PrometheusTelemetry) -> None:
+    estimate = Decimal("0.5")
+    for cost in ("0.75", "0.625", "0.25", "0.5"):
+        telemetry.emit(
+            ExchangeCorrected(
+                response_id="resp_1", model="gpt-4o", held=Decimal("0.7"), estimate=estimate, cost=Decimal(cost)
+            )
+        )
+    assert samples(telemetry, "textllm_cost_corrections_usd_total") == {
+        ("up", "gpt-4o"): 0.375,
+        ("down", "gpt-4o"): 0.25,
+    }
+    assert samples(telemetry, "textllm_turns_corrected_total") == {(): 4}
+    assert samples(telemetry, "textllm_holds_exceeded_total") == {(): 1}
+    assert samples(telemetry, "textllm_cost_usd_total") == {}
 
 
 def test_a_turn_that_cost_more_than_was_held_is_counted(telemetry: PrometheusTelemetry) -> None:

@@ -10,6 +10,7 @@ from textllm_core.events import (
     ExchangeAdmitted,
     ExchangeAnswered,
     ExchangeBegun,
+    ExchangeCorrected,
     ExchangeFailed,
     ExchangeSettled,
     ExchangesRunning,
@@ -39,6 +40,13 @@ EVENTS: dict[str, Event] = {
         estimated=True,
         recovered=True,
         time_to_first_token_ms=None,
+    ),
+    "a correction": ExchangeCorrected(
+        response_id="resp_1",
+        model="\ud800\n\x1b" * 1000,
+        held=Decimal(0),
+        estimate=Decimal("1e-10"),
+        cost=Decimal(0),
     ),
     "a failure": ExchangeFailed(
         response_id="resp_1", code="provider_error", model="m", report=ProviderReport(code="\x1b[2J\n{}")

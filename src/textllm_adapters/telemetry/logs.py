@@ -14,7 +14,15 @@ from msgspec.structs import asdict
 
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
 from textllm_core.errors import ConfigurationError, ProviderReport
-from textllm_core.events import REQUEST_ID, ErasureFailed, Event, ExchangeFailed, ExchangeSettled, RequestAnswered
+from textllm_core.events import (
+    REQUEST_ID,
+    ErasureFailed,
+    Event,
+    ExchangeCorrected,
+    ExchangeFailed,
+    ExchangeSettled,
+    RequestAnswered,
+)
 
 MAX_FILE_BYTES: Final = 20 * 1024 * 1024
 FILES_KEPT: Final = 5
@@ -41,9 +49,11 @@ _FIELDS: Final = frozenset(
         "reason",
         "model",
         "cost",
+        "estimate",
         "held",
     }
 )
+_EXCEEDED: Final = "an exchange cost more than was held for it"
 _MAX_FIELD_CHARS: Final = 200  # of what the provider or a client has named
 # Whatever else goes wrong, what looks like a key is not written. Few lines have a mark of one, and are searched for it.
 _KEY_MARKS: Final = ("sk-", "tllm_", "bearer")
@@ -116,6 +126,8 @@ class LogTelemetry:
                 _logger.warning("a reply failed", extra=fields | _said(event.report))
             case ExchangeSettled():
                 self._log_exchange(event)
+            case ExchangeCorrected():
+                self._log_correction(event)
             case ErasureFailed():
                 self._log_erasure(event)
 
@@ -145,7 +157,13 @@ class LogTelemetry:
         if event.recovered:
             _logger.info("an abandoned exchange was settled", extra=fields)
         if event.exceeds_hold:
-            _logger.warning("an exchange cost more than was held for it", extra=fields)
+            _logger.warning(_EXCEEDED, extra=fields)
+
+    def _log_correction(self, event: ExchangeCorrected) -> None:
+        fields = {name: getattr(event, name) for name in ("response_id", "model", "cost", "estimate", "held")}
+        _logger.info("the provider's later word has replaced an estimate", extra=fields)
+        if event.exceeds_hold:
+            _logger.warning(_EXCEEDED, extra=fields)
 
 
 def configure_logs(level: str, log_dir: Path | None) -> None:

@@ -16,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from textllm_core.events import (
     ErasuresWaiting,
     Event,
+    ExchangeCorrected,
     ExchangeFailed,
     ExchangeSettled,
     ExchangesRunning,
@@ -61,6 +62,12 @@ class PrometheusTelemetry:
             registry=own,
         )
         self._cost = Counter("textllm_cost_usd", "Cost of settled turns.", ("model", "status"), registry=own)
+        self._corrections = Counter(
+            "textllm_cost_corrections_usd",
+            "Estimated cost that the provider's later word has raised (up), or lowered (down).",
+            ("model", "direction"),
+            registry=own,
+        )
         self._first_text = Histogram(
             "textllm_time_to_first_token_seconds",
             "From a turn's admission to its first text.",
@@ -72,6 +79,9 @@ class PrometheusTelemetry:
             "textllm_turns_failed", "Admitted turns without a whole reply.", ("code",), registry=own
         )
         self._estimated = Counter("textllm_turns_estimated", "Turns settled by an estimate.", registry=own)
+        self._corrected = Counter(
+            "textllm_turns_corrected", "Turns whose estimate the provider's later word has replaced.", registry=own
+        )
         self._recovered = Counter("textllm_turns_recovered", "Turns settled for a process that died.", registry=own)
         self._exceeded = Counter("textllm_holds_exceeded", "Turns that cost more than was held for them.", registry=own)
         self._holds = self._level("textllm_holds", "Holds of turns that run now.")
@@ -148,6 +158,8 @@ class PrometheusTelemetry:
                 self._note_request(event)
             case ExchangeSettled():
                 self._note_exchange(event)
+            case ExchangeCorrected():
+                self._note_correction(event)
             case ExchangeFailed(code=code):
                 self._count(self._failures, code)
             case ErasuresWaiting(pending=pending, failing=failing):
@@ -187,6 +199,15 @@ class PrometheusTelemetry:
             self._count(self._estimated)
         if event.recovered:
             self._count(self._recovered)
+        if event.exceeds_hold:
+            self._count(self._exceeded)
+
+    def _note_correction(self, event: ExchangeCorrected) -> None:
+        by = event.cost - event.estimate
+        self._count(self._corrected)
+        if by:  # counters never go down
+            direction = "up" if by > 0 else "down"
+            self._count(self._corrections, self._known(event.model), direction, amount=float(abs(by)))
         if event.exceeds_hold:
             self._count(self._exceeded)
 

@@ -11,7 +11,8 @@ from tests.unit.conftest import Bench
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, ReplyCompleted, TextLLMError, TextTurn, Usage
 from textllm_core.errors import ContextTooLongError, ProviderReport
-from textllm_core.events import ExchangeFailed, ExchangeSettled, ExchangesRunning
+from textllm_core.events import ExchangeCorrected, ExchangeFailed, ExchangeSettled, ExchangesRunning
+from textllm_core.records.model import ModelEnded
 
 
 def settled(bench: Bench) -> list[ExchangeSettled]:
@@ -107,3 +108,27 @@ async def test_what_recovery_settles_is_stated_as_recovered(bench: Bench) -> Non
     assert [event.recovered for event in settled(survivor)] == [True]
     await bench.running.drain(0)
     assert settled(bench) == []
+
+
+async def test_a_correction_is_stated_once_with_the_estimate_that_it_replaces(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada"))) as events:
+        await anext(events)
+        survivor = Bench(store=bench.store)
+        survivor.clock.advance(timedelta(minutes=11))
+        assert await survivor.reconcile() == 1
+        (estimate,) = bench.store.entries.values()
+        (hold,) = (kept.hold for kept in bench.store.estimates.values())
+        word = ModelEnded(status="completed", text="ab", usage=Usage(input_tokens=1000, output_tokens=100))
+        survivor.llm.ended[hold.provider_response_id or ""] = word
+        survivor.clock.advance(timedelta(minutes=1))
+        assert [await survivor.reconcile() for _ in range(2)] == [1, 0]
+    (entry,) = bench.store.entries.values()
+    assert [event for event in survivor.telemetry.events if isinstance(event, ExchangeCorrected)] == [
+        ExchangeCorrected(
+            response_id=hold.response_id, model="gpt-4o", held=hold.amount, estimate=estimate.cost, cost=entry.cost
+        )
+    ]
+    assert estimate.cost != entry.cost
+    assert len(settled(survivor)) == 1
+    await bench.running.drain(0)

@@ -79,10 +79,10 @@ class Reconcile:
         left, is_aside = remains(ended, heard, estimate), hold.kind == "summary"
         keeps_messages = thread is None or thread.keeps_messages
         is_kept = left.is_kept and not is_aside and (hold.message is not None or not keeps_messages)
-        is_whole = left.status == "completed"
-        # Where ours is the record, what is in doubt is made anew from it, unless the exchange took no part.
+        # Where ours is the record, what is in doubt is made anew from it, unless the exchange took no part. A provider
+        # whose reader is gone may write the reply to its end, and yet not keep it in its conversation.
         known = hold.transcript_id or (thread.transcript_id if thread else None)
-        is_dropped = keeps_messages and not is_aside and not is_whole
+        is_dropped = keeps_messages and not is_aside
         charge = await self.track_usage(
             hold,
             Outcome(
@@ -97,7 +97,7 @@ class Reconcile:
                 transcripts=(known,) if known else (),
                 context_tokens=_context(hold, left, thread) if is_kept else thread.context_tokens if thread else 0,
                 remember=await self._memory(hold, left, ended) or _interrupted,
-                summary=left.text.strip() or None if is_aside and is_whole else None,
+                summary=left.text.strip() or None if is_aside and left.status == "completed" else None,
                 end_number=END_OF_LOST,
                 recovered=True,
                 is_open=left.is_open,

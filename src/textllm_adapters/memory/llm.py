@@ -45,7 +45,8 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
         gate: everything after the first delta waits for it.
         error: raised in place of the end.
         after: how many deltas come before `error`; None raises it before the model starts.
-        unheard: what `outcome` tells of a reply that raised `error` or was left by its reader; None is "not known".
+        unheard: what `outcome` tells of a reply that raised `error` or was left by its reader; None is "not known". The
+            transcript does not have its turn, as OpenAI's does not.
     """
 
     text: str | None = None
@@ -139,7 +140,6 @@ class ScriptedLLM:
             if response_id not in self.ended and reply.unheard is not None:
                 usage = None if reply.unheard == "cancelled" else end.usage  # as providers leave it out
                 self.ended[response_id] = replace(end, status=reply.unheard, usage=usage)
-                self._keep(request, self.ended[response_id])
         yield end
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:

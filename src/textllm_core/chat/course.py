@@ -196,8 +196,9 @@ class Course:
             service_tier=ended.service_tier if ended else None,
             messages=(self.message, reply) if left.is_kept else (),
             answered=left.is_kept,
-            # The provider keeps whole replies, and nothing of failures; of all else it may or may not keep the turn.
-            in_doubt=not is_whole and not keeps_place,
+            # The provider keeps nothing of failures. Of all else it may or may not keep the turn; OpenAI does not where
+            # the connection broke, even if it then writes the reply to its end.
+            in_doubt=not keeps_place,
             remember=partial(remember, left.usage, left.estimated) if remember else None,
             is_open=left.is_open,
             context_tokens=left.usage.total_tokens if is_whole and not left.estimated else past,

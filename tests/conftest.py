@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.postgres import ReusableDatabase, RunningServer, open_postgres
 from tests.servers.s3 import S3Server, open_bucket
@@ -22,6 +23,10 @@ from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_adapters.sql import migrations
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 SPARE_MEMORY_BYTES = 2 * 1024**3  # a run takes some 100 MB, and three are kept
 

@@ -459,7 +459,6 @@ def prove(runner: asyncio.Runner, books: Callable[[], tuple[Storage, Audit]], *,
         settings=settings(
             max_examples=examples,
             stateful_step_count=50,
-            deadline=None,
             database=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from tests.http.conftest import JSON, Server
@@ -321,14 +321,12 @@ FIELDS = [field.encode_name for field in structs.fields(TurnRequest)]
 ALMOST_A_TURN = st.dictionaries(st.sampled_from(FIELDS) | st.text(), ANY_JSON, max_size=6)
 
 
-@settings(deadline=None)
 @given(st.binary() | ANY_JSON.map(json.dumps).map(str.encode) | ALMOST_A_TURN.map(json.dumps).map(str.encode))
 def test_no_body_at_all_makes_the_reader_fail_in_any_other_way(body: bytes) -> None:
     with suppress(InvalidRequestError):
         assert isinstance(JsonBody(TurnRequest).decode(body), TurnRequest)
 
 
-@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {"message": st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"]))},

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from decimal import Decimal
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.http.conftest import JSON, Answer, Server
 from tests.http.sse_reader import Received, read_events
@@ -72,7 +72,6 @@ async def stream_of(frames: Frames, deltas: Sequence[str], *ends: ReplyEvent, de
     return b"".join([chunk async for chunk in framed(events(), frames, request_id="req_1", started=STARTED)])
 
 
-@settings(deadline=None)
 @given(DELTAS)
 @example(["a\r", "\nb"])
 @example(["a\r", "b"])
@@ -92,7 +91,6 @@ async def test_text_frames_carry_any_text_with_its_line_breaks_as_lf(deltas: lis
     assert "".join(said) == re.sub(r"\r\n|\r", "\n", whole_characters("".join(deltas)))
 
 
-@settings(deadline=None)
 @given(DELTAS)
 @example(["a\r", "\nb"])
 @example(["\ud83d", "\ude00"])
@@ -110,7 +108,6 @@ async def test_event_frames_carry_any_text_as_it_is(deltas: list[str]) -> None:
     assert [event.last_id for event in events] == [str(number) for number in range(1, len(events) + 1)]
 
 
-@settings(deadline=None)
 @given(DELTAS, st.integers(0, 12), st.integers(1, 7))
 async def test_a_reader_who_resumes_anywhere_has_the_whole_text_however_the_bytes_come(
     deltas: list[str], lost_after: int, piece: int

@@ -134,6 +134,12 @@ async def test_images_reach_the_model_as_they_were_sent(desk: Desk) -> None:
     await desk.bench.check_books()
 
 
+async def test_images_are_told_by_their_content_whatever_they_are_named(desk: Desk) -> None:
+    reply = await desk.show("Well?", upload("one.jpg", PNG), upload("two.png", GIF))
+    [asked, _] = await desk.bench.conversations.last_messages("default", "ada", reply.conversation_id, limit=None)
+    assert [part.media_type for part in asked.content if isinstance(part, InputImage)] == ["image/png", "image/gif"]
+
+
 async def test_a_reply_to_images_has_links_to_them(desk: Desk) -> None:
     reply = await desk.show("Well?", upload("one.png", PNG), upload("two.gif", GIF))
     assert [url.partition("?")[0] for url in reply.image_urls] == [f"/files/{key}/content" for key in desk.kept]
@@ -283,7 +289,7 @@ async def test_a_lost_transcript_is_made_anew_with_its_images() -> None:
         ([], InvalidRequestError),
         ([upload("one.png", PNG)] * 11, InvalidRequestError),
         ([upload("one.png", b"hello")], UnsupportedMediaTypeError),
-        ([upload("one.png", PNG), upload("two.png", GIF)], UnsupportedMediaTypeError),
+        ([upload("one.png", PNG), upload("two.png", PDF)], UnsupportedMediaTypeError),
         ([upload("one.svg", b"<svg/>")], UnsupportedMediaTypeError),
         ([upload("one.png", b"")], UnsupportedMediaTypeError),
         ([upload("one.png", png(60_000, 60_000))], ImageTooLargeError),
@@ -305,7 +311,7 @@ async def test_images_that_are_not_taken_are_refused_and_not_kept(
     [
         upload("two.png", b""),
         upload("two.png", b"hello"),
-        upload("two.png", GIF),
+        upload("two.png", PDF),
         upload("two.png", png(60_000, 60_000)),
         Upload("two.png", 20 * 1024 * 1024 + 1, upload("two.png", PNG).read),
     ],

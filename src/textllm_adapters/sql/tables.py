@@ -31,7 +31,9 @@ from textllm_core.rules.bookkeeping import Before
 
 metadata: Final = MetaData()
 
-# turn_id and turn_until: the exchange that is running in it, and until when it may be taken for alive.
+# turn_id: the exchange that is running in it; whether that is alive, the lease of its hold alone says. turn_until: the
+# same lease once more, for workers of the last release, which run beside newer ones while a service is upgraded: they
+# take a conversation over once that has passed. The release after this one can drop it.
 # transcript_id: the provider's side of it. revision: how many exchanges have ended in it.
 # last_image_url: the key of its newest image; links run out, and are made when they are asked for.
 # last_message: the number of the newest message kept. session_id: of the newest turn; it changes with the first

@@ -16,7 +16,7 @@ class ConversationAccount(Struct, frozen=True, kw_only=True):
             updated_at, is_deleted: as a `Conversation` has them; the image is its key.
         transcript_id, context_tokens, revision: as a `Thread` has them.
         last_message: the number of the newest message that is kept.
-        turn_id, turn_until: the exchange that is running in it, and until when it may be taken for alive.
+        turn_id: the exchange that is running in it; turn_until: its lease, for workers of the last release.
     """
 
     updated_at: datetime

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from tests.unit.conftest import NOON, POLICY, Bench
 
 from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY
 from textllm_adapters.memory.llm import ScriptedReply
-from textllm_core import Caller, Reply, ReplyEvent, ReplyStarted
+from textllm_core import Caller, Reply, ReplyCompleted, ReplyEvent, ReplyStarted
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
 from textllm_core.errors import (
@@ -27,7 +28,9 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.records.messages import Idempotency
+from textllm_core.records.model import ModelEnded
 from textllm_core.uploads import Upload
+from textllm_core.usage import Usage
 from textllm_core.wire import to_json
 
 ADA = Caller(user_id="ada", role="user")
@@ -94,6 +97,31 @@ async def test_a_repeat_is_told_the_same_without_its_files(door: Door) -> None:
     assert list(kept(bench.store).values()) == [door.size]
     assert len(bench.llm.requests) == 1
     await bench.check_books()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_repeat_gets_the_links_of_a_reply_that_the_provider_told_after_a_crash(
+    door: Door, is_late: bool
+) -> None:
+    bench = Bench()
+    whole = (await door.events(bench, idempotency=replace(KEY, key="other")))[-1]
+    bench.llm.script(ScriptedReply(deltas=("On", "ce"), gate=asyncio.Event()))
+    await anext(door.stream(bench))
+    (hold,) = (kept.hold for kept in bench.store.holds.values())
+    survivor = Bench(store=bench.store, blobs=bench.blobs, clock=bench.clock)
+    survivor.clock.advance(timedelta(minutes=1))
+    if is_late:
+        assert await survivor.reconcile() == 1
+        survivor.clock.advance(timedelta(minutes=1))
+    word = ModelEnded(status="completed", text="Once", usage=Usage(input_tokens=9, output_tokens=1))
+    survivor.llm.ended[hold.provider_response_id or ""] = word
+    assert await survivor.reconcile() == 1
+    end = (await door.events(survivor, is_readable=False))[-1]
+    assert isinstance(whole, ReplyCompleted)
+    assert isinstance(end, ReplyCompleted)
+    assert (type(end.reply), end.reply.text) == (type(whole.reply), "Once")
+    assert [(type(file), file.size) for file in end.files] == [(type(file), file.size) for file in whole.files]
+    await bench.running.drain(0)
 
 
 async def test_a_repeat_is_told_the_same_where_its_own_files_have_filled_the_quota(door: Door) -> None:

@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from benchmarks.upstream import WORD, upstream
-from openai import AsyncOpenAI
 
-from textllm_adapters.openai.client import open_client
+from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.records.messages import InputText, Message
 from textllm_core.records.model import ModelRequest
@@ -25,16 +24,16 @@ REPLIES = 10  # in a round
 ROUNDS = 7
 
 
-async def with_the_sdk(client: AsyncOpenAI) -> None:
+async def with_the_sdk(client: Client) -> None:
     text = ""
-    async with await client.responses.create(model="gpt-4o", input="Hello", stream=True) as events:
+    async with await client.sdk.responses.create(model="gpt-4o", input="Hello", stream=True) as events:
         async for event in events:
             if event.type == "response.output_text.delta":
                 text += event.delta
     assert text == WORD * DELTAS
 
 
-async def with_ours(client: AsyncOpenAI) -> None:
+async def with_ours(client: Client) -> None:
     hello = Message(id="msg_1", role="user", content=(InputText("Hello"),), created_at=datetime.now(UTC))
     request = ModelRequest(
         model="gpt-4o",
@@ -48,7 +47,7 @@ async def with_ours(client: AsyncOpenAI) -> None:
     assert len(events) == DELTAS + 2
 
 
-async def cpu_per_event(way: Callable[[AsyncOpenAI], Awaitable[None]], client: AsyncOpenAI) -> float:
+async def cpu_per_event(way: Callable[[Client], Awaitable[None]], client: Client) -> float:
     start = time.process_time()
     for _ in range(REPLIES):
         await way(client)

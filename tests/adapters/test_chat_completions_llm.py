@@ -4,10 +4,9 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import httpx2
 import pytest
-from openai import AsyncOpenAI
 from tests.contracts.model_fixtures import QUICK, assistant, hear, request
+from tests.servers.answering import answering
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault, Reply
 
@@ -74,20 +73,15 @@ async def test_a_call_says_no_more_than_every_server_understands(
     }
 
 
-@pytest.mark.parametrize(
-    "base_url", ["https://api.openai.com/v1", "https://eu.api.openai.com/v1", "https://us.openai.azure.com/openai/v1"]
-)
-async def test_openai_itself_is_also_told_who_asks(base_url: str) -> None:
-    bodies: list[Any] = []
-
-    def answer(given: httpx2.Request) -> httpx2.Response:
-        bodies.append(json.loads(given.content))
-        return httpx2.Response(200, content=chunks(text("Tea.", "stop"), DONE).body)
-
-    http_client = httpx2.AsyncClient(transport=httpx2.MockTransport(answer))
-    async with AsyncOpenAI(api_key="sk-test", base_url=base_url, http_client=http_client) as client:
-        assert (await hear(ChatCompletionsLLM(client).stream(request("Well?")))).ended.text == "Tea."
-    assert bodies == [
+@pytest.mark.parametrize("host", ["api.openai.com", "eu.api.openai.com", "us.openai.azure.com"])
+async def test_openai_itself_is_also_told_who_asks(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with answering(chunks(text("Tea.", "stop"), DONE).body) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
+        async with open_client("sk-test", f"http://{host}/v1") as client:
+            assert (await hear(ChatCompletionsLLM(client).stream(request("Well?")))).ended.text == "Tea."
+    assert [json.loads(asked.body) for asked in proxy.asked] == [
         {
             "model": "gpt-4o",
             "messages": [{"role": "user", "content": "Well?"}],

@@ -13,7 +13,6 @@ from unittest.mock import ANY
 
 import pytest
 from msgspec.structs import replace
-from openai import AsyncOpenAI
 from tests.contracts.file_fixtures import GIF, PDF, PNG, STORED, asked, image, pdf, reading
 from tests.contracts.model_fixtures import NOON, QUICK, assistant, first_delta, hear, request
 from tests.servers.openai import OpenAIStandIn
@@ -21,7 +20,7 @@ from tests.servers.openai_script import Fault
 
 from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
-from textllm_adapters.openai.client import open_client
+from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.errors import InvalidRequestError, ProviderError, StorageUnavailableError, UnsupportedMediaTypeError
@@ -49,7 +48,7 @@ def provider() -> Iterator[OpenAIStandIn]:
 
 
 @pytest.fixture
-async def client(provider: OpenAIStandIn) -> AsyncIterator[AsyncOpenAI]:
+async def client(provider: OpenAIStandIn) -> AsyncIterator[Client]:
     async with open_client("sk-test", provider.base_url) as client:
         yield client
 
@@ -66,9 +65,7 @@ def test_a_pdf_is_sent_under_a_name_that_says_so(name: str, sent: str) -> None:
     assert input_message(turn)["content"] == [PDF_PART | {"filename": sent, "file_data": ANY}]
 
 
-async def test_the_responses_api_takes_images_files_and_texts_as_parts(
-    provider: OpenAIStandIn, client: AsyncOpenAI
-) -> None:
+async def test_the_responses_api_takes_images_files_and_texts_as_parts(provider: OpenAIStandIn, client: Client) -> None:
     turn = Message(
         id="msg_1",
         role="user",
@@ -95,9 +92,7 @@ async def test_the_responses_api_takes_images_files_and_texts_as_parts(
     assert "transfer-encoding" not in recorded.headers
 
 
-async def test_a_conversation_is_made_with_images_and_files_as_parts(
-    provider: OpenAIStandIn, client: AsyncOpenAI
-) -> None:
+async def test_a_conversation_is_made_with_images_and_files_as_parts(provider: OpenAIStandIn, client: Client) -> None:
     messages = [asked("Look", image("LLM/one.png"), pdf()), assistant("Nice.")]
     await OpenAITranscript(client, QUICK).create(messages, read=reading(STORED))
     assert provider.requests[0].body["items"] == [
@@ -106,7 +101,7 @@ async def test_a_conversation_is_made_with_images_and_files_as_parts(
     ]
 
 
-async def test_chat_completions_take_images_behind_the_text(provider: OpenAIStandIn, client: AsyncOpenAI) -> None:
+async def test_chat_completions_take_images_behind_the_text(provider: OpenAIStandIn, client: Client) -> None:
     turn = Message(id="msg_1", role="user", content=(InputText("Well?"), image("LLM/one.png"), NOTE), created_at=NOON)
     await hear(ChatCompletionsLLM(client, QUICK).stream(request("Hello", turn, read=reading(STORED))))
     assert provider.requests[0].body["messages"] == [
@@ -122,7 +117,7 @@ async def test_chat_completions_take_images_behind_the_text(provider: OpenAIStan
 
 
 async def test_chat_completions_send_extracted_text_in_the_form_that_every_server_takes(
-    provider: OpenAIStandIn, client: AsyncOpenAI
+    provider: OpenAIStandIn, client: Client
 ) -> None:
     turn = Message(id="msg_1", role="user", content=(InputText("Well?"), NOTE), created_at=NOON)
     await hear(ChatCompletionsLLM(client, QUICK).stream(request(turn)))
@@ -131,7 +126,7 @@ async def test_chat_completions_send_extracted_text_in_the_form_that_every_serve
     ]
 
 
-async def test_chat_completions_take_no_file_as_it_is(provider: OpenAIStandIn, client: AsyncOpenAI) -> None:
+async def test_chat_completions_take_no_file_as_it_is(provider: OpenAIStandIn, client: Client) -> None:
     llm = ChatCompletionsLLM(client, QUICK)
     heard = await hear(llm.stream(request(asked("Well?", pdf()), read=reading(STORED))))
     assert isinstance(heard.error, InvalidRequestError)
@@ -141,7 +136,7 @@ async def test_chat_completions_take_no_file_as_it_is(provider: OpenAIStandIn, c
 
 @pytest.mark.parametrize("kind", [ResponsesLLM, ChatCompletionsLLM])
 async def test_a_further_try_sends_the_images_again(
-    provider: OpenAIStandIn, client: AsyncOpenAI, kind: type[ResponsesLLM | ChatCompletionsLLM]
+    provider: OpenAIStandIn, client: Client, kind: type[ResponsesLLM | ChatCompletionsLLM]
 ) -> None:
     provider.script(Fault.http(429, retry_after_s=0.01), Fault.http(503, retry_after_s=0.01))
     turn = asked("Well?", image("LLM/two.gif"), image("LLM/one.png"))
@@ -150,7 +145,7 @@ async def test_a_further_try_sends_the_images_again(
     assert [recorded.files for recorded in provider.requests] == [(digest(GIF), digest(PNG))] * 3
 
 
-async def test_a_file_that_has_changed_is_not_sent(provider: OpenAIStandIn, client: AsyncOpenAI) -> None:
+async def test_a_file_that_has_changed_is_not_sent(provider: OpenAIStandIn, client: Client) -> None:
     for changed in (PNG[:-1], PNG + b"!", b""):
         turn = asked("Well?", image("LLM/one.png"))
         heard = await hear(ResponsesLLM(client, QUICK).stream(request(turn, read=reading({"LLM/one.png": changed}))))
@@ -160,7 +155,7 @@ async def test_a_file_that_has_changed_is_not_sent(provider: OpenAIStandIn, clie
 
 @pytest.mark.parametrize("kind", [ResponsesLLM, ChatCompletionsLLM])
 async def test_an_image_that_the_provider_cannot_read_is_the_turn_s_fault(
-    client: AsyncOpenAI, kind: type[ResponsesLLM | ChatCompletionsLLM]
+    client: Client, kind: type[ResponsesLLM | ChatCompletionsLLM]
 ) -> None:
     turn = asked("Well?", InputImage(key="k", media_type="image/png", size=5, name="one.png"))
     heard = await hear(kind(client, QUICK).stream(request(turn, read=reading({"k": b"hello"}))))
@@ -168,14 +163,14 @@ async def test_an_image_that_the_provider_cannot_read_is_the_turn_s_fault(
     assert isinstance(heard.error, UnsupportedMediaTypeError)
 
 
-async def test_a_document_that_the_provider_cannot_read_is_the_turn_s_fault(client: AsyncOpenAI) -> None:
+async def test_a_document_that_the_provider_cannot_read_is_the_turn_s_fault(client: Client) -> None:
     turn = asked("Well?", InputFile(key="k", media_type="application/pdf", size=5, name="a.pdf"))
     heard = await hear(ResponsesLLM(client, QUICK).stream(request(turn, read=reading({"k": b"hello"}))))
     assert isinstance(heard.error, UnsupportedMediaTypeError)
 
 
 async def test_messages_with_files_and_nothing_to_read_them_with_are_a_defect(
-    provider: OpenAIStandIn, client: AsyncOpenAI
+    provider: OpenAIStandIn, client: Client
 ) -> None:
     heard = await hear(ResponsesLLM(client, QUICK).stream(request(asked("Well?", pdf()))))
     assert isinstance(heard.error, ValueError)

@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openai import AsyncOpenAI
 from tests.contracts.file_fixtures import STORED, image, pdf, reading
 from tests.contracts.model_fixtures import NOON, QUICK, hear
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_shapes import refusal_of
 
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
-from textllm_adapters.openai.client import open_client
+from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.records.messages import InputFile, InputText, Message, OutputText, Refusal
@@ -67,7 +66,7 @@ def provider() -> Iterator[OpenAIStandIn]:
 
 
 @pytest.fixture
-async def client(provider: OpenAIStandIn) -> AsyncIterator[AsyncOpenAI]:
+async def client(provider: OpenAIStandIn) -> AsyncIterator[Client]:
     async with open_client("sk-test", provider.base_url) as client:
         yield client
 
@@ -75,7 +74,7 @@ async def client(provider: OpenAIStandIn) -> AsyncIterator[AsyncOpenAI]:
 @EACH
 @given(asked=requests(NATIVE), kept=st.booleans())
 async def test_any_turn_is_taken_by_the_responses_api(
-    provider: OpenAIStandIn, client: AsyncOpenAI, asked: ModelRequest, kept: bool
+    provider: OpenAIStandIn, client: Client, asked: ModelRequest, kept: bool
 ) -> None:
     transcript = await OpenAITranscript(client, QUICK).create([]) if kept else None
     fields = {name: getattr(asked, name) for name in asked.__struct_fields__} | {"transcript_id": transcript}
@@ -86,7 +85,7 @@ async def test_any_turn_is_taken_by_the_responses_api(
 @EACH
 @given(asked=requests(FILES))
 async def test_any_turn_is_taken_by_chat_completions(
-    provider: OpenAIStandIn, client: AsyncOpenAI, asked: ModelRequest
+    provider: OpenAIStandIn, client: Client, asked: ModelRequest
 ) -> None:
     heard = await hear(ChatCompletionsLLM(client, QUICK).stream(asked))
     assert (heard.error, provider.malformed) == (None, [])
@@ -95,7 +94,7 @@ async def test_any_turn_is_taken_by_chat_completions(
 @EACH
 @given(past=st.lists(messages(NATIVE), max_size=22))
 async def test_any_history_is_taken_by_the_conversations_api(
-    provider: OpenAIStandIn, client: AsyncOpenAI, past: list[Message]
+    provider: OpenAIStandIn, client: Client, past: list[Message]
 ) -> None:
     transcript_id = await OpenAITranscript(client, QUICK).create(past, read=reading(STORED))
     assert (len(provider.conversations[transcript_id]), provider.malformed) == (len(past), [])

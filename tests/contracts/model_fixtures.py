@@ -15,8 +15,9 @@ from tests.servers.openai_script import Reply as ProviderReply
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
-from textllm_adapters.openai.client import Retries, open_client
+from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
+from textllm_adapters.openai.http import Retries
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.errors import ContextTooLongError, ProviderError, ProviderUnavailableError
 from textllm_core.ports.llm import LLM

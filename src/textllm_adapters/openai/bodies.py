@@ -127,14 +127,15 @@ class Body:
 def encoded(body: Mapping[str, object], read: ReadBlob | None) -> Body:
     """`body` as JSON, with a file for each `DataURL` in it."""
     files: list[InputImage | InputFile] = []
-    place = token_hex(16)  # nobody can know it, so no text has it
+    place = ""
 
     def data_url(value: object) -> str:
+        nonlocal place
+        place = place or token_hex(16)  # nobody can know it, so no text has it
         part = cast("DataURL", value).part
         files.append(part)
         return f"data:{part.media_type};base64,{place}"
 
-    # The SDK would walk through the whole history to look for types of its own.
     content = msgspec.json.encode(body, enc_hook=data_url)
     if files and read is None:
         raise ValueError("a message has files, and nothing to read them with")

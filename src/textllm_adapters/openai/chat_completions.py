@@ -1,20 +1,19 @@
 """The Chat Completions API, which nearly every compatible server speaks; the whole history goes with every call."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from openai import AsyncOpenAI
 
 from textllm_adapters.openai.bodies import chat_content
-from textllm_adapters.openai.client import RETRIES, Retries, drained, post_for_events
+from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
 from textllm_adapters.openai.faults import fault_of
+from textllm_adapters.openai.http import RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.translation import translated
 from textllm_core.errors import ProviderError, TextLLMError
@@ -111,7 +110,7 @@ class _Heard:
 class ChatCompletionsLLM:
     """The Chat Completions API as an `LLM`. It keeps no responses, so a broken one cannot be asked for."""
 
-    client: AsyncOpenAI
+    client: Client
     retries: Retries = RETRIES
 
     @property
@@ -128,12 +127,13 @@ class ChatCompletionsLLM:
         """Keeps `LLM.stream`."""
         heard = _Heard()
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
-        asked = Asked.of(self.client.base_url, "/chat/completions", request)
-        body = _body(request, openai=self.client.base_url.host.endswith(_OPENAI_HOSTS))
-        answer = post_for_events(self.client, asked, request, body, self.retries)
+        asked = Asked.of(self.client.host, "/chat/completions", request)
+        body = _body(request, openai=self.client.sdk.base_url.host.endswith(_OPENAI_HOSTS))
         with translated(BROKEN_ANSWER):
-            async with aclosing(answer) as events:
-                async for event in events:
+            answer = await EventStream.of(self.client, asked, request, body, self.retries)
+            del body  # there are thousands of answers at once, and each may last
+            try:
+                async for event in answer:
                     if event.data.strip() == b"[DONE]":
                         break
                     chunk = _read(event, asked, heard)
@@ -157,9 +157,11 @@ class ChatCompletionsLLM:
                         break
                 heard.text = written
                 if heard.error is not None:  # what it cost may follow
-                    await drained(events, lambda event: _read(event, asked, heard))
+                    await answer.drain(lambda event: _read(event, asked, heard))
                 yield _end(heard, asked)
-                await drained(events)
+                await answer.drain()
+            finally:
+                answer.close()
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:  # noqa: ARG002 - nothing is kept
         """Keeps `LLM.outcome`."""

@@ -1,28 +1,19 @@
-"""The one HTTP client of the process, and how calls are sent with it: what surely did not run is sent again."""
+"""How a provider is reached: the SDK for its settings and for what is rare, a plain session for what each turn asks."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
-from random import SystemRandom
-from typing import Final, cast
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
+import aiohttp
 import httpx2
 import openai
-from msgspec import Struct
-from openai import AsyncOpenAI, AsyncStream, DefaultAioHttpClient
+from openai import AsyncOpenAI, DefaultAioHttpClient
 
-from textllm_adapters.openai.bodies import encoded
-from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, Asked, refusal, retry_after, unanswered
-from textllm_adapters.openai.sse import MAX_EVENT_BYTES, EventSplitter, ServerSentEvent
-from textllm_core.errors import (
-    ConversationBusyError,
-    ModelError,
-    ProviderError,
-    ProviderUnavailableError,
-    TextLLMError,
-)
+from textllm_adapters.openai.errors import UNANSWERED, Asked, refusal, unanswered
+from textllm_core.errors import TextLLMError
 from textllm_core.ports.tracer import Tracer
-from textllm_core.records.model import ModelRequest, ReadBlob
 from textllm_core.steps import UNTRACED
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
@@ -32,29 +23,37 @@ _MAX_CONNECTIONS: Final = 10_000  # one for each reply under way; beyond it call
 _KEEP_ALIVE_S: Final = 30.0
 _READ_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 2
-_DRAIN_TIMEOUT_S: Final = 0.5
+_FAILURES: Final[tuple[type[Exception], ...]] = (openai.APIStatusError, *UNANSWERED)
 
-# The SDK would tell each of them of this machine; they are of no use to an answer, and kept as long as it lasts.
-_UNTOLD: Final = dict.fromkeys(
-    (
-        "X-Stainless-Arch",
-        "X-Stainless-Async",
-        "X-Stainless-Lang",
-        "X-Stainless-OS",
-        "X-Stainless-Package-Version",
-        "X-Stainless-Read-Timeout",
-        "X-Stainless-Runtime",
-        "X-Stainless-Runtime-Version",
-    ),
-    openai.Omit(),
-)
-_random = SystemRandom()
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One provider.
+
+    Args:
+        sdk: knows its address and our key; asks for what is rare.
+        session: sends what each turn asks, with the SDK's headers, timeouts, proxy and certificates.
+        base_url: up to and including `/v1`.
+        host: of the address, with the port.
+        tracer: knows which step a request is part of; the request says so.
+    """
+
+    sdk: AsyncOpenAI
+    session: aiohttp.ClientSession
+    base_url: str
+    host: str
+    tracer: Tracer
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those of the next request that are not the same for all."""
+        return {**self.sdk.auth_headers, **self.tracer.outgoing()}
 
 
 @asynccontextmanager
 async def open_client(
     api_key: str, base_url: str | None = None, *, silence_timeout_s: float = 60.0, tracer: Tracer = UNTRACED
-) -> AsyncIterator[AsyncOpenAI]:
+) -> AsyncIterator[Client]:
     """A client that repeats nothing by itself, closed on exit.
 
     Args:
@@ -68,174 +67,69 @@ async def open_client(
         for name, value in tracer.outgoing().items():
             request.headers[name] = value
 
-    timeout = httpx2.Timeout(silence_timeout_s * _SILENCE_MARGIN, connect=_CONNECT_TIMEOUT_S)
+    silence_s = silence_timeout_s * _SILENCE_MARGIN
+    timeout = httpx2.Timeout(silence_s, connect=_CONNECT_TIMEOUT_S)
     limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S)
-    http_client = DefaultAioHttpClient(timeout=timeout, limits=limits, event_hooks={"request": [tell_step]})
-    async with AsyncOpenAI(
-        api_key=api_key, base_url=base_url or OPENAI_URL, timeout=timeout, max_retries=0, http_client=http_client
-    ) as client:
-        yield client
-
-
-class Retries(Struct, frozen=True, kw_only=True):
-    """How often, and with which pauses in seconds, a call is sent that surely was not executed."""
-
-    tries: int = 3
-    first_wait_s: float = 0.5  # doubled with each further try
-    first_busy_wait_s: float = 1.0  # where the conversation is in use
-    longest_s: float = 10.0  # of all pauses together
-
-    def wait(self, attempt: int, *, busy: bool) -> float:
-        """The pause after try number `attempt`, from 1, where the provider asks for none."""
-        if busy:
-            return self.first_busy_wait_s * float(2 ** (attempt - 1))
-        return self.first_wait_s * float(2 ** (attempt - 1)) * _random.uniform(0.75, 1.0)
-
-
-RETRIES: Final = Retries()
-
-
-async def post(
-    client: AsyncOpenAI,
-    path: str,
-    body: Mapping[str, object],
-    retries: Retries,
-    asked: Asked | None = None,
-    read: ReadBlob | None = None,
-) -> httpx2.Response:
-    """The answer to `body`, open and unread.
-
-    Args:
-        asked: where it is a turn, for errors that concern it.
-        read: the files in the body.
-    Raises:
-        TextLLMError: refused, or not answered, after all tries; or a file could not be read.
-    """
-    asked = asked or Asked.of(client.base_url, path)
-    sent = encoded(body, read)
-    waited = 0.0
-    may_have_run: TextLLMError | None = None  # once a try may have run, no later refusal can take that back
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            answer = await client.post(
-                path,
-                cast_to=httpx2.Response,
-                content=sent.content,
-                options={"headers": {**sent.headers, **_UNTOLD}},
-                stream=True,
-                stream_cls=AsyncStream[object],
-            )
-            return cast("httpx2.Response", answer)  # what `cast_to` asks for, streamed or not
-        except UNANSWERED as failure:
-            if sent.failure is not None:  # half a body asks for nothing
-                raise sent.failure from None
-            error: TextLLMError = unanswered(failure, asked)
-            again, wait = _surely_did_not_run(error), None
-        except openai.APIStatusError as failure:
-            error = refusal(failure, asked)
-            verdict = failure.response.headers.get("x-should-retry")
-            again = verdict == "true" or (verdict != "false" and _surely_did_not_run(error))
-            wait = retry_after(failure)
-        if isinstance(error, ModelError) and error.may_have_run:
-            may_have_run = may_have_run or error
-        if wait is None:
-            wait = retries.wait(attempt, busy=isinstance(error, ConversationBusyError))
-        waited += wait
-        if not again or attempt >= retries.tries or waited > retries.longest_s:
-            raise may_have_run or error
-        await asyncio.sleep(wait)
-
-
-def _surely_did_not_run(error: TextLLMError) -> bool:
-    """Did nothing run, and may the next try fare better?"""
-    return isinstance(error, ConversationBusyError) or (
-        isinstance(error, ProviderUnavailableError) and not error.may_have_run
+    certificates = httpx2.create_ssl_context()  # read once, for both ways
+    http_client = DefaultAioHttpClient(
+        timeout=timeout, limits=limits, verify=certificates, event_hooks={"request": [tell_step]}
     )
+    async with (
+        AsyncOpenAI(
+            api_key=api_key, base_url=base_url or OPENAI_URL, timeout=timeout, max_retries=0, http_client=http_client
+        ) as sdk,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=certificates, limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE_S),
+            headers=_told(sdk.default_headers),
+            timeout=aiohttp.ClientTimeout(connect=silence_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=silence_s),
+            cookie_jar=aiohttp.DummyCookieJar(),  # users of one process share nothing at the provider
+            proxy=_proxy(sdk.base_url),
+        ) as session,
+    ):
+        host = sdk.base_url.netloc.decode("ascii", "replace")
+        yield Client(sdk, session, str(sdk.base_url).rstrip("/"), host, tracer)
 
 
-async def post_for_events(
-    client: AsyncOpenAI, asked: Asked, request: ModelRequest, body: Mapping[str, object], retries: Retries
-) -> AsyncGenerator[ServerSentEvent, None]:
-    """The events of the answer as they come; closing them early ends the call at once.
-
-    Raises:
-        TextLLMError: refused before the first byte.
-        Exception: broken afterwards, as in `BROKEN_ANSWER`.
-    """
-    answer = await post(client, asked.path, body, retries, asked, request.read)
-    asked.answered(answer)
-    stream, chunks = answer.stream, _chunks(answer)
-    assert isinstance(stream, httpx2.AsyncByteStream)
-    del answer, body, request  # there are thousands of answers at once, and each may last
-    splitter = EventSplitter()
-    document = bytearray()  # of a server that does not stream, or has only an error to tell
-    has_begun = False
-    try:
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                if document or (not has_begun and chunk.lstrip()[:1] in (b"{", b"[")):
-                    document += chunk
-                    if len(document) > MAX_EVENT_BYTES:
-                        raise ProviderError("The provider sent an answer of more than 16 MB.")
-                    continue
-                has_begun = has_begun or not chunk.isspace()
-                for event in splitter.feed(chunk):
-                    yield event
-            if document:
-                yield ServerSentEvent(b"", bytes(document))
-    finally:
-        await stream.aclose()
+def _told(headers: Mapping[str, object]) -> dict[str, str]:
+    """Those of the SDK's headers that are of use to an answer: not what tells of this machine."""
+    told = {name: value for name, value in headers.items() if not name.lower().startswith("x-stainless-")}
+    return {name: value for name, value in told.items() if isinstance(value, str)}  # the SDK marks what it omits
 
 
-def _chunks(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """The body as it comes; straight from the transport where it need not be decoded."""
-    if "content-encoding" in answer.headers:
-        return answer.aiter_bytes()
-    assert isinstance(answer.stream, httpx2.AsyncByteStream)
-    return cast("AsyncGenerator[bytes, None]", aiter(answer.stream))  # as its source has it; its type says less
+def _proxy(url: httpx2.URL) -> str | None:
+    """The proxy that the environment names for `url`."""
+    if proxy_bypass(url.netloc.decode("ascii", "replace")):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
-async def drained(
-    events: AsyncIterator[ServerSentEvent], hear: Callable[[ServerSentEvent], object] = lambda _: None
-) -> None:
-    """Read what little may follow the last event, so that the connection can serve the next call."""
-    with suppress(TimeoutError, *BROKEN_ANSWER):  # the reply is complete; a connection that lingers is closed instead
-        async with asyncio.timeout(_DRAIN_TIMEOUT_S):
-            async for event in events:
-                hear(event)
-
-
-async def delete(client: AsyncOpenAI, path: str) -> None:
+async def delete(client: Client, path: str) -> None:
     """Remove a resource; one that does not exist is as good as removed.
 
     Raises:
         TextLLMError: the provider refused or did not answer.
     """
     try:
-        answer = await client.delete(
+        answer = await client.sdk.delete(
             path, cast_to=httpx2.Response, options={"max_retries": _READ_RETRIES, "timeout": _READ_TIMEOUT_S}
         )
         await answer.aread()
-        return
     except openai.NotFoundError:
         return
-    except UNANSWERED as failure:
-        error: TextLLMError = unanswered(failure, Asked.of(client.base_url, path))
-    except openai.APIStatusError as failure:
-        error = refusal(failure, Asked.of(client.base_url, path))
-    raise error
+    except _FAILURES as failure:
+        raise _meant(failure, Asked.of(client.host, path)) from None
 
 
-async def get(client: AsyncOpenAI, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
+async def get(client: Client, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
     """The body of a resource, None where it does not exist.
 
     Raises:
         ModelError: the provider refused or did not answer.
     """
     try:
-        answer = await client.get(
+        answer = await client.sdk.get(
             path,
             cast_to=httpx2.Response,
             options={"params": params or {}, "max_retries": _READ_RETRIES, "timeout": _READ_TIMEOUT_S},
@@ -243,8 +137,16 @@ async def get(client: AsyncOpenAI, path: str, params: Mapping[str, object] | Non
         return await answer.aread()
     except openai.NotFoundError:
         return None
-    except UNANSWERED as failure:
-        error: TextLLMError = unanswered(failure, Asked.of(client.base_url, path))
-    except openai.APIStatusError as failure:
-        error = refusal(failure, Asked.of(client.base_url, path))
-    raise error
+    except _FAILURES as failure:
+        raise _meant(failure, Asked.of(client.host, path)) from None
+
+
+def _meant(failure: Exception, asked: Asked) -> TextLLMError:
+    """What a failure of the SDK's means to us."""
+    if not isinstance(failure, openai.APIStatusError):
+        return unanswered(failure, asked)
+    try:
+        body = failure.response.content
+    except httpx2.ResponseNotRead:  # the SDK reads it, as long as the connection lasts
+        body = b""
+    return refusal(failure.status_code, failure.response.headers, body, asked)

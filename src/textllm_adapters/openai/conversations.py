@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
-from openai import AsyncOpenAI
 
 from textllm_adapters.openai.bodies import input_message
-from textllm_adapters.openai.client import RETRIES, Retries, delete, get, post
+from textllm_adapters.openai.client import Client, delete, get
 from textllm_adapters.openai.decoding import decoded
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, nothing_there
+from textllm_adapters.openai.http import RETRIES, Retries, post, whole
 from textllm_adapters.translation import translated
 from textllm_core.errors import ConversationLostError, ProviderError
 from textllm_core.records.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal, well_formed
@@ -79,7 +79,7 @@ _page: Final = msgspec.json.Decoder(_Page)
 class OpenAITranscript:
     """Conversations kept by OpenAI as a `Transcript`. It knows no time of a message: all bear the conversation's."""
 
-    client: AsyncOpenAI
+    client: Client
     retries: Retries = RETRIES
 
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
@@ -90,7 +90,7 @@ class OpenAITranscript:
             try:
                 transcript_id = decoded(_created, body).id
             except msgspec.DecodeError:  # some answer 200 wherever they have nothing
-                raise nothing_there(Asked.of(self.client.base_url, "/conversations")) from None
+                raise nothing_there(Asked.of(self.client.host, "/conversations")) from None
             for first in range(_BATCH, len(items), _BATCH):
                 await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]}, read)
         return transcript_id
@@ -143,11 +143,7 @@ class OpenAITranscript:
             await delete(self.client, path)
 
     async def _post(self, path: str, body: Mapping[str, object], read: ReadBlob | None) -> bytes:
-        answer = await post(self.client, path, body, self.retries, read=read)
-        try:
-            return await answer.aread()
-        finally:
-            await answer.aclose()
+        return await whole(await post(self.client, path, body, self.retries, read=read))
 
     async def _get(self, path: str, params: Mapping[str, object] | None = None) -> bytes:
         body = await get(self.client, path, params)

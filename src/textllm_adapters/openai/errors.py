@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import ceil
@@ -51,6 +52,7 @@ _WAYS_OUT: Final = {
     "/conversations": "the operator must set llm_api to responses or chat_completions, which ask for no conversations",
     "/responses": "the operator must set llm_api to chat_completions, which nearly every server has",
 }
+_SILENCE: Final = (aiohttp.SocketTimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout)
 _CHECK_ADDRESS: Final = "the operator must check OPENAI_BASE_URL, which for most servers ends in /v1"
 
 
@@ -75,8 +77,7 @@ class Asked:
     request_id: str | None = None
 
     @classmethod
-    def of(cls, url: httpx2.URL, path: str, request: ModelRequest | None = None) -> Self:
-        host = url.netloc.decode("ascii", "replace")
+    def of(cls, host: str, path: str, request: ModelRequest | None = None) -> Self:
         path = "/".join(path.split("/")[: 3 if request else 2])  # what follows are ids
         if request is None:
             return cls(host, path)
@@ -92,17 +93,17 @@ class Asked:
     def __str__(self) -> str:
         return f"The provider ({f'{self.model} ' if self.model else ''}at {self.host})"
 
-    def answered(self, answer: httpx2.Response) -> None:
+    def answered(self, headers: Mapping[str, str]) -> None:
         """Remember under which name the provider knows the call."""
-        ids = (answer.headers.get(name) for name in _REQUEST_IDS)
+        ids = (headers.get(name) for name in _REQUEST_IDS)
         self.request_id = next((known for known in ids if known and _REQUEST_ID.fullmatch(known)), None)
 
 
-def refusal(failure: openai.APIStatusError, asked: Asked) -> TextLLMError:
-    """What an answer of 4xx or 5xx means."""
-    asked.answered(failure.response)
-    fault = fault_in(_body(failure), status=failure.status_code)
-    wait = retry_after(failure)
+def refusal(status: int, headers: Mapping[str, str], body: bytes, asked: Asked) -> TextLLMError:
+    """What an answer means that is not one of 2xx."""
+    asked.answered(headers)
+    fault = fault_in(body, status=status)
+    wait = retry_after(headers)
     error = _meant(fault if wait is None else fault._replace(wait_s=wait), asked)
     return _reported(error, fault, asked)
 
@@ -186,13 +187,6 @@ def _cause(fault: Fault) -> str:
     return ", ".join(names) or "it does not say why"
 
 
-def _body(failure: openai.APIStatusError) -> bytes:
-    try:
-        return failure.response.content
-    except httpx2.ResponseNotRead:  # the SDK reads it, as long as the connection lasts
-        return b""
-
-
 def unanswered(failure: Exception, asked: Asked) -> ModelError:
     """What it means that no answer came, or none that can be read: was the request sent at all?"""
     causes = _causes(failure)
@@ -206,14 +200,13 @@ def unanswered(failure: Exception, asked: Asked) -> ModelError:
         )
     if not connected:
         return ProviderUnavailableError(f"{asked} cannot be reached.", may_have_run=False)
-    if any(isinstance(cause, httpx2.ReadTimeout | httpx2.WriteTimeout) for cause in causes):
+    if any(isinstance(cause, _SILENCE) for cause in causes):
         return _silent(failure)
     return _cut(failure)
 
 
-def retry_after(failure: openai.APIStatusError) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the provider asks us to wait, None where it does not say."""
-    headers = failure.response.headers
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     stated = headers.get("retry-after")
@@ -261,6 +254,7 @@ BROKEN_ANSWER: Final[ErrorTable] = {
     httpx2.HTTPError: _cut,
     httpx2.ReadTimeout: _silent,
     aiohttp.ClientError: _cut,
+    aiohttp.SocketTimeoutError: _silent,
     anyio.EndOfStream: _cut,
     OSError: _cut,
     msgspec.DecodeError: _garbled,

@@ -1,21 +1,20 @@
 """OpenAI's Responses API: with a conversation on the provider's side, or with the whole history in every call."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
-from openai import AsyncOpenAI
 
 from textllm_adapters.openai.bodies import input_message
-from textllm_adapters.openai.client import RETRIES, Retries, drained, get, post_for_events
+from textllm_adapters.openai.client import Client, get
 from textllm_adapters.openai.counts import counted
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
 from textllm_adapters.openai.faults import fault_of
+from textllm_adapters.openai.http import RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.translation import translated
 from textllm_core.errors import ProviderError
@@ -73,7 +72,7 @@ class ResponsesLLM:
         reads_files: the server takes files as they are; few but OpenAI's do.
     """
 
-    client: AsyncOpenAI
+    client: Client
     retries: Retries = RETRIES
     reads_files: bool = True
 
@@ -87,11 +86,11 @@ class ResponsesLLM:
         started = refused = False
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
-        asked = Asked.of(self.client.base_url, "/responses", request)
-        answer = post_for_events(self.client, asked, request, _body(request), self.retries)
+        asked = Asked.of(self.client.host, "/responses", request)
         with translated(BROKEN_ANSWER):
-            async with aclosing(answer) as events:
-                async for event in events:
+            answer = await EventStream.of(self.client, asked, request, _body(request), self.retries)
+            try:
+                async for event in answer:
                     name = _name(event)
                     if name in _DELTAS:
                         if not started:
@@ -118,7 +117,7 @@ class ResponsesLLM:
                                 said = text
                                 yield TextDelta(text)
                         yield _ended(_ENDS[name], response, said, refused, asked, thought=thought)
-                        await drained(events)
+                        await answer.drain()
                         return
                     elif b"reasoning" in name:
                         characters = _characters(event.data)
@@ -129,6 +128,8 @@ class ResponsesLLM:
                         yield ModelThinking(characters)
                     elif name == b"error":
                         raise told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)
+            finally:
+                answer.close()
         raise ProviderError(f"{asked} ended its stream before the reply did.")
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
@@ -145,7 +146,7 @@ class ResponsesLLM:
         status = _STATUSES.get(response.status) if isinstance(response.status, str) else None
         if status is None:
             return None
-        return _ended(status, response, well_formed(text), refused, Asked.of(self.client.base_url, path))
+        return _ended(status, response, well_formed(text), refused, Asked.of(self.client.host, path))
 
 
 def _body(request: ModelRequest) -> dict[str, object]:

@@ -1,0 +1,195 @@
+"""What each turn asks, on the shortest way: sent, sent again where it surely did not run, and read as it comes."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from random import SystemRandom
+from typing import Final, Self
+
+from aiohttp import ClientResponse
+from msgspec import Struct
+
+from textllm_adapters.openai.bodies import encoded
+from textllm_adapters.openai.client import Client
+from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, Asked, refusal, retry_after, unanswered
+from textllm_adapters.openai.sse import MAX_EVENT_BYTES, EventSplitter, ServerSentEvent
+from textllm_core.errors import (
+    ConversationBusyError,
+    ModelError,
+    ProviderError,
+    ProviderUnavailableError,
+    TextLLMError,
+)
+from textllm_core.records.model import ModelRequest, ReadBlob
+
+_MOST_REFUSAL_BYTES: Final = 1024 * 1024  # what it means stands at its beginning
+_DRAIN_TIMEOUT_S: Final = 0.5  # what follows the last event is a few bytes, which come with it or never
+_random = SystemRandom()
+
+
+class Retries(Struct, frozen=True, kw_only=True):
+    """How often, and with which pauses in seconds, a call is sent that surely was not executed."""
+
+    tries: int = 3
+    first_wait_s: float = 0.5  # doubled with each further try
+    first_busy_wait_s: float = 1.0  # where the conversation is in use
+    longest_s: float = 10.0  # of all pauses together
+
+    def wait(self, attempt: int, *, busy: bool) -> float:
+        """The pause after try number `attempt`, from 1, where the provider asks for none."""
+        if busy:
+            return self.first_busy_wait_s * float(2 ** (attempt - 1))
+        return self.first_wait_s * float(2 ** (attempt - 1)) * _random.uniform(0.75, 1.0)
+
+
+RETRIES: Final = Retries()
+
+
+async def post(
+    client: Client,
+    path: str,
+    body: Mapping[str, object],
+    retries: Retries,
+    asked: Asked | None = None,
+    read: ReadBlob | None = None,
+) -> ClientResponse:
+    """The answer to `body`, open and unread; whoever gets it closes it.
+
+    Args:
+        asked: where it is a turn, for errors that concern it.
+        read: the files in the body.
+    Raises:
+        TextLLMError: refused, or not answered, after all tries; or a file could not be read.
+    """
+    asked = asked or Asked.of(client.host, path)
+    sent = encoded(body, read)
+    waited = 0.0
+    may_have_run: TextLLMError | None = None  # once a try may have run, no later refusal can take that back
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            answer = await client.session.post(
+                client.base_url + path, data=sent.content, headers={**client.headers, **sent.headers}
+            )
+            if answer.status // 100 == 2:
+                asked.answered(answer.headers)
+                return answer
+            said = await _read(answer, _MOST_REFUSAL_BYTES)
+        except UNANSWERED as failure:
+            if sent.failure is not None:  # half a body asks for nothing
+                raise sent.failure from None
+            error: TextLLMError = unanswered(failure, asked)
+            again, wait = _surely_did_not_run(error), None
+        else:
+            error = refusal(answer.status, answer.headers, said, asked)
+            verdict = answer.headers.get("x-should-retry")
+            again = verdict == "true" or (verdict != "false" and _surely_did_not_run(error))
+            wait = retry_after(answer.headers)
+        if isinstance(error, ModelError) and error.may_have_run:
+            may_have_run = may_have_run or error
+        if wait is None:
+            wait = retries.wait(attempt, busy=isinstance(error, ConversationBusyError))
+        waited += wait
+        if not again or attempt >= retries.tries or waited > retries.longest_s:
+            raise may_have_run or error
+        await asyncio.sleep(wait)
+
+
+def _surely_did_not_run(error: TextLLMError) -> bool:
+    """Did nothing run, and may the next try fare better?"""
+    return isinstance(error, ConversationBusyError) or (
+        isinstance(error, ProviderUnavailableError) and not error.may_have_run
+    )
+
+
+async def whole(answer: ClientResponse) -> bytes:
+    """All of an answer, which is closed then.
+
+    Raises:
+        ProviderError: it has more than 16 MB.
+        Exception: broken, as in `BROKEN_ANSWER`.
+    """
+    body = await _read(answer, MAX_EVENT_BYTES + 1)
+    if len(body) > MAX_EVENT_BYTES:
+        raise _too_much()
+    return body
+
+
+async def _read(answer: ClientResponse, most: int) -> bytes:
+    """The first `most` bytes of an answer, which is closed then."""
+    body = b""
+    try:
+        while len(body) < most and (piece := await answer.content.readany()):
+            body += piece
+        return body[:most]
+    finally:
+        answer.close()
+
+
+def _too_much() -> ProviderError:
+    return ProviderError("The provider sent an answer of more than 16 MB.")
+
+
+class EventStream:
+    """The events of an answer, read once and then closed; all that has come is taken at once."""
+
+    def __init__(self, answer: ClientResponse) -> None:
+        self._answer = answer
+        self._splitter = EventSplitter()
+        self._events: Iterator[ServerSentEvent] = iter(())  # of the bytes that were read last
+        self._document = b""  # of a server that does not stream, or has only an error to tell
+        self._has_begun = False
+
+    @classmethod
+    async def of(
+        cls, client: Client, asked: Asked, request: ModelRequest, body: Mapping[str, object], retries: Retries
+    ) -> Self:
+        """Ask for it.
+
+        Raises:
+            TextLLMError: refused before the first byte.
+        """
+        return cls(await post(client, asked.path, body, retries, asked, request.read))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ServerSentEvent:
+        """
+        Raises:
+            ProviderError: it has no end.
+            Exception: broken, as in `BROKEN_ANSWER`.
+        """
+        while True:
+            for event in self._events:
+                return event
+            chunk = await self._answer.content.readany()
+            if chunk:
+                self._take(chunk)
+            elif self._document:
+                document, self._document = self._document, b""
+                return ServerSentEvent(b"", document)
+            else:
+                raise StopAsyncIteration
+
+    def _take(self, chunk: bytes) -> None:
+        if self._document or (not self._has_begun and chunk.lstrip()[:1] in (b"{", b"[")):
+            self._document += chunk
+            if len(self._document) > MAX_EVENT_BYTES:
+                raise _too_much()
+        else:
+            self._has_begun = self._has_begun or not chunk.isspace()
+            self._events = self._splitter.feed(chunk)
+
+    async def drain(self, hear: Callable[[ServerSentEvent], object] = lambda _: None) -> None:
+        """Read what little may follow the last event, so that the connection can serve the next call."""
+        wait_s = None if self._answer.content.at_eof() else _DRAIN_TIMEOUT_S
+        with suppress(TimeoutError, *BROKEN_ANSWER):  # the reply is complete; a connection that lingers is closed
+            async with asyncio.timeout(wait_s):
+                async for event in self:
+                    hear(event)
+
+    def close(self) -> None:
+        """End the call, if it has not ended yet."""
+        self._answer.close()

@@ -24,11 +24,9 @@ class EventSplitter:
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
-        self._size = 0  # bytes of the event that is not complete
-        self._line: list[bytes] = []  # pieces of a line that has no end yet
+        self._unfinished: list[bytes] = []  # pieces of an event that has no end yet, its lines ended by line feeds
+        self._size = 0  # of them, in bytes
         self._ended_with_cr = False
-        self._name = b""
-        self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> Iterator[ServerSentEvent]:
         """The events that end in `chunk`.
@@ -36,41 +34,59 @@ class EventSplitter:
         Raises:
             ProviderError: an event is longer than `max_event_bytes`.
         """
-        if not chunk:
-            return
-        if self._ended_with_cr and chunk[0] == 0x0A:  # the second half of a line break that was cut in two
+        if self._ended_with_cr and chunk[:1] == b"\n":  # the second half of a line break that was cut in two
             chunk = chunk[1:]
             self._ended_with_cr = False
-            if not chunk:
+        if not chunk:
+            return
+        if b"\r" in chunk:
+            self._ended_with_cr = chunk[-1:] == b"\r"
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        else:
+            self._ended_with_cr = False
+        if self._unfinished:
+            if chunk[:1] == b"\n" and self._unfinished[-1][-1:] == b"\n":  # an end that was cut in two
+                chunk = b"\n" + chunk
+                self._unfinished[-1] = self._unfinished[-1][:-1]
+            first, end, rest = chunk.partition(b"\n\n")
+            self._keep(first)
+            if not end:
                 return
-        self._ended_with_cr = chunk[-1] == 0x0D
-        lines = chunk.splitlines()
-        unfinished = b"" if chunk[-1] in b"\r\n" else lines.pop()
-        for line in lines:
-            self._grow(len(line))
-            if self._line:
-                line = b"".join((*self._line, line))
-                self._line.clear()
-            if line:
-                self._take(line)
-            else:
-                if self._data:
-                    yield ServerSentEvent(self._name, b"\n".join(self._data))
-                self._name, self._data, self._size = b"", [], 0
+            whole, self._unfinished, self._size = b"".join(self._unfinished), [], 0
+            if (event := _event(whole)) is not None:
+                yield event
+            chunk = rest
+        *blocks, unfinished = chunk.split(b"\n\n")
+        for block in blocks:
+            if len(block) > self._max_event_bytes:
+                raise _too_long()
+            if (event := _event(block)) is not None:
+                yield event
         if unfinished:
-            self._line.append(unfinished)
-            self._grow(len(unfinished))
+            self._keep(unfinished)
 
-    def _take(self, line: bytes) -> None:
-        field, _, value = line.partition(b":")
-        if field == b"data":
-            self._data.append(value.removeprefix(b" "))
-        elif field == b"event":
-            self._name = value.removeprefix(b" ")
-        elif field.startswith(_BYTE_ORDER_MARK):
-            self._take(line.lstrip(_BYTE_ORDER_MARK))
-
-    def _grow(self, count: int) -> None:
-        self._size += count
+    def _keep(self, piece: bytes) -> None:
+        self._unfinished.append(piece)
+        self._size += len(piece)
         if self._size > self._max_event_bytes:
-            raise ProviderError("The provider sent an event of more than 16 MB.")
+            raise _too_long()
+
+
+def _event(block: bytes) -> ServerSentEvent | None:
+    """What the lines of an event say; None where they are comments, or have no data."""
+    if block.startswith(b"event: "):
+        name, _, data = block[7:].partition(b"\ndata: ")
+        if data and b"\n" not in data and b"\n" not in name:  # as nearly all are
+            return ServerSentEvent(name, data)
+    name, lines = b"", []
+    for line in block.split(b"\n"):
+        field, _, value = line.removeprefix(_BYTE_ORDER_MARK).partition(b":")
+        if field == b"data":
+            lines.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return ServerSentEvent(name, b"\n".join(lines)) if lines else None
+
+
+def _too_long() -> ProviderError:
+    return ProviderError("The provider sent an event of more than 16 MB.")

@@ -19,7 +19,7 @@ from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_core.steps import UNTRACED
 from textllm_http.download import MAX_DOWNLOADS
 from textllm_http.entrance import Entrance
-from textllm_http.middleware import ResponseHeaders, allow_all_methods
+from textllm_http.middleware import ResponseHeaders
 from textllm_http.observing import observed
 from textllm_http.places import Places
 from textllm_http.problems import respond, trace_of
@@ -152,7 +152,7 @@ def create_app(
         ],
         lifespan=[lifespan],
         before_request=refuse_query,
-        before_send=[allow_all_methods, ResponseHeaders(cors_origins, worker)],
+        before_send=[ResponseHeaders(cors_origins, worker)],
         exception_handlers={TextLLMError: respond, HTTPException: respond, Exception: respond},
         request_max_body_size=None,  # ours is checked where a body is read
         openapi_config=None,

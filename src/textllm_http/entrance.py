@@ -5,12 +5,12 @@ import re
 from collections.abc import Awaitable, Collection, Iterable
 from typing import Final, TypeAlias
 
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from textllm_core.errors import InvalidRequestError
 from textllm_http.middleware import request_id_of
 from textllm_http.problems import PROBLEM_JSON, problem_of
+from textllm_http.responses import WholeResponse
 
 _HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,255}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
 _HOP: Final = re.compile(r"\[?(?P<address>[0-9a-fA-F.]+|[0-9a-fA-F:.]+(?=\]|\Z))\]?(:[0-9]{1,5})?")
@@ -43,13 +43,13 @@ class Entrance:
             _check_encodings(scope)
         except InvalidRequestError as error:
             problem = problem_of(error, request_id_of(scope))
-            refusal = ASGIResponse(body=problem.document, status_code=problem.status, media_type=PROBLEM_JSON)
+            refusal = WholeResponse(problem.document, status_code=problem.status, media_type=PROBLEM_JSON)
             return refusal(scope, receive, send)
         return self._app(scope, receive, send)
 
     def _believe_proxies(self, scope: Scope) -> None:
         peer = scope["client"]
-        if peer is None or (sender := _address(peer[0])) is None or not self._is_trusted(sender):
+        if not self._trusted or peer is None or (sender := _address(peer[0])) is None or not self._is_trusted(sender):
             return
         for hop in reversed(_values(scope, b"x-forwarded-for")):  # each proxy appends whom it heard
             if (sender := _address(hop)) is None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from litestar.types import Message, Scope
+from litestar.types import HTTPResponseStartEvent, Message, Scope
 
 from textllm_core.ids import new_id
 from textllm_http.worker_state import WorkerState
@@ -45,15 +45,6 @@ def request_id_of(scope: Scope) -> str:
     return request_id
 
 
-async def allow_all_methods(message: Message, scope: Scope) -> None:
-    """Complete `Allow`: the framework's answer to OPTIONS knows only the first handler of an address."""
-    if message["type"] == "http.response.start" and scope.get("method") == "OPTIONS" and "path_template" in scope:
-        routes = scope["litestar_app"].routes
-        methods = {m for route in routes if route.path_format == scope["path_template"] for m in route.methods}
-        allow = ", ".join(sorted(methods)).encode()
-        message["headers"] = [(name, allow if name.lower() == b"allow" else said) for name, said in message["headers"]]
-
-
 class ResponseHeaders:
     """A hook before every message that is sent: it knows no route, so that none can be without it.
 
@@ -66,6 +57,8 @@ class ResponseHeaders:
 
     async def __call__(self, message: Message, scope: Scope) -> None:
         if message["type"] == "http.response.start":
+            if scope.get("method") == "OPTIONS":
+                allow_all_methods(message, scope)
             headers = [*message["headers"], (b"x-request-id", request_id_of(scope).encode())]
             said = {name.lower() for name, _ in headers}
             headers += [(name, value) for name, value in _UNLESS_SAID if name not in said]
@@ -92,3 +85,12 @@ class ResponseHeaders:
                     (b"access-control-max-age", _REMEMBERED_S),
                 ]
         return headers
+
+
+def allow_all_methods(message: HTTPResponseStartEvent, scope: Scope) -> None:
+    """Complete `Allow`: the framework's answer to OPTIONS knows only the first handler of an address."""
+    if "path_template" in scope:
+        routes = scope["litestar_app"].routes
+        methods = {m for route in routes if route.path_format == scope["path_template"] for m in route.methods}
+        allow = ", ".join(sorted(methods)).encode()
+        message["headers"] = [(name, allow if name.lower() == b"allow" else said) for name, said in message["headers"]]

@@ -5,7 +5,6 @@ from time import perf_counter
 from typing import Final
 
 from litestar.enums import ScopeType
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from textllm_core.errors import ServiceUnavailableError
@@ -16,6 +15,7 @@ from textllm_core.steps import Serving
 from textllm_core.tenancy import Caller
 from textllm_http.middleware import request_id_of
 from textllm_http.problems import PROBLEM_JSON, problem_of
+from textllm_http.responses import WholeResponse
 from textllm_http.worker_state import Unanswered
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})  # that any route takes
@@ -70,8 +70,8 @@ def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer, unanswered: Una
     return answer
 
 
-def _stopping(request_id: str) -> ASGIResponse:
+def _stopping(request_id: str) -> WholeResponse:
     problem = problem_of(ServiceUnavailableError("The service is shutting down; send this request again."), request_id)
-    return ASGIResponse(
-        body=problem.document, status_code=problem.status, headers=dict(problem.headers), media_type=PROBLEM_JSON
+    return WholeResponse(
+        problem.document, status_code=problem.status, headers=dict(problem.headers), media_type=PROBLEM_JSON
     )

@@ -3,6 +3,7 @@
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from math import ceil
 from time import monotonic
 from typing import Final
@@ -59,6 +60,9 @@ class Strangers:
             self._even_at[place] -= _EACH_S
 
 
+@lru_cache(
+    maxsize=4096
+)  # the same ask again and again, and taking one apart costs what routing does
 def network_of(address: str) -> str:
     """Where somebody comes from: the address; of IPv6 its network, as one customer has all addresses of that."""
     try:

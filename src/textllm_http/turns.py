@@ -6,19 +6,18 @@ from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from litestar import Request
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from textllm_core.chat.exchange import last_reply
 from textllm_core.errors import TextLLMError, UnauthenticatedError
 from textllm_core.records.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
-from textllm_core.wire import to_json
 from textllm_http.admission import headers_of
 from textllm_http.auth import caller_of, refuse_if_revoked
 from textllm_http.links import with_absolute_links
 from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody
+from textllm_http.responses import json_response
 from textllm_http.services import services_of
 from textllm_http.sse import EventFrames, EventStream, Numbered, TextFrames, framed
 
@@ -82,7 +81,7 @@ async def answer(
 
 def whole(request: Request[Any, Any, Any], reply: Reply, headers: dict[str, str] | None = None) -> ASGIApp:
     """A reply that has ended."""
-    return ASGIResponse(body=to_json(with_absolute_links(request, reply)), headers=headers or {})
+    return json_response(with_absolute_links(request, reply), headers=headers or {})
 
 
 def event_stream(

@@ -6,7 +6,6 @@ from typing import Any, Final, Literal
 
 from litestar import Request, get, post
 from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import Struct
 
@@ -16,6 +15,7 @@ from textllm_core.wire import to_json
 from textllm_http.admission import idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
+from textllm_http.responses import WholeResponse
 from textllm_http.services import services_of
 from textllm_http.turns import TURN, TurnRequest, answer, begun, event_stream, whole
 
@@ -52,7 +52,7 @@ async def resume(request: Request[Any, Any, Any], response_id: FromPath[str]) ->
     resumed = await textllm.resume_reply(caller_of(request), response_id, after=last_event_id_of(request))
     if resumed.is_over:
         await resumed.events.aclose()
-        return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)  # which tells an EventSource not to come again
+        return WholeResponse(status_code=HTTPStatus.NO_CONTENT)  # which tells an EventSource not to come again
     return event_stream(request, resumed.started, resumed.events, asked.stream_format)
 
 

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Final, Literal
 
 from litestar import Request, delete, patch, post
 from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
@@ -15,11 +14,11 @@ from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
 from textllm_core.list_messages import MAX_MESSAGES
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.records.messages import ReplyStarted
-from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, idempotency_of, rate_limit_headers
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.links import with_absolute_links
 from textllm_http.requests import JsonBody, QueryString, given
+from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
@@ -83,7 +82,7 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     allowance = await conversations.create.admit(caller, user_id)
     made = await conversations.create(caller, user_id, changes, allowance=allowance)
     headers = rate_limit_headers(allowance) | {"Location": f"/conversations/{made.id}"}
-    return ASGIResponse(body=to_json(made), status_code=201, headers=headers)
+    return json_response(made, status_code=201, headers=headers)
 
 
 @reading("/conversations", guards=[any_caller], before_request=_LIST.check)
@@ -95,7 +94,7 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     )
     page = await _conversations(request).list(caller_of(request), wanted, limit=asked.limit, offset=asked.offset)
     shown = replace(page, data=[with_absolute_links(request, each) for each in page.data])
-    return ASGIResponse(body=to_json(shown))
+    return json_response(shown)
 
 
 @reading("/conversations/{conversation_id:str}", guards=[any_caller])
@@ -118,7 +117,7 @@ async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]
     """Hide it; with `soft=false` erase it, here and on the provider's side."""
     soft = _DELETE.read(request).soft
     deletion = await _conversations(request).delete(caller_of(request), conversation_id, soft=soft)
-    return ASGIResponse(body=to_json(deletion))
+    return json_response(deletion)
 
 
 @post("/conversations/{conversation_id:str}/restore", guards=[any_caller], status_code=200)
@@ -137,7 +136,7 @@ async def summarize(request: Request[Any, Any, Any], conversation_id: FromPath[s
     assert isinstance(started, ReplyStarted)
     await last_reply(events)
     summed_up = await textllm.conversations.get(caller, conversation_id)
-    return ASGIResponse(body=to_json(summed_up), headers=headers_of(started))
+    return json_response(summed_up, headers=headers_of(started))
 
 
 @reading("/conversations/{conversation_id:str}/messages", guards=[any_caller], before_request=_MESSAGES.check)
@@ -147,11 +146,11 @@ async def messages(request: Request[Any, Any, Any], conversation_id: FromPath[st
     page = await _conversations(request).messages(
         caller_of(request), conversation_id, limit=asked.limit, order=asked.order, after=given(asked.after)
     )
-    return ASGIResponse(body=to_json(page))
+    return json_response(page)
 
 
 def _shown(request: Request[Any, Any, Any], conversation: Conversation) -> ASGIApp:
-    return ASGIResponse(body=to_json(with_absolute_links(request, conversation)))
+    return json_response(with_absolute_links(request, conversation))
 
 
 def _conversations(request: Request[Any, Any, Any]) -> Conversations:

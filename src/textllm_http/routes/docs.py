@@ -8,13 +8,13 @@ from typing import Any, Final
 from litestar import Litestar, Request
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from textllm_core.wire import to_json
 from textllm_http.auth import open_to_all
 from textllm_http.openapi import document_of
 from textllm_http.problem_pages import EXPLAINED, page_of
+from textllm_http.responses import WholeResponse
 from textllm_http.routes.reading import reading
 
 # Redoc's style elements, and no others: those that it fills by script, which are empty, and one that it writes.
@@ -48,7 +48,7 @@ _ASSETS: Final = frozenset(
 @reading("/openapi.json", guards=[open_to_all])
 async def openapi(request: Request[Any, Any, Any]) -> ASGIApp:
     """The service, described for programs."""
-    return ASGIResponse(body=_document(request.app), headers={"X-Content-Type-Options": "nosniff"})
+    return WholeResponse(_document(request.app), headers={"X-Content-Type-Options": "nosniff"})
 
 
 @reading("/docs", guards=[open_to_all])
@@ -68,8 +68,8 @@ async def asset(name: FromPath[str]) -> ASGIApp:
     """A script or a style of these pages."""
     if name not in _ASSETS:
         raise NotFoundException
-    return ASGIResponse(
-        body=_file(name),
+    return WholeResponse(
+        _file(name),
         media_type=_TYPES[name.rpartition(".")[2]],
         headers={"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"},
     )
@@ -78,7 +78,7 @@ async def asset(name: FromPath[str]) -> ASGIApp:
 @reading("/", guards=[open_to_all])
 async def start() -> ASGIApp:
     """To the service's description, for people who open its address."""
-    return ASGIResponse(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": "/docs"})
+    return WholeResponse(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": "/docs"})
 
 
 @reading("/problems/{code:str}", guards=[open_to_all])
@@ -86,7 +86,7 @@ async def problem(code: FromPath[str]) -> ASGIApp:
     """What a problem's code means, and what to do: where its `type` leads."""
     if code not in EXPLAINED:
         raise NotFoundException
-    return ASGIResponse(body=page_of(code), media_type="text/html", headers=_PAGE_HEADERS)
+    return WholeResponse(page_of(code), media_type="text/html", headers=_PAGE_HEADERS)
 
 
 @lru_cache(maxsize=1)
@@ -95,7 +95,7 @@ def _document(app: Litestar) -> bytes:
 
 
 def _page(name: str) -> ASGIApp:
-    return ASGIResponse(body=_file(name), media_type="text/html", headers=_PAGE_HEADERS)
+    return WholeResponse(_file(name), media_type="text/html", headers=_PAGE_HEADERS)
 
 
 @cache

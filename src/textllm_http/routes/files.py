@@ -5,7 +5,6 @@ from urllib.parse import unquote
 
 from litestar import Request, post
 from litestar import delete as delete_
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -15,13 +14,13 @@ from textllm_core.file_names import Folder
 from textllm_core.files import MAX_LISTED
 from textllm_core.records.files import StoredFile
 from textllm_core.tenancy import Caller
-from textllm_core.wire import to_json
 from textllm_http.admission import rate_limit_headers
 from textllm_http.auth import any_caller, any_caller_or_link, caller_of
 from textllm_http.download import response_of
 from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
 from textllm_http.requests import QueryString, given
+from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
@@ -70,7 +69,7 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
     view = await _view(request, caller, file)
     headers = {"Location": f"/files/{file.key}", "X-User-ID": file.user_id}
     limit = {} if allowance is None else rate_limit_headers(allowance)
-    return ASGIResponse(body=to_json(view), status_code=201, headers=headers | limit)
+    return json_response(view, status_code=201, headers=headers | limit)
 
 
 @reading("/files", guards=[any_caller], before_request=_FILES.check)
@@ -86,7 +85,7 @@ async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
         after=given(asked.after),
     )
     views = [await _view(request, caller, file) for file in page.files]
-    return ASGIResponse(body=to_json({"data": views, "has_more": page.has_more}))
+    return json_response({"data": views, "has_more": page.has_more})
 
 
 @delete_("/files/{_:path}", status_code=200, guards=[any_caller])
@@ -95,7 +94,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     textllm = services_of(request).textllm
     key = _key_in(request)
     await textllm.files.delete(caller_of(request), key)
-    return ASGIResponse(body=to_json({"success": True, "key": key}))
+    return json_response({"success": True, "key": key})
 
 
 @reading("/files/{_:path}", guards=[any_caller_or_link], before_request=_LINK.check)
@@ -108,7 +107,7 @@ async def file_or_content(request: Request[Any, Any, Any]) -> ASGIApp:
             raise StoredFileNotFoundError
         caller = caller_of(request)
         view = await _view(request, caller, await textllm.files.get(caller, key))
-        return ASGIResponse(body=to_json(view))
+        return json_response(view)
     key = key.removesuffix(_CONTENT)
     if link == LinkQuery():
         file = await textllm.files.get(caller_of(request), key)

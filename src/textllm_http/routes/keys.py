@@ -4,15 +4,14 @@ from typing import Annotated, Any, Final
 
 from litestar import Request, delete, post
 from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.api_keys import MAX_KEYS_PER_PAGE
 from textllm_core.tenancy import Role
-from textllm_core.wire import to_json
 from textllm_http.auth import admin_caller, caller_of
 from textllm_http.requests import JsonBody, QueryString, given
+from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
@@ -45,7 +44,7 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
         caller_of(request), role=asked.role, user_id=asked.user_id, name=asked.name
     )
     headers = {"Cache-Control": "no-store", "Location": f"/keys/{issued.id}"}
-    return ASGIResponse(body=to_json(issued), status_code=201, headers=headers)
+    return json_response(issued, status_code=201, headers=headers)
 
 
 @reading("/keys", before_request=_KEYS.check, guards=[admin_caller])
@@ -54,7 +53,7 @@ async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
     textllm = services_of(request).textllm
     asked = _KEYS.read(request)
     page = await textllm.books.list_api_keys(caller_of(request), limit=asked.limit, after=given(asked.after))
-    return ASGIResponse(body=to_json(page))
+    return json_response(page)
 
 
 @delete("/keys/{key_id:str}", status_code=200, guards=[admin_caller])
@@ -62,4 +61,4 @@ async def revoke(request: Request[Any, Any, Any], key_id: FromPath[str]) -> ASGI
     """Revoke a key, as often as one likes."""
     textllm = services_of(request).textllm
     revoked = await textllm.books.revoke_api_key(caller_of(request), key_id)
-    return ASGIResponse(body=to_json({"id": revoked.id, "deleted": True}))
+    return json_response({"id": revoked.id, "deleted": True})

@@ -9,18 +9,17 @@ from time import monotonic
 from typing import Any
 
 from litestar import Request
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError
-from textllm_core.wire import to_json
 from textllm_http.auth import open_to_all, operator
+from textllm_http.responses import WholeResponse, json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
 _RETRY_AFTER_S = 5
-_METRICS_TYPE = "text/plain; version=0.0.4"  # the framework adds that it is UTF-8
+_METRICS_TYPE = "text/plain; version=0.0.4"  # in UTF-8, which the response adds
 
 
 @reading("/health", guards=[open_to_all])
@@ -45,7 +44,7 @@ async def health(request: Request[Any, Any, Any]) -> ASGIApp:
             "disk": {} if services.requires_keys else await asyncio.to_thread(_disk, services.data_dir),
         },
     }
-    return ASGIResponse(body=to_json(body)) if is_well and not worker.is_stopping else _not_ready(body)
+    return json_response(body) if is_well and not worker.is_stopping else _not_ready(body)
 
 
 async def _erasures(textllm: TextLLM, *, hides_numbers: bool) -> Mapping[str, Mapping[str, object]]:
@@ -68,7 +67,7 @@ def _disk(folder: Path) -> Mapping[str, object]:
 @reading("/health/live", guards=[open_to_all])
 async def live() -> ASGIApp:
     """The process answers."""
-    return ASGIResponse(body=to_json({"status": "alive"}))
+    return json_response({"status": "alive"})
 
 
 @reading("/health/ready", guards=[open_to_all])
@@ -84,7 +83,7 @@ async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
     checks = _checks(faults, hides_faults=services.requires_keys)
     if any(fault is not None for fault in faults.values()):
         return _not_ready({"status": "not_ready", "checks": checks})
-    return ASGIResponse(body=to_json({"status": "ready", "checks": checks}))
+    return json_response({"status": "ready", "checks": checks})
 
 
 def _checks(faults: Mapping[str, str | None], *, hides_faults: bool) -> dict[str, Mapping[str, object]]:
@@ -96,16 +95,16 @@ def _checks(faults: Mapping[str, str | None], *, hides_faults: bool) -> dict[str
 
 
 def _not_ready(body: dict[str, object]) -> ASGIApp:
-    return ASGIResponse(body=to_json(body), status_code=503, headers={"Retry-After": str(_RETRY_AFTER_S)})
+    return json_response(body, status_code=503, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
 @reading("/config", guards=[operator])
 async def config(request: Request[Any, Any, Any]) -> ASGIApp:
     """The operator's settings in force, without secrets."""
-    return ASGIResponse(body=to_json({"config": services_of(request).public_config}))
+    return json_response({"config": services_of(request).public_config})
 
 
 @reading("/metrics", guards=[operator])
 async def metrics(request: Request[Any, Any, Any]) -> ASGIApp:
     """What the processes of this service have done since it started, and do now, for Prometheus."""
-    return ASGIResponse(body=await asyncio.to_thread(services_of(request).metrics), media_type=_METRICS_TYPE)
+    return WholeResponse(await asyncio.to_thread(services_of(request).metrics), media_type=_METRICS_TYPE)

@@ -4,14 +4,13 @@ from typing import Annotated, Any, Final
 
 from litestar import Request
 from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from textllm_core.report_usage import MAX_USAGE_DAYS
-from textllm_core.wire import to_json
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.requests import QueryString
+from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
@@ -30,4 +29,4 @@ async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGI
     """What a user used in the last days: totals, by day and by model."""
     textllm = services_of(request).textllm
     report = await textllm.books.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
-    return ASGIResponse(body=to_json(report))
+    return json_response(report)

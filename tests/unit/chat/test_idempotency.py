@@ -176,3 +176,20 @@ async def test_a_repeat_of_a_reply_that_the_provider_gave_up_is_told_of_the_inte
     assert await survivor.reconcile() == 1
     with pytest.raises(ProviderError, match="interrupted"):
         await survivor.send_message(Caller(), TURN)
+
+
+async def test_a_repeat_of_a_reply_that_broke_off_gets_what_the_provider_tells_of_it_later(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("Once", " upon"), error=ProviderError("cut"), after=1))
+    for _ in range(2):
+        assert isinstance((await events_of(bench))[-1], ReplyFailed)
+    (hold,) = (kept.hold for kept in bench.store.estimates.values())
+    word = ModelEnded(status="completed", text="Once upon a time", usage=USAGE)
+    bench.llm.ended[hold.provider_response_id or ""] = word
+    bench.clock.advance(timedelta(minutes=1))
+    assert await bench.reconcile() == 1
+    end = (await events_of(bench))[-1]
+    (entry,) = await bench.entries()
+    assert isinstance(end, ReplyCompleted)
+    assert (end.reply.text, end.reply.cost, end.reply.estimated) == ("Once upon a time", entry.cost, False)
+    assert len(bench.llm.requests) == 1
+    await bench.check_books()

@@ -60,9 +60,7 @@ class Strangers:
             self._even_at[place] -= _EACH_S
 
 
-@lru_cache(
-    maxsize=4096
-)  # the same ask again and again, and taking one apart costs what routing does
+@lru_cache(maxsize=4096)  # the same ask again and again, and taking one apart costs what routing does
 def network_of(address: str) -> str:
     """Where somebody comes from: the address; of IPv6 its network, as one customer has all addresses of that."""
     try:

@@ -49,10 +49,17 @@ async def test_twenty_messages_go_with_each_call(provider: OpenAIStandIn, transc
     ]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": "Unexpected endpoint or method. (POST /v1/conversations)"}',
+        *(json.dumps({"id": unnameable}) for unnameable in ("", "\ud83d", "a\0b", "a b", "c" * 5000, None)),
+    ],
+)
 async def test_a_server_that_answers_anything_where_it_has_no_conversations_is_told_from_one_that_has(
-    provider: OpenAIStandIn, transcript: OpenAITranscript
+    provider: OpenAIStandIn, transcript: OpenAITranscript, body: str
 ) -> None:
-    provider.script_route(CREATE, answer(b'{"error": "Unexpected endpoint or method. (POST /v1/conversations)"}'))
+    provider.script_route(CREATE, answer(body.encode()))
     with pytest.raises(ProviderError, match="llm_api to responses or chat_completions"):
         await transcript.create([])
 

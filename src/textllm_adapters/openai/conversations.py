@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import Client, delete, get
-from textllm_adapters.openai.decoding import decoded
+from textllm_adapters.openai.decoding import decoded, word
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, nothing_there
 from textllm_adapters.openai.http import RETRIES, Retries, post, whole
 from textllm_adapters.translation import translated
@@ -88,9 +88,11 @@ class OpenAITranscript:
         with translated(BROKEN_ANSWER):
             body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
             try:
-                transcript_id = decoded(_created, body).id
-            except msgspec.DecodeError:  # some answer 200 wherever they have nothing
-                raise nothing_there(Asked.of(self.client.host, "/conversations")) from None
+                transcript_id = word(decoded(_created, body).id, "")
+            except msgspec.DecodeError:
+                transcript_id = ""
+            if not transcript_id:  # some answer 200 wherever they have nothing
+                raise nothing_there(Asked.of(self.client.host, "/conversations"))
             for first in range(_BATCH, len(items), _BATCH):
                 await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]}, read)
         return transcript_id

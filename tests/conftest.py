@@ -22,6 +22,7 @@ from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_adapters.sql import migrations
+from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 
 # How long an example takes says how busy the machine is, and nothing about the code.
@@ -106,7 +107,7 @@ async def postgres_engine(postgres_url: str) -> AsyncIterator[PostgresEngine]:
 
 
 @pytest.fixture
-async def sqlite_engine(sqlite_url: str) -> AsyncIterator[AsyncEngine]:
+async def sqlite_engine(sqlite_url: str) -> AsyncIterator[SqliteEngine]:
     """Connections to `sqlite_url`."""
     engine = open_sqlite_engine(sqlite_url)
     yield engine

@@ -13,6 +13,11 @@ FULL_AFTER_US: Final = 60_000_000
 FORGOTTEN_AFTER_US: Final = 3_600_000_000  # long after it is full, so that who comes now and then has one to update
 
 
+def refilled(level: int, *, per_minute: int, elapsed_us: int) -> int:
+    """The level of a bucket that had `level` parts so long ago; no time has passed where a clock was set back."""
+    return min(per_minute * TOKEN, level + per_minute * min(max(elapsed_us, 0), FULL_AFTER_US))
+
+
 def given_back(level: int, *, per_minute: int) -> int:
     """The level of a bucket with `level` parts once a token was put back into it."""
     return min(per_minute * TOKEN, level + TOKEN)

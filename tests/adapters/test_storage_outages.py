@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from tests.contracts.books import reservation, settlement
+from tests.contracts.books import empty_conversation, reservation, settlement
 from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import PostgresEngine
@@ -23,6 +23,7 @@ from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.lanes import LANES, Statement
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql import migrations
+from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.wiring.storage import ledger_of
@@ -201,15 +202,15 @@ async def test_a_full_pool_is_an_outage(own_engine: PostgresEngine) -> None:
 async def test_a_sqlite_file_that_another_process_writes_for_too_long_is_an_outage(
     sqlite_engine: AsyncEngine, sqlite_url: str
 ) -> None:
-    ledger = ledger_of(sqlite_engine)
-    async with sqlite_engine.connect() as connection:
-        await connection.execute(text("PRAGMA busy_timeout = 10"))  # of the one connection in the pool
-    other = open_sqlite_engine(sqlite_url)
-    async with other.begin():
+    engine = open_sqlite_engine(sqlite_url, busy_timeout_s=0.01)
+    ledger, repository = ledger_of(engine), SqlConversationRepository(engine)
+    async with sqlite_engine.begin():
         with pytest.raises(StorageUnavailableError):
             await ledger.reserve(reservation())
-    await other.dispose()
+        with pytest.raises(StorageUnavailableError):
+            await repository.add("tenant", empty_conversation("Hello"), keeps_messages=True)
     await ledger.reserve(reservation())
+    await engine.dispose()
 
 
 def test_work_on_sqlite_that_was_cancelled_outlives_neither_its_engine_nor_the_loop(sqlite_url: str) -> None:

@@ -44,6 +44,7 @@ from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.session_repository import SqlSessionRepository
 from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_buckets
 from textllm_adapters.sql.usage_reports import SqlUsageReports
+from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 from textllm_adapters.telemetry.listeners import Listeners
@@ -251,7 +252,7 @@ def memory_limiting() -> Limiting:
 
 
 @pytest.fixture
-def sqlite_limiting(sqlite_engine: AsyncEngine) -> Limiting:
+def sqlite_limiting(sqlite_engine: SqliteEngine) -> Limiting:
     return Limiting(SqliteRateLimiter(sqlite_engine), _waiting(sqlite_engine))
 
 

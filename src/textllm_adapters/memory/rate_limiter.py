@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from textllm_adapters.buckets import FORGOTTEN_AFTER_US, FULL_AFTER_US, TOKEN, allowance, given_back, refusal
+from textllm_adapters.buckets import FORGOTTEN_AFTER_US, TOKEN, allowance, given_back, refilled, refusal
 from textllm_core.errors import Allowance
 from textllm_core.ports.clock import Clock
 
@@ -19,10 +19,8 @@ class MemoryRateLimiter:
 
     async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         now = self._clock.now()
-        full = per_minute * TOKEN
-        level, since = self._buckets.get((tenant_id, user_id), (full, now))
-        elapsed_us = min(max(now - since, timedelta()) // _MICROSECOND, FULL_AFTER_US)
-        level = min(full, level + per_minute * elapsed_us)
+        level, since = self._buckets.get((tenant_id, user_id), (per_minute * TOKEN, now))
+        level = refilled(level, per_minute=per_minute, elapsed_us=(now - since) // _MICROSECOND)
         admitted = level >= TOKEN
         level = level - TOKEN if admitted else level
         self._buckets[tenant_id, user_id] = (level, now)

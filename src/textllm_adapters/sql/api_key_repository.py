@@ -54,7 +54,7 @@ class SqlApiKeyRepository:
     async def add(self, key: ApiKey, digest: bytes) -> None:
         row = {name: getattr(key, name) for name in ApiKey.__struct_fields__} | {"digest": digest}
         with translated(STORAGE_ERRORS):
-            async with self._database.single(key.tenant_id) as connection:
+            async with self._database.batch(key.tenant_id) as connection:
                 await connection.execute(_ADD, row)
 
     async def caller(self, digest: bytes) -> Caller | None:
@@ -81,5 +81,6 @@ class SqlApiKeyRepository:
 
     async def _all(self, tenant_id: str, statement: Executable, parameters: dict[str, object]) -> Sequence[Any]:
         with translated(STORAGE_ERRORS):
-            async with self._database.single(tenant_id) as connection:
+            connect = self._database.batch if statement.is_dml else self._database.single
+            async with connect(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).all()

@@ -4,8 +4,8 @@ PostgreSQL keeps this lock, by policies that compare each row with a setting of 
 """
 
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Final, Protocol, runtime_checkable
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -24,6 +24,15 @@ def shared_tenant(tenant_ids: Iterable[str]) -> str:
     return tenants.pop() if len(tenants) == 1 else EVERYONE
 
 
+@runtime_checkable
+class Pausing(Protocol):
+    """An engine beside which something else writes, by a connection of its own, and pauses for transactions."""
+
+    def pause(self) -> AbstractAsyncContextManager[None]:
+        """While the block runs, nothing else is written."""
+        ...
+
+
 class Database:
     """Connections to a database, each for the rows of a tenant or, for jobs, of EVERYONE.
 
@@ -34,6 +43,7 @@ class Database:
         self.dialect: Final = engine.dialect.name
         self._transactions = engine
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._pause = engine.pause if isinstance(engine, Pausing) else nullcontext
 
     @asynccontextmanager
     async def transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
@@ -44,7 +54,7 @@ class Database:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await self._show(connection, tenant_id)
                 await connection.execution_options(isolation_level=connection.default_isolation_level)
-            async with connection.begin():
+            async with self._pause(), connection.begin():
                 yield connection
 
     @asynccontextmanager
@@ -56,8 +66,9 @@ class Database:
             yield connection
 
     def batch(self, tenant_id: str) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A connection for one statement with many rows, which are written together or not at all."""
-        # asyncpg makes that one transaction by itself, without the round trips to begin and to commit it.
+        """A connection for one statement that writes, and whose rows are written together or not at all."""
+        # asyncpg makes that one transaction by itself, without the round trips to begin and to commit it. On SQLite,
+        # where one can write at a time, it waits for its turn.
         return self.single(tenant_id) if self.dialect == "postgresql" else self.transaction(tenant_id)
 
     def _shows(self, connection: AsyncConnection, tenant_id: str) -> bool:

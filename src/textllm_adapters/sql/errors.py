@@ -51,7 +51,15 @@ def _of_driver(error: DBAPIError) -> StorageUnavailableError | None:
     return None
 
 
+def _of_sqlite(error: sqlite3.Error) -> StorageUnavailableError | None:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_CODES:
+        _logger.warning("the database does not answer, or takes no writes: %s", error.sqlite_errorname)
+        return StorageUnavailableError.of_database()
+    return None
+
+
 STORAGE_ERRORS: Final[ErrorTable] = {
+    sqlite3.Error: _of_sqlite,
     DBAPIError: _of_driver,
     DisconnectionError: _unavailable,
     PoolTimeoutError: _unavailable,

@@ -141,7 +141,8 @@ class SqlFileRepository:
 
     async def _all(self, tenant_id: str, statement: Any, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         with translated(STORAGE_ERRORS):
-            async with self._database.single(tenant_id) as connection:
+            connect = self._database.batch if statement.is_dml else self._database.single
+            async with connect(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).all()
 
 

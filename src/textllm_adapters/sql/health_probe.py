@@ -24,7 +24,7 @@ class SqlHealthProbe:
 
     async def check(self) -> str | None:
         try:
-            async with asyncio.timeout(_TIMEOUT_S), self._database.single(EVERYONE) as connection:
+            async with asyncio.timeout(_TIMEOUT_S), self._database.batch(EVERYONE) as connection:
                 await connection.execute(_WRITE)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer; its text may hold secrets
             sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)

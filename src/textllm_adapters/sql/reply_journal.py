@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from typing import Final
 
 from msgspec.structs import replace
 from sqlalchemy import bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from textllm_adapters.sql import upserts
-from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import holds, reply_ends, reply_events
 from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
-from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage, Spoken
+from textllm_core.records.journal import JournalEnd, JournalPage, Spoken
 from textllm_core.records.ledger import Hold, Replay
 from textllm_core.records.messages import ReplyStarted, TextDelta
 
@@ -57,16 +55,10 @@ _FORGET_ENDS: Final = delete(reply_ends).where(reply_ends.c.ended_at < bindparam
 
 
 class SqlReplyJournal:
-    """A `ReplyJournal` over SQL tables."""
+    """A `ReplyJournal` over SQL tables, but for `write`: that is a database's own way."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
-
-    async def write(self, entries: Sequence[JournalEntry]) -> None:
-        of_tenant = shared_tenant(entry.hold.tenant_id for entry in entries)
-        with translated(STORAGE_ERRORS):
-            async with self._database.batch(of_tenant) as connection:
-                await connection.execute(_write(self._database.dialect), [_row(entry) for entry in entries])
 
     async def read(self, tenant_id: str, user_id: str | None, response_id: str, *, after: int) -> JournalPage | None:
         reply = {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}
@@ -114,28 +106,6 @@ class SqlReplyJournal:
             async with self._database.transaction(EVERYONE) as connection:
                 await connection.execute(_FORGET_EVENTS, {"of_moment": before})
                 await connection.execute(_FORGET_ENDS, {"of_moment": before})
-
-
-@cache
-def _write(dialect: str) -> upserts.Insert:
-    """Adds events; those of a write whose commit was cut off from us are written again, with what came since."""
-    written = upserts.insert(reply_events, dialect)
-    return written.on_conflict_do_update(
-        index_elements=reply_events.primary_key,
-        set_={"last": written.excluded.last, "events": written.excluded.events},
-    )
-
-
-def _row(entry: JournalEntry) -> dict[str, object]:
-    hold = entry.hold
-    return {
-        "tenant_id": hold.tenant_id,
-        "user_id": hold.user_id,
-        "response_id": hold.response_id,
-        "first": entry.first,
-        "last": entry.first + len(entry.events) - 1,
-        "events": bare(entry.events),
-    }
 
 
 def bare(events: Sequence[Spoken]) -> list[ReplyStarted | str]:

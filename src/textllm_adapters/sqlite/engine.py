@@ -1,17 +1,21 @@
-"""Connections to a SQLite file by aiosqlite."""
+"""Connections to a SQLite file: those of aiosqlite, to read and for what is rarely written, and the writer."""
 
 import asyncio
+import sqlite3
 import time
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 from weakref import WeakSet
 
 import aiosqlite
-import msgspec
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from textllm_adapters.sqlite.rows import from_json, to_json
+from textllm_adapters.sqlite.writer import SqliteWriter
 from textllm_core.errors import ConfigurationError
 
 _BUSY_TIMEOUT_S: Final = 5
@@ -19,27 +23,35 @@ _POOL_TIMEOUT_S: Final = 10
 _POOL_SIZE: Final = 5
 
 
-class _Engine(AsyncEngine):
-    """An engine whose connections' threads end when it is disposed of, also those of work that was cancelled.
+class SqliteEngine(AsyncEngine):
+    """An engine, and the writer of its file; both end when it is disposed of.
 
-    One that outlived the event loop would find nobody to tell its result, and complain on stderr.
+    So do the connections' threads, also those of work that was cancelled: one that outlived the event loop would find
+    nobody to tell its result, and complain on stderr.
     """
 
-    __slots__ = ("_threads",)
+    __slots__ = ("_threads", "writer")
 
-    def __init__(self, engine: AsyncEngine, threads: WeakSet[Thread]) -> None:
+    def __init__(self, engine: AsyncEngine, threads: WeakSet[Thread], writer: SqliteWriter) -> None:
         super().__init__(engine.sync_engine)
-        self._threads = threads
+        self._threads, self.writer = threads, writer
+
+    def pause(self) -> AbstractAsyncContextManager[None]:
+        return self.writer.pause()
 
     async def dispose(self, close: bool = True) -> None:
+        await asyncio.to_thread(self.writer.close)
         await super().dispose(close)
         await asyncio.to_thread(_join, list(self._threads))
 
 
-def open_engine(url: str) -> AsyncEngine:
+def open_engine(url: str, *, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> SqliteEngine:
     """An engine for `sqlite:///PATH`; the file, for its owner's eyes alone, and its folder are made.
 
     The caller disposes of it.
+
+    Args:
+        busy_timeout_s: how long to wait while another process writes.
     Raises:
         ConfigurationError: the file cannot be made.
     """
@@ -60,17 +72,26 @@ def open_engine(url: str) -> AsyncEngine:
 
     engine = create_async_engine(
         database,
-        connect_args={"timeout": _BUSY_TIMEOUT_S, "async_creator_fn": connect},
+        connect_args={"timeout": busy_timeout_s, "async_creator_fn": connect},
         pool_size=_POOL_SIZE,
         max_overflow=0,  # more connections would only wait for each other, and not in turn
         pool_timeout=_POOL_TIMEOUT_S,
         hide_parameters=True,
-        json_serializer=lambda value: msgspec.json.encode(value).decode(),
-        json_deserializer=msgspec.json.decode,
+        json_serializer=to_json,
+        json_deserializer=from_json,
     )
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
-    return _Engine(engine, threads)
+    writer = SqliteWriter(partial(_connect, path, busy_timeout_s), busy_timeout_s=busy_timeout_s)
+    return SqliteEngine(engine, threads, writer)
+
+
+def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    """The writer's connection."""
+    connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)  # its transactions are its own
+    _configure(connection, None)
+    connection.execute("PRAGMA busy_timeout = 0")  # it waits in its own way from here on
+    return connection
 
 
 def _join(threads: list[Thread]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
 
     from textllm_adapters.postgres.engine import PostgresEngine
     from textllm_adapters.settings import Secret
+    from textllm_adapters.sqlite.engine import SqliteEngine
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.ledger import Ledger
@@ -100,9 +101,9 @@ def ledger_of(engine: AsyncEngine) -> Ledger:
         from textllm_adapters.postgres.ledger import PostgresLedger
 
         return PostgresLedger(engine)
-    from textllm_adapters.sql.ledger import SqlLedger
+    from textllm_adapters.sqlite.ledger import SqliteLedger
 
-    return SqlLedger(engine)
+    return SqliteLedger(_sqlite(engine))
 
 
 def rate_limiter_of(engine: AsyncEngine) -> RateLimiter:
@@ -113,7 +114,7 @@ def rate_limiter_of(engine: AsyncEngine) -> RateLimiter:
         return PostgresRateLimiter(engine)
     from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 
-    return SqliteRateLimiter(engine)
+    return SqliteRateLimiter(_sqlite(engine))
 
 
 def journal_of(engine: AsyncEngine) -> ReplyJournal:
@@ -122,9 +123,16 @@ def journal_of(engine: AsyncEngine) -> ReplyJournal:
         from textllm_adapters.postgres.reply_journal import PostgresReplyJournal
 
         return PostgresReplyJournal(engine)
-    from textllm_adapters.sql.reply_journal import SqlReplyJournal
+    from textllm_adapters.sqlite.reply_journal import SqliteReplyJournal
 
-    return SqlReplyJournal(engine)
+    return SqliteReplyJournal(_sqlite(engine))
+
+
+def _sqlite(engine: AsyncEngine) -> SqliteEngine:
+    from textllm_adapters.sqlite.engine import SqliteEngine
+
+    assert isinstance(engine, SqliteEngine)  # there are two kinds of databases
+    return engine
 
 
 async def upgrade_database(settings: Settings) -> str:

@@ -1,0 +1,235 @@
+"""The books in SQLite: each call reads its rows, asks the rules, and writes what they say, as one call of the writer.
+
+What is rare is done as in any SQL database.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
+from textllm_adapters.sql import ledger_rows as rows
+from textllm_adapters.sql import tables
+from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.ledger import SqlLedger
+from textllm_adapters.sqlite.engine import SqliteEngine
+from textllm_adapters.sqlite.rows import Records, Rows
+from textllm_adapters.translation import translated
+from textllm_core.errors import ServiceUnavailableError
+from textllm_core.records.accounts import ConversationAccount, SessionAccount
+from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.records.messages import Idempotency
+from textllm_core.records.sessions import day_of
+from textllm_core.records.usage_reports import DailyUsage
+from textllm_core.rules.bookkeeping import Before, settled
+from textllm_core.rules.books import added, closing, model_of_day, opening, released, replayed
+
+
+class _Kept(Struct, frozen=True):
+    """What the row of a hold knows that the hold itself may not."""
+
+    is_asked: bool
+    provider_response_id: str | None
+    made_conversation: bool
+    before: Before | None
+    is_resumable: bool
+    idempotency_scope: str | None
+    idempotency_key: str | None
+
+
+class _Turn(Struct, frozen=True):
+    turn_id: str | None
+
+
+class _Key(Struct, frozen=True):
+    fingerprint: str
+    remembered: str | None
+    message_number: int
+    spent: Decimal
+
+
+_CONVERSATIONS: Final = Records(tables.conversations, ConversationAccount)
+_TURNS: Final = Records(tables.conversations, _Turn)
+_SESSIONS: Final = Records(tables.sessions, SessionAccount)
+_HOLDS: Final = Records(tables.holds, Hold)
+_KEPT: Final = Records(tables.holds, _Kept)
+_KEYS: Final = Records(tables.idempotency_keys, _Key)
+_DAYS: Final = Records(tables.daily_usage, DailyUsage)
+_ENTRIES: Final = Rows(tables.ledger)
+_MESSAGES: Final = Rows(tables.messages)
+_ERASURES: Final = Rows(tables.erasures)
+_ESTIMATES: Final = Rows(tables.estimates)
+_EVENTS: Final = Rows(tables.reply_events)
+_ENDS: Final = Rows(tables.reply_ends)
+_ENTRY_IN_SESSION: Final = (
+    "SELECT 1 FROM ledger WHERE tenant_id = ? AND user_id = ? AND conversation_id = ? AND session_id = ? LIMIT 1"
+)
+
+
+class SqliteLedger(SqlLedger):
+    """A `Ledger` in a SQLite file."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        super().__init__(engine)
+        self._writer = engine.writer
+
+    async def reserve(self, reservation: Reservation) -> Hold:
+        with translated(STORAGE_ERRORS):
+            return await self._writer.run(partial(_reserve, asked=reservation))
+
+    async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
+        asked = replace(hold, is_asked=True, transcript_id=transcript_id)
+        with translated(STORAGE_ERRORS):
+            is_held = await self._writer.run(
+                lambda connection: _HOLDS.set(connection, *_hold(hold), is_asked=True, transcript_id=transcript_id)
+            )
+        if not is_held:
+            raise ServiceUnavailableError(GIVEN_UP)
+        return asked
+
+    async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
+        named = replace(hold, provider_response_id=provider_response_id, reported_model=model)
+        with translated(STORAGE_ERRORS):
+            await self._writer.run(partial(_pend, hold=named, model=model))
+        return named
+
+    async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
+        with translated(STORAGE_ERRORS):
+            await self._writer.run(partial(_renew, holds=holds, lease_until=lease_until))
+
+    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+        with translated(STORAGE_ERRORS):
+            return await self._writer.run(partial(_settle, given=hold, end=settlement))
+
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
+        with translated(STORAGE_ERRORS):
+            await self._writer.run(partial(_release, hold=hold, transcripts=transcripts, unless_asked=unless_asked))
+
+
+def _reserve(connection: sqlite3.Connection, asked: Reservation) -> Hold:
+    at = (asked.tenant_id, asked.user_id, asked.conversation_id)
+    conversation = _CONVERSATIONS.get(connection, *at)
+    if conversation is not None and conversation.turn_id == asked.response_id:
+        hold = _HOLDS.get(connection, asked.tenant_id, asked.user_id, asked.response_id)
+        if hold is not None:  # asked again: it got its hold the first time
+            return hold
+    if asked.idempotency is not None:
+        _take_key(connection, asked, asked.idempotency)
+    day = (asked.tenant_id, rows.payer_of(asked), day_of(asked.at))
+    session = _SESSIONS.get(connection, *day)
+    has_entry = (
+        conversation is not None
+        and session is not None
+        and conversation.session_id != session.id  # else nobody needs to know
+        and connection.execute(_ENTRY_IN_SESSION, (*at, session.id)).fetchone() is not None
+    )
+    opened = opening(asked, conversation, session, has_entry=has_entry)
+    if session is None:
+        _SESSIONS.add(connection, rows.session_row(asked) | asdict(opened.session))
+    else:
+        _SESSIONS.change(connection, *day, old=session, new=opened.session)
+    if conversation is None:
+        _CONVERSATIONS.add(connection, rows.conversation_row(asked) | asdict(opened.conversation))
+    else:
+        _CONVERSATIONS.change(connection, *at, old=conversation, new=opened.conversation)
+    _HOLDS.add(connection, rows.hold_row(opened.hold, asked, opened.before))
+    return opened.hold
+
+
+def _take_key(connection: sqlite3.Connection, asked: Reservation, idempotency: Idempotency) -> None:
+    """Make this the one exchange with its key, or find out what became of the first."""
+    key = (asked.tenant_id, idempotency.scope, idempotency.key)
+    first = _KEYS.get(connection, *key)
+    if first is None:
+        taken = {"fingerprint": idempotency.fingerprint, "response_id": asked.response_id, "created_at": asked.at}
+        names = {"tenant_id": asked.tenant_id, "scope": idempotency.scope, "key": idempotency.key}
+        _KEYS.add(connection, names | taken)
+        return
+    came_to = None
+    if first.remembered is not None:
+        came_to = Replay(first.remembered.encode(), first.message_number, first.spent)
+    raise AlreadySettledError(replayed(first.fingerprint, came_to, idempotency))
+
+
+def _pend(connection: sqlite3.Connection, hold: Hold, model: str) -> None:
+    named = {"provider_response_id": hold.provider_response_id, "reported_model": model}
+    if _HOLDS.set(connection, *_hold(hold), **named):
+        _ENTRIES.put(connection, rows.pending_row(hold, model))
+
+
+def _renew(connection: sqlite3.Connection, holds: Sequence[Hold], lease_until: datetime) -> None:
+    for hold in holds:
+        _HOLDS.set(connection, *_hold(hold), lease_until=lease_until)
+        turn = _TURNS.get(connection, *_conversation(hold))
+        if turn is not None and turn.turn_id == hold.response_id:
+            _TURNS.set(connection, *_conversation(hold), turn_until=lease_until)
+
+
+def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement) -> Settled | None:
+    kept = _KEPT.get(connection, *_hold(given))
+    if kept is None:
+        return None
+    _HOLDS.remove(connection, *_hold(given))
+    hold = replace(given, provider_response_id=kept.provider_response_id or given.provider_response_id)
+    conversation = _CONVERSATIONS.get(connection, *_conversation(hold))
+    session = _SESSIONS.get(connection, *_day(hold))
+    assert conversation is not None  # nobody erases one in which a turn is running
+    assert session is not None
+    closed = closing(conversation, session, hold, end)
+    _CONVERSATIONS.change(connection, *_conversation(hold), old=conversation, new=closed.conversation)
+    _SESSIONS.change(connection, *_day(hold), old=session, new=closed.session)
+    _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, closed.dropped, at=end.at))
+    model = model_of_day(end.model)
+    used = added(_DAYS.get(connection, *_day(hold), model), hold.day, model, settled(end))
+    _DAYS.put(connection, {"tenant_id": hold.tenant_id, "user_id": rows.payer_of(hold)} | asdict(used))
+    _ENTRIES.put(connection, rows.settled_row(hold, end))
+    _MESSAGES.add(connection, *rows.message_rows(hold, end, last=closed.conversation.last_message))
+    if end.open_until is not None:
+        _ESTIMATES.add(connection, rows.estimate_row(hold, end))
+    came_to = {"message_number": closed.settled.message_number, "spent": closed.settled.spent}
+    if kept.idempotency_key is not None:
+        key = (hold.tenant_id, kept.idempotency_scope, kept.idempotency_key)
+        _KEYS.set(connection, *key, remembered=end.remembered.decode(), **came_to)
+    if kept.is_resumable:
+        _ENDS.add(connection, rows.end_row(hold, end) | came_to)
+    return closed.settled
+
+
+def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[str], unless_asked: bool) -> None:
+    kept = _KEPT.get(connection, *_hold(hold))
+    if kept is None or (unless_asked and kept.is_asked):
+        return
+    _HOLDS.remove(connection, *_hold(hold))
+    conversation = _CONVERSATIONS.get(connection, *_conversation(hold))
+    session = _SESSIONS.get(connection, *_day(hold))
+    assert conversation is not None  # as in `_settle`
+    assert session is not None
+    undone, freed = released(conversation, session, hold, made_conversation=kept.made_conversation, before=kept.before)
+    if undone is None:
+        _CONVERSATIONS.remove(connection, *_conversation(hold))
+    else:
+        _CONVERSATIONS.change(connection, *_conversation(hold), old=conversation, new=undone)
+    _SESSIONS.change(connection, *_day(hold), old=session, new=freed)
+    _ENTRIES.remove(connection, *_hold(hold))
+    if kept.is_resumable:
+        _EVENTS.remove(connection, *_hold(hold))
+    if kept.idempotency_key is not None:
+        _KEYS.remove(connection, hold.tenant_id, kept.idempotency_scope, kept.idempotency_key)
+    _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=hold.created_at))
+
+
+def _hold(hold: Hold) -> tuple[str, str, str]:
+    return hold.tenant_id, hold.user_id, hold.response_id
+
+
+def _conversation(hold: Hold) -> tuple[str, str, str]:
+    return hold.tenant_id, hold.user_id, hold.conversation_id
+
+
+def _day(hold: Hold) -> tuple[object, ...]:
+    return hold.tenant_id, rows.payer_of(hold), hold.day

@@ -93,6 +93,7 @@ class Reconcile:
                 service_tier=ended.service_tier if ended else None,
                 messages=(hold.message, self._reply(left, ended)) if is_kept and hold.message else (),
                 answered=is_kept,
+                last_image=hold.message.last_image if is_kept and hold.message else None,
                 transcript_id=None if is_dropped else known,
                 transcripts=(known,) if known else (),
                 context_tokens=_context(hold, left, thread) if is_kept else thread.context_tokens if thread else 0,

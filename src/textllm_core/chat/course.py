@@ -17,7 +17,6 @@ from textllm_core.records.conversations import Thread
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import (
     ContentPart,
-    InputImage,
     Message,
     OutputText,
     Refusal,
@@ -233,7 +232,7 @@ class Course:
             metadata=self.turn.options.metadata,
             messages=messages if self.keeps_messages else (),
             answered=answered,
-            last_image=self._last_image if answered else None,
+            last_image=self.message.last_image if answered else None,
             # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
             transcript_id=None if in_doubt and self.keeps_messages else self.transcript_id,
             transcripts=self.transcripts,
@@ -254,10 +253,6 @@ class Course:
             context_tokens=self.past_tokens,
             summary=summary,
         )
-
-    @property
-    def _last_image(self) -> str | None:
-        return next((file.key for file in reversed(self.turn.files) if isinstance(file, InputImage)), None)
 
     def _estimate(self) -> Usage:
         """Tokens of what was certainly sent and certainly received."""

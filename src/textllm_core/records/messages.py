@@ -122,6 +122,11 @@ class Message(Struct, frozen=True, kw_only=True):
             if isinstance(part, InputImage) or (isinstance(part, InputFile) and part.extracted is None)
         )
 
+    @property
+    def last_image(self) -> str | None:
+        """The key of its last image; None: it has none."""
+        return next((part.key for part in reversed(self.content) if isinstance(part, InputImage)), None)
+
 
 class TurnOptions(Struct, frozen=True, kw_only=True):
     """How a turn is to be answered; None leaves it to the operator.

@@ -8,12 +8,14 @@ from decimal import Decimal
 
 import pytest
 from msgspec.structs import replace
+from tests.image_files import png
 from tests.unit.conftest import GPT, POLICY, Bench
 
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_core import Caller, TextTurn, TrackUsage, Usage
+from textllm_core.chat.chat_with_image import ImageTurn
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.errors import (
     ConversationLostError,
@@ -26,6 +28,7 @@ from textllm_core.pricing import Pricing
 from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import ReplyFailed
 from textllm_core.records.model import ModelEnded
+from textllm_core.uploads import Upload
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
 ANSWERED = ProviderError("500")
@@ -82,6 +85,21 @@ async def test_what_nobody_can_account_for_costs_at_least_what_was_sent(bench: B
     assert await survivor.reconcile() == 1
     (entry,) = await survivor.entries()
     assert (entry.estimated, entry.usage, entry.cost) == (True, Usage(input_tokens=100), GPT.cost(entry.usage))
+
+
+async def test_the_image_of_a_turn_whose_process_died_is_the_last_one_of_its_conversation(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    turn = ImageTurn(
+        "What is it?", [Upload.of_bytes("one.png", png(8, 8)), Upload.of_bytes("two.png", png(9, 9))], user_id="ada"
+    )
+    await anext(bench.chat_with_image.stream(Caller(), turn))
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(minutes=1))
+    assert await survivor.reconcile() == 1
+    (entry,) = await survivor.ledger.entries("default", "ada")
+    (said, _) = await survivor.said(entry)
+    (conversation,) = (kept.conversation for kept in survivor.store.conversations.values())
+    assert conversation.last_image_url == said.stored_parts[1].key
 
 
 async def test_a_price_that_is_gone_does_not_keep_recovery_from_its_work(bench: Bench) -> None:

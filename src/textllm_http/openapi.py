@@ -14,7 +14,6 @@ from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.errors import UnreadableReason
 from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, operator
-from textllm_http.openapi_operations import OPERATIONS
 from textllm_http.openapi_problems import PROBLEMS
 from textllm_http.openapi_shapes import Answer, Content, Operation
 from textllm_http.openapi_words import (
@@ -28,6 +27,7 @@ from textllm_http.openapi_words import (
     Schema,
 )
 from textllm_http.problems import PROBLEM_JSON
+from textllm_http.requests import QueryString
 
 _REF: Final = "#/components/schemas/{name}"
 _ABOUT: Final = (
@@ -80,10 +80,10 @@ class ProblemDocument(Struct, frozen=True):
 
 
 def document_of(routes: Iterable[BaseRoute]) -> Schema:
-    """The document of these routes; one that has no words in `OPERATIONS` is not in it."""
+    """The document of these routes: what their handlers are, and what stands beside them as `described`."""
     paths: dict[str, Schema] = {}
     shapes: set[type[Struct]] = {ProblemDocument}
-    for method, handler, operation, path in sorted(_described(routes), key=lambda found: (found[3], found[0])):
+    for method, path, handler, operation in operations_of(routes):
         shapes |= _shapes_in(operation)
         paths.setdefault(path, {})[method.lower()] = _operation(method, path, handler, operation)
     return {
@@ -116,14 +116,30 @@ def document_of(routes: Iterable[BaseRoute]) -> Schema:
     }
 
 
-def _described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, HTTPRouteHandler, Operation, str]]:
-    for route in routes:
-        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
-            for method in handler.http_methods - {"HEAD"}:  # which goes wherever GET does
-                for name, words in OPERATIONS.items():
-                    verb, path = name.split()
-                    if (verb, words.route or path) == (method, route.path_format):
-                        yield str(method), handler, words, path
+def operations_of(routes: Iterable[BaseRoute]) -> list[tuple[str, str, HTTPRouteHandler, Operation]]:
+    """The operations: method, path, handler and words, by path.
+
+    Raises:
+        KeyError: a handler has no words.
+    """
+    found = [
+        (str(method), words.path or route.path_format, handler, words)
+        for route in routes
+        for handler in (route.route_handlers if isinstance(route, HTTPRoute) else ())
+        for method in handler.http_methods - {"HEAD", "OPTIONS"}  # the one goes wherever GET does, the other is HTTP's
+        for words in _words_of(handler)
+    ]
+    return sorted(found, key=lambda each: (each[1], each[0]))
+
+
+def _words_of(handler: HTTPRouteHandler) -> tuple[Operation, ...]:
+    described: Operation | tuple[Operation, ...] = handler.opt["described"]
+    return described if isinstance(described, tuple) else (described,)
+
+
+def _summary(handler: HTTPRouteHandler) -> str:
+    """The first line of its docstring."""
+    return (handler.fn.__doc__ or "").strip().partition("\n")[0].removesuffix(".")
 
 
 def _operation(method: str, path: str, handler: HTTPRouteHandler, words: Operation) -> Schema:
@@ -132,11 +148,15 @@ def _operation(method: str, path: str, handler: HTTPRouteHandler, words: Operati
     problems = {"invalid_request", "internal_error", *refusals, *has_body, *words.problems}
     written: Schema = {
         "tags": [words.tag],
-        "summary": words.summary,
+        "summary": words.summary or _summary(handler),
         "description": " ".join(filter(None, (words.says, role))),
         "operationId": re.sub(r"[^a-z]+", "_", f"{method} {path}".lower()).strip("_"),
         "security": security,
-        "parameters": [*_path_parameters(path), *_query_parameters(words.query), *_header_parameters(words.headers)],
+        "parameters": [
+            *_path_parameters(path),
+            *(_query_parameters(handler) if words.has_query else ()),
+            *_header_parameters(words.headers),
+        ],
         "responses": _responses(words.answers, problems),
     }
     if words.body:
@@ -172,9 +192,11 @@ def _path_parameters(path: str) -> Iterator[Schema]:
         }
 
 
-def _query_parameters(kind: type[Struct] | None) -> Iterator[Schema]:
-    if kind is None:
+def _query_parameters(handler: HTTPRouteHandler) -> Iterator[Schema]:
+    check = getattr(handler.resolve_before_request(), "__self__", None)
+    if not isinstance(check, QueryString):
         return
+    kind = check.kind
     for name, schema in _plain_components({kind})[kind.__name__]["properties"].items():
         limits = LIMITS[name] if name == "user_id" else {"minLength": 1} if schema.get("type") == "string" else {}
         says = QUERIES.get(name, FIELDS[name])

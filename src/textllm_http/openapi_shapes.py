@@ -1,13 +1,15 @@
-"""What an operation of the OpenAPI document is made of, and the shapes that have no Struct elsewhere."""
+"""What is said of an operation in the OpenAPI document, beside its handler: what cannot be derived from that."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
-from textllm_core.file_links import FileView
-from textllm_core.records.sessions import Session
 from textllm_http.openapi_words import Schema
+
+JSON: Final = "application/json"
+LIMITED: Final = ("RateLimit", "RateLimit-Policy")
+FILE: Final[Schema] = {"type": "string", "format": "binary"}
 
 
 class Content(Struct, frozen=True):
@@ -31,18 +33,21 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """One operation.
+    """One operation, as the option `described` of its handler; several of them where one route is several.
 
     Args:
-        route: how the router writes its address, where that differs: one of its routes may be several operations.
+        path: as the document writes it, where the router writes it otherwise.
+        summary: where it is not the first line of the handler's docstring.
+        has_query: whether it takes the route's query parameters.
+        headers: the names of those that are read.
         problems: the codes of its problems, beyond those that all of its kind have.
     """
 
     tag: Literal["Chat", "Conversations", "Usage", "Files", "Keys", "Operations", "Documentation"]
-    summary: str
+    path: str | None = None
+    summary: str | None = None
     says: str = ""
-    route: str | None = None
-    query: type[Struct] | None = None
+    has_query: bool = True
     headers: Sequence[str] = ()
     body: Mapping[str, Content] = {}
     needs_body: bool = True
@@ -50,41 +55,16 @@ class Operation(Struct, frozen=True, kw_only=True):
     problems: Sequence[str] = ()
 
 
-class FileList(Struct, frozen=True):
-    """Files of a folder."""
-
-    data: Sequence[FileView]
-    has_more: bool
+def json_answer(says: str, shape: type[Struct] | Schema, example: Any, *headers: str) -> Answer:
+    """JSON of one shape."""
+    return Answer(says=says, content={JSON: Content(shape, {"answer": example})}, headers=headers)
 
 
-class SessionList(Struct, frozen=True):
-    """Sessions of a user."""
-
-    data: Sequence[Session]
-
-
-class FileDeletion(Struct, frozen=True):
-    """A file that is deleted."""
-
-    success: Literal[True]
-    key: str
-
-
-class KeyRevocation(Struct, frozen=True):
-    """A key that is revoked."""
-
-    id: str
-    deleted: Literal[True]
-
-
-class Health(Struct, frozen=True):
-    """How the service does."""
-
-    status: str
-    checks: Mapping[str, Mapping[str, Any]] | UnsetType = UNSET
-
-
-class ConfigInForce(Struct, frozen=True):
-    """The operator's settings."""
-
-    config: Mapping[str, Any]
+def form(*fields: str, required: Sequence[str], **files: Schema) -> Mapping[str, Content]:
+    """A form with files; its other fields are strings."""
+    properties: Schema = {name: {"type": "string"} for name in fields} | files
+    return {
+        "multipart/form-data": Content(
+            {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+        )
+    }

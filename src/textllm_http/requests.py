@@ -108,7 +108,7 @@ class QueryString(Generic[T]):
     """
 
     def __init__(self, kind: type[T]) -> None:
-        self._kind = kind
+        self.kind = kind
         self._must_be = _fields_in_words(kind)
 
     async def check(self, request: Request[Any, Any, Any]) -> None:
@@ -133,7 +133,7 @@ class QueryString(Generic[T]):
                 raise refusal(name, "must not be empty; leave it out instead")
             values[name] = value
         try:
-            return msgspec.convert(values, self._kind, strict=False)
+            return msgspec.convert(values, self.kind, strict=False)
         except msgspec.ValidationError as error:
             place = _FAULTY_PATH.search(str(error))
             assert place is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,8 +22,7 @@ from textllm_core import TextLLM
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.health import CheckHealth
 from textllm_http.app import create_app
-from textllm_http.openapi import document_of
-from textllm_http.openapi_operations import OPERATIONS
+from textllm_http.openapi import document_of, operations_of
 
 JSON = {"content-type": "application/json"}
 NOWHERE = Path("/dev/null/spool")
@@ -163,11 +163,12 @@ def check_headers(method: str, route: str, status: int, headers: Iterable[str]) 
 def described_headers() -> Mapping[tuple[str, str, int], set[str]]:
     """By method, route and status: the names of the headers that the document tells of, in lower case."""
     described: dict[tuple[str, str, int], set[str]] = {}
-    for path, operations in document_of(application(Bench()).routes)["paths"].items():
-        for method, operation in operations.items():
-            route = OPERATIONS[f"{method.upper()} {path}"].route or path
-            for status, response in operation["responses"].items():
-                names = described.setdefault((method.upper(), route, int(status)), set())
+    routes = application(Bench()).routes
+    paths = document_of(routes)["paths"]
+    for method, path, handler, _ in operations_of(routes):
+        for status, response in paths[path][method.lower()]["responses"].items():
+            for route in handler.paths:
+                names = described.setdefault((method, re.sub(r"{(\w+):\w+}", r"{\1}", route), int(status)), set())
                 names.update(name.lower() for name in response["headers"])
     return described
 

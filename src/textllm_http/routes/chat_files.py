@@ -12,12 +12,15 @@ from litestar.types import ASGIApp
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import MAX_IMAGES, ImageTurn
 from textllm_core.errors import Allowance, TextLLMError
-from textllm_core.records.messages import Idempotency
+from textllm_core.records.messages import DocumentReply, Idempotency, ImageReply
 from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
 from textllm_http.admission import idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.multipart import MultipartBody
+from textllm_http.openapi_examples import FILE_VIEW
+from textllm_http.openapi_shapes import FILE, Operation, form
+from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS, reply_or_stream
 from textllm_http.services import services_of
 from textllm_http.turns import TURN, TurnRequest, answer, begun
 
@@ -36,9 +39,31 @@ class _TurnForm:
     allowance: Allowance | None
 
 
-@post("/chat/image", status_code=200, guards=[any_caller])
+@post(
+    "/chat/image",
+    status_code=200,
+    guards=[any_caller],
+    described=Operation(
+        tag="Chat",
+        says="As `POST /chat`, from a form.",
+        headers=ON_TURNS,
+        body=form(
+            *_FIELDS,
+            required=("message", "images"),
+            images={"type": "array", "items": FILE, "minItems": 1, "maxItems": 10},
+        ),
+        answers={
+            200: reply_or_stream(
+                ImageReply,
+                {"image_urls": [FILE_VIEW["url"]], "image_count": 1},
+                "The reply; or, where asked for, a stream.",
+            )
+        },
+        problems=(*FAILURES, *REPEATS, "file_too_large"),
+    ),
+)
 async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Answer a turn with images: the whole reply, or a stream where the form asks for one."""
+    """Answer a turn with images."""
     textllm = services_of(request).textllm
     async with _arrived(request, _IMAGES) as form:
         asked = form.asked
@@ -57,9 +82,27 @@ async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
     return await answer(request, started, events, stream=asked.stream, stream_format=asked.stream_format)
 
 
-@post("/chat/file", status_code=200, guards=[any_caller])
+@post(
+    "/chat/file",
+    status_code=200,
+    guards=[any_caller],
+    described=Operation(
+        tag="Chat",
+        says="As `POST /chat`, from a form: PDF, DOCX, TXT, MD, CSV, JSON or HTML.",
+        headers=ON_TURNS,
+        body=form(*_FIELDS, required=("message", "file"), file=FILE),
+        answers={
+            200: reply_or_stream(
+                DocumentReply,
+                {"file_url": FILE_VIEW["url"], "file_type": ".pdf", "pages": 3},
+                "The reply; or, where asked for, a stream.",
+            )
+        },
+        problems=(*FAILURES, *REPEATS, "file_too_large", "document_too_large", "unreadable_document"),
+    ),
+)
 async def chat_file(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Answer a turn with a document: the whole reply, or a stream where the form asks for one."""
+    """Answer a turn with a document."""
     textllm = services_of(request).textllm
     async with _arrived(request, _DOCUMENT) as form:
         asked = form.asked

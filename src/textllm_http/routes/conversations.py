@@ -11,12 +11,21 @@ from msgspec.structs import replace
 from textllm_core.application import Conversations
 from textllm_core.chat.exchange import last_reply
 from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
-from textllm_core.list_messages import MAX_MESSAGES
-from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
+from textllm_core.list_messages import MAX_MESSAGES, MessagePage
+from textllm_core.records.conversations import (
+    Conversation,
+    ConversationChanges,
+    ConversationFilter,
+    ConversationPage,
+    Deletion,
+)
 from textllm_core.records.messages import ReplyStarted
 from textllm_http.admission import headers_of, idempotency_of, rate_limit_headers
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.links import with_absolute_links
+from textllm_http.openapi_examples import CONVERSATION, CONVERSATION_ID, MESSAGE
+from textllm_http.openapi_shapes import JSON, LIMITED, Content, Operation, json_answer
+from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
 from textllm_http.requests import JsonBody, QueryString, given
 from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
@@ -65,6 +74,7 @@ class MessagesQuery(Struct, frozen=True):
     after: str | UnsetType = UNSET
 
 
+_ONE_CONVERSATION: Final = json_answer("The conversation.", Conversation, CONVERSATION)
 _CREATE: Final = JsonBody(ConversationRequest)
 _CHANGE: Final = JsonBody(ChangeRequest)
 _LIST: Final = QueryString(ListQuery)
@@ -72,9 +82,21 @@ _DELETE: Final = QueryString(DeleteQuery)
 _MESSAGES: Final = QueryString(MessagesQuery)
 
 
-@post("/conversations", guards=[any_caller], status_code=201)
+@post(
+    "/conversations",
+    guards=[any_caller],
+    status_code=201,
+    described=Operation(
+        tag="Conversations",
+        body={JSON: Content(ConversationRequest, {"new": {"user_id": "ada", "title": "Rivers", "tags": ["geo"]}})},
+        says="It counts as a turn does in the rate limit.",
+        needs_body=False,
+        answers={201: json_answer("The conversation.", Conversation, CONVERSATION, *LIMITED, "Location")},
+        problems=("not_found", "forbidden"),
+    ),
+)
 async def create(request: Request[Any, Any, Any]) -> ASGIApp:
-    """A new conversation, before anything is said in it."""
+    """Open a conversation before anything is said in it."""
     asked = await _CREATE.read_if_any(request, max_bytes=services_of(request).max_body_bytes)
     changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata).checked()
     conversations, caller = _conversations(request), caller_of(request)
@@ -85,9 +107,25 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     return json_response(made, status_code=201, headers=headers)
 
 
-@reading("/conversations", guards=[any_caller], before_request=_LIST.check)
+@reading(
+    "/conversations",
+    guards=[any_caller],
+    before_request=_LIST.check,
+    described=Operation(
+        tag="Conversations",
+        says="A user's, or all that the caller acts for; those with the newest turn first.",
+        answers={
+            200: json_answer(
+                "A page of them.",
+                ConversationPage,
+                {"data": [CONVERSATION], "total": 1, "limit": 50, "offset": 0},
+            )
+        },
+        problems=("not_found",),
+    ),
+)
 async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
-    """A user's conversations, or all of the tenant, the newest turn first."""
+    """List conversations."""
     asked = _LIST.read(request)
     wanted = ConversationFilter(
         user_id=given(asked.user_id), tag=given(asked.tag), q=given(asked.q), include_deleted=asked.include_deleted
@@ -97,38 +135,90 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     return json_response(shown)
 
 
-@reading("/conversations/{conversation_id:str}", guards=[any_caller])
+@reading(
+    "/conversations/{conversation_id:str}",
+    guards=[any_caller],
+    described=Operation(
+        tag="Conversations",
+        answers={200: _ONE_CONVERSATION},
+        problems=("conversation_not_found",),
+    ),
+)
 async def conversation(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
-    """One conversation."""
+    """Show a conversation."""
     return _shown(request, await _conversations(request).get(caller_of(request), conversation_id))
 
 
-@patch("/conversations/{conversation_id:str}", guards=[any_caller])
+@patch(
+    "/conversations/{conversation_id:str}",
+    guards=[any_caller],
+    described=Operation(
+        tag="Conversations",
+        says="What is left out stays as it is; null empties it.",
+        body={JSON: Content(ChangeRequest, {"new title, no tags": {"title": "Lakes", "tags": None}})},
+        answers={200: _ONE_CONVERSATION},
+        problems=("conversation_not_found",),
+    ),
+)
 async def change(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
-    """Name it, tag it, or hang metadata on it; the conversation as it is then."""
+    """Name a conversation, tag it, or hang metadata on it."""
     asked = await _CHANGE.read(request, max_bytes=services_of(request).max_body_bytes)
     changes = ConversationChanges(title=asked.title, tags=asked.tags, metadata=asked.metadata)
     changed = await _conversations(request).update(caller_of(request), conversation_id, changes)
     return _shown(request, changed)
 
 
-@delete("/conversations/{conversation_id:str}", guards=[any_caller], status_code=200, before_request=_DELETE.check)
+@delete(
+    "/conversations/{conversation_id:str}",
+    guards=[any_caller],
+    status_code=200,
+    before_request=_DELETE.check,
+    described=Operation(
+        tag="Conversations",
+        says="With `soft=false` all that was said is erased, here at once and at the provider item by item; what it "
+        "cost stays in the ledger.",
+        answers={200: json_answer("It is deleted.", Deletion, {"id": CONVERSATION_ID, "soft": True, "deleted": True})},
+        problems=("conversation_not_found", "conversation_busy"),
+    ),
+)
 async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
-    """Hide it; with `soft=false` erase it, here and on the provider's side."""
+    """Hide a conversation, or erase it."""
     soft = _DELETE.read(request).soft
     deletion = await _conversations(request).delete(caller_of(request), conversation_id, soft=soft)
     return json_response(deletion)
 
 
-@post("/conversations/{conversation_id:str}/restore", guards=[any_caller], status_code=200)
+@post(
+    "/conversations/{conversation_id:str}/restore",
+    guards=[any_caller],
+    status_code=200,
+    described=Operation(
+        tag="Conversations",
+        answers={200: _ONE_CONVERSATION},
+        problems=("conversation_not_found",),
+    ),
+)
 async def restore(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
-    """Show a hidden one again."""
+    """Show a hidden conversation again."""
     return _shown(request, await _conversations(request).restore(caller_of(request), conversation_id))
 
 
-@post("/conversations/{conversation_id:str}/summary", guards=[any_caller], status_code=200)
+@post(
+    "/conversations/{conversation_id:str}/summary",
+    guards=[any_caller],
+    status_code=200,
+    described=Operation(
+        tag="Conversations",
+        says="It is charged like a turn, and kept in `summary`.",
+        headers=ON_TURNS,
+        answers={
+            200: json_answer("The conversation.", Conversation, CONVERSATION, *LIMITED, "Idempotent-Replayed"),
+        },
+        problems=FAILURES + REPEATS,
+    ),
+)
 async def summarize(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
-    """Have the model sum it up; the conversation with its new summary."""
+    """Let the model sum a conversation up."""
     textllm = services_of(request).textllm
     caller = caller_of(request)
     events = textllm.summarize_conversation.stream(caller, conversation_id, idempotency_of(request, b""))
@@ -139,9 +229,21 @@ async def summarize(request: Request[Any, Any, Any], conversation_id: FromPath[s
     return json_response(summed_up, headers=headers_of(started))
 
 
-@reading("/conversations/{conversation_id:str}/messages", guards=[any_caller], before_request=_MESSAGES.check)
+@reading(
+    "/conversations/{conversation_id:str}/messages",
+    guards=[any_caller],
+    before_request=_MESSAGES.check,
+    described=Operation(
+        tag="Conversations",
+        answers={200: json_answer("A page of messages.", MessagePage, {"data": [MESSAGE], "has_more": False})},
+        problems=(
+            *("conversation_not_found", "conversation_lost"),
+            *("provider_error", "provider_unavailable", "provider_timeout"),
+        ),
+    ),
+)
 async def messages(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
-    """What was said in it, page by page."""
+    """List what was said in a conversation."""
     asked = _MESSAGES.read(request)
     page = await _conversations(request).messages(
         caller_of(request), conversation_id, limit=asked.limit, order=asked.order, after=given(asked.after)

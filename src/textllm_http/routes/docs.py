@@ -13,6 +13,7 @@ from litestar.types import ASGIApp
 from textllm_core.wire import to_json
 from textllm_http.auth import open_to_all
 from textllm_http.openapi import document_of
+from textllm_http.openapi_shapes import JSON, Answer, Content, Operation
 from textllm_http.problem_pages import EXPLAINED, page_of
 from textllm_http.responses import WholeResponse
 from textllm_http.routes.reading import reading
@@ -39,33 +40,68 @@ _PAGE_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_PAGE: Final = {"text/html": Content({"type": "string"})}
 _TYPES: Final = {"js": "text/javascript", "css": "text/css"}
 _ASSETS: Final = frozenset(
     {"docs.js", "redoc.css", "redoc.js", "redoc.standalone.js", "swagger-ui-bundle.js", "swagger-ui.css"}
 )
 
 
-@reading("/openapi.json", guards=[open_to_all])
+@reading(
+    "/openapi.json",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Documentation",
+        answers={200: Answer(says="OpenAPI 3.1.", content={JSON: Content({"type": "object"})})},
+    ),
+)
 async def openapi(request: Request[Any, Any, Any]) -> ASGIApp:
-    """The service, described for programs."""
+    """Get this document."""
     return WholeResponse(_document(request.app), headers={"X-Content-Type-Options": "nosniff"})
 
 
-@reading("/docs", guards=[open_to_all])
+@reading(
+    "/docs",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Documentation",
+        answers={200: Answer(says="A page.", content=_PAGE)},
+    ),
+)
 async def docs() -> ASGIApp:
-    """The service, described for people who try things."""
+    """Read and try the service with Swagger UI."""
     return _page("docs.html")
 
 
-@reading("/redoc", guards=[open_to_all])
+@reading(
+    "/redoc",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Documentation",
+        answers={200: Answer(says="A page.", content=_PAGE)},
+    ),
+)
 async def redoc() -> ASGIApp:
-    """The service, described for people who read."""
+    """Read about the service with Redoc."""
     return _page("redoc.html")
 
 
-@reading("/docs/assets/{name:str}", guards=[open_to_all])
+@reading(
+    "/docs/assets/{name:str}",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Documentation",
+        answers={
+            200: Answer(
+                says="The file.",
+                content={"text/javascript": Content({"type": "string"}), "text/css": Content({"type": "string"})},
+            )
+        },
+        problems=("not_found",),
+    ),
+)
 async def asset(name: FromPath[str]) -> ASGIApp:
-    """A script or a style of these pages."""
+    """Get a script or a style of these pages."""
     if name not in _ASSETS:
         raise NotFoundException
     return WholeResponse(
@@ -75,15 +111,31 @@ async def asset(name: FromPath[str]) -> ASGIApp:
     )
 
 
-@reading("/", guards=[open_to_all])
+@reading(
+    "/",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Documentation",
+        answers={307: Answer(says="To `/docs`.", headers=("Location",))},
+    ),
+)
 async def start() -> ASGIApp:
-    """To the service's description, for people who open its address."""
+    """Find the documentation."""
     return WholeResponse(status_code=HTTPStatus.TEMPORARY_REDIRECT, headers={"Location": "/docs"})
 
 
-@reading("/problems/{code:str}", guards=[open_to_all])
+@reading(
+    "/problems/{code:str}",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Documentation",
+        says="It is where the `type` of a problem document leads.",
+        answers={200: Answer(says="A page.", content=_PAGE)},
+        problems=("not_found",),
+    ),
+)
 async def problem(code: FromPath[str]) -> ASGIApp:
-    """What a problem's code means, and what to do: where its `type` leads."""
+    """Read what a problem means, and what to do about it."""
     if code not in EXPLAINED:
         raise NotFoundException
     return WholeResponse(page_of(code), media_type="text/html", headers=_PAGE_HEADERS)

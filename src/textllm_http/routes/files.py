@@ -1,6 +1,7 @@
 """`/files`."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
 from litestar import Request, post
@@ -19,6 +20,8 @@ from textllm_http.auth import any_caller, any_caller_or_link, caller_of
 from textllm_http.download import response_of
 from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
+from textllm_http.openapi_examples import FILE_KEY, FILE_VIEW
+from textllm_http.openapi_shapes import FILE, LIMITED, Answer, Content, Operation, form, json_answer
 from textllm_http.requests import QueryString, given
 from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
@@ -45,13 +48,39 @@ class LinkQuery(Struct, frozen=True):
     signature: str | UnsetType = UNSET
 
 
+class FileList(Struct, frozen=True):
+    """Files of a folder."""
+
+    data: Sequence[FileView]
+    has_more: bool
+
+
+class FileDeletion(Struct, frozen=True):
+    """A file that is deleted."""
+
+    key: str
+    success: Literal[True] = True
+
+
+_BYTES: Final[Mapping[str, Content]] = {"*/*": Content(FILE)}
+_FILE_HEADERS: Final = ("ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control")
 _FILES: Final = QueryString(FilesQuery)
 _LINK: Final = QueryString(LinkQuery)
 
 
-@post("/files/upload", status_code=201, guards=[any_caller])
+@post(
+    "/files/upload",
+    status_code=201,
+    guards=[any_caller],
+    described=Operation(
+        tag="Files",
+        body=form("user_id", required=("file",), file=FILE, folder={"const": "uploads"}),
+        answers={201: json_answer("The file is stored.", FileView, FILE_VIEW, *LIMITED, "Location", "X-User-ID")},
+        problems=("file_too_large", "not_found", "rate_limited"),
+    ),
+)
 async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Keep a file that comes in a form: `file`, and perhaps `user_id` and `folder`."""
+    """Store a file."""
     services, caller = services_of(request), caller_of(request)
     textllm = services.textllm
     allowance = None
@@ -72,9 +101,19 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
     return json_response(view, status_code=201, headers=headers | limit)
 
 
-@reading("/files", guards=[any_caller], before_request=_FILES.check)
+@reading(
+    "/files",
+    guards=[any_caller],
+    before_request=_FILES.check,
+    described=Operation(
+        tag="Files",
+        says="A user's, or all that the caller acts for; newest first.",
+        answers={200: json_answer("A page of files.", FileList, {"data": [FILE_VIEW], "has_more": False})},
+        problems=("not_found",),
+    ),
+)
 async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Files of a folder, newest first."""
+    """List files."""
     textllm = services_of(request).textllm
     caller, asked = caller_of(request), _FILES.read(request)
     page = await textllm.files.list(
@@ -85,21 +124,61 @@ async def list_files(request: Request[Any, Any, Any]) -> ASGIApp:
         after=given(asked.after),
     )
     views = [await _view(request, caller, file) for file in page.files]
-    return json_response({"data": views, "has_more": page.has_more})
+    return json_response(FileList(views, page.has_more))
 
 
-@delete_("/files/{_:path}", status_code=200, guards=[any_caller])
+@delete_(
+    "/files/{_:path}",
+    status_code=200,
+    guards=[any_caller],
+    described=Operation(
+        path="/files/{key}",
+        tag="Files",
+        answers={200: json_answer("The file is gone.", FileDeletion, {"success": True, "key": FILE_KEY})},
+        problems=("file_not_found",),
+    ),
+)
 async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
     """Delete a file."""
     textllm = services_of(request).textllm
     key = _key_in(request)
     await textllm.files.delete(caller_of(request), key)
-    return json_response({"success": True, "key": key})
+    return json_response(FileDeletion(key))
 
 
-@reading("/files/{_:path}", guards=[any_caller_or_link], before_request=_LINK.check)
+@reading(
+    "/files/{_:path}",
+    guards=[any_caller_or_link],
+    before_request=_LINK.check,
+    described=(
+        Operation(
+            has_query=False,
+            path="/files/{key}",
+            tag="Files",
+            answers={200: json_answer("The file.", FileView, FILE_VIEW)},
+            problems=("file_not_found",),
+        ),
+        Operation(
+            path="/files/{key}/content",
+            tag="Files",
+            summary="Download a file",
+            says="Its owner asks with a key; a signed link, with `tenant`, `expires` and `signature`, needs none. "
+            "It is always a download, of the type that its content has.",
+            headers=("Range", "If-Match", "If-None-Match", "If-Range"),
+            answers={
+                200: Answer(says="The bytes of the file.", content=_BYTES, headers=_FILE_HEADERS),
+                206: Answer(says="The bytes of `Range`.", content=_BYTES, headers=(*_FILE_HEADERS, "Content-Range")),
+                304: Answer(says="You have it already.", headers=_FILE_HEADERS),
+            },
+            problems=("file_not_found", "precondition_failed", "range_not_satisfiable"),
+        ),
+    ),
+)
 async def file_or_content(request: Request[Any, Any, Any]) -> ASGIApp:
-    """The record of a file, for its owner; or its bytes, for whoever has a link to them, too."""
+    """Show a file's record, as the list has it.
+
+    Or its bytes, for its owner and for whoever has a link to them.
+    """
     textllm = services_of(request).textllm
     key, link = _key_in(request), _LINK.read(request)
     if not key.endswith(_CONTENT):

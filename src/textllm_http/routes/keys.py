@@ -1,6 +1,6 @@
 """`/keys`: the keys of the caller's tenant, for admins."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from litestar import Request, delete, post
 from litestar.params import FromPath
@@ -8,8 +8,11 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.api_keys import MAX_KEYS_PER_PAGE
+from textllm_core.records.api_keys import ApiKeyPage, IssuedApiKey
 from textllm_core.tenancy import Role
 from textllm_http.auth import admin_caller, caller_of
+from textllm_http.openapi_examples import API_KEY
+from textllm_http.openapi_shapes import JSON, Content, Operation, json_answer
 from textllm_http.requests import JsonBody, QueryString, given
 from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
@@ -31,13 +34,36 @@ class KeysQuery(Struct, frozen=True):
     after: str | UnsetType = UNSET
 
 
+class KeyRevocation(Struct, frozen=True):
+    """A key that is revoked."""
+
+    id: str
+    deleted: Literal[True] = True
+
+
 _BODY: Final = JsonBody(KeyRequest)
 _KEYS: Final = QueryString(KeysQuery)
 
 
-@post("/keys", status_code=201, guards=[admin_caller])
+@post(
+    "/keys",
+    status_code=201,
+    guards=[admin_caller],
+    described=Operation(
+        tag="Keys",
+        body={JSON: Content(KeyRequest, {"for one user": {"role": "user", "user_id": "ada", "name": "Ada's phone"}})},
+        answers={
+            201: json_answer(
+                "The key; its secret is in this answer and nowhere else.",
+                IssuedApiKey,
+                API_KEY | {"secret": "tllm_4fG7…"},
+                "Location",
+            )
+        },
+    ),
+)
 async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Make a key; its secret is in this answer and nowhere else."""
+    """Make an API key."""
     textllm = services_of(request).textllm
     asked = await _BODY.read(request, max_bytes=services_of(request).max_body_bytes)
     issued = await textllm.books.issue_api_key(
@@ -47,18 +73,37 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
     return json_response(issued, status_code=201, headers=headers)
 
 
-@reading("/keys", before_request=_KEYS.check, guards=[admin_caller])
+@reading(
+    "/keys",
+    before_request=_KEYS.check,
+    guards=[admin_caller],
+    described=Operation(
+        tag="Keys",
+        says="Newest first, revoked ones too; never a secret.",
+        answers={200: json_answer("A page of keys.", ApiKeyPage, {"data": [API_KEY], "has_more": False})},
+    ),
+)
 async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
-    """A page of the keys, newest first, revoked ones too."""
+    """List the API keys of the tenant."""
     textllm = services_of(request).textllm
     asked = _KEYS.read(request)
     page = await textllm.books.list_api_keys(caller_of(request), limit=asked.limit, after=given(asked.after))
     return json_response(page)
 
 
-@delete("/keys/{key_id:str}", status_code=200, guards=[admin_caller])
+@delete(
+    "/keys/{key_id:str}",
+    status_code=200,
+    guards=[admin_caller],
+    described=Operation(
+        tag="Keys",
+        says="Every worker refuses it within a second.",
+        answers={200: json_answer("It is revoked.", KeyRevocation, {"id": API_KEY["id"], "deleted": True})},
+        problems=("not_found",),
+    ),
+)
 async def revoke(request: Request[Any, Any, Any], key_id: FromPath[str]) -> ASGIApp:
-    """Revoke a key, as often as one likes."""
+    """Revoke an API key."""
     textllm = services_of(request).textllm
     revoked = await textllm.books.revoke_api_key(caller_of(request), key_id)
-    return json_response({"id": revoked.id, "deleted": True})
+    return json_response(KeyRevocation(revoked.id))

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from litestar import Request
 from litestar.types import ASGIApp
+from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError
 from textllm_http.auth import open_to_all, operator
+from textllm_http.openapi_examples import NOT_READY, READY
+from textllm_http.openapi_shapes import Answer, Content, Operation, json_answer
 from textllm_http.responses import WholeResponse, json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
@@ -22,9 +25,35 @@ _RETRY_AFTER_S = 5
 _METRICS_TYPE = "text/plain; version=0.0.4"  # in UTF-8, which the response adds
 
 
-@reading("/health", guards=[open_to_all])
+class Health(Struct, frozen=True):
+    """How the service does."""
+
+    status: str
+    checks: Mapping[str, Mapping[str, Any]] | UnsetType = UNSET
+
+
+class ConfigInForce(Struct, frozen=True):
+    """The operator's settings."""
+
+    config: Mapping[str, Any]
+
+
+_ON_HEALTH: Final[Mapping[int, Answer]] = {
+    200: json_answer("All that the service stands on answers.", Health, READY),
+    503: json_answer("Something does not answer, or the service is stopping.", Health, NOT_READY, "Retry-After"),
+}
+
+
+@reading(
+    "/health",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Operations",
+        answers=_ON_HEALTH,
+    ),
+)
 async def health(request: Request[Any, Any, Any]) -> ASGIApp:
-    """The whole report, of this process; 503 where something does not answer, or the service is stopping.
+    """Tell how the service and its parts do.
 
     What is wrong, and how full the disk is, is told only where no keys are required: here anyone may ask.
     """
@@ -64,15 +93,30 @@ def _disk(folder: Path) -> Mapping[str, object]:
         return {"status": "unknown"}
 
 
-@reading("/health/live", guards=[open_to_all])
+@reading(
+    "/health/live",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Operations",
+        answers={200: json_answer("It does.", Health, {"status": "alive"})},
+    ),
+)
 async def live() -> ASGIApp:
-    """The process answers."""
+    """Tell that the process answers."""
     return json_response({"status": "alive"})
 
 
-@reading("/health/ready", guards=[open_to_all])
+@reading(
+    "/health/ready",
+    guards=[open_to_all],
+    described=Operation(
+        tag="Operations",
+        says="What is wrong is told only where no keys are required.",
+        answers=_ON_HEALTH,
+    ),
+)
 async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Whether all that the service stands on answers; 503 where something does not, or the service is stopping.
+    """Tell whether the service can do its work.
 
     What is wrong is told only where no keys are required: here anyone may ask.
     """
@@ -98,13 +142,27 @@ def _not_ready(body: dict[str, object]) -> ASGIApp:
     return json_response(body, status_code=503, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
-@reading("/config", guards=[operator])
+@reading(
+    "/config",
+    guards=[operator],
+    described=Operation(
+        tag="Operations",
+        answers={200: json_answer("The settings.", ConfigInForce, {"config": {"model": "gpt-4o", "auth": "required"}})},
+    ),
+)
 async def config(request: Request[Any, Any, Any]) -> ASGIApp:
-    """The operator's settings in force, without secrets."""
-    return json_response({"config": services_of(request).public_config})
+    """Show the operator's settings in force, without secrets."""
+    return json_response(ConfigInForce(services_of(request).public_config))
 
 
-@reading("/metrics", guards=[operator])
+@reading(
+    "/metrics",
+    guards=[operator],
+    described=Operation(
+        tag="Operations",
+        answers={200: Answer(says="Counters and histograms.", content={"text/plain": Content({"type": "string"})})},
+    ),
+)
 async def metrics(request: Request[Any, Any, Any]) -> ASGIApp:
-    """What the processes of this service have done since it started, and do now, for Prometheus."""
+    """Count for Prometheus."""
     return WholeResponse(await asyncio.to_thread(services_of(request).metrics), media_type=_METRICS_TYPE)

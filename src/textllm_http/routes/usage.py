@@ -7,8 +7,11 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
+from textllm_core.records.usage_reports import UsageReport
 from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_http.auth import any_caller, caller_of
+from textllm_http.openapi_examples import STATS
+from textllm_http.openapi_shapes import Operation, json_answer
 from textllm_http.requests import QueryString
 from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
@@ -24,9 +27,18 @@ class StatsQuery(Struct, frozen=True):
 _STATS: Final = QueryString(StatsQuery)
 
 
-@reading("/users/{user_id:str}/stats", before_request=_STATS.check, guards=[any_caller])
+@reading(
+    "/users/{user_id:str}/stats",
+    before_request=_STATS.check,
+    guards=[any_caller],
+    described=Operation(
+        tag="Usage",
+        answers={200: json_answer("Totals, by day and by model.", UsageReport, STATS)},
+        problems=("not_found",),
+    ),
+)
 async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
-    """What a user used in the last days: totals, by day and by model."""
+    """Report what a user used in the last days."""
     textllm = services_of(request).textllm
     report = await textllm.books.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
     return json_response(report)

@@ -1,4 +1,6 @@
-"""The books in SQL. A call takes as few statements as it can: each is a round trip.
+"""What is the same in the books of both databases: what is rare, and PostgreSQL's general way to reserve and release.
+
+A call takes as few statements as it can: each is a round trip.
 
 Locks are always taken in this order: hold, conversation, session, daily usage, ledger entry. So no two calls wait for
 each other.
@@ -7,26 +9,19 @@ each other.
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from msgspec.structs import replace
-from sqlalchemy import (
-    Row,
-)
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from textllm_adapters.sql import ledger_rows as rows
 from textllm_adapters.sql import ledger_statements as statements
-from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.translation import translated
-from textllm_core.errors import (
-    ConversationBusyError,
-    ConversationNotFoundError,
-    ServiceUnavailableError,
-)
+from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.money import exact
-from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
 from textllm_core.rules.bookkeeping import booked, change, corrected, settled
@@ -34,15 +29,16 @@ from textllm_core.rules.books import replayed
 from textllm_core.rules.budgets import grant
 from textllm_core.usage import LedgerEntry
 
-_RENEWED_AT_ONCE: Final = 1000  # a statement has room for so many parameters, and no more
-
 
 class _AlreadyExactError(Exception):
     """Another call has corrected the entry first; what this one has written is taken back."""
 
 
 class SqlLedger:
-    """A `Ledger` in SQL tables; what a call reads it locks first, so that it acts on what no one else can move."""
+    """A `Ledger` in SQL tables, but for what every turn asks: that is a database's own way.
+
+    What a call reads it locks first, so that it acts on what no one else can move.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
@@ -131,75 +127,6 @@ class SqlLedger:
         return rows.hold(
             (await connection.execute(statements.HOLD, of_user | {"of_response": asked.response_id})).one()
         )
-
-    async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
-        made = {"new_transcript": transcript_id}
-        with translated(STORAGE_ERRORS):
-            async with self._database.single(hold.tenant_id) as connection:
-                asked = (await connection.execute(statements.ASK, rows.of_hold(hold) | made)).one_or_none()
-        if asked is None:
-            raise ServiceUnavailableError(GIVEN_UP)
-        return replace(hold, is_asked=True, transcript_id=transcript_id)
-
-    async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
-        named = {"new_provider_response": provider_response_id, "new_reported": model}
-        with translated(STORAGE_ERRORS):
-            async with self._database.transaction(hold.tenant_id) as connection:
-                kept = (await connection.execute(statements.NAME_HOLD, rows.of_hold(hold) | named)).one_or_none()
-                if kept is not None:
-                    await connection.execute(
-                        statements.write_entry(self._database.dialect), rows.pending_row(kept, model)
-                    )
-        return replace(hold, provider_response_id=provider_response_id, reported_model=model)
-
-    async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
-        lease = {"new_lease": lease_until}
-        of_tenant = shared_tenant(hold.tenant_id for hold in holds)
-        batches = [holds[start : start + _RENEWED_AT_ONCE] for start in range(0, len(holds), _RENEWED_AT_ONCE)]
-        with translated(STORAGE_ERRORS):
-            async with self._database.transaction(of_tenant) as connection:
-                for batch in batches:
-                    exchanges = [(hold.tenant_id, hold.user_id, hold.response_id) for hold in batch]
-                    await connection.execute(statements.RENEW_HOLDS, lease | {"of_exchanges": exchanges})
-                for batch in batches:
-                    turns = [(hold.tenant_id, hold.user_id, hold.conversation_id, hold.response_id) for hold in batch]
-                    await connection.execute(statements.RENEW_CONVERSATIONS, lease | {"of_exchanges": turns})
-
-    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
-        with translated(STORAGE_ERRORS):
-            async with self._database.transaction(hold.tenant_id) as connection:
-                kept = (await connection.execute(statements.END_HOLD, rows.of_hold(hold))).one_or_none()
-                return None if kept is None else await self._settle(connection, kept, settlement, given=hold)
-
-    async def _settle(self, connection: AsyncConnection, hold: Row[Any], end: Settlement, *, given: Hold) -> Settled:
-        conversation = await connection.execute(
-            statements.SETTLE_CONVERSATION, rows.of_exchange(hold) | rows.settled_conversation(end)
-        )
-        answered, last_message, transcript_id = conversation.one()
-        if dropped := [known for known in end.transcripts if known != transcript_id]:
-            erasures = rows.erasure_rows(hold.tenant_id, hold.user_id, dropped, at=end.at)
-            await connection.execute(statements.ADD_ERASURES, erasures)
-        session = await connection.execute(
-            statements.SETTLE_SESSION, rows.of_session(hold) | rows.settled_session(hold, end)
-        )
-        spent = session.scalar_one()
-        if hold.idempotency_key is not None:
-            remembered = {"new_text": end.remembered.decode(), "new_number": answered, "new_spent": spent}
-            await connection.execute(statements.REMEMBER, rows.key_of(hold) | remembered)
-        await connection.execute(
-            statements.add_to_day(self._database.dialect), rows.usage_row(hold, end.model, settled(end))
-        )
-        entry = rows.settled_row(hold, end)
-        entry["provider_response_id"] = hold.provider_response_id or given.provider_response_id  # also without a `pend`
-        await connection.execute(statements.write_entry(self._database.dialect), entry)
-        if end.messages:
-            await connection.execute(statements.ADD_MESSAGES, rows.message_rows(hold, end, last=last_message))
-        if end.open_until is not None:
-            await connection.execute(statements.ADD_ESTIMATE, rows.estimate_row(given, end))
-        if hold.is_resumable:
-            counters = {"message_number": answered, "spent": spent}
-            await connection.execute(statements.ADD_END, rows.end_row(hold, end) | counters)
-        return Settled(message_number=answered, spent=spent)
 
     async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
         with translated(STORAGE_ERRORS), suppress(_AlreadyExactError):

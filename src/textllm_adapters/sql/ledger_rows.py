@@ -11,7 +11,7 @@ from textllm_core.ids import new_id
 from textllm_core.money import ZERO
 from textllm_core.records.ledger import Hold, Reservation, Settlement
 from textllm_core.records.sessions import day_of
-from textllm_core.rules.bookkeeping import Before, Moves, settled
+from textllm_core.rules.bookkeeping import Before, Moves
 from textllm_core.usage import LedgerEntry, Usage
 
 
@@ -123,17 +123,6 @@ def pending_row(hold: Hold | Row[Any], model: str) -> dict[str, object]:
     }
 
 
-def settled_conversation(end: Settlement) -> dict[str, object]:
-    return moved_conversation(settled(end)) | {
-        "plus_messages": len(end.messages),
-        "new_image": end.last_image,
-        "new_moment": end.at,
-        "new_transcript": end.transcript_id,
-        "new_context": end.context_tokens,
-        "new_summary": end.summary,
-    }
-
-
 def moved_conversation(moves: Moves) -> dict[str, object]:
     return {
         "plus_answered": moves.answered,
@@ -141,10 +130,6 @@ def moved_conversation(moves: Moves) -> dict[str, object]:
         "plus_output": moves.output_tokens,
         "plus_cost": moves.cost,
     }
-
-
-def settled_session(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
-    return moved_session(settled(end)) | {"minus_amount": hold.amount, "new_moment": end.at}
 
 
 def moved_session(moves: Moves) -> dict[str, object]:

@@ -99,69 +99,10 @@ HAS_ENTRY: Final = (
 MOVE_CONVERSATION: Final = update(conversations).where(*_OF_CONVERSATION).values(session_id=bindparam("new_session"))
 ADD_HOLD: Final = insert(holds)
 
-NAME_HOLD: Final = (
-    update(holds)
-    .where(*_OF_HOLD)
-    .values(provider_response_id=bindparam("new_provider_response"), reported_model=bindparam("new_reported"))
-    .returning(*_ALL_BUT_MESSAGE)
-)
-ASK: Final = (
-    update(holds)
-    .where(*_OF_HOLD)
-    .values(is_asked=True, transcript_id=bindparam("new_transcript"))
-    .returning(holds.c.response_id)
-)
-
-RENEW_HOLDS: Final = (
-    update(holds)
-    .where(
-        tuple_(holds.c.tenant_id, holds.c.user_id, holds.c.response_id).in_(bindparam("of_exchanges", expanding=True))
-    )
-    .values(lease_until=bindparam("new_lease"))
-)
 
 END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(*_ALL_BUT_MESSAGE)
 END_UNASKED: Final = END_HOLD.where(holds.c.is_asked.is_(False))
 
-
-def _if_running(new: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
-    return case((_IS_RUNNING, bindparam(new, type_=column.type)), else_=column)
-
-
-SETTLE_CONVERSATION: Final = (
-    update(conversations)
-    .where(*_OF_CONVERSATION)
-    .values(
-        message_count=conversations.c.message_count + bindparam("plus_answered"),
-        total_tokens_input=conversations.c.total_tokens_input + bindparam("plus_input"),
-        total_tokens_output=conversations.c.total_tokens_output + bindparam("plus_output"),
-        total_cost=conversations.c.total_cost + bindparam("plus_cost"),
-        revision=conversations.c.revision + 1,
-        last_message=conversations.c.last_message + bindparam("plus_messages"),
-        updated_at=bindparam("new_moment"),
-        last_image_url=func.coalesce(
-            bindparam("new_image", type_=conversations.c.last_image_url.type), conversations.c.last_image_url
-        ),
-        transcript_id=_if_running("new_transcript", conversations.c.transcript_id),
-        context_tokens=_if_running("new_context", conversations.c.context_tokens),
-        summary=func.coalesce(bindparam("new_summary", type_=conversations.c.summary.type), conversations.c.summary),
-        turn_until=case((_IS_RUNNING, None), else_=conversations.c.turn_until),
-        turn_id=case((_IS_RUNNING, None), else_=conversations.c.turn_id),
-    )
-    .returning(conversations.c.message_count, conversations.c.last_message, conversations.c.transcript_id)
-)
-SETTLE_SESSION: Final = (
-    update(sessions)
-    .where(*OF_SESSION)
-    .values(
-        reserved=sessions.c.reserved - bindparam("minus_amount"),
-        total_cost=sessions.c.total_cost + bindparam("plus_cost"),
-        total_tokens=sessions.c.total_tokens + bindparam("plus_tokens"),
-        last_activity=bindparam("new_moment"),
-    )
-    .returning(sessions.c.total_cost)
-)
-ADD_ESTIMATE: Final = insert(estimates)
 
 CORRECT_CONVERSATION: Final = (
     update(conversations)
@@ -244,8 +185,6 @@ PUT_OFF_ESTIMATES: Final = (
     .returning(estimates.c.hold)
 )
 
-ADD_MESSAGES: Final = insert(messages)
-ADD_END: Final = insert(reply_ends)
 ADD_ERASURES: Final = insert(erasures)
 
 FREE_CONVERSATION: Final = (
@@ -306,11 +245,6 @@ _OF_KEY: Final = (
     idempotency_keys.c.key == bindparam("of_key"),
 )
 KEY: Final = select(idempotency_keys).where(*_OF_KEY)
-REMEMBER: Final = (
-    update(idempotency_keys)
-    .where(*_OF_KEY)
-    .values(remembered=bindparam("new_text"), message_number=bindparam("new_number"), spent=bindparam("new_spent"))
-)
 GIVE_KEY_BACK: Final = delete(idempotency_keys).where(*_OF_KEY)
 FORGET_KEYS: Final = delete(idempotency_keys).where(
     idempotency_keys.c.created_at < bindparam("of_moment"), idempotency_keys.c.remembered.is_not(None)
@@ -351,14 +285,4 @@ def add_to_day(dialect: str) -> upserts.Insert:
     return added.on_conflict_do_update(
         index_elements=daily_usage.primary_key,
         set_={column.name: column + added.excluded[column.name] for column in daily_usage.c if not column.primary_key},
-    )
-
-
-@cache
-def write_entry(dialect: str) -> upserts.Insert:
-    """Adds an entry, or completes the pending one."""
-    written = upserts.insert(ledger, dialect)
-    return written.on_conflict_do_update(
-        index_elements=ledger.primary_key,
-        set_={column.name: written.excluded[column.name] for column in ledger.c if not column.primary_key},
     )

@@ -34,7 +34,7 @@ class TextLLMError(Exception):
 
 
 class Allowance(Struct, frozen=True):
-    """A caller's rate limit: turns, uploads, new conversations a minute; what is left, and seconds until it is full."""
+    """A caller's rate limit of turns and of what else counts as one; what is left, and seconds until it is full."""
 
     limit: int
     remaining: int
@@ -325,7 +325,7 @@ class RateLimitedError(TextLLMError):
 
     def __init__(self, *, retry_after_s: int, limit: int) -> None:
         super().__init__(
-            f"The limit is {limit} turns, uploads and new conversations a minute; try again in {retry_after_s} s."
+            f"The limit is {limit} turns, uploads, new conversations and keys a minute; try again in {retry_after_s} s."
         )
         self.retry_after_s, self.limit = retry_after_s, limit
 

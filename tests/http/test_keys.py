@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 from tests.http.conftest import JSON, Answer, Server, serving
 from tests.unit.conftest import Bench
 
@@ -48,6 +49,16 @@ async def test_a_key_is_made_and_its_secret_is_shown_once(server: Server, admin:
     assert issued in listed.json()["data"]
     assert secret not in listed.body.decode()
     assert (await server.get("/users/ada/stats", {"authorization": f"Bearer {secret}"})).status == 200
+
+
+async def test_a_new_key_counts_as_a_turn_of_the_key_that_asks_for_it(bench: Bench, admin: dict[str, str]) -> None:
+    policy = replace(bench.file_policy, rate_per_minute=2)
+    async with serving(Bench(store=bench.store, file_policy=policy), requires_keys=True) as server:
+        made = [await issue(server, admin, {"role": "service"}) for _ in range(3)]
+        conversation = await server.post("/conversations", {}, admin | JSON)
+        assert [answer.status for answer in (*made, conversation)] == [201, 201, 429, 429]
+        assert made[0].headers["ratelimit"] == '"turns";r=1;t=30'
+        assert len((await server.get("/keys", admin)).json()["data"]) == 3
 
 
 async def test_pages_lead_through_all_keys(server: Server, admin: dict[str, str]) -> None:

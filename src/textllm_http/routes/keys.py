@@ -10,9 +10,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from textllm_core.api_keys import MAX_KEYS_PER_PAGE
 from textllm_core.records.api_keys import ApiKeyPage, IssuedApiKey
 from textllm_core.tenancy import Role
+from textllm_http.admission import rate_limit_headers
 from textllm_http.auth import admin_caller, caller_of
 from textllm_http.openapi_examples import API_KEY
-from textllm_http.openapi_shapes import JSON, Content, Operation, json_answer
+from textllm_http.openapi_shapes import JSON, LIMITED, Content, Operation, json_answer
 from textllm_http.requests import JsonBody, QueryString, given
 from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
@@ -51,12 +52,14 @@ _KEYS: Final = QueryString(KeysQuery)
     guards=[admin_caller],
     described=Operation(
         tag="Keys",
+        says="It counts as a turn does in the rate limit of the key that asks for it.",
         body={JSON: Content(KeyRequest, {"for one user": {"role": "user", "user_id": "ada", "name": "Ada's phone"}})},
         answers={
             201: json_answer(
                 "The key; its secret is in this answer and nowhere else.",
                 IssuedApiKey,
                 API_KEY | {"secret": "tllm_4fG7…"},
+                *LIMITED,
                 "Location",
             )
         },
@@ -66,10 +69,10 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
     """Make an API key."""
     textllm = services_of(request).textllm
     asked = await _BODY.read(request, max_bytes=services_of(request).max_body_bytes)
-    issued = await textllm.books.issue_api_key(
-        caller_of(request), role=asked.role, user_id=asked.user_id, name=asked.name
-    )
-    headers = {"Cache-Control": "no-store", "Location": f"/keys/{issued.id}"}
+    caller = caller_of(request)
+    allowance = await textllm.files.admit(caller, None)
+    issued = await textllm.books.issue_api_key(caller, role=asked.role, user_id=asked.user_id, name=asked.name)
+    headers = {"Cache-Control": "no-store", "Location": f"/keys/{issued.id}"} | rate_limit_headers(allowance)
     return json_response(issued, status_code=201, headers=headers)
 
 

@@ -31,7 +31,8 @@ PIECE = b" " * MIB
 
 async def read(name: str, content: bytes, *, max_chars: int = 400_000, max_pages: int = 1000) -> DocumentText:
     upload = Upload.of_bytes(name, content)
-    return await ChildDocumentReader().read(upload, owner=ANN, max_chars=max_chars, max_pages=max_pages)
+    reader = ChildDocumentReader(timeout_s=120)  # how busy the machine is, is not what is tested
+    return await reader.read(upload, owner=ANN, max_chars=max_chars, max_pages=max_pages)
 
 
 async def inspect(content: bytes, *, max_pages: int = 1000) -> Document:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
-from tests.contracts.books import LEASE, NOON, at_once, next_turn, reservation, settlement
+from tests.contracts.books import LEASE, NOON, at_once, reservation, settlement
 from tests.contracts.conftest import Storage
 
 from textllm_core.events import ErasuresWaiting
@@ -44,19 +44,6 @@ async def test_what_a_released_exchange_had_made_is_to_be_erased(storage: Storag
     await storage.ledger.release(hold, transcripts=("conv_a",))
     await storage.ledger.release(hold, transcripts=("conv_a",))
     assert [erasure.provider_id for erasure in await due(storage)] == ["conv_a"]
-
-
-async def test_a_conversation_that_another_turn_has_taken_over_keeps_its_side(storage: Storage) -> None:
-    first = await storage.ledger.reserve(reservation())
-    await storage.ledger.settle(first, settlement(transcript_id="conv_a"))
-    dead = await storage.ledger.reserve(await next_turn(storage, first.conversation_id))
-    late = NOON + 2 * LEASE
-    await storage.ledger.reserve(await next_turn(storage, first.conversation_id, at=late, lease_until=late + LEASE))
-    await storage.ledger.settle(dead, settlement(transcript_id=None, transcripts=("conv_a",), answered=False))
-    thread = await storage.conversations.thread("tenant", first.conversation_id)
-    assert thread is not None
-    assert thread.transcript_id == "conv_a"
-    assert await due(storage) == []
 
 
 async def test_a_settlement_that_is_repeated_adds_nothing(storage: Storage) -> None:

@@ -15,7 +15,7 @@ from tests import documents
 from tests.documents import docx_of, paragraph, pdf_of_pages
 from tests.e2e.conftest import Service, serving
 from tests.e2e.test_files import MB, peak_of
-from tests.image_files import gif, jpeg, png, webp
+from tests.image_files import gif, jpeg, png
 from tests.servers.openai import OpenAIStandIn
 
 MIB = 1024 * 1024
@@ -28,12 +28,12 @@ Case = tuple[str, Callable[[], bytes], tuple[int, str]]
 DOCUMENTS: dict[str, Case] = {
     "encrypted PDF": ("a.pdf", lambda: documents.encrypted_pdf(password="secret"), UNREADABLE),
     "no pages": ("a.pdf", lambda: pdf_of_pages([]), UNREADABLE),
-    "cut PDF": ("a.pdf", lambda: pdf_of_pages(["Hello"])[:300], UNREADABLE),
+    "cut PDF": ("a.pdf", lambda: pdf_of_pages(["Hello"])[:100], UNREADABLE),
     "PDF within itself": ("a.pdf", documents.pdf_whose_pages_contain_themselves, UNREADABLE),
-    "a million kids": ("a.pdf", lambda: documents.pdf_of_many_kids(1_000_000), UNREADABLE),
+    "a million kids": ("a.pdf", lambda: documents.pdf_of_many_kids(1_000_000), TOO_LARGE),
     "too many pages": ("a.pdf", lambda: pdf_of_pages(["x"] * 1001), TOO_LARGE),
     "PNG as PDF": ("a.pdf", lambda: documents.PNG, UNSUPPORTED),
-    "DOCX as PDF": ("a.pdf", lambda: docx_of(paragraph("Hello")), UNSUPPORTED),
+    "ZIP as PDF": ("a.pdf", lambda: documents.zip_of([("a.txt", b"Hello")]), UNSUPPORTED),
     "entity bomb": ("a.docx", documents.docx_with_an_entity_bomb, UNREADABLE),
     "external entity": (
         "a.docx",
@@ -81,7 +81,7 @@ IMAGES: dict[str, Case] = {
     "cut JPEG": ("a.jpg", lambda: jpeg(9, 9)[:12], UNSUPPORTED),
     "JPEG without its end": ("a.jpg", lambda: jpeg(9, 9)[:-2], UNSUPPORTED),
     "no pixels": ("a.gif", lambda: gif(0, 9), UNSUPPORTED),
-    "another name": ("a.pdf", lambda: webp(9, 9), UNSUPPORTED),
+    "ZIP": ("a.png", lambda: documents.zip_of([("a.png", png(9, 9))]), UNSUPPORTED),
     "too many pixels": ("a.png", lambda: png(100_000, 100_000), (413, "file_too_large")),
     "too many in a frame": ("a.gif", lambda: gif(9, 9, frame=(65_535, 65_535)), (413, "file_too_large")),
     "longer than any file": ("a.png", lambda: png(9, 9, padding=21 * MIB), (413, "file_too_large")),
@@ -209,7 +209,7 @@ def test_a_name_is_refused_or_becomes_a_safe_key(exposed: Service, name: bytes) 
         b'--bnd\r\nContent-Disposition: form-data; name="file"; filename="' + name + b'"\r\n\r\nHello\r\n--bnd--\r\n'
     )
     status, head, problem_or_file = exchange(exposed, body)
-    assert b"x-injected" not in head.lower()
+    assert b"\nx-injected" not in head.lower()
     assert 400 <= status < 500 or status == 201
     if status != 201:
         assert problem_or_file["code"] == "invalid_request"

@@ -19,7 +19,11 @@ from tests.e2e.conftest import serving
 MODEL = "gpt-4o"
 START_TIMEOUT_S = 120  # LiteLLM takes 20 s on a core of its own
 # Loopback, so no keys, like the others; all else but the limits, which the load would meet at once, is as it comes.
-UNLIMITED = {"TEXTLLM_RATE_LIMIT_PER_MINUTE": "1000000", "TEXTLLM_COST_LIMIT_PER_SESSION": "1000000"}
+UNLIMITED = {
+    "TEXTLLM_RATE_LIMIT_PER_MINUTE": "1000000",
+    "TEXTLLM_COST_LIMIT_PER_SESSION": "1000000",
+    "TEXTLLM_READY_CONVERSATIONS": "4",  # as by default; tests have none
+}
 
 
 class Server(NamedTuple):

@@ -59,10 +59,10 @@ class EraseAtProvider:
     async def _erase(self, erasure: Erasure, transcript: Transcript) -> bool:
         try:
             async with asyncio.timeout(_EACH_S):
-                if erasure.kind == "transcript":
-                    await transcript.erase(erasure.provider_id)
-                else:
+                if erasure.kind == "reply":
                     await transcript.erase_reply(erasure.provider_id)
+                else:
+                    await transcript.erase(erasure.provider_id)
         except (TextLLMError, TimeoutError) as failure:
             pause = min(_FIRST_PAUSE * 2 ** min(erasure.attempts - 1, 20), _LONGEST_PAUSE)
             error = failure if isinstance(failure, TextLLMError) else ProviderTimeoutError(_TOO_LONG)

@@ -47,7 +47,7 @@ def create() -> Served:
         try:
             with counters.gathering():
                 async with open_textllm(
-                    settings, database_patience_s=_DATABASE_PATIENCE_S, telemetry=telemetry, tracer=tracer
+                    settings, database_patience_s=_DATABASE_PATIENCE_S, serves=True, telemetry=telemetry, tracer=tracer
                 ) as textllm:
                     yield textllm
         finally:

@@ -117,3 +117,21 @@ async def test_a_clock_that_is_set_back_is_not_waited_for(storage: Storage) -> N
     await storage.erasures.put_off(erasure, until=LATER + LATEST)
     assert await due(storage) == []
     assert [again.provider_id for again in await due(storage, at=LATER - timedelta(hours=5))] == ["conv_a"]
+
+
+def ready(*provider_ids: str) -> list[Erasure]:
+    return [
+        Erasure(tenant_id="*", user_id="*", id=f"ready_{it}", kind="ready", provider_id=it, attempts=0)
+        for it in provider_ids
+    ]
+
+
+async def test_what_is_foreseen_is_due_at_its_time_unless_it_was_struck_off(storage: Storage) -> None:
+    one, two, three = ready("conv_1", "conv_2", "conv_3")
+    await storage.erasures.foresee([one, two, three], at=LATER)
+    await storage.erasures.done(one, three)
+    await storage.erasures.done()
+    assert await storage.erasures.waiting() == ErasuresWaiting(pending=0, failing=0)
+    assert await due(storage, at=LATER - timedelta(seconds=1)) == []
+    assert await due(storage) == [replace(two, attempts=1)]
+    assert await storage.erasures.waiting() == ErasuresWaiting(pending=1, failing=1)

@@ -127,6 +127,7 @@ def serving(folder: Path, provider: Provider, database: str, *arguments: str, **
         "DATABASE_URL": database,
         "TEXTLLM_DATA_DIR": str(folder / "data"),
         "TEXTLLM_RATE_LIMIT_PER_MINUTE": "100000",
+        "TEXTLLM_READY_CONVERSATIONS": "0",  # tests count what is asked of the provider, and script its answers
     } | settings
     service = Service(folder, environment, arguments)
     try:

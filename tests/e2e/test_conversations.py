@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.e2e.conftest import Books, Service, price_of
+from tests.e2e.conftest import API_KEY, Books, Service, price_of, serving
 from tests.e2e.test_cli import textllm
 from tests.image_files import png
 from tests.servers.openai import Fault, OpenAIStandIn, Reply
@@ -124,3 +124,24 @@ def test_the_command_line_sums_up_what_the_provider_alone_keeps(openai: OpenAISt
     assert openai.conversations == before
     again = textllm(tmp_path, "ask", "and?", "-c", it, **settings)
     assert again.stdout == "[2] You said: and?\n"
+
+
+def test_first_turns_take_what_was_made_ahead_and_nothing_else_is_left(tmp_path: Path, database: str) -> None:
+    with (
+        OpenAIStandIn(api_key=API_KEY) as openai,
+        serving(tmp_path, openai, database, TEXTLLM_READY_CONVERSATIONS="2") as service,
+    ):
+
+        def of_turns() -> list[str]:
+            return [asked.body["conversation"] for asked in openai.requests if asked.path == "/v1/responses"]
+
+        def begins_at_once() -> bool:
+            before = set(openai.conversations)
+            assert service.chat("Hello").status_code == 200
+            return of_turns()[-1] in before
+
+        assert not begins_at_once()
+        soon(begins_at_once)
+        service.stop()
+        assert len(set(of_turns())) == len(of_turns())
+        assert set(openai.conversations) == set(of_turns())

@@ -24,12 +24,18 @@ class MemoryErasures:
         self.store.erasures.update({_key(erasure): KeptErasure(erasure, lease_until) for erasure in leased})
         return leased
 
-    async def done(self, erasure: Erasure) -> None:
-        self.store.erasures.pop(_key(erasure), None)
+    async def foresee(self, erasures: Sequence[Erasure], *, at: datetime) -> None:
+        self.store.erasures.update({_key(erasure): KeptErasure(erasure, at) for erasure in erasures})
+
+    async def done(self, *erasures: Erasure) -> None:
+        for erasure in erasures:
+            self.store.erasures.pop(_key(erasure), None)
 
     async def waiting(self) -> ErasuresWaiting:
-        tried = sum(kept.erasure.attempts > 0 for kept in self.store.erasures.values())
-        return ErasuresWaiting(pending=len(self.store.erasures), failing=tried)
+        listed = [kept.erasure for kept in self.store.erasures.values()]
+        tried = sum(erasure.attempts > 0 for erasure in listed)
+        ready = sum(erasure.attempts == 0 and erasure.kind == "ready" for erasure in listed)
+        return ErasuresWaiting(pending=len(listed) - ready, failing=tried)
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
         if _key(erasure) in self.store.erasures:

@@ -204,6 +204,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: Annotated[int, whole(1, 36_500)] | None = None
     stream_drain_s: Annotated[float, seconds(0, 3600)] = 120.0
     max_detached_streams: Annotated[int, whole(0, 100_000)] = 256
+    ready_conversations: Annotated[int, whole(0, 100)] = 4
     logging: Logging = Logging()
 
     prompts: dict[PromptName, Prompt] = msgspec.field(default_factory=shipped_prompts)

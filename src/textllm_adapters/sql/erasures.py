@@ -4,10 +4,24 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Delete, Update, bindparam, delete, func, or_, select, tuple_, update
+from msgspec import to_builtins
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Insert,
+    Update,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from textllm_adapters.sql.database import EVERYONE, Database
+from textllm_adapters.sql.database import EVERYONE, Database, shared_tenant
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import erasures
 from textllm_adapters.translation import translated
@@ -41,7 +55,10 @@ _LEASE: Final = (
         erasures.c.attempts,
     )
 )
-_WAITING: Final = select(func.count(), func.count().filter(erasures.c.attempts > 0)).select_from(erasures)
+_WAITING: Final = select(func.count(), func.count().filter(erasures.c.attempts > 0)).where(
+    or_(erasures.c.kind != "ready", erasures.c.attempts > 0)
+)
+_FORESEE: Final = insert(erasures)
 _STRIKE_OFF: Final = delete(erasures).where(*_IT)
 _PUT_OFF: Final = update(erasures).where(*_IT).values(next_at=bindparam("new_moment"))
 
@@ -58,8 +75,11 @@ class SqlErasures:
             async with self._database.transaction(EVERYONE) as connection:
                 return [Erasure(**row._mapping) for row in await connection.execute(_LEASE, asked)]
 
-    async def done(self, erasure: Erasure) -> None:
-        await self._write(erasure, _STRIKE_OFF)
+    async def foresee(self, erasures: Sequence[Erasure], *, at: datetime) -> None:
+        await self._write(erasures, _FORESEE, [to_builtins(erasure) | {"next_at": at} for erasure in erasures])
+
+    async def done(self, *erasures: Erasure) -> None:
+        await self._write(erasures, _STRIKE_OFF, [_of(erasure) for erasure in erasures])
 
     async def waiting(self) -> ErasuresWaiting:
         with translated(STORAGE_ERRORS):
@@ -68,12 +88,17 @@ class SqlErasures:
                 return ErasuresWaiting(pending=pending, failing=failing)
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
-        await self._write(erasure, _PUT_OFF, new_moment=until)
+        await self._write([erasure], _PUT_OFF, [_of(erasure) | {"new_moment": until}])
 
-    async def _write(self, erasure: Erasure, statement: Update | Delete, **values: datetime) -> None:
+    async def _write(
+        self, written: Sequence[Erasure], statement: Insert | Update | Delete, values: list[dict[str, Any]]
+    ) -> None:
+        if not written:
+            return
+        of_tenant = shared_tenant(erasure.tenant_id for erasure in written)
         with translated(STORAGE_ERRORS):
-            async with self._database.transaction(erasure.tenant_id) as connection:
-                await connection.execute(statement, _of(erasure) | values)
+            async with self._database.transaction(of_tenant) as connection:
+                await connection.execute(statement, values)
 
 
 def _of(erasure: Erasure) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from textllm_core.errors import StorageUnavailableError
 from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
 from textllm_core.health import CheckHealth
+from textllm_core.ready_transcripts import ReadyTranscripts
 from textllm_core.reconcile import RECOVER_EVERY_S, Reconcile
 from textllm_core.retention import ForgetReplies
 from textllm_core.steps import UNTRACED
@@ -58,6 +59,7 @@ async def open_textllm(
     model_progress: Progress | None = None,
     database_patience_s: float = 0.0,
     grace_s: float | None = None,
+    serves: bool = False,
     telemetry: Telemetry = UNHEARD,
     tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[TextLLM]:
@@ -68,6 +70,7 @@ async def open_textllm(
         database_patience_s: how long to wait for a database that does not answer yet.
         grace_s: how long running replies may take to end on exit, before they are cut short and settled; None:
             `stream_drain_s`.
+        serves: many begin conversations here, so that some are made ahead.
         telemetry: is told what happens.
         tracer: follows each turn, on to the provider.
     Raises:
@@ -99,9 +102,15 @@ async def open_textllm(
             drain_s=settings.stream_drain_s,
             telemetry=telemetry,
         )
+        transcript = model.transcript
+        if serves and transcript is not None and settings.store_messages and settings.ready_conversations:
+            from textllm_adapters.sql.erasures import SqlErasures
+
+            transcript = ReadyTranscripts(transcript, SqlErasures(engine), clock, most=settings.ready_conversations)
+            await stack.enter_async_context(transcript.kept())
         exchange = Exchange(
             llm=model.llm,
-            transcript=model.transcript,
+            transcript=transcript,
             ledger=ledger,
             conversations=conversations,
             journal=journal,

@@ -22,12 +22,16 @@ class Erasures(Protocol):
         """
         ...
 
-    async def done(self, erasure: Erasure) -> None:
-        """Strike it off: the provider has confirmed it."""
+    async def foresee(self, erasures: Sequence[Erasure], *, at: datetime) -> None:
+        """Put on the list what is to be erased at `at`, unless it is struck off before; all or none."""
+        ...
+
+    async def done(self, *erasures: Erasure) -> None:
+        """Strike them off: the provider has confirmed them, or there is nothing to erase."""
         ...
 
     async def waiting(self) -> ErasuresWaiting:
-        """How many there are, of all tenants, and how many of them were tried already."""
+        """How many there are, of all tenants, and how many of them were tried already; `ready` ones do not wait."""
         ...
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:

@@ -13,6 +13,7 @@ class Transcript(Protocol):
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """A new transcript that holds `messages`, oldest first, any number; returns its id.
 
+        One without messages may have been made before, for whoever comes first; nobody else gets it.
         Of a reply it may keep the words alone, not whether they are a refusal.
 
         Args:

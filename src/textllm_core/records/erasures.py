@@ -4,13 +4,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-ErasureKind = Literal["transcript", "reply"]
+ErasureKind = Literal["transcript", "reply", "ready"]
 
 
 class Erasure(Struct, frozen=True, kw_only=True):
     """Something that the provider is to forget.
 
     Args:
+        kind: `ready` is a transcript that was made ahead, and is of nobody yet.
         provider_id: the provider's name for it.
         attempts: how often it was tried, this time included.
     """

@@ -27,7 +27,7 @@ from textllm_core.records.journal import JournalEntry
 from textllm_core.records.messages import Idempotency, TextDelta
 
 KEY = Idempotency("key", "POST /chat", "digest")
-IDS = {"id", "response_id", "conversation_id", "key"}  # each names one thing, whosever it is
+IDS = {"id", "response_id", "conversation_id", "key", "digest"}  # each names one thing, whosever it is
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.telemetry import MemoryTelemetry
 from textllm_adapters.memory.tracer import MemoryTracer
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
+from textllm_adapters.postgres.api_key_repository import PostgresApiKeyRepository
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
@@ -36,7 +37,6 @@ from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_adapters.s3.health_probe import S3HealthProbe
 from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
 from textllm_adapters.sql.audit import SqlAudit
-from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.erasures import SqlErasures
 from textllm_adapters.sql.file_repository import SqlFileRepository
@@ -51,7 +51,7 @@ from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.telemetry.traces import OpenTelemetryTracer
-from textllm_adapters.wiring.storage import journal_of, ledger_of
+from textllm_adapters.wiring.storage import conversations_of, journal_of, ledger_of
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
@@ -98,7 +98,7 @@ def storage_of(store: MemoryStore) -> Storage:
 def sql_storage(engine: AsyncEngine) -> Storage:
     return Storage(
         ledger_of(engine),
-        SqlConversationRepository(engine),
+        conversations_of(engine),
         SqlSessionRepository(engine),
         SqlUsageReports(engine),
         journal_of(engine),
@@ -141,8 +141,8 @@ def sqlite_api_keys(sqlite_engine: AsyncEngine) -> ApiKeyRepository:
 
 
 @pytest.fixture
-def postgres_api_keys(postgres_engine: AsyncEngine) -> ApiKeyRepository:
-    return SqlApiKeyRepository(postgres_engine)
+def postgres_api_keys(postgres_engine: PostgresEngine) -> ApiKeyRepository:
+    return PostgresApiKeyRepository(postgres_engine)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

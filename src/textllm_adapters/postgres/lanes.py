@@ -25,7 +25,7 @@ SERVER_IS_GONE: Final = (
     "57P02",  # crash shutdown
     "57P03",  # starting up, or in recovery
 )
-LANES: Final = 4  # a worker that is one processor's keeps no more of them busy
+LANES: Final = 8  # about as many as there are different statements under way at once
 _AT_ONCE: Final = 64  # calls in a batch, whose locks are held until the last of them is done
 # Locks last for one batch of somebody else's. One that is held longer must not stop all who share the lane: they part.
 # Plans are made once: those for whatever values are as good as any here (tests hold them to it).
@@ -42,8 +42,8 @@ class Statement:
     """SQL that returns exactly one row, whatever it finds; its parameters are called `:name`.
 
     Args:
-        order: the parameters by which a batch is sorted, `user` first. All rows that such a statement locks are one
-            user's, so that batches which lock in one order do not wait for each other in a circle.
+        order: the parameters by which a batch is sorted: those that name what others may want to lock, too. Batches
+            which lock in one order do not wait for each other in a circle.
     """
 
     def __init__(self, text: str, *, order: tuple[str, ...] = ("user",)) -> None:

@@ -16,6 +16,26 @@ from textllm_adapters.postgres.lanes import Statement
 NOW_US: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 _ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, clock.now_us - bucket.updated_at))"
 
+# Whose key it is, before anybody's rows can be shown. Returns NULLs where none is in force.
+CALLER: Final = Statement(
+    """
+    SELECT key.tenant_id, key.role, key.user_id, key.id
+    FROM (SELECT) AS asked LEFT JOIN api_keys AS key ON key.digest = :digest AND key.revoked_at IS NULL
+    """,
+    order=("digest",),
+)
+
+# What the next turn of a conversation needs to know of it. Returns NULLs where there is none.
+THREAD: Final = Statement(
+    """
+    SELECT thread.id, thread.user_id, thread.transcript_id, thread.context_tokens, thread.message_count,
+        thread.revision, thread.keeps_messages
+    FROM (SELECT) AS asked LEFT JOIN conversations AS thread
+        ON thread.tenant_id = :tenant AND thread.id = :conversation AND NOT thread.is_deleted
+    """,
+    order=("conversation",),
+)
+
 # `buckets`: what has flowed in since is added, and a token taken where there is one. Returns admitted, level.
 TAKE_TOKEN: Final = Statement(
     f"""

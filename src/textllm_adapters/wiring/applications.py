@@ -13,6 +13,8 @@ from textllm_adapters.wiring.checks import check
 from textllm_adapters.wiring.models import Progress, chat_policy, open_model, open_openai
 from textllm_adapters.wiring.storage import (
     MEGABYTE,
+    api_keys_of,
+    conversations_of,
     engine_of,
     journal_of,
     ledger_of,
@@ -83,12 +85,11 @@ async def open_textllm(
         model = await open_model(stack, settings, model_progress, tracer)
         rate_limiter = rate_limiter_of(engine)
         from textllm_adapters.documents.document_reader import ChildDocumentReader
-        from textllm_adapters.sql.conversation_repository import SqlConversationRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
 
         clock = SystemClock()
         ledger = ledger_of(engine)
-        conversations = SqlConversationRepository(engine)
+        conversations = conversations_of(engine)
         track_usage = TrackUsage(ledger, model.pricing, clock, telemetry)
         policy = chat_policy(settings, model)
         journal = journal_of(engine)
@@ -176,7 +177,6 @@ async def open_books(settings: Settings) -> AsyncIterator[Books]:
 
 
 def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Books:
-    from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
     from textllm_adapters.sql.audit import SqlAudit
     from textllm_adapters.sql.session_repository import SqlSessionRepository
     from textllm_adapters.sql.usage_reports import SqlUsageReports
@@ -187,7 +187,7 @@ def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Bo
         SqlSessionRepository(engine),
         SqlUsageReports(engine),
         SqlAudit(patient_engine),
-        SqlApiKeyRepository(engine),
+        api_keys_of(engine),
         SystemClock(),
     )
 
@@ -250,10 +250,9 @@ def _conversations(
     settings: Settings,
     telemetry: Telemetry = UNHEARD,
 ) -> Conversations:
-    from textllm_adapters.sql.conversation_repository import SqlConversationRepository
     from textllm_adapters.sql.erasures import SqlErasures
 
-    repository, erasures = SqlConversationRepository(engine), SqlErasures(engine)
+    repository, erasures = conversations_of(engine), SqlErasures(engine)
     of_turns = files.of_turns(repository)
     return Conversations.over(
         repository,

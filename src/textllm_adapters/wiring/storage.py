@@ -17,7 +17,9 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_adapters.postgres.engine import PostgresEngine
     from textllm_adapters.settings import Secret
     from textllm_adapters.sqlite.engine import SqliteEngine
+    from textllm_core.ports.api_key_repository import ApiKeyRepository
     from textllm_core.ports.blob_store import BlobStore
+    from textllm_core.ports.conversation_repository import ConversationRepository
     from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.ledger import Ledger
     from textllm_core.ports.rate_limiter import RateLimiter
@@ -115,6 +117,28 @@ def rate_limiter_of(engine: AsyncEngine) -> RateLimiter:
     from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 
     return SqliteRateLimiter(_sqlite(engine))
+
+
+def conversations_of(engine: AsyncEngine) -> ConversationRepository:
+    """The conversations in this database."""
+    if _is_postgres(engine):
+        from textllm_adapters.postgres.conversation_repository import PostgresConversationRepository
+
+        return PostgresConversationRepository(engine)
+    from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+
+    return SqlConversationRepository(engine)
+
+
+def api_keys_of(engine: AsyncEngine) -> ApiKeyRepository:
+    """The API keys in this database."""
+    if _is_postgres(engine):
+        from textllm_adapters.postgres.api_key_repository import PostgresApiKeyRepository
+
+        return PostgresApiKeyRepository(engine)
+    from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
+
+    return SqlApiKeyRepository(engine)
 
 
 def journal_of(engine: AsyncEngine) -> ReplyJournal:

@@ -4,13 +4,15 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from textllm_core.cancellation import carried_through
 from textllm_core.chat.course import Course
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.chat.room import Room
 from textllm_core.chat.running import Leases
 from textllm_core.chat.settling import Settling
 from textllm_core.errors import (
@@ -59,6 +61,7 @@ class Admission:
     leases: Leases
     settling: Settling
     has_transcripts: bool
+    room: Room = field(default_factory=Room)
 
     async def count(self, caller: Caller, user_id: str) -> Allowance:
         """Count a turn against the rate limit of whoever is charged for the user.
@@ -194,8 +197,9 @@ class Admission:
             AlreadySettledError: the turn is the repeat of one that began the last of them.
             TextLLMError: as `Ledger.replay`.
         """
-        limit = self.policy.max_conversations
-        if await self.conversations.count(asked.tenant_id, asked.user_id, at_most=limit) < limit:
+        tenant_id, user_id, limit = asked.tenant_id, asked.user_id, self.policy.max_conversations
+        count = partial(self.conversations.count, tenant_id, user_id, at_most=limit)
+        if await self.room.is_left(tenant_id, user_id, limit=limit, count=count):
             return
         if asked.idempotency and (replay := await self.ledger.replay(asked.tenant_id, asked.idempotency)):
             raise AlreadySettledError(replay)

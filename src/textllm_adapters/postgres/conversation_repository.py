@@ -1,0 +1,20 @@
+"""Conversations in PostgreSQL."""
+
+from textllm_adapters.postgres import statements
+from textllm_adapters.postgres.engine import PostgresEngine
+from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_adapters.sql.types import askable
+from textllm_core.records.conversations import Thread
+
+
+class PostgresConversationRepository(SqlConversationRepository):
+    """A `ConversationRepository` in PostgreSQL."""
+
+    def __init__(self, engine: PostgresEngine) -> None:
+        super().__init__(engine)
+        self._lanes = engine.lanes
+
+    async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
+        asked = {"tenant": askable(tenant_id), "conversation": askable(conversation_id)}
+        row = await self._lanes.ask(statements.THREAD, tenant_id, asked)
+        return None if row[0] is None else Thread(*row)

@@ -3,9 +3,9 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from textllm_adapters.buckets import FORGOTTEN_AFTER_US, TOKEN, allowance, given_back, refilled, refusal
 from textllm_core.errors import Allowance
 from textllm_core.ports.clock import Clock
+from textllm_core.rules.buckets import FORGOTTEN_AFTER_US, TOKEN, allowance, given_back, refilled, refusal, taken
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -21,8 +21,7 @@ class MemoryRateLimiter:
         now = self._clock.now()
         level, since = self._buckets.get((tenant_id, user_id), (per_minute * TOKEN, now))
         level = refilled(level, per_minute=per_minute, elapsed_us=(now - since) // _MICROSECOND)
-        admitted = level >= TOKEN
-        level = level - TOKEN if admitted else level
+        level, admitted = taken(level)
         self._buckets[tenant_id, user_id] = (level, now)
         if not admitted:
             raise refusal(level, per_minute=per_minute)

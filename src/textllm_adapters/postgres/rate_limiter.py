@@ -4,7 +4,6 @@ from typing import Final
 
 from sqlalchemy import text
 
-from textllm_adapters.buckets import FORGOTTEN_AFTER_US, TOKEN, allowance, refusal
 from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.sql.database import EVERYONE, Database
@@ -12,6 +11,7 @@ from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.types import askable
 from textllm_adapters.translation import translated
 from textllm_core.errors import Allowance
+from textllm_core.rules.buckets import FORGOTTEN_AFTER_US, TOKEN, allowance, refusal
 
 _FORGET: Final = text(
     f"""

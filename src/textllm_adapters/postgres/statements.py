@@ -7,8 +7,8 @@ empty is NULL where a column allows none; then the whole statement fails, and no
 
 from typing import Final
 
-from textllm_adapters.buckets import FULL_AFTER_US, TOKEN
 from textllm_adapters.postgres.lanes import Statement
+from textllm_core.rules.buckets import FULL_AFTER_US, TOKEN
 
 # The time is read once, in a subquery, behind the lock on the row: so it goes forward from take to take, and where it
 # does not, the clock was set back: no time has passed then, and from there on it goes by the clock as it is now.

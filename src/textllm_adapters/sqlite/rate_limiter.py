@@ -6,13 +6,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from textllm_adapters.buckets import FORGOTTEN_AFTER_US, TOKEN, allowance, given_back, refilled, refusal
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import rate_buckets
 from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.rows import Records
 from textllm_adapters.translation import translated
 from textllm_core.errors import Allowance
+from textllm_core.rules.buckets import FORGOTTEN_AFTER_US, TOKEN, allowance, given_back, refilled, refusal, taken
 
 
 class _Bucket(Struct, frozen=True):
@@ -40,8 +40,7 @@ class SqliteRateLimiter:
             level = per_minute * TOKEN
             if bucket is not None:
                 level = refilled(bucket.level, per_minute=per_minute, elapsed_us=now - bucket.updated_at)
-            admitted = level >= TOKEN
-            level -= TOKEN if admitted else 0
+            level, admitted = taken(level)
             row = {"tenant_id": tenant_id, "user_id": user_id, "level": level, "updated_at": now, "admitted": admitted}
             _BUCKETS.put(connection, row)
             return level, admitted

@@ -18,6 +18,11 @@ def refilled(level: int, *, per_minute: int, elapsed_us: int) -> int:
     return min(per_minute * TOKEN, level + per_minute * min(max(elapsed_us, 0), FULL_AFTER_US))
 
 
+def taken(level: int) -> tuple[int, bool]:
+    """The level of a bucket from which a token was asked, and whether there was one to take."""
+    return (level - TOKEN, True) if level >= TOKEN else (level, False)
+
+
 def given_back(level: int, *, per_minute: int) -> int:
     """The level of a bucket with `level` parts once a token was put back into it."""
     return min(per_minute * TOKEN, level + TOKEN)

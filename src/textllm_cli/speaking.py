@@ -12,7 +12,7 @@ from textllm_cli.render import Screen
 from textllm_core.application import TextLLM
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
-from textllm_core.chat.exchange import last_reply
+from textllm_core.chat.reply_log import last_reply
 from textllm_core.errors import ConversationNotFoundError, NotFoundError
 from textllm_core.records.messages import (
     Reply,

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from textllm_core.records.sessions import Session
     from textllm_core.records.usage_reports import UsageReport
     from textllm_core.tenancy import Caller
-    from textllm_core.track_usage import TrackUsage
     from textllm_core.uploads import Upload
     from textllm_core.usage import LedgerEntry, Usage
 
@@ -59,7 +58,6 @@ __all__ = [
     "TextLLM",
     "TextLLMError",
     "TextTurn",
-    "TrackUsage",
     "TurnOptions",
     "Upload",
     "Usage",
@@ -82,7 +80,6 @@ _HOMES = {
     "Session": "records.sessions",
     "TextLLM": "application",
     "TextLLMError": "errors",
-    "TrackUsage": "track_usage",
     "Upload": "uploads",
     "Usage": "usage",
     "UsageReport": "records.usage_reports",

@@ -1,13 +1,16 @@
 """TextLLM as objects: one field for each thing it can do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.audit import AuditBooks
+from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
 from textllm_core.chat.chat_with_image import ChatWithImage
+from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
@@ -38,24 +41,32 @@ from textllm_core.files import (
 )
 from textllm_core.health import CheckHealth
 from textllm_core.list_messages import ListMessages
+from textllm_core.policy import ChatPolicy
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.document_reader import DocumentReader
 from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
+from textllm_core.ports.health_probe import HealthProbe
+from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.llm import LLM
 from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
+from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
 from textllm_core.ports.usage_reports import UsageReports
+from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
 from textllm_core.retention import ForgetReplies
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
+from textllm_core.steps import UNTRACED
 from textllm_core.summarize_conversation import SummarizeConversation
-from textllm_core.track_usage import TrackUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +196,39 @@ class Conversations:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """One adapter of each port, and what goes with it.
+
+    Args:
+        transcript: the provider's side of conversations; None where the history is sent with each turn.
+        pricing: what models charge.
+        link_secret: as `LinkFile` has it.
+        probes: of what the service depends on.
+    """
+
+    llm: LLM
+    transcript: Transcript | None
+    pricing: Pricing
+    ledger: Ledger
+    conversations: ConversationRepository
+    sessions: SessionRepository
+    reports: UsageReports
+    audit: Audit
+    api_keys: ApiKeyRepository
+    erasures: Erasures
+    journal: ReplyJournal
+    rate_limiter: RateLimiter
+    files: FileRepository
+    blobs: BlobStore
+    documents: DocumentReader
+    clock: Clock
+    link_secret: bytes
+    probes: Sequence[HealthProbe] = ()
+    telemetry: Telemetry = UNHEARD
+    tracer: Tracer = UNTRACED
+
+
 @dataclass(frozen=True, slots=True)
 class TextLLM:
     """All use cases over one set of adapters."""
@@ -199,7 +243,66 @@ class TextLLM:
     conversations: Conversations
     books: Books
     files: Files
-    track_usage: TrackUsage
     reconcile: Reconcile
     forget_replies: ForgetReplies
     check_health: CheckHealth
+
+    @classmethod
+    def over(cls, ports: Ports, policy: ChatPolicy, file_policy: FilePolicy, running: RunningExchanges) -> Self:
+        """All of them; `running` has the exchanges of this process, and is drained before the adapters are closed."""
+        files = Files.over(
+            ports.files, ports.blobs, ports.rate_limiter, ports.clock, file_policy, link_secret=ports.link_secret
+        )
+        of_turns = files.of_turns(ports.conversations)
+        exchange = Exchange.over(
+            llm=ports.llm,
+            transcript=ports.transcript,
+            ledger=ports.ledger,
+            conversations=ports.conversations,
+            journal=ports.journal,
+            rate_limiter=ports.rate_limiter,
+            pricing=ports.pricing,
+            clock=ports.clock,
+            policy=policy,
+            running=running,
+            attachments=Attachments(ports.blobs),
+            telemetry=ports.telemetry,
+            tracer=ports.tracer,
+        )
+        resume_reply = ResumeReply(running, ports.journal, of_turns, ports.clock, policy)
+        return cls(
+            send_message=SendMessage(exchange, policy),
+            chat_with_image=ChatWithImage(exchange, of_turns, policy),
+            chat_with_document=ChatWithDocument(exchange, of_turns, ports.documents, policy),
+            summarize_conversation=SummarizeConversation(
+                exchange, GetConversation(ports.conversations, of_turns), policy
+            ),
+            resume_reply=resume_reply,
+            cancel_reply=CancelReply(running, ports.journal, resume_reply),
+            wind_down=WindDown(running),
+            conversations=Conversations.over(
+                ports.conversations,
+                ports.erasures,
+                ports.transcript,
+                running,
+                of_turns,
+                ports.clock,
+                admit=files.admit,
+                keeps_messages=policy.keep_messages,
+                max_per_user=policy.max_conversations,
+                telemetry=ports.telemetry,
+            ),
+            books=Books.over(ports.sessions, ports.reports, ports.audit, ports.api_keys, ports.clock),
+            files=files,
+            reconcile=Reconcile(
+                ports.llm,
+                ports.ledger,
+                ports.journal,
+                ports.conversations,
+                ports.pricing,
+                ports.clock,
+                ports.telemetry,
+            ),
+            forget_replies=ForgetReplies(ports.ledger, ports.journal, ports.rate_limiter, ports.clock),
+            check_health=CheckHealth(ports.probes),
+        )

@@ -238,7 +238,7 @@ class DeleteConversation:
         return Deletion(found.id, soft)
 
     async def _erase_elsewhere(self, caller: Caller, files: Sequence[str]) -> None:
-        await self.files.take_back(caller, files)  # what stays is hidden, and swept
+        await self.files.discard(caller, files)  # what stays is hidden, and swept
         with suppress(StorageUnavailableError):  # it is done with the next run
             await self.erase_at_provider()
 

@@ -1,8 +1,9 @@
 """Ids: a prefix that says what it names, then 96 random bits. Nobody parses one but to see that no one named a user."""
 
+import os
 import re
 import zlib
-from secrets import token_hex
+from secrets import token_bytes
 from typing import Final
 
 from textllm_core.errors import InvalidRequestError
@@ -12,9 +13,21 @@ _NEW_USER_ID: Final = re.compile(r"user_[0-9a-f]{32}")
 _USER_ID: Final = re.compile(r"[A-Za-z0-9._:@+-]{1,255}")
 
 
+# Asking the system for randomness costs more than all else of an id, so that many are made of one answer.
+_RANDOM_BYTES: Final = 12
+_AT_ONCE: Final = 64
+_ready: Final[list[str]] = []
+os.register_at_fork(after_in_child=_ready.clear)  # two processes must not hand out the same
+
+
 def new_id(prefix: str) -> str:
     """A fresh id such as `conv_5f0c…`; prefixes: conv, key, msg, resp, sess; users have `new_user_id`."""
-    return f"{prefix}_{token_hex(12)}"
+    try:
+        return f"{prefix}_{_ready.pop()}"
+    except IndexError:
+        block = token_bytes(_RANDOM_BYTES * _AT_ONCE).hex()
+        _ready.extend(map("".join, zip(*[iter(block)] * (2 * _RANDOM_BYTES), strict=True)))
+        return new_id(prefix)
 
 
 def new_user_id() -> str:

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from textllm_core.chat.exchange import Exchange, last_reply
+from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.reply_log import last_reply
 from textllm_core.conversations import GetConversation
 from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.policy import ChatPolicy

@@ -9,7 +9,7 @@ from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
-from textllm_core.chat.exchange import last_reply
+from textllm_core.chat.reply_log import last_reply
 from textllm_core.errors import TextLLMError, UnauthenticatedError
 from textllm_core.records.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
 from textllm_http.admission import headers_of

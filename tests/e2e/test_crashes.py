@@ -196,8 +196,7 @@ async def _recover(database: str, provider: OpenAIStandIn, folder: Path) -> None
     }
     async with open_textllm(load_settings(cwd=folder, environ=environment)) as textllm:
         clock = FixedClock(datetime.now(UTC) + timedelta(minutes=1))
-        track_usage = replace(textllm.reconcile.track_usage, clock=clock)
-        reconcile: Reconcile = replace(textllm.reconcile, clock=clock, track_usage=track_usage)
+        reconcile: Reconcile = replace(textllm.reconcile, clock=clock)
         while await reconcile():
             clock.advance(timedelta(minutes=1))
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,10 @@ import pytest
 from litestar import Litestar
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.application import memory_books, memory_conversations
 from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_core import TextLLM
-from textllm_core.chat.wind_down import WindDown
 from textllm_core.health import CheckHealth
 from textllm_http.app import create_app
 from textllm_http.openapi import document_of, operations_of
@@ -184,29 +182,7 @@ def application(
     requires_keys: bool = False,
     operator_token: str | None = None,
 ) -> Litestar:
-    textllm = TextLLM(
-        send_message=bench.send_message,
-        chat_with_image=bench.chat_with_image,
-        chat_with_document=bench.chat_with_document,
-        summarize_conversation=bench.summarize,
-        resume_reply=bench.resume_reply,
-        cancel_reply=bench.cancel_reply,
-        wind_down=WindDown(bench.running),
-        conversations=memory_conversations(
-            bench.store,
-            bench.clock,
-            bench.running,
-            bench.files,
-            bench.transcript,
-            max_per_user=bench.policy.max_conversations,
-        ),
-        books=memory_books(bench.store, bench.clock),
-        files=bench.files,
-        track_usage=bench.track_usage,
-        reconcile=bench.reconcile,
-        forget_replies=bench.forget_replies,
-        check_health=CheckHealth([probe or Probe()]),
-    )
+    textllm = replace(bench.textllm, check_health=CheckHealth([probe or Probe()]))
 
     @asynccontextmanager
     async def opener() -> AsyncIterator[TextLLM]:

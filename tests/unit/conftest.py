@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,38 +10,23 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY, SCRIPTED_POLICY, memory_files
+from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY, SCRIPTED_POLICY, memory_ports
 from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.clock import FixedClock
-from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
-from textllm_adapters.memory.document_reader import MemoryDocumentReader
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedLLM
 from textllm_adapters.memory.prices import FixedPrices
-from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
-from textllm_adapters.memory.reply_journal import MemoryReplyJournal
-from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.telemetry import MemoryTelemetry
 from textllm_adapters.memory.tracer import MemoryTracer
 from textllm_adapters.memory.transcript import MemoryTranscript
-from textllm_core import Caller, ChatPolicy, Exchange, LedgerEntry, Reply, SendMessage, TextTurn, TrackUsage
-from textllm_core.chat.attachments import Attachments
-from textllm_core.chat.cancel_reply import CancelReply
-from textllm_core.chat.chat_with_document import ChatWithDocument
-from textllm_core.chat.chat_with_image import ChatWithImage
-from textllm_core.chat.resume_reply import ResumeReply
-from textllm_core.chat.running import RunningExchanges
-from textllm_core.conversations import GetConversation
+from textllm_core import Caller, ChatPolicy, LedgerEntry, Reply, TextLLM, TextTurn
+from textllm_core.chat.running import WATCH, RunningExchanges
 from textllm_core.files import FilePolicy
 from textllm_core.money import Price, Rates
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.ledger import Ledger
-from textllm_core.pricing import Pricing
-from textllm_core.reconcile import Reconcile
 from textllm_core.records.messages import Message
-from textllm_core.retention import ForgetReplies
-from textllm_core.summarize_conversation import SummarizeConversation
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GPT = Price(rates=Rates.of(Decimal("2.5"), Decimal(10), cached_input=Decimal("1.25")), source="test")
@@ -60,6 +46,7 @@ class Bench:
     max_running: int = 16_384
     max_starting: int = 8
     start_timeout_s: float = 20.0
+    watch: timedelta = WATCH
     blobs: BlobStore = field(default_factory=MemoryBlobStore)
     file_policy: FilePolicy = SCRIPTED_FILE_POLICY
     telemetry: MemoryTelemetry = field(default_factory=MemoryTelemetry)
@@ -68,51 +55,36 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.llm = ScriptedLLM(transcript=self.transcript)
-        self.ledger = self.ledger_type(self.store)
-        self.conversations = MemoryConversationRepository(self.store)
-        self.sessions = MemorySessionRepository(self.store)
-        pricing = Pricing({}, FixedPrices({"gpt-4o": GPT}))
-        self.track_usage = TrackUsage(self.ledger, pricing, self.clock, self.telemetry)
-        self.journal = MemoryReplyJournal(self.store)
+        prices = FixedPrices({"gpt-4o": GPT})
+        ports = memory_ports(self.store, self.llm, prices, clock=self.clock, blobs=self.blobs, telemetry=self.telemetry)
+        self.ports = ports = replace_field(
+            ports, transcript=self.transcript, ledger=self.ledger_type(self.store), tracer=self.tracer
+        )
+        self.ledger, self.conversations, self.sessions = ports.ledger, ports.conversations, ports.sessions
+        self.journal = ports.journal
         self.running = RunningExchanges(
-            self.journal,
-            self.clock,
+            ports.journal,
+            ports.clock,
             max_detached=self.max_detached,
             drain_s=self.drain_s,
             max_running=self.max_running,
             max_starting=self.max_starting,
             start_timeout_s=self.start_timeout_s,
+            look_every_s=0.01,
+            watch=self.watch,
             telemetry=self.telemetry,
         )
-        rate_limiter = MemoryRateLimiter(self.clock)
-        self.files = memory_files(self.store, self.blobs, rate_limiter, self.clock, self.file_policy)
-        self.exchange = Exchange(
-            llm=self.llm,
-            transcript=self.transcript,
-            ledger=self.ledger,
-            conversations=self.conversations,
-            journal=self.journal,
-            rate_limiter=rate_limiter,
-            track_usage=self.track_usage,
-            clock=self.clock,
-            policy=self.policy,
-            running=self.running,
-            attachments=Attachments(self.blobs),
-            tracer=self.tracer,
-        )
-        self.send_message = SendMessage(self.exchange, self.policy)
-        of_turns = self.files.of_turns(self.conversations)
-        self.chat_with_image = ChatWithImage(self.exchange, of_turns, self.policy)
-        self.chat_with_document = ChatWithDocument(self.exchange, of_turns, MemoryDocumentReader(), self.policy)
-        self.summarize = SummarizeConversation(
-            self.exchange, GetConversation(self.conversations, of_turns), self.policy
-        )
-        self.resume_reply = ResumeReply(self.running, self.journal, of_turns, self.clock, self.policy)
-        self.cancel_reply = CancelReply(self.running, self.journal, self.resume_reply)
-        self.forget_replies = ForgetReplies(self.ledger, self.journal, rate_limiter, self.clock)
-        self.reconcile = Reconcile(
-            self.llm, self.ledger, self.journal, self.conversations, self.track_usage, self.clock
-        )
+        self.textllm = textllm = TextLLM.over(ports, self.policy, self.file_policy, self.running)
+        self.send_message, self.exchange = textllm.send_message, textllm.send_message.exchange
+        self.chat_with_image, self.chat_with_document = textllm.chat_with_image, textllm.chat_with_document
+        self.summarize, self.files = textllm.summarize_conversation, textllm.files
+        self.resume_reply, self.cancel_reply = textllm.resume_reply, textllm.cancel_reply
+        self.forget_replies, self.reconcile = textllm.forget_replies, textllm.reconcile
+
+    def over(self, *, running: RunningExchanges | None = None, **chosen: Any) -> TextLLM:
+        """The same with other adapters of some ports."""
+        ports = replace_field(self.ports, **chosen)
+        return TextLLM.over(ports, self.policy, self.file_policy, running or self.running)
 
     async def say(self, text: str, conversation_id: str | None = None, **options: Any) -> Reply:
         self.clock.advance(timedelta(seconds=1))

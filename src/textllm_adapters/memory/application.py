@@ -21,32 +21,20 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
-from textllm_core.application import Books, Conversations, Files, TextLLM
-from textllm_core.chat.attachments import Attachments
-from textllm_core.chat.cancel_reply import CancelReply
-from textllm_core.chat.chat_with_document import ChatWithDocument
-from textllm_core.chat.chat_with_image import ChatWithImage
-from textllm_core.chat.exchange import Exchange
-from textllm_core.chat.resume_reply import ResumeReply
+from textllm_core.application import Books, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
-from textllm_core.chat.send_message import SendMessage
-from textllm_core.chat.wind_down import WindDown
-from textllm_core.conversations import GetConversation
 from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
-from textllm_core.health import CheckHealth
 from textllm_core.money import Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
+from textllm_core.ports.llm import LLM
+from textllm_core.ports.prices import Prices
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.transcript import Transcript
 from textllm_core.pricing import Pricing
-from textllm_core.reconcile import Reconcile
-from textllm_core.retention import ForgetReplies
-from textllm_core.summarize_conversation import SummarizeConversation
-from textllm_core.track_usage import TrackUsage
 
 SCRIPTED_POLICY: Final = ChatPolicy(
     model="scripted",
@@ -68,6 +56,7 @@ SCRIPTED_FILE_POLICY: Final = FilePolicy(
     link_expires_in_s=86_400,
     rate_per_minute=1000,
 )
+_LINK_SECRET: Final = b"scripted"
 # USD for one million tokens.
 SCRIPTED_PRICE: Final = Price(rates=Rates.of(Decimal(2), Decimal(8)), source="scripted")
 
@@ -98,48 +87,39 @@ async def open_in_memory(
     """
     llm, store, clock = llm or ScriptedLLM(), store or MemoryStore(), clock or SystemClock()
     llm.script(*(ScriptedReply(text=reply) if isinstance(reply, str) else reply for reply in replies))
-    ledger, conversations = MemoryLedger(store), MemoryConversationRepository(store)
-    journal = MemoryReplyJournal(store)
-    running = RunningExchanges(journal, clock, telemetry=telemetry)
-    rate_limiter, blobs = MemoryRateLimiter(clock), blobs or MemoryBlobStore()
-    files = memory_files(store, blobs, rate_limiter, clock, file_policy)
-    of_turns = files.of_turns(conversations)
-    track_usage = TrackUsage(ledger, Pricing({}, FixedPrices({policy.model: price})), clock, telemetry)
-    exchange = Exchange(
-        llm=llm,
-        transcript=None,
-        ledger=ledger,
-        conversations=conversations,
-        journal=journal,
-        rate_limiter=rate_limiter,
-        track_usage=track_usage,
-        clock=clock,
-        policy=policy,
-        running=running,
-        attachments=Attachments(blobs),
-    )
-    resume_reply = ResumeReply(running, journal, of_turns, clock, policy)
+    running = RunningExchanges(MemoryReplyJournal(store), clock, telemetry=telemetry)
+    prices = FixedPrices({policy.model: price})
+    ports = memory_ports(store, llm, prices, clock=clock, blobs=blobs or MemoryBlobStore(), telemetry=telemetry)
     try:
-        yield TextLLM(
-            send_message=SendMessage(exchange, policy),
-            chat_with_image=ChatWithImage(exchange, of_turns, policy),
-            chat_with_document=ChatWithDocument(exchange, of_turns, MemoryDocumentReader(), policy),
-            summarize_conversation=SummarizeConversation(exchange, GetConversation(conversations, of_turns), policy),
-            resume_reply=resume_reply,
-            cancel_reply=CancelReply(running, journal, resume_reply),
-            wind_down=WindDown(running),
-            conversations=memory_conversations(
-                store, clock, running, files, keeps_messages=policy.keep_messages, telemetry=telemetry
-            ),
-            books=memory_books(store, clock),
-            files=files,
-            track_usage=track_usage,
-            reconcile=Reconcile(llm, ledger, journal, conversations, track_usage, clock),
-            forget_replies=ForgetReplies(ledger, journal, rate_limiter, clock),
-            check_health=CheckHealth([]),
-        )
+        yield TextLLM.over(ports, policy, file_policy, running)
     finally:
         await running.drain(grace_s)
+
+
+def memory_ports(
+    store: MemoryStore, llm: LLM, prices: Prices, *, clock: Clock, blobs: BlobStore, telemetry: Telemetry = UNHEARD
+) -> Ports:
+    """Adapters of all ports over one memory."""
+    return Ports(
+        llm=llm,
+        transcript=None,
+        pricing=Pricing({}, prices),
+        ledger=MemoryLedger(store),
+        conversations=MemoryConversationRepository(store),
+        sessions=MemorySessionRepository(store),
+        reports=MemoryUsageReports(store),
+        audit=MemoryAudit(store),
+        api_keys=MemoryApiKeyRepository(store),
+        erasures=MemoryErasures(store),
+        journal=MemoryReplyJournal(store),
+        rate_limiter=MemoryRateLimiter(clock),
+        files=MemoryFileRepository(store),
+        blobs=blobs,
+        documents=MemoryDocumentReader(),
+        clock=clock,
+        link_secret=_LINK_SECRET,
+        telemetry=telemetry,
+    )
 
 
 def memory_conversations(
@@ -189,4 +169,4 @@ def memory_files(
     policy: FilePolicy = SCRIPTED_FILE_POLICY,
 ) -> Files:
     """The part of the application that keeps files."""
-    return Files.over(MemoryFileRepository(store), blobs, rate_limiter, clock, policy, link_secret=b"scripted")
+    return Files.over(MemoryFileRepository(store), blobs, rate_limiter, clock, policy, link_secret=_LINK_SECRET)

@@ -22,36 +22,24 @@ from textllm_adapters.wiring.storage import (
     open_database,
     rate_limiter_of,
 )
-from textllm_core.application import Books, Conversations, Files, TextLLM
-from textllm_core.chat.attachments import Attachments
-from textllm_core.chat.cancel_reply import CancelReply
-from textllm_core.chat.chat_with_document import ChatWithDocument
-from textllm_core.chat.chat_with_image import ChatWithImage
-from textllm_core.chat.exchange import Exchange
-from textllm_core.chat.resume_reply import ResumeReply
+from textllm_core.application import Books, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
-from textllm_core.chat.send_message import SendMessage
-from textllm_core.chat.wind_down import WindDown
-from textllm_core.conversations import GetConversation
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
-from textllm_core.health import CheckHealth
 from textllm_core.ready_transcripts import ReadyTranscripts
-from textllm_core.reconcile import RECOVER_EVERY_S, Reconcile
-from textllm_core.retention import ForgetReplies
+from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_core.steps import UNTRACED
-from textllm_core.summarize_conversation import SummarizeConversation
-from textllm_core.track_usage import TrackUsage
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
+    from pathlib import Path
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.telemetry import Telemetry
     from textllm_core.ports.tracer import Tracer
-    from textllm_core.ports.transcript import Transcript
 
 
 @asynccontextmanager
@@ -83,68 +71,54 @@ async def open_textllm(
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=database_patience_s)
         model = await open_model(stack, settings, model_progress, tracer)
-        rate_limiter = rate_limiter_of(engine)
         from textllm_adapters.documents.document_reader import ChildDocumentReader
+        from textllm_adapters.filesystem.secrets import shared_secret
+        from textllm_adapters.sql.audit import SqlAudit
+        from textllm_adapters.sql.erasures import SqlErasures
+        from textllm_adapters.sql.file_repository import SqlFileRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
+        from textllm_adapters.sql.session_repository import SqlSessionRepository
+        from textllm_adapters.sql.usage_reports import SqlUsageReports
 
-        clock = SystemClock()
-        ledger = ledger_of(engine)
-        conversations = conversations_of(engine)
-        track_usage = TrackUsage(ledger, model.pricing, clock, telemetry)
-        policy = chat_policy(settings, model)
-        journal = journal_of(engine)
         blobs, storage_probe = await open_blobs(stack, settings)
-        files = await _files(settings, engine, blobs, rate_limiter)
-        of_turns = files.of_turns(conversations)
+        clock, erasures, transcript = SystemClock(), SqlErasures(engine), model.transcript
+        if serves and transcript is not None and settings.store_messages and settings.ready_conversations:
+            transcript = ReadyTranscripts(transcript, erasures, clock, most=settings.ready_conversations)
+            await stack.enter_async_context(transcript.kept())
+        ports = Ports(
+            llm=model.llm,
+            transcript=transcript,
+            pricing=model.pricing,
+            ledger=ledger_of(engine),
+            conversations=conversations_of(engine),
+            sessions=SqlSessionRepository(engine),
+            reports=SqlUsageReports(engine),
+            audit=SqlAudit(_patient(stack, settings)),
+            api_keys=api_keys_of(engine),
+            erasures=erasures,
+            journal=journal_of(engine),
+            rate_limiter=rate_limiter_of(engine),
+            files=SqlFileRepository(engine),
+            blobs=blobs,
+            documents=ChildDocumentReader(),
+            clock=clock,
+            link_secret=await asyncio.to_thread(shared_secret, _link_secret(settings)),
+            probes=[SqlHealthProbe(engine), storage_probe],
+            telemetry=telemetry,
+            tracer=tracer,
+        )
         running = RunningExchanges(
-            journal,
-            clock,
+            ports.journal,
+            ports.clock,
             max_detached=settings.max_detached_streams,
             drain_s=settings.stream_drain_s,
             telemetry=telemetry,
         )
-        transcript = model.transcript
-        if serves and transcript is not None and settings.store_messages and settings.ready_conversations:
-            from textllm_adapters.sql.erasures import SqlErasures
-
-            transcript = ReadyTranscripts(transcript, SqlErasures(engine), clock, most=settings.ready_conversations)
-            await stack.enter_async_context(transcript.kept())
-        exchange = Exchange(
-            llm=model.llm,
-            transcript=transcript,
-            ledger=ledger,
-            conversations=conversations,
-            journal=journal,
-            rate_limiter=rate_limiter,
-            track_usage=track_usage,
-            clock=clock,
-            policy=policy,
-            running=running,
-            attachments=Attachments(blobs),
-            tracer=tracer,
-        )
-        reconcile = Reconcile(model.llm, ledger, journal, conversations, track_usage, clock)
-        managed = _conversations(engine, model.transcript, running, files, settings, telemetry)
-        await stack.enter_async_context(_in_background(reconcile, every_s=RECOVER_EVERY_S))
-        await stack.enter_async_context(_in_background(managed.erase_at_provider))
+        textllm = TextLLM.over(ports, chat_policy(settings, model), _file_policy(settings), running)
+        await stack.enter_async_context(_in_background(textllm.reconcile, every_s=RECOVER_EVERY_S))
+        await stack.enter_async_context(_in_background(textllm.conversations.erase_at_provider))
         stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
-        resume_reply = ResumeReply(running, journal, of_turns, clock, policy)
-        yield TextLLM(
-            send_message=SendMessage(exchange, policy),
-            chat_with_image=ChatWithImage(exchange, of_turns, policy),
-            chat_with_document=ChatWithDocument(exchange, of_turns, ChildDocumentReader(), policy),
-            summarize_conversation=SummarizeConversation(exchange, GetConversation(conversations, of_turns), policy),
-            resume_reply=resume_reply,
-            cancel_reply=CancelReply(running, journal, resume_reply),
-            wind_down=WindDown(running),
-            conversations=managed,
-            books=_books(stack, settings, engine),
-            files=files,
-            track_usage=track_usage,
-            reconcile=reconcile,
-            forget_replies=ForgetReplies(ledger, journal, rate_limiter, clock),
-            check_health=CheckHealth([SqlHealthProbe(engine), storage_probe]),
-        )
+        yield textllm
 
 
 @asynccontextmanager
@@ -181,15 +155,20 @@ def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Bo
     from textllm_adapters.sql.session_repository import SqlSessionRepository
     from textllm_adapters.sql.usage_reports import SqlUsageReports
 
-    patient_engine = engine_of(settings, command_timeout_s=None)  # an audit takes its time; it connects if it is used
-    stack.push_async_callback(patient_engine.dispose)
     return Books.over(
         SqlSessionRepository(engine),
         SqlUsageReports(engine),
-        SqlAudit(patient_engine),
+        SqlAudit(_patient(stack, settings)),
         api_keys_of(engine),
         SystemClock(),
     )
+
+
+def _patient(stack: AsyncExitStack, settings: Settings) -> AsyncEngine:
+    """For an audit, which takes its time; it connects if it is used."""
+    engine = engine_of(settings, command_timeout_s=None)
+    stack.push_async_callback(engine.dispose)
+    return engine
 
 
 @asynccontextmanager
@@ -209,16 +188,25 @@ async def _files(settings: Settings, engine: AsyncEngine, blobs: BlobStore, rate
     from textllm_adapters.filesystem.secrets import shared_secret
     from textllm_adapters.sql.file_repository import SqlFileRepository
 
+    secret = await asyncio.to_thread(shared_secret, _link_secret(settings))
+    return Files.over(
+        SqlFileRepository(engine), blobs, rate_limiter, SystemClock(), _file_policy(settings), link_secret=secret
+    )
+
+
+def _link_secret(settings: Settings) -> Path:
+    """Beside the files themselves: who can serve them through our own links can read it, too."""
+    return settings.data_dir / "link.secret"
+
+
+def _file_policy(settings: Settings) -> FilePolicy:
     quota_mb = settings.max_storage_mb_per_tenant
-    policy = FilePolicy(
+    return FilePolicy(
         max_file_bytes=settings.max_file_size_mb * MEGABYTE,
         max_tenant_bytes=None if quota_mb is None else quota_mb * MEGABYTE,
         link_expires_in_s=settings.s3.url_expiration_s,
         rate_per_minute=settings.rate_limit_per_minute,
     )
-    # Beside the files themselves: who can serve them through our own links can read it, too.
-    secret = await asyncio.to_thread(shared_secret, settings.data_dir / "link.secret")
-    return Files.over(SqlFileRepository(engine), blobs, rate_limiter, SystemClock(), policy, link_secret=secret)
 
 
 @asynccontextmanager
@@ -230,6 +218,8 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
     Raises:
         ConfigurationError, StorageUnavailableError: as `open_textllm`.
     """
+    from textllm_adapters.sql.erasures import SqlErasures
+
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=0.0)
         transcript = None
@@ -239,33 +229,18 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
         files = await _files(settings, engine, blobs, rate_limiter_of(engine))
         running = RunningExchanges(journal_of(engine), SystemClock())
         stack.push_async_callback(running.drain, settings.stream_drain_s)  # before what it needs is closed
-        yield _conversations(engine, transcript, running, files, settings)
-
-
-def _conversations(
-    engine: AsyncEngine,
-    transcript: Transcript | None,
-    running: RunningExchanges,
-    files: Files,
-    settings: Settings,
-    telemetry: Telemetry = UNHEARD,
-) -> Conversations:
-    from textllm_adapters.sql.erasures import SqlErasures
-
-    repository, erasures = conversations_of(engine), SqlErasures(engine)
-    of_turns = files.of_turns(repository)
-    return Conversations.over(
-        repository,
-        erasures,
-        transcript,
-        running,
-        of_turns,
-        SystemClock(),
-        admit=files.admit,
-        keeps_messages=settings.store_messages,
-        max_per_user=settings.max_conversations_per_user,
-        telemetry=telemetry,
-    )
+        repository = conversations_of(engine)
+        yield Conversations.over(
+            repository,
+            SqlErasures(engine),
+            transcript,
+            running,
+            files.of_turns(repository),
+            SystemClock(),
+            admit=files.admit,
+            keeps_messages=settings.store_messages,
+            max_per_user=settings.max_conversations_per_user,
+        )
 
 
 @asynccontextmanager

@@ -1,29 +1,28 @@
 """The first part of every turn: is it right, may it start, and what is promised to it."""
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Final
 
-from textllm_core.cancellation import carried_through
-from textllm_core.chat.course import Course
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.room import Room
-from textllm_core.chat.running import Leases
-from textllm_core.chat.settling import Settling
+from textllm_core.chat.running import LEASE, Running
 from textllm_core.errors import (
     Allowance,
     BudgetExceededError,
+    ContextTooLongError,
     ConversationBusyError,
     ConversationNotFoundError,
     ForbiddenError,
     IdempotencyInProgressError,
     InputTooLongError,
     InvalidRequestError,
+    ModelError,
     StorageUnavailableError,
     TextLLMError,
 )
@@ -35,17 +34,149 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.pricing import Pricing
-from textllm_core.records.conversations import title_from
+from textllm_core.records.conversations import Thread, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
-from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn, TurnOptions, refuse_half_characters
+from textllm_core.records.messages import (
+    Idempotency,
+    Message,
+    ReplyEvent,
+    ReplyStarted,
+    Turn,
+    TurnOptions,
+    WholeCharacters,
+    refuse_half_characters,
+)
+from textllm_core.records.model import ModelStarted
 from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
 from textllm_core.tenancy import Caller
-from textllm_core.usage import estimated_tokens
+from textllm_core.usage import Usage, estimated_tokens
 
 _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, separators, the reply's opening
 # What may pass a moment later, or once there is money again, without the user having had anything for it.
 _NOT_COUNTED: Final = (BudgetExceededError, ConversationBusyError, IdempotencyInProgressError)
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
+
+
+@dataclass(slots=True)
+class OpenExchange:
+    """One exchange; only its own task changes it.
+
+    Args:
+        message: the turn as the conversation keeps it.
+        thread: the conversation before this turn; None for a new one.
+        transcript_id: the provider's side of the conversation, once it is known.
+        keeps_messages: our own copy of what is said is kept, and is the record.
+        allowance: what the turn has left of the user's rate limit.
+        is_asked: the model was called, so that from here on a failure may have cost something.
+        thought: characters of reasoning that came with the reply; they are charged as its text is.
+        sends_files: False once the model has refused those of earlier turns.
+        started: the model's own words, once it has taken the turn.
+    """
+
+    turn: Turn
+    message: Message
+    thread: Thread | None
+    hold: Hold
+    instructions: str | None
+    max_output_tokens: int
+    log: ReplyLog
+    asked_at: datetime
+    transcript_id: str | None
+    keeps_messages: bool
+    allowance: Allowance | None = None
+    is_asked: bool = False
+    thought: int = 0
+    sends_files: bool = True
+    started: ModelStarted | None = None
+    characters: WholeCharacters = field(default_factory=WholeCharacters)
+    first_text_at: datetime | None = None
+
+    def begun(self) -> ReplyStarted | None:
+        """The first event; None before the model has taken the turn, unless its caller was told early."""
+        if self.log.length:
+            return self.log.first
+        return None if self.started is None else self.first_event(self.started.model)
+
+    def first_event(self, model: str) -> ReplyStarted:
+        """What is told first of the reply, `model` being at work."""
+        hold = self.hold
+        return ReplyStarted(
+            response_id=hold.response_id,
+            conversation_id=hold.conversation_id,
+            user_id=hold.user_id,
+            session_id=hold.session_id,
+            model=model,
+            allowance=self.allowance,
+        )
+
+    def told(self, error: TextLLMError) -> TextLLMError:
+        """The error in the words of this turn: without a past it is the turn itself that is too long."""
+        if not isinstance(error, ContextTooLongError) or error.is_of_turn or self.has_past:
+            return error
+        of_turn = ContextTooLongError.of_turn()
+        of_turn.report = error.report
+        return of_turn
+
+    @property
+    def text(self) -> str:
+        """What was written of the reply so far."""
+        return self.log.text
+
+    @property
+    def model(self) -> str:
+        """The model at work, in the provider's words where it has said it."""
+        return self.started.model if self.started else self.hold.model
+
+    @property
+    def is_remembered(self) -> bool:
+        """Whether somebody may ask for the reply again."""
+        return self.turn.idempotency is not None or self.turn.is_resumable
+
+    @property
+    def transcripts(self) -> tuple[str, ...]:
+        """The provider's sides of the conversation that this exchange found or made."""
+        found = self.thread.transcript_id if self.thread else None
+        return tuple({known for known in (found, self.transcript_id) if known is not None})
+
+    @property
+    def made_transcripts(self) -> tuple[str, ...]:
+        """Those of them that are of no use to anyone unless the exchange is settled."""
+        found = self.thread.transcript_id if self.thread else None
+        return tuple(known for known in self.transcripts if known != found)
+
+    @property
+    def unasked_transcript(self) -> str | None:
+        """The provider's side of the conversation, where it was made for this turn."""
+        return self.transcript_id if self.transcript_id in self.made_transcripts else None
+
+    @property
+    def has_past(self) -> bool:
+        """Something was said in the conversation before this turn."""
+        return self.thread is not None and self.thread.message_count > 0
+
+    @property
+    def past_tokens(self) -> int:
+        return self.thread.context_tokens if self.thread else 0
+
+    @property
+    def estimate(self) -> Usage:
+        """Tokens of what was certainly sent and certainly received."""
+        return Usage(
+            input_tokens=self.hold.input_estimate,
+            output_tokens=estimated_tokens(self.text, characters=self.thought),
+            reasoning_tokens=self.thought // 4,
+        )
+
+    @property
+    def context_bound(self) -> int:
+        """An upper bound of the tokens that the conversation may now have on the provider's side."""
+        return self.past_tokens + self.turn.token_bound + len(self.text.encode())
+
+    def may_have_run(self, error: TextLLMError | None) -> bool:
+        """Whether the provider may have done something for it, that ended with this error of it, or was cut short."""
+        if self.started is not None or error is None:
+            return self.is_asked
+        return self.is_asked and isinstance(error, ModelError) and error.may_have_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +189,6 @@ class Admission:
     pricing: Pricing
     clock: Clock
     policy: ChatPolicy
-    leases: Leases
-    settling: Settling
     has_transcripts: bool
     room: Room = field(default_factory=Room)
 
@@ -110,8 +239,8 @@ class Admission:
         for event in replayed(replay, self.policy.warnings(replay.spent)):
             log.append(event)
 
-    async def admit(self, caller: Caller, turn: Turn, log: ReplyLog) -> Course | None:
-        """The exchange, admitted; None for a repeat of one that is settled, whose events are in the log.
+    async def admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange | None:
+        """The exchange, admitted, and protected since; None for a repeat of one that is settled, its events in the log.
 
         Raises:
             TextLLMError: what `Exchange.run` raises before the model is asked.
@@ -159,7 +288,7 @@ class Admission:
             keeps_messages=self.policy.keep_messages,
             demand=demand(price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit),
             at=now,
-            lease_until=self.leases.until(),
+            lease_until=now + LEASE,
             message=message if keeps_messages and not turn.is_aside else None,
             is_asked=not (needs_transcript or message.stored_parts),
             is_resumable=turn.is_resumable,
@@ -169,11 +298,12 @@ class Admission:
             async with self.counted(caller, user_id, allowance):
                 if thread is None and caller.acts_for(turn.user_id) is not None:  # else the user is new
                     await self._check_room(reservation)
-                hold = await self._reserve(reservation)
+                running.protect()  # a hold that is granted must not get lost
+                hold = await self.ledger.reserve(reservation)
         except AlreadySettledError as repeat:
-            self._tell(log, repeat.replay)
+            self._tell(running.log, repeat.replay)
             return None
-        return Course(
+        return OpenExchange(
             turn=turn,
             message=message,
             thread=thread,
@@ -182,7 +312,7 @@ class Admission:
             max_output_tokens=affordable_output_tokens(
                 price, held=hold.amount, input_tokens=input_tokens, max_output_tokens=ceiling
             ),
-            log=log,
+            log=running.log,
             asked_at=now,
             transcript_id=transcript_id,
             keeps_messages=keeps_messages,
@@ -204,23 +334,6 @@ class Admission:
         if asked.idempotency and (replay := await self.ledger.replay(asked.tenant_id, asked.idempotency)):
             raise AlreadySettledError(replay)
         raise ForbiddenError.of_full_list(limit)
-
-    async def _reserve(self, reservation: Reservation) -> Hold:
-        """The hold; one that comes when the turn has been cancelled meanwhile is given back.
-
-        Raises:
-            TextLLMError, AlreadySettledError: as `Ledger.reserve`.
-        """
-        reserving = asyncio.ensure_future(self.ledger.reserve(reservation))
-        try:
-            return await asyncio.shield(reserving)
-        except asyncio.CancelledError:
-            await carried_through(self._give_back(reserving))
-            raise
-
-    async def _give_back(self, reserving: asyncio.Future[Hold]) -> None:
-        with suppress(TextLLMError, AlreadySettledError):  # then nothing was granted
-            await self.settling.release(await reserving)
 
     def _check(self, options: TurnOptions) -> None:
         """Refuse options that no model takes.

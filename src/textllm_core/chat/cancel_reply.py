@@ -3,7 +3,7 @@
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from textllm_core.chat.exchange import last_reply
+from textllm_core.chat.reply_log import last_reply
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.ports.reply_journal import ReplyJournal

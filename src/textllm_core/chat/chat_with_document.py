@@ -7,7 +7,8 @@ from functools import partial
 from msgspec import Struct
 
 from textllm_core.chat.attachments import MOST_BYTES
-from textllm_core.chat.exchange import Exchange, last_reply
+from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.reply_log import last_reply
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files
 from textllm_core.errors import Allowance, FileTooLargeError

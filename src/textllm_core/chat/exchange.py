@@ -1,35 +1,37 @@
 """The one path of every turn: admit, ask, settle."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from msgspec.structs import replace
 
 from textllm_core import steps
 from textllm_core.cancellation import carried_through
-from textllm_core.chat.admission import Admission
+from textllm_core.chat.admission import Admission, OpenExchange
+from textllm_core.chat.ask_model import AskModel
 from textllm_core.chat.attachments import Attachments
-from textllm_core.chat.course import Course
-from textllm_core.chat.journal import JournalWriter
-from textllm_core.chat.reply_log import ReplyLog
-from textllm_core.chat.running import Leases, Running, RunningExchanges
-from textllm_core.chat.settling import Settling
+from textllm_core.chat.journal import WRITE_EVERY_S, JournalWriter
+from textllm_core.chat.remains import OUTCOME_WITHIN_S
+from textllm_core.chat.reply_log import reply_of
+from textllm_core.chat.running import LEASE, RENEW_EVERY_S, Running, RunningExchanges
+from textllm_core.chat.settlement import Ending, ending
 from textllm_core.errors import (
-    ContextTooLongError,
-    ConversationLostError,
     ProviderError,
-    ProviderTimeoutError,
     ProviderUnavailableError,
     ServiceUnavailableError,
     StorageUnavailableError,
     TextLLMError,
-    UnsupportedMediaTypeError,
 )
-from textllm_core.events import ExchangeAdmitted, ExchangeAnswered, ExchangeBegun
+from textllm_core.events import (
+    UNHEARD,
+    ExchangeAdmitted,
+    ExchangeCorrected,
+    ExchangeFailed,
+    ExchangeSettled,
+)
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -37,92 +39,154 @@ from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
-from textllm_core.records.ledger import Hold
+from textllm_core.pricing import Pricing
+from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import (
-    Message,
     Reply,
     ReplyCompleted,
     ReplyEvent,
-    ReplyFailed,
-    TextDelta,
+    ReplyStarted,
     Turn,
-    well_formed,
 )
-from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+from textllm_core.records.model import ModelEnded
 from textllm_core.steps import UNTRACED
 from textllm_core.tenancy import Caller
-from textllm_core.track_usage import TrackUsage
 
-_PEND_PAUSES_S: Final = (0.1, 0.3)
-_READ_ON_S: Final = 1.0
-_SHOWN_BEFORE: Final = (
-    "This conversation has an image or a file that the model cannot read; use another model, or begin a new one."
-)
+_TELL_AFTER_TRIES: Final = 3  # of settling, after 1.4 s; then the caller is told that the storage is away
 
 
-async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
-    """Read a reply to its end.
+async def settle(
+    ledger: Ledger, telemetry: Telemetry, hold: Hold, end: Settlement, *, recovered: bool = False
+) -> Settled | None:
+    """Write down how an exchange ended, once; None where that was done before.
+
+    Where recovery took its process for dead, and has estimated what is known here, the estimate is set right.
+    Raises:
+        StorageUnavailableError: nothing is settled yet; call again.
+    """
+    settled = await ledger.settle(hold, end)
+    if settled is None:
+        return await correct(ledger, telemetry, hold, end)
+    telemetry.emit(
+        ExchangeSettled(
+            response_id=hold.response_id,
+            kind=hold.kind,
+            model=end.model,
+            status=end.status,
+            usage=end.usage,
+            held=hold.amount,
+            cost=end.cost,
+            estimated=end.estimated,
+            recovered=recovered,
+            time_to_first_token_ms=end.time_to_first_token_ms,
+        )
+    )
+    return settled
+
+
+async def correct(ledger: Ledger, telemetry: Telemetry, hold: Hold, end: Settlement) -> Settled | None:
+    """Put what is known at last in the place of an estimate; None where it is none, or the entry is none any more.
 
     Raises:
-        TextLLMError: the error of `ReplyFailed`, or what the events raise.
-        ServiceUnavailableError: they have no end, because this process is about to end.
+        StorageUnavailableError: nothing is corrected yet; call again.
     """
-    async with aclosing(events):
-        async for event in events:
-            match event:
-                case ReplyCompleted(reply):
-                    return reply
-                case ReplyFailed(_, error):
-                    raise error
-    raise ServiceUnavailableError("The service is shutting down; ask for this reply again.")
+    if end.estimated:
+        return None
+    estimate = await ledger.entry(hold.tenant_id, hold.response_id)  # an estimate changes but once
+    settled = await ledger.correct(hold, end)
+    if settled is not None and estimate is not None:
+        telemetry.emit(
+            ExchangeCorrected(
+                response_id=hold.response_id,
+                model=end.model,
+                held=hold.amount,
+                estimate=estimate.cost,
+                cost=end.cost,
+            )
+        )
+    return settled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """Carries a turn to the model and its reply back, and keeps the books, whoever leaves meanwhile.
+    """Carries a turn to the model and its reply back, and keeps the books, whoever leaves meanwhile."""
 
-    Args:
-        transcript: the provider's side of conversations; None where the history is sent with each turn.
-        attachments: reads the files of messages; None where no turn ever has any.
-        tracer: follows each turn through admission, the call of the provider and settlement.
-    """
-
+    admission: Admission
+    ask: AskModel
     llm: LLM
-    transcript: Transcript | None
     ledger: Ledger
-    conversations: ConversationRepository
-    journal: ReplyJournal
-    rate_limiter: RateLimiter
-    track_usage: TrackUsage
+    writer: JournalWriter
+    pricing: Pricing
     clock: Clock
     policy: ChatPolicy
     running: RunningExchanges
-    attachments: Attachments | None = None
-    tracer: Tracer = UNTRACED
-    leases: Leases = field(init=False)
-    writer: JournalWriter = field(init=False)
-    settling: Settling = field(init=False)
-    admission: Admission = field(init=False)
+    telemetry: Telemetry
+    tracer: Tracer
 
-    def __post_init__(self) -> None:
-        writer = JournalWriter(self.journal, self.policy.begin_within_s)
-        leases = Leases(self.ledger, self.clock)
-        settling = Settling(self.llm, self.ledger, writer, self.track_usage, self.clock, self.policy)
-        admission = Admission(
-            ledger=self.ledger,
-            conversations=self.conversations,
-            rate_limiter=self.rate_limiter,
-            pricing=self.track_usage.pricing,
-            clock=self.clock,
-            policy=self.policy,
-            leases=leases,
-            settling=settling,
-            has_transcripts=self.transcript is not None,
+    @classmethod
+    def over(
+        cls,
+        *,
+        llm: LLM,
+        transcript: Transcript | None,
+        ledger: Ledger,
+        conversations: ConversationRepository,
+        journal: ReplyJournal,
+        rate_limiter: RateLimiter,
+        pricing: Pricing,
+        clock: Clock,
+        policy: ChatPolicy,
+        running: RunningExchanges,
+        attachments: Attachments | None = None,
+        telemetry: Telemetry = UNHEARD,
+        tracer: Tracer = UNTRACED,
+    ) -> Self:
+        """Over one set of adapters; what runs is looked after for as long as it does.
+
+        Args:
+            transcript: the provider's side of conversations; None where the history is sent with each turn.
+            attachments: reads the files of messages; None where no turn ever has any.
+            tracer: follows each turn through admission, the call of the provider and settlement.
+        """
+        writer = JournalWriter(journal, policy.begin_within_s)
+        exchange = cls(
+            admission=Admission(
+                ledger=ledger,
+                conversations=conversations,
+                rate_limiter=rate_limiter,
+                pricing=pricing,
+                clock=clock,
+                policy=policy,
+                has_transcripts=transcript is not None,
+            ),
+            ask=AskModel(
+                llm=llm,
+                transcript=transcript,
+                ledger=ledger,
+                conversations=conversations,
+                writer=writer,
+                clock=clock,
+                policy=policy,
+                attachments=attachments,
+                telemetry=telemetry,
+                tracer=tracer,
+            ),
+            llm=llm,
+            ledger=ledger,
+            writer=writer,
+            pricing=pricing,
+            clock=clock,
+            policy=policy,
+            running=running,
+            telemetry=telemetry,
+            tracer=tracer,
         )
-        for name, made in (("leases", leases), ("writer", writer), ("settling", settling), ("admission", admission)):
-            object.__setattr__(self, name, made)
+        running.repeat(exchange.renew_leases, every_s=RENEW_EVERY_S)
+        running.repeat(writer.write, every_s=WRITE_EVERY_S)
+        return exchange
 
     async def run(self, caller: Caller, turn: Turn) -> AsyncGenerator[ReplyEvent, None]:
         """`ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`.
@@ -135,43 +199,51 @@ class Exchange:
             ServiceUnavailableError: this process takes no more turns, or runs as many as it can.
             StorageUnavailableError: the books could not be opened.
         """
-        log = ReplyLog()
+        running = await self._started(caller, turn)
         try:
-            task = self.running.start(self._carry_out(caller, turn, log))
-        except ServiceUnavailableError:
-            await self._take_back_files(turn)
-            raise
-        task.add_done_callback(lambda _: log.refuse(self._cut_short()))  # it may be cancelled before it has begun
-        try:
-            async with aclosing(log.read()) as events:
+            async with aclosing(running.log.read()) as events:
                 async for event in events:
                     yield event
         finally:
-            self.running.left(task, log)
+            self.running.left(running)
 
-    def _cut_short(self) -> TextLLMError:
-        if self.running.is_winding_down:
-            return ServiceUnavailableError("The reply was cut short: the service is shutting down.")
-        return ProviderUnavailableError("The reply was cut short: nobody was reading it any more.")
+    async def answer(self, caller: Caller, turn: Turn) -> tuple[ReplyStarted, Reply]:
+        """As `run`, for who waits for the end: the first event, and the whole reply.
 
-    async def _carry_out(self, caller: Caller, turn: Turn, log: ReplyLog) -> None:
-        since = asyncio.get_running_loop().time()
+        Raises:
+            TextLLMError: what `run` raises, and the error of its `ReplyFailed`.
+        """
+        running = await self._started(caller, turn)
         try:
-            course = await self._admitted(caller, turn, log)
-            if course is None:
-                log.close()
-                return
-            hold = course.hold
-            running = self.running.admit(hold, log)
-            self.leases.keep(hold)
-            if turn.is_resumable:
-                self.writer.open(hold, log, course.first_event(hold.model), since=since)
-            try:
-                await self._ask_and_settle(course, running)
-            finally:
-                self.writer.close(hold)
-                self.leases.let_go(hold)
-                self.running.release(hold)
+            end = await running.log.ended()
+        finally:
+            self.running.left(running)
+        return running.log.first, reply_of(end).reply
+
+    async def _started(self, caller: Caller, turn: Turn) -> Running:
+        running = Running()
+        try:
+            self.running.start(self._carry_out(caller, turn, running), running)
+        except ServiceUnavailableError:
+            await _discard_files(turn)
+            raise
+        # It may be cut short before it has begun.
+        running.task.add_done_callback(lambda _: running.log.refuse(self._why_cut_short()))
+        return running
+
+    async def _carry_out(self, caller: Caller, turn: Turn, running: Running) -> None:
+        log, since = running.log, asyncio.get_running_loop().time()
+        try:
+            of = await self._admit(caller, turn, running)
+            if of is not None:  # else it is a repeat, whose events are in the log
+                self.running.admit(running, of.hold)
+                if turn.is_resumable:
+                    self.writer.open(of.hold, log, of.first_event(of.hold.model), since=since)
+                try:
+                    await self._ask_and_settle(of, running)
+                finally:
+                    self.writer.close(of.hold)
+                    self.running.release(running)
         except TextLLMError as refusal:
             log.refuse(refusal)
         except Exception as defect:
@@ -180,200 +252,135 @@ class Exchange:
         else:
             log.close()
 
-    async def _admitted(self, caller: Caller, turn: Turn, log: ReplyLog) -> Course | None:
-        """The exchange, admitted; what was stored for a turn that is not admitted is taken back."""
-        course = None
+    async def _admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange | None:
+        """The exchange, admitted; what was stored for a turn that is not is discarded."""
+        of = None
         try:
             with self.tracer.span(steps.Admitting(turn.kind)):
                 async with self.running.starting():
-                    course = await self.admission.admit(caller, turn, log)
-                if course is not None:
-                    hold = course.hold
-                    self.track_usage.telemetry.emit(ExchangeAdmitted(hold.response_id, hold.amount))
+                    of = await self.admission.admit(caller, turn, running)
+                if of is not None:
+                    self.telemetry.emit(ExchangeAdmitted(of.hold.response_id, of.hold.amount))
         finally:
-            if course is None:
-                await self._take_back_files(turn)
-        return course
+            if of is None:
+                await _discard_files(turn)
+        return of
 
-    async def _take_back_files(self, turn: Turn) -> None:
-        if turn.take_back is not None:
-            await carried_through(turn.take_back())
-
-    async def _ask_and_settle(self, course: Course, running: Running) -> None:
+    async def _ask_and_settle(self, of: OpenExchange, running: Running) -> None:
+        ended: ModelEnded | None = None
+        error: TextLLMError | None = None
+        defect: Exception | None = None
+        is_cut_short = False
         try:
-            ended = await self._ask(course)
+            running.expose()
+            ended = await self.ask(of)
         except asyncio.CancelledError:
-            error = None if running.is_cancelled else self._cut_short()
-            await carried_through(self._settle(course, self.settling.cut_short(course, error)))
-            raise
-        except TextLLMError as error:
-            await carried_through(self._settle(course, self.settling.break_off(course, error)))
-        except Exception:
-            ours = ProviderError("The reply broke off on our side.")
-            await carried_through(self._settle(course, self.settling.break_off(course, ours)))
-            raise
-        else:
-            await carried_through(self._settle(course, self.settling.end(course, ended)))
+            is_cut_short, error = True, None if running.is_cancelled else self._why_cut_short()
+        except TextLLMError as failure:
+            error = failure
+        except Exception as broken:  # noqa: BLE001 - it is raised once the turn is settled
+            error, defect = ProviderError("The reply broke off on our side."), broken
+        finally:
+            running.protect()
+        with self.tracer.span(steps.Settling(of.hold.response_id)):
+            if ended is None and not (of.is_asked if is_cut_short else of.may_have_run(error)):
+                await self._release(of, error or ProviderUnavailableError("The turn was cancelled before it began."))
+            else:
+                if ended is None:
+                    ended = await self._account(of, error)
+                now = self.clock.now()
+                await self._settle(
+                    of, ending(of, ended, pricing=self.pricing, at=now, error=error, is_cut_short=is_cut_short)
+                )
+        if defect is not None:
+            raise defect
 
-    async def _settle(self, course: Course, settling: Coroutine[None, None, None]) -> None:
-        with self.tracer.span(steps.Settling(course.hold.response_id)):
-            await settling
+    async def _account(self, of: OpenExchange, error: TextLLMError | None) -> ModelEnded | None:
+        """What the provider says a broken reply came to; None where nobody can say.
 
-    async def _ask(self, course: Course) -> ModelEnded:
-        """Read the model's reply into the course and its log."""
-        try:
-            ended = await self._read_along(course)
-        except ContextTooLongError as error:
-            raise course.told(error) from error
-        except UnsupportedMediaTypeError:
-            if course.message.stored_parts or course.started is not None:
-                raise
-            if self.transcript is not None:
-                raise UnsupportedMediaTypeError(_SHOWN_BEFORE) from None
-            course.sends_files = False  # what was shown earlier must not keep the conversation from going on
-            ended = await self._read_along(course)
-        except ConversationLostError:
-            if not course.keeps_messages:
-                raise
-            # Our own copy is the record; the provider's side of it is made anew.
-            course.transcript_id = None
-            ended = await self._read_along(course)
-        return ended if ended.error is None else replace(ended, error=course.told(ended.error))
+        Args:
+            error: what its caller is told; then it is asked once, since what it says later corrects the entry, and the
+                conversation is not to wait for it. Who has cancelled a reply is told its cost, and waits for it.
+        """
+        if of.started is None or of.started.provider_response_id is None:
+            return None
+        for pause in self.policy.outcome_pauses_s if error is None else (0.0,):
+            await asyncio.sleep(pause)
+            with suppress(TextLLMError, TimeoutError):  # it is asked again, if need be after an estimate
+                async with asyncio.timeout(OUTCOME_WITHIN_S):
+                    ended = await self.llm.outcome(of.started.provider_response_id)
+                if ended is not None:
+                    return ended
+        return None
 
-    async def _read_along(self, course: Course) -> ModelEnded:
-        request = await self._request(course)
-        if not course.hold.is_asked or course.hold.transcript_id != course.unasked_transcript:
-            course.hold = await self.ledger.ask(course.hold, transcript_id=course.unasked_transcript)
-        course.is_asked = True
-        with self.tracer.span(steps.Asking(request.model)):
-            return await self._hear(course, request)
-
-    async def _hear(self, course: Course, request: ModelRequest) -> ModelEnded:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.policy.first_token_timeout_s
-        async with aclosing(self.llm.stream(request)) as events:
-            try:
-                async with asyncio.timeout_at(deadline) as patience:
-                    while True:
-                        match await anext(events, None):
-                            case ModelStarted() as started:
-                                patience.reschedule(None)  # what follows is our own work
-                                await self._begin(course, started)
-                                patience.reschedule(deadline)
-                            case ModelThinking(characters):
-                                course.thought += characters
-                                patience.reschedule(loop.time() + self._patience_s(course))
-                            case TextDelta(text):
-                                course.hear(text, clock=self.clock)
-                                patience.reschedule(loop.time() + self.policy.silence_timeout_s)
-                            case ModelEnded() as ended:
-                                patience.reschedule(None)
-                                course.hear_out()
-                                self._state_answer(course, ended)
-                                # Only a stream that is read to its end gives its connection back.
-                                with suppress(TextLLMError, TimeoutError):
-                                    async with asyncio.timeout(_READ_ON_S):
-                                        await anext(events, None)
-                                return replace(ended, text=well_formed(ended.text))
-                            case None:
-                                raise ProviderError("The model's reply broke off.")
-            except TimeoutError as error:
-                waited = "to begin" if course.first_text_at is None else "to go on"
-                raise ProviderTimeoutError(f"The model took too long {waited}.") from error
-
-    def _patience_s(self, course: Course) -> float:
-        """How long the model may be silent from here on."""
-        policy = self.policy
-        return policy.first_token_timeout_s if course.first_text_at is None else policy.silence_timeout_s
-
-    async def _request(self, course: Course) -> ModelRequest:
-        hold, options = course.hold, course.turn.options
-        if course.transcript_id is None and course.has_past and not course.keeps_messages:
-            raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
-        if self.transcript is None or course.turn.is_aside:
-            transcript_id = None
-            messages = await self._sendable(course, (*await self._past(course), course.message))
-        else:
-            if course.transcript_id is None:
-                history = await self._sendable(course, await self._history(course, limit=None))
-                course.transcript_id = await self.transcript.create(history, read=self._read)
-            transcript_id = course.transcript_id
-            messages = await self._sendable(course, (course.message,))
-        return ModelRequest(
-            model=hold.model,
-            messages=messages,
-            transcript_id=transcript_id,
-            instructions=course.instructions,
-            max_output_tokens=course.max_output_tokens,
-            temperature=options.temperature,
-            metadata=options.metadata,
-            safety_identifier=hashlib.sha256(f"{hold.tenant_id}\0{hold.user_id}".encode()).hexdigest(),
-            cache_key=hold.conversation_id,
-            read=self._read,
-        )
-
-    @property
-    def _read(self) -> ReadBlob | None:
-        return None if self.attachments is None else self.attachments.read
-
-    async def _sendable(self, course: Course, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        if self.attachments is None:
-            return messages
-        return await self.attachments.sendable(messages, self.llm if course.sends_files else None)
-
-    async def _past(self, course: Course) -> tuple[Message, ...]:
-        """What was said before, to be sent with the turn."""
-        if self.transcript is None:
-            return await self._history(course, limit=self.policy.max_history_items)
-        if course.keeps_messages or course.transcript_id is None:
-            return await self._history(course, limit=None)
-        return tuple(message for message in await self.transcript.messages(course.transcript_id) if message.content)
-
-    async def _history(self, course: Course, *, limit: int | None) -> tuple[Message, ...]:
-        if not course.has_past:
-            return ()
-        hold = course.hold
-        messages = list(
-            await self.conversations.last_messages(hold.tenant_id, hold.user_id, hold.conversation_id, limit=limit)
-        )
-        while messages and messages[0].role != "user":  # a cut through the middle of a turn
-            del messages[0]
-        return tuple(message for message in messages if message.text_for_model or message.role == "user")
-
-    async def _begin(self, course: Course, started: ModelStarted) -> None:
-        course.started = started
-        course.hold = replace(course.hold, provider_response_id=started.provider_response_id)
-        self.track_usage.telemetry.emit(
-            ExchangeBegun(course.hold.response_id, started.model, started.provider_response_id)
-        )
-        begun = course.begun()
-        assert begun is not None
-        await asyncio.gather(self._pend(course.hold, started), self.writer.begin(begun))
-        if not course.log.length:
-            course.log.append(begun)
-
-    def _state_answer(self, course: Course, ended: ModelEnded) -> None:
-        self.track_usage.telemetry.emit(
-            ExchangeAnswered(
-                response_id=course.hold.response_id,
-                status=ended.status,
-                finish_reason=ended.finish_reason,
-                usage=ended.usage,
-                error_code=ended.error_code,
-            )
-        )
-
-    async def _pend(self, hold: Hold, started: ModelStarted) -> None:
-        """Write down that the model has begun; a paid reply is not given up for a hiccup of the storage.
+    async def _settle(self, of: OpenExchange, end: Ending) -> None:
+        """Settle, then tell, however long the storage is away; what it still misses after that, recovery settles.
 
         Raises:
-            StorageUnavailableError: it was more than that.
+            StorageUnavailableError: it never came back.
         """
-        for pause in _PEND_PAUSES_S:
+        told = end.told
+        if isinstance(told, TextLLMError):
+            self._state_failure(of, told)
+        for tries, pause in enumerate(self.policy.storage_pauses_s):
             try:
-                await self.ledger.pend(hold, provider_response_id=started.provider_response_id, model=started.model)
-            except StorageUnavailableError:
+                await self.writer.write_out(of.hold.response_id)
+                settled = await settle(self.ledger, self.telemetry, of.hold, end.settlement)
+                break
+            except StorageUnavailableError as outage:
+                if tries == _TELL_AFTER_TRIES:
+                    self._fail(of, outage)
                 await asyncio.sleep(pause)
-            else:
-                return
-        await self.ledger.pend(hold, provider_response_id=started.provider_response_id, model=started.model)
+        else:
+            raise StorageUnavailableError
+        if settled is None:
+            self._fail(of, StorageUnavailableError("This turn was settled by recovery, without its reply."))
+        if isinstance(told, TextLLMError):
+            if not end.settlement.answered:
+                await _discard_files(of.turn)
+            self._fail(of, told)
+        elif settled is not None:
+            warnings = self.policy.warnings(settled.spent)
+            told = replace(told, message_number=settled.message_number, warnings=warnings)
+            of.log.append(ReplyCompleted(told, of.turn.files))
+            of.log.close()
+
+    async def _release(self, of: OpenExchange, error: TextLLMError) -> None:
+        """Give back what was promised to a turn that never ran, then tell, however long the storage is away."""
+        self._state_failure(of, error)
+        await self.writer.stop(of.hold)
+        for pause in self.policy.storage_pauses_s:
+            try:
+                await self.ledger.release(of.hold, transcripts=of.made_transcripts)
+                break
+            except StorageUnavailableError:
+                self._fail(of, error)
+                await asyncio.sleep(pause)
+        await _discard_files(of.turn)
+        self._fail(of, error)
+
+    def _why_cut_short(self) -> TextLLMError:
+        if self.running.is_winding_down:
+            return ServiceUnavailableError("The reply was cut short: the service is shutting down.")
+        return ProviderUnavailableError("The reply was cut short: nobody was reading it any more.")
+
+    def _state_failure(self, of: OpenExchange, error: TextLLMError) -> None:
+        hold = of.hold
+        self.telemetry.emit(
+            ExchangeFailed(response_id=hold.response_id, code=error.code, model=hold.model, report=error.report)
+        )
+
+    def _fail(self, of: OpenExchange, error: TextLLMError) -> None:
+        error.allowance = of.allowance
+        of.log.fail(of.hold.response_id, error)
+
+    async def renew_leases(self) -> None:
+        """Say that what runs here is alive."""
+        with suppress(StorageUnavailableError):  # the next round does it
+            await self.ledger.renew(self.running.holds, lease_until=self.clock.now() + LEASE)
+
+
+async def _discard_files(turn: Turn) -> None:
+    """Let go of what was stored for a turn that its conversation knows nothing of."""
+    if turn.discard_files is not None:
+        await carried_through(turn.discard_files())

@@ -12,7 +12,7 @@ from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import ReplyStarted, TextDelta
 
-_EVERY_S: Final = 0.25
+WRITE_EVERY_S: Final = 0.25  # what a reader in another process is behind by
 _AT_ONCE: Final = 100  # exchanges in one statement, between which others have their turn
 
 
@@ -34,12 +34,11 @@ class _Writing:
 
 @dataclass(slots=True)
 class JournalWriter:
-    """Writes the logs of all resumable exchanges of a process together, four times a second while there are any."""
+    """Writes the logs of all resumable exchanges of a process together, four times a second."""
 
     journal: ReplyJournal
     begin_within_s: float
     _open: dict[str, _Writing] = field(default_factory=dict)
-    _writing: asyncio.Task[None] | None = None
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # an older write must not come after a newer one
 
     def open(self, hold: Hold, log: ReplyLog, early: ReplyStarted, *, since: float) -> None:
@@ -50,15 +49,10 @@ class JournalWriter:
             since: when its caller began to wait, by the clock of the loop.
         """
         self._open[hold.response_id] = _Writing(hold, log, early, since + self.begin_within_s)
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
 
     def close(self, hold: Hold) -> None:
         """Write no more of the exchange; nothing where it is not resumable."""
         self._open.pop(hold.response_id, None)
-        if self._writing is not None and not self._open:
-            self._writing.cancel()
-            self._writing = None
 
     async def stop(self, hold: Hold) -> None:
         """Close the journal of an exchange of which nothing is to be left; nothing of it is written after this."""
@@ -94,14 +88,11 @@ class JournalWriter:
 
     async def write(self) -> None:
         """Write what there is of all open exchanges, and begin those whose callers have waited long enough."""
+        if not self._open:
+            return
         with suppress(StorageUnavailableError):  # what is not written yet is part of the next write
             await self._write_all(list(self._open.values()))
             await self._begin_early()
-
-    async def _write(self) -> None:
-        while True:
-            await asyncio.sleep(_EVERY_S)
-            await self.write()
 
     async def _begin_early(self) -> None:
         now = asyncio.get_running_loop().time()

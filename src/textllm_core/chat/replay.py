@@ -1,7 +1,6 @@
 """What a repeat of a turn is told: the same ids, the same text, the same end."""
 
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -19,9 +18,8 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.records.ledger import Hold, Replay
+from textllm_core.records.ledger import Replay
 from textllm_core.records.messages import (
-    FinishReason,
     InputFile,
     InputImage,
     Reply,
@@ -29,10 +27,8 @@ from textllm_core.records.messages import (
     ReplyEvent,
     ReplyFailed,
     ReplyStarted,
-    ReplyUsage,
     TextDelta,
 )
-from textllm_core.usage import Usage
 
 _FIXED: Final = (ContentRefusedError, ConversationNotFoundError)
 _WORDED: Final = (
@@ -55,25 +51,6 @@ class _Remembered(Struct, frozen=True):
     reply: Reply | None
     failure: _Failure | None
     files: tuple[InputImage | InputFile, ...] = ()
-
-
-def reply_to(
-    hold: Hold, *, model: str, text: str, finish_reason: FinishReason, usage: Usage, cost: Decimal, estimated: bool
-) -> Reply:
-    """The reply of an exchange, but for what only its settlement counts."""
-    return Reply(
-        text=text,
-        conversation_id=hold.conversation_id,
-        user_id=hold.user_id,
-        message_number=0,
-        usage=ReplyUsage.of(usage),
-        cost=cost,
-        estimated=estimated,
-        response_id=hold.response_id,
-        session_id=hold.session_id,
-        model=model,
-        finish_reason=finish_reason,
-    )
 
 
 def remembered_reply(started: ReplyStarted, reply: Reply, files: tuple[InputImage | InputFile, ...] = ()) -> bytes:

@@ -3,9 +3,10 @@
 import asyncio
 from array import array
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
-from textllm_core.errors import TextLLMError
-from textllm_core.records.messages import ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.errors import ServiceUnavailableError, TextLLMError
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 
 
 class ReplyLog:
@@ -15,14 +16,15 @@ class ReplyLog:
     holds a place in it and nothing else. Once closed it does not change any more. Events count from 1.
     """
 
-    __slots__ = ("_ends", "_error", "_is_closed", "_others", "_readers", "_text", "_waiting")
+    __slots__ = ("_ending", "_ends", "_error", "_is_closed", "_others", "_readers", "_text", "_waiting")
 
     def __init__(self) -> None:
         # What a reply says is thousands of tiny pieces, each of which would be ten times as large as an object.
         self._text = bytearray()
         self._ends = array("I")
         self._others: list[ReplyEvent] = []  # what comes before the text, and after it: one each
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] = []  # for whatever comes next
+        self._ending: list[asyncio.Future[None]] = []  # for the end alone
         self._is_closed = False
         self._error: BaseException | None = None
         self._readers = 0
@@ -73,13 +75,18 @@ class ReplyLog:
 
     def append(self, event: ReplyEvent) -> None:
         """Write the next event: `ReplyStarted`, then any number of `TextDelta`, then a terminal one."""
-        if not self._is_closed:
-            if isinstance(event, TextDelta):
-                self._text += event.text.encode()
-                self._ends.append(len(self._text))
-            else:
-                self._others.append(event)
-            self._wake()
+        if isinstance(event, TextDelta):
+            self.say(event.text.encode())
+        elif not self._is_closed:
+            self._others.append(event)
+            self._wake(self._waiting)
+
+    def say(self, text: bytes) -> None:
+        """Write the next piece of the text, of whole characters in UTF-8; nothing where there is none."""
+        if text and not self._is_closed:
+            self._text += text
+            self._ends.append(len(self._text))
+            self._wake(self._waiting)
 
     def close(self) -> None:
         """End the log: its last event was terminal."""
@@ -96,6 +103,22 @@ class ReplyLog:
             return
         self.append(ReplyFailed(response_id, error))
         self.close()
+
+    async def ended(self) -> ReplyEvent | None:
+        """Wait for the end: its last event, which is not terminal where this process was about to end.
+
+        Raises:
+            Exception: what the log was refused with.
+        """
+        self._readers += 1
+        try:
+            if not self._is_closed:
+                await self._woken(self._ending)
+        finally:
+            self._readers -= 1
+        if self._error is not None:
+            raise self._error
+        return self._others[-1] if self._others else None
 
     async def read(self, *, after: int = 0) -> AsyncGenerator[ReplyEvent, None]:
         """All events that follow the one of this number, then each new one as it comes.
@@ -114,22 +137,52 @@ class ReplyLog:
                     if self._error is not None:
                         raise self._error
                     return
-                await self._growth()
+                await self._woken(self._waiting)
         finally:
             self._readers -= 1
 
     def _end(self, error: BaseException | None) -> None:
         if not self._is_closed:
             self._is_closed, self._error = True, error
-            self._wake()
+            self._wake(self._waiting)
+            self._wake(self._ending)
 
-    def _growth(self) -> asyncio.Future[None]:
+    def _woken(self, sleepers: list[asyncio.Future[None]]) -> asyncio.Future[None]:
         waiting = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiting)
+        sleepers.append(waiting)
         return waiting
 
-    def _wake(self) -> None:
-        for waiting in self._waiting:
+    def _wake(self, sleepers: list[asyncio.Future[None]]) -> None:
+        for waiting in sleepers:
             if not waiting.done():
                 waiting.set_result(None)
-        self._waiting.clear()
+        sleepers.clear()
+
+
+def reply_of(end: ReplyEvent | None) -> ReplyCompleted:
+    """What the last event of a reply says.
+
+    Raises:
+        TextLLMError: the error of `ReplyFailed`.
+        ServiceUnavailableError: it is none, because this process is about to end.
+    """
+    match end:
+        case ReplyCompleted():
+            return end
+        case ReplyFailed(_, error):
+            raise error
+    raise ServiceUnavailableError("The service is shutting down; ask for this reply again.")
+
+
+async def last_reply(events: AsyncGenerator[ReplyEvent, None]) -> Reply:
+    """Read a reply to its end.
+
+    Raises:
+        TextLLMError: as `reply_of`, or what the events raise.
+    """
+    end = None
+    async with aclosing(events):
+        async for end in events:
+            if isinstance(end, ReplyCompleted | ReplyFailed):
+                break
+    return reply_of(end).reply

@@ -58,9 +58,7 @@ class ResumeReply:
         """
         here = self.running.find(caller.tenant_id, caller.user_id, response_id)
         if here is not None and here.log.length:
-            started = next(here.log.after(0))
-            assert isinstance(started, ReplyStarted)
-            return Resumed(started, is_over=False, events=self._linked(caller, self._read_here(here, after)))
+            return Resumed(here.log.first, is_over=False, events=self._linked(caller, self._read_here(here, after)))
         page = await self._first_page(caller, response_id)
         started = page.events[0]
         assert isinstance(started, ReplyStarted)
@@ -91,7 +89,7 @@ class ResumeReply:
                 yield number, await self.files.with_links(caller, event)
 
     async def _read_here(self, running: Running, after: int) -> AsyncGenerator[tuple[int, ReplyEvent], None]:
-        self.running.joined(running.task)
+        self.running.joined(running)
         number = after
         try:
             async with aclosing(running.log.read(after=after)) as events:
@@ -99,7 +97,7 @@ class ResumeReply:
                     number += 1
                     yield number, event
         finally:
-            self.running.left(running.task, running.log)
+            self.running.left(running)
 
     async def _read_elsewhere(
         self, tenant_id: str, user_id: str, response_id: str, after: int

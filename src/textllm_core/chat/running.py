@@ -1,18 +1,17 @@
-"""The exchanges of one process while they run: their tasks and their leases."""
+"""The exchanges of one process while they run: who reads them, what ends them early, what is done for all of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
 from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.chat.rounds import Rounds
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
 from textllm_core.events import UNHEARD, ExchangesRunning
 from textllm_core.ports.clock import Clock
-from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.records.ledger import Hold
@@ -21,24 +20,55 @@ from textllm_core.records.ledger import Hold
 # lease, a run of recovery that is under way (5 s: it asks the provider twice, 2 s each), the pause after it (3 s), and
 # the run that settles (3 s).
 LEASE: Final = timedelta(seconds=15)
+RENEW_EVERY_S: Final = 4.0  # so that a lease outlasts two renewals that failed
 WATCH: Final = timedelta(seconds=30)  # how long somebody who reads elsewhere is believed to be still there
-_RENEW_EVERY_S: Final = 4.0  # so that a lease outlasts two renewals that failed
-_LOOK_EVERY_S: Final = 1.0
+LOOK_EVERY_S: Final = 1.0  # how soon a cancellation through another process is heard of
 
 
-@dataclass(slots=True, eq=False)
 class Running:
-    """One exchange that runs in this process. `is_cancelled`: somebody who may asked to cut it short."""
+    """One exchange that runs in this process, from the moment that it is asked for.
 
-    hold: Hold
-    log: ReplyLog
+    Attributes:
+        hold: once it is admitted.
+        is_cancelled: somebody who may has asked to cut it short.
+        is_cut_short: it is to end early, for whatever reason.
+    """
+
+    __slots__ = ("_is_protected", "drain", "hold", "is_cancelled", "is_cut_short", "log", "task")
+
     task: asyncio.Task[None]
-    is_cancelled: bool = False
+
+    def __init__(self) -> None:
+        self.log = ReplyLog()
+        self.hold: Hold | None = None
+        self.drain: asyncio.TimerHandle | asyncio.Task[None] | None = None
+        self.is_cancelled = self.is_cut_short = self._is_protected = False
 
     def cancel(self) -> None:
-        """Cut it short; what is written of it stays."""
+        """Cut it short for its user; what is written of it stays."""
         self.is_cancelled = True
-        self.task.cancel()
+        self.cut_short()
+
+    def cut_short(self) -> None:
+        """End it early. What must not be broken off, as its settlement, comes to its end first."""
+        if not self.is_cut_short:
+            self.is_cut_short = True
+            if not self._is_protected:
+                self.task.cancel()
+
+    def protect(self) -> None:
+        """From here on its task is not broken off."""
+        self._is_protected = True
+
+    def expose(self) -> None:
+        """From here on it may be.
+
+        Raises:
+            asyncio.CancelledError: it was to be, while it could not.
+        """
+        self._is_protected = False
+        if self.is_cut_short:
+            raise asyncio.CancelledError
 
 
 class RunningExchanges:
@@ -51,6 +81,8 @@ class RunningExchanges:
         max_running: how many exchanges may run at once; the next one is refused.
         max_starting: how many may be on their way to being admitted at once; the next ones wait, in their order.
         start_timeout_s: for how long, in seconds; then they are refused.
+        look_every_s: how often to look whether one is to be cancelled.
+        watch: how long somebody who reads elsewhere is believed to be still there.
     Attributes:
         is_winding_down: this process starts nothing any more, and will end soon.
     """
@@ -65,22 +97,31 @@ class RunningExchanges:
         max_running: int = 16_384,
         max_starting: int = 8,
         start_timeout_s: float = 20.0,
+        look_every_s: float = LOOK_EVERY_S,
+        watch: timedelta = WATCH,
         telemetry: Telemetry = UNHEARD,
     ) -> None:
         self._journal, self._clock, self._telemetry = journal, clock, telemetry
         self._max_detached, self._drain_s, self._max_running = max_detached, drain_s, max_running
         self.is_winding_down = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._detached: dict[asyncio.Task[None], asyncio.Task[None]] = {}
+        self._tasks: dict[asyncio.Task[None], Running] = {}
+        self._detached: set[Running] = set()
         self._by_response: dict[str, Running] = {}
         self._held = Decimal(0)
-        self._start_timeout_s = start_timeout_s
+        self._start_timeout_s, self._watch = start_timeout_s, watch
         self._starting = asyncio.Semaphore(max_starting)
-        self._looking: asyncio.Task[None] | None = None
+        self._rounds: list[Rounds] = []
+        self.repeat(self._look_for_cancellations, every_s=look_every_s)
 
-    def start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def repeat(self, work: Callable[[], Awaitable[None]], *, every_s: float) -> None:
+        """Do `work` every so often for as long as any exchange runs."""
+        self._rounds.append(Rounds(work, every_s=every_s, is_needed=lambda: bool(self._by_response)))
+
+    def start(self, work: Coroutine[None, None, None], running: Running | None = None) -> None:
         """Run `work` to its end, whoever waits for it.
 
+        Args:
+            running: the exchange that it carries out, if it does.
         Raises:
             ServiceUnavailableError: as many run as may, or this process takes no more; nothing of it was done.
         """
@@ -88,10 +129,13 @@ class RunningExchanges:
             work.close()
             why = "is shutting down" if self.is_winding_down else "runs as many turns as it can"
             raise ServiceUnavailableError(f"The service {why}; send this one again.")
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        running = running or Running()
+        running.task = asyncio.create_task(work)
+        self._tasks[running.task] = running
+        running.task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.joined(self._tasks.pop(task))
 
     @asynccontextmanager
     async def starting(self) -> AsyncIterator[None]:
@@ -100,58 +144,66 @@ class RunningExchanges:
         Raises:
             ServiceUnavailableError: so many were before it that its turn never came; nothing of it was done.
         """
-        try:
-            async with asyncio.timeout(self._start_timeout_s):
-                await self._starting.acquire()
-        except TimeoutError:
-            raise ServiceUnavailableError("More turns came than the service can start; send this one again.") from None
+        if self._starting.locked():
+            try:
+                async with asyncio.timeout(self._start_timeout_s):
+                    await self._starting.acquire()
+            except TimeoutError:
+                raise ServiceUnavailableError(
+                    "More turns came than the service can start; send this one again."
+                ) from None
+        else:
+            await self._starting.acquire()  # which does not wait
         try:
             yield
         finally:
             self._starting.release()
 
-    def admit(self, hold: Hold, log: ReplyLog) -> Running:
-        """The current task carries out this exchange, until it is released."""
-        task = asyncio.current_task()
-        assert task is not None
-        running = self._by_response[hold.response_id] = Running(hold, log, task)
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._look_for_cancellations())
+    def admit(self, running: Running, hold: Hold) -> None:
+        """The exchange was admitted, and runs until it is released."""
+        running.hold = hold
+        self._by_response[hold.response_id] = running
+        for rounds in self._rounds:
+            rounds.start()
         self._held += hold.amount
         self._state_load()
-        return running
 
-    def release(self, hold: Hold) -> None:
+    def release(self, running: Running) -> None:
         """The exchange has been carried out."""
-        del self._by_response[hold.response_id]
-        self._held -= hold.amount
+        assert running.hold is not None
+        del self._by_response[running.hold.response_id]
+        self._held -= running.hold.amount
         self._state_load()
-        if self._looking is not None and not self._by_response:
-            self._looking.cancel()
-            self._looking = None
+
+    @property
+    def holds(self) -> Sequence[Hold]:
+        """Those of all exchanges that run."""
+        return tuple(running.hold for running in self._by_response.values() if running.hold is not None)
 
     def find(self, tenant_id: str, user_id: str | None, response_id: str) -> Running | None:
         """The exchange of this user, or of any of the tenant's; None where this process does not run it."""
         running = self._by_response.get(response_id)
-        if running is None or running.hold.tenant_id != tenant_id or user_id not in (None, running.hold.user_id):
+        if running is None or running.hold is None or running.hold.tenant_id != tenant_id:
             return None
-        return running
+        return running if user_id in (None, running.hold.user_id) else None
 
-    def joined(self, task: asyncio.Task[None]) -> None:
-        """Say that the task's log has a reader again."""
-        if (waiting := self._detached.pop(task, None)) is not None:
-            waiting.cancel()
+    def joined(self, running: Running) -> None:
+        """Say that the exchange has a reader again, or needs none any more."""
+        if running.drain is not None:
+            running.drain.cancel()
+            running.drain = None
+            self._detached.discard(running)
             self._state_load()
 
-    def left(self, task: asyncio.Task[None], log: ReplyLog) -> None:
-        """Say that a reader of the task's log has gone; the last one leaves it detached, unless the log has ended."""
-        if log.has_readers or log.is_closed or task.done() or task in self._detached:
+    def left(self, running: Running) -> None:
+        """Say that a reader of the exchange has gone; the last one leaves it detached, unless its log has ended."""
+        if running.log.has_readers or running.log.is_closed or running.task.done() or running.drain is not None:
             return
         if len(self._detached) >= self._max_detached:
-            task.cancel()
+            running.cut_short()
             return
-        self._detached[task] = asyncio.create_task(self._drain_out(task))
-        task.add_done_callback(self.joined)
+        running.drain = asyncio.get_running_loop().call_later(self._drain_s, self._drained, running)
+        self._detached.add(running)
         self._state_load()
 
     def _state_load(self) -> None:
@@ -159,28 +211,27 @@ class RunningExchanges:
             ExchangesRunning(count=len(self._by_response), detached=len(self._detached), held=self._held)
         )
 
-    async def _drain_out(self, task: asyncio.Task[None]) -> None:
-        """Give a detached exchange its time, and more for as long as it is read elsewhere."""
-        await asyncio.sleep(self._drain_s)
-        while await self._is_watched(task):  # noqa: ASYNC110 - the watcher is in another process
-            await asyncio.sleep(WATCH.total_seconds() / 2)
-        task.cancel()
+    def _drained(self, running: Running) -> None:
+        """A detached exchange has had its time; it gets more for as long as it is read elsewhere."""
+        running.drain = asyncio.create_task(self._cut_short_unwatched(running))
 
-    async def _is_watched(self, task: asyncio.Task[None]) -> bool:
-        running = next((running for running in self._by_response.values() if running.task is task), None)
+    async def _cut_short_unwatched(self, running: Running) -> None:
+        while await self._is_watched(running):  # noqa: ASYNC110 - the watcher is in another process
+            await asyncio.sleep(self._watch.total_seconds() / 2)
+        running.cut_short()
+
+    async def _is_watched(self, running: Running) -> bool:
         try:
-            return running is not None and await self._journal.is_watched(running.hold, at=self._clock.now())
+            return running.hold is not None and await self._journal.is_watched(running.hold, at=self._clock.now())
         except StorageUnavailableError:
             return False
 
     async def _look_for_cancellations(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            with suppress(StorageUnavailableError):  # asked again
-                for tenant_id, user_id, response_id in await self._journal.asked_to_cancel():
-                    running = self.find(tenant_id, user_id, response_id)
-                    if running is not None and not running.is_cancelled:
-                        running.cancel()
+        with suppress(StorageUnavailableError):  # asked again
+            for tenant_id, user_id, response_id in await self._journal.asked_to_cancel():
+                running = self.find(tenant_id, user_id, response_id)
+                if running is not None and not running.is_cancelled:
+                    running.cancel()
 
     def refuse_new(self) -> None:
         """Start nothing any more."""
@@ -190,40 +241,8 @@ class RunningExchanges:
         """Let what runs come to its end; after `timeout_s` cut it short, and settle it."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in self._tasks:
-            if not task.cancelling():  # else it is being settled, which must not be cut short
-                task.cancel()
+        for running in self._tasks.values():
+            running.cut_short()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-@dataclass(slots=True)
-class Leases:
-    """Renews the leases of all exchanges of a process together, for as long as there are any."""
-
-    ledger: Ledger
-    clock: Clock
-    _holds: dict[str, Hold] = field(default_factory=dict)
-    _renewing: asyncio.Task[None] | None = None
-
-    def until(self) -> datetime:
-        """The end of a lease that begins now."""
-        return self.clock.now() + LEASE
-
-    def keep(self, hold: Hold) -> None:
-        """Keep the exchange's lease alive, until it is let go."""
-        self._holds[hold.response_id] = hold
-        if self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew())
-
-    def let_go(self, hold: Hold) -> None:
-        """Renew its lease no more."""
-        del self._holds[hold.response_id]
-        if self._renewing is not None and not self._holds:
-            self._renewing.cancel()
-            self._renewing = None
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(_RENEW_EVERY_S)
-            with suppress(StorageUnavailableError):
-                await self.ledger.renew(tuple(self._holds.values()), lease_until=self.until())
+        for rounds in self._rounds:
+            await rounds.stop()

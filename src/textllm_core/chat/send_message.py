@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from textllm_core.chat.exchange import Exchange, last_reply
+from textllm_core.chat.exchange import Exchange
 from textllm_core.policy import ChatPolicy
-from textllm_core.records.messages import InputText, Reply, ReplyEvent, TextTurn, Turn
+from textllm_core.records.messages import InputText, Reply, ReplyEvent, ReplyStarted, TextTurn, Turn
 from textllm_core.tenancy import Caller
 
 
@@ -22,7 +22,15 @@ class SendMessage:
         Raises:
             TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
         """
-        return await last_reply(self.stream(caller, turn))
+        return (await self.answer(caller, turn))[1]
+
+    async def answer(self, caller: Caller, turn: TextTurn) -> tuple[ReplyStarted, Reply]:
+        """The first event, which says what is left of the rate limit, and the whole reply, settled.
+
+        Raises:
+            TextLLMError: as `__call__`.
+        """
+        return await self.exchange.answer(caller, self._checked(turn))
 
     def stream(self, caller: Caller, turn: TextTurn) -> AsyncGenerator[ReplyEvent, None]:
         """`ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`.
@@ -32,18 +40,18 @@ class SendMessage:
             InvalidRequestError, InputTooLongError: at the call.
             TextLLMError: what `Exchange.run` raises, at the first event.
         """
+        return self.exchange.run(caller, self._checked(turn))
+
+    def _checked(self, turn: TextTurn) -> Turn:
         text = turn.text
         self.policy.check_message(text)
-        return self.exchange.run(
-            caller,
-            Turn(
-                kind="text",
-                content=(InputText(text),),
-                token_bound=len(text.encode()),
-                conversation_id=turn.conversation_id,
-                user_id=turn.user_id,
-                options=turn.options,
-                idempotency=turn.idempotency,
-                is_resumable=turn.is_resumable,
-            ),
+        return Turn(
+            kind="text",
+            content=(InputText(text),),
+            token_bound=len(text.encode()),
+            conversation_id=turn.conversation_id,
+            user_id=turn.user_id,
+            options=turn.options,
+            idempotency=turn.idempotency,
+            is_resumable=turn.is_resumable,
         )

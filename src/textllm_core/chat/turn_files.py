@@ -1,4 +1,4 @@
-"""The files that come with a turn: kept before the model is asked, taken back where the turn is not admitted."""
+"""The files that come with a turn: kept before the model is asked, discarded where the turn is not admitted."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -30,7 +30,7 @@ _FILE_TYPES: Final = {media_type: f".{kind}" for kind, media_type in MEDIA_TYPES
 
 @dataclass(frozen=True, slots=True)
 class TurnFiles:
-    """Keeps, links and takes back the files of turns."""
+    """Keeps, links and discards the files of turns."""
 
     store: StoreFile
     get: GetFile
@@ -66,11 +66,11 @@ class TurnFiles:
             for upload in uploads:
                 stored.append(await self.store(caller, upload, user_id=user_id, folder=folder))  # noqa: PERF401
         except BaseException:
-            await carried_through(self.take_back(caller, [file.key for file in stored]))
+            await carried_through(self.discard(caller, [file.key for file in stored]))
             raise
         return tuple(stored)
 
-    async def take_back(self, caller: Caller, keys: Sequence[str]) -> None:
+    async def discard(self, caller: Caller, keys: Sequence[str]) -> None:
         """Delete them; what the store keeps is hidden and swept, what cannot be hidden stays among the user's."""
         for key in keys:
             with suppress(TextLLMError):

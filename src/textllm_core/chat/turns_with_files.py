@@ -81,7 +81,7 @@ async def stream_with_files(
                     idempotency=turn.idempotency,
                     is_resumable=turn.is_resumable,
                     allowance=allowance,
-                    take_back=partial(files.take_back, caller, [part.key for part in parts]),
+                    discard_files=partial(files.discard, caller, [part.key for part in parts]),
                 )
                 events = exchange.run(caller, ready)
     async with aclosing(files.linked(caller, events)) as linked:

@@ -191,7 +191,7 @@ class Turn(Struct, frozen=True, kw_only=True):
         is_resumable: what the reply says is kept, so that any process can read it on, until ten minutes after its end.
         allowance: what is left of the user's rate limit, where the turn has been counted already.
         file_tokens: about how many of them its images and documents make, for an estimate.
-        take_back: undoes what was stored for it; awaited where nothing of it stays in its conversation. Raises nothing.
+        discard_files: undoes what was stored for it, where its conversation keeps nothing of it. Raises nothing.
     """
 
     kind: Kind
@@ -204,7 +204,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     is_resumable: bool = False
     allowance: Allowance | None = None
     file_tokens: int = 0
-    take_back: Callable[[], Coroutine[None, None, None]] | None = None
+    discard_files: Callable[[], Coroutine[None, None, None]] | None = None
 
     @property
     def is_aside(self) -> bool:
@@ -363,6 +363,15 @@ class WholeCharacters:
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         return well_formed(text)
+
+    def encoded(self, piece: str) -> bytes:
+        """The same in UTF-8."""
+        if not self._half:
+            try:
+                return piece.encode()
+            except UnicodeEncodeError:
+                pass
+        return self.take(piece).encode()
 
     def rest(self) -> str:
         """What is left when no more comes."""

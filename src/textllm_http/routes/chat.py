@@ -12,7 +12,7 @@ from msgspec import Struct
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.messages import Reply, TextTurn
 from textllm_core.wire import to_json
-from textllm_http.admission import idempotency_of
+from textllm_http.admission import headers_of, idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.openapi_examples import CONVERSATION_ID, REPLY
 from textllm_http.openapi_shapes import JSON, LIMITED, Answer, Content, Operation, json_answer
@@ -28,7 +28,7 @@ from textllm_http.openapi_turns import (
 from textllm_http.requests import QueryString
 from textllm_http.responses import WholeResponse
 from textllm_http.services import services_of
-from textllm_http.turns import TURN, TurnRequest, answer, begun, event_stream, whole
+from textllm_http.turns import TURN, TurnRequest, begun, event_stream, whole
 
 
 class Resumption(Struct, frozen=True):
@@ -165,6 +165,9 @@ async def _answer(request: Request[Any, Any, Any], asked: TurnRequest, *, stream
     turn = TextTurn(
         asked.message, asked.conversation_id, asked.user_id, asked.options, idempotency, is_resumable=bool(stream)
     )
+    if not stream:
+        started, reply = await textllm.send_message.answer(caller_of(request), turn)
+        return whole(request, reply, headers_of(started))
     events = textllm.send_message.stream(caller_of(request), turn)
     started = await begun(events)
-    return await answer(request, started, events, stream=stream, stream_format=asked.stream_format)
+    return event_stream(request, started, events, asked.stream_format or "text", is_read=True)

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.structs import replace
 
 from textllm_core.application import Conversations
-from textllm_core.chat.exchange import last_reply
+from textllm_core.chat.reply_log import last_reply
 from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
 from textllm_core.list_messages import MAX_MESSAGES, MessagePage
 from textllm_core.records.conversations import (

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace as replace_field
 from datetime import timedelta
 from decimal import Decimal
 from itertools import count
@@ -22,7 +21,6 @@ from textllm_core import (
     ReplyCompleted,
     ReplyFailed,
     ReplyStarted,
-    SendMessage,
     TextDelta,
     TextTurn,
     TurnOptions,
@@ -221,9 +219,9 @@ async def test_silence_costs_what_was_sent() -> None:
         await asyncio.Event().wait()
         yield TextDelta("never")
 
-    mute = replace_field(bench.exchange, llm=type("Mute", (), {"stream": staticmethod(silent)})())
+    mute = bench.over(llm=type("Mute", (), {"stream": staticmethod(silent)})())
     with pytest.raises(ProviderTimeoutError):
-        await SendMessage(mute, bench.policy)(Caller(), TextTurn("x" * 391, user_id="ada"))
+        await mute.send_message(Caller(), TextTurn("x" * 391, user_id="ada"))
     (entry,) = await bench.entries()
     assert (entry.status, entry.estimated, entry.usage) == ("incomplete", True, Usage(input_tokens=100))
 
@@ -378,9 +376,9 @@ async def test_a_turn_that_read_the_conversation_before_another_ended_does_not_a
             await bench.running.drain(10)
             return thread
 
-    late = replace_field(bench.exchange, conversations=Dawdling(bench.store), running=Bench().running)
+    late = bench.over(conversations=Dawdling(bench.store), running=Bench().running)
     with pytest.raises(ConversationBusyError):
-        await SendMessage(late, bench.policy)(Caller(), TextTurn("two", started.conversation_id))
+        await late.send_message(Caller(), TextTurn("two", started.conversation_id))
     await bench.check_books()
 
 
@@ -633,9 +631,9 @@ async def test_a_turn_whose_process_died_before_it_asked_costs_nothing_and_can_b
             return await super().create(messages, read=read)
 
     idempotency = Idempotency("key", "/chat", "print")
-    dying = replace_field(bench.exchange, transcript=Hanging())
+    dying = bench.over(transcript=Hanging())
     turn = TextTurn("hi", user_id="ada", idempotency=idempotency)
-    reading = asyncio.create_task(SendMessage(dying, bench.policy)(Caller(), turn))
+    reading = asyncio.create_task(dying.send_message(Caller(), turn))
     await hanging.wait()
 
     survivor = Bench(store=bench.store)

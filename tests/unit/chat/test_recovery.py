@@ -14,7 +14,7 @@ from tests.unit.conftest import GPT, POLICY, Bench
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
-from textllm_core import Caller, TextTurn, TrackUsage, Usage
+from textllm_core import Caller, TextTurn, Usage
 from textllm_core.chat.chat_with_image import ImageTurn
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.errors import (
@@ -105,10 +105,9 @@ async def test_the_image_of_a_turn_whose_process_died_is_the_last_one_of_its_con
 async def test_a_price_that_is_gone_does_not_keep_recovery_from_its_work(bench: Bench) -> None:
     hold = await left_behind(bench)
     survivor = Bench(store=bench.store)
-    track_usage = TrackUsage(survivor.ledger, Pricing({}, FixedPrices({})), survivor.clock)
     survivor.clock.advance(timedelta(minutes=1))
     survivor.llm.ended[hold.provider_response_id or ""] = ModelEnded(status="completed", usage=USAGE)
-    assert await replace_field(survivor.reconcile, track_usage=track_usage)() == 1
+    assert await replace_field(survivor.reconcile, pricing=Pricing({}, FixedPrices({})))() == 1
     assert [entry.cost for entry in await survivor.entries()] == [PRICE_OF_USAGE]
 
 

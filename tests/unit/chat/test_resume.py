@@ -27,7 +27,6 @@ def other(bench: Bench) -> Bench:
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("textllm_core.chat.resume_reply._LOOK_EVERY_S", 0.001)
-    monkeypatch.setattr("textllm_core.chat.running._LOOK_EVERY_S", 0.01)
 
 
 async def begun(bench: Bench, text: str = "hi", *, deltas: int = 1) -> tuple[str, AsyncIterator[ReplyEvent]]:
@@ -190,9 +189,8 @@ async def test_a_reply_that_is_not_resumable_can_be_cancelled_where_it_runs_alon
     await bench.check_books()
 
 
-async def test_a_detached_reply_that_is_read_elsewhere_is_not_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("textllm_core.chat.running.WATCH", timedelta(seconds=0.05))
-    bench = Bench(drain_s=0.01)
+async def test_a_detached_reply_that_is_read_elsewhere_is_not_cut_short() -> None:
+    bench = Bench(drain_s=0.01, watch=timedelta(seconds=0.05))
     gate = asyncio.Event()
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate, unheard="cancelled"))
     response_id, events = await begun(bench)

@@ -1,0 +1,222 @@
+"""The middle of every turn: the model is asked, and its reply read into the log."""
+
+import asyncio
+import hashlib
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from textllm_core import steps
+from textllm_core.chat.admission import OpenExchange
+from textllm_core.chat.attachments import Attachments
+from textllm_core.chat.deadline import NEVER, Deadline
+from textllm_core.chat.journal import JournalWriter
+from textllm_core.errors import (
+    ContextTooLongError,
+    ConversationLostError,
+    ProviderError,
+    ProviderTimeoutError,
+    StorageUnavailableError,
+    TextLLMError,
+    UnsupportedMediaTypeError,
+)
+from textllm_core.events import ExchangeAnswered, ExchangeBegun
+from textllm_core.policy import ChatPolicy
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.llm import LLM
+from textllm_core.ports.telemetry import Telemetry
+from textllm_core.ports.tracer import Tracer
+from textllm_core.ports.transcript import Transcript
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import Message, TextDelta, well_formed
+from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+
+_PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
+_READ_ON_S: Final = 1.0  # what follows the end of a reply came in the same packet, or is no loss
+_SHOWN_BEFORE: Final = (
+    "This conversation has an image or a file that the model cannot read; use another model, or begin a new one."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskModel:
+    """Asks the model with what its conversation has said before, and hears it out."""
+
+    llm: LLM
+    transcript: Transcript | None
+    ledger: Ledger
+    conversations: ConversationRepository
+    writer: JournalWriter
+    clock: Clock
+    policy: ChatPolicy
+    attachments: Attachments | None
+    telemetry: Telemetry
+    tracer: Tracer
+
+    async def __call__(self, of: OpenExchange) -> ModelEnded:
+        """Read the model's reply into its log; what the model says of its end.
+
+        Raises:
+            TextLLMError: it has none.
+        """
+        try:
+            ended = await self._call(of)
+        except ContextTooLongError as error:
+            raise of.told(error) from error
+        except UnsupportedMediaTypeError:
+            if of.message.stored_parts or of.started is not None:
+                raise
+            if self.transcript is not None:
+                raise UnsupportedMediaTypeError(_SHOWN_BEFORE) from None
+            of.sends_files = False  # what was shown earlier must not keep the conversation from going on
+            ended = await self._call(of)
+        except ConversationLostError:
+            if not of.keeps_messages:
+                raise
+            # Our own copy is the record; the provider's side of it is made anew.
+            of.transcript_id = None
+            ended = await self._call(of)
+        return ended if ended.error is None else replace(ended, error=of.told(ended.error))
+
+    async def _call(self, of: OpenExchange) -> ModelEnded:
+        request = await self._request(of)
+        if not of.hold.is_asked or of.hold.transcript_id != of.unasked_transcript:
+            of.hold = await self.ledger.ask(of.hold, transcript_id=of.unasked_transcript)
+        of.is_asked = True
+        with self.tracer.span(steps.Asking(request.model)):
+            return await self._read(of, request)
+
+    async def _read(self, of: OpenExchange, request: ModelRequest) -> ModelEnded:
+        loop, policy, log, ended = asyncio.get_running_loop(), self.policy, of.log, None
+        begins_by = loop.time() + policy.first_token_timeout_s
+        async with aclosing(self.llm.stream(request)) as events:
+            try:
+                with Deadline(begins_by) as deadline:
+                    async for event in events:
+                        match event:
+                            case TextDelta(text):
+                                if of.first_text_at is None:
+                                    of.first_text_at = self.clock.now()
+                                log.say(of.characters.encoded(text))
+                                deadline.move(loop.time() + policy.silence_timeout_s)
+                            case ModelThinking(characters):
+                                of.thought += characters
+                                is_begun = of.first_text_at is not None
+                                patience = policy.silence_timeout_s if is_begun else policy.first_token_timeout_s
+                                deadline.move(loop.time() + patience)
+                            case ModelStarted():
+                                deadline.move(NEVER)  # what follows is our own work
+                                await self._begin(of, event)
+                                deadline.move(begins_by)
+                            case ModelEnded():
+                                log.say(of.characters.rest().encode())
+                                self._state_answer(of, event)
+                                ended = replace(event, text=well_formed(event.text))
+                                # Only a stream that is read to its end gives its connection back.
+                                deadline.move(loop.time() + _READ_ON_S)
+            except (TextLLMError, TimeoutError) as error:
+                if ended is None:
+                    if isinstance(error, TextLLMError):
+                        raise
+                    waited = "to begin" if of.first_text_at is None else "to go on"
+                    raise ProviderTimeoutError(f"The model took too long {waited}.") from error
+        if ended is None:
+            raise ProviderError("The model's reply broke off.")
+        return ended
+
+    async def _request(self, of: OpenExchange) -> ModelRequest:
+        hold, options = of.hold, of.turn.options
+        if of.transcript_id is None and of.has_past and not of.keeps_messages:
+            raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
+        if self.transcript is None or of.turn.is_aside:
+            transcript_id = None
+            messages = await self._sendable(of, (*await self._past(of), of.message))
+        else:
+            if of.transcript_id is None:
+                history = await self._sendable(of, await self._history(of, limit=None))
+                of.transcript_id = await self.transcript.create(history, read=self._read_blob)
+            transcript_id = of.transcript_id
+            messages = await self._sendable(of, (of.message,))
+        return ModelRequest(
+            model=hold.model,
+            messages=messages,
+            transcript_id=transcript_id,
+            instructions=of.instructions,
+            max_output_tokens=of.max_output_tokens,
+            temperature=options.temperature,
+            metadata=options.metadata,
+            safety_identifier=hashlib.sha256(f"{hold.tenant_id}\0{hold.user_id}".encode()).hexdigest(),
+            cache_key=hold.conversation_id,
+            read=self._read_blob,
+        )
+
+    @property
+    def _read_blob(self) -> ReadBlob | None:
+        return None if self.attachments is None else self.attachments.read
+
+    async def _sendable(self, of: OpenExchange, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        if self.attachments is None:
+            return messages
+        return await self.attachments.sendable(messages, self.llm if of.sends_files else None)
+
+    async def _past(self, of: OpenExchange) -> tuple[Message, ...]:
+        """What was said before, to be sent with the turn."""
+        if self.transcript is None:
+            return await self._history(of, limit=self.policy.max_history_items)
+        if of.keeps_messages or of.transcript_id is None:
+            return await self._history(of, limit=None)
+        return tuple(message for message in await self.transcript.messages(of.transcript_id) if message.content)
+
+    async def _history(self, of: OpenExchange, *, limit: int | None) -> tuple[Message, ...]:
+        if not of.has_past:
+            return ()
+        hold = of.hold
+        messages = list(
+            await self.conversations.last_messages(hold.tenant_id, hold.user_id, hold.conversation_id, limit=limit)
+        )
+        while messages and messages[0].role != "user":  # a cut through the middle of a turn
+            del messages[0]
+        return tuple(message for message in messages if message.text_for_model or message.role == "user")
+
+    async def _begin(self, of: OpenExchange, started: ModelStarted) -> None:
+        of.started = started
+        of.hold = replace(of.hold, provider_response_id=started.provider_response_id)
+        self.telemetry.emit(ExchangeBegun(of.hold.response_id, started.model, started.provider_response_id))
+        begun = of.begun()
+        assert begun is not None
+        if of.turn.is_resumable:
+            await asyncio.gather(self._pend(of.hold, started), self.writer.begin(begun))
+        else:
+            await self._pend(of.hold, started)
+        if not of.log.length:
+            of.log.append(begun)
+
+    def _state_answer(self, of: OpenExchange, ended: ModelEnded) -> None:
+        self.telemetry.emit(
+            ExchangeAnswered(
+                response_id=of.hold.response_id,
+                status=ended.status,
+                finish_reason=ended.finish_reason,
+                usage=ended.usage,
+                error_code=ended.error_code,
+            )
+        )
+
+    async def _pend(self, hold: Hold, started: ModelStarted) -> None:
+        """Write down that the model has begun; a paid reply is not given up for a hiccup of the storage.
+
+        Raises:
+            StorageUnavailableError: it was more than that.
+        """
+        for pause in _PEND_PAUSES_S:
+            try:
+                await self.ledger.pend(hold, provider_response_id=started.provider_response_id, model=started.model)
+            except StorageUnavailableError:
+                await asyncio.sleep(pause)
+            else:
+                return
+        await self.ledger.pend(hold, provider_response_id=started.provider_response_id, model=started.model)

@@ -1,0 +1,331 @@
+"""What is written down of how an exchange ended, and what its caller is told of it. Pure: nobody is asked."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from textllm_core.chat.admission import OpenExchange
+from textllm_core.chat.remains import Remains, remains
+from textllm_core.chat.replay import remembered_failure, remembered_reply
+from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
+from textllm_core.ids import new_id
+from textllm_core.money import Price
+from textllm_core.pricing import Pricing
+from textllm_core.records.conversations import Thread
+from textllm_core.records.journal import END_OF_LOST
+from textllm_core.records.ledger import Hold, Settlement
+from textllm_core.records.messages import (
+    FinishReason,
+    InputFile,
+    InputImage,
+    Message,
+    OutputText,
+    Refusal,
+    Reply,
+    ReplyStarted,
+    ReplyUsage,
+)
+from textllm_core.records.model import ModelEnded
+from textllm_core.usage import Usage, estimated_tokens
+
+_OPEN_FOR: Final = timedelta(minutes=10)  # longer than a provider that is left writes on, or than most of its outages
+_INTERRUPTED: Final = "The service was interrupted before this reply was complete."
+
+
+class Ending(NamedTuple):
+    """How an exchange ends: what is written down, and what its caller is told, but for what only the books count."""
+
+    settlement: Settlement
+    told: Reply | TextLLMError
+
+
+def ending(
+    of: OpenExchange,
+    ended: ModelEnded | None,
+    *,
+    pricing: Pricing,
+    at: datetime,
+    error: TextLLMError | None = None,
+    is_cut_short: bool = False,
+) -> Ending:
+    """How the exchange ends.
+
+    Args:
+        ended: the provider's account of the reply; None where it has none.
+        error: why the reply broke off, where it did.
+        is_cut_short: we ended it ourselves: what was written of it stays. Without an error its user wanted it so, and
+            is told of a reply.
+    """
+    if error is None and not is_cut_short:  # the model itself stated the end
+        assert ended is not None
+        if ended.content_filtered:
+            error = ContentRefusedError()
+        elif ended.status in ("failed", "cancelled"):
+            error = ended.error or ProviderError("The model could not finish its reply.")
+        else:
+            return _of_reply(of, ended, pricing=pricing, at=at)
+    left = remains(ended, of.text, of.estimate, error=None if is_cut_short else error)
+    if is_cut_short:
+        left = replace(left, status="cancelled", text=of.text, is_kept=bool(of.text))
+    is_whole = left.status == "completed"
+    keeps_place = ended is not None and ended.status == "failed" and not left.is_kept
+    past = of.past_tokens if of.keeps_messages and not left.is_kept else of.context_bound
+    return _ending(
+        of,
+        left,
+        _reply_message(OutputText(left.text), left, at=at) if left.is_kept else None,
+        told=error or "cancelled",
+        text=left.text,
+        price=_price(pricing, of.hold, of.model, ended),
+        service_tier=ended.service_tier if ended else None,
+        # The provider keeps nothing of failures. Of all else it may or may not keep the turn; OpenAI does not where the
+        # connection broke, even if it then writes the reply to its end.
+        in_doubt=not keeps_place,
+        context_tokens=left.usage.total_tokens if is_whole and not left.estimated else past,
+        at=at,
+    )
+
+
+def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: datetime) -> Ending:
+    """The end of a reply that reached its own, or its longest length."""
+    usage, estimated = ended.charged(of.estimate)
+    is_refusal, is_whole = ended.finish_reason == "refusal", ended.status == "completed"
+    left = Remains(
+        status="completed" if is_whole else "incomplete",
+        usage=usage,
+        estimated=estimated,
+        text=ended.text,
+        is_kept=True,
+        is_open=False,
+    )
+    return _ending(
+        of,
+        left,
+        _reply_message(Refusal(ended.text) if is_refusal else OutputText(ended.text), left, at=at),
+        told=ended.finish_reason,
+        text=ended.text,
+        price=_price(pricing, of.hold, of.model, ended),
+        service_tier=ended.service_tier,
+        in_doubt=not is_whole,  # of a reply that was cut short the provider may or may not keep the turn
+        context_tokens=of.context_bound if estimated else usage.total_tokens,
+        summary=None if is_refusal else ended.text.strip() or None,
+        at=at,
+    )
+
+
+def _ending(
+    of: OpenExchange,
+    left: Remains,
+    reply_message: Message | None,
+    *,
+    told: TextLLMError | FinishReason,
+    text: str,
+    price: Price,
+    service_tier: str | None,
+    in_doubt: bool,
+    context_tokens: int,
+    at: datetime,
+    summary: str | None = None,
+) -> Ending:
+    hold, turn, begun, is_aside = of.hold, of.turn, of.begun(), of.turn.is_aside
+    cost = price.cost(left.usage)
+    remembered = b""
+    if isinstance(told, TextLLMError):
+        end: Reply | TextLLMError = told
+        if of.is_remembered:
+            remembered = remembered_failure(begun, told)
+    else:
+        end = _reply(hold, left, text, told, model=of.model, cost=cost)
+        if of.is_remembered and begun is not None:
+            remembered = remembered_reply(begun, end, turn.files)
+    waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
+    is_kept = reply_message is not None and of.keeps_messages and not is_aside
+    # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
+    transcript_id = None if in_doubt and of.keeps_messages else of.transcript_id
+    if is_aside:
+        transcript_id = of.thread.transcript_id if of.thread else None
+    settlement = Settlement(
+        status=left.status,
+        estimated=left.estimated,
+        usage=left.usage,
+        cost=cost,
+        price_source=price.source,
+        rates=price.rates_for(left.usage.input_tokens),
+        model=of.model,
+        service_tier=service_tier,
+        metadata=turn.options.metadata,
+        messages=(of.message, reply_message) if is_kept and reply_message is not None else (),
+        answered=left.is_kept and not is_aside,
+        last_image=of.message.last_image if left.is_kept and not is_aside else None,
+        transcript_id=transcript_id,
+        transcripts=() if is_aside else of.transcripts,
+        context_tokens=of.past_tokens if is_aside else context_tokens,
+        at=at,
+        time_to_first_token_ms=None if waited is None else max(0, int(waited.total_seconds() * 1000)),
+        remembered=remembered,
+        summary=summary if is_aside else None,
+        end_number=of.log.end_number,
+        open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
+    )
+    return Ending(settlement, end)
+
+
+def recovered(
+    hold: Hold,
+    thread: Thread | None,
+    heard: str,
+    ended: ModelEnded | None,
+    files: Sequence[InputImage | InputFile],
+    *,
+    pricing: Pricing,
+    at: datetime,
+) -> Settlement:
+    """How an exchange ends whose process died.
+
+    Args:
+        thread: its conversation; None where it is gone.
+        heard: what is known to have been read of the reply.
+        ended: the provider's account of it; None where it has none.
+        files: the images and documents of its turn.
+    """
+    estimate = Usage(input_tokens=hold.input_estimate, output_tokens=estimated_tokens(heard))
+    left, is_aside = remains(ended, heard, estimate), hold.kind == "summary"
+    keeps_messages = thread is None or thread.keeps_messages
+    is_kept = left.is_kept and not is_aside and (hold.message is not None or not keeps_messages)
+    # Where ours is the record, what is in doubt is made anew from it, unless the exchange took no part. A provider
+    # whose reader is gone may write the reply to its end, and yet not keep it in its conversation.
+    known = hold.transcript_id or (thread.transcript_id if thread else None)
+    is_dropped = keeps_messages and not is_aside
+    return _by_account(
+        hold,
+        left,
+        ended,
+        pricing=pricing,
+        at=at,
+        messages=(hold.message, _stated(left, ended, at=at)) if is_kept and hold.message else (),
+        answered=is_kept,
+        last_image=hold.message.last_image if is_kept and hold.message else None,
+        transcript_id=None if is_dropped else known,
+        transcripts=(known,) if known else (),
+        context_tokens=_context(hold, left, thread) if is_kept else thread.context_tokens if thread else 0,
+        files=files,
+        otherwise=remembered_failure(None, ProviderError(_INTERRUPTED)),
+    )
+
+
+def corrected(
+    hold: Hold, ended: ModelEnded, files: Sequence[InputImage | InputFile], *, pricing: Pricing, at: datetime
+) -> Settlement:
+    """What the provider's late account puts in the place of an estimate."""
+    left = remains(ended, "", Usage(input_tokens=hold.input_estimate))
+    messages = (_stated(left, ended, at=at),) if left.text else ()
+    return _by_account(
+        hold, left, ended, pricing=pricing, at=at, messages=messages, transcript_id=None, context_tokens=0, files=files
+    )
+
+
+def _by_account(
+    hold: Hold,
+    left: Remains,
+    ended: ModelEnded | None,
+    *,
+    pricing: Pricing,
+    at: datetime,
+    messages: tuple[Message, ...],
+    transcript_id: str | None,
+    context_tokens: int,
+    files: Sequence[InputImage | InputFile],
+    answered: bool = False,
+    last_image: str | None = None,
+    transcripts: tuple[str, ...] = (),
+    otherwise: bytes = b"",
+) -> Settlement:
+    """What a process settles that did not carry the exchange out; a repeat is told the reply that the provider has.
+
+    Args:
+        otherwise: what it is told where that has none.
+    """
+    model = hold.reported_model or hold.model
+    price = _price(pricing, hold, model, ended)
+    cost, remembered = price.cost(left.usage), otherwise
+    if ended is not None and not ended.content_filtered and ended.status in ("completed", "incomplete"):
+        begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
+        reply = _reply(hold, left, left.text, ended.finish_reason, model=model, cost=cost)
+        remembered = remembered_reply(begun, reply, tuple(files))
+    is_summary = hold.kind == "summary" and left.status == "completed"
+    return Settlement(
+        status=left.status,
+        estimated=left.estimated,
+        usage=left.usage,
+        cost=cost,
+        price_source=price.source,
+        rates=price.rates_for(left.usage.input_tokens),
+        model=model,
+        service_tier=ended.service_tier if ended else None,
+        metadata=None,
+        messages=messages,
+        answered=answered,
+        last_image=last_image,
+        transcript_id=transcript_id,
+        transcripts=transcripts,
+        context_tokens=context_tokens,
+        at=at,
+        time_to_first_token_ms=None,
+        remembered=remembered,
+        summary=left.text.strip() or None if is_summary else None,
+        end_number=END_OF_LOST,
+        open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
+    )
+
+
+def _reply(hold: Hold, left: Remains, text: str, finish_reason: FinishReason, *, model: str, cost: Decimal) -> Reply:
+    """The reply, but for what only the books count."""
+    return Reply(
+        text=text,
+        conversation_id=hold.conversation_id,
+        user_id=hold.user_id,
+        message_number=0,
+        usage=ReplyUsage.of(left.usage),
+        cost=cost,
+        estimated=left.estimated,
+        response_id=hold.response_id,
+        session_id=hold.session_id,
+        model=model,
+        finish_reason=finish_reason,
+    )
+
+
+def _reply_message(content: OutputText | Refusal, left: Remains, *, at: datetime) -> Message:
+    """The reply as its conversation keeps it."""
+    return Message(
+        id=new_id("msg"),
+        role="assistant",
+        content=(content,),
+        created_at=at,
+        status="completed" if left.status == "completed" else "incomplete",
+        estimated=left.estimated,
+    )
+
+
+def _stated(left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
+    is_refusal = ended is not None and ended.finish_reason == "refusal"
+    return _reply_message(Refusal(left.text) if is_refusal else OutputText(left.text), left, at=at)
+
+
+def _price(pricing: Pricing, hold: Hold, model: str, ended: ModelEnded | None) -> Price:
+    try:
+        return pricing.price(hold.model, reported=model, service_tier=ended.service_tier if ended else None)
+    except InvalidRequestError:  # since it was admitted, its price has gone from the lists
+        return hold.price
+
+
+def _context(hold: Hold, left: Remains, thread: Thread | None) -> int:
+    """An upper bound of the tokens that the conversation has now."""
+    if left.status == "completed" and not left.estimated:
+        return left.usage.total_tokens
+    said = hold.message.text_for_model if hold.message else ""
+    past = max(hold.input_estimate, thread.context_tokens if thread else 0)
+    return past + len(said.encode()) + len(left.text.encode())

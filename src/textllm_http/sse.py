@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Final, Protocol, TypeAlias
 
@@ -97,48 +97,62 @@ def _numbered(number: int, name: bytes, data: bytes) -> bytes:
 
 
 async def framed(
-    events: AsyncGenerator[ReplyEvent | Numbered, None],
+    events: AsyncGenerator[ReplyEvent | Numbered | list[ReplyEvent], None],
     frames: Frames,
     *,
     request_id: str,
-    started: ReplyStarted | None = None,
+    first: Sequence[ReplyEvent] = (),
     shown: Callable[[Reply], Reply] | None = None,
     check: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """The events of a reply as chunks of the response's body. Whatever happens, the end is told.
 
+    Events that are there at once go out in one chunk: each costs the server a wake-up, and the client a packet.
+
     Args:
-        events: with their numbers, or one after the other.
-        started: the first event, where it has been read already.
+        events: with their numbers, or one after the other, or some at once.
+        first: those that have been read already.
         shown: makes of a reply what the client is to see of it.
         check: asked before an event, once in a second: what it raises is the end.
     """
-    number, loop = 0, asyncio.get_running_loop()
+    number, loop, chunk = 0, asyncio.get_running_loop(), bytearray()
+
+    def take(number: int, event: ReplyEvent) -> None:
+        nonlocal chunk
+        match event:
+            case TextDelta(text):
+                chunk += frames.delta(number, text)
+            case ReplyStarted():
+                chunk += frames.started(event)
+            case ReplyCompleted(reply):
+                chunk += frames.completed(number, shown(reply) if shown else reply)
+            case ReplyFailed(_, error):
+                chunk += frames.failed(number, problem_of(error, request_id).document)
+
     checked_at = loop.time()
     async with aclosing(events):
         try:
-            if started is not None:
-                number = 1
-                if chunk := frames.started(started):
-                    yield chunk
+            for number, event in enumerate(first, 1):
+                take(number, event)
+            if chunk:
+                yield bytes(chunk)
+                chunk.clear()
             async for item in events:
                 if check is not None and loop.time() - checked_at >= CHECK_EVERY_S:
                     await check()
                     checked_at = loop.time()
-                number, event = item if isinstance(item, tuple) else (number + 1, item)
-                match event:
-                    case ReplyStarted():
-                        chunk = frames.started(event)
-                    case TextDelta(text):
-                        chunk = frames.delta(number, text)
-                    case ReplyCompleted(reply):
-                        chunk = frames.completed(number, shown(reply) if shown else reply)
-                    case ReplyFailed(_, error):
-                        chunk = frames.failed(number, problem_of(error, request_id).document)
+                if isinstance(item, tuple):
+                    number = item[0]
+                    take(*item)
+                else:
+                    for event in item if isinstance(item, list) else (item,):
+                        number += 1
+                        take(number, event)
                 if chunk:
-                    yield chunk
+                    yield bytes(chunk)
+                    chunk.clear()
         except Exception as defect:  # noqa: BLE001 - it is logged, and the client is told
-            yield frames.failed(number + 1, problem_of(defect, request_id).document)
+            yield bytes(chunk) + frames.failed(number + 1, problem_of(defect, request_id).document)
 
 
 class EventStream:

@@ -1,6 +1,6 @@
 """What the routes that take turns share: how a turn is asked for, and how its reply goes out."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Final, Literal
@@ -60,7 +60,12 @@ TURN: Final = JsonBody(TurnRequest)
 
 async def begun(events: AsyncGenerator[ReplyEvent, None]) -> ReplyStarted:
     """The first event of a reply; a refusal is raised here, and is a plain response."""
-    started = await anext(events)
+    return begins([await anext(events)])
+
+
+def begins(first: Sequence[ReplyEvent]) -> ReplyStarted:
+    """What the first events of a reply begin with."""
+    started = first[0]
     assert isinstance(started, ReplyStarted)
     return started
 
@@ -75,7 +80,7 @@ async def answer(
 ) -> ASGIApp:
     """The response to a turn whose reply has begun: the whole reply, or a stream."""
     if stream:
-        return event_stream(request, started, events, stream_format or "text", is_read=True)
+        return event_stream(request, started, events, stream_format or "text", first=[started])
     return whole(request, await last_reply(events), headers_of(started))
 
 
@@ -87,15 +92,15 @@ def whole(request: Request[Any, Any, Any], reply: Reply, headers: dict[str, str]
 def event_stream(
     request: Request[Any, Any, Any],
     started: ReplyStarted,
-    events: AsyncGenerator[ReplyEvent | Numbered, None],
+    events: AsyncGenerator[ReplyEvent | Numbered | list[ReplyEvent], None],
     stream_format: str,
     *,
-    is_read: bool = False,
+    first: Sequence[ReplyEvent] = (),
 ) -> EventStream:
     """Events of a reply, as they come, for as long as the key that asks for them is in force.
 
     Args:
-        is_read: the first one is `started`, and has been read already.
+        first: what has been read of them already; then it is the turn of this very request.
     """
     ids = {
         "X-Conversation-ID": started.conversation_id,
@@ -107,7 +112,7 @@ def event_stream(
         try:
             await refuse_if_revoked(request)
         except UnauthenticatedError:
-            if is_read:  # it is the turn of this very key; what others asked for goes on
+            if first:  # it is the turn of this very key; what others asked for goes on
                 with suppress(TextLLMError):
                     await services_of(request).textllm.cancel_reply(caller_of(request), started.response_id)
             raise
@@ -116,7 +121,7 @@ def event_stream(
         events,
         EventFrames() if stream_format == "events" else TextFrames(),
         request_id=request_id_of(request.scope),
-        started=started if is_read else None,
+        first=first,
         shown=partial(with_absolute_links, request),
         check=check,
     )

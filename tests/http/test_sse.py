@@ -69,7 +69,7 @@ async def stream_of(frames: Frames, deltas: Sequence[str], *ends: ReplyEvent, de
         if defect is not None:
             raise defect
 
-    return b"".join([chunk async for chunk in framed(events(), frames, request_id="req_1", started=STARTED)])
+    return b"".join([chunk async for chunk in framed(events(), frames, request_id="req_1", first=[STARTED])])
 
 
 @given(DELTAS)
@@ -148,6 +148,24 @@ async def test_event_frames_byte_for_byte() -> None:
         b'id: 2\nevent: reply.delta\ndata: {"text":"Hi\\r\\n"}\n\n'
         b"id: 3\nevent: reply.completed\ndata: " + to_json(COMPLETED) + b"\n\n"
     )
+
+
+async def test_events_that_are_there_at_once_go_out_in_one_chunk_and_a_defect_repeats_none_of_them() -> None:
+    async def batches() -> AsyncGenerator[list[ReplyEvent], None]:
+        yield [TextDelta("a"), TextDelta("b")]
+        yield [TextDelta("c"), TextDelta("d")]
+        raise ValueError("ours")
+
+    chunks = [chunk async for chunk in framed(batches(), TextFrames(), request_id="req_1", first=[STARTED])]
+    assert chunks[:2] == [b"data: a\n\ndata: b\n\n", b"data: c\n\ndata: d\n\n"]
+    assert [event.name for event in read_events(chunks[2])] == ["error"]
+
+
+async def test_a_stream_sends_what_its_model_said_at_once_in_one_chunk(server: Server) -> None:
+    server.bench.llm.script(ScriptedReply(deltas=("a", "b", "c")))
+    answer = await server.post("/chat/stream", {"message": "Hi"})
+    assert answer.body == b"data: a\n\ndata: b\n\ndata: c\n\ndata: [DONE]\n\n"
+    assert len([chunk for chunk in answer.chunks if chunk]) < 4
 
 
 async def test_a_failure_is_the_last_event_and_there_is_no_end_mark() -> None:

@@ -199,11 +199,18 @@ class Exchange:
             ServiceUnavailableError: this process takes no more turns, or runs as many as it can.
             StorageUnavailableError: the books could not be opened.
         """
+        async with aclosing(self.batches(caller, turn)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def batches(self, caller: Caller, turn: Turn) -> AsyncGenerator[list[ReplyEvent], None]:
+        """As `run`, as many events at a time as there are by then."""
         running = await self._started(caller, turn)
         try:
-            async with aclosing(running.log.read()) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(running.log.batches()) as batches:
+                async for batch in batches:
+                    yield batch
         finally:
             self.running.left(running)
 

@@ -126,13 +126,21 @@ class ReplyLog:
         Raises:
             Exception: what the log was refused with.
         """
+        async with aclosing(self.batches(after=after)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    yield event
+
+    async def batches(self, *, after: int = 0) -> AsyncGenerator[list[ReplyEvent], None]:
+        """As `read`, as many at a time as there are by then."""
         position = after
         self._readers += 1
         try:
             while True:
                 while position < self.length:
-                    yield self._event(position)
-                    position += 1
+                    batch = list(self.after(position))
+                    position += len(batch)
+                    yield batch
                 if self._is_closed:
                     if self._error is not None:
                         raise self._error

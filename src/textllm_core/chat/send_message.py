@@ -42,6 +42,10 @@ class SendMessage:
         """
         return self.exchange.run(caller, self._checked(turn))
 
+    def batches(self, caller: Caller, turn: TextTurn) -> AsyncGenerator[list[ReplyEvent], None]:
+        """As `stream`, as many events at a time as there are: for who sends them on, and is charged by the piece."""
+        return self.exchange.batches(caller, self._checked(turn))
+
     def _checked(self, turn: TextTurn) -> Turn:
         text = turn.text
         self.policy.check_message(text)

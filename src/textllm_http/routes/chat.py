@@ -28,7 +28,7 @@ from textllm_http.openapi_turns import (
 from textllm_http.requests import QueryString
 from textllm_http.responses import WholeResponse
 from textllm_http.services import services_of
-from textllm_http.turns import TURN, TurnRequest, begun, event_stream, whole
+from textllm_http.turns import TURN, TurnRequest, begins, event_stream, whole
 
 
 class Resumption(Struct, frozen=True):
@@ -168,6 +168,6 @@ async def _answer(request: Request[Any, Any, Any], asked: TurnRequest, *, stream
     if not stream:
         started, reply = await textllm.send_message.answer(caller_of(request), turn)
         return whole(request, reply, headers_of(started))
-    events = textllm.send_message.stream(caller_of(request), turn)
-    started = await begun(events)
-    return event_stream(request, started, events, asked.stream_format or "text", is_read=True)
+    batches = textllm.send_message.batches(caller_of(request), turn)
+    first = await anext(batches)  # a refusal is raised here, and is a plain response
+    return event_stream(request, begins(first), batches, asked.stream_format or "text", first=first)

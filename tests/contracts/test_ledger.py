@@ -422,10 +422,52 @@ async def test_a_release_takes_the_pending_entry_with_it(storage: Storage) -> No
 async def test_a_release_takes_the_conversation_made_for_it_as_well(storage: Storage) -> None:
     hold = await storage.ledger.reserve(reservation())
     await storage.ledger.release(hold)
-    session = await storage.sessions.of_day("tenant", "user", TODAY)
-    assert session is not None
-    assert session.conversation_count == 0
     assert await storage.conversations.get("tenant", hold.conversation_id) is None
+
+
+async def test_a_session_in_which_no_turn_is_left_goes_with_the_release_of_the_last(storage: Storage) -> None:
+    made = await storage.conversations.add("tenant", empty_conversation(None), keeps_messages=True)
+    holds = [await storage.ledger.reserve(reservation())]
+    holds += [await storage.ledger.reserve(await next_turn(storage, made.id))]
+    for hold in holds:
+        session = await storage.sessions.of_day("tenant", "user", TODAY)
+        assert session is not None
+        await storage.ledger.release(hold)
+    assert await storage.sessions.of_day("tenant", "user", TODAY) is None
+    again = await storage.ledger.reserve(await next_turn(storage, made.id))
+    await storage.ledger.settle(again, settlement(cost="0"))
+    await storage.ledger.release(await storage.ledger.reserve(reservation()))
+    await assert_balanced(storage)
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new conversation", "next turn"])
+@pytest.mark.parametrize("is_ended", [True, False], ids=["ended", "active"])
+async def test_a_release_leaves_a_session_as_it_was(storage: Storage, is_ended: bool, is_new: bool) -> None:
+    first = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(first, settlement())
+    if is_ended:
+        await storage.sessions.end("tenant", "user", first.session_id)
+    before = await storage.sessions.get("tenant", first.session_id)
+    later = NOON + timedelta(minutes=1)
+    asked = reservation(at=later) if is_new else await next_turn(storage, first.conversation_id, at=later)
+    hold = await storage.ledger.reserve(asked)
+    running = await storage.sessions.get("tenant", first.session_id)
+    assert running is not None
+    assert (running.is_active, running.last_activity) == (True, later)
+    await storage.ledger.release(hold)
+    assert await storage.sessions.get("tenant", first.session_id) == before
+
+
+async def test_a_release_leaves_a_session_in_which_another_turn_runs_open(storage: Storage) -> None:
+    first = await storage.ledger.reserve(reservation())
+    await storage.ledger.settle(first, settlement())
+    await storage.sessions.end("tenant", "user", first.session_id)
+    refused = await storage.ledger.reserve(reservation(at=NOON + timedelta(minutes=1)))
+    await storage.ledger.reserve(reservation(at=NOON + timedelta(minutes=2)))
+    await storage.ledger.release(refused)
+    session = await storage.sessions.get("tenant", first.session_id)
+    assert session is not None
+    assert (session.is_active, session.last_activity) == (True, NOON + timedelta(minutes=2))
 
 
 @pytest.mark.parametrize("title", [None, "Mine", "Hello"])
@@ -439,9 +481,6 @@ async def test_a_release_leaves_a_conversation_that_was_made_beforehand_as_it_wa
     assert (running.title, running.session_id) == (title or "Hello", hold.session_id)
     await storage.ledger.release(hold)
     assert await storage.conversations.get("tenant", made.id) == made
-    session = await storage.sessions.of_day("tenant", "user", TODAY)
-    assert session is not None
-    assert session.conversation_count == 0
     again = await storage.ledger.reserve(await next_turn(storage, made.id))
     await storage.ledger.settle(again, settlement())
     session = await storage.sessions.of_day("tenant", "user", TODAY)
@@ -457,9 +496,7 @@ async def test_a_release_leaves_a_conversation_in_the_session_of_its_last_turn(s
     hold = await storage.ledger.reserve(await next_turn(storage, first.conversation_id, at=tomorrow))
     await storage.ledger.release(hold)
     assert await storage.conversations.get("tenant", first.conversation_id) == before
-    session = await storage.sessions.of_day("tenant", "user", tomorrow.date())
-    assert session is not None
-    assert session.conversation_count == 0
+    assert await storage.sessions.of_day("tenant", "user", tomorrow.date()) is None
 
 
 async def test_a_release_leaves_a_title_that_was_given_meanwhile(storage: Storage) -> None:

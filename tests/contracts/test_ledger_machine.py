@@ -431,6 +431,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert (session.total_tokens if session else 0) == day.tokens
                 counted = {of.conversation_id for of in of_day} | {of.conversation_id for of in held}
                 assert (session.conversation_count if session else 0) == len(counted)
+                assert (session is not None) == bool(counted)
                 assert spent + self.model.reserved(payer, date_) <= CAP + day.excess
         for conversation_id in conversation_ids:
             known = self.model.conversations.get(conversation_id)

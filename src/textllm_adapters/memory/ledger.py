@@ -67,6 +67,7 @@ class MemoryLedger:
             asked.lease_until,
             made_conversation=asked.revision is None,
             before=opened.before,
+            session_before=opened.session_before,
             repeat=repeat,
             is_resumable=asked.is_resumable,
         )
@@ -189,9 +190,17 @@ class MemoryLedger:
             store.to_erase(hold.tenant_id, hold.user_id, "transcript", made, at=hold.created_at)
         kept, today = store.conversations[_conversation_key(hold)], store.sessions[_session_key(hold)]
         conversation, session = released(
-            kept.account, today.account, hold, made_conversation=ended.made_conversation, before=ended.before
+            kept.account,
+            today.account,
+            hold,
+            made_conversation=ended.made_conversation,
+            before=ended.before,
+            session_before=ended.session_before,
         )
-        store.sessions[_session_key(hold)] = today.with_account(session)
+        if session is None:
+            del store.sessions[_session_key(hold)]
+        else:
+            store.sessions[_session_key(hold)] = today.with_account(session)
         if conversation is None:
             del store.conversations[_conversation_key(hold)]
         else:

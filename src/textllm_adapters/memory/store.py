@@ -19,7 +19,7 @@ from textllm_core.records.ledger import Hold, Replay
 from textllm_core.records.messages import Message
 from textllm_core.records.sessions import Session
 from textllm_core.records.usage_reports import DailyUsage
-from textllm_core.rules.bookkeeping import Before
+from textllm_core.rules.bookkeeping import Before, SessionBefore
 from textllm_core.usage import LedgerEntry
 
 Key: TypeAlias = tuple[str, str, str]  # tenant, user, id
@@ -89,6 +89,7 @@ class KeptHold(Struct, frozen=True):
     lease_until: datetime
     made_conversation: bool
     before: Before | None = None
+    session_before: SessionBefore | None = None
     repeat: "KeptRepeat | None" = None
     is_resumable: bool = False
     cancel_asked: bool = False

@@ -71,12 +71,16 @@ _HOLD: Final = """
     INSERT INTO holds (
         tenant_id, user_id, response_id, conversation_id, session_id, day, kind, model, price, input_estimate, amount,
         made_conversation, created_at, lease_until, is_resumable, cancel_asked, message, is_asked,
-        payer_id
+        payer_id, session_last_activity
     )
 """
+# Of the session as it was before the statement; NULL: it is made.
+_LAST_ACTIVITY: Final = (
+    "(SELECT last_activity FROM sessions WHERE tenant_id = :tenant AND user_id = :charged AND day = :day)"
+)
 
-# A new conversation, in a session that is opened for it or has room (`budgets.grant`, of all that the turn may cost).
-# Whether a session without anything in it has room is seen before. Returns the session; NULL: there is no room.
+# A new conversation, in a session that is opened for it, or is open and has room (`budgets.grant`, of all that the turn
+# may cost). Whether a session without anything in it has room is seen before. Returns the session; NULL: neither is so.
 OPEN: Final = Statement(
     f"""
     WITH session AS (
@@ -86,11 +90,10 @@ OPEN: Final = Statement(
         )
         VALUES (:tenant, :charged, :day, :session, :at, :at, 0, 0, :amount, 1, TRUE)
         ON CONFLICT (tenant_id, user_id, day) DO UPDATE SET
-            is_active = TRUE,
             last_activity = excluded.last_activity,
             reserved = session.reserved + excluded.reserved,
             conversation_count = session.conversation_count + 1
-        WHERE session.total_cost + session.reserved + excluded.reserved <= :limit
+        WHERE session.is_active AND session.total_cost + session.reserved + excluded.reserved <= :limit
         RETURNING id
     ),
     conversation AS (
@@ -109,7 +112,7 @@ OPEN: Final = Statement(
         {_HOLD}
         SELECT :tenant, :user, :response, (SELECT id FROM conversation), session.id, :day, :kind, :model, :price,
             :input_estimate, :amount, TRUE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
-            :payer
+            :payer, {_LAST_ACTIVITY}
         FROM session
         RETURNING session_id
     )
@@ -118,8 +121,8 @@ OPEN: Final = Statement(
     order=("charged", "day"),
 )
 
-# A conversation that is as it was read, free, has its title, and has had a turn today, in whose session there is room:
-# so that a release has nothing to undo in it. Returns the session; NULL: one of these is not so.
+# A conversation that is as it was read, free, has its title, and has had a turn today, in whose open session is
+# room: so that a release has nothing to undo in it. Returns the session; NULL: one of these is not so.
 CONTINUE: Final = Statement(
     f"""
     WITH conversation AS (
@@ -130,22 +133,22 @@ CONTINUE: Final = Statement(
             AND EXISTS (
                 SELECT FROM sessions AS session
                 WHERE session.tenant_id = :tenant AND session.user_id = :charged AND session.day = :day
-                    AND session.id = conversation.session_id
+                    AND session.id = conversation.session_id AND session.is_active
                     AND session.total_cost + session.reserved + :amount <= :limit
             )
         RETURNING id
     ),
     session AS (
-        UPDATE sessions SET is_active = TRUE, last_activity = :at, reserved = reserved + :amount
+        UPDATE sessions SET last_activity = :at, reserved = reserved + :amount
         WHERE tenant_id = :tenant AND user_id = :charged AND day = :day AND total_cost + reserved + :amount <= :limit
-            AND EXISTS (SELECT FROM conversation)
+            AND is_active AND EXISTS (SELECT FROM conversation)
         RETURNING id
     ),
     hold AS (
         {_HOLD}
         SELECT :tenant, :user, :response, conversation.id, (SELECT id FROM session), :day, :kind, :model, :price,
             :input_estimate, :amount, FALSE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
-            :payer
+            :payer, {_LAST_ACTIVITY}
         FROM conversation
         RETURNING session_id
     )

@@ -24,7 +24,7 @@ from textllm_core.money import exact
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
-from textllm_core.rules.bookkeeping import booked, change, corrected, settled
+from textllm_core.rules.bookkeeping import SessionBefore, booked, change, corrected, settled
 from textllm_core.rules.books import replayed
 from textllm_core.rules.budgets import grant
 from textllm_core.usage import LedgerEntry
@@ -89,8 +89,8 @@ class SqlLedger:
         if taken is None:
             return await self._reserved_before(connection, asked)
 
-        opened = await connection.execute(statements.open_session(self._database.dialect), rows.session_row(asked))
-        session = opened.one()
+        new_session = rows.session_row(asked)
+        session = (await connection.execute(statements.open_session(self._database.dialect), new_session)).one()
         amount = exact(grant(asked.demand, spent=session.total_cost, reserved=session.reserved, day=day))
         is_moved, before = taken.session_id != session.id, None
         if known is not None:
@@ -104,13 +104,14 @@ class SqlLedger:
                 has_entry=is_moved and (await connection.execute(statements.HAS_ENTRY, in_session)).first() is not None,
             )
         is_counted = asked.revision is None or (before is not None and before.was_counted)
-        await connection.execute(
-            statements.PROMISE, of_session | {"plus_amount": amount, "plus_conversations": int(is_counted)}
-        )
+        promised = {"plus_amount": amount, "plus_conversations": int(is_counted), "new_moment": asked.at}
+        await connection.execute(statements.PROMISE, of_session | promised)
         if is_moved:
             await connection.execute(statements.MOVE_CONVERSATION, of_conversation | {"new_session": session.id})
         hold = asked.granted(amount, session_id=session.id)
-        await connection.execute(statements.ADD_HOLD, rows.hold_row(hold, asked, before))
+        is_made = session.id == new_session["id"]
+        session_before = None if is_made else SessionBefore(session.is_active, session.last_activity)
+        await connection.execute(statements.ADD_HOLD, rows.hold_row(hold, asked, before, session_before))
         return hold
 
     async def _reserved_before(self, connection: AsyncConnection, asked: Reservation) -> Hold:
@@ -196,8 +197,14 @@ class SqlLedger:
             is_counted = before.was_counted
             put_back = {"new_session": before.session_id, "given_title": before.given_title}
             await connection.execute(statements.PUT_BACK_CONVERSATION, of_it | put_back)
-        taken_back = {"minus_amount": hold.amount, "minus_conversations": int(is_counted)}
-        await connection.execute(statements.TAKE_BACK, rows.of_session(hold) | taken_back)
+        of_session = rows.of_session(hold)
+        taken_back = of_session | {"minus_amount": hold.amount, "minus_conversations": int(is_counted)}
+        if hold.session_last_activity is None:
+            await connection.execute(statements.TAKE_BACK, taken_back)
+        else:
+            was = {"was_active": hold.session_was_active, "old_moment": hold.session_last_activity}
+            await connection.execute(statements.PUT_BACK_SESSION, taken_back | was | {"of_moment": hold.created_at})
+        await connection.execute(statements.REMOVE_UNUSED_SESSION, of_session)
         await connection.execute(statements.REMOVE_ENTRY, rows.of_hold(hold))
         if hold.is_resumable:
             await connection.execute(statements.REMOVE_EVENTS, rows.of_hold(hold))

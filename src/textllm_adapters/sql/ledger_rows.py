@@ -11,7 +11,7 @@ from textllm_core.ids import new_id
 from textllm_core.money import ZERO
 from textllm_core.records.ledger import Hold, Reservation, Settlement
 from textllm_core.records.sessions import day_of
-from textllm_core.rules.bookkeeping import Before, Moves
+from textllm_core.rules.bookkeeping import Before, Moves, SessionBefore
 from textllm_core.usage import LedgerEntry, Usage
 
 
@@ -81,7 +81,14 @@ def session_row(asked: Reservation) -> dict[str, object]:
     }
 
 
-def hold_row(hold: Hold, asked: Reservation, before: Before | None = None) -> dict[str, object]:
+def session_before(was_active: bool, last_activity: datetime | None) -> SessionBefore | None:
+    """None: the session was made."""
+    return None if last_activity is None else SessionBefore(was_active, last_activity)
+
+
+def hold_row(
+    hold: Hold, asked: Reservation, before: Before | None, session_before: SessionBefore | None
+) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
         "user_id": hold.user_id,
@@ -104,6 +111,8 @@ def hold_row(hold: Hold, asked: Reservation, before: Before | None = None) -> di
         "is_asked": hold.is_asked,
         "payer_id": hold.payer_id,
         "before": before,
+        "session_was_active": session_before is None or session_before.was_active,
+        "session_last_activity": session_before and session_before.last_activity,
     }
 
 

@@ -34,6 +34,7 @@ from textllm_adapters.sql.tables import (
     reply_events,
     sessions,
 )
+from textllm_core.money import ZERO
 
 
 def _of_user(table: Table) -> tuple[ColumnElement[bool], ...]:
@@ -84,6 +85,8 @@ PROMISE: Final = (
     .values(
         reserved=sessions.c.reserved + bindparam("plus_amount"),
         conversation_count=sessions.c.conversation_count + bindparam("plus_conversations"),
+        is_active=True,
+        last_activity=bindparam("new_moment"),
     )
 )
 # Of a conversation that was just taken no other exchange has a hold.
@@ -198,6 +201,7 @@ PUT_BACK_CONVERSATION: Final = FREE_CONVERSATION.values(
     ),
 )
 UNMAKE_CONVERSATION: Final = delete(conversations).where(*_OF_CONVERSATION, _IS_RUNNING)
+_NOT_MOVED_SINCE: Final = sessions.c.last_activity == bindparam("of_moment")  # by another exchange
 TAKE_BACK: Final = (
     update(sessions)
     .where(*OF_SESSION)
@@ -205,6 +209,17 @@ TAKE_BACK: Final = (
         reserved=sessions.c.reserved - bindparam("minus_amount"),
         conversation_count=sessions.c.conversation_count - bindparam("minus_conversations"),
     )
+)
+PUT_BACK_SESSION: Final = TAKE_BACK.values(
+    is_active=case((_NOT_MOVED_SINCE, sessions.c.is_active & bindparam("was_active")), else_=sessions.c.is_active),
+    last_activity=case((_NOT_MOVED_SINCE, bindparam("old_moment")), else_=sessions.c.last_activity),
+)
+REMOVE_UNUSED_SESSION: Final = delete(sessions).where(
+    *OF_SESSION,
+    sessions.c.conversation_count == 0,
+    sessions.c.reserved == ZERO,
+    sessions.c.total_cost == ZERO,
+    sessions.c.total_tokens == 0,
 )
 REMOVE_EVENTS: Final = delete(reply_events).where(
     *_of_user(reply_events), reply_events.c.response_id == bindparam("of_response")
@@ -261,12 +276,14 @@ def make_conversation(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
 
 @cache
 def open_session(dialect: str) -> ReturningInsert[*tuple[Any, ...]]:
-    """Makes the session of the day, or reopens it, and locks it either way."""
+    """Makes the session of the day, or finds it, and locks it either way."""
     opened = upserts.insert(sessions, dialect)
     return opened.on_conflict_do_update(
         index_elements=sessions.primary_key,
-        set_={"is_active": True, "last_activity": opened.excluded.last_activity},
-    ).returning(sessions.c.id, sessions.c.total_cost, sessions.c.reserved)
+        set_={"last_activity": sessions.c.last_activity},
+    ).returning(
+        sessions.c.id, sessions.c.total_cost, sessions.c.reserved, sessions.c.is_active, sessions.c.last_activity
+    )
 
 
 @cache

@@ -110,7 +110,8 @@ daily_usage: Final = Table(
 # is_resumable: it has a journal. watched_until: somebody reads it from there. message: what the user says, which would
 # else be lost with the process. is_asked: the provider may have been asked. transcript_id: what was made for it there.
 # payer_id: who is charged in the user's place; NULL: the user.
-# before: what a release has to undo in the conversation.
+# before: what a release has to undo in the conversation. session_was_active, session_last_activity: what it puts back
+# in the session; NULL: the session was made for it.
 holds: Final = Table(
     "holds",
     metadata,
@@ -140,6 +141,8 @@ holds: Final = Table(
     Column("reported_model", PlainText),
     Column("payer_id", Id),
     Column("before", Record(Before)),
+    Column("session_was_active", Boolean, nullable=False, server_default=true()),
+    Column("session_last_activity", UtcDateTime),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],

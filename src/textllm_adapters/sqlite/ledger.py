@@ -37,6 +37,8 @@ class _Kept(Struct, frozen=True):
     provider_response_id: str | None
     made_conversation: bool
     before: Before | None
+    session_was_active: bool
+    session_last_activity: datetime | None
     is_resumable: bool
     idempotency_scope: str | None
     idempotency_key: str | None
@@ -137,7 +139,7 @@ def _reserve(connection: sqlite3.Connection, asked: Reservation) -> Hold:
         _CONVERSATIONS.add(connection, rows.conversation_row(asked) | asdict(opened.conversation))
     else:
         _CONVERSATIONS.change(connection, *at, old=conversation, new=opened.conversation)
-    _HOLDS.add(connection, rows.hold_row(opened.hold, asked, opened.before))
+    _HOLDS.add(connection, rows.hold_row(opened.hold, asked, opened.before, opened.session_before))
     return opened.hold
 
 
@@ -209,12 +211,22 @@ def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[s
     session = _SESSIONS.get(connection, *_day(hold))
     assert conversation is not None  # as in `_settle`
     assert session is not None
-    undone, freed = released(conversation, session, hold, made_conversation=kept.made_conversation, before=kept.before)
+    undone, freed = released(
+        conversation,
+        session,
+        hold,
+        made_conversation=kept.made_conversation,
+        before=kept.before,
+        session_before=rows.session_before(kept.session_was_active, kept.session_last_activity),
+    )
     if undone is None:
         _CONVERSATIONS.remove(connection, *_conversation(hold))
     else:
         _CONVERSATIONS.change(connection, *_conversation(hold), old=conversation, new=undone)
-    _SESSIONS.change(connection, *_day(hold), old=session, new=freed)
+    if freed is None:
+        _SESSIONS.remove(connection, *_day(hold))
+    else:
+        _SESSIONS.change(connection, *_day(hold), old=session, new=freed)
     _ENTRIES.remove(connection, *_hold(hold))
     if kept.is_resumable:
         _EVENTS.remove(connection, *_hold(hold))

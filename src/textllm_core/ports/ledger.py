@@ -86,7 +86,7 @@ class Ledger(Protocol):
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
         """Undo the reservation: the provider surely did nothing. A conversation made for it goes too.
 
-        So do its events in the `ReplyJournal`.
+        So do a session that nothing else uses, and the exchange's events in the `ReplyJournal`.
 
         Args:
             transcripts: what the exchange had made on the provider's side, to be erased.

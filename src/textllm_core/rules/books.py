@@ -22,7 +22,7 @@ from textllm_core.records.ledger import Hold, Replay, Reservation, Settled, Sett
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
-from textllm_core.rules.bookkeeping import Before, Moves, booked, change, settled
+from textllm_core.rules.bookkeeping import Before, Moves, SessionBefore, booked, change, settled
 from textllm_core.rules.budgets import grant
 from textllm_core.usage import LedgerEntry
 
@@ -30,12 +30,13 @@ MAX_MODEL_CHARS = 255  # of a model's name where it is part of a key
 
 
 class Opening(Struct, frozen=True):
-    """An exchange that may begin; `before`: what a release has to undo in a conversation that was there already."""
+    """An exchange that may begin; what a release has to put back in a conversation, and a session, there already."""
 
     conversation: ConversationAccount
     session: SessionAccount
     hold: Hold
     before: Before | None
+    session_before: SessionBefore | None
 
 
 class Closing(Struct, frozen=True):
@@ -99,6 +100,7 @@ def opening(
         ),
         hold=asked.granted(amount, session_id=today.id),
         before=None if asked.revision is None else before,
+        session_before=None if session is None else SessionBefore(session.is_active, session.last_activity),
     )
 
 
@@ -153,14 +155,14 @@ def released(
     *,
     made_conversation: bool,
     before: Before | None,
-) -> tuple[ConversationAccount | None, SessionAccount]:
-    """Both as if the exchange had never been; None: the conversation was made for it, and goes."""
+    session_before: SessionBefore | None,
+) -> tuple[ConversationAccount | None, SessionAccount | None]:
+    """Both as if the exchange had never been; None: it goes.
+
+    So does a conversation that was made for the exchange, and a session in which no other has an entry, or a hold.
+    """
     is_counted = made_conversation or (before is not None and before.was_counted)
-    freed = replace(
-        session,
-        reserved=session.reserved - hold.amount,
-        conversation_count=session.conversation_count - is_counted,
-    )
+    freed = _freed(session, hold, session_before, minus_conversations=int(is_counted))
     if conversation.turn_id != hold.response_id:
         return conversation, freed
     if made_conversation:
@@ -172,6 +174,21 @@ def released(
         title = None if is_given else conversation.title
         conversation = replace(conversation, session_id=before.session_id, title=title)
     return conversation, freed
+
+
+def _freed(
+    session: SessionAccount, hold: Hold, before: SessionBefore | None, *, minus_conversations: int
+) -> SessionAccount | None:
+    freed = replace(
+        session,
+        reserved=session.reserved - hold.amount,
+        conversation_count=session.conversation_count - minus_conversations,
+    )
+    if not (freed.conversation_count or freed.reserved or freed.total_cost or freed.total_tokens):
+        return None
+    if before is None or session.last_activity != hold.created_at:  # another exchange has moved it since
+        return freed
+    return replace(freed, is_active=freed.is_active and before.was_active, last_activity=before.last_activity)
 
 
 def model_of_day(named: str) -> str:

@@ -11,7 +11,16 @@ from textllm_core.errors import ConversationLostError, ConversationNotFoundError
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.transcript import Transcript
 from textllm_core.records.conversations import Thread
-from textllm_core.records.messages import InputFile, InputImage, InputText, Message, MessageRole, OutputText, Refusal
+from textllm_core.records.messages import (
+    InputFile,
+    InputImage,
+    InputText,
+    Message,
+    MessageEnd,
+    MessageRole,
+    OutputText,
+    Refusal,
+)
 from textllm_core.tenancy import Caller
 
 Order = Literal["asc", "desc"]
@@ -41,6 +50,7 @@ class ListedMessage(Struct, frozen=True, kw_only=True):
 
     Args:
         estimated: of a reply of which a copy is kept here: what it cost is an estimate.
+        finish_reason: of such a reply: why it ended where it does; `error`: it broke off.
     """
 
     id: str
@@ -50,6 +60,7 @@ class ListedMessage(Struct, frozen=True, kw_only=True):
     created_at: datetime
     status: Literal["completed", "incomplete"]
     estimated: bool | UnsetType = UNSET
+    finish_reason: MessageEnd | UnsetType = UNSET
 
     @classmethod
     def of(cls, message: Message) -> "ListedMessage":
@@ -61,6 +72,7 @@ class ListedMessage(Struct, frozen=True, kw_only=True):
             created_at=message.created_at,
             status=message.status,
             estimated=UNSET if message.estimated is None else message.estimated,
+            finish_reason=message.finish_reason or UNSET,
         )
 
 

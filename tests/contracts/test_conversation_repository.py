@@ -139,8 +139,22 @@ async def test_every_kind_of_part_comes_back(storage: Storage) -> None:
         Message(id="msg_1", role="user", content=(InputText("a"), InputText("b")), created_at=NOON),
         Message(id="msg_2", role="assistant", content=(), created_at=NOON, status="incomplete"),
         Message(id="msg_3", role="assistant", content=(OutputText("c"), Refusal("no")), created_at=NOON),
-        Message(id="msg_4", role="assistant", content=(OutputText("d"),), created_at=NOON, estimated=True),
-        Message(id="msg_5", role="assistant", content=(OutputText("e"),), created_at=NOON, estimated=False),
+        Message(
+            id="msg_4",
+            role="assistant",
+            content=(OutputText("d"),),
+            created_at=NOON,
+            estimated=True,
+            finish_reason="error",
+        ),
+        Message(
+            id="msg_5",
+            role="assistant",
+            content=(OutputText("e"),),
+            created_at=NOON,
+            estimated=False,
+            finish_reason="stop",
+        ),
     )
     hold = await storage.ledger.reserve(reservation())
     await storage.ledger.settle(hold, settlement(messages=said))

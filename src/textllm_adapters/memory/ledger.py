@@ -279,7 +279,9 @@ def _ended(entry: LedgerEntry, end: Settlement) -> LedgerEntry:
 def _corrected(reply: Message, end: Settlement) -> Message:
     if not end.messages:
         return replace(reply, estimated=end.estimated)
-    return replace(reply, content=end.messages[-1].content, status=end.messages[-1].status, estimated=end.estimated)
+    told = end.messages[-1]
+    reply = replace(reply, content=told.content, status=told.status, finish_reason=told.finish_reason)
+    return replace(reply, estimated=end.estimated)
 
 
 def _new_conversation(asked: Reservation) -> KeptConversation:

@@ -144,6 +144,7 @@ def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
         "contents": [_json(message.content) for message in end.messages],
         "said_at": [_moment(message.created_at) for message in end.messages],
         "are_estimated": [message.estimated for message in end.messages],
+        "finish_reasons": [message.finish_reason for message in end.messages],
         "end_number": end.end_number,
         "remembered": storable(end.remembered.decode()),
         "erasures": [new_id("erase") for _ in end.transcripts],

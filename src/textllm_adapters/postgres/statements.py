@@ -270,14 +270,15 @@ SETTLE: Final = Statement(
     ),
     said AS (
         INSERT INTO messages (
-            tenant_id, user_id, conversation_id, number, id, response_id, role, status, content, created_at, estimated
+            tenant_id, user_id, conversation_id, number, id, response_id, role, status, content, created_at, estimated,
+            finish_reason
         )
         SELECT :tenant, :user, :conversation, conversation.last_message - :messages + said.number, said.id, :response,
-            said.role, said.status, said.content, said.created_at, said.estimated
+            said.role, said.status, said.content, said.created_at, said.estimated, said.finish_reason
         FROM conversation, unnest(
             :message_ids::text[], :roles::text[], :statuses::text[], :contents::text[], :said_at::timestamptz[],
-            :are_estimated::boolean[]
-        ) WITH ORDINALITY AS said (id, role, status, content, created_at, estimated, number)
+            :are_estimated::boolean[], :finish_reasons::text[]
+        ) WITH ORDINALITY AS said (id, role, status, content, created_at, estimated, finish_reason, number)
     ),
     ended AS (
         INSERT INTO reply_ends (

@@ -155,7 +155,8 @@ class SqlLedger:
             raise _AlreadyExactError
         reply = of_it | {"new_estimated": end.estimated}
         if end.messages:
-            told = {"new_content": end.messages[-1].content, "new_status": end.messages[-1].status}
+            last = end.messages[-1]
+            told = {"new_content": last.content, "new_status": last.status, "new_reason": last.finish_reason}
             await connection.execute(statements.CORRECT_REPLY, reply | told)
         else:
             await connection.execute(statements.REPLY_IS_EXACT, reply)

@@ -250,6 +250,7 @@ def message_rows(hold: Hold | Row[Any], end: Settlement, *, last: int) -> list[M
             "content": message.content,
             "created_at": message.created_at,
             "estimated": message.estimated,
+            "finish_reason": message.finish_reason,
         }
         for number, message in enumerate(end.messages, last - len(end.messages) + 1)
     ]

@@ -155,7 +155,9 @@ _REPLY: Final = (
     messages.c.role == "assistant",
 )
 REPLY_IS_EXACT: Final = update(messages).where(*_REPLY).values(estimated=bindparam("new_estimated"))
-CORRECT_REPLY: Final = REPLY_IS_EXACT.values(content=bindparam("new_content"), status=bindparam("new_status"))
+CORRECT_REPLY: Final = REPLY_IS_EXACT.values(
+    content=bindparam("new_content"), status=bindparam("new_status"), finish_reason=bindparam("new_reason")
+)
 REMEMBER_OTHERWISE: Final = (
     update(idempotency_keys)
     .where(

@@ -217,7 +217,7 @@ Index(
     sqlite_where=ledger.c.payer_id.is_not(None),
 )
 
-# estimated: of a reply: what it cost is an estimate.
+# estimated: of a reply: what it cost is an estimate. finish_reason: of a reply, where it is known.
 messages: Final = Table(
     "messages",
     metadata,
@@ -232,6 +232,7 @@ messages: Final = Table(
     Column("content", Content, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("estimated", Boolean),
+    Column("finish_reason", String(16)),
     PrimaryKeyConstraint("tenant_id", "user_id", "conversation_id", "number", name="pk_messages"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],

@@ -15,6 +15,7 @@ from textllm_core.usage import Kind, Usage
 
 MessageRole = Literal["user", "assistant"]
 FinishReason = Literal["stop", "length", "refusal", "cancelled"]
+MessageEnd = FinishReason | Literal["error"]
 
 
 class InputText(Struct, frozen=True, tag="input_text"):
@@ -92,6 +93,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
     Args:
         estimated: of a reply: what it cost is an estimate; None where nobody knows, and for what a user said.
+        finish_reason: of a reply: why it ended where it does; `error`: it broke off. None as with `estimated`.
     """
 
     id: str
@@ -100,6 +102,7 @@ class Message(Struct, frozen=True, kw_only=True):
     created_at: datetime
     status: Literal["completed", "incomplete"] = "completed"
     estimated: bool | None = None
+    finish_reason: MessageEnd | None = None
 
     @property
     def text(self) -> str:

@@ -1,0 +1,18 @@
+"""Why a reply ended where it does, beside the reply itself."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("messages", sa.Column("finish_reason", sa.String(16)))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("messages") as messages:
+        messages.drop_column("finish_reason")

@@ -1,5 +1,6 @@
 """The command tree, and the one place of the command line that names the wiring."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -87,6 +88,8 @@ app.add_typer(model.app, name="model")
 def _load_wiring() -> Wiring:
     from textllm_adapters import wiring
 
+    # A command tells of a failure once, as its error; logs are for the server, which sets them up.
+    logging.getLogger("textllm").addHandler(logging.NullHandler())
     return wiring
 
 

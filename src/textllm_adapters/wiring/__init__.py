@@ -1,16 +1,10 @@
 """The composition root: the one place that knows which adapter keeps which port."""
 
-import logging
-
 from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring.applications import open_books, open_conversations, open_files, open_textllm, try_out
 from textllm_adapters.wiring.checks import check, notices
 from textllm_adapters.wiring.models import fetch_model
 from textllm_adapters.wiring.storage import database_revision, upgrade_database
-
-# Logs are for whoever sets them up, as the server does. Everyone else is told by an exception what went wrong, and not
-# by Python's last resort on stderr, too.
-logging.getLogger("textllm").addHandler(logging.NullHandler())
 
 __all__ = [
     "Settings",

@@ -50,7 +50,8 @@ FIELDS: Final[Mapping[str, str]] = {
     "file_url": "A link to the document that can be followed for a while; null once it is deleted.",
     "finish_reason": (
         "`stop`: the model had said all; `length`: it reached a limit of tokens; `refusal`: it would not answer; "
-        "`cancelled`: the stream was cancelled, and `text` is what had been written."
+        "`cancelled`: the stream was cancelled, and `text` is what had been written; `error`, of messages alone: it "
+        "broke off, and `text` is what was read of it."
     ),
     "folder": "Which kind of files.",
     "has_more": "Whether there are more behind the last one: ask for them with `after`.",

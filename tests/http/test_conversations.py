@@ -301,7 +301,7 @@ async def test_messages_come_with_text_and_parts_in_both_orders(server: Server, 
         "status": "completed",
     }
     assert (said["role"], said["content"]) == ("assistant", [{"type": "output_text", "text": "Hello."}])
-    assert not said["estimated"]
+    assert (said["estimated"], said["finish_reason"]) == (False, "stop")
     turned = (await server.get(f"/conversations/{reply.conversation_id}/messages?order=desc")).json()
     assert turned == {"data": [said, question], "has_more": False}
 

@@ -22,6 +22,7 @@ from textllm_core.records.messages import (
     InputFile,
     InputImage,
     Message,
+    MessageEnd,
     OutputText,
     Refusal,
     Reply,
@@ -76,7 +77,7 @@ def ending(
     return _ending(
         of,
         left,
-        _reply_message(OutputText(left.text), left, at=at) if left.is_kept else None,
+        _reply_message(OutputText(left.text), left, ended, at=at) if left.is_kept else None,
         told=error or "cancelled",
         text=left.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -104,7 +105,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
     return _ending(
         of,
         left,
-        _reply_message(Refusal(ended.text) if is_refusal else OutputText(ended.text), left, at=at),
+        _reply_message(Refusal(ended.text) if is_refusal else OutputText(ended.text), left, ended, at=at),
         told=ended.finish_reason,
         text=ended.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -298,7 +299,7 @@ def _reply(hold: Hold, left: Remains, text: str, finish_reason: FinishReason, *,
     )
 
 
-def _reply_message(content: OutputText | Refusal, left: Remains, *, at: datetime) -> Message:
+def _reply_message(content: OutputText | Refusal, left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
     """The reply as its conversation keeps it."""
     return Message(
         id=new_id("msg"),
@@ -307,12 +308,22 @@ def _reply_message(content: OutputText | Refusal, left: Remains, *, at: datetime
         created_at=at,
         status="completed" if left.status == "completed" else "incomplete",
         estimated=left.estimated,
+        finish_reason=_message_end(left, ended),
     )
+
+
+def _message_end(left: Remains, ended: ModelEnded | None) -> MessageEnd:
+    """Why the reply ends where it does: by the provider's word, where it has one for a reply."""
+    if left.status == "cancelled":
+        return "cancelled"
+    if ended is None or ended.content_filtered or ended.status not in ("completed", "incomplete"):
+        return "error"
+    return ended.finish_reason
 
 
 def _stated(left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
     is_refusal = ended is not None and ended.finish_reason == "refusal"
-    return _reply_message(Refusal(left.text) if is_refusal else OutputText(left.text), left, at=at)
+    return _reply_message(Refusal(left.text) if is_refusal else OutputText(left.text), left, ended, at=at)
 
 
 def _price(pricing: Pricing, hold: Hold, model: str, ended: ModelEnded | None) -> Price:

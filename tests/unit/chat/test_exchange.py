@@ -262,8 +262,12 @@ async def test_a_reply_that_breaks_off_stays_as_far_as_it_went_and_the_next_turn
     entry = (await bench.entries())[-1]
     text = "".join(heard)
     assert (entry.status, entry.estimated, entry.answered) == ("incomplete", True, True)
-    kept = [(message.text, message.status) for message in await bench.said(entry)][2:]
-    assert kept == [("two", "completed"), (text, "incomplete")]
+    kept = [(message.text, message.status, message.finish_reason) for message in await bench.said(entry)][1:]
+    assert kept == [
+        (first.text, "completed", "stop"),
+        ("two", "completed", None),
+        (text, "incomplete", "error"),
+    ]
     again = await bench.say("three", first.conversation_id)
     sent = bench.llm.requests[-1].transcript_id
     assert bench.transcript is not None

@@ -4,12 +4,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from litestar import Litestar
 from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError, TextLLMError
@@ -40,78 +42,34 @@ _MAX_BYTES_PER_CHARACTER: Final = 4
 _logger: Final = logging.getLogger("textllm")
 
 
-def create_app(
-    opener: Callable[[], AbstractAsyncContextManager[TextLLM]],
-    *,
-    public_config: Mapping[str, object],
-    max_input_chars: int,
-    max_file_bytes: int,
-    spool_dir: Path,
-    requires_keys: bool,
-    asks_openai: bool,
-    telemetry: Telemetry,
-    metrics: Callable[[], bytes],
-    operator_token: str | None = None,
-    tracer: Tracer = UNTRACED,
-    cors_origins: Sequence[str] = (),
-    allowed_hosts: Sequence[str] = (),
-    trusted_proxies: Sequence[str] = (),
-) -> Litestar:
-    """The application of one process.
+class Application:
+    """What a server calls, in one process: the routes, and what is around them.
 
     Args:
-        opener: opens TextLLM once, when the server starts, and closes it when the server stops.
-        public_config: what `/config` shows; no secrets.
-        max_input_chars: the longest message; it bounds what is read of a body.
-        max_file_bytes: of one file; it bounds what is read of a form.
-        spool_dir: where files wait while they come in; the health report is about the disk that it is on.
-        requires_keys: False lets everyone in, as a service of the tenant `default`.
-        asks_openai: the model is OpenAI's or of a server with its API, for the health report.
-        telemetry: is told of each request that was answered.
-        metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
-        operator_token: what opens `/metrics` and `/config`, which are about all tenants; None: nobody where keys are
-            required, and everybody where they are not.
-        tracer: follows each request.
-        cors_origins: exact origins whose pages may call the service.
-        allowed_hosts: the names that requests may be for; none: any.
-        trusted_proxies: addresses and networks of proxies that are believed where a request comes from.
+        handler: answers a request whose `state` has the services.
+        opened: what they stand on, from the start to the stop.
     """
 
-    worker = WorkerState()
+    services: Services
+
+    def __init__(self, handler: ASGIApp, opened: Callable[[], AbstractAsyncContextManager[Services]]) -> None:
+        self._handler, self._opened = handler, opened
 
     @asynccontextmanager
-    async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with (
-            opener() as textllm,
-            _repeating(textllm.reconcile, RECOVER_EVERY_S, "abandoned exchanges wait to be settled"),
-            _repeating(textllm.forget_replies, FORGET_EVERY_S, "old replies wait to be forgotten"),
-            _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
-            _repeating(
-                textllm.conversations.erase_at_provider, ERASE_EVERY_S, "deleted conversations wait to be erased"
-            ),
-        ):
-            app.state["services"] = Services(
-                textllm,
-                worker,
-                requires_keys=requires_keys,
-                operator_token=None if operator_token is None else operator_token.encode(),
-                strangers=Strangers(),
-                max_body_bytes=_BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
-                max_text_bytes=_TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
-                max_file_bytes=max_file_bytes,
-                spool=Spool(spool_dir),
-                downloads=Places(
-                    MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."
-                ),
-                public_config=public_config,
-                metrics=metrics,
-                asks_openai=asks_openai,
-                data_dir=spool_dir.parent,
-                started_at=monotonic(),
-            )
-            yield
+    async def lifespan(self) -> AsyncIterator[Services]:
+        """Start; stop when the block ends."""
+        async with self._opened() as self.services:
+            yield self.services
 
-    app = Litestar(
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"services": self.services}
+        await self._handler(scope, receive, send)
+
+
+@cache
+def routes() -> Litestar:
+    """All routes. They keep nothing from one request to the next, so that applications share them."""
+    return Litestar(
         [
             chat.chat,
             chat.chat_stream,
@@ -150,9 +108,7 @@ def create_app(
             docs.start,
             docs.problem,
         ],
-        lifespan=[lifespan],
         before_request=refuse_query,
-        before_send=[ResponseHeaders(cors_origins, worker)],
         exception_handlers={TextLLMError: respond, HTTPException: respond, Exception: respond},
         request_max_body_size=None,  # ours is checked where a body is read
         openapi_config=None,
@@ -160,10 +116,81 @@ def create_app(
         debug=False,
         pdb_on_exception=False,
     )
-    # Around the router, which no middleware is.
-    entrance = Entrance(app.asgi_handler, trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
-    app.asgi_handler = observed(entrance, telemetry, tracer, worker.unanswered)
-    return app
+
+
+def create_app(
+    opener: Callable[[], AbstractAsyncContextManager[TextLLM]],
+    *,
+    public_config: Mapping[str, object],
+    max_input_chars: int,
+    max_file_bytes: int,
+    spool_dir: Path,
+    requires_keys: bool,
+    asks_openai: bool,
+    telemetry: Telemetry,
+    metrics: Callable[[], bytes],
+    operator_token: str | None = None,
+    tracer: Tracer = UNTRACED,
+    cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
+    trusted_proxies: Sequence[str] = (),
+) -> Application:
+    """The application of one process.
+
+    Args:
+        opener: opens TextLLM once, when the server starts, and closes it when the server stops.
+        public_config: what `/config` shows; no secrets.
+        max_input_chars: the longest message; it bounds what is read of a body.
+        max_file_bytes: of one file; it bounds what is read of a form.
+        spool_dir: where files wait while they come in; the health report is about the disk that it is on.
+        requires_keys: False lets everyone in, as a service of the tenant `default`.
+        asks_openai: the model is OpenAI's or of a server with its API, for the health report.
+        telemetry: is told of each request that was answered.
+        metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
+        operator_token: what opens `/metrics` and `/config`, which are about all tenants; None: nobody where keys are
+            required, and everybody where they are not.
+        tracer: follows each request.
+        cors_origins: exact origins whose pages may call the service.
+        allowed_hosts: the names that requests may be for; none: any.
+        trusted_proxies: addresses and networks of proxies that are believed where a request comes from.
+    """
+
+    worker = WorkerState()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Services]:
+        async with (
+            opener() as textllm,
+            _repeating(textllm.reconcile, RECOVER_EVERY_S, "abandoned exchanges wait to be settled"),
+            _repeating(textllm.forget_replies, FORGET_EVERY_S, "old replies wait to be forgotten"),
+            _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
+            _repeating(
+                textllm.conversations.erase_at_provider, ERASE_EVERY_S, "deleted conversations wait to be erased"
+            ),
+        ):
+            yield Services(
+                textllm,
+                worker,
+                requires_keys=requires_keys,
+                operator_token=None if operator_token is None else operator_token.encode(),
+                strangers=Strangers(),
+                max_body_bytes=_BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
+                max_text_bytes=_TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
+                max_file_bytes=max_file_bytes,
+                spool=Spool(spool_dir),
+                downloads=Places(
+                    MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."
+                ),
+                public_config=public_config,
+                metrics=metrics,
+                asks_openai=asks_openai,
+                data_dir=spool_dir.parent,
+                started_at=monotonic(),
+            )
+
+    entrance = Entrance(routes(), trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
+    seen = observed(entrance, telemetry, tracer, worker.unanswered)
+    return Application(ResponseHeaders(cors_origins, worker).around(seen), opened)
 
 
 @asynccontextmanager

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
-from litestar import Litestar
-
 from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry, configure_logs
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
@@ -14,7 +12,7 @@ from textllm_adapters.telemetry.tracing import open_tracer
 from textllm_adapters.wiring import load_settings, open_textllm
 from textllm_core.application import TextLLM
 from textllm_core.steps import UNTRACED
-from textllm_http.app import create_app
+from textllm_http.app import Application, create_app
 
 _DATABASE_PATIENCE_S: Final = 60.0
 _MEGABYTE: Final = 1024 * 1024
@@ -24,7 +22,7 @@ _ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server", "trusted_prox
 class Served(NamedTuple):
     """An app, and what its server is to know."""
 
-    app: Litestar
+    app: Application
     header_timeout_s: float
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from litestar.types import HTTPResponseStartEvent, Message, Scope
+from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, Scope, Send
 
 from textllm_core.ids import new_id
 from textllm_http.worker_state import WorkerState
@@ -46,7 +46,7 @@ def request_id_of(scope: Scope) -> str:
 
 
 class ResponseHeaders:
-    """A hook before every message that is sent: it knows no route, so that none can be without it.
+    """What completes every message that is sent: it knows no route, so that none can be without it.
 
     Args:
         cors_origins: exact origins whose pages may read the responses, e.g. "https://chat.example.org".
@@ -55,20 +55,32 @@ class ResponseHeaders:
     def __init__(self, cors_origins: Iterable[str], worker: WorkerState) -> None:
         self._origins, self._worker = frozenset(cors_origins), worker
 
-    async def __call__(self, message: Message, scope: Scope) -> None:
-        if message["type"] == "http.response.start":
-            if scope.get("method") == "OPTIONS":
-                allow_all_methods(message, scope)
-            headers = [*message["headers"], (b"x-request-id", request_id_of(scope).encode())]
-            said = {name.lower() for name, _ in headers}
-            headers += [(name, value) for name, value in _UNLESS_SAID if name not in said]
-            if self._worker.is_leaving:  # the client finds another worker, or knows that there is none
-                headers.append((b"connection", b"close"))
-            if self._origins:
-                headers += self._cors(scope)
-            message["headers"] = headers
-        elif message["type"] == "http.response.body" and scope.get("method") == "HEAD":
-            message["body"] = b""
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """`app`, whose responses have these headers; none has a body that answers HEAD."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            async def complete(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    self._complete(message, scope)
+                elif message["type"] == "http.response.body" and scope.get("method") == "HEAD":
+                    message["body"] = b""
+                await send(message)
+
+            await app(scope, receive, complete)
+
+        return answer
+
+    def _complete(self, message: HTTPResponseStartEvent, scope: Scope) -> None:
+        if scope.get("method") == "OPTIONS":
+            _allow_all_methods(message, scope)
+        headers = [*message["headers"], (b"x-request-id", request_id_of(scope).encode())]
+        said = {name.lower() for name, _ in headers}
+        headers += [(name, value) for name, value in _UNLESS_SAID if name not in said]
+        if self._worker.is_leaving:  # the client finds another worker, or knows that there is none
+            headers.append((b"connection", b"close"))
+        if self._origins:
+            headers += self._cors(scope)
+        message["headers"] = headers
 
     def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         origin = header(scope, b"origin")
@@ -87,7 +99,7 @@ class ResponseHeaders:
         return headers
 
 
-def allow_all_methods(message: HTTPResponseStartEvent, scope: Scope) -> None:
+def _allow_all_methods(message: HTTPResponseStartEvent, scope: Scope) -> None:
     """Complete `Allow`: the framework's answer to OPTIONS knows only the first handler of an address."""
     if "path_template" in scope:
         routes = scope["litestar_app"].routes

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litestar import Litestar
 from litestar.connection import ASGIConnection
 
 from textllm_core.application import TextLLM
@@ -54,10 +53,5 @@ class Services:
 
 def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
     """What the application that a request came to stands on."""
-    return services_in(connection.scope["litestar_app"])
-
-
-def services_in(app: Litestar) -> Services:
-    """What an application stands on, from its start to its stop."""
-    services: Services = app.state["services"]
+    services: Services = connection.scope["state"]["services"]
     return services

@@ -19,13 +19,13 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
-from litestar import Litestar
 
 from textllm_core.errors import TextLLMError
+from textllm_http.app import Application
 from textllm_http.asgi import create
 from textllm_http.control import BACKLOG, SERVICE_S, SIGNALS, Word, words
 from textllm_http.problems import trace_of
-from textllm_http.services import Services, services_in
+from textllm_http.services import Services
 
 MAX_HEAD_BYTES: Final = 64 * 1024  # of a request's line and headers, and of what waits to be written
 MAX_CONNECTIONS: Final = 16_384  # of one worker: streams are many and mostly idle; more wait in the listener's queue
@@ -46,7 +46,7 @@ class _Server(Server):
         header_timeout_s: until the headers of a connection's next request are there.
     """
 
-    def __init__(self, app: Litestar, listener: int, *, header_timeout_s: float) -> None:
+    def __init__(self, app: Application, listener: int, *, header_timeout_s: float) -> None:
         super().__init__(
             app,
             interface=Interfaces.ASGINL,  # the lifespan is the worker's: streams end before it does
@@ -96,7 +96,7 @@ class _Worker:
         loop.add_reader(self._channel, self._hear)
         app, header_timeout_s = create()
         self._starting = asyncio.current_task()
-        async with app.lifespan():
+        async with app.lifespan() as services:
             self._starting = None
             server = _Server(app, self._listener, header_timeout_s=header_timeout_s)
             serving = asyncio.create_task(server.serve())
@@ -108,7 +108,6 @@ class _Worker:
             if serving.done():
                 leaving.cancel()
                 raise RuntimeError("the server ended by itself")
-            services = services_in(app)
             await self._end(services, server)
             if not await _ends(serving, _LINGER_S):
                 services.worker.unanswered.refuse()

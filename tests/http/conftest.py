@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from litestar import Litestar
 from tests.unit.conftest import Bench
 
 from textllm_adapters.telemetry.listeners import Listeners
@@ -19,7 +18,7 @@ from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_core import TextLLM
 from textllm_core.health import CheckHealth
-from textllm_http.app import create_app
+from textllm_http.app import Application, create_app, routes
 from textllm_http.openapi import document_of, operations_of
 
 JSON = {"content-type": "application/json"}
@@ -60,7 +59,7 @@ class Probe:
 class Server:
     """The application and what stands behind it."""
 
-    app: Litestar
+    app: Application
     bench: Bench
     probe: Probe
 
@@ -161,9 +160,8 @@ def check_headers(method: str, route: str, status: int, headers: Iterable[str]) 
 def described_headers() -> Mapping[tuple[str, str, int], set[str]]:
     """By method, route and status: the names of the headers that the document tells of, in lower case."""
     described: dict[tuple[str, str, int], set[str]] = {}
-    routes = application(Bench()).routes
-    paths = document_of(routes)["paths"]
-    for method, path, handler, _ in operations_of(routes):
+    paths = document_of(routes().routes)["paths"]
+    for method, path, handler, _ in operations_of(routes().routes):
         for status, response in paths[path][method.lower()]["responses"].items():
             for route in handler.paths:
                 names = described.setdefault((method, re.sub(r"{(\w+):\w+}", r"{\1}", route), int(status)), set())
@@ -181,7 +179,7 @@ def application(
     spool_dir: Path = NOWHERE,
     requires_keys: bool = False,
     operator_token: str | None = None,
-) -> Litestar:
+) -> Application:
     textllm = replace(bench.textllm, check_health=CheckHealth([probe or Probe()]))
 
     @asynccontextmanager
@@ -217,7 +215,7 @@ async def serving(bench: Bench, **chosen: Any) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def _started(app: Litestar) -> AsyncIterator[None]:
+async def _started(app: Application) -> AsyncIterator[None]:
     """The lifespan in a task of its own, as servers have it."""
     up, down = asyncio.Event(), asyncio.Event()
 

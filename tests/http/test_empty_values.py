@@ -7,15 +7,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.http.conftest import JSON, Server, application, serving
+from tests.http.conftest import JSON, Server, serving
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_books
 from textllm_core import Caller
 from textllm_core.wire import to_json
+from textllm_http.app import routes
 from textllm_http.openapi import document_of
 
-DOCUMENT: dict[str, Any] = msgspec.json.decode(to_json(document_of(application(Bench()).routes)))
+DOCUMENT: dict[str, Any] = msgspec.json.decode(to_json(document_of(routes().routes)))
 _AS_ANY_CLIENT_HAS_THEM = {"X-Request-ID", "Range", "If-Match", "If-None-Match", "If-Range"}  # RFC 9110 says what then
 
 

@@ -9,6 +9,7 @@ from tests.http.conftest import JSON, ORIGIN, Answer, Server, serving
 from tests.http.test_operations import EVERY_REQUEST
 from tests.unit.conftest import Bench
 
+from textllm_http.app import routes
 from textllm_http.entrance import Entrance
 
 FORM = b'--bnd\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n--bnd--\r\n'
@@ -120,7 +121,7 @@ async def test_a_response_s_own_header_wins(server: Server) -> None:
 
 async def test_every_route_answers_a_preflight_for_all_that_it_takes(bench: Bench) -> None:
     async with serving(bench, cors_origins=[ORIGIN], requires_keys=True) as server:
-        for route in server.app.routes:
+        for route in routes().routes:
             path = route.path.replace("{_:path}", "LLM/x/content").replace("{", "").replace("}", "")
             for method in route.methods - {"OPTIONS"}:
                 asked = {

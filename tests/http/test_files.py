@@ -20,7 +20,6 @@ from textllm_core.errors import StorageUnavailableError
 from textllm_core.tenancy import Caller
 from textllm_http import download
 from textllm_http.routes import files as routes
-from textllm_http.services import services_in
 
 FORM = {"content-type": "multipart/form-data; boundary=bnd", "host": "files.example.org:8000"}
 CONTENT = b"0123456789"
@@ -299,9 +298,9 @@ async def test_a_download_that_nobody_reads_is_given_up(
 ) -> None:
     monkeypatch.setattr(download, "STALLED_AFTER_S", 0.05)
     scope = {"type": "http", "headers": [], "method": "GET"}
-    textllm = services_in(server.app).textllm
+    textllm = server.app.services.textllm
     pieces = textllm.files.read(await textllm.files.get(Caller(), key))
-    content = download.Content(pieces, b"", services_in(server.app).downloads)
+    content = download.Content(pieces, b"", server.app.services.downloads)
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
@@ -317,7 +316,7 @@ async def test_a_download_that_nobody_reads_is_given_up(
 async def test_so_many_downloads_run_at_a_time_and_no_more(server: Server, key: str) -> None:
     with ExitStack() as others:
         for _ in range(download.MAX_DOWNLOADS):
-            others.enter_context(services_in(server.app).downloads.taken())
+            others.enter_context(server.app.services.downloads.taken())
         answer = await server.get(f"/files/{key}/content")
         assert (answer.status, answer.json()["code"]) == (503, "service_unavailable")
         assert answer.headers["retry-after"].isdigit()

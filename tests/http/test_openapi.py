@@ -10,12 +10,13 @@ import msgspec
 import pytest
 from litestar import Litestar, get
 from litestar.routes import HTTPRoute
-from tests.http.conftest import Server, application, serving
+from tests.http.conftest import Server, serving
 from tests.unit.conftest import Bench
 
 import textllm_http
 from textllm_core.problem_details import STATUS
 from textllm_core.wire import to_json
+from textllm_http.app import routes
 from textllm_http.openapi import document_of
 from textllm_http.openapi_problems import PROBLEMS
 from textllm_http.problems import PROBLEM_JSON
@@ -25,7 +26,7 @@ with warnings.catch_warnings():
     from jsonschema import Draft202012Validator
     from openapi_spec_validator import validate
 
-APP = application(Bench())
+APP = routes()
 DOCUMENT: dict[str, Any] = msgspec.json.decode(to_json(document_of(APP.routes)))
 
 
@@ -45,7 +46,7 @@ def test_it_is_valid_openapi_3_1() -> None:
 
 
 def test_every_route_is_in_it() -> None:
-    routes = {
+    known = {
         f"{method} {route.path_format}"
         for route in APP.routes
         if isinstance(route, HTTPRoute)
@@ -58,7 +59,7 @@ def test_every_route_is_in_it() -> None:
         "GET /files/{_}": {"GET /files/{key}", "GET /files/{key}/content"},
         "DELETE /files/{_}": {"DELETE /files/{key}"},
     }
-    assert told == set().union(*(split.get(route, {route}) for route in routes))
+    assert told == set().union(*(split.get(route, {route}) for route in known))
 
 
 def test_a_handler_without_words_is_a_defect() -> None:

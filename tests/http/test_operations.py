@@ -7,7 +7,6 @@ from tests.http.conftest import JSON, ORIGIN, Server, serving
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.erasures import MemoryErasures
-from textllm_http.services import services_in
 
 EVERY_REQUEST = [
     ("GET", "/health/live", 200),
@@ -70,7 +69,7 @@ async def test_the_health_report_is_503_and_says_why_where_something_does_not_an
     answer = await server.get("/health")
     assert (answer.status, answer.json()["status"]) == (503, "unhealthy")
     assert answer.json()["checks"]["database"] == {"status": "unhealthy", "message": "It does not answer within 2 s."}
-    services_in(server.app).worker.is_stopping = True
+    server.app.services.worker.is_stopping = True
     assert (await server.get("/health")).json()["status"] == "stopping"
 
 
@@ -102,7 +101,7 @@ async def test_metrics_are_prometheus_text_of_what_was_answered(server: Server) 
 
 
 async def test_a_stopping_service_is_not_ready_alive_and_keeps_no_connection(server: Server) -> None:
-    worker = services_in(server.app).worker
+    worker = server.app.services.worker
     worker.is_leaving = worker.is_stopping = True
     answer = await server.get("/health/ready")
     assert (answer.status, answer.json()) == (503, {"status": "stopping"})

@@ -124,6 +124,7 @@ def create_app(
     public_config: Mapping[str, object],
     max_input_chars: int,
     max_file_bytes: int,
+    body_timeout_s: float,
     spool_dir: Path,
     requires_keys: bool,
     asks_openai: bool,
@@ -134,6 +135,7 @@ def create_app(
     cors_origins: Sequence[str] = (),
     allowed_hosts: Sequence[str] = (),
     trusted_proxies: Sequence[str] = (),
+    recover_every_s: float = RECOVER_EVERY_S,
 ) -> Application:
     """The application of one process.
 
@@ -142,6 +144,7 @@ def create_app(
         public_config: what `/config` shows; no secrets.
         max_input_chars: the longest message; it bounds what is read of a body.
         max_file_bytes: of one file; it bounds what is read of a form.
+        body_timeout_s: until a JSON body is there, and at most between two pieces of a form.
         spool_dir: where files wait while they come in; the health report is about the disk that it is on.
         requires_keys: False lets everyone in, as a service of the tenant `default`.
         asks_openai: the model is OpenAI's or of a server with its API, for the health report.
@@ -153,6 +156,7 @@ def create_app(
         cors_origins: exact origins whose pages may call the service.
         allowed_hosts: the names that requests may be for; none: any.
         trusted_proxies: addresses and networks of proxies that are believed where a request comes from.
+        recover_every_s: how often it is looked for turns that a dead process left.
     """
 
     worker = WorkerState()
@@ -161,7 +165,7 @@ def create_app(
     async def opened() -> AsyncIterator[Services]:
         async with (
             opener() as textllm,
-            _repeating(textllm.reconcile, RECOVER_EVERY_S, "abandoned exchanges wait to be settled"),
+            _repeating(textllm.reconcile, recover_every_s, "abandoned exchanges wait to be settled"),
             _repeating(textllm.forget_replies, FORGET_EVERY_S, "old replies wait to be forgotten"),
             _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
             _repeating(
@@ -177,6 +181,7 @@ def create_app(
                 max_body_bytes=_BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 max_text_bytes=_TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 max_file_bytes=max_file_bytes,
+                body_timeout_s=body_timeout_s,
                 spool=Spool(spool_dir),
                 downloads=Places(
                     MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."

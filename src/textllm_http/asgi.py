@@ -57,6 +57,7 @@ def create() -> Served:
         public_config={name: value for name, value in settings.public().items() if name not in _ABOUT_THIS_MACHINE},
         max_input_chars=settings.max_input_length,
         max_file_bytes=settings.max_file_size_mb * _MEGABYTE,
+        body_timeout_s=settings.body_timeout_s,
         spool_dir=settings.data_dir / "spool",
         requires_keys=settings.auth != "disabled",  # `auto` is decided by whoever knows the address
         asks_openai=settings.resolved_provider == "openai",

@@ -85,8 +85,15 @@ class FileResponse:
         ServiceUnavailableError: too many others are being sent; nothing has been.
     """
 
-    def __init__(self, status: int, headers: Mapping[str, str], content: Content | None = None) -> None:
-        self._status, self._content = status, content
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        content: Content | None = None,
+        *,
+        stalled_after_s: float = STALLED_AFTER_S,
+    ) -> None:
+        self._status, self._content, self._stalled_after_s = status, content, stalled_after_s
         self._headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's form
@@ -98,9 +105,9 @@ class FileResponse:
                 with self._content.places.taken():
                     await send(start)
                     try:
-                        await _send_piece(send, self._content.beginning)
+                        await self._send_piece(send, self._content.beginning)
                         async for piece in pieces:
-                            await _send_piece(send, piece)
+                            await self._send_piece(send, piece)
                     except TimeoutError:  # the client does not read on
                         return
                     except TextLLMError as error:
@@ -108,10 +115,9 @@ class FileResponse:
                         return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-
-async def _send_piece(send: Send, piece: bytes) -> None:
-    async with asyncio.timeout(STALLED_AFTER_S):
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    async def _send_piece(self, send: Send, piece: bytes) -> None:
+        async with asyncio.timeout(self._stalled_after_s):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 def _asked_for(scope: Scope, size: int, etag: str) -> Span | None:

@@ -17,9 +17,9 @@ from textllm_core.errors import FileTooLargeError, InvalidRequestError, Unsuppor
 from textllm_core.uploads import Upload
 from textllm_http.auth import caller_of
 from textllm_http.requests import MAX_PIECES, content_length_of, content_type_of, refusal, unknown_field
+from textllm_http.services import services_of
 from textllm_http.spool import Spool, SpooledFile
 
-SILENCE_S: Final = 30.0
 MIN_BYTES_PER_S: Final = 4096  # on average, after the first minute: who is slower keeps others from sending
 _FIRST_MINUTE_S: Final = 60.0
 _OVERHEAD_BYTES: Final = 64 * 1024  # boundaries and headers
@@ -260,11 +260,11 @@ def _upload(file: _File) -> Upload:
 
 
 async def _pieces_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
+    loop, silence_s = asyncio.get_running_loop(), services_of(request).body_timeout_s
     started, received, pieces = loop.time(), 0, 0
     has_more = True
     while has_more:
-        deadline = min(loop.time() + SILENCE_S, started + _FIRST_MINUTE_S + received / MIN_BYTES_PER_S)
+        deadline = min(loop.time() + silence_s, started + _FIRST_MINUTE_S + received / MIN_BYTES_PER_S)
         try:
             async with asyncio.timeout_at(deadline):
                 event = await request.receive()

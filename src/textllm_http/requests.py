@@ -13,8 +13,8 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from msgspec import UNSET, Struct, UnsetType, inspect
 
 from textllm_core.errors import InvalidRequestError, UnsupportedMediaTypeError
+from textllm_http.services import services_of
 
-BODY_TIMEOUT_S: Final = 20.0
 MAX_PIECES: Final = 20_000  # each costs some work, however small it is
 _SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 # Messages of msgspec. They may quote the request, so each pattern is tied to the end that the request cannot write.
@@ -44,7 +44,7 @@ class JsonBody(Generic[T]):
     async def read(self, request: Request[Any, Any, Any], *, max_bytes: int) -> T:
         """
         Raises:
-            InvalidRequestError: malformed, of another shape, or not complete after `BODY_TIMEOUT_S`.
+            InvalidRequestError: malformed, of another shape, or not complete in time.
             RequestEntityTooLarge: more than `max_bytes`.
             UnsupportedMediaTypeError: not declared as JSON in UTF-8.
         """
@@ -160,9 +160,9 @@ async def refuse_query(request: Request[Any, Any, Any]) -> None:
 
 
 async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
-    body = bytearray()
+    body, timeout_s = bytearray(), services_of(request).body_timeout_s
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             for _ in range(MAX_PIECES):
                 event = await request.receive()
                 if event["type"] != "http.request":
@@ -174,7 +174,7 @@ async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes
                     return bytes(body)
             raise InvalidRequestError(f"The body came in more than {MAX_PIECES} pieces.")
     except TimeoutError as error:
-        raise InvalidRequestError(f"The body was not complete after {BODY_TIMEOUT_S:g} s.") from error
+        raise InvalidRequestError(f"The body was not complete after {timeout_s:g} s.") from error
 
 
 def _check_length(request: Request[Any, Any, Any], *, max_bytes: int) -> None:

@@ -25,6 +25,7 @@ class Services:
         max_body_bytes: of a JSON body, or of the texts of a turn that comes in a form.
         max_text_bytes: of the texts of any other form.
         max_file_bytes: of one file.
+        body_timeout_s: until a JSON body is there, and at most between two pieces of a form.
         spool: where files wait while they come in.
         downloads: places of those who are sent a file.
         public_config: what `/config` shows; no secrets.
@@ -42,6 +43,7 @@ class Services:
     max_body_bytes: int
     max_text_bytes: int
     max_file_bytes: int
+    body_timeout_s: float
     spool: Spool
     downloads: Places
     public_config: Mapping[str, object]

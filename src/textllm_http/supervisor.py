@@ -15,7 +15,6 @@ from textllm_http.control import BACKLOG, SERVICE_S, SETTLING_S, SIGNALS, Word
 
 # What a client may leave unread costs kernel memory: the system doubles this, and would else let it grow to megabytes.
 _SEND_BUFFER_BYTES: Final = 64 * 1024
-_UNREAD_MS: Final = 25_000  # until a client that takes nothing of what waits for it is cut off
 _STEADY_S: Final = 10.0  # a worker that lived so long died of something else than its start
 _PAUSES_S: Final = (0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # before a worker is replaced, by how many died early in a row
 
@@ -26,8 +25,11 @@ class StartError(TextLLMError):
     """No worker could start; why, the first of them has logged."""
 
 
-def listen(address: str, port: int) -> socket.socket:
+def listen(address: str, port: int, *, unread_timeout_s: float) -> socket.socket:
     """A socket for all workers. What is queued in it outlives any of them.
+
+    Args:
+        unread_timeout_s: until a client that takes nothing of what waits for it is cut off.
 
     Raises:
         ConfigurationError: it is no address of this machine, or not free.
@@ -40,7 +42,7 @@ def listen(address: str, port: int) -> socket.socket:
         # And this: a piece of a reply leaves at once, and not when the client has acknowledged the one before (40 ms).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sys.platform == "linux":  # and this, which ends those whose clients do not read what they asked for
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * unread_timeout_s))
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))

@@ -18,6 +18,7 @@ from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_core import TextLLM
 from textllm_core.health import CheckHealth
+from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_http.app import Application, create_app, routes
 from textllm_http.openapi import document_of, operations_of
 
@@ -179,6 +180,8 @@ def application(
     spool_dir: Path = NOWHERE,
     requires_keys: bool = False,
     operator_token: str | None = None,
+    body_timeout_s: float = 20.0,
+    recover_every_s: float = RECOVER_EVERY_S,
 ) -> Application:
     textllm = replace(bench.textllm, check_health=CheckHealth([probe or Probe()]))
 
@@ -192,6 +195,7 @@ def application(
         public_config={"model": bench.policy.model},
         max_input_chars=bench.policy.max_input_chars,
         max_file_bytes=bench.file_policy.max_file_bytes,
+        body_timeout_s=body_timeout_s,
         spool_dir=spool_dir,
         requires_keys=requires_keys,
         asks_openai=True,
@@ -202,6 +206,7 @@ def application(
         cors_origins=cors_origins,
         allowed_hosts=allowed_hosts,
         trusted_proxies=trusted_proxies,
+        recover_every_s=recover_every_s,
     )
 
 

@@ -293,10 +293,7 @@ async def test_a_download_that_fails_is_never_taken_as_whole(
             assert (answer.status, answer.json()["code"]) == (503, "storage_unavailable")
 
 
-async def test_a_download_that_nobody_reads_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, server: Server, key: str
-) -> None:
-    monkeypatch.setattr(download, "STALLED_AFTER_S", 0.05)
+async def test_a_download_that_nobody_reads_is_given_up(server: Server, key: str) -> None:
     scope = {"type": "http", "headers": [], "method": "GET"}
     textllm = server.app.services.textllm
     pieces = textllm.files.read(await textllm.files.get(Caller(), key))
@@ -310,7 +307,8 @@ async def test_a_download_that_nobody_reads_is_given_up(
         raise AssertionError("there is nothing to receive")
 
     async with asyncio.timeout(30):
-        await download.FileResponse(200, {}, content)(scope, receive, send)  # type: ignore[arg-type]
+        response = download.FileResponse(200, {}, content, stalled_after_s=0.05)
+        await response(scope, receive, send)  # type: ignore[arg-type]
 
 
 async def test_so_many_downloads_run_at_a_time_and_no_more(server: Server, key: str) -> None:

@@ -12,7 +12,6 @@ from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.money import ZERO
 from textllm_core.records.ledger import Demand, Hold, Reservation
-from textllm_http import app
 
 
 async def abandon_an_exchange(bench: Bench) -> None:
@@ -45,10 +44,7 @@ async def test_an_abandoned_exchange_is_settled_at_the_start(bench: Bench) -> No
     await bench.check_books()
 
 
-async def test_settling_goes_on_after_storage_was_away_and_after_a_defect(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(app, "RECOVER_EVERY_S", 0.001)
+async def test_settling_goes_on_after_storage_was_away_and_after_a_defect(caplog: pytest.LogCaptureFixture) -> None:
     faults: list[Exception] = [KeyError("canary"), StorageUnavailableError()]
 
     class FaultyLedger(MemoryLedger):
@@ -59,7 +55,7 @@ async def test_settling_goes_on_after_storage_was_away_and_after_a_defect(
 
     bench = Bench(ledger_type=FaultyLedger)
     await abandon_an_exchange(bench)
-    async with serving(bench), asyncio.timeout(20):
+    async with serving(bench, recover_every_s=0.001), asyncio.timeout(20):
         while bench.store.holds:  # noqa: ASYNC110 - until it is settled
             await asyncio.sleep(0.001)
     assert [record.levelname for record in caplog.records if record.name == "textllm"] == ["WARNING", "ERROR"]

@@ -4,6 +4,7 @@ import asyncio
 import random
 import resource
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,18 @@ class Desk:
         assert len(self.blobs._blobs) == len(self.bench.store.files)
 
 
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+@asynccontextmanager
+async def standing(tmp_path: Path, **chosen: float) -> AsyncIterator[Desk]:
     blobs = MemoryBlobStore()
     bench = Bench(blobs=blobs, file_policy=replace(SCRIPTED_FILE_POLICY, max_file_bytes=2 * MIB))
-    async with serving(bench, spool_dir=tmp_path / "spool") as server:
+    async with serving(bench, spool_dir=tmp_path / "spool", **chosen) as server:
         yield Desk(server, bench, blobs, tmp_path / "spool")
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with standing(tmp_path) as desk:
+        yield desk
 
 
 async def test_a_form_may_come_in_any_pieces(desk: Desk) -> None:
@@ -278,9 +285,9 @@ async def test_a_client_that_leaves_leaves_nothing(desk: Desk) -> None:
         assert refused == (400, "invalid_request")
 
 
-async def test_a_body_that_stalls_is_given_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multipart, "SILENCE_S", 0.05)
-    assert await desk.refusal(file(), is_whole=False) == (400, "invalid_request")
+async def test_a_body_that_stalls_is_given_up(tmp_path: Path) -> None:
+    async with standing(tmp_path, body_timeout_s=0.05) as desk:
+        assert await desk.refusal(file(), is_whole=False) == (400, "invalid_request")
 
 
 async def test_a_body_that_drips_is_given_up(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_clients_that_vanish_leave_no_trace_in_the_log(server: RunningServer) ->
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_a_piece_of_a_reply_leaves_at_once_not_when_the_one_before_is_acknowledged(address: str) -> None:
-    with listen(address, 0) as listener:
+    with listen(address, 0, unread_timeout_s=25) as listener:
         listener.settimeout(30)
         with socket.create_connection(listener.getsockname()[:2]), listener.accept()[0] as accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from tests.http.conftest import JSON, Server
+from tests.http.conftest import JSON, Server, serving
+from tests.unit.conftest import Bench
 
 from textllm_core.errors import InvalidRequestError
-from textllm_http import requests
 from textllm_http.requests import JsonBody
 from textllm_http.turns import TurnRequest
 
@@ -234,9 +234,9 @@ async def test_the_longest_message_fits_however_it_is_escaped(server: Server) ->
     assert server.bench.llm.requests[0].messages[-1].text == "😀" * 10_000
 
 
-async def test_a_body_that_stalls_is_cut(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "BODY_TIMEOUT_S", 0.01)
-    answer = await server.call("POST", "/chat", [b'{"mess'], headers=JSON, is_whole=False)
+async def test_a_body_that_stalls_is_cut(bench: Bench) -> None:
+    async with serving(bench, body_timeout_s=0.01) as server:
+        answer = await server.call("POST", "/chat", [b'{"mess'], headers=JSON, is_whole=False)
     assert (answer.status, answer.json()["code"]) == (400, "invalid_request")
 
 

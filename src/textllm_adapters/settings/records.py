@@ -201,6 +201,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[Host, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
     header_timeout_s: Annotated[float, seconds(1, 3600)] = 20.0
+    body_timeout_s: Annotated[float, seconds(1, 3600)] = 20.0
+    unread_timeout_s: Annotated[float, seconds(1, 3600)] = 25.0
     retention_days: Annotated[int, whole(1, 36_500)] | None = None
     stream_drain_s: Annotated[float, seconds(0, 3600)] = 120.0
     max_detached_streams: Annotated[int, whole(0, 100_000)] = 256

@@ -77,7 +77,7 @@ def serve(
         asyncio.run(_try_out(invocation, settings, screen, requires_keys=requires_keys))
         os.environ["TEXTLLM_AUTH"] = "required" if requires_keys else "disabled"  # workers do not know the address
         _configure_logs(settings)
-        _serve(address, port, workers, settings.stream_drain_s if grace_s is None else grace_s, screen)
+        _serve(settings, address, port, workers, settings.stream_drain_s if grace_s is None else grace_s, screen)
 
 
 async def _try_out(invocation: Invocation, settings: "Settings", screen: Screen, *, requires_keys: bool) -> None:
@@ -114,7 +114,7 @@ def _requires_keys(settings: "Settings", address: str) -> bool:
     return settings.auth == "required"
 
 
-def _serve(address: str, port: int, workers: int, grace_s: float, screen: Screen) -> None:
+def _serve(settings: "Settings", address: str, port: int, workers: int, grace_s: float, screen: Screen) -> None:
     from textllm_adapters.telemetry.metrics import forget_process, shared_counters
     from textllm_http.supervisor import listen, supervise
 
@@ -122,7 +122,7 @@ def _serve(address: str, port: int, workers: int, grace_s: float, screen: Screen
     _allow_connections()
     with shared_counters():
         supervise(
-            listen(address, port),
+            listen(address, port, unread_timeout_s=settings.unread_timeout_s),
             workers=workers,
             grace_s=grace_s,
             on_start=lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"),

@@ -175,6 +175,7 @@ async def _happens(event: asyncio.Event, timeout_s: float) -> None:
 
 def main(listener: str, channel: str, grace_s: str) -> int:
     """The exit code."""
+    logging.basicConfig(format="%(message)s")  # until the settings say how: why there are none is to be read somewhere
     for own in (int(listener), int(channel)):
         os.set_inheritable(own, False)
     for ignored in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the whole group: the supervisor decides

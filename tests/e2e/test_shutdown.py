@@ -257,7 +257,8 @@ def test_a_worker_ends_whose_parent_died_before_it_listened_to_it(
 
 def test_a_server_whose_workers_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
     program = "from textllm_http.supervisor import listen, supervise; "
-    program += "supervise(listen('127.0.0.1', 0, unread_timeout_s=25), workers=2, grace_s=0, on_start=lambda: None, on_end=lambda _: None)"
+    program += "address = listen('127.0.0.1', 0, unread_timeout_s=25); "
+    program += "supervise(address, workers=2, grace_s=0, on_start=lambda: None, on_end=lambda _: None)"
     result = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

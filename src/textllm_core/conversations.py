@@ -15,7 +15,6 @@ from textllm_core.erasing import EraseAtProvider
 from textllm_core.errors import (
     Allowance,
     ConversationNotFoundError,
-    ForbiddenError,
     InvalidRequestError,
     ServiceUnavailableError,
     StorageUnavailableError,
@@ -66,7 +65,7 @@ class CreateConversation:
 
     Args:
         keeps_messages: our own copy of its messages is to be kept.
-        max_per_user: how many a user may have; who makes several at once may get a few more.
+        max_per_user: how many a user may have.
     """
 
     conversations: ConversationRepository
@@ -96,9 +95,6 @@ class CreateConversation:
         user, now, asked = caller.acts_for(user_id), self.clock.now(), changes.checked()
         if allowance is None:
             await self.admit(caller, user)
-        most = self.max_per_user
-        if user is not None and await self.conversations.count(caller.tenant_id, user, at_most=most) >= most:
-            raise ForbiddenError.of_full_list(most)
         conversation = Conversation(
             id=new_id("conv"),
             user_id=user or new_user_id(),
@@ -115,7 +111,10 @@ class CreateConversation:
             metadata=asked.metadata or {},
             is_deleted=False,
         )
-        return await self.conversations.add(caller.tenant_id, conversation, keeps_messages=self.keeps_messages)
+        at_most = None if user is None else self.max_per_user  # a new user has none
+        return await self.conversations.add(
+            caller.tenant_id, conversation, keeps_messages=self.keeps_messages, at_most=at_most
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tests.contracts.books import (
 from tests.contracts.conftest import Storage
 from tests.contracts.test_file_repository import kept
 
-from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
+from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
 from textllm_core.ids import new_id
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.records.ledger import AlreadySettledError, Hold
@@ -79,6 +79,17 @@ async def test_what_is_added_comes_back_as_it_is_kept(storage: Storage) -> None:
     kept = await storage.conversations.add("tenant", given, keeps_messages=True)
     assert kept == replace(given, title="Grüße 👋", tags=("a", "b"), metadata={"k": "v"})
     assert await storage.conversations.get("tenant", given.id) == kept
+
+
+async def test_of_fourteen_added_at_once_a_user_gets_as_many_as_allowed(storage: Storage) -> None:
+    for user in ("ada", "bob"):
+        adding = [
+            storage.conversations.add("tenant", conversation(user_id=user), keeps_messages=True, at_most=3)
+            for _ in range(14)
+        ]
+        made, refusals = await at_once(*adding)
+        assert (len(made), [type(refusal) for refusal in refusals]) == (3, [ForbiddenError] * 11)
+        assert await storage.conversations.count("tenant", user, at_most=100) == 3
 
 
 @pytest.mark.parametrize("keeps_messages", [True, False])

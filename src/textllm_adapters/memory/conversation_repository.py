@@ -8,7 +8,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptConversation, KeptFile, Key, MemoryStore
-from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
+from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, Thread
 from textllm_core.records.messages import Message, file_keys
 
@@ -74,7 +74,11 @@ class MemoryConversationRepository:
             return ordered[:limit]
         return ordered[ids.index(after) + 1 :][:limit] if after in ids else None
 
-    async def add(self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool) -> Conversation:
+    async def add(
+        self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool, at_most: int | None = None
+    ) -> Conversation:
+        if at_most is not None and await self.count(tenant_id, conversation.user_id, at_most=at_most) >= at_most:
+            raise ForbiddenError.of_full_list(at_most)
         changes = ConversationChanges(title=conversation.title, tags=conversation.tags, metadata=conversation.metadata)
         kept = KeptConversation(_changed(conversation, changes), keeps_messages=keeps_messages)
         self.store.conversations[tenant_id, conversation.user_id, conversation.id] = kept

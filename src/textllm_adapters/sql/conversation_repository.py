@@ -14,7 +14,7 @@ from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger_rows import erasure_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
 from textllm_adapters.translation import translated
-from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
+from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, Thread
 from textllm_core.records.messages import Message, file_keys
 
@@ -95,13 +95,21 @@ class SqlConversationRepository:
                 found = await connection.execute(page, it | {"of_number": number, "at_most": limit})
                 return [_message(row) for row in found]
 
-    async def add(self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool) -> Conversation:
+    async def add(
+        self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool, at_most: int | None = None
+    ) -> Conversation:
         row = {name: getattr(conversation, name) for name in conversation.__struct_fields__}
         row |= {"tenant_id": tenant_id, "keeps_messages": keeps_messages}
         row |= {"context_tokens": 0, "revision": 0, "last_message": 0}
-        added = await self._changed(tenant_id, statements.ADD, row)
-        assert added is not None
-        return _conversation(added)
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(tenant_id) as connection:
+                if at_most is not None:
+                    counted = {"of_tenant": tenant_id, "of_user": conversation.user_id, "at_most": at_most}
+                    if self._database.dialect == "postgresql":  # on SQLite one transaction writes at a time
+                        await connection.execute(statements.LOCK_USER, counted)
+                    if (await connection.execute(statements.COUNT, counted)).scalar_one() >= at_most:
+                        raise ForbiddenError.of_full_list(at_most)
+                return _conversation((await connection.execute(statements.ADD, row)).one())
 
     async def update(
         self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges

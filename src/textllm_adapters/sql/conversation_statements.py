@@ -45,6 +45,15 @@ _NEWEST_FIRST: Final = (conversations.c.updated_at.desc(), conversations.c.id.de
 GET: Final = select(conversations).where(_OF_TENANT, _ID)
 GET_SHOWN: Final = GET.where(_IS_THERE)
 LATEST: Final = select(conversations).where(_OF_TENANT, _OF_USER, _IS_THERE).order_by(*_NEWEST_FIRST).limit(1)
+# PostgreSQL's, until the transaction ends: of whoever counts before adding, one goes after the other.
+LOCK_USER: Final = select(
+    func.pg_advisory_xact_lock(
+        func.hashtextextended(
+            bindparam("of_tenant", type_=conversations.c.tenant_id.type),
+            func.hashtextextended(bindparam("of_user", type_=conversations.c.user_id.type), 0),
+        )
+    )
+)
 COUNT: Final = select(func.count()).select_from(
     select(conversations.c.id).where(_OF_TENANT, _OF_USER).limit(bindparam("at_most")).subquery()
 )

@@ -55,8 +55,14 @@ class ConversationRepository(Protocol):
         """At most `limit` messages from the one behind `after` on; None where it has no message of that id."""
         ...
 
-    async def add(self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool) -> Conversation:
-        """Keep a conversation in which nothing was said; it comes back as it is kept."""
+    async def add(
+        self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool, at_most: int | None = None
+    ) -> Conversation:
+        """Keep a conversation in which nothing was said; it comes back as it is kept.
+
+        Raises:
+            ForbiddenError: its user has `at_most` already, hidden ones too; also where many are added at once.
+        """
         ...
 
     async def update(

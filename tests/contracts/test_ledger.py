@@ -569,15 +569,19 @@ async def test_an_entry_names_the_providers_response_also_where_pend_never_came_
 # What a process leaves behind, and what the provider says of it later
 
 
-async def test_the_abandoned_come_with_all_that_their_process_knew(storage: Storage) -> None:
+@pytest.mark.parametrize("metadata", [None, {}, {"order": "Grüße 👋"}])
+async def test_the_abandoned_come_with_all_that_their_process_knew(
+    storage: Storage, metadata: dict[str, str] | None
+) -> None:
     said, _ = exchange("Grüße\0 👋", "")
-    hold = await storage.ledger.reserve(reservation(message=said, is_asked=False))
+    hold = await storage.ledger.reserve(reservation(message=said, metadata=metadata, is_asked=False))
     assert (hold.message, hold.is_asked) == (said, False)
     hold = await storage.ledger.ask(hold, transcript_id="conv_theirs")
     hold = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o-2024-11-20")
     (found,) = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=10)
     assert found == hold
     assert (found.message, found.is_asked, found.transcript_id) == (said, True, "conv_theirs")
+    assert found.metadata == metadata
     assert (found.model, found.reported_model) == ("gpt-4o", "gpt-4o-2024-11-20")
 
 

@@ -132,7 +132,9 @@ class MemoryLedger:
         if end.messages:
             store.replies[_key(hold)] = end.messages[-1].id
         if end.open_until is not None:
-            open_hold = replace(hold, message=None, provider_response_id=hold.provider_response_id or named)
+            open_hold = replace(
+                hold, message=None, metadata=None, provider_response_id=hold.provider_response_id or named
+            )
             store.estimates[_key(hold)] = KeptEstimate(open_hold, end.at, end.open_until)
         return closed.settled
 

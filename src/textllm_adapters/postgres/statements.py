@@ -71,7 +71,7 @@ _HOLD: Final = """
     INSERT INTO holds (
         tenant_id, user_id, response_id, conversation_id, session_id, day, kind, model, price, input_estimate, amount,
         made_conversation, created_at, lease_until, is_resumable, cancel_asked, message, is_asked,
-        payer_id, session_last_activity
+        payer_id, session_last_activity, metadata
     )
 """
 # Of the session as it was before the statement; NULL: it is made.
@@ -112,7 +112,7 @@ OPEN: Final = Statement(
         {_HOLD}
         SELECT :tenant, :user, :response, (SELECT id FROM conversation), session.id, :day, :kind, :model, :price,
             :input_estimate, :amount, TRUE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
-            :payer, {_LAST_ACTIVITY}
+            :payer, {_LAST_ACTIVITY}, :metadata
         FROM session
         RETURNING session_id
     )
@@ -148,7 +148,7 @@ CONTINUE: Final = Statement(
         {_HOLD}
         SELECT :tenant, :user, :response, conversation.id, (SELECT id FROM session), :day, :kind, :model, :price,
             :input_estimate, :amount, FALSE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
-            :payer, {_LAST_ACTIVITY}
+            :payer, {_LAST_ACTIVITY}, :metadata
         FROM conversation
         RETURNING session_id
     )

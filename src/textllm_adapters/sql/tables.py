@@ -108,7 +108,8 @@ daily_usage: Final = Table(
 
 # One row for each exchange that is running. made_conversation: a release takes the conversation back as well.
 # is_resumable: it has a journal. watched_until: somebody reads it from there. message: what the user says, which would
-# else be lost with the process. is_asked: the provider may have been asked. transcript_id: what was made for it there.
+# else be lost with the process; metadata: the caller's, likewise.
+# is_asked: the provider may have been asked. transcript_id: what was made for it there.
 # payer_id: who is charged in the user's place; NULL: the user.
 # before: what a release has to undo in the conversation. session_was_active, session_last_activity: what it puts back
 # in the session; NULL: the session was made for it.
@@ -143,6 +144,7 @@ holds: Final = Table(
     Column("before", Record(Before)),
     Column("session_was_active", Boolean, nullable=False, server_default=true()),
     Column("session_last_activity", UtcDateTime),
+    Column("metadata", Labels),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],

@@ -290,6 +290,7 @@ class Admission:
             at=now,
             lease_until=now + LEASE,
             message=message if keeps_messages and not turn.is_aside else None,
+            metadata=turn.options.metadata,
             is_asked=not (needs_transcript or message.stored_parts),
             is_resumable=turn.is_resumable,
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),

@@ -266,7 +266,7 @@ def _by_account(
         rates=price.rates_for(left.usage.input_tokens),
         model=model,
         service_tier=ended.service_tier if ended else None,
-        metadata=None,
+        metadata=hold.metadata,
         messages=messages,
         answered=answered,
         last_image=last_image,

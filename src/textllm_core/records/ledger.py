@@ -35,6 +35,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
         at: time of the turn, aware UTC; its UTC day says which session pays.
         lease_until: when others may take the exchange for dead, unless it is renewed.
         message: the turn as its conversation is to keep it; None where it keeps no copy of its own.
+        metadata: the caller's, for the entry.
         is_asked: the provider is asked at once; False where `ask` says so first.
         payer_id: whose session pays, in the user's place; None: the user's own.
         idempotency: the turn's key; taken with the reservation, and given back with a release.
@@ -56,6 +57,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
     at: datetime
     lease_until: datetime
     message: Message | None = None
+    metadata: Mapping[str, str] | None = None
     is_asked: bool = True
     payer_id: str | None = None
     idempotency: Idempotency | None = None
@@ -77,6 +79,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
             amount=amount,
             created_at=self.at,
             message=self.message,
+            metadata=self.metadata,
             is_asked=self.is_asked,
         )
 
@@ -107,7 +110,7 @@ class Hold(Struct, frozen=True, kw_only=True):
 
     Args:
         amount: USD.
-        model, price, input_estimate, payer_id, message: as the reservation had them.
+        model, price, input_estimate, payer_id, message, metadata: as the reservation had them.
         is_asked: the provider may have been asked, so that it may cost something.
         transcript_id: the provider's side of the conversation, where it was made for this turn.
         provider_response_id, reported_model: the provider's names for the reply and for its model, once it told us.
@@ -125,6 +128,7 @@ class Hold(Struct, frozen=True, kw_only=True):
     amount: Decimal
     created_at: datetime
     message: Message | None = None
+    metadata: Mapping[str, str] | None = None
     is_asked: bool = True
     transcript_id: str | None = None
     payer_id: str | None = None

@@ -9,13 +9,14 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 from tests.image_files import png
-from tests.unit.conftest import GPT, POLICY, Bench
+from tests.unit.conftest import GPT, NOON, POLICY, Bench
 
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_core import Caller, TextTurn, Usage
 from textllm_core.chat.chat_with_image import ImageTurn
+from textllm_core.chat.settlement import recovered
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.errors import (
     ConversationLostError,
@@ -26,7 +27,7 @@ from textllm_core.errors import (
 )
 from textllm_core.pricing import Pricing
 from textllm_core.records.ledger import Hold, Settled, Settlement
-from textllm_core.records.messages import ReplyFailed
+from textllm_core.records.messages import ReplyFailed, TurnOptions
 from textllm_core.records.model import ModelEnded
 from textllm_core.uploads import Upload
 
@@ -109,6 +110,15 @@ async def test_a_price_that_is_gone_does_not_keep_recovery_from_its_work(bench: 
     survivor.llm.ended[hold.provider_response_id or ""] = ModelEnded(status="completed", usage=USAGE)
     assert await replace_field(survivor.reconcile, pricing=Pricing({}, FixedPrices({})))() == 1
     assert [entry.cost for entry in await survivor.entries()] == [PRICE_OF_USAGE]
+
+
+async def test_a_turn_whose_process_died_keeps_its_metadata(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    turn = TextTurn("hi", user_id="ada", options=TurnOptions(metadata={"order": "17"}))
+    await anext(bench.send_message.stream(Caller(), turn))
+    (hold,) = await bench.ledger.abandoned(at=NOON + timedelta(minutes=9), lease_until=NOON, limit=1)
+    end = recovered(hold, None, "a", None, (), pricing=bench.reconcile.pricing, at=NOON)
+    assert end.metadata == {"order": "17"}
 
 
 class SlowLedger(MemoryLedger):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from textllm_core.application import TextLLM
-    from textllm_core.chat.chat_with_document import DocumentTurn
-    from textllm_core.chat.chat_with_image import ImageTurn
-    from textllm_core.chat.exchange import Exchange
+    from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
+    from textllm_core.chat.chat_with_image import ChatWithImage, ImageTurn
+    from textllm_core.chat.exchange import Exchange, TrackUsage
     from textllm_core.chat.send_message import SendMessage
     from textllm_core.errors import TextLLMError
     from textllm_core.policy import ChatPolicy
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Caller",
     "ChatPolicy",
+    "ChatWithDocument",
+    "ChatWithImage",
     "Conversation",
     "ConversationChanges",
     "ConversationFilter",
@@ -58,6 +60,7 @@ __all__ = [
     "TextLLM",
     "TextLLMError",
     "TextTurn",
+    "TrackUsage",
     "TurnOptions",
     "Upload",
     "Usage",
@@ -67,6 +70,8 @@ __all__ = [
 _HOMES = {
     "Caller": "tenancy",
     "ChatPolicy": "policy",
+    "ChatWithDocument": "chat.chat_with_document",
+    "ChatWithImage": "chat.chat_with_image",
     "Conversation": "records.conversations",
     "ConversationChanges": "records.conversations",
     "ConversationFilter": "records.conversations",
@@ -80,6 +85,7 @@ _HOMES = {
     "Session": "records.sessions",
     "TextLLM": "application",
     "TextLLMError": "errors",
+    "TrackUsage": "chat.exchange",
     "Upload": "uploads",
     "Usage": "usage",
     "UsageReport": "records.usage_reports",

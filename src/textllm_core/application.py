@@ -10,7 +10,7 @@ from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
 from textllm_core.chat.chat_with_image import ChatWithImage
-from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.exchange import Exchange, TrackUsage
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
@@ -243,6 +243,7 @@ class TextLLM:
     conversations: Conversations
     books: Books
     files: Files
+    track_usage: TrackUsage
     reconcile: Reconcile
     forget_replies: ForgetReplies
     check_health: CheckHealth
@@ -254,6 +255,7 @@ class TextLLM:
             ports.files, ports.blobs, ports.rate_limiter, ports.clock, file_policy, link_secret=ports.link_secret
         )
         of_turns = files.of_turns(ports.conversations)
+        track_usage = TrackUsage(ports.ledger, ports.telemetry)
         exchange = Exchange.over(
             llm=ports.llm,
             transcript=ports.transcript,
@@ -261,6 +263,7 @@ class TextLLM:
             conversations=ports.conversations,
             journal=ports.journal,
             rate_limiter=ports.rate_limiter,
+            track_usage=track_usage,
             pricing=ports.pricing,
             clock=ports.clock,
             policy=policy,
@@ -294,14 +297,15 @@ class TextLLM:
             ),
             books=Books.over(ports.sessions, ports.reports, ports.audit, ports.api_keys, ports.clock),
             files=files,
+            track_usage=track_usage,
             reconcile=Reconcile(
                 ports.llm,
                 ports.ledger,
                 ports.journal,
                 ports.conversations,
+                track_usage,
                 ports.pricing,
                 ports.clock,
-                ports.telemetry,
             ),
             forget_replies=ForgetReplies(ports.ledger, ports.journal, ports.rate_limiter, ports.clock),
             check_health=CheckHealth(ports.probes),

@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from textllm_core.chat.exchange import correct, settle
+from textllm_core.chat.exchange import TrackUsage
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.running import LEASE
 from textllm_core.chat.settlement import corrected, recovered
 from textllm_core.errors import TextLLMError
-from textllm_core.events import UNHEARD
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.reply_journal import ReplyJournal
-from textllm_core.ports.telemetry import Telemetry
 from textllm_core.pricing import Pricing
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import InputFile, InputImage, TextDelta, files_of
@@ -39,9 +37,9 @@ class Reconcile:
     ledger: Ledger
     journal: ReplyJournal
     conversations: ConversationRepository
+    track_usage: TrackUsage
     pricing: Pricing
     clock: Clock
-    telemetry: Telemetry = UNHEARD
 
     async def __call__(self) -> int:
         """How many exchanges were settled, or corrected.
@@ -66,12 +64,12 @@ class Reconcile:
         heard = await self._heard(hold)
         files = await self._files(hold, ended)
         end = recovered(hold, thread, heard, ended, files, pricing=self.pricing, at=self.clock.now())
-        return await settle(self.ledger, self.telemetry, hold, end, recovered=True) is not None
+        return await self.track_usage(hold, end, recovered=True) is not None
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:
         files = await self._files(hold, ended)
         end = corrected(hold, ended, files, pricing=self.pricing, at=self.clock.now())
-        return await correct(self.ledger, self.telemetry, hold, end) is not None
+        return await self.track_usage.correct(hold, end) is not None
 
     async def _files(self, hold: Hold, ended: ModelEnded | None) -> tuple[InputImage | InputFile, ...]:
         """The images and documents of its turn, for links in its reply."""

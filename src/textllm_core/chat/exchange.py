@@ -25,13 +25,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.events import (
-    UNHEARD,
-    ExchangeAdmitted,
-    ExchangeCorrected,
-    ExchangeFailed,
-    ExchangeSettled,
-)
+from textllm_core.events import UNHEARD, ExchangeAdmitted, ExchangeCorrected, ExchangeFailed, ExchangeSettled
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -58,56 +52,63 @@ from textllm_core.tenancy import Caller
 _TELL_AFTER_TRIES: Final = 3  # of settling, after 1.4 s; then the caller is told that the storage is away
 
 
-async def settle(
-    ledger: Ledger, telemetry: Telemetry, hold: Hold, end: Settlement, *, recovered: bool = False
-) -> Settled | None:
-    """Write down how an exchange ended, once; None where that was done before.
+@dataclass(frozen=True, slots=True)
+class TrackUsage:
+    """Charge an exchange: the first call settles it, any further one changes nothing."""
 
-    Where recovery took its process for dead, and has estimated what is known here, the estimate is set right.
-    Raises:
-        StorageUnavailableError: nothing is settled yet; call again.
-    """
-    settled = await ledger.settle(hold, end)
-    if settled is None:
-        return await correct(ledger, telemetry, hold, end)
-    telemetry.emit(
-        ExchangeSettled(
-            response_id=hold.response_id,
-            kind=hold.kind,
-            model=end.model,
-            status=end.status,
-            usage=end.usage,
-            held=hold.amount,
-            cost=end.cost,
-            estimated=end.estimated,
-            recovered=recovered,
-            time_to_first_token_ms=end.time_to_first_token_ms,
-        )
-    )
-    return settled
+    ledger: Ledger
+    telemetry: Telemetry = UNHEARD
 
+    async def __call__(self, hold: Hold, end: Settlement, *, recovered: bool = False) -> Settled | None:
+        """Write down how an exchange ended; None where that was done before.
 
-async def correct(ledger: Ledger, telemetry: Telemetry, hold: Hold, end: Settlement) -> Settled | None:
-    """Put what is known at last in the place of an estimate; None where it is none, or the entry is none any more.
+        Where recovery took its process for dead, and has estimated what is known here, the estimate is set right.
 
-    Raises:
-        StorageUnavailableError: nothing is corrected yet; call again.
-    """
-    if end.estimated:
-        return None
-    estimate = await ledger.entry(hold.tenant_id, hold.response_id)  # an estimate changes but once
-    settled = await ledger.correct(hold, end)
-    if settled is not None and estimate is not None:
-        telemetry.emit(
-            ExchangeCorrected(
+        Args:
+            recovered: it is not settled by whoever carried it out.
+        Raises:
+            StorageUnavailableError: nothing is settled yet; call again.
+        """
+        settled = await self.ledger.settle(hold, end)
+        if settled is None:
+            return await self.correct(hold, end)
+        self.telemetry.emit(
+            ExchangeSettled(
                 response_id=hold.response_id,
+                kind=hold.kind,
                 model=end.model,
+                status=end.status,
+                usage=end.usage,
                 held=hold.amount,
-                estimate=estimate.cost,
                 cost=end.cost,
+                estimated=end.estimated,
+                recovered=recovered,
+                time_to_first_token_ms=end.time_to_first_token_ms,
             )
         )
-    return settled
+        return settled
+
+    async def correct(self, hold: Hold, end: Settlement) -> Settled | None:
+        """Put what is known at last in the place of an estimate; None where it is none, or the entry is none any more.
+
+        Raises:
+            StorageUnavailableError: nothing is corrected yet; call again.
+        """
+        if end.estimated:
+            return None
+        estimate = await self.ledger.entry(hold.tenant_id, hold.response_id)  # an estimate changes but once
+        settled = await self.ledger.correct(hold, end)
+        if settled is not None and estimate is not None:
+            self.telemetry.emit(
+                ExchangeCorrected(
+                    response_id=hold.response_id,
+                    model=end.model,
+                    held=hold.amount,
+                    estimate=estimate.cost,
+                    cost=end.cost,
+                )
+            )
+        return settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,7 @@ class Exchange:
     ask: AskModel
     llm: LLM
     ledger: Ledger
+    track_usage: TrackUsage
     writer: JournalWriter
     pricing: Pricing
     clock: Clock
@@ -136,6 +138,7 @@ class Exchange:
         conversations: ConversationRepository,
         journal: ReplyJournal,
         rate_limiter: RateLimiter,
+        track_usage: TrackUsage,
         pricing: Pricing,
         clock: Clock,
         policy: ChatPolicy,
@@ -176,6 +179,7 @@ class Exchange:
             ),
             llm=llm,
             ledger=ledger,
+            track_usage=track_usage,
             writer=writer,
             pricing=pricing,
             clock=clock,
@@ -332,7 +336,7 @@ class Exchange:
         for tries, pause in enumerate(self.policy.storage_pauses_s):
             try:
                 await self.writer.write_out(of.hold.response_id)
-                settled = await settle(self.ledger, self.telemetry, of.hold, end.settlement)
+                settled = await self.track_usage(of.hold, end.settlement)
                 break
             except StorageUnavailableError as outage:
                 if tries == _TELL_AFTER_TRIES:

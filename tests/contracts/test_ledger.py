@@ -631,6 +631,19 @@ async def test_a_correction_moves_every_counter_by_the_difference_once(storage: 
     assert await reserved(storage) == ZERO
 
 
+@pytest.mark.parametrize(("answered", "status"), [(True, "incomplete"), (False, "failed")])
+async def test_a_reply_of_which_text_is_kept_is_incomplete_also_where_the_provider_says_failed(
+    storage: Storage, answered: bool, status: str
+) -> None:
+    hold = await estimated(storage, answered=answered)
+    end = settlement(status="failed", usage=Usage(), cost="0", answered=False, messages=())
+    assert await storage.ledger.correct(hold, end) is not None
+    entry = await storage.ledger.entry("tenant", hold.response_id)
+    assert entry is not None
+    assert (entry.status, entry.answered, entry.estimated, entry.cost) == (status, answered, False, ZERO)
+    await assert_balanced(storage)
+
+
 async def test_of_ten_corrections_at_once_one_counts(storage: Storage) -> None:
     hold = await estimated(storage)
     done, errors = await at_once(*[storage.ledger.correct(hold, settlement(cost="0.2")) for _ in range(10)])

@@ -65,13 +65,16 @@ def booked(entry: LedgerEntry) -> Moves:
 def corrected(entry: LedgerEntry, end: Settlement) -> Settlement | None:
     """What a settlement that comes after an estimate makes of the entry; None where it changes nothing.
 
-    Only an estimate is ever corrected, and by what is none. A turn that was answered stays so; of one that was
+    Only an estimate is ever corrected, and by what is none. A turn that was answered stays so, and what it said stays
+    in its conversation, so that it is incomplete where the provider says that it has failed; of one that was
     cancelled the user keeps what was written, and is told it again, so that only its money is set right.
     """
     if not entry.estimated or entry.status == "pending" or end.estimated:
         return None
     if entry.status == "cancelled":
         end = replace(end, status="cancelled", messages=(), remembered=b"")
+    elif entry.answered and end.status == "failed":  # as where the provider had said so before (`chat.remains`)
+        end = replace(end, status="incomplete")
     return replace(end, answered=entry.answered)
 
 

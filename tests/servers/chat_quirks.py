@@ -143,6 +143,12 @@ CHARGES: dict[str, Quirk] = {
         data(chunk(TEXT)).replace(b"data: ", b"data:  ") + data(chunk(finish="stop"), usage()) + b"data:  [DONE] \n\n"
     ),
     "byte-order-mark": Quirk(b"\xef\xbb\xbf" + stating(usage())),
+    "choices-of-nothing": Quirk(
+        data({"choices": [None]}, {"choices": {}}, {"choices": ""}) + ended("stop")
+    ),
+    "deltas-of-nothing": Quirk(
+        data({"choices": [{"delta": ""}]}, {"choices": [{"delta": [], "message": 7}]}) + ended("stop")
+    ),
     "text-in-parts": Quirk(
         data(chunk([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": TEXT}], "stop"), usage())
     ),

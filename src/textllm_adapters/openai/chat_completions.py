@@ -173,7 +173,7 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
     if event.name == b"error" or event.data.lstrip()[:1] not in (b"{", b""):
         chunk = _Chunk(error=anything(event.data))
     else:
-        chunk = decoded(_chunk, event.data)
+        chunk = _chunk_of(event.data)
         if chunk.kind == "error":
             chunk.error = anything(event.data)
     if heard.service_tier is None and chunk.service_tier is not None:
@@ -190,6 +190,29 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
     if error and heard.error is None:
         heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
     return chunk
+
+
+def _chunk_of(data: bytes) -> _Chunk:
+    """What the chunk says; choices and deltas of a shape of their own say nothing.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON.
+    """
+    try:
+        return decoded(_chunk, data)
+    except msgspec.DecodeError:
+        said = anything(data)
+        if not isinstance(said, dict):
+            raise
+    choices = said.get("choices")
+    listed = choices if isinstance(choices, list) else []
+    return msgspec.convert(said | {"choices": [_shaped(each) for each in listed if isinstance(each, dict)]}, _Chunk)
+
+
+def _shaped(choice: dict[str, object]) -> dict[str, object]:
+    return {
+        name: value for name, value in choice.items() if name not in ("delta", "message") or isinstance(value, dict)
+    }
 
 
 def _told(said: _Delta) -> tuple[str, int | None]:

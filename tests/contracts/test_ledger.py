@@ -688,10 +688,10 @@ async def test_a_correction_brings_nothing_back_that_was_erased(storage: Storage
 
 async def test_estimates_are_handed_out_one_by_one_until_their_time_is_over(storage: Storage) -> None:
     said, _ = exchange("private", "")
-    hold = await storage.ledger.reserve(reservation(message=said))
+    hold = await storage.ledger.reserve(reservation(message=said, metadata={"private": "17"}))
     hold = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o")
     await storage.ledger.settle(hold, settlement(**ESTIMATE))
-    bare = replace(hold, message=None)
+    bare = replace(hold, message=None, metadata=None)
     at = NOON + LEASE
     handed, errors = await at_once(*[storage.ledger.estimated(at=at, next_at=at + LEASE, limit=10) for _ in range(4)])
     assert errors == []

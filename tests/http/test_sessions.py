@@ -6,6 +6,9 @@ import pytest
 from tests.http.conftest import Server
 from tests.unit.conftest import Bench
 
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_core.errors import ContextTooLongError
+
 SESSION_ID = "sess_" + "0" * 24
 
 
@@ -57,6 +60,13 @@ async def test_a_session_ends_as_often_as_one_likes_and_reopens_with_the_next_tu
         assert answer.json() == (await server.get(f"/sessions/{reply.session_id}")).json()
     await bench.say("Hi again")
     assert (await server.get(f"/sessions/{reply.session_id}")).json()["is_active"] is True
+
+
+async def test_a_first_turn_that_the_provider_refuses_leaves_no_session(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(error=ContextTooLongError()))
+    refused = await server.post("/chat", {"user_id": "ada", "message": "Hi"})
+    assert (refused.status, refused.json()["code"]) == (422, "context_too_long")
+    assert (await server.get("/users/ada/sessions")).status == 404
 
 
 @pytest.mark.parametrize("session_id", [SESSION_ID, "x", "sess_\0", "ü", "'; --", "x" * 5000, "conv_1", " "])

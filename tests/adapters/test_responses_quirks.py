@@ -144,6 +144,14 @@ async def test_an_output_of_any_shape_is_read(
     assert (outcome.text, outcome.finish_reason) == (text, finish_reason)
 
 
+async def test_unnamed_events_of_a_kind_of_their_own_say_nothing(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    nothing: list[dict[str, Any]] = [{"type": None}, {"type": 7, "object": ["x"]}, {"object": None}]
+    said = [event | {"object": None} for event in (created(), delta("one"), completed())]
+    provider.script(event_stream(*nothing, *said, named=False))
+    heard = await hear(llm.stream(request("Well?")))
+    assert (heard.ended.text, heard.ended.status) == ("one", "completed")
+
+
 async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
     thought = {"type": "response.reasoning_summary_text.delta", "delta": "hm"}
     provider.script(

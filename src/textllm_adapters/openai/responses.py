@@ -34,8 +34,8 @@ _UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that sta
 
 # Only what is read; compatible servers leave out or add what they like.
 class _Kind(Struct):
-    type: str = ""
-    object: str = ""
+    type: Any = None
+    object: Any = None
     error: Any = None
 
 
@@ -190,7 +190,7 @@ def _name(event: ServerSentEvent) -> bytes:
     kind = decoded(_kind, event.data)
     if kind.object == "error" or (kind.error and not kind.type):
         return b"error"
-    return kind.type.encode(errors="replace")
+    return kind.type.encode(errors="replace") if isinstance(kind.type, str) else b""
 
 
 def _output(output: object) -> tuple[str, bool]:

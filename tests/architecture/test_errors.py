@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from textllm_cli.exit_codes import EXIT_CODES
+from textllm_core import errors
 from textllm_core.errors import TextLLMError
 from textllm_core.problem_details import STATUS
 
@@ -14,10 +15,15 @@ def descendants(kind: type[TextLLMError]) -> Iterator[type[TextLLMError]]:
 
 
 def test_every_error_has_a_status_and_an_exit_code() -> None:
-    leaves = {kind for kind in descendants(TextLLMError) if kind.__module__ == "textllm_core.errors"}
+    leaves = {kind for kind in descendants(TextLLMError) if kind.__module__.startswith("textllm_core.errors.")}
     leaves = {kind for kind in leaves if not kind.__subclasses__() or "code" in vars(kind)}
     assert leaves <= STATUS.keys()
     assert leaves <= EXIT_CODES.keys()
+
+
+def test_the_page_of_errors_has_them_all() -> None:
+    ours = {kind.__name__ for kind in descendants(TextLLMError) if kind.__module__.startswith("textllm_core.errors.")}
+    assert {"TextLLMError", *ours} <= set(errors.__all__)
 
 
 def test_no_two_errors_share_a_code() -> None:

@@ -1,0 +1,53 @@
+"""What all errors are, and what they may carry."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from msgspec import Struct
+
+
+class TextLLMError(Exception):
+    """Something TextLLM can say about what went wrong. Its text may be shown to the caller: it holds no secret.
+
+    Args:
+        tells: what a client acts on besides the code: attributes, named as on the wire.
+        is_replayed: it is what an earlier call with the same idempotency key ended in.
+        allowance: what is left of the caller's rate limit, where the call has used some of it.
+        report: the provider's own account of it, where it gave one; for the operator's log.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    tells: ClassVar[tuple[str, ...]] = ()
+    is_replayed: bool = False
+    allowance: "Allowance | None" = None
+    report: "ProviderReport | None" = None
+
+    def details(self) -> Mapping[str, object]:
+        """What a client acts on besides the code, by its wire name; None is not told."""
+        return {name: value for name in self.tells if (value := getattr(self, name)) is not None}
+
+    def tell_of(self, what: str) -> None:
+        """Let its text begin with what it is about."""
+        self.args = (f"{what}: {self}",)
+
+
+class Allowance(Struct, frozen=True):
+    """A caller's rate limit of turns and of what else counts as one; what is left, and seconds until it is full."""
+
+    limit: int
+    remaining: int
+    resets_in_s: int
+
+
+class ProviderReport(Struct, frozen=True, kw_only=True):
+    """What a provider says of a failure, without any text: names and numbers alone, None where it gives none.
+
+    Args:
+        status: of HTTP; `code`, `type`, `param`: the provider's words; `request_id`: by which its support finds it.
+    """
+
+    status: int | None = None
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+    request_id: str | None = None

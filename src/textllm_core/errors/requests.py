@@ -1,0 +1,109 @@
+"""What is wrong with a request, or with who sends it: nothing has happened, and the caller can mend it."""
+
+from collections.abc import Mapping, Sequence
+
+from textllm_core.errors.base import TextLLMError
+
+
+class InvalidRequestError(TextLLMError):
+    """The request itself is wrong; `errors` names each field and what it should have been."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, errors: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+
+    @classmethod
+    def of(cls, field: str, message: str) -> "InvalidRequestError":
+        """One wrong field."""
+        return cls(f"{field}: {message}", [(field, message)])
+
+    def details(self) -> Mapping[str, object]:
+        return {"errors": [{"field": field, "message": message} for field, message in self.errors]}
+
+
+class InputTooLongError(TextLLMError):
+    """The message has more characters than one turn may have."""
+
+    code = "input_too_long"
+    tells = ("limit",)
+
+    def __init__(self, *, length: int, limit: int) -> None:
+        super().__init__(f"The message has {length} characters; at most {limit} are allowed.")
+        self.length, self.limit = length, limit
+
+
+class UnauthenticatedError(TextLLMError):
+    """The call came with no key, or with one that is malformed, unknown or revoked: which, is not said."""
+
+    code = "unauthenticated"
+
+    def __init__(self) -> None:
+        super().__init__("A valid API key is needed: Authorization: Bearer tllm_…")
+
+
+class ForbiddenError(TextLLMError):
+    """The caller is known, and may not do this: its role does not allow it, or it has all that it may have."""
+
+    code = "forbidden"
+    tells = ("limit",)
+
+    def __init__(self, message: str, *, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+    @classmethod
+    def of_full_list(cls, limit: int) -> "ForbiddenError":
+        """The user has as many conversations as a user may have."""
+        return cls(
+            f"A user may have {limit} conversations, deleted ones that can be restored among them; erase some "
+            "(DELETE with soft=false), then begin a new one.",
+            limit=limit,
+        )
+
+    @classmethod
+    def of_role(cls, needed: str) -> "ForbiddenError":
+        """The key's role is a lesser one."""
+        return cls(f"This needs a key of the role {needed}.")
+
+    @classmethod
+    def of_operator(cls) -> "ForbiddenError":
+        """It is about the whole service, of which a tenant's key shows nothing."""
+        return cls(
+            "This is about the whole service, not about one tenant, and needs the operator's token: whoever runs the "
+            "service sets TEXTLLM_METRICS_TOKEN, and sends it as Authorization: Bearer …"
+        )
+
+
+class NotFoundError(TextLLMError):
+    """It does not exist for this caller; what belongs to others is no different from what never was."""
+
+    code = "not_found"
+
+
+class ConversationNotFoundError(NotFoundError):
+    """No conversation of this id exists for this caller."""
+
+    code = "conversation_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such conversation.")
+
+
+class SessionNotFoundError(NotFoundError):
+    """No session of this id, user or day exists for this caller."""
+
+    code = "session_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such session.")
+
+
+class StoredFileNotFoundError(NotFoundError):
+    """No file of this key exists for this caller."""
+
+    code = "file_not_found"
+
+    def __init__(self, message: str = "No such file.") -> None:
+        super().__init__(message)

@@ -1,16 +1,19 @@
 """What a turn asks goes the way that the SDK's settings say, though not through the SDK."""
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
+from aiohttp import ClientPayloadError
 from tests.contracts.model_fixtures import QUICK, hear, request, user
 from tests.servers.answering import answering
 
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
+from textllm_adapters.openai.http import EventStream, post
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.errors import ProviderError
 from textllm_core.steps import Step
@@ -141,6 +144,22 @@ async def test_a_refusal_of_any_length_is_understood_by_its_beginning() -> None:
     assert isinstance(error, ProviderError)
     assert "413, too_much" in str(error)
     assert not error.may_have_run
+
+
+async def test_what_came_before_a_break_is_read_however_late() -> None:
+    event = b'data: {"type": "one"}\n\n'
+    async with (
+        answering(event, length=len(event) + 1) as provider,
+        open_client("sk-test", f"http://{provider.address}/v1") as client,
+    ):
+        answer = await post(client, "/responses", {}, QUICK)
+        while answer.content.exception() is None:  # noqa: ASYNC110  aiohttp tells it no other way
+            await asyncio.sleep(0)
+        events = EventStream(answer)
+        assert (await anext(events)).data == b'{"type": "one"}'
+        with pytest.raises(ClientPayloadError):
+            await anext(events)
+        events.close()
 
 
 async def test_an_answer_without_end_is_not_kept() -> None:

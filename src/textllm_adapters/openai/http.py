@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from random import SystemRandom
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from aiohttp import ClientResponse
 from msgspec import Struct
@@ -120,11 +120,29 @@ async def _read(answer: ClientResponse, most: int) -> bytes:
     """The first `most` bytes of an answer, which is closed then."""
     body = b""
     try:
-        while len(body) < most and (piece := await answer.content.readany()):
+        while len(body) < most and (piece := await _received(answer)):
             body += piece
         return body[:most]
     finally:
         answer.close()
+
+
+async def _received(answer: ClientResponse) -> bytes:
+    """What has come of an answer, or comes next; nothing at its end.
+
+    Where the connection has broken meanwhile, aiohttp tells that alone, and keeps back what came before: it was sent,
+    is paid for, and may be all that is left of a reply.
+    """
+    content = answer.content
+    broken = content.exception()
+    if broken is None:
+        return await content.readany()
+    content.set_exception(cast("BaseException", None))  # it has no other way to what it keeps
+    received = content.read_nowait()
+    content.set_exception(broken)
+    if not received:
+        raise broken
+    return received
 
 
 def _too_much() -> ProviderError:
@@ -164,7 +182,7 @@ class EventStream:
         while True:
             for event in self._events:
                 return event
-            chunk = await self._answer.content.readany()
+            chunk = await _received(self._answer)
             if chunk:
                 self._take(chunk)
             elif self._document:

@@ -63,6 +63,11 @@ class LedgerEntry(Struct, frozen=True):
     time_to_first_token_ms: int | None
     payer_id: str | None = None
 
+    @property
+    def payer(self) -> str:
+        """Whose session and daily usage it counts in."""
+        return self.payer_id or self.user_id
+
 
 def estimated_tokens(*texts: str, characters: int = 0) -> int:
     """About how many tokens texts make, for entries whose usage the provider never stated: a token has 4 characters.

@@ -104,7 +104,7 @@ class MemoryAudit:
 
 def _day(of: LedgerEntry | Hold) -> tuple[str, str, date]:
     """Whose day pays."""
-    return of.tenant_id, of.payer_id or of.user_id, day_of(of.created_at)
+    return of.tenant_id, of.payer, day_of(of.created_at)
 
 
 def _conversation(of: LedgerEntry | Hold) -> tuple[str, str]:

@@ -18,15 +18,26 @@ from textllm_adapters.memory.store import (
 )
 from textllm_core.errors import ServiceUnavailableError
 from textllm_core.ids import new_id
-from textllm_core.money import ZERO, exact
+from textllm_core.money import ZERO
 from textllm_core.records.conversations import Conversation
 from textllm_core.records.journal import JournalEnd
 from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency, Message
 from textllm_core.records.sessions import Session, day_of
 from textllm_core.rules.bookkeeping import Moves, booked, corrected, settled
-from textllm_core.rules.books import added, closing, corrected_accounts, model_of_day, opening, released, replayed
-from textllm_core.usage import LedgerEntry, Usage
+from textllm_core.rules.books import (
+    added,
+    closing,
+    corrected_accounts,
+    corrected_entry,
+    model_of_day,
+    opening,
+    pending_entry,
+    released,
+    replayed,
+    settled_entry,
+)
+from textllm_core.usage import LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class MemoryLedger:
             replay = await self.replay(asked.tenant_id, asked.idempotency)
             if replay is not None:
                 raise AlreadySettledError(replay)
-        of_day = (asked.tenant_id, asked.payer_id or asked.user_id, day_of(asked.at))
+        of_day = (asked.tenant_id, asked.payer, day_of(asked.at))
         today = store.sessions.get(of_day)
         opened = opening(
             asked,
@@ -94,7 +105,7 @@ class MemoryLedger:
             return replace(hold, provider_response_id=provider_response_id, reported_model=model)
         named = replace(kept.hold, provider_response_id=provider_response_id, reported_model=model)
         self.store.holds[_key(hold)] = replace(kept, hold=named)
-        self.store.entries[_key(hold)] = _pending(named, model)
+        self.store.entries[_key(hold)] = pending_entry(named, model)
         return named
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
@@ -113,8 +124,7 @@ class MemoryLedger:
         ended = store.holds.pop(_key(hold), None)
         if ended is None:
             return None
-        named = hold.provider_response_id
-        hold = replace(ended.hold, provider_response_id=ended.hold.provider_response_id or named)
+        hold = replace(ended.hold, provider_response_id=ended.hold.provider_response_id or hold.provider_response_id)
         kept, today = store.conversations[_conversation_key(hold)], store.sessions[_session_key(hold)]
         closed = closing(kept.account, today.account, hold, end)
         kept = replace(kept, messages=(*kept.messages, *end.messages))
@@ -123,7 +133,7 @@ class MemoryLedger:
         for known in closed.dropped:
             store.to_erase(hold.tenant_id, hold.user_id, "transcript", known, at=end.at)
         self._add_to_day(hold, end.model, settled(end))
-        store.entries[_key(hold)] = _ended(_pending(hold, end.model), end)
+        store.entries[_key(hold)] = settled_entry(hold, end)
         replay = Replay(end.remembered, closed.settled.message_number, closed.settled.spent)
         if ended.repeat is not None:
             store.repeats[ended.repeat.key] = replace(ended.repeat, replay=replay)
@@ -132,10 +142,9 @@ class MemoryLedger:
         if end.messages:
             store.replies[_key(hold)] = end.messages[-1].id
         if end.open_until is not None:
-            open_hold = replace(
-                hold, message=None, metadata=None, provider_response_id=hold.provider_response_id or named
+            store.estimates[_key(hold)] = KeptEstimate(
+                replace(hold, message=None, metadata=None), end.at, end.open_until
             )
-            store.estimates[_key(hold)] = KeptEstimate(open_hold, end.at, end.open_until)
         return closed.settled
 
     async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
@@ -155,7 +164,7 @@ class MemoryLedger:
                 self._remember_otherwise(hold, end)
         self._add_to_day(hold, entry.model, -booked(entry))
         self._add_to_day(hold, end.model, settled(end))
-        store.entries[_key(hold)] = _ended(entry, end)
+        store.entries[_key(hold)] = corrected_entry(entry, end)
         store.estimates.pop(_key(hold), None)
         return Settled(message_number=conversation.message_count if conversation else 0, spent=session.total_cost)
 
@@ -179,7 +188,7 @@ class MemoryLedger:
 
     def _add_to_day(self, hold: Hold, named: str, moves: Moves) -> None:
         day, model = day_of(hold.created_at), model_of_day(named)
-        key = (hold.tenant_id, hold.payer_id or hold.user_id, day, model)
+        key = (hold.tenant_id, hold.payer, day, model)
         self.store.daily_usage[key] = added(self.store.daily_usage.get(key), day, model, moves)
 
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
@@ -251,7 +260,7 @@ def _conversation_key(hold: Hold) -> Key:
 
 
 def _session_key(hold: Hold) -> tuple[str, str, date]:
-    return hold.tenant_id, hold.payer_id or hold.user_id, day_of(hold.created_at)
+    return hold.tenant_id, hold.payer, day_of(hold.created_at)
 
 
 def _lease_of(kept: KeptHold) -> datetime:
@@ -260,22 +269,6 @@ def _lease_of(kept: KeptHold) -> datetime:
 
 def _due_of(kept: KeptEstimate) -> datetime:
     return kept.next_at
-
-
-def _ended(entry: LedgerEntry, end: Settlement) -> LedgerEntry:
-    return replace(
-        entry,
-        model=end.model,
-        status=end.status,
-        estimated=end.estimated,
-        answered=end.answered,
-        usage=end.usage,
-        cost=exact(end.cost),
-        price_source=end.price_source,
-        service_tier=end.service_tier,
-        settled_at=end.at,
-        time_to_first_token_ms=entry.time_to_first_token_ms or end.time_to_first_token_ms,
-    )
 
 
 def _corrected(reply: Message, end: Settlement) -> Message:
@@ -309,7 +302,7 @@ def _new_conversation(asked: Reservation) -> KeptConversation:
 def _new_session(asked: Reservation) -> KeptSession:
     session = Session(
         id=new_id("sess"),
-        user_id=asked.payer_id or asked.user_id,
+        user_id=asked.payer,
         created_at=asked.at,
         last_activity=asked.at,
         total_tokens=0,
@@ -318,27 +311,3 @@ def _new_session(asked: Reservation) -> KeptSession:
         is_active=True,
     )
     return KeptSession(session, ZERO)
-
-
-def _pending(hold: Hold, model: str) -> LedgerEntry:
-    return LedgerEntry(
-        tenant_id=hold.tenant_id,
-        user_id=hold.user_id,
-        response_id=hold.response_id,
-        conversation_id=hold.conversation_id,
-        session_id=hold.session_id,
-        kind=hold.kind,
-        model=model,
-        provider_response_id=hold.provider_response_id,
-        status="pending",
-        estimated=False,
-        answered=False,
-        usage=Usage(),
-        cost=ZERO,
-        price_source="",
-        service_tier=None,
-        created_at=hold.created_at,
-        settled_at=None,
-        time_to_first_token_ms=None,
-        payer_id=hold.payer_id,
-    )

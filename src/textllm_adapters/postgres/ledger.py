@@ -1,7 +1,7 @@
 """The books in PostgreSQL: what every turn does takes one statement, which is one round trip and one transaction.
 
 What is out of the ordinary (no room for all that a turn may cost, the first turn of a day in a conversation, or one
-that gives it its title, a repeat) changes nothing here, and goes the general way.
+that gives it its title, a repeat) changes nothing here, and goes step by step (`LockingLedger`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ from sqlalchemy.exc import IntegrityError
 
 from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
+from textllm_adapters.postgres.locking_ledger import LockingLedger
 from textllm_adapters.sql.database import shared_tenant
-from textllm_adapters.sql.ledger import SqlLedger
-from textllm_adapters.sql.ledger_rows import payer_of
 from textllm_adapters.sql.types import askable, storable
 from textllm_core.errors import ServiceUnavailableError
 from textllm_core.ids import new_id
 from textllm_core.money import exact
 from textllm_core.records.ledger import GIVEN_UP, Hold, Reservation, Settled, Settlement
 from textllm_core.records.sessions import day_of
+from textllm_core.rules.books import model_of_day
 
 _RENEWED_AT_ONCE: Final = 500  # a statement holds the locks of all it renews
 
 
-class PostgresLedger(SqlLedger):
+class PostgresLedger(LockingLedger):
     """A `Ledger` in PostgreSQL."""
 
     def __init__(self, engine: PostgresEngine) -> None:
@@ -87,7 +87,7 @@ def _of(of: Hold | Reservation) -> dict[str, object]:
 
 def _reserved(asked: Reservation) -> dict[str, object]:
     return _of(asked) | {
-        "charged": askable(payer_of(asked)),
+        "charged": askable(asked.payer),
         "payer": asked.payer_id and askable(asked.payer_id),
         "day": day_of(asked.at),
         "session": new_id("sess"),
@@ -113,7 +113,7 @@ def _reserved(asked: Reservation) -> dict[str, object]:
 def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
     usage, model = end.usage, storable(end.model)
     return {
-        "charged": askable(payer_of(hold)),
+        "charged": askable(hold.payer),
         "day": hold.day,
         "conversation": askable(hold.conversation_id),
         "answered": int(end.answered),
@@ -131,7 +131,7 @@ def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
         "context_tokens": end.context_tokens,
         "summary": _text(end.summary),
         "model": model,
-        "model_of_day": model[:255],  # as long as a name in a key is kept
+        "model_of_day": model_of_day(end.model),
         "provider_response": _text(hold.provider_response_id),
         "status": end.status,
         "estimated": end.estimated,

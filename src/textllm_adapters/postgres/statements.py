@@ -1,6 +1,6 @@
 """What every turn asks of PostgreSQL, a statement a step: one round trip, and one transaction.
 
-A statement chains what the general ledger (`sql.ledger`) does one by one: a link acts on what the one before it
+A statement chains what `LockingLedger` does step by step: a link acts on what the one before it
 returned, and so all lock in the same order: hold, conversation, session, daily usage, entry. A link that came back
 empty is NULL where a column allows none; then the whole statement fails, and nothing of it has happened.
 """

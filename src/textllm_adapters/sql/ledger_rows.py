@@ -4,81 +4,53 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from sqlalchemy import Row
 
 from textllm_core.ids import new_id
-from textllm_core.money import ZERO
+from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.ledger import Hold, Reservation, Settlement
 from textllm_core.records.sessions import day_of
-from textllm_core.rules.bookkeeping import Before, Moves, SessionBefore
+from textllm_core.records.usage_reports import DailyUsage
+from textllm_core.rules.bookkeeping import Before, SessionBefore
 from textllm_core.usage import LedgerEntry, Usage
 
 
-def of_hold(hold: Hold | Row[Any]) -> dict[str, object]:
+def of_hold(hold: Hold | Reservation) -> dict[str, object]:
     return {"of_tenant": hold.tenant_id, "of_user": hold.user_id, "of_response": hold.response_id}
 
 
-def of_exchange(hold: Hold | Row[Any]) -> dict[str, object]:
+def of_exchange(hold: Hold) -> dict[str, object]:
     return of_hold(hold) | {"of_conversation": hold.conversation_id}
 
 
-def key_of(hold: Row[Any]) -> dict[str, object]:
-    return of_key({"tenant_id": hold.tenant_id, "scope": hold.idempotency_scope, "key": hold.idempotency_key})
+def of_key(tenant_id: str, scope: str, key: str) -> dict[str, object]:
+    return {"of_tenant": tenant_id, "of_scope": scope, "of_key": key}
 
 
-def of_key(key: Mapping[str, object]) -> dict[str, object]:
-    return {"of_tenant": key["tenant_id"], "of_scope": key["scope"], "of_key": key["key"]}
-
-
-def of_session(hold: Hold | Row[Any]) -> dict[str, object]:
-    return {"of_tenant": hold.tenant_id, "of_payer": payer_of(hold), "of_day": hold.day}
-
-
-def payer_of(charged: Reservation | Hold | Row[Any]) -> str:
-    """Whose session and daily usage it counts in."""
-    payer: str = charged.payer_id or charged.user_id
-    return payer
-
-
-def conversation_row(asked: Reservation) -> dict[str, object]:
+def conversation_row(asked: Reservation, account: ConversationAccount) -> dict[str, object]:
     return {
         "tenant_id": asked.tenant_id,
         "user_id": asked.user_id,
         "id": asked.conversation_id,
         "created_at": asked.at,
-        "updated_at": asked.at,
-        "message_count": 0,
-        "total_tokens_input": 0,
-        "total_tokens_output": 0,
-        "total_cost": ZERO,
-        "title": asked.title,
         "tags": (),
         "metadata": {},
-        "is_deleted": False,
-        "context_tokens": 0,
         "keeps_messages": asked.keeps_messages,
-        "revision": 0,
-        "last_message": 0,
-        "turn_id": asked.response_id,
-        "turn_until": asked.lease_until,
-    }
+    } | asdict(account)
 
 
-def session_row(asked: Reservation) -> dict[str, object]:
+def session_row(asked: Reservation, account: SessionAccount) -> dict[str, object]:
     return {
         "tenant_id": asked.tenant_id,
-        "user_id": payer_of(asked),
+        "user_id": asked.payer,
         "day": day_of(asked.at),
-        "id": new_id("sess"),
         "created_at": asked.at,
-        "last_activity": asked.at,
-        "total_tokens": 0,
-        "total_cost": ZERO,
-        "reserved": ZERO,
-        "conversation_count": 0,
-        "is_active": True,
-    }
+    } | asdict(account)
+
+
+def usage_row(hold: Hold, used: DailyUsage) -> dict[str, object]:
+    return {"tenant_id": hold.tenant_id, "user_id": hold.payer} | asdict(used)
 
 
 def session_before(was_active: bool, last_activity: datetime | None) -> SessionBefore | None:
@@ -117,87 +89,36 @@ def hold_row(
     }
 
 
-def pending_row(hold: Hold | Row[Any], model: str) -> dict[str, object]:
-    return _entry_row(hold, Usage()) | {
-        "model": model,
-        "status": "pending",
-        "estimated": False,
-        "answered": False,
-        "cost": ZERO,
-        "price_source": "",
-        "rates": None,
-        "service_tier": None,
-        "metadata": None,
-        "settled_at": None,
-        "time_to_first_token_ms": None,
-    }
-
-
-def moved_conversation(moves: Moves) -> dict[str, object]:
+def entry_row(entry: LedgerEntry) -> dict[str, object]:
     return {
-        "plus_answered": moves.answered,
-        "plus_input": moves.input_tokens,
-        "plus_output": moves.output_tokens,
-        "plus_cost": moves.cost,
+        "tenant_id": entry.tenant_id,
+        "user_id": entry.user_id,
+        "response_id": entry.response_id,
+        "conversation_id": entry.conversation_id,
+        "session_id": entry.session_id,
+        "day": day_of(entry.created_at),
+        "kind": entry.kind,
+        "model": entry.model,
+        "provider_response_id": entry.provider_response_id,
+        "status": entry.status,
+        "estimated": entry.estimated,
+        "answered": entry.answered,
+        "input_tokens": entry.usage.input_tokens,
+        "output_tokens": entry.usage.output_tokens,
+        "cached_tokens": entry.usage.cached_tokens,
+        "cache_write_tokens": entry.usage.cache_write_tokens,
+        "reasoning_tokens": entry.usage.reasoning_tokens,
+        "cost": entry.cost,
+        "price_source": entry.price_source,
+        "service_tier": entry.service_tier,
+        "created_at": entry.created_at,
+        "settled_at": entry.settled_at,
+        "time_to_first_token_ms": entry.time_to_first_token_ms,
+        "payer_id": entry.payer_id,
     }
 
 
-def moved_session(moves: Moves) -> dict[str, object]:
-    return {"plus_cost": moves.cost, "plus_tokens": moves.total_tokens}
-
-
-def usage_row(hold: Hold | Row[Any], model: str, moves: Moves) -> dict[str, object]:
-    return {
-        "tenant_id": hold.tenant_id,
-        "user_id": payer_of(hold),
-        "day": hold.day,
-        "model": model,
-        "messages": moves.answered,
-        "input_tokens": moves.input_tokens,
-        "output_tokens": moves.output_tokens,
-        "cost": moves.cost,
-        "estimated_cost": moves.estimated_cost,
-    }
-
-
-def settled_row(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
-    return _entry_row(hold, end.usage) | {
-        "model": end.model,
-        "status": end.status,
-        "estimated": end.estimated,
-        "answered": end.answered,
-        "cost": end.cost,
-        "price_source": end.price_source,
-        "rates": end.rates,
-        "service_tier": end.service_tier,
-        "metadata": end.metadata,
-        "settled_at": end.at,
-        "time_to_first_token_ms": end.time_to_first_token_ms,
-    }
-
-
-def _entry_row(hold: Hold | Row[Any], usage: Usage) -> dict[str, object]:
-    return {
-        "tenant_id": hold.tenant_id,
-        "user_id": hold.user_id,
-        "response_id": hold.response_id,
-        "conversation_id": hold.conversation_id,
-        "session_id": hold.session_id,
-        "day": hold.day,
-        "kind": hold.kind,
-        "provider_response_id": hold.provider_response_id,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "held": hold.amount,
-        "created_at": hold.created_at,
-        "payer_id": hold.payer_id,
-    }
-
-
-def end_row(hold: Hold | Row[Any], end: Settlement) -> dict[str, object]:
+def end_row(hold: Hold, end: Settlement) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
         "user_id": hold.user_id,
@@ -219,25 +140,7 @@ def estimate_row(hold: Hold, end: Settlement) -> dict[str, object]:
     }
 
 
-def corrected_entry(end: Settlement) -> dict[str, object]:
-    return {
-        "new_model": end.model,
-        "new_status": end.status,
-        "new_estimated": end.estimated,
-        "new_input": end.usage.input_tokens,
-        "new_output": end.usage.output_tokens,
-        "new_cached": end.usage.cached_tokens,
-        "new_cache_write": end.usage.cache_write_tokens,
-        "new_reasoning": end.usage.reasoning_tokens,
-        "new_cost": end.cost,
-        "new_source": end.price_source,
-        "new_rates": end.rates,
-        "new_tier": end.service_tier,
-        "new_moment": end.at,
-    }
-
-
-def message_rows(hold: Hold | Row[Any], end: Settlement, *, last: int) -> list[Mapping[str, object]]:
+def message_rows(hold: Hold, end: Settlement, *, last: int) -> list[Mapping[str, object]]:
     return [
         {
             "tenant_id": hold.tenant_id,

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from textllm_adapters.sql import ledger_rows as rows
 from textllm_adapters.sql import tables
@@ -27,7 +27,16 @@ from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, settled
-from textllm_core.rules.books import added, closing, model_of_day, opening, released, replayed
+from textllm_core.rules.books import (
+    added,
+    closing,
+    model_of_day,
+    opening,
+    pending_entry,
+    released,
+    replayed,
+    settled_entry,
+)
 
 
 class _Kept(Struct, frozen=True):
@@ -122,7 +131,7 @@ def _reserve(connection: sqlite3.Connection, asked: Reservation) -> Hold:
             return hold
     if asked.idempotency is not None:
         _take_key(connection, asked, asked.idempotency)
-    day = (asked.tenant_id, rows.payer_of(asked), day_of(asked.at))
+    day = (asked.tenant_id, asked.payer, day_of(asked.at))
     session = _SESSIONS.get(connection, *day)
     has_entry = (
         conversation is not None
@@ -132,11 +141,11 @@ def _reserve(connection: sqlite3.Connection, asked: Reservation) -> Hold:
     )
     opened = opening(asked, conversation, session, has_entry=has_entry)
     if session is None:
-        _SESSIONS.add(connection, rows.session_row(asked) | asdict(opened.session))
+        _SESSIONS.add(connection, rows.session_row(asked, opened.session))
     else:
         _SESSIONS.change(connection, *day, old=session, new=opened.session)
     if conversation is None:
-        _CONVERSATIONS.add(connection, rows.conversation_row(asked) | asdict(opened.conversation))
+        _CONVERSATIONS.add(connection, rows.conversation_row(asked, opened.conversation))
     else:
         _CONVERSATIONS.change(connection, *at, old=conversation, new=opened.conversation)
     _HOLDS.add(connection, rows.hold_row(opened.hold, asked, opened.before, opened.session_before))
@@ -161,7 +170,10 @@ def _take_key(connection: sqlite3.Connection, asked: Reservation, idempotency: I
 def _pend(connection: sqlite3.Connection, hold: Hold, model: str) -> None:
     named = {"provider_response_id": hold.provider_response_id, "reported_model": model}
     if _HOLDS.set(connection, *_hold(hold), **named):
-        _ENTRIES.put(connection, rows.pending_row(hold, model))
+        _ENTRIES.put(
+            connection,
+            rows.entry_row(pending_entry(hold, model)) | {"held": hold.amount, "rates": None, "metadata": None},
+        )
 
 
 def _renew(connection: sqlite3.Connection, holds: Sequence[Hold], lease_until: datetime) -> None:
@@ -188,8 +200,9 @@ def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement) -> Set
     _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, closed.dropped, at=end.at))
     model = model_of_day(end.model)
     used = added(_DAYS.get(connection, *_day(hold), model), hold.day, model, settled(end))
-    _DAYS.put(connection, {"tenant_id": hold.tenant_id, "user_id": rows.payer_of(hold)} | asdict(used))
-    _ENTRIES.put(connection, rows.settled_row(hold, end))
+    _DAYS.put(connection, rows.usage_row(hold, used))
+    of_end = {"held": hold.amount, "rates": end.rates, "metadata": end.metadata}
+    _ENTRIES.put(connection, rows.entry_row(settled_entry(hold, end)) | of_end)
     _MESSAGES.add(connection, *rows.message_rows(hold, end, last=closed.conversation.last_message))
     if end.open_until is not None:
         _ESTIMATES.add(connection, rows.estimate_row(hold, end))
@@ -244,4 +257,4 @@ def _conversation(hold: Hold) -> tuple[str, str, str]:
 
 
 def _day(hold: Hold) -> tuple[object, ...]:
-    return hold.tenant_id, rows.payer_of(hold), hold.day
+    return hold.tenant_id, hold.payer, hold.day

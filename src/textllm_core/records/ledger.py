@@ -63,6 +63,11 @@ class Reservation(Struct, frozen=True, kw_only=True):
     idempotency: Idempotency | None = None
     is_resumable: bool = False
 
+    @property
+    def payer(self) -> str:
+        """Whose session and daily usage it counts in."""
+        return self.payer_id or self.user_id
+
     def granted(self, amount: Decimal, *, session_id: str) -> "Hold":
         """The hold of an exchange that got `amount` USD."""
         return Hold(
@@ -134,6 +139,11 @@ class Hold(Struct, frozen=True, kw_only=True):
     payer_id: str | None = None
     provider_response_id: str | None = None
     reported_model: str | None = None
+
+    @property
+    def payer(self) -> str:
+        """Whose session and daily usage it counts in."""
+        return self.payer_id or self.user_id
 
     @property
     def day(self) -> date:

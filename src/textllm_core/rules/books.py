@@ -24,7 +24,7 @@ from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, Moves, SessionBefore, booked, change, settled
 from textllm_core.rules.budgets import grant
-from textllm_core.usage import LedgerEntry
+from textllm_core.usage import LedgerEntry, Usage
 
 MAX_MODEL_CHARS = 255  # of a model's name where it is part of a key
 
@@ -189,6 +189,53 @@ def _freed(
     if before is None or session.last_activity != hold.created_at:  # another exchange has moved it since
         return freed
     return replace(freed, is_active=freed.is_active and before.was_active, last_activity=before.last_activity)
+
+
+def pending_entry(hold: Hold, model: str) -> LedgerEntry:
+    """The entry of an exchange that the provider took, and names a model for."""
+    return LedgerEntry(
+        tenant_id=hold.tenant_id,
+        user_id=hold.user_id,
+        payer_id=hold.payer_id,
+        response_id=hold.response_id,
+        conversation_id=hold.conversation_id,
+        session_id=hold.session_id,
+        kind=hold.kind,
+        model=model,
+        provider_response_id=hold.provider_response_id,
+        status="pending",
+        estimated=False,
+        answered=False,
+        usage=Usage(),
+        cost=ZERO,
+        price_source="",
+        service_tier=None,
+        created_at=hold.created_at,
+        settled_at=None,
+        time_to_first_token_ms=None,
+    )
+
+
+def settled_entry(hold: Hold, end: Settlement) -> LedgerEntry:
+    """The one entry of an exchange that ended."""
+    pending = pending_entry(hold, end.model)
+    return replace(corrected_entry(pending, end), time_to_first_token_ms=end.time_to_first_token_ms)
+
+
+def corrected_entry(entry: LedgerEntry, end: Settlement) -> LedgerEntry:
+    """The entry with what the settlement says; when its first text came is known since then."""
+    return replace(
+        entry,
+        model=end.model,
+        status=end.status,
+        estimated=end.estimated,
+        answered=end.answered,
+        usage=end.usage,
+        cost=exact(end.cost),
+        price_source=end.price_source,
+        service_tier=end.service_tier,
+        settled_at=end.at,
+    )
 
 
 def model_of_day(named: str) -> str:

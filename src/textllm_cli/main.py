@@ -1,24 +1,56 @@
 """The command tree, and the one place of the command line that names the wiring."""
 
+from __future__ import annotations
+
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer._click.exceptions import ClickException  # what is public has neither message nor exit code
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_group
 
-from textllm_cli.commands import ask, audit, chat, config, conversations, db, files, keys, model, serve, sessions, usage
-from textllm_cli.invocation import Invocation, Wiring
-from textllm_cli.render import Screen, reporting
-from textllm_core.errors import InvalidRequestError
+if TYPE_CHECKING:  # a list of commands needs none of them, and is shown at once
+    from typer._click import Command, Context, HelpFormatter
+
+    from textllm_cli.invocation import Wiring
+
+COMMANDS: Final = {
+    "ask": "Ask one question and print the answer.",
+    "chat": "Talk, line by line; /help shows what else there is.",
+    "serve": "Serve the REST API.",
+    "usage": "Show the answered messages, the tokens and the cost of the last days.",
+    "audit": "Check every counter against the ledger; safe while the server runs.",
+    "conversations": "Look at conversations, name, tag, sum up, export and delete them.",
+    "sessions": "Look at sessions: a user's usage in one UTC day each.",
+    "files": "Keep files: upload, list, download and delete them.",
+    "keys": "Make, list and revoke the keys that callers of the server need.",
+    "config": "Show or check the settings.",
+    "db": "Look after the database.",
+    "model": "Look after the embedded model.",
+}  # each is in the module `commands.NAME`, as `app` or as a function of its name; the words are those of its help
+_UNLOADED: Final = TyperCommand(name=None)
 
 
 class _Commands(TyperGroup):
-    """The commands; whoever wants JSON is told of a wrong use in JSON, too."""
+    """The commands, each loaded once it is asked for; whoever wants JSON is told of a wrong use in JSON, too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands.update(dict.fromkeys(COMMANDS, _UNLOADED))
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        if self.commands.get(cmd_name) is _UNLOADED:
+            self.commands.update(_loaded(cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:  # noqa: ARG002 - they are the same everywhere
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         arguments = sys.argv[1:] if args is None else list(args)
@@ -27,11 +59,24 @@ class _Commands(TyperGroup):
         try:
             code = super().main(args, *rest, **(options | {"standalone_mode": False}))
         except ClickException as error:
+            from textllm_cli.render import Screen
+            from textllm_core.errors import InvalidRequestError
+
             Screen(as_json=True).problem(InvalidRequestError(error.format_message()))
             sys.exit(error.exit_code)
         except typer.Abort:
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _loaded(name: str) -> Mapping[str, Command]:
+    module = import_module(f"textllm_cli.commands.{name}")
+    tree = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    if hasattr(module, "app"):
+        tree.add_typer(module.app, name=name)
+    else:
+        tree.command()(getattr(module, name))
+    return get_group(tree).commands
 
 
 app = typer.Typer(
@@ -46,6 +91,10 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
+        from textllm_cli.render import reporting
+
         with reporting() as screen:
             screen.result(version("textllm"))
         raise typer.Exit
@@ -68,21 +117,9 @@ def textllm(
     conversation is busy: try again; 6 budget exceeded; 7 provider; 8 storage; 9 not authenticated or forbidden;
     130 interrupted.
     """
+    from textllm_cli.invocation import Invocation
+
     context.obj = Invocation(context.obj, config)
-
-
-app.command()(ask.ask)
-app.command()(chat.chat)
-app.command()(serve.serve)
-app.command()(usage.usage)
-app.command()(audit.audit)
-app.add_typer(conversations.app, name="conversations")
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(files.app, name="files")
-app.add_typer(keys.app, name="keys")
-app.add_typer(config.app, name="config")
-app.add_typer(db.app, name="db")
-app.add_typer(model.app, name="model")
 
 
 def _load_wiring() -> Wiring:

@@ -9,13 +9,34 @@ from pathlib import Path
 import pytest
 from tests.cli.app_over_memory import MemoryWiring
 from tests.cli.conftest import Run
+from typer import Context
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from textllm_cli.main import COMMANDS, app
 
 
 def test_the_version_is_that_of_the_package(run: Run) -> None:
     assert run("--version").stdout == version("textllm") + "\n"
 
 
-def test_help_loads_neither_the_wiring_nor_what_is_behind_it() -> None:
+def test_the_list_of_commands_says_of_each_what_its_own_help_says(run: Run) -> None:
+    said = " ".join(run("--help").stdout.split())
+    tree = get_command(app)
+    assert isinstance(tree, TyperGroup)
+    for name in COMMANDS:
+        command = tree.get_command(Context(tree), name)
+        assert command is not None
+        summary = " ".join((command.help or "").partition("\n\n")[0].split())
+        assert summary == COMMANDS[name]
+        assert f"{name} {summary}" in said
+
+
+def test_a_mistyped_command_is_told_which_one_may_be_meant(run: Run) -> None:
+    assert "No such command 'usge'. Did you mean 'usage'?" in run("usge").stderr
+
+
+def test_help_loads_neither_a_command_nor_what_is_behind_it() -> None:
     program = (
         "import sys; from textllm_cli.main import app\n"
         "try: app(['--help'], prog_name='textllm')\n"
@@ -25,7 +46,9 @@ def test_help_loads_neither_the_wiring_nor_what_is_behind_it() -> None:
     assert "ask" in result.stdout
     loaded = set(result.stderr.split())
     assert "textllm_cli.main" in loaded
-    assert not loaded & {"textllm_adapters.wiring", "openai", "sqlalchemy", "litestar", "granian", "rich", "yaml"}
+    slow = {"asyncio", "email", "msgspec", "openai", "rich", "sqlalchemy", "textllm_adapters", "textllm_core", "yaml"}
+    assert not loaded & slow
+    assert not [name for name in loaded if name.startswith("textllm_cli.commands")]
 
 
 @pytest.mark.parametrize(

@@ -1,77 +1,58 @@
-"""The parent of the workers: holds the socket that they listen on, replaces those that die, ends and renews them."""
+"""The parent of the workers: holds the socket that they listen on, replaces those that die, ends and renews them.
+
+`python -m textllm_http.supervisor LISTENER WORKERS GRACE_S LOG_LEVEL [LOG_DIR]`: LISTENER is the file descriptor of the
+socket. It lives as long as the service and does little: what it imports is kept small.
+"""
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final
+from pathlib import Path
+from typing import Final, NoReturn
 
-from textllm_core.errors import ConfigurationError, TextLLMError
-from textllm_http.control import BACKLOG, SERVICE_S, SETTLING_S, SIGNALS, Word
+from textllm_adapters.telemetry.logs import configure_logs
+from textllm_adapters.telemetry.shared_counters import forget_process, shared_counters
+from textllm_http.control import SERVICE_S, SETTLING_S, SIGNALS, Word
 
-# What a client may leave unread costs kernel memory: the system doubles this, and would else let it grow to megabytes.
-_SEND_BUFFER_BYTES: Final = 64 * 1024
 _STEADY_S: Final = 10.0  # a worker that lived so long died of something else than its start
 _PAUSES_S: Final = (0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # before a worker is replaced, by how many died early in a row
 
 _logger: Final = logging.getLogger("textllm")
 
 
-class StartError(TextLLMError):
+class StartError(Exception):
     """No worker could start; why, the first of them has logged."""
 
 
-def listen(address: str, port: int, *, unread_timeout_s: float) -> socket.socket:
-    """A socket for all workers. What is queued in it outlives any of them.
-
-    Args:
-        unread_timeout_s: until a client that takes nothing of what waits for it is cut off.
-
-    Raises:
-        ConfigurationError: it is no address of this machine, or not free.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of a former server may linger
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # accepted ones inherit it
-        # And this: a piece of a reply leaves at once, and not when the client has acknowledged the one before (40 ms).
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if sys.platform == "linux":  # and this, which ends those whose clients do not read what they asked for
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * unread_timeout_s))
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((address, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(f"Cannot listen on {address}, port {port}: {error.strerror or error}") from error
-    listener.setblocking(False)
-    return listener
-
-
-def supervise(
+def become_supervisor(
     listener: socket.socket,
     *,
     workers: int,
     grace_s: float,
-    on_start: Callable[[], None],
-    on_end: Callable[[int], None],
-) -> None:
-    """Serve on `listener` until SIGTERM or SIGINT, and renew the workers at SIGHUP.
+    log_level: str,
+    log_dir: Path | None,
+    on_start: Callable[[], None] = lambda: None,
+) -> NoReturn:
+    """Run this module in the place of all that this process has loaded, most of which a supervisor does not need.
+
+    The process stays the same one.
 
     Args:
+        listener: what the workers accept from.
         grace_s: how long streams may run on at the end, in seconds.
-        on_start: called once connections are taken.
-        on_end: called with the id of each worker that has ended.
-    Raises:
-        StartError: no worker could start.
+        on_start: called once a signal is held back until it is obeyed.
     """
-    asyncio.run(_Supervisor(listener, workers, grace_s, on_end).run(on_start))
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    on_start()
+    listener.set_inheritable(True)
+    arguments = map(str, (listener.fileno(), workers, grace_s, log_level, *([log_dir] if log_dir else [])))
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "textllm_http.supervisor", *arguments])  # noqa: S606
 
 
 class _Worker:
@@ -122,20 +103,25 @@ class _Place:
 
 
 class _Supervisor:
-    def __init__(self, listener: socket.socket, workers: int, grace_s: float, on_end: Callable[[int], None]) -> None:
-        self._listener, self._grace_s, self._on_end = listener, grace_s, on_end
+    def __init__(self, listener: socket.socket, workers: int, grace_s: float) -> None:
+        self._listener, self._grace_s = listener, grace_s
         self._places = [_Place() for _ in range(workers)]
         self._living: set[_Worker] = set()
         self._has_served = False
         self._told = asyncio.Queue[Word]()
         self._hang_up = asyncio.Event()
 
-    async def run(self, on_start: Callable[[], None]) -> None:
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, and renew the workers at SIGHUP.
+
+        Raises:
+            StartError: no worker could start.
+        """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told.put_nowait, Word.STOP)
         loop.add_signal_handler(signal.SIGINT, self._told.put_nowait, Word.INTERRUPT)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
-        on_start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         works = [asyncio.create_task(self._keep(place)) for place in self._places]
         works.append(asyncio.create_task(self._renew_on_request()))
         told = asyncio.create_task(self._told.get())
@@ -152,6 +138,7 @@ class _Supervisor:
         finally:
             for worker in self._living:
                 worker.kill()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # it ends anyway
 
     def _spawn(self) -> _Worker:
         worker = _Worker(self._listener, self._grace_s)
@@ -161,7 +148,7 @@ class _Supervisor:
 
     def _buried(self, worker: _Worker) -> None:
         self._living.discard(worker)
-        self._on_end(worker.pid)
+        forget_process(worker.pid)
 
     async def _keep(self, place: _Place) -> None:
         """Have a worker in this place at any time."""
@@ -262,3 +249,21 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def main(listener: str, workers: str, grace_s: str, log_level: str, log_dir: str | None = None) -> int:
+    """The exit code."""
+    configure_logs(log_level, Path(log_dir) if log_dir else None)
+    with socket.socket(fileno=int(listener)) as shared, shared_counters():
+        shared.setblocking(False)
+        shared.set_inheritable(False)
+        try:
+            asyncio.run(_Supervisor(shared, int(workers), float(grace_s)).run())
+        except StartError as error:
+            _logger.critical("%s", error)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

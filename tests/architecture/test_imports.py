@@ -60,6 +60,7 @@ def test_the_core_loads_the_standard_library_and_msgspec_alone() -> None:
         ("import textllm_adapters.sql.migrations", {"alembic"}),  # a database is nearly always at its head
         (TRY_OUT, {"openai", "alembic", "litestar"}),
         ("import textllm_adapters.memory.ledger", {"openai", "sqlalchemy", "litestar"}),
+        ("import textllm_http.supervisor", {"litestar", "prometheus_client", "sqlalchemy", "typer", "yaml"}),
         ("import textllm_http.asgi", {"openai", "sqlalchemy", "opentelemetry"}),
     ],
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import httpx
+import psutil
 import pytest
 from tests.e2e.conftest import API_KEY, Books, Service, price_of, serving
 from tests.http.sse_reader import read_events
@@ -260,3 +261,7 @@ async def test_hundreds_who_connect_at_once_are_all_answered(service: Service) -
 
     async with asyncio.timeout(60):
         assert set(await asyncio.gather(*[ask() for _ in range(500)])) == {b"HTTP/1.1 200"}
+
+
+def test_the_parent_of_the_workers_takes_little_memory(service: Service) -> None:
+    assert psutil.Process(service.process.pid).memory_info().rss < 30_000_000

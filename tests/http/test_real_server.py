@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from textllm_http.supervisor import listen
+from textllm_http.listener import listen
 
 ROOT = Path(__file__).parents[2]
 TURN = b'{"message": "Hi"}'

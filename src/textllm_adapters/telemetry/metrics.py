@@ -1,18 +1,17 @@
 """Events to Prometheus metrics. Every label is a name of ours or one of few: none is made of what callers send."""
 
 import asyncio
-import fcntl
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
+from textllm_adapters.telemetry.shared_counters import SHARED_DIR
 from textllm_core.events import (
     ErasuresWaiting,
     Event,
@@ -23,7 +22,6 @@ from textllm_core.events import (
     RequestAnswered,
 )
 
-_SHARED_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library's own; it looks for it when it is imported
 _MAX_MODELS: Final = 100  # beyond it, and for a name of no known form, a model is "other"
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 # Each write asks the system which process this is, and a turn has some thirty: added up first, they cost nothing. It is
@@ -136,7 +134,7 @@ class PrometheusTelemetry:
     def expose(self) -> bytes:
         """All metrics in Prometheus' text format, version 0.0.4: exact for this process, which flushes its own."""
         self.flush()
-        if _SHARED_DIR not in os.environ:
+        if SHARED_DIR not in os.environ:
             return generate_latest(self._own)
         shared = CollectorRegistry()
         MultiProcessCollector(shared)  # type: ignore[no-untyped-call]  # the library has no types there
@@ -218,22 +216,3 @@ class PrometheusTelemetry:
                 return "other"
             self._models.add(model)
         return model
-
-
-@contextmanager
-def shared_counters() -> Iterator[None]:
-    """Let the processes that are started in the block count in one place, so that each can tell the sums."""
-    with TemporaryDirectory(prefix="textllm-metrics-", ignore_cleanup_errors=True) as folder:
-        held = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(held, fcntl.LOCK_SH)  # what tidies up old temporary files leaves a locked folder alone
-            os.environ[_SHARED_DIR] = folder
-            yield
-        finally:
-            os.environ.pop(_SHARED_DIR, None)
-            os.close(held)
-
-
-def forget_process(pid: int) -> None:
-    """Take what a process that has ended had at the moment out of the sums; what it has counted stays in them."""
-    mark_process_dead(pid)  # type: ignore[no-untyped-call]  # as above

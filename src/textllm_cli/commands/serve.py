@@ -6,7 +6,8 @@ import os
 import socket
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -114,20 +115,20 @@ def _requires_keys(settings: "Settings", address: str) -> bool:
     return settings.auth == "required"
 
 
-def _serve(settings: "Settings", address: str, port: int, workers: int, grace_s: float, screen: Screen) -> None:
-    from textllm_adapters.telemetry.metrics import forget_process, shared_counters
-    from textllm_http.supervisor import listen, supervise
+def _serve(settings: "Settings", address: str, port: int, workers: int, grace_s: float, screen: Screen) -> NoReturn:
+    from textllm_http.listener import listen
+    from textllm_http.supervisor import become_supervisor
 
     url = _url(address, port)
     _allow_connections()
-    with shared_counters():
-        supervise(
-            listen(address, port, unread_timeout_s=settings.unread_timeout_s),
-            workers=workers,
-            grace_s=grace_s,
-            on_start=lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"),
-            on_end=forget_process,
-        )
+    become_supervisor(
+        listen(address, port, unread_timeout_s=settings.unread_timeout_s),
+        workers=workers,
+        grace_s=grace_s,
+        log_level=settings.logging.level,
+        log_dir=_log_dir(settings),
+        on_start=lambda: screen.record({"url": url}, "") if screen.as_json else screen.say(f"serving on {url}"),
+    )
 
 
 def _tracing_notice() -> str | None:
@@ -142,14 +143,18 @@ def _tracing_notice() -> str | None:
 
 
 def _configure_logs(settings: "Settings") -> None:
-    """What this process has to say of its workers is written where they write.
+    """Find out, while it can be said clearly, whether logs can be written.
 
     Raises:
         ConfigurationError: the folder or the file cannot be written.
     """
     from textllm_adapters.telemetry.logs import configure_logs
 
-    configure_logs(settings.logging.level, settings.logging.log_dir if settings.logging.log_to_file else None)
+    configure_logs(settings.logging.level, _log_dir(settings))
+
+
+def _log_dir(settings: "Settings") -> Path | None:
+    return settings.logging.log_dir if settings.logging.log_to_file else None
 
 
 def _allow_connections() -> None:

@@ -5,14 +5,16 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from aiohttp import ClientPayloadError
 from tests.contracts.model_fixtures import QUICK, hear, request, user
 from tests.servers.answering import answering
 
 from textllm_adapters.openai.client import Client, open_client
+from textllm_adapters.openai.connections import Answer
 from textllm_adapters.openai.conversations import OpenAITranscript
+from textllm_adapters.openai.errors import BROKEN_ANSWER
 from textllm_adapters.openai.http import EventStream, post
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.errors import ProviderError
@@ -146,20 +148,27 @@ async def test_a_refusal_of_any_length_is_understood_by_its_beginning() -> None:
     assert not error.may_have_run
 
 
-async def test_what_came_before_a_break_is_read_however_late() -> None:
+@pytest.mark.parametrize("proxied", [False, True])  # which takes the one way, or the other
+async def test_what_came_before_a_break_is_read_however_late(proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     event = b'data: {"type": "one"}\n\n'
-    async with (
-        answering(event, length=len(event) + 1) as provider,
-        open_client("sk-test", f"http://{provider.address}/v1") as client,
-    ):
-        answer = await post(client, "/responses", {}, QUICK)
-        while answer.content.exception() is None:  # noqa: ASYNC110  aiohttp tells it no other way
-            await asyncio.sleep(0)
-        events = EventStream(answer)
-        assert (await anext(events)).data == b'{"type": "one"}'
-        with pytest.raises(ClientPayloadError):
-            await anext(events)
-        events.close()
+    async with answering(event, length=len(event) + 1) as provider:
+        if proxied:
+            monkeypatch.setenv("http_proxy", f"http://{provider.address}")
+        async with open_client("sk-test", f"http://{provider.address}/v1") as client:
+            answer = await post(client, "/responses", {}, QUICK)
+            while not has_broken(answer):  # noqa: ASYNC110  nothing else tells it
+                await asyncio.sleep(0)
+            events = EventStream(answer)
+            assert (await anext(events)).data == b'{"type": "one"}'
+            with pytest.raises(tuple(BROKEN_ANSWER)):
+                await anext(events)
+            events.close()
+
+
+def has_broken(answer: Any) -> object:
+    if isinstance(answer, Answer):
+        return answer._error is not None
+    return answer._answer.content.exception() is not None
 
 
 async def test_an_answer_without_end_is_not_kept() -> None:

@@ -1,9 +1,9 @@
-"""How a provider is reached: the SDK for its settings and for what is rare, a plain session for what each turn asks."""
+"""How a provider is reached: the SDK for its settings and what is rare, plain connections for what each turn asks."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, cast
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -11,6 +11,8 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
+from textllm_adapters.openai.bodies import Body
+from textllm_adapters.openai.connections import Connections
 from textllm_adapters.openai.errors import UNANSWERED, Asked, refusal, unanswered
 from textllm_core.errors import TextLLMError
 from textllm_core.ports.tracer import Tracer
@@ -23,7 +25,63 @@ _MAX_CONNECTIONS: Final = 10_000  # one for each reply under way; beyond it call
 _KEEP_ALIVE_S: Final = 30.0
 _READ_TIMEOUT_S: Final = 10.0
 _READ_RETRIES: Final = 2
+_NOT_TOLD: Final = ("x-stainless-", "authorization")
 _FAILURES: Final[tuple[type[Exception], ...]] = (openai.APIStatusError, *UNANSWERED)
+
+
+class Answer(Protocol):
+    """An answer whose head has come, to something that a turn asks. Whoever has it closes it."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By their names in lower case."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it has come, and was taken."""
+
+    async def read(self) -> bytes:
+        """What has come since the last call, or what comes next; nothing at its end.
+
+        What came before a break is read before that is raised: it was sent, is paid for, and may be all that is left.
+        Raises:
+            Exception: broken, as in `BROKEN_ANSWER`.
+        """
+
+    def close(self) -> None:
+        """End the call, if it has not ended yet."""
+
+
+class _SessionAnswer:
+    """An `Answer` of aiohttp's."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self.status: int = answer.status
+        self.headers: Mapping[str, str] = answer.headers  # which is asked for in any case
+
+    @property
+    def is_over(self) -> bool:
+        return self._answer.content.at_eof()
+
+    async def read(self) -> bytes:
+        """Where the connection has broken meanwhile, aiohttp tells that alone, and keeps back what came before."""
+        content = self._answer.content
+        broken = content.exception()
+        if broken is None:
+            return await content.readany()
+        content.set_exception(cast("BaseException", None))  # it has no other way to what it keeps
+        received = content.read_nowait()
+        content.set_exception(broken)
+        if not received:
+            raise broken
+        return received
+
+    def close(self) -> None:
+        self._answer.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +91,7 @@ class Client:
     Args:
         sdk: knows its address and our key; asks for what is rare.
         session: sends what each turn asks, with the SDK's headers, timeouts, proxy and certificates.
+        connections: in the place of `session` for bodies that are at hand; None where that is to go through a proxy.
         base_url: up to and including `/v1`.
         host: of the address, with the port.
         tracer: knows which step a request is part of; the request says so.
@@ -40,14 +99,25 @@ class Client:
 
     sdk: AsyncOpenAI
     session: aiohttp.ClientSession
+    connections: Connections | None
     base_url: str
     host: str
     tracer: Tracer
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Those of the next request that are not the same for all."""
-        return {**self.sdk.auth_headers, **self.tracer.outgoing()}
+    async def post(self, path: str, body: Body) -> Answer:
+        """The answer to what a turn asks, whatever its status.
+
+        Raises:
+            Exception: there is none; those in `UNANSWERED`.
+        """
+        headers, content = {**self.sdk.auth_headers, **self.tracer.outgoing()}, body.content
+        if self.connections is not None and isinstance(content, bytes):
+            answer = await self.connections.post(path, content, headers)
+            if answer.status // 100 != 3:
+                return answer
+            answer.close()  # the session follows it, wherever it leads
+        headers |= body.headers
+        return _SessionAnswer(await self.session.post(self.base_url + path, data=content, headers=headers))
 
 
 @asynccontextmanager
@@ -70,7 +140,7 @@ async def open_client(
     silence_s = silence_timeout_s * _SILENCE_MARGIN
     timeout = httpx2.Timeout(silence_s, connect=_CONNECT_TIMEOUT_S)
     limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S)
-    certificates = httpx2.create_ssl_context()  # read once, for both ways
+    certificates = httpx2.create_ssl_context()  # read once, for all ways
     http_client = DefaultAioHttpClient(
         timeout=timeout, limits=limits, verify=certificates, event_hooks={"request": [tell_step]}
     )
@@ -83,16 +153,33 @@ async def open_client(
             headers=_told(sdk.default_headers),
             timeout=aiohttp.ClientTimeout(connect=silence_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=silence_s),
             cookie_jar=aiohttp.DummyCookieJar(),  # users of one process share nothing at the provider
-            proxy=_proxy(sdk.base_url),
+            proxy=(proxy := _proxy(sdk.base_url)),
         ) as session,
     ):
-        host = sdk.base_url.netloc.decode("ascii", "replace")
-        yield Client(sdk, session, str(sdk.base_url).rstrip("/"), host, tracer)
+        url, host = sdk.base_url, sdk.base_url.netloc.decode("ascii", "replace")
+        connections = None
+        if proxy is None:
+            connections = Connections(
+                url.raw_host.decode("ascii"),
+                url.port or (443 if url.scheme == "https" else 80),
+                certificates=certificates if url.scheme == "https" else None,
+                prefix=url.raw_path.decode("ascii").rstrip("/"),
+                headers={"Host": host, "Accept-Encoding": "identity", **_told(sdk.default_headers)},
+                most=_MAX_CONNECTIONS,
+                connect_timeout_s=_CONNECT_TIMEOUT_S,
+                silence_timeout_s=silence_s,
+                keep_s=_KEEP_ALIVE_S,
+            )
+        try:
+            yield Client(sdk, session, connections, str(url).rstrip("/"), host, tracer)
+        finally:
+            if connections is not None:
+                await connections.close()
 
 
 def _told(headers: Mapping[str, object]) -> dict[str, str]:
-    """Those of the SDK's headers that are of use to an answer: not what tells of this machine."""
-    told = {name: value for name, value in headers.items() if not name.lower().startswith("x-stainless-")}
+    """Those of the SDK's headers that are of use to an answer: not what tells of this machine. The key may change."""
+    told = {name: value for name, value in headers.items() if not name.lower().startswith(_NOT_TOLD)}
     return {name: value for name, value in told.items() if isinstance(value, str)}  # the SDK marks what it omits
 
 

@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 import openai
 
+from textllm_adapters.openai.connections import SilenceError, UnreachableError
 from textllm_adapters.openai.faults import Fault, Meaning, fault_in
 from textllm_adapters.translation import ErrorTable
 from textllm_core.errors import (
@@ -52,7 +53,8 @@ _WAYS_OUT: Final = {
     "/conversations": "the operator must set llm_api to responses or chat_completions, which ask for no conversations",
     "/responses": "the operator must set llm_api to chat_completions, which nearly every server has",
 }
-_SILENCE: Final = (aiohttp.SocketTimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout)
+_UNREACHABLE: Final = (UnreachableError, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_SILENCE: Final = (SilenceError, aiohttp.SocketTimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout)
 _CHECK_ADDRESS: Final = "the operator must check OPENAI_BASE_URL, which for most servers ends in /v1"
 
 
@@ -190,7 +192,7 @@ def _cause(fault: Fault) -> str:
 def unanswered(failure: Exception, asked: Asked) -> ModelError:
     """What it means that no answer came, or none that can be read: was the request sent at all?"""
     causes = _causes(failure)
-    if any(isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) for cause in causes):
+    if any(isinstance(cause, _UNREACHABLE) for cause in causes):
         connected = False
     elif any(isinstance(cause, aiohttp.ClientError) for cause in causes):
         connected = True  # the SDK calls a lost connection a connect timeout too
@@ -255,6 +257,7 @@ BROKEN_ANSWER: Final[ErrorTable] = {
     httpx2.ReadTimeout: _silent,
     aiohttp.ClientError: _cut,
     aiohttp.SocketTimeoutError: _silent,
+    SilenceError: _silent,
     anyio.EndOfStream: _cut,
     OSError: _cut,
     msgspec.DecodeError: _garbled,

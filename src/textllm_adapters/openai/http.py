@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from random import SystemRandom
-from typing import Final, Self, cast
+from typing import Final, Self
 
-from aiohttp import ClientResponse
 from msgspec import Struct
 
 from textllm_adapters.openai.bodies import encoded
-from textllm_adapters.openai.client import Client
+from textllm_adapters.openai.client import Answer, Client
 from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, Asked, refusal, retry_after, unanswered
 from textllm_adapters.openai.sse import MAX_EVENT_BYTES, EventSplitter, ServerSentEvent
 from textllm_core.errors import (
@@ -52,7 +51,7 @@ async def post(
     retries: Retries,
     asked: Asked | None = None,
     read: ReadBlob | None = None,
-) -> ClientResponse:
+) -> Answer:
     """The answer to `body`, open and unread; whoever gets it closes it.
 
     Args:
@@ -69,9 +68,7 @@ async def post(
     while True:
         attempt += 1
         try:
-            answer = await client.session.post(
-                client.base_url + path, data=sent.content, headers={**client.headers, **sent.headers}
-            )
+            answer = await client.post(path, sent)
             if answer.status // 100 == 2:
                 asked.answered(answer.headers)
                 return answer
@@ -103,7 +100,7 @@ def _surely_did_not_run(error: TextLLMError) -> bool:
     )
 
 
-async def whole(answer: ClientResponse) -> bytes:
+async def whole(answer: Answer) -> bytes:
     """All of an answer, which is closed then.
 
     Raises:
@@ -116,33 +113,15 @@ async def whole(answer: ClientResponse) -> bytes:
     return body
 
 
-async def _read(answer: ClientResponse, most: int) -> bytes:
+async def _read(answer: Answer, most: int) -> bytes:
     """The first `most` bytes of an answer, which is closed then."""
     body = b""
     try:
-        while len(body) < most and (piece := await _received(answer)):
+        while len(body) < most and (piece := await answer.read()):
             body += piece
         return body[:most]
     finally:
         answer.close()
-
-
-async def _received(answer: ClientResponse) -> bytes:
-    """What has come of an answer, or comes next; nothing at its end.
-
-    Where the connection has broken meanwhile, aiohttp tells that alone, and keeps back what came before: it was sent,
-    is paid for, and may be all that is left of a reply.
-    """
-    content = answer.content
-    broken = content.exception()
-    if broken is None:
-        return await content.readany()
-    content.set_exception(cast("BaseException", None))  # it has no other way to what it keeps
-    received = content.read_nowait()
-    content.set_exception(broken)
-    if not received:
-        raise broken
-    return received
 
 
 def _too_much() -> ProviderError:
@@ -152,7 +131,7 @@ def _too_much() -> ProviderError:
 class EventStream:
     """The events of an answer, read once and then closed; all that has come is taken at once."""
 
-    def __init__(self, answer: ClientResponse) -> None:
+    def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._splitter = EventSplitter()
         self._events: Iterator[ServerSentEvent] = iter(())  # of the bytes that were read last
@@ -182,7 +161,7 @@ class EventStream:
         while True:
             for event in self._events:
                 return event
-            chunk = await _received(self._answer)
+            chunk = await self._answer.read()
             if chunk:
                 self._take(chunk)
             elif self._document:
@@ -202,7 +181,7 @@ class EventStream:
 
     async def drain(self, hear: Callable[[ServerSentEvent], object] = lambda _: None) -> None:
         """Read what little may follow the last event, so that the connection can serve the next call."""
-        wait_s = None if self._answer.content.at_eof() else _DRAIN_TIMEOUT_S
+        wait_s = None if self._answer.is_over else _DRAIN_TIMEOUT_S
         with suppress(TimeoutError, *BROKEN_ANSWER):  # the reply is complete; a connection that lingers is closed
             async with asyncio.timeout(wait_s):
                 async for event in self:

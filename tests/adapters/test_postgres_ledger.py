@@ -1,18 +1,23 @@
 """Which way the books go in a turn; what they do is the contract of every ledger."""
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.contracts.accounts import Books, prove, ruled, states
 from tests.contracts.books import NOON, reservation, settlement
 
-from textllm_adapters.postgres.engine import PostgresEngine
+from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.ledger import PostgresLedger
-from textllm_core.errors import BudgetExceededError
+from textllm_core.errors import BudgetExceededError, TextLLMError
+from textllm_core.records.accounts import ConversationAccount, SessionAccount
+from textllm_core.records.ledger import Reservation
+from textllm_core.rules.books import Opening
 
 
 @contextmanager
@@ -57,6 +62,38 @@ async def test_the_first_turn_of_a_day_moves_the_conversation_to_its_session(pos
         second = await ledger.reserve(tomorrow)
     assert second.session_id != first.session_id
     assert sent != []
+
+
+def test_a_turn_that_opens_nothing_out_of_the_ordinary_takes_one_statement_and_all_others_the_rules(
+    postgres_url: str,
+) -> None:
+    ways: set[bool] = set()
+
+    async def law(state: tuple[ConversationAccount | None, SessionAccount | None, bool, Reservation]) -> None:
+        conversation, session, has_entry, asked = state
+        books = Books(engine, asked)
+        await books.put(conversation, session)
+        if has_entry:
+            await books.put_earlier_entry()
+        says = ruled(asked, conversation, session, has_entry=has_entry)
+        with statements_of(engine) as sent, suppress(TextLLMError):
+            await books.ledger.reserve(asked)
+        is_ordinary = (
+            isinstance(says, Opening)
+            and asked.idempotency is None
+            and says.hold.amount == asked.demand.most
+            and (session is None or session.is_active)
+            and says.before is None
+            and (conversation is None or conversation.title is not None or conversation.message_count > 0)
+        )
+        assert (sent == []) == is_ordinary
+        ways.add(is_ordinary)
+
+    with asyncio.Runner() as runner:
+        engine = open_engine(postgres_url)
+        prove(runner, 100, law, state=states())
+        runner.run(engine.dispose())
+    assert ways == {True, False}
 
 
 async def test_what_has_no_room_is_refused_by_the_general_ledger(postgres_engine: PostgresEngine) -> None:

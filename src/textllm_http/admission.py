@@ -25,7 +25,7 @@ def idempotency_of(request: Request[Any, Any, Any], canonical_body: bytes) -> Id
         return None
     if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
         raise InvalidRequestError.of("Idempotency-Key", "must be one header of 1 to 255 visible ASCII characters")
-    scope = f"{request.method} {request.url.path}"
+    scope = f"{request.scope['method']} {request.scope['path']}"
     return Idempotency(keys[0], scope, hashlib.sha256(canonical_body).hexdigest())
 
 

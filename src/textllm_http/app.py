@@ -28,6 +28,7 @@ from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
 from textllm_http.services import Services
+from textllm_http.short_way import ShortWay
 from textllm_http.spool import Spool
 from textllm_http.strangers import Strangers
 from textllm_http.worker_state import WorkerState
@@ -35,6 +36,7 @@ from textllm_http.worker_state import WorkerState
 FORGET_EVERY_S: Final = 60.0
 ERASE_EVERY_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
+_ASKED_ALL_THE_TIME: Final = ("/chat", "/chat/stream")
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
 _TEXT_BYTES_BESIDE_MESSAGE: Final = 1024
 _MAX_BYTES_PER_CHARACTER: Final = 4
@@ -193,7 +195,9 @@ def create_app(
                 started_at=monotonic(),
             )
 
-    entrance = Entrance(routes(), trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts)
+    entrance = Entrance(
+        ShortWay(routes(), _ASKED_ALL_THE_TIME), trusted_proxies=trusted_proxies, allowed_hosts=allowed_hosts
+    )
     seen = observed(entrance, telemetry, tracer, worker.unanswered)
     return Application(ResponseHeaders(cors_origins, worker).around(seen), opened)
 

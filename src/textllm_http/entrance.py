@@ -9,8 +9,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from textllm_core.errors import InvalidRequestError
 from textllm_http.middleware import request_id_of
-from textllm_http.problems import PROBLEM_JSON, problem_of
-from textllm_http.responses import WholeResponse
+from textllm_http.problems import problem_of, response_of
 
 _HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,255}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
 _HOP: Final = re.compile(r"\[?(?P<address>[0-9a-fA-F.]+|[0-9a-fA-F:.]+(?=\]|\Z))\]?(:[0-9]{1,5})?")
@@ -42,9 +41,7 @@ class Entrance:
             self._check_host(scope)
             _check_encodings(scope)
         except InvalidRequestError as error:
-            problem = problem_of(error, request_id_of(scope))
-            refusal = WholeResponse(problem.document, status_code=problem.status, media_type=PROBLEM_JSON)
-            return refusal(scope, receive, send)
+            return response_of(problem_of(error, request_id_of(scope)))(scope, receive, send)
         return self._app(scope, receive, send)
 
     def _believe_proxies(self, scope: Scope) -> None:

@@ -14,7 +14,7 @@ from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import Serving
 from textllm_core.tenancy import Caller
 from textllm_http.middleware import request_id_of
-from textllm_http.problems import PROBLEM_JSON, problem_of
+from textllm_http.problems import problem_of, response_of
 from textllm_http.responses import WholeResponse
 from textllm_http.worker_state import Unanswered
 
@@ -71,7 +71,5 @@ def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer, unanswered: Una
 
 
 def _stopping(request_id: str) -> WholeResponse:
-    problem = problem_of(ServiceUnavailableError("The service is shutting down; send this request again."), request_id)
-    return WholeResponse(
-        problem.document, status_code=problem.status, headers=dict(problem.headers), media_type=PROBLEM_JSON
-    )
+    stopping = ServiceUnavailableError("The service is shutting down; send this request again.")
+    return response_of(problem_of(stopping, request_id))

@@ -22,6 +22,7 @@ from textllm_core.problem_details import problem_details, status_of
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, rate_limit_headers
 from textllm_http.middleware import request_id_of
+from textllm_http.responses import WholeResponse
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -74,11 +75,26 @@ def described(error: Exception, request_id: str) -> Problem:
     return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.", request_id)
 
 
-def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def response_of(problem: Problem) -> WholeResponse:
+    """The response that tells it."""
+    return WholeResponse(problem.document, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON)
+
+
+def refused(request: Request[Any, Any, Any], error: Exception) -> WholeResponse:
     """The response to a request that failed."""
+    return response_of(_noted(request, error))
+
+
+def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The same in the framework's form, as its handlers of exceptions have to have it."""
+    problem = _noted(request, error)
+    return Response(problem.document, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON)
+
+
+def _noted(request: Request[Any, Any, Any], error: Exception) -> Problem:
     problem = problem_of(error, request_id_of(request.scope))
     request.scope["state"]["problem_code"] = problem.code
-    return Response(problem.document, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON)
+    return problem
 
 
 def _problem(

@@ -16,8 +16,8 @@ from textllm_core.ids import checked_tenant_id, checked_user_id, new_id
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.clock import Clock
 from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
-from textllm_core.records.messages import refuse_half_characters
 from textllm_core.tenancy import Caller, Role
+from textllm_core.texts import refuse_half_characters
 
 MAX_KEYS_PER_PAGE: Final = 100
 MAX_NAME_CHARS: Final = 200

@@ -32,8 +32,8 @@ from textllm_core.records.conversations import (
     ConversationPage,
     Deletion,
 )
-from textllm_core.records.messages import refuse_half_characters
 from textllm_core.tenancy import Caller
+from textllm_core.texts import refuse_half_characters
 
 MAX_LISTED: Final = 100
 MAX_OFFSET: Final = 2**31 - 1

@@ -3,12 +3,13 @@
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from datetime import datetime
+from typing import Annotated
 from urllib.parse import urlencode
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from textllm_core.errors import StoredFileNotFoundError
+from textllm_core.fields import CreatedAt, FileKey, SizeInBytes
 from textllm_core.files import FilePolicy
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
@@ -20,13 +21,13 @@ from textllm_core.tenancy import Caller
 class FileView(Struct, frozen=True, kw_only=True):
     """A file as it is shown. `url` can be followed by anyone, and for a while."""
 
-    success: bool = True
-    key: str
-    url: str
-    size: int
-    content_type: str
-    sha256: str
-    created_at: datetime
+    success: Annotated[bool, Meta(description="Always true.")] = True
+    key: FileKey
+    url: Annotated[str, Meta(description="A link that anyone can follow for a while.")]
+    size: SizeInBytes
+    content_type: Annotated[str, Meta(description="What it is, told by its content.")]
+    sha256: Annotated[str, Meta(description="Of its bytes, in hex.")]
+    created_at: CreatedAt
 
     @classmethod
     def of(cls, file: StoredFile, url: str) -> "FileView":

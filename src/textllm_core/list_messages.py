@@ -2,12 +2,24 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.errors import ConversationLostError, ConversationNotFoundError, InvalidRequestError
+from textllm_core.fields import (
+    CreatedAt,
+    Estimated,
+    FileKey,
+    FileName,
+    HasMore,
+    Id,
+    Listed,
+    MediaType,
+    Pages,
+    SizeInBytes,
+    Text,
+)
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.transcript import Transcript
 from textllm_core.records.conversations import Thread
@@ -30,11 +42,11 @@ MAX_MESSAGES: Final = 1000
 class ListedFile(Struct, frozen=True, kw_only=True, tag="input_file"):
     """A document as the outside sees it: an `InputFile` without the text that was read out of it for the model."""
 
-    key: str
-    media_type: str
-    size: int
-    name: str
-    pages: int | UnsetType = UNSET
+    key: FileKey
+    media_type: MediaType
+    size: SizeInBytes
+    name: FileName
+    pages: Pages = UNSET
 
     @classmethod
     def of(cls, part: InputFile) -> "ListedFile":
@@ -53,14 +65,22 @@ class ListedMessage(Struct, frozen=True, kw_only=True):
         finish_reason: of such a reply: why it ended where it does; `error`: it broke off.
     """
 
-    id: str
-    role: MessageRole
-    text: str
-    content: Sequence[ListedPart]
-    created_at: datetime
-    status: Literal["completed", "incomplete"]
-    estimated: bool | UnsetType = UNSET
-    finish_reason: MessageEnd | UnsetType = UNSET
+    id: Id
+    role: Annotated[MessageRole, Meta(description="Who says it.")]
+    text: Text
+    content: Annotated[Sequence[ListedPart], Meta(description="Its parts: texts, and the files that came with it.")]
+    created_at: CreatedAt
+    status: Annotated[
+        Literal["completed", "incomplete"], Meta(description="`incomplete`: of a reply that was cut short.")
+    ]
+    estimated: Estimated | UnsetType = UNSET
+    finish_reason: Annotated[
+        MessageEnd | UnsetType,
+        Meta(
+            description="Why a reply ended where it does, in the words of replies; `error`: it broke off, and `text` "
+            "is what was read of it."
+        ),
+    ] = UNSET
 
     @classmethod
     def of(cls, message: Message) -> "ListedMessage":
@@ -79,8 +99,8 @@ class ListedMessage(Struct, frozen=True, kw_only=True):
 class MessagePage(Struct, frozen=True):
     """Some messages of a conversation, in the order that was asked for."""
 
-    data: Sequence[ListedMessage]
-    has_more: bool
+    data: Listed[ListedMessage]
+    has_more: HasMore
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from textllm_core.errors import InputTooLongError, InvalidRequestError
-from textllm_core.records.messages import refuse_half_characters
+from textllm_core.texts import refuse_half_characters
 
 SUMMARY_PROMPT: Final = (
     "Summarize our conversation so far for someone who was not here: what was asked, what came of it, and what is "

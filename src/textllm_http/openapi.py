@@ -5,27 +5,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from importlib.metadata import version
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import BaseRoute, HTTPRoute
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.errors import UnreadableReason
 from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, operator
 from textllm_http.openapi_problems import PROBLEMS
-from textllm_http.openapi_shapes import Answer, Content, Operation
-from textllm_http.openapi_words import (
-    FIELDS,
-    LIMITS,
-    PATHS,
-    QUERIES,
-    REQUEST_HEADERS,
-    REQUESTS,
-    RESPONSE_HEADERS,
-    Schema,
-)
+from textllm_http.openapi_shapes import Answer, Content, Form, Operation
+from textllm_http.openapi_words import PATHS, REQUEST_HEADERS, RESPONSE_HEADERS, Schema
 from textllm_http.problems import PROBLEM_JSON
 from textllm_http.requests import QueryString
 
@@ -56,27 +47,37 @@ _TAGS: Final = {
 class FieldError(Struct, frozen=True):
     """What is wrong with a field."""
 
-    field: str
-    message: str
+    field: Annotated[str, Meta(description="The name of the field.")]
+    message: Annotated[str, Meta(description="What is wrong with it, for people.")]
 
 
 class ProblemDocument(Struct, frozen=True):
     """A failure. What stands behind `code` depends on it."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    errors: Sequence[FieldError] | UnsetType = UNSET
-    retry_after_s: int | UnsetType = UNSET
-    limit: Decimal | UnsetType = UNSET
-    spent: Decimal | UnsetType = UNSET
-    resets_at: datetime | UnsetType = UNSET
-    reserved: bool | UnsetType = UNSET
-    counts: Literal["bytes", "pixels", "stored_bytes", "pages", "characters", "unpacked_bytes"] | UnsetType = UNSET
-    reason: UnreadableReason | UnsetType = UNSET
+    type: Annotated[str, Meta(description="A page that says what it means, and what to do.")]
+    title: Annotated[str, Meta(description="The code in words.")]
+    status: Annotated[int, Meta(description="That of the response.")]
+    detail: Annotated[str, Meta(description="What went wrong, for people.")]
+    instance: Annotated[str, Meta(description="The id of the request, as in `X-Request-ID`.")]
+    code: Annotated[str, Meta(description="What went wrong, for programs; it never changes.")]
+    errors: Annotated[Sequence[FieldError] | UnsetType, Meta(description="What is wrong with which field.")] = UNSET
+    retry_after_s: Annotated[
+        int | UnsetType, Meta(description="After how many seconds the same request may pass, as in `Retry-After`.")
+    ] = UNSET
+    limit: Annotated[Decimal | UnsetType, Meta(description="The most that is allowed.")] = UNSET
+    spent: Annotated[Decimal | UnsetType, Meta(description="USD that the user has spent today.")] = UNSET
+    resets_at: Annotated[datetime | UnsetType, Meta(description="When the budget resets: the next UTC midnight.")] = (
+        UNSET
+    )
+    reserved: Annotated[
+        bool | UnsetType,
+        Meta(description="True where only turns that are still running stand in the way, so that a retry may pass."),
+    ] = UNSET
+    counts: Annotated[
+        Literal["bytes", "pixels", "stored_bytes", "pages", "characters", "unpacked_bytes"] | UnsetType,
+        Meta(description="What `limit` counts; `stored_bytes`: those of all files of the tenant together."),
+    ] = UNSET
+    reason: Annotated[UnreadableReason | UnsetType, Meta(description="Why the document cannot be read.")] = UNSET
 
 
 def document_of(routes: Iterable[BaseRoute]) -> Schema:
@@ -198,9 +199,9 @@ def _query_parameters(handler: HTTPRouteHandler) -> Iterator[Schema]:
         return
     kind = check.kind
     for name, schema in _plain_components({kind})[kind.__name__]["properties"].items():
-        limits = LIMITS[name] if name == "user_id" else {"minLength": 1} if schema.get("type") == "string" else {}
-        says = QUERIES.get(name, FIELDS[name])
-        yield {"name": name, "in": "query", "description": says, "schema": schema | limits}
+        is_text = schema.get("type") == "string" and not schema.keys() & {"enum", "pattern"}
+        limits = {"minLength": 1} if is_text else {}  # an empty one is refused
+        yield {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema | limits}
 
 
 def _header_parameters(names: Iterable[str]) -> Iterator[Schema]:
@@ -255,24 +256,39 @@ def _content(content: Mapping[str, Content]) -> Schema:
     return written
 
 
-def _schema(shape: type[Struct] | Schema) -> Schema:
+def _schema(shape: type[Struct] | Form | Schema) -> Schema:
     if isinstance(shape, type):
         return {"$ref": _REF.format(name=shape.__name__)}
+    if isinstance(shape, Form):
+        return _form(shape)
     if "anyOf" in shape:
         return shape | {"anyOf": [_schema(each) for each in shape["anyOf"]]}
-    if shape.get("type") == "object" and "properties" in shape:  # a form
-        return shape | {
-            "properties": {name: _with_words(name, each, is_asked=True) for name, each in shape["properties"].items()}
-        }
     return shape
+
+
+def _form(form: Form) -> Schema:
+    fields = _plain_components({form.fields})[form.fields.__name__]["properties"]
+    texts = {
+        name: {"type": "string"} | {key: field[key] for key in ("description", "enum") if key in field}
+        for name, field in fields.items()
+    }
+    return {
+        "type": "object",
+        "properties": {**texts, **form.files},
+        "required": list(form.required),
+        "additionalProperties": False,
+    }
 
 
 def _shapes_in(operation: Operation) -> set[type[Struct]]:
     contents = [*operation.body.values(), *(each for a in operation.answers.values() for each in a.content.values())]
     shapes: set[type[Struct]] = set()
     for content in contents:
-        alternatives = [content.shape] if isinstance(content.shape, type) else content.shape.get("anyOf", [])
-        shapes |= set(alternatives)
+        match content.shape:
+            case type() as shape:
+                shapes.add(shape)
+            case {"anyOf": alternatives}:
+                shapes |= set(alternatives)
     return shapes
 
 
@@ -281,31 +297,13 @@ def _components(shapes: Iterable[type[Struct]]) -> Mapping[str, Schema]:
     components = _plain_components(shapes)
     requests = {shape.__name__ for shape in shapes if shape.__struct_config__.forbid_unknown_fields}
     for name, schema in components.items():
-        properties = schema["properties"]
-        for field, each in properties.items():
-            if name in requests:
-                _limit(field, each)
-            elif "default" in each:  # a response has all its fields
+        for field, each in schema["properties"].items():
+            if name not in requests and "default" in each:  # a response has all its fields
                 del each["default"]
                 schema.setdefault("required", []).append(field)
-            properties[field] = _with_words(field, each, is_asked=name in requests)
+            elif each.get("default", UNSET) is None:  # null says no more than leaving it out
+                del each["default"]
     return components
-
-
-def _limit(field: str, schema: Schema) -> None:
-    """Hold what a request may have in a field to what the use cases take."""
-    kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"] or [schema]
-    for kind in kinds:
-        kind.update(LIMITS.get(field, {}))
-    if schema.get("default", UNSET) is None:
-        del schema["default"]  # null says no more than leaving it out
-
-
-def _with_words(field: str, schema: Schema, *, is_asked: bool) -> Schema:
-    """The field's schema with its words: those of requests where it `is_asked`, else those of responses."""
-    words = REQUESTS.get(field) if is_asked else None
-    words = words or FIELDS.get(field)
-    return {**schema, "description": words} if words else schema
 
 
 def _plain_components(shapes: Iterable[type[Struct]]) -> dict[str, Schema]:
@@ -313,6 +311,8 @@ def _plain_components(shapes: Iterable[type[Struct]]) -> dict[str, Schema]:
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
     for schema in components.values():
         schema.pop("description", None)  # it is for those who read the code
+        for field in schema["properties"].values():
+            _lift_words(field)
         for each in _all_in(schema):
             if each.get("format") == "decimal":  # on the wire it is a number
                 each.pop("format")
@@ -320,6 +320,15 @@ def _plain_components(shapes: Iterable[type[Struct]]) -> dict[str, Schema]:
             if "enum" in each and all(isinstance(choice, str) for choice in each["enum"]):
                 each["type"] = "string"  # or readers of the document call it "any"
     return components
+
+
+def _lift_words(field: Schema) -> None:
+    """Let a field itself say what one of its alternatives says of it."""
+    for kind in field.get("anyOf", ()):
+        if words := kind.pop("description", None):
+            field.setdefault("description", words)
+    if "const" in field or len(field.get("enum", ())) == 1:  # by which Structs tell themselves apart
+        field.setdefault("description", "What kind it is.")
 
 
 def _all_in(schema: Any) -> Iterator[Schema]:

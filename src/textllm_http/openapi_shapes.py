@@ -9,18 +9,26 @@ from textllm_http.openapi_words import Schema
 
 JSON: Final = "application/json"
 LIMITED: Final = ("RateLimit", "RateLimit-Policy")
-FILE: Final[Schema] = {"type": "string", "format": "binary"}
+FILE: Final[Schema] = {"type": "string", "format": "binary", "description": "The file."}
+
+
+class Form(Struct, frozen=True):
+    """The shape of a form: a Struct whose fields it has, and files, each as a JSON schema, by their names."""
+
+    fields: type[Struct]
+    required: Sequence[str]
+    files: Mapping[str, Schema]
 
 
 class Content(Struct, frozen=True):
     """A body.
 
     Args:
-        shape: a Struct, or a JSON schema.
+        shape: a Struct, a form, or a JSON schema.
         examples: by their names.
     """
 
-    shape: type[Struct] | Schema
+    shape: type[Struct] | Form | Schema
     examples: Mapping[str, Any] = {}
 
 
@@ -60,11 +68,6 @@ def json_answer(says: str, shape: type[Struct] | Schema, example: Any, *headers:
     return Answer(says=says, content={JSON: Content(shape, {"answer": example})}, headers=headers)
 
 
-def form(*fields: str, required: Sequence[str], **files: Schema) -> Mapping[str, Content]:
-    """A form with files; its other fields are strings."""
-    properties: Schema = {name: {"type": "string"} for name in fields} | files
-    return {
-        "multipart/form-data": Content(
-            {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
-        )
-    }
+def form(fields: type[Struct], *, required: Sequence[str], **files: Schema) -> Mapping[str, Content]:
+    """A form with the fields of a Struct, as strings, and with files."""
+    return {"multipart/form-data": Content(Form(fields, required, files))}

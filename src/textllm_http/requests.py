@@ -289,6 +289,8 @@ def _text_fields(kind: type) -> frozenset[str]:
     assert isinstance(shape, inspect.StructType)
 
     def is_text(of: inspect.Type) -> bool:
+        if isinstance(of, inspect.Metadata):
+            return is_text(of.type)
         types = of.types if isinstance(of, inspect.UnionType) else (of,)
         return all(isinstance(each, inspect.StrType | inspect.LiteralType | inspect.NoneType) for each in types)
 
@@ -304,6 +306,8 @@ def _fields_in_words(kind: type) -> Mapping[str, str]:
 
 def _in_words(kind: inspect.Type) -> str:
     match kind:
+        case inspect.Metadata(type=bare):
+            return _in_words(bare)
         case inspect.UnionType(types):
             return " or ".join(_in_words(each) for each in types if not isinstance(each, inspect.NoneType))
         case inspect.LiteralType(values):

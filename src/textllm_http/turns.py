@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from litestar import Request
 from litestar.types import ASGIApp
@@ -14,6 +14,16 @@ from textllm_core.errors import TextLLMError, UnauthenticatedError
 from textllm_core.records.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
 from textllm_http.admission import headers_of
 from textllm_http.auth import caller_of, refuse_if_revoked
+from textllm_http.fields import (
+    ConversationToGoOn,
+    ForUser,
+    Labels,
+    MaxOutputTokens,
+    StreamFormat,
+    Temperature,
+    UserMessage,
+    WantedModel,
+)
 from textllm_http.links import with_absolute_links
 from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody
@@ -23,24 +33,24 @@ from textllm_http.sse import EventFrames, EventStream, Numbered, TextFrames, fra
 
 
 class TurnRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A turn as clients send it, but for its files; null is the same as left out.
+    """A turn as clients send it, but for its files; null is the same as left out."""
 
-    Args:
-        stream: not for `/chat/stream`, which always streams.
-        stream_format: of a stream; `text` unless named.
-    """
-
-    message: str
-    conversation_id: str | None = None
-    user_id: str | None = None
-    stream: bool | None = None
-    stream_format: Literal["text", "events"] | None = None
-    model: str | None = None
-    prompt: str | None = None
-    instructions: str | None = None
-    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
-    temperature: float | None = None
-    metadata: dict[str, str] | None = None
+    message: UserMessage
+    conversation_id: ConversationToGoOn | None = None
+    user_id: ForUser | None = None
+    stream: Annotated[
+        bool | None, Meta(description="True: the reply comes as server-sent events. `/chat/stream` always streams.")
+    ] = None
+    stream_format: StreamFormat | None = None
+    model: WantedModel | None = None
+    prompt: Annotated[str | None, Meta(description="The name of one of the operator's system prompts.")] = None
+    instructions: Annotated[
+        str | None,
+        Meta(description="A system prompt for this turn, in place of the operator's; not together with `prompt`."),
+    ] = None
+    max_output_tokens: MaxOutputTokens | None = None
+    temperature: Temperature | None = None
+    metadata: Labels | None = None
 
     @property
     def options(self) -> TurnOptions:

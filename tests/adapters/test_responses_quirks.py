@@ -26,8 +26,8 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.records.messages import well_formed
 from textllm_core.records.model import ModelStarted, ModelThinking
+from textllm_core.texts import well_formed
 from textllm_core.usage import Usage
 
 

@@ -21,6 +21,7 @@ from textllm_core.health import CheckHealth
 from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_http.app import Application, create_app, routes
 from textllm_http.openapi import document_of, operations_of
+from textllm_http.problems import PROBLEM_JSON
 
 JSON = {"content-type": "application/json"}
 NOWHERE = Path("/dev/null/spool")
@@ -137,7 +138,7 @@ class Server:
         async with asyncio.timeout(30):
             await self.app(scope, receive, send)  # type: ignore[arg-type]  # a plain dictionary, as servers send it
         if "path_template" in scope and method not in ("OPTIONS", "HEAD"):
-            check_headers(method, str(scope["path_template"]), answer.status, answer.headers)
+            check_described(method, str(scope["path_template"]), answer)
         return answer
 
 
@@ -149,24 +150,32 @@ COMMON = {
 }
 
 
-def check_headers(method: str, route: str, status: int, headers: Iterable[str]) -> None:
-    """Whatever a test asks for: each header that comes must be in the OpenAPI document of its route and status."""
-    described = described_headers().get((method, route, status))
-    if described is None:  # such as 405, which no operation has
+def check_described(method: str, route: str, answer: Answer) -> None:
+    """Whatever a test asks for: the status, the headers and the problem that come must be in the OpenAPI document."""
+    described = described_responses().get((method, route))
+    if described is None:  # such as OPTIONS, or a method that the route does not take
         return
-    assert set(headers) <= described | COMMON, f"{method} {route} {status} has headers that OpenAPI does not name"
+    what = f"{method} {route} {answer.status}"
+    assert str(answer.status) in described, f"OpenAPI does not know {what}"
+    response = described[str(answer.status)]
+    names = {name.lower() for name in response["headers"]}
+    assert set(answer.headers) <= names | COMMON, f"{what} has headers that OpenAPI does not name"
+    if answer.headers.get("content-type") == PROBLEM_JSON and answer.is_complete:
+        codes = response["content"][PROBLEM_JSON]["schema"]["properties"]["code"]["enum"]
+        assert answer.json()["code"] in codes, f"{what} has a problem that OpenAPI does not name"
 
 
 @cache
-def described_headers() -> Mapping[tuple[str, str, int], set[str]]:
-    """By method, route and status: the names of the headers that the document tells of, in lower case."""
-    described: dict[tuple[str, str, int], set[str]] = {}
+def described_responses() -> Mapping[tuple[str, str], dict[str, Any]]:
+    """By method and route: its responses in the document, by status. One route may be several operations there."""
+    described: dict[tuple[str, str], dict[str, Any]] = {}
     paths = document_of(routes().routes)["paths"]
     for method, path, handler, _ in operations_of(routes().routes):
-        for status, response in paths[path][method.lower()]["responses"].items():
-            for route in handler.paths:
-                names = described.setdefault((method, re.sub(r"{(\w+):\w+}", r"{\1}", route), int(status)), set())
-                names.update(name.lower() for name in response["headers"])
+        for route in handler.paths:
+            known = described.setdefault((method, re.sub(r"{(\w+):\w+}", r"{\1}", route)), {})
+            for status, response in paths[path][method.lower()]["responses"].items():
+                before = known.get(status, {"headers": {}})
+                known[status] = response | {"headers": before["headers"] | response["headers"]}
     return described
 
 

@@ -109,9 +109,9 @@ async def test_texts_that_look_like_json_are_texts(server: Server) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("max_output_tokens", "many", "must be a whole number from 1 to 2147483647"),
-        ("max_output_tokens", "1.5", "must be a whole number from 1 to 2147483647"),
-        ("max_output_tokens", "9" * 5000, "must be a whole number from 1 to 2147483647"),
+        ("max_output_tokens", "many", "must be a whole number from 16 to 2147483647"),
+        ("max_output_tokens", "1.5", "must be a whole number from 16 to 2147483647"),
+        ("max_output_tokens", "9" * 5000, "must be a whole number from 16 to 2147483647"),
         ("temperature", "hot", "must be a number"),
         ("temperature", "1e999", "must be a number"),
         ("temperature", "NaN", "must be a number"),

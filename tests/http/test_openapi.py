@@ -89,7 +89,14 @@ def test_every_field_and_parameter_is_explained() -> None:
         for each in operation["parameters"]
         if "$ref" not in each and "description" not in each
     ]
-    assert (fields, parameters) == ([], [])
+    forms = [
+        f"{name} {field}"
+        for name, operation in operations()
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+        for field, each in content["schema"].get("properties", {}).items()
+        if "description" not in each
+    ]
+    assert (fields, parameters, forms) == ([], [], [])
 
 
 def test_a_choice_of_words_is_a_string() -> None:

@@ -15,7 +15,8 @@ from tests.http.sse_reader import Received, read_events
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.errors import ContentRefusedError, ProviderTimeoutError
-from textllm_core.records.messages import ReplyUsage, WholeCharacters
+from textllm_core.records.messages import ReplyUsage
+from textllm_core.texts import WholeCharacters
 from textllm_core.wire import to_json
 from textllm_http import sse
 from textllm_http.sse import EventFrames, Frames, TextFrames, framed

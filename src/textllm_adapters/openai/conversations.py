@@ -16,8 +16,9 @@ from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, nothing_there
 from textllm_adapters.openai.http import RETRIES, Retries, post, whole
 from textllm_adapters.translation import translated
 from textllm_core.errors import ConversationLostError, ProviderError
-from textllm_core.records.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal, well_formed
+from textllm_core.records.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal
 from textllm_core.records.model import ReadBlob
+from textllm_core.texts import well_formed
 
 _BATCH: Final = 20  # the most items that one call may create
 _PAGE: Final = 100

@@ -18,8 +18,9 @@ from textllm_adapters.openai.http import RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.translation import translated
 from textllm_core.errors import ProviderError
-from textllm_core.records.messages import FinishReason, TextDelta, well_formed
+from textllm_core.records.messages import FinishReason, TextDelta
 from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.texts import well_formed
 
 _BEGINNINGS: Final = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _DELTAS: Final = frozenset({b"response.output_text.delta", b"response.refusal.delta"})

@@ -36,19 +36,11 @@ from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import Thread, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
-from textllm_core.records.messages import (
-    Idempotency,
-    Message,
-    ReplyEvent,
-    ReplyStarted,
-    Turn,
-    TurnOptions,
-    WholeCharacters,
-    refuse_half_characters,
-)
+from textllm_core.records.messages import Idempotency, Message, ReplyEvent, ReplyStarted, Turn, TurnOptions
 from textllm_core.records.model import ModelStarted
 from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
 from textllm_core.tenancy import Caller
+from textllm_core.texts import WholeCharacters, refuse_half_characters
 from textllm_core.usage import Usage, estimated_tokens
 
 _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, separators, the reply's opening

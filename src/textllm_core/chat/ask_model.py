@@ -32,8 +32,9 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
 from textllm_core.records.ledger import Hold
-from textllm_core.records.messages import Message, TextDelta, well_formed
+from textllm_core.records.messages import Message, TextDelta
 from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+from textllm_core.texts import well_formed
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
 _READ_ON_S: Final = 1.0  # what follows the end of a reply came in the same packet, or is no loss

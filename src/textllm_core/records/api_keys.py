@@ -1,10 +1,11 @@
 """API keys as they are kept and shown."""
 
-from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from textllm_core.fields import CreatedAt, HasMore, Id, Listed
 from textllm_core.tenancy import Role
 
 
@@ -14,20 +15,22 @@ class ApiKey(Struct, frozen=True):
     `user_id` is set for the role `user` only, which may act for that user alone. A revoked key stays in the list.
     """
 
-    id: str
-    tenant_id: str
-    role: Role
-    user_id: str | None
-    name: str | None
-    hint: str
-    created_at: datetime
-    revoked_at: datetime | None = None
+    id: Id
+    tenant_id: Annotated[str, Meta(description="The tenant that the key belongs to.")]
+    role: Annotated[Role, Meta(description="What it may do.")]
+    user_id: Annotated[str | None, Meta(description="Of the role `user`: for whom alone it may act.")]
+    name: Annotated[str | None, Meta(description="What its owner calls it.")]
+    hint: Annotated[str, Meta(description="The first characters of the secret, to tell keys from each other.")]
+    created_at: CreatedAt
+    revoked_at: Annotated[datetime | None, Meta(description="When it was revoked, UTC; null while it is in force.")] = (
+        None
+    )
 
 
 class IssuedApiKey(ApiKey, frozen=True, kw_only=True):
     """A key with its secret, at the one moment when there is one to show."""
 
-    secret: str
+    secret: Annotated[str, Meta(description="The key itself, shown this once.")]
 
     def __repr__(self) -> str:
         return f"IssuedApiKey({self.id})"
@@ -36,5 +39,5 @@ class IssuedApiKey(ApiKey, frozen=True, kw_only=True):
 class ApiKeyPage(Struct, frozen=True):
     """Some keys, and whether there are older ones."""
 
-    data: Sequence[ApiKey]
-    has_more: bool
+    data: Listed[ApiKey]
+    has_more: HasMore

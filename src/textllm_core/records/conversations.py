@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.errors import (
     InvalidRequestError,
 )
+from textllm_core.fields import Answered, CreatedAt, Id, Listed, Metadata, TokensRead, TokensWritten, Usd, UserId
 from textllm_core.metadata import check_metadata
-from textllm_core.records.messages import refuse_half_characters
+from textllm_core.texts import refuse_half_characters
 
 MAX_TITLE_CHARS: Final = 500
 
@@ -26,38 +26,43 @@ class Conversation(Struct, frozen=True):
     """A conversation of one user; its encoding is the wire shape.
 
     Args:
-        session_id: of its newest turn; None before the first.
-        updated_at: time of its newest turn.
-        message_count: how many of its turns were answered.
-        total_cost: USD.
-        last_image_url: a link to its newest image, made when it is asked for; as it is kept, the image's key. None
-            where there is none, or it was deleted.
+        last_image_url: made when it is asked for; as it is kept, the image's key. None, too, where it was deleted.
     """
 
-    id: str
-    user_id: str
-    session_id: str | None
-    created_at: datetime
-    updated_at: datetime
-    message_count: int
-    total_tokens_input: int
-    total_tokens_output: int
-    total_cost: Decimal
-    title: str | None
-    summary: str | None
-    tags: tuple[str, ...]
-    metadata: Mapping[str, str]
-    is_deleted: bool
-    last_image_url: str | None = None
+    id: Id
+    user_id: UserId
+    session_id: Annotated[
+        str | None, Meta(description="The session, its user's UTC day, of the newest turn; null before the first.")
+    ]
+    created_at: CreatedAt
+    updated_at: Annotated[datetime, Meta(description="The newest turn, UTC.")]
+    message_count: Answered
+    total_tokens_input: TokensRead
+    total_tokens_output: TokensWritten
+    total_cost: Usd
+    title: Annotated[
+        str | None, Meta(description="Its title: the first words of its first message unless another one was set.")
+    ]
+    summary: Annotated[
+        str | None, Meta(description="What was said in it, in a few sentences; null until it is asked for.")
+    ]
+    tags: Annotated[
+        tuple[str, ...], Meta(description="Words to find it by: at most 16 of 1 to 64 characters, none twice.")
+    ]
+    metadata: Metadata
+    is_deleted: Annotated[bool, Meta(description="Whether it is deleted, and could be restored.")]
+    last_image_url: Annotated[
+        str | None, Meta(description="A link to the newest image of the conversation; null where there is none.")
+    ] = None
 
 
 class ConversationPage(Struct, frozen=True):
     """Some of the conversations that were asked for; `total` is how many there are."""
 
-    data: Sequence[Conversation]
-    total: int
-    limit: int
-    offset: int
+    data: Listed[Conversation]
+    total: Annotated[int, Meta(description="How many there are.")]
+    limit: Annotated[int, Meta(description="How many were asked for at most.")]
+    offset: Annotated[int, Meta(description="How many are left out at the beginning.")]
 
 
 class ConversationFilter(Struct, frozen=True, kw_only=True):
@@ -116,9 +121,11 @@ ANY: Final = ConversationFilter()
 class Deletion(Struct, frozen=True):
     """A conversation that is deleted; `soft`: it can be restored."""
 
-    id: str
-    soft: bool
-    deleted: bool = True
+    id: Id
+    soft: Annotated[
+        bool, Meta(description="True: it can be restored. False: it is erased for good, here and at the provider.")
+    ]
+    deleted: Annotated[bool, Meta(description="Always true.")] = True
 
 
 def title_from(text: str) -> str:

@@ -2,15 +2,27 @@
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from hashlib import sha256
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct
 from msgspec.structs import replace
 
-from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
+from textllm_core.errors import Allowance, TextLLMError
+from textllm_core.fields import (
+    ConversationId,
+    Estimated,
+    FileKey,
+    FileName,
+    MediaType,
+    ModelName,
+    Pages,
+    SizeInBytes,
+    Text,
+    Usd,
+    UserId,
+)
 from textllm_core.usage import Kind, Usage
 
 MessageRole = Literal["user", "assistant"]
@@ -21,35 +33,30 @@ MessageEnd = FinishReason | Literal["error"]
 class InputText(Struct, frozen=True, tag="input_text"):
     """Text that the user sent."""
 
-    text: str
+    text: Text
 
 
 class InputImage(Struct, frozen=True, kw_only=True, tag="input_image"):
-    """An image that the user sent; its bytes lie in the blob store.
+    """An image that the user sent; its bytes lie in the blob store, as `key`."""
 
-    Args:
-        key: of the blob; `media_type`: by its content, such as "image/png"; `size`: in bytes; `name`: the user's.
-    """
-
-    key: str
-    media_type: str
-    size: int
-    name: str
+    key: FileKey
+    media_type: MediaType
+    size: SizeInBytes
+    name: FileName
 
 
 class InputFile(Struct, frozen=True, kw_only=True, tag="input_file"):
     """A document that the user sent; its bytes lie in the blob store.
 
     Args:
-        key, media_type, size, name: as `InputImage` has them.
         extracted: its text, which is sent in its place; None where the model is to read the file itself.
         pages: how many it has, where that is known.
     """
 
-    key: str
-    media_type: str
-    size: int
-    name: str
+    key: FileKey
+    media_type: MediaType
+    size: SizeInBytes
+    name: FileName
     extracted: str | None = None
     pages: int | None = None
 
@@ -57,13 +64,13 @@ class InputFile(Struct, frozen=True, kw_only=True, tag="input_file"):
 class OutputText(Struct, frozen=True, tag="output_text"):
     """Text that the model wrote."""
 
-    text: str
+    text: Text
 
 
 class Refusal(Struct, frozen=True, tag="refusal"):
     """The model's words for why it would not answer."""
 
-    refusal: str
+    refusal: Annotated[str, Meta(description="The model's words for why it would not answer.")]
 
     @property
     def text(self) -> str:
@@ -232,11 +239,11 @@ def files_of(content: Sequence[ContentPart]) -> tuple[InputImage | InputFile, ..
 class ReplyUsage(Struct, frozen=True):
     """Tokens of a reply, by their wire names; `cached` is a part of `input`, `reasoning` of `output`."""
 
-    input: int
-    output: int
-    total: int
-    cached: int
-    reasoning: int
+    input: Annotated[int, Meta(description="Tokens that the model read.")]
+    output: Annotated[int, Meta(description="Tokens that the model wrote.")]
+    total: Annotated[int, Meta(description="All of them together.")]
+    cached: Annotated[int, Meta(description="Those of `input` that the provider had in its cache.")]
+    reasoning: Annotated[int, Meta(description="Those of `output` that were thought and not said.")]
 
     @classmethod
     def of(cls, usage: Usage) -> "ReplyUsage":
@@ -250,54 +257,48 @@ class ReplyUsage(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """The model's answer to a turn, settled in the books; its encoding is the wire shape of `/chat`.
+    """The model's answer to a turn, settled in the books; its encoding is the wire shape of `/chat`."""
 
-    Args:
-        message_number: 1 for the first turn of the conversation.
-        cost: USD, exact.
-        estimated: the provider did not state the usage; it and the cost are our estimate.
-        finish_reason: `cancelled`: the user ended it, and `text` is what had been written.
-        warnings: sentences for the user, such as that most of the day's budget is spent, or that the storage did not
-            answer when links to files were to be made.
-    """
-
-    text: str
-    conversation_id: str
-    user_id: str
-    message_number: int
-    usage: ReplyUsage
-    cost: Decimal
-    estimated: bool = False
-    response_id: str
-    session_id: str
-    model: str
-    finish_reason: FinishReason
-    warnings: Sequence[str] = msgspec.field(default_factory=tuple)
+    text: Text
+    conversation_id: ConversationId
+    user_id: UserId
+    message_number: Annotated[int, Meta(description="Which turn of the conversation it is: 1 for the first.")]
+    usage: Annotated[ReplyUsage, Meta(description="Tokens, as the provider counts them.")]
+    cost: Usd
+    estimated: Estimated = False
+    response_id: Annotated[str, Meta(description="The id of the reply.")]
+    session_id: Annotated[str, Meta(description="The session: the UTC day of whoever is charged.")]
+    model: ModelName
+    finish_reason: Annotated[
+        FinishReason,
+        Meta(
+            description="`stop`: the model had said all; `length`: it reached a limit of tokens; `refusal`: it would "
+            "not answer; `cancelled`: the stream was cancelled, and `text` is what had been written."
+        ),
+    ]
+    warnings: Annotated[
+        Sequence[str], Meta(description="Sentences for the user, such as that most of the day's budget is spent.")
+    ] = msgspec.field(default_factory=tuple)
 
 
 class ImageReply(Reply, frozen=True, kw_only=True):
-    """A reply to a turn with images; the wire shape of `/chat/image`.
+    """A reply to a turn with images; the wire shape of `/chat/image`."""
 
-    Args:
-        image_urls: links that can be followed for a while, to those images that still exist.
-        image_count: how many the turn had.
-    """
-
-    image_urls: Sequence[str]
-    image_count: int
+    image_urls: Annotated[
+        Sequence[str], Meta(description="Links, to be followed for a while, to those of the images that still exist.")
+    ]
+    image_count: Annotated[int, Meta(description="How many images the turn had.")]
 
 
 class DocumentReply(Reply, frozen=True, kw_only=True):
-    """A reply to a turn with a document; the wire shape of `/chat/file`.
+    """A reply to a turn with a document; the wire shape of `/chat/file`."""
 
-    Args:
-        file_url: a link that can be followed for a while; None once the document is deleted.
-        file_type: such as ".pdf"; `pages`: how many it has, where that is known.
-    """
-
-    file_url: str | None
-    file_type: str
-    pages: int | UnsetType = UNSET
+    file_url: Annotated[
+        str | None,
+        Meta(description="A link to the document that can be followed for a while; null once it is deleted."),
+    ]
+    file_type: Annotated[str, Meta(description="What the document is, such as `.pdf`.")]
+    pages: Pages = UNSET
 
 
 class ReplyStarted(Struct, frozen=True):
@@ -338,55 +339,3 @@ class ReplyFailed(Struct, frozen=True):
 
 
 ReplyEvent = ReplyStarted | TextDelta | ReplyCompleted | ReplyFailed
-
-
-def well_formed(text: str) -> str:
-    """The text with its surrogate pairs joined, and U+FFFD for each surrogate that has no partner.
-
-    Models cut their replies anywhere, also between the halves of a pair.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
-class WholeCharacters:
-    """Pieces of a text, as a model cuts them, made into pieces that each consist of whole characters."""
-
-    __slots__ = ("_half",)
-
-    def __init__(self) -> None:
-        self._half = ""
-
-    def take(self, piece: str) -> str:
-        """What is whole of the text by now; the first half of a character waits for the second."""
-        text, self._half = self._half + piece, ""
-        if "\ud800" <= text[-1:] <= "\udbff":
-            text, self._half = text[:-1], text[-1]
-        return well_formed(text)
-
-    def encoded(self, piece: str) -> bytes:
-        """The same in UTF-8."""
-        if not self._half:
-            try:
-                return piece.encode()
-            except UnicodeEncodeError:
-                pass
-        return self.take(piece).encode()
-
-    def rest(self) -> str:
-        """What is left when no more comes."""
-        half, self._half = self._half, ""
-        return well_formed(half)
-
-
-def refuse_half_characters(**fields: str | None) -> None:
-    """
-    Raises:
-        InvalidRequestError: a field has half of a surrogate pair, which nobody can store or send.
-    """
-    for field, text in fields.items():
-        if text is not None and text != well_formed(text):
-            raise InvalidRequestError.of(field, "has half of a surrogate pair, which is no character")

@@ -1,11 +1,12 @@
 """A user's usage in one UTC day."""
 
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from textllm_core.errors import InvalidRequestError
+from textllm_core.fields import CreatedAt, Id, Usd
 
 
 class Session(Struct, frozen=True):
@@ -15,14 +16,18 @@ class Session(Struct, frozen=True):
         user_id: who is charged: the user, or in the place of users whom nobody named the `Caller.id` that asked.
     """
 
-    id: str
-    user_id: str
-    created_at: datetime
-    last_activity: datetime
-    total_tokens: int
-    total_cost: Decimal
-    conversation_count: int
-    is_active: bool
+    id: Id
+    user_id: Annotated[
+        str, Meta(description="Whoever is charged: the user, or, for users whom nobody named, the caller.")
+    ]
+    created_at: CreatedAt
+    last_activity: Annotated[datetime, Meta(description="The newest turn of that day, UTC.")]
+    total_tokens: Annotated[int, Meta(description="Tokens read and written.")]
+    total_cost: Usd
+    conversation_count: Annotated[
+        int, Meta(description="Conversations that had a turn in the session, each counted once.")
+    ]
+    is_active: Annotated[bool, Meta(description="False once it was ended, until the user's next turn of that day.")]
 
 
 def day_of(at: datetime) -> date:

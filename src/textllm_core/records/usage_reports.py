@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from textllm_core.fields import Answered, EstimatedUsd, TokensRead, TokensWritten, Usd
 from textllm_core.money import ZERO
 
 
@@ -15,23 +17,23 @@ class UsageOfDay(Struct, frozen=True):
     billed count in tokens and cost alone.
     """
 
-    day: date
-    messages: int
-    tokens_input: int
-    tokens_output: int
-    cost: Decimal
-    estimated_cost: Decimal
+    day: Annotated[date, Meta(description="A UTC day.")]
+    messages: Answered
+    tokens_input: TokensRead
+    tokens_output: TokensWritten
+    cost: Usd
+    estimated_cost: EstimatedUsd
 
 
 class UsageOfModel(Struct, frozen=True):
     """What one model, by the name the provider gave, was used for."""
 
-    model: str
-    messages: int
-    tokens_input: int
-    tokens_output: int
-    cost: Decimal
-    estimated_cost: Decimal
+    model: Annotated[str, Meta(description="By the name that the provider gave it.")]
+    messages: Answered
+    tokens_input: TokensRead
+    tokens_output: TokensWritten
+    cost: Usd
+    estimated_cost: EstimatedUsd
 
 
 class UsageOfConversation(Struct, frozen=True):
@@ -54,14 +56,20 @@ class UsageReport(Struct, frozen=True):
         by_model: dearest first.
     """
 
-    total_conversations: int
-    total_messages: int
-    total_tokens_input: int
-    total_tokens_output: int
-    total_cost: Decimal
-    estimated_cost: Decimal
-    by_day: Sequence[UsageOfDay]
-    by_model: Sequence[UsageOfModel]
+    total_conversations: Annotated[
+        int, Meta(description="Conversations in which the user spoke in these days: deleted ones too, erased ones not.")
+    ]
+    total_messages: Answered
+    total_tokens_input: TokensRead
+    total_tokens_output: TokensWritten
+    total_cost: Usd
+    estimated_cost: EstimatedUsd
+    by_day: Annotated[
+        Sequence[UsageOfDay], Meta(description="By UTC day, oldest first, without the days on which nothing was used.")
+    ]
+    by_model: Annotated[
+        Sequence[UsageOfModel], Meta(description="By model, by the name the provider gave it; dearest first.")
+    ]
 
 
 class DailyUsage(Struct, frozen=True):

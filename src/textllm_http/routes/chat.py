@@ -2,7 +2,7 @@
 
 import re
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from litestar import Request, get, post
 from litestar.params import FromPath
@@ -14,6 +14,7 @@ from textllm_core.records.messages import Reply, TextTurn
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, idempotency_of
 from textllm_http.auth import any_caller, caller_of
+from textllm_http.fields import StreamFormat
 from textllm_http.openapi_examples import CONVERSATION_ID, REPLY
 from textllm_http.openapi_shapes import JSON, LIMITED, Answer, Content, Operation, json_answer
 from textllm_http.openapi_turns import (
@@ -34,7 +35,7 @@ from textllm_http.turns import TURN, TurnRequest, begins, event_stream, whole
 class Resumption(Struct, frozen=True):
     """How a stream is read on; only `events` has the numbers by which that can be done again."""
 
-    stream_format: Literal["events", "text"] = "events"
+    stream_format: StreamFormat = "events"
 
 
 _RESUMPTION: Final = QueryString(Resumption)

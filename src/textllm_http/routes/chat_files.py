@@ -48,9 +48,15 @@ class _TurnForm:
         says="As `POST /chat`, from a form.",
         headers=ON_TURNS,
         body=form(
-            *_FIELDS,
+            TurnRequest,
             required=("message", "images"),
-            images={"type": "array", "items": FILE, "minItems": 1, "maxItems": 10},
+            images={
+                "type": "array",
+                "items": FILE,
+                "minItems": 1,
+                "maxItems": MAX_IMAGES,
+                "description": f"1 to {MAX_IMAGES} images: PNG, JPEG, WebP or GIF, told by their content.",
+            },
         ),
         answers={
             200: reply_or_stream(
@@ -90,7 +96,7 @@ async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
         tag="Chat",
         says="As `POST /chat`, from a form: PDF, DOCX, TXT, MD, CSV, JSON or HTML.",
         headers=ON_TURNS,
-        body=form(*_FIELDS, required=("message", "file"), file=FILE),
+        body=form(TurnRequest, required=("message", "file"), file=FILE),
         answers={
             200: reply_or_stream(
                 DocumentReply,

@@ -22,6 +22,7 @@ from textllm_core.records.conversations import (
 from textllm_core.records.messages import ReplyStarted
 from textllm_http.admission import headers_of, idempotency_of, rate_limit_headers
 from textllm_http.auth import any_caller, caller_of
+from textllm_http.fields import After, ForUser, Labels, Limit, OfUser, TagList, Title
 from textllm_http.links import with_absolute_links
 from textllm_http.openapi_examples import CONVERSATION, CONVERSATION_ID, MESSAGE
 from textllm_http.openapi_shapes import JSON, LIMITED, Content, Operation, json_answer
@@ -35,43 +36,47 @@ from textllm_http.services import services_of
 class ConversationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new conversation; null is the same as left out."""
 
-    user_id: str | None = None
-    title: str | None = None
-    tags: list[str] | None = None
-    metadata: dict[str, str] | None = None
+    user_id: ForUser | None = None
+    title: Title | None = None
+    tags: TagList | None = None
+    metadata: Labels | None = None
 
 
 class ChangeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to be different; what is left out stays, null empties it."""
 
-    title: str | UnsetType | None = UNSET
-    tags: list[str] | UnsetType | None = UNSET
-    metadata: dict[str, str] | UnsetType | None = UNSET
+    title: Title | UnsetType | None = UNSET
+    tags: TagList | UnsetType | None = UNSET
+    metadata: Labels | UnsetType | None = UNSET
 
 
 class ListQuery(Struct, frozen=True):
     """Which conversations, as `ConversationFilter` has it."""
 
-    user_id: str | UnsetType = UNSET
-    tag: str | UnsetType = UNSET
-    q: str | UnsetType = UNSET
-    include_deleted: bool = False
-    limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 50
-    offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
+    user_id: OfUser | UnsetType = UNSET
+    tag: Annotated[str | UnsetType, Meta(description="One of its tags.")] = UNSET
+    q: Annotated[str | UnsetType, Meta(description="A part of the title; capital letters are as small ones.")] = UNSET
+    include_deleted: Annotated[bool, Meta(description="Also those that are deleted and could be restored.")] = False
+    limit: Annotated[Limit, Meta(ge=1, le=MAX_LISTED)] = 50
+    offset: Annotated[int, Meta(description="How many are left out at the beginning.", ge=0, le=MAX_OFFSET)] = 0
 
 
 class DeleteQuery(Struct, frozen=True):
     """Whether it can be restored."""
 
-    soft: bool = True
+    soft: Annotated[
+        bool, Meta(description="True: it can be restored. False: it is erased for good, here and at the provider.")
+    ] = True
 
 
 class MessagesQuery(Struct, frozen=True):
     """Which messages, from the one behind `after` on."""
 
-    limit: Annotated[int, Meta(ge=1, le=MAX_MESSAGES)] = 100
-    order: Literal["asc", "desc"] = "asc"
-    after: str | UnsetType = UNSET
+    limit: Annotated[Limit, Meta(ge=1, le=MAX_MESSAGES)] = 100
+    order: Annotated[Literal["asc", "desc"], Meta(description="`asc`: the oldest first; `desc`: the newest first.")] = (
+        "asc"
+    )
+    after: After | UnsetType = UNSET
 
 
 _ONE_CONVERSATION: Final = json_answer("The conversation.", Conversation, CONVERSATION)

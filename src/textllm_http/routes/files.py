@@ -1,6 +1,6 @@
 """`/files`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
@@ -10,6 +10,7 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.errors import InvalidRequestError, StoredFileNotFoundError
+from textllm_core.fields import FileKey, HasMore, Listed
 from textllm_core.file_links import FileView
 from textllm_core.file_names import Folder
 from textllm_core.files import MAX_LISTED
@@ -18,6 +19,7 @@ from textllm_core.tenancy import Caller
 from textllm_http.admission import rate_limit_headers
 from textllm_http.auth import any_caller, any_caller_or_link, caller_of
 from textllm_http.download import response_of
+from textllm_http.fields import After, ForUser, Limit, OfUser
 from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
 from textllm_http.openapi_examples import FILE_KEY, FILE_VIEW
@@ -27,43 +29,53 @@ from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
-_FORM: Final = MultipartBody(texts=("user_id", "folder"), files={"file": 1})
 _CONTENT: Final = "/content"
+
+
+class UploadForm(Struct, frozen=True):
+    """What a form says of its file."""
+
+    user_id: ForUser | None = None
+    folder: Annotated[Literal["uploads"], Meta(description="Which kind of files.")] = "uploads"
 
 
 class FilesQuery(Struct, frozen=True):
     """Which files: of a user, or of all that the caller acts for."""
 
-    user_id: str | UnsetType = UNSET
-    folder: Folder = "uploads"
-    limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = 100
-    after: str | UnsetType = UNSET
+    user_id: OfUser | UnsetType = UNSET
+    folder: Annotated[Folder, Meta(description="Which kind of files.")] = "uploads"
+    limit: Annotated[Limit, Meta(ge=1, le=MAX_LISTED)] = 100
+    after: After | UnsetType = UNSET
 
 
 class LinkQuery(Struct, frozen=True):
     """What makes an address a link; without any of it the caller's own rights count."""
 
-    tenant: str | UnsetType = UNSET
-    expires: Annotated[int, Meta(ge=0, le=2**53)] | UnsetType = UNSET
-    signature: str | UnsetType = UNSET
+    tenant: Annotated[str | UnsetType, Meta(description="Of a signed link: whose file it is.")] = UNSET
+    expires: (
+        Annotated[int, Meta(description="Of a signed link: when it ends, in seconds since 1970.", ge=0, le=2**53)]
+        | UnsetType
+    ) = UNSET
+    signature: Annotated[str | UnsetType, Meta(description="Of a signed link: what makes it valid.")] = UNSET
 
 
 class FileList(Struct, frozen=True):
     """Files of a folder."""
 
-    data: Sequence[FileView]
-    has_more: bool
+    data: Listed[FileView]
+    has_more: HasMore
 
 
 class FileDeletion(Struct, frozen=True):
     """A file that is deleted."""
 
-    key: str
-    success: Literal[True] = True
+    key: FileKey
+    success: Annotated[Literal[True], Meta(description="Always true.")] = True
 
 
 _BYTES: Final[Mapping[str, Content]] = {"*/*": Content(FILE)}
 _FILE_HEADERS: Final = ("ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control")
+_FORM: Final = MultipartBody(texts=UploadForm.__struct_fields__, files={"file": 1})
 _FILES: Final = QueryString(FilesQuery)
 _LINK: Final = QueryString(LinkQuery)
 
@@ -74,7 +86,7 @@ _LINK: Final = QueryString(LinkQuery)
     guards=[any_caller],
     described=Operation(
         tag="Files",
-        body=form("user_id", required=("file",), file=FILE, folder={"const": "uploads"}),
+        body=form(UploadForm, required=("file",), file=FILE),
         answers={201: json_answer("The file is stored.", FileView, FILE_VIEW, *LIMITED, "Location", "X-User-ID")},
         problems=("file_too_large", "not_found", "rate_limited"),
     ),
@@ -170,7 +182,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
                 206: Answer(says="The bytes of `Range`.", content=_BYTES, headers=(*_FILE_HEADERS, "Content-Range")),
                 304: Answer(says="You have it already.", headers=_FILE_HEADERS),
             },
-            problems=("file_not_found", "precondition_failed", "range_not_satisfiable"),
+            problems=("file_not_found", "precondition_failed", "range_not_satisfiable", "service_unavailable"),
         ),
     ),
 )

@@ -8,10 +8,12 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.api_keys import MAX_KEYS_PER_PAGE
+from textllm_core.fields import Id
 from textllm_core.records.api_keys import ApiKeyPage, IssuedApiKey
 from textllm_core.tenancy import Role
 from textllm_http.admission import rate_limit_headers
 from textllm_http.auth import admin_caller, caller_of
+from textllm_http.fields import After, AnyUserId, KeyName, Limit
 from textllm_http.openapi_examples import API_KEY
 from textllm_http.openapi_shapes import JSON, LIMITED, Content, Operation, json_answer
 from textllm_http.requests import JsonBody, QueryString, given
@@ -23,23 +25,25 @@ from textllm_http.services import services_of
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key as admins ask for it; null is the same as left out. `user_id` goes with the role `user`."""
 
-    role: Role
-    user_id: str | None = None
-    name: str | None = None
+    role: Annotated[Role, Meta(description="What it may do.")]
+    user_id: Annotated[
+        AnyUserId | None, Meta(description="Of the role `user`, and of no other: for whom alone it may act.")
+    ] = None
+    name: KeyName | None = None
 
 
 class KeysQuery(Struct, frozen=True):
     """Which page: `limit` keys that come behind the key `after`."""
 
-    limit: Annotated[int, Meta(ge=1, le=MAX_KEYS_PER_PAGE)] = MAX_KEYS_PER_PAGE
-    after: str | UnsetType = UNSET
+    limit: Annotated[Limit, Meta(ge=1, le=MAX_KEYS_PER_PAGE)] = MAX_KEYS_PER_PAGE
+    after: After | UnsetType = UNSET
 
 
 class KeyRevocation(Struct, frozen=True):
     """A key that is revoked."""
 
-    id: str
-    deleted: Literal[True] = True
+    id: Id
+    deleted: Annotated[Literal[True], Meta(description="Always true.")] = True
 
 
 _BODY: Final = JsonBody(KeyRequest)

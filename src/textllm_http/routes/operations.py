@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from litestar import Request
 from litestar.types import ASGIApp
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError
@@ -28,14 +28,17 @@ _METRICS_TYPE = "text/plain; version=0.0.4"  # in UTF-8, which the response adds
 class Health(Struct, frozen=True):
     """How the service does."""
 
-    status: str
-    checks: Mapping[str, Mapping[str, Any]] | UnsetType = UNSET
+    status: Annotated[str, Meta(description="How it stands.")]
+    checks: Annotated[
+        Mapping[str, Mapping[str, Any]] | UnsetType,
+        Meta(description="By part of the service: `healthy` or `unhealthy`."),
+    ] = UNSET
 
 
 class ConfigInForce(Struct, frozen=True):
     """The operator's settings."""
 
-    config: Mapping[str, Any]
+    config: Annotated[Mapping[str, Any], Meta(description="By setting: its value, without secrets.")]
 
 
 _ON_HEALTH: Final[Mapping[int, Answer]] = {

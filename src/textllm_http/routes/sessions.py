@@ -1,6 +1,5 @@
 """`/sessions` and a user's own."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from litestar import Request, post
@@ -8,9 +7,11 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from textllm_core.fields import Listed
 from textllm_core.records.sessions import Session
 from textllm_core.sessions import MAX_SESSION_DAYS
 from textllm_http.auth import any_caller, caller_of
+from textllm_http.fields import Days
 from textllm_http.openapi_examples import SESSION
 from textllm_http.openapi_shapes import JSON, Answer, Content, Operation, json_answer
 from textllm_http.requests import QueryString
@@ -22,13 +23,13 @@ from textllm_http.services import services_of
 class SessionsQuery(Struct, frozen=True):
     """Which sessions: those of the last `days` UTC days; today's alone without it."""
 
-    days: Annotated[int, Meta(ge=1, le=MAX_SESSION_DAYS)] | UnsetType = UNSET
+    days: Annotated[Days, Meta(ge=1, le=MAX_SESSION_DAYS)] | UnsetType = UNSET
 
 
 class SessionList(Struct, frozen=True):
     """Sessions of a user."""
 
-    data: Sequence[Session]
+    data: Listed[Session]
 
 
 _SESSIONS: Final = QueryString(SessionsQuery)

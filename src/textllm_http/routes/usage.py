@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from textllm_core.records.usage_reports import UsageReport
 from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_http.auth import any_caller, caller_of
+from textllm_http.fields import Days
 from textllm_http.openapi_examples import STATS
 from textllm_http.openapi_shapes import Operation, json_answer
 from textllm_http.requests import QueryString
@@ -21,7 +22,7 @@ from textllm_http.services import services_of
 class StatsQuery(Struct, frozen=True):
     """How many UTC days, today included."""
 
-    days: Annotated[int, Meta(ge=1, le=MAX_USAGE_DAYS)] = 30
+    days: Annotated[Days, Meta(ge=1, le=MAX_USAGE_DAYS)] = 30
 
 
 _STATS: Final = QueryString(StatsQuery)

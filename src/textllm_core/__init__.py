@@ -1,105 +1,281 @@
-"""The pure core of TextLLM: records, use cases and ports. It needs the standard library and msgspec, nothing else.
+"""The pure core of TextLLM: records, use cases, ports, errors. It needs the standard library and msgspec, nothing else.
 
 A name is loaded when it is first used: half of the time that the whole takes is asyncio's, and many need a part alone.
+What type checkers see stands in `__init__.pyi`.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Final
 
-if TYPE_CHECKING:
-    from textllm_core.application import TextLLM
-    from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
-    from textllm_core.chat.chat_with_image import ChatWithImage, ImageTurn
-    from textllm_core.chat.exchange import Exchange, TrackUsage
-    from textllm_core.chat.send_message import SendMessage
-    from textllm_core.errors import TextLLMError
-    from textllm_core.policy import ChatPolicy
-    from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
-    from textllm_core.records.messages import (
-        DocumentReply,
-        ImageReply,
-        Message,
-        Reply,
-        ReplyCompleted,
-        ReplyEvent,
-        ReplyFailed,
-        ReplyStarted,
-        TextDelta,
-        TextTurn,
-        TurnOptions,
-    )
-    from textllm_core.records.sessions import Session
-    from textllm_core.records.usage_reports import UsageReport
-    from textllm_core.tenancy import Caller
-    from textllm_core.uploads import Upload
-    from textllm_core.usage import LedgerEntry, Usage
-
-__all__ = [
-    "Caller",
-    "ChatPolicy",
-    "ChatWithDocument",
-    "ChatWithImage",
-    "Conversation",
-    "ConversationChanges",
-    "ConversationFilter",
-    "DocumentReply",
-    "DocumentTurn",
-    "Exchange",
-    "ImageReply",
-    "ImageTurn",
-    "LedgerEntry",
-    "Message",
-    "Reply",
-    "ReplyCompleted",
-    "ReplyEvent",
-    "ReplyFailed",
-    "ReplyStarted",
-    "SendMessage",
-    "Session",
-    "TextDelta",
-    "TextLLM",
-    "TextLLMError",
-    "TextTurn",
-    "TrackUsage",
-    "TurnOptions",
-    "Upload",
-    "Usage",
-    "UsageReport",
-]
-
-_HOMES = {
-    "Caller": "tenancy",
-    "ChatPolicy": "policy",
-    "ChatWithDocument": "chat.chat_with_document",
-    "ChatWithImage": "chat.chat_with_image",
-    "Conversation": "records.conversations",
-    "ConversationChanges": "records.conversations",
-    "ConversationFilter": "records.conversations",
-    "DocumentReply": "records.messages",
-    "DocumentTurn": "chat.chat_with_document",
-    "Exchange": "chat.exchange",
-    "ImageReply": "records.messages",
-    "ImageTurn": "chat.chat_with_image",
-    "LedgerEntry": "usage",
-    "SendMessage": "chat.send_message",
-    "Session": "records.sessions",
-    "TextLLM": "application",
-    "TextLLMError": "errors",
-    "TrackUsage": "chat.exchange",
-    "Upload": "uploads",
-    "Usage": "usage",
-    "UsageReport": "records.usage_reports",
+_NAMES: Final = {
+    "api_keys": (
+        "AnyApiKey",
+        "Authenticate",
+        "IssueApiKey",
+        "ListApiKeys",
+        "RevokeApiKey",
+    ),
+    "application": (
+        "Books",
+        "Conversations",
+        "Files",
+        "Ports",
+        "TextLLM",
+    ),
+    "audit": ("AuditBooks",),
+    "chat.cancel_reply": ("CancelReply",),
+    "chat.chat_with_document": (
+        "ChatWithDocument",
+        "DocumentTurn",
+    ),
+    "chat.chat_with_image": (
+        "ChatWithImage",
+        "ImageTurn",
+    ),
+    "chat.exchange": (
+        "Exchange",
+        "TrackUsage",
+    ),
+    "chat.resume_reply": (
+        "ResumeReply",
+        "Resumed",
+    ),
+    "chat.running": ("RunningExchanges",),
+    "chat.send_message": ("SendMessage",),
+    "chat.wind_down": ("WindDown",),
+    "conversations": (
+        "CreateConversation",
+        "DeleteConversation",
+        "GetConversation",
+        "LatestConversation",
+        "ListConversations",
+        "RestoreConversation",
+        "UpdateConversation",
+    ),
+    "erasing": ("EraseAtProvider",),
+    "errors": (
+        "Allowance",
+        "BudgetExceededError",
+        "ConfigurationError",
+        "ContentRefusedError",
+        "ContextTooLongError",
+        "ConversationBusyError",
+        "ConversationLostError",
+        "ConversationNotFoundError",
+        "DocumentTooLargeError",
+        "FileTooLargeError",
+        "ForbiddenError",
+        "IdempotencyInProgressError",
+        "IdempotencyMismatchError",
+        "ImageTooLargeError",
+        "InputTooLongError",
+        "InvalidRequestError",
+        "ModelError",
+        "NotFoundError",
+        "ProviderError",
+        "ProviderReport",
+        "ProviderTimeoutError",
+        "ProviderUnavailableError",
+        "RateLimitedError",
+        "ServiceUnavailableError",
+        "SessionNotFoundError",
+        "StorageQuotaExceededError",
+        "StorageUnavailableError",
+        "StoredFileNotFoundError",
+        "TextLLMError",
+        "UnauthenticatedError",
+        "UnknownKeysError",
+        "UnreadableDocumentError",
+        "UnreadableReason",
+        "UnsupportedMediaTypeError",
+    ),
+    "events": (
+        "ErasureFailed",
+        "ErasuresWaiting",
+        "Event",
+        "ExchangeAdmitted",
+        "ExchangeAnswered",
+        "ExchangeBegun",
+        "ExchangeCorrected",
+        "ExchangeFailed",
+        "ExchangeSettled",
+        "ExchangesRunning",
+        "RequestAnswered",
+    ),
+    "file_links": (
+        "FileView",
+        "LinkFile",
+    ),
+    "file_tokens": ("FileTokens",),
+    "files": (
+        "AdmitUpload",
+        "DeleteFile",
+        "FilePolicy",
+        "GetFile",
+        "ListFiles",
+        "ReadFile",
+        "StoreFile",
+        "SweepFiles",
+        "UploadFile",
+    ),
+    "health": ("CheckHealth",),
+    "images": ("Image",),
+    "list_messages": (
+        "ListMessages",
+        "ListedFile",
+        "ListedMessage",
+        "MessagePage",
+    ),
+    "money": (
+        "Band",
+        "Price",
+        "Rates",
+    ),
+    "policy": ("ChatPolicy",),
+    "ports.api_key_repository": ("ApiKeyRepository",),
+    "ports.audit": ("Audit",),
+    "ports.blob_store": (
+        "BlobStore",
+        "StoredBlob",
+    ),
+    "ports.clock": ("Clock",),
+    "ports.conversation_repository": ("ConversationRepository",),
+    "ports.document_reader": (
+        "Document",
+        "DocumentReader",
+        "DocumentText",
+    ),
+    "ports.erasures": ("Erasures",),
+    "ports.file_repository": ("FileRepository",),
+    "ports.health_probe": ("HealthProbe",),
+    "ports.ledger": ("Ledger",),
+    "ports.llm": ("LLM",),
+    "ports.prices": ("Prices",),
+    "ports.rate_limiter": ("RateLimiter",),
+    "ports.reply_journal": ("ReplyJournal",),
+    "ports.session_repository": ("SessionRepository",),
+    "ports.telemetry": ("Telemetry",),
+    "ports.tracer": ("Tracer",),
+    "ports.transcript": ("Transcript",),
+    "ports.usage_reports": ("UsageReports",),
+    "pricing": ("Pricing",),
+    "problem_details": ("status_of",),
+    "reconcile": ("Reconcile",),
+    "records.api_keys": (
+        "ApiKey",
+        "ApiKeyPage",
+        "IssuedApiKey",
+    ),
+    "records.audit": (
+        "BooksSize",
+        "Drift",
+    ),
+    "records.conversations": (
+        "Conversation",
+        "ConversationChanges",
+        "ConversationFilter",
+        "ConversationPage",
+        "Deletion",
+        "Thread",
+    ),
+    "records.erasures": ("Erasure",),
+    "records.files": (
+        "FilePage",
+        "StoredFile",
+    ),
+    "records.journal": (
+        "JournalEnd",
+        "JournalEntry",
+        "JournalPage",
+    ),
+    "records.ledger": (
+        "AlreadySettledError",
+        "Demand",
+        "Hold",
+        "Replay",
+        "Reservation",
+        "Settled",
+        "Settlement",
+    ),
+    "records.messages": (
+        "ContentPart",
+        "DocumentReply",
+        "FinishReason",
+        "Idempotency",
+        "ImageReply",
+        "InputFile",
+        "InputImage",
+        "InputText",
+        "Message",
+        "MessageRole",
+        "OutputText",
+        "Refusal",
+        "Reply",
+        "ReplyCompleted",
+        "ReplyEvent",
+        "ReplyFailed",
+        "ReplyStarted",
+        "ReplyUsage",
+        "TextDelta",
+        "TextTurn",
+        "Turn",
+        "TurnOptions",
+    ),
+    "records.model": (
+        "ModelEnded",
+        "ModelEvent",
+        "ModelRequest",
+        "ModelStarted",
+        "ModelThinking",
+        "ReadBlob",
+    ),
+    "records.sessions": ("Session",),
+    "records.usage_reports": (
+        "DailyUsage",
+        "UsageOfConversation",
+        "UsageOfDay",
+        "UsageOfModel",
+        "UsageReport",
+    ),
+    "report_usage": ("ReportUsage",),
+    "retention": ("ForgetReplies",),
+    "sessions": (
+        "EndSession",
+        "GetSession",
+        "ListSessions",
+        "TodaysSession",
+    ),
+    "steps": (
+        "Admitting",
+        "Asking",
+        "Serving",
+        "Settling",
+        "Step",
+    ),
+    "summarize_conversation": ("SummarizeConversation",),
+    "tenancy": (
+        "Caller",
+        "Owner",
+        "Role",
+    ),
+    "uploads": ("Upload",),
+    "usage": (
+        "LedgerEntry",
+        "Usage",
+    ),
+    "wire": ("Record",),
 }
+_HOMES: Final = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_HOMES)
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of ours
-
-    def __getattr__(name: str) -> object:
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'records.messages')}"), name)
-        globals()[name] = value
-        return value
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

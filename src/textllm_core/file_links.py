@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 from urllib.parse import urlencode
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from textllm_core.errors import StoredFileNotFoundError
 from textllm_core.fields import CreatedAt, FileKey, SizeInBytes
@@ -16,9 +16,10 @@ from textllm_core.ports.clock import Clock
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.records.files import StoredFile
 from textllm_core.tenancy import Caller
+from textllm_core.wire import Record
 
 
-class FileView(Struct, frozen=True, kw_only=True):
+class FileView(Record, frozen=True, kw_only=True):
     """A file as it is shown. `url` can be followed by anyone, and for a while."""
 
     success: Annotated[bool, Meta(description="Always true.")] = True

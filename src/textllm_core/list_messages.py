@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from textllm_core.errors import ConversationLostError, ConversationNotFoundError, InvalidRequestError
 from textllm_core.fields import (
@@ -34,12 +34,13 @@ from textllm_core.records.messages import (
     Refusal,
 )
 from textllm_core.tenancy import Caller
+from textllm_core.wire import Record
 
 Order = Literal["asc", "desc"]
 MAX_MESSAGES: Final = 1000
 
 
-class ListedFile(Struct, frozen=True, kw_only=True, tag="input_file"):
+class ListedFile(Record, frozen=True, kw_only=True, tag="input_file"):
     """A document as the outside sees it: an `InputFile` without the text that was read out of it for the model."""
 
     key: FileKey
@@ -57,7 +58,7 @@ class ListedFile(Struct, frozen=True, kw_only=True, tag="input_file"):
 ListedPart = InputText | InputImage | ListedFile | OutputText | Refusal
 
 
-class ListedMessage(Struct, frozen=True, kw_only=True):
+class ListedMessage(Record, frozen=True, kw_only=True):
     """A message as the outside sees it: `text` is all that was said in it, `content` its parts, files too.
 
     Args:
@@ -96,7 +97,7 @@ class ListedMessage(Struct, frozen=True, kw_only=True):
         )
 
 
-class MessagePage(Struct, frozen=True):
+class MessagePage(Record, frozen=True):
     """Some messages of a conversation, in the order that was asked for."""
 
     data: Listed[ListedMessage]

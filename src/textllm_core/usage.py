@@ -4,13 +4,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
-from msgspec import Struct
+from textllm_core.wire import Record
 
 Kind = Literal["text", "image", "document", "summary"]
 EntryStatus = Literal["pending", "completed", "incomplete", "failed", "cancelled"]
 
 
-class Usage(Struct, frozen=True):
+class Usage(Record, frozen=True):
     """Tokens of one reply as the provider counts them.
 
     `cached_tokens` and `cache_write_tokens` are parts of `input_tokens`, `reasoning_tokens` of `output_tokens`.
@@ -27,7 +27,7 @@ class Usage(Struct, frozen=True):
         return self.input_tokens + self.output_tokens
 
 
-class LedgerEntry(Struct, frozen=True):
+class LedgerEntry(Record, frozen=True):
     """The truth about the money of one exchange; never changed once it is settled exactly.
 
     An estimate may be corrected once, by the provider's later word.

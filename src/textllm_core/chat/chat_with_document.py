@@ -3,10 +3,12 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
+from typing import overload
 
 from msgspec import Struct
 
 from textllm_core.chat.attachments import MOST_BYTES
+from textllm_core.chat.calls import call_of
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import last_reply
 from textllm_core.chat.turn_files import TurnFiles
@@ -46,26 +48,38 @@ class ChatWithDocument:
     reader: DocumentReader
     policy: ChatPolicy
 
-    async def __call__(self, caller: Caller, turn: DocumentTurn) -> Reply:
+    @overload
+    async def __call__(self, turn: DocumentTurn, /) -> Reply: ...
+    @overload
+    async def __call__(self, caller: Caller, turn: DocumentTurn) -> Reply: ...
+    async def __call__(self, caller: Caller | DocumentTurn, turn: DocumentTurn | None = None) -> Reply:
         """The whole reply, settled; a `DocumentReply`.
 
         Raises:
             TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
         """
-        return await last_reply(self.stream(caller, turn))
+        return await last_reply(self.stream(*call_of(DocumentTurn, caller, turn)))
 
-    def stream(self, caller: Caller, turn: DocumentTurn) -> AsyncGenerator[ReplyEvent, None]:
+    @overload
+    def stream(self, turn: DocumentTurn, /) -> AsyncGenerator[ReplyEvent, None]: ...
+    @overload
+    def stream(self, caller: Caller, turn: DocumentTurn) -> AsyncGenerator[ReplyEvent, None]: ...
+    def stream(
+        self, caller: Caller | DocumentTurn, turn: DocumentTurn | None = None
+    ) -> AsyncGenerator[ReplyEvent, None]:
         """As `SendMessage.stream`; `ReplyCompleted` has a `DocumentReply`. Everything is raised at the first event.
 
         The document is kept for as long as the user keeps it; that of a turn that never began is not.
         That of a repeat is not looked at.
         Raises:
+            TypeError: it was given something else, at the call.
             InvalidRequestError, InputTooLongError: the message is wrong.
             FileTooLargeError, TextLLMError: the document is, as `DocumentReader` says.
             TextLLMError: what `Exchange.run` raises.
         """
-        keep = partial(self._keep, caller, turn)
-        return stream_with_files(self.exchange, self.files, caller, turn, kind="document", keep=keep)
+        who, what = call_of(DocumentTurn, caller, turn)
+        keep = partial(self._keep, who, what)
+        return stream_with_files(self.exchange, self.files, who, what, kind="document", keep=keep)
 
     async def _keep(self, caller: Caller, turn: DocumentTurn, user_id: str) -> KeptFiles:
         upload = turn.document

@@ -4,11 +4,12 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, overload
 
 from msgspec import Struct
 
 from textllm_core.chat.attachments import MOST_BYTES
+from textllm_core.chat.calls import call_of
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import last_reply
 from textllm_core.chat.turn_files import TurnFiles
@@ -51,27 +52,37 @@ class ChatWithImage:
     files: TurnFiles
     policy: ChatPolicy
 
-    async def __call__(self, caller: Caller, turn: ImageTurn) -> Reply:
+    @overload
+    async def __call__(self, turn: ImageTurn, /) -> Reply: ...
+    @overload
+    async def __call__(self, caller: Caller, turn: ImageTurn) -> Reply: ...
+    async def __call__(self, caller: Caller | ImageTurn, turn: ImageTurn | None = None) -> Reply:
         """The whole reply, settled; an `ImageReply`.
 
         Raises:
             TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
         """
-        return await last_reply(self.stream(caller, turn))
+        return await last_reply(self.stream(*call_of(ImageTurn, caller, turn)))
 
-    def stream(self, caller: Caller, turn: ImageTurn) -> AsyncGenerator[ReplyEvent, None]:
+    @overload
+    def stream(self, turn: ImageTurn, /) -> AsyncGenerator[ReplyEvent, None]: ...
+    @overload
+    def stream(self, caller: Caller, turn: ImageTurn) -> AsyncGenerator[ReplyEvent, None]: ...
+    def stream(self, caller: Caller | ImageTurn, turn: ImageTurn | None = None) -> AsyncGenerator[ReplyEvent, None]:
         """As `SendMessage.stream`; `ReplyCompleted` has an `ImageReply`. Everything is raised at the first event.
 
         The images are kept for as long as the user keeps them; those of a turn that never began are not.
         Those of a repeat are not looked at.
         Raises:
+            TypeError: it was given something else, at the call.
             InvalidRequestError, InputTooLongError: the message is wrong, or the number of images, or this model reads
                 none.
             UnsupportedMediaTypeError, FileTooLargeError: an image is not one, or too large.
             TextLLMError: what `Exchange.run` raises.
         """
-        keep = partial(self._keep, caller, turn)
-        return stream_with_files(self.exchange, self.files, caller, turn, kind="image", keep=keep)
+        who, what = call_of(ImageTurn, caller, turn)
+        keep = partial(self._keep, who, what)
+        return stream_with_files(self.exchange, self.files, who, what, kind="image", keep=keep)
 
     async def _keep(self, caller: Caller, turn: ImageTurn, user_id: str) -> KeptFiles:
         images = await self._checked(turn.images)

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import overload
 
+from textllm_core.chat.calls import call_of
 from textllm_core.chat.exchange import Exchange
 from textllm_core.policy import ChatPolicy
 from textllm_core.records.messages import InputText, Reply, ReplyEvent, ReplyStarted, TextTurn, Turn
@@ -16,13 +18,18 @@ class SendMessage:
     exchange: Exchange
     policy: ChatPolicy
 
-    async def __call__(self, caller: Caller, turn: TextTurn) -> Reply:
-        """The whole reply, settled.
+    @overload
+    async def __call__(self, turn: TextTurn | str, /) -> Reply: ...
+    @overload
+    async def __call__(self, caller: Caller, turn: TextTurn | str) -> Reply: ...
+    async def __call__(self, caller: Caller | TextTurn | str, turn: TextTurn | str | None = None) -> Reply:
+        """The whole reply, settled. `send_message("Hello")` is the default caller's turn of that text.
 
         Raises:
+            TypeError: it was given something else.
             TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
         """
-        return (await self.answer(caller, turn))[1]
+        return (await self.answer(*call_of(TextTurn, caller, turn)))[1]
 
     async def answer(self, caller: Caller, turn: TextTurn) -> tuple[ReplyStarted, Reply]:
         """The first event, which says what is left of the rate limit, and the whole reply, settled.
@@ -32,15 +39,22 @@ class SendMessage:
         """
         return await self.exchange.answer(caller, self._checked(turn))
 
-    def stream(self, caller: Caller, turn: TextTurn) -> AsyncGenerator[ReplyEvent, None]:
+    @overload
+    def stream(self, turn: TextTurn | str, /) -> AsyncGenerator[ReplyEvent, None]: ...
+    @overload
+    def stream(self, caller: Caller, turn: TextTurn | str) -> AsyncGenerator[ReplyEvent, None]: ...
+    def stream(
+        self, caller: Caller | TextTurn | str, turn: TextTurn | str | None = None
+    ) -> AsyncGenerator[ReplyEvent, None]:
         """`ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`.
 
         Who stops reading does not stop the reply: it is read to its end, kept in the conversation, and charged.
         Raises:
-            InvalidRequestError, InputTooLongError: at the call.
+            TypeError, InvalidRequestError, InputTooLongError: at the call.
             TextLLMError: what `Exchange.run` raises, at the first event.
         """
-        return self.exchange.run(caller, self._checked(turn))
+        who, what = call_of(TextTurn, caller, turn)
+        return self.exchange.run(who, self._checked(what))
 
     def batches(self, caller: Caller, turn: TextTurn) -> AsyncGenerator[list[ReplyEvent], None]:
         """As `stream`, as many events at a time as there are: for who sends them on, and is charged by the piece."""

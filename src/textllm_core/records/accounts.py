@@ -3,12 +3,11 @@
 from datetime import datetime
 from decimal import Decimal
 
-from msgspec import Struct
-
 from textllm_core.money import ZERO
+from textllm_core.wire import Record
 
 
-class ConversationAccount(Struct, frozen=True, kw_only=True):
+class ConversationAccount(Record, frozen=True, kw_only=True):
     """What the books keep of a conversation.
 
     Args:
@@ -37,7 +36,7 @@ class ConversationAccount(Struct, frozen=True, kw_only=True):
     turn_until: datetime | None = None
 
 
-class SessionAccount(Struct, frozen=True, kw_only=True):
+class SessionAccount(Record, frozen=True, kw_only=True):
     """What the books keep of a session: as a `Session` has it, and `reserved`, the USD that its holds have together."""
 
     id: str

@@ -3,13 +3,14 @@
 from datetime import datetime
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from textllm_core.fields import CreatedAt, HasMore, Id, Listed
 from textllm_core.tenancy import Role
+from textllm_core.wire import Record
 
 
-class ApiKey(Struct, frozen=True):
+class ApiKey(Record, frozen=True):
     """A key as it is kept: never its secret, of which `hint` has the first characters.
 
     `user_id` is set for the role `user` only, which may act for that user alone. A revoked key stays in the list.
@@ -36,7 +37,7 @@ class IssuedApiKey(ApiKey, frozen=True, kw_only=True):
         return f"IssuedApiKey({self.id})"
 
 
-class ApiKeyPage(Struct, frozen=True):
+class ApiKeyPage(Record, frozen=True):
     """Some keys, and whether there are older ones."""
 
     data: Listed[ApiKey]

@@ -2,10 +2,10 @@
 
 from decimal import Decimal
 
-from msgspec import Struct
+from textllm_core.wire import Record
 
 
-class Drift(Struct, frozen=True, kw_only=True):
+class Drift(Record, frozen=True, kw_only=True):
     """A counter that says something else than the rows it follows from.
 
     Args:
@@ -23,7 +23,7 @@ class Drift(Struct, frozen=True, kw_only=True):
     actual: Decimal | int
 
 
-class BooksSize(Struct, frozen=True, kw_only=True):
+class BooksSize(Record, frozen=True, kw_only=True):
     """How many rows the books have."""
 
     entries: int

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from textllm_core.errors import (
     InvalidRequestError,
@@ -12,6 +12,7 @@ from textllm_core.errors import (
 from textllm_core.fields import Answered, CreatedAt, Id, Listed, Metadata, TokensRead, TokensWritten, Usd, UserId
 from textllm_core.metadata import check_metadata
 from textllm_core.texts import refuse_half_characters
+from textllm_core.wire import Record
 
 MAX_TITLE_CHARS: Final = 500
 
@@ -22,7 +23,7 @@ MAX_TAGS: Final = 16
 MAX_TAG_CHARS: Final = 64
 
 
-class Conversation(Struct, frozen=True):
+class Conversation(Record, frozen=True):
     """A conversation of one user; its encoding is the wire shape.
 
     Args:
@@ -56,7 +57,7 @@ class Conversation(Struct, frozen=True):
     ] = None
 
 
-class ConversationPage(Struct, frozen=True):
+class ConversationPage(Record, frozen=True):
     """Some of the conversations that were asked for; `total` is how many there are."""
 
     data: Listed[Conversation]
@@ -65,7 +66,7 @@ class ConversationPage(Struct, frozen=True):
     offset: Annotated[int, Meta(description="How many are left out at the beginning.")]
 
 
-class ConversationFilter(Struct, frozen=True, kw_only=True):
+class ConversationFilter(Record, frozen=True, kw_only=True):
     """Which conversations; None is any.
 
     Args:
@@ -79,7 +80,7 @@ class ConversationFilter(Struct, frozen=True, kw_only=True):
     include_deleted: bool = False
 
 
-class ConversationChanges(Struct, frozen=True, kw_only=True):
+class ConversationChanges(Record, frozen=True, kw_only=True):
     """What is to be different; UNSET stays as it is, None becomes empty.
 
     Args:
@@ -118,7 +119,7 @@ NOTHING_SET: Final = ConversationChanges()
 ANY: Final = ConversationFilter()
 
 
-class Deletion(Struct, frozen=True):
+class Deletion(Record, frozen=True):
     """A conversation that is deleted; `soft`: it can be restored."""
 
     id: Id
@@ -134,7 +135,7 @@ def title_from(text: str) -> str:
     return words if len(words) <= 80 else words[:80].rsplit(" ", 1)[0].rstrip() + "…"
 
 
-class Thread(Struct, frozen=True):
+class Thread(Record, frozen=True):
     """What the next turn of a conversation needs to know of it; nothing of it is for the outside.
 
     Args:

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from msgspec import Struct
+from textllm_core.wire import Record
 
 ErasureKind = Literal["transcript", "reply", "ready"]
 
 
-class Erasure(Struct, frozen=True, kw_only=True):
+class Erasure(Record, frozen=True, kw_only=True):
     """Something that the provider is to forget.
 
     Args:

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from msgspec import Struct
-
 from textllm_core.file_names import Folder
+from textllm_core.wire import Record
 
 
-class StoredFile(Struct, frozen=True, kw_only=True):
+class StoredFile(Record, frozen=True, kw_only=True):
     """A file and where its bytes are.
 
     Args:
@@ -28,7 +27,7 @@ class StoredFile(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class FilePage(Struct, frozen=True):
+class FilePage(Record, frozen=True):
     """Files of a list, and whether there are more behind the last of them."""
 
     files: Sequence[StoredFile]

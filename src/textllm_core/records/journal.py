@@ -2,17 +2,16 @@
 
 from typing import Final
 
-from msgspec import Struct
-
 from textllm_core.records.ledger import Hold, Replay
 from textllm_core.records.messages import ReplyStarted, TextDelta
+from textllm_core.wire import Record
 
 Spoken = ReplyStarted | TextDelta
 # Of the end of an exchange whose process died: its last events may have been read, and are numbered by nobody.
 END_OF_LOST: Final = 2**31 - 1
 
 
-class JournalEntry(Struct, frozen=True):
+class JournalEntry(Record, frozen=True):
     """Events of a resumable exchange, in order; `first` is the number of the first of them, counted from 1."""
 
     hold: Hold
@@ -20,14 +19,14 @@ class JournalEntry(Struct, frozen=True):
     events: tuple[Spoken, ...]
 
 
-class JournalEnd(Struct, frozen=True):
+class JournalEnd(Record, frozen=True):
     """How a resumable exchange ended: the number of its terminal event, and what it came to."""
 
     number: int
     replay: Replay
 
 
-class JournalPage(Struct, frozen=True, kw_only=True):
+class JournalPage(Record, frozen=True, kw_only=True):
     """What the journal has of one exchange after some event.
 
     Args:

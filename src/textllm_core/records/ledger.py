@@ -5,17 +5,16 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
 
-from msgspec import Struct
-
 from textllm_core.money import Price, Rates
 from textllm_core.records.messages import Idempotency, Message
 from textllm_core.records.sessions import day_of
 from textllm_core.usage import EntryStatus, Kind, Usage
+from textllm_core.wire import Record
 
 GIVEN_UP: Final = "This turn took so long to prepare that it was given up; send it again."
 
 
-class Demand(Struct, frozen=True):
+class Demand(Record, frozen=True):
     """What a turn may cost, in USD: at `least` with the shortest reply worth asking for, at `most` with the longest."""
 
     least: Decimal
@@ -23,7 +22,7 @@ class Demand(Struct, frozen=True):
     limit: Decimal
 
 
-class Reservation(Struct, frozen=True, kw_only=True):
+class Reservation(Record, frozen=True, kw_only=True):
     """What an exchange asks for before it may start.
 
     Args:
@@ -89,7 +88,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
         )
 
 
-class Replay(Struct, frozen=True):
+class Replay(Record, frozen=True):
     """What an earlier exchange with the same idempotency key came to, as its settlement left it.
 
     Args:
@@ -110,7 +109,7 @@ class AlreadySettledError(Exception):
         self.replay = replay
 
 
-class Hold(Struct, frozen=True, kw_only=True):
+class Hold(Record, frozen=True, kw_only=True):
     """Money promised to an exchange that is still running.
 
     Args:
@@ -151,7 +150,7 @@ class Hold(Struct, frozen=True, kw_only=True):
         return day_of(self.created_at)
 
 
-class Settlement(Struct, frozen=True, kw_only=True):
+class Settlement(Record, frozen=True, kw_only=True):
     """How an exchange ended, and all that is to be written down about it.
 
     Args:
@@ -192,7 +191,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     open_until: datetime | None = None
 
 
-class Settled(Struct, frozen=True):
+class Settled(Record, frozen=True):
     """The counters after a settlement: answered turns of the conversation, and USD spent in the session."""
 
     message_number: int

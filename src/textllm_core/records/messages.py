@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta
 from msgspec.structs import replace
 
 from textllm_core.errors import Allowance, TextLLMError
@@ -24,19 +24,20 @@ from textllm_core.fields import (
     UserId,
 )
 from textllm_core.usage import Kind, Usage
+from textllm_core.wire import Record
 
 MessageRole = Literal["user", "assistant"]
 FinishReason = Literal["stop", "length", "refusal", "cancelled"]
 MessageEnd = FinishReason | Literal["error"]
 
 
-class InputText(Struct, frozen=True, tag="input_text"):
+class InputText(Record, frozen=True, tag="input_text"):
     """Text that the user sent."""
 
     text: Text
 
 
-class InputImage(Struct, frozen=True, kw_only=True, tag="input_image"):
+class InputImage(Record, frozen=True, kw_only=True, tag="input_image"):
     """An image that the user sent; its bytes lie in the blob store, as `key`."""
 
     key: FileKey
@@ -45,7 +46,7 @@ class InputImage(Struct, frozen=True, kw_only=True, tag="input_image"):
     name: FileName
 
 
-class InputFile(Struct, frozen=True, kw_only=True, tag="input_file"):
+class InputFile(Record, frozen=True, kw_only=True, tag="input_file"):
     """A document that the user sent; its bytes lie in the blob store.
 
     Args:
@@ -61,13 +62,13 @@ class InputFile(Struct, frozen=True, kw_only=True, tag="input_file"):
     pages: int | None = None
 
 
-class OutputText(Struct, frozen=True, tag="output_text"):
+class OutputText(Record, frozen=True, tag="output_text"):
     """Text that the model wrote."""
 
     text: Text
 
 
-class Refusal(Struct, frozen=True, tag="refusal"):
+class Refusal(Record, frozen=True, tag="refusal"):
     """The model's words for why it would not answer."""
 
     refusal: Annotated[str, Meta(description="The model's words for why it would not answer.")]
@@ -95,7 +96,7 @@ def file_keys(content: Sequence[ContentPart]) -> list[str]:
     return [part.key for part in content if isinstance(part, InputImage | InputFile)]
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Record, frozen=True, kw_only=True):
     """One message of a conversation. `status` is `incomplete` where a reply was cut short.
 
     Args:
@@ -138,7 +139,7 @@ class Message(Struct, frozen=True, kw_only=True):
         return next((part.key for part in reversed(self.content) if isinstance(part, InputImage)), None)
 
 
-class TurnOptions(Struct, frozen=True, kw_only=True):
+class TurnOptions(Record, frozen=True, kw_only=True):
     """How a turn is to be answered; None leaves it to the operator.
 
     Args:
@@ -156,7 +157,7 @@ class TurnOptions(Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str] | None = None
 
 
-class Idempotency(Struct, frozen=True):
+class Idempotency(Record, frozen=True):
     """Makes a turn safe to send again: a repeat is told what the first one came to, and the model is asked once.
 
     Args:
@@ -178,7 +179,7 @@ class Idempotency(Struct, frozen=True):
         return replace(self, key=sha256(self.key.encode()).hexdigest(), scope=scope)
 
 
-class TextTurn(Struct, frozen=True):
+class TextTurn(Record, frozen=True):
     """What a user says in plain text. Without `conversation_id` it starts a conversation; without `user_id` a user.
 
     Args:
@@ -193,7 +194,7 @@ class TextTurn(Struct, frozen=True):
     is_resumable: bool = False
 
 
-class Turn(Struct, frozen=True, kw_only=True):
+class Turn(Record, frozen=True, kw_only=True):
     """Any turn once its own use case has checked it: the user's content, ready for the exchange.
 
     Args:
@@ -236,7 +237,7 @@ def files_of(content: Sequence[ContentPart]) -> tuple[InputImage | InputFile, ..
     )
 
 
-class ReplyUsage(Struct, frozen=True):
+class ReplyUsage(Record, frozen=True):
     """Tokens of a reply, by their wire names; `cached` is a part of `input`, `reasoning` of `output`."""
 
     input: Annotated[int, Meta(description="Tokens that the model read.")]
@@ -256,7 +257,7 @@ class ReplyUsage(Struct, frozen=True):
         )
 
 
-class Reply(Struct, frozen=True, kw_only=True):
+class Reply(Record, frozen=True, kw_only=True):
     """The model's answer to a turn, settled in the books; its encoding is the wire shape of `/chat`."""
 
     text: Text
@@ -301,7 +302,7 @@ class DocumentReply(Reply, frozen=True, kw_only=True):
     pages: Pages = UNSET
 
 
-class ReplyStarted(Struct, frozen=True):
+class ReplyStarted(Record, frozen=True):
     """The model has begun, or a stream has waited long for it; until now a refusal was still an error.
 
     Args:
@@ -318,24 +319,28 @@ class ReplyStarted(Struct, frozen=True):
     allowance: Allowance | None = None
 
 
-class TextDelta(Struct, frozen=True, gc=False):  # there are many of them, and they hold nothing but a text
+class TextDelta(Record, frozen=True, gc=False):  # there are many of them, and they hold nothing but a text
     """The next piece of the reply's text, never empty."""
 
     text: str
 
 
-class ReplyCompleted(Struct, frozen=True):
+class ReplyCompleted(Record, frozen=True):
     """The end: the whole reply, already settled. `files` are the images and documents of the turn, for links."""
 
     reply: Reply
     files: tuple[InputImage | InputFile, ...] = ()
 
 
-class ReplyFailed(Struct, frozen=True):
+class ReplyFailed(Record, frozen=True):
     """The end: the reply broke off; what was billed is settled, or will be."""
 
     response_id: str
     error: TextLLMError
+
+    def to_dict(self) -> dict[str, object]:
+        error = self.error
+        return {"response_id": self.response_id, "code": error.code, "detail": str(error), **error.details()}
 
 
 ReplyEvent = ReplyStarted | TextDelta | ReplyCompleted | ReplyFailed

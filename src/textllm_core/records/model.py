@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Literal
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from textllm_core.errors import TextLLMError
 from textllm_core.records.messages import FinishReason, Message, TextDelta
 from textllm_core.usage import Usage
+from textllm_core.wire import Record
 
 EndStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
@@ -16,7 +16,7 @@ EndStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 ReadBlob = Callable[[str], AsyncIterator[bytes]]  # by its key
 
 
-class ModelRequest(Struct, frozen=True, kw_only=True):
+class ModelRequest(Record, frozen=True, kw_only=True):
     """One call of a model.
 
     Args:
@@ -43,20 +43,20 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     read: ReadBlob | None = None
 
 
-class ModelStarted(Struct, frozen=True):
+class ModelStarted(Record, frozen=True):
     """The model took the call. Both are the provider's words; the id is None where it keeps no responses to ask for."""
 
     provider_response_id: str | None
     model: str
 
 
-class ModelThinking(Struct, frozen=True, gc=False):
+class ModelThinking(Record, frozen=True, gc=False):
     """A sign of life that is no text of the reply: the model reasons. `characters`: of reasoning that was received."""
 
     characters: int
 
 
-class ModelEnded(Struct, frozen=True, kw_only=True):
+class ModelEnded(Record, frozen=True, kw_only=True):
     """The model's own account of how the reply ended.
 
     Args:

@@ -3,13 +3,14 @@
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.fields import CreatedAt, Id, Usd
+from textllm_core.wire import Record
 
 
-class Session(Struct, frozen=True):
+class Session(Record, frozen=True):
     """A user's usage in one UTC day; money is USD. Ended, it reopens with the next turn of that day.
 
     Args:

@@ -5,13 +5,14 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from textllm_core.fields import Answered, EstimatedUsd, TokensRead, TokensWritten, Usd
 from textllm_core.money import ZERO
+from textllm_core.wire import Record
 
 
-class UsageOfDay(Struct, frozen=True):
+class UsageOfDay(Record, frozen=True):
     """What was used in a UTC day. Here as everywhere in this module: `messages` are turns that were answered, `cost` is
     USD, `estimated_cost` the part of it whose usage the provider did not state, and exchanges that failed but were
     billed count in tokens and cost alone.
@@ -25,7 +26,7 @@ class UsageOfDay(Struct, frozen=True):
     estimated_cost: EstimatedUsd
 
 
-class UsageOfModel(Struct, frozen=True):
+class UsageOfModel(Record, frozen=True):
     """What one model, by the name the provider gave, was used for."""
 
     model: Annotated[str, Meta(description="By the name that the provider gave it.")]
@@ -36,7 +37,7 @@ class UsageOfModel(Struct, frozen=True):
     estimated_cost: EstimatedUsd
 
 
-class UsageOfConversation(Struct, frozen=True):
+class UsageOfConversation(Record, frozen=True):
     """What one conversation used in its whole life."""
 
     conversation_id: str
@@ -47,7 +48,7 @@ class UsageOfConversation(Struct, frozen=True):
     cost: Decimal
 
 
-class UsageReport(Struct, frozen=True):
+class UsageReport(Record, frozen=True):
     """What one user used in a period, in deleted and erased conversations too.
 
     Args:
@@ -72,7 +73,7 @@ class UsageReport(Struct, frozen=True):
     ]
 
 
-class DailyUsage(Struct, frozen=True):
+class DailyUsage(Record, frozen=True):
     """All settled exchanges of a user with one model in one UTC day, that of their start.
 
     Args:

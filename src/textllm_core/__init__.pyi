@@ -1,0 +1,363 @@
+from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
+from textllm_core.application import Books, Conversations, Files, Ports, TextLLM
+from textllm_core.audit import AuditBooks
+from textllm_core.chat.cancel_reply import CancelReply
+from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
+from textllm_core.chat.chat_with_image import ChatWithImage, ImageTurn
+from textllm_core.chat.exchange import Exchange, TrackUsage
+from textllm_core.chat.resume_reply import Resumed, ResumeReply
+from textllm_core.chat.running import RunningExchanges
+from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.wind_down import WindDown
+from textllm_core.conversations import (
+    CreateConversation,
+    DeleteConversation,
+    GetConversation,
+    LatestConversation,
+    ListConversations,
+    RestoreConversation,
+    UpdateConversation,
+)
+from textllm_core.erasing import EraseAtProvider
+from textllm_core.errors import (
+    Allowance,
+    BudgetExceededError,
+    ConfigurationError,
+    ContentRefusedError,
+    ContextTooLongError,
+    ConversationBusyError,
+    ConversationLostError,
+    ConversationNotFoundError,
+    DocumentTooLargeError,
+    FileTooLargeError,
+    ForbiddenError,
+    IdempotencyInProgressError,
+    IdempotencyMismatchError,
+    ImageTooLargeError,
+    InputTooLongError,
+    InvalidRequestError,
+    ModelError,
+    NotFoundError,
+    ProviderError,
+    ProviderReport,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitedError,
+    ServiceUnavailableError,
+    SessionNotFoundError,
+    StorageQuotaExceededError,
+    StorageUnavailableError,
+    StoredFileNotFoundError,
+    TextLLMError,
+    UnauthenticatedError,
+    UnknownKeysError,
+    UnreadableDocumentError,
+    UnreadableReason,
+    UnsupportedMediaTypeError,
+)
+from textllm_core.events import (
+    ErasureFailed,
+    ErasuresWaiting,
+    Event,
+    ExchangeAdmitted,
+    ExchangeAnswered,
+    ExchangeBegun,
+    ExchangeCorrected,
+    ExchangeFailed,
+    ExchangeSettled,
+    ExchangesRunning,
+    RequestAnswered,
+)
+from textllm_core.file_links import FileView, LinkFile
+from textllm_core.file_tokens import FileTokens
+from textllm_core.files import (
+    AdmitUpload,
+    DeleteFile,
+    FilePolicy,
+    GetFile,
+    ListFiles,
+    ReadFile,
+    StoreFile,
+    SweepFiles,
+    UploadFile,
+)
+from textllm_core.health import CheckHealth
+from textllm_core.images import Image
+from textllm_core.list_messages import ListedFile, ListedMessage, ListMessages, MessagePage
+from textllm_core.money import Band, Price, Rates
+from textllm_core.policy import ChatPolicy
+from textllm_core.ports.api_key_repository import ApiKeyRepository
+from textllm_core.ports.audit import Audit
+from textllm_core.ports.blob_store import BlobStore, StoredBlob
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText
+from textllm_core.ports.erasures import Erasures
+from textllm_core.ports.file_repository import FileRepository
+from textllm_core.ports.health_probe import HealthProbe
+from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.llm import LLM
+from textllm_core.ports.prices import Prices
+from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.ports.session_repository import SessionRepository
+from textllm_core.ports.telemetry import Telemetry
+from textllm_core.ports.tracer import Tracer
+from textllm_core.ports.transcript import Transcript
+from textllm_core.ports.usage_reports import UsageReports
+from textllm_core.pricing import Pricing
+from textllm_core.problem_details import status_of
+from textllm_core.reconcile import Reconcile
+from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
+from textllm_core.records.audit import BooksSize, Drift
+from textllm_core.records.conversations import (
+    Conversation,
+    ConversationChanges,
+    ConversationFilter,
+    ConversationPage,
+    Deletion,
+    Thread,
+)
+from textllm_core.records.erasures import Erasure
+from textllm_core.records.files import FilePage, StoredFile
+from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage
+from textllm_core.records.ledger import AlreadySettledError, Demand, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.records.messages import (
+    ContentPart,
+    DocumentReply,
+    FinishReason,
+    Idempotency,
+    ImageReply,
+    InputFile,
+    InputImage,
+    InputText,
+    Message,
+    MessageRole,
+    OutputText,
+    Refusal,
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    ReplyStarted,
+    ReplyUsage,
+    TextDelta,
+    TextTurn,
+    Turn,
+    TurnOptions,
+)
+from textllm_core.records.model import ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+from textllm_core.records.sessions import Session
+from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
+from textllm_core.report_usage import ReportUsage
+from textllm_core.retention import ForgetReplies
+from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
+from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
+from textllm_core.summarize_conversation import SummarizeConversation
+from textllm_core.tenancy import Caller, Owner, Role
+from textllm_core.uploads import Upload
+from textllm_core.usage import LedgerEntry, Usage
+from textllm_core.wire import Record
+
+__all__ = [
+    "LLM",
+    "AdmitUpload",
+    "Admitting",
+    "Allowance",
+    "AlreadySettledError",
+    "AnyApiKey",
+    "ApiKey",
+    "ApiKeyPage",
+    "ApiKeyRepository",
+    "Asking",
+    "Audit",
+    "AuditBooks",
+    "Authenticate",
+    "Band",
+    "BlobStore",
+    "Books",
+    "BooksSize",
+    "BudgetExceededError",
+    "Caller",
+    "CancelReply",
+    "ChatPolicy",
+    "ChatWithDocument",
+    "ChatWithImage",
+    "CheckHealth",
+    "Clock",
+    "ConfigurationError",
+    "ContentPart",
+    "ContentRefusedError",
+    "ContextTooLongError",
+    "Conversation",
+    "ConversationBusyError",
+    "ConversationChanges",
+    "ConversationFilter",
+    "ConversationLostError",
+    "ConversationNotFoundError",
+    "ConversationPage",
+    "ConversationRepository",
+    "Conversations",
+    "CreateConversation",
+    "DailyUsage",
+    "DeleteConversation",
+    "DeleteFile",
+    "Deletion",
+    "Demand",
+    "Document",
+    "DocumentReader",
+    "DocumentReply",
+    "DocumentText",
+    "DocumentTooLargeError",
+    "DocumentTurn",
+    "Drift",
+    "EndSession",
+    "EraseAtProvider",
+    "Erasure",
+    "ErasureFailed",
+    "Erasures",
+    "ErasuresWaiting",
+    "Event",
+    "Exchange",
+    "ExchangeAdmitted",
+    "ExchangeAnswered",
+    "ExchangeBegun",
+    "ExchangeCorrected",
+    "ExchangeFailed",
+    "ExchangeSettled",
+    "ExchangesRunning",
+    "FilePage",
+    "FilePolicy",
+    "FileRepository",
+    "FileTokens",
+    "FileTooLargeError",
+    "FileView",
+    "Files",
+    "FinishReason",
+    "ForbiddenError",
+    "ForgetReplies",
+    "GetConversation",
+    "GetFile",
+    "GetSession",
+    "HealthProbe",
+    "Hold",
+    "Idempotency",
+    "IdempotencyInProgressError",
+    "IdempotencyMismatchError",
+    "Image",
+    "ImageReply",
+    "ImageTooLargeError",
+    "ImageTurn",
+    "InputFile",
+    "InputImage",
+    "InputText",
+    "InputTooLongError",
+    "InvalidRequestError",
+    "IssueApiKey",
+    "IssuedApiKey",
+    "JournalEnd",
+    "JournalEntry",
+    "JournalPage",
+    "LatestConversation",
+    "Ledger",
+    "LedgerEntry",
+    "LinkFile",
+    "ListApiKeys",
+    "ListConversations",
+    "ListFiles",
+    "ListMessages",
+    "ListSessions",
+    "ListedFile",
+    "ListedMessage",
+    "Message",
+    "MessagePage",
+    "MessageRole",
+    "ModelEnded",
+    "ModelError",
+    "ModelEvent",
+    "ModelRequest",
+    "ModelStarted",
+    "ModelThinking",
+    "NotFoundError",
+    "OutputText",
+    "Owner",
+    "Ports",
+    "Price",
+    "Prices",
+    "Pricing",
+    "ProviderError",
+    "ProviderReport",
+    "ProviderTimeoutError",
+    "ProviderUnavailableError",
+    "RateLimitedError",
+    "RateLimiter",
+    "Rates",
+    "ReadBlob",
+    "ReadFile",
+    "Reconcile",
+    "Record",
+    "Refusal",
+    "Replay",
+    "Reply",
+    "ReplyCompleted",
+    "ReplyEvent",
+    "ReplyFailed",
+    "ReplyJournal",
+    "ReplyStarted",
+    "ReplyUsage",
+    "ReportUsage",
+    "RequestAnswered",
+    "Reservation",
+    "RestoreConversation",
+    "ResumeReply",
+    "Resumed",
+    "RevokeApiKey",
+    "Role",
+    "RunningExchanges",
+    "SendMessage",
+    "ServiceUnavailableError",
+    "Serving",
+    "Session",
+    "SessionNotFoundError",
+    "SessionRepository",
+    "Settled",
+    "Settlement",
+    "Settling",
+    "Step",
+    "StorageQuotaExceededError",
+    "StorageUnavailableError",
+    "StoreFile",
+    "StoredBlob",
+    "StoredFile",
+    "StoredFileNotFoundError",
+    "SummarizeConversation",
+    "SweepFiles",
+    "Telemetry",
+    "TextDelta",
+    "TextLLM",
+    "TextLLMError",
+    "TextTurn",
+    "Thread",
+    "TodaysSession",
+    "Tracer",
+    "TrackUsage",
+    "Transcript",
+    "Turn",
+    "TurnOptions",
+    "UnauthenticatedError",
+    "UnknownKeysError",
+    "UnreadableDocumentError",
+    "UnreadableReason",
+    "UnsupportedMediaTypeError",
+    "UpdateConversation",
+    "Upload",
+    "UploadFile",
+    "Usage",
+    "UsageOfConversation",
+    "UsageOfDay",
+    "UsageOfModel",
+    "UsageReport",
+    "UsageReports",
+    "WindDown",
+    "status_of",
+]

@@ -29,6 +29,7 @@ from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+SLOW_TIMEOUT_S = 2400  # the longest of the slow tests takes 19 minutes on two cores
 SPARE_MEMORY_BYTES = 2 * 1024**3  # a run takes some 100 MB, and three are kept
 
 
@@ -42,6 +43,13 @@ def pytest_configure() -> None:
     memory = Path("/dev/shm")  # of Linux
     if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > SPARE_MEMORY_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # whoever has set it has chosen
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let slow tests take their time."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")

@@ -44,12 +44,12 @@ async def test_without_its_database_the_service_says_503_soon_asks_nothing_and_r
             while _asked(provider) < len(running):  # noqa: ASYNC110 - it is another thread that is asked
                 await asyncio.sleep(0.01)
             await asyncio.to_thread(own_server.stop_now)
-            asked = len(provider.requests)
+            asked = _asked(provider)
             refused = [await _chat(service.url, user) for user in USERS]
             assert [answer.status_code for answer, _ in refused] == [503] * len(USERS)
             assert {answer.json()["code"] for answer, _ in refused} == {"storage_unavailable"}
             assert all(took < PROMPTLY_S for _, took in refused)
-            assert len(provider.requests) == asked
+            assert _asked(provider) == asked
             await asyncio.to_thread(own_server.start)
             deadline = time.monotonic() + 30
             while (await _chat(service.url, "ada"))[0].status_code != 200:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypedDict
 
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.audit import AuditBooks
@@ -227,6 +227,31 @@ class Ports:
     probes: Sequence[HealthProbe] = ()
     telemetry: Telemetry = UNHEARD
     tracer: Tracer = UNTRACED
+
+
+class Adapters(TypedDict, total=False):
+    """Any of the ports, kept by anyone: the same names as `Ports` has."""
+
+    llm: LLM
+    transcript: Transcript | None
+    pricing: Pricing
+    ledger: Ledger
+    conversations: ConversationRepository
+    sessions: SessionRepository
+    reports: UsageReports
+    audit: Audit
+    api_keys: ApiKeyRepository
+    erasures: Erasures
+    journal: ReplyJournal
+    rate_limiter: RateLimiter
+    files: FileRepository
+    blobs: BlobStore
+    documents: DocumentReader
+    clock: Clock
+    link_secret: bytes
+    probes: Sequence[HealthProbe]
+    telemetry: Telemetry
+    tracer: Tracer
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import fields
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -12,11 +13,14 @@ from tests.servers.embedded_model import cached_model
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.s3 import S3Server
 
+from textllm_adapters.memory.blob_store import MemoryBlobStore
+from textllm_adapters.memory.llm import ScriptedLLM
 from textllm_adapters.openai.lifetimes import SHUTDOWNS
 from textllm_adapters.settings import load_settings
 from textllm_adapters.wiring import database_revision, notices, open_textllm, upgrade_database
-from textllm_core import Caller, TextTurn, TurnOptions
-from textllm_core.errors import ConfigurationError, StorageUnavailableError
+from textllm_core import Caller, DocumentTurn, Ports, TextTurn, TurnOptions, Upload
+from textllm_core.application import Adapters
+from textllm_core.errors import ConfigurationError, ServiceUnavailableError, StorageUnavailableError
 
 
 def settings_of(folder: Path, **environment: str):  # type: ignore[no-untyped-def]
@@ -174,3 +178,55 @@ def test_a_model_with_a_known_end_and_the_demonstration_model_are_pointed_out(tm
     assert notices(settings_of(tmp_path, TEXTLLM_MODEL="gpt-6-luna")) == ()
     embedded = load_settings(environ={"TEXTLLM_DATA_DIR": str(tmp_path)}, cwd=tmp_path)
     assert "demonstration" in notices(embedded)[0]
+
+
+async def test_anyones_adapter_takes_the_place_of_what_the_settings_choose(tmp_path: Path) -> None:
+    llm, blobs = ScriptedLLM(), MemoryBlobStore()
+    settings = load_settings(
+        environ={"TEXTLLM_DATA_DIR": str(tmp_path)},  # there is neither a key nor an embedded model
+        cwd=tmp_path,
+        model="mine",
+        prices={"mine": {"input": 1_000_000, "output": 0}},
+        cost_limit_per_session=1_000_000,
+        s3={"enabled": True, "bucket": "none-such"},
+    )
+    async with open_textllm(settings, llm=llm, blobs=blobs) as textllm:
+        turn = DocumentTurn("Read it.", Upload.of_bytes("a.txt", b"Once upon a time."), user_id="ada")
+        reply = await textllm.chat_with_document(turn)
+        assert (reply.model, reply.cost) == ("mine", Decimal(reply.usage.input))
+        [file] = (await textllm.files.list(Caller(), user_id="ada", folder="documents")).files
+        assert b"".join([piece async for piece in blobs.get(file.key)]) == b"Once upon a time."
+    assert not (tmp_path / "files").exists()
+
+
+async def test_an_own_model_must_have_a_price(tmp_path: Path) -> None:
+    settings = load_settings(environ={"TEXTLLM_DATA_DIR": str(tmp_path)}, cwd=tmp_path, model="mine")
+    with pytest.raises(ConfigurationError, match="no price is known for 'mine'"):
+        async with open_textllm(settings, llm=ScriptedLLM()):
+            raise AssertionError("it opened")
+
+
+def test_every_port_can_be_given() -> None:
+    assert set(Adapters.__annotations__) == {field.name for field in fields(Ports)}
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_after_its_block_each_call_says_that_it_is_closed(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    environment = {"TEXTLLM_DATA_DIR": str(tmp_path)}
+    if database == "postgres":
+        environment["DATABASE_URL"] = request.getfixturevalue("postgres_url").replace("+asyncpg", "")
+    settings = load_settings(environ=environment, cwd=tmp_path)
+    async with open_textllm(settings, llm=ScriptedLLM()) as textllm:
+        reply = await textllm.send_message("Hello")
+    calls = (
+        lambda: textllm.send_message("Hello"),
+        lambda: textllm.conversations.get(Caller(), reply.conversation_id),
+        lambda: textllm.conversations.create(Caller(), user_id="ada"),
+        lambda: anext(textllm.books.audit()),
+        lambda: textllm.books.any_api_key(),
+    )
+    for call in calls:
+        with pytest.raises(ServiceUnavailableError, match="TextLLM is closed"):
+            await call()

@@ -64,7 +64,7 @@ SCRIPTED_PRICE: Final = Price(rates=Rates.of(Decimal(2), Decimal(8)), source="sc
 @asynccontextmanager
 async def open_in_memory(
     *replies: str | ScriptedReply,
-    llm: ScriptedLLM | None = None,
+    llm: LLM | None = None,
     store: MemoryStore | None = None,
     clock: Clock | None = None,
     policy: ChatPolicy = SCRIPTED_POLICY,
@@ -77,7 +77,7 @@ async def open_in_memory(
     """TextLLM whose model says `replies`, one a turn, and then echoes. On exit running replies may end.
 
     Args:
-        llm: the model, for a test that looks at its `requests`; it says the replies after what it has to say already.
+        llm: the model, anyone's; a `ScriptedLLM` says the replies after what it has to say already.
         store: where everything is kept; given again, it is all still there.
         clock: left out, the system's.
         price: what `policy.model` charges.
@@ -86,14 +86,17 @@ async def open_in_memory(
         telemetry: is told what happens.
     """
     llm, store, clock = llm or ScriptedLLM(), store or MemoryStore(), clock or SystemClock()
-    llm.script(*(ScriptedReply(text=reply) if isinstance(reply, str) else reply for reply in replies))
+    if replies:
+        if not isinstance(llm, ScriptedLLM):
+            raise TypeError("Give replies, or a model that has its own; only a ScriptedLLM takes both.")
+        llm.script(*(ScriptedReply(text=reply) if isinstance(reply, str) else reply for reply in replies))
     running = RunningExchanges(MemoryReplyJournal(store), clock, telemetry=telemetry)
     prices = FixedPrices({policy.model: price})
     ports = memory_ports(store, llm, prices, clock=clock, blobs=blobs or MemoryBlobStore(), telemetry=telemetry)
     try:
         yield TextLLM.over(ports, policy, file_policy, running)
     finally:
-        await running.drain(grace_s)
+        await running.close(grace_s)
 
 
 def memory_ports(

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from textllm_adapters.postgres.lanes import LANES, SERVER_IS_GONE, Connect, Lanes
 from textllm_adapters.sql.database import Database
+from textllm_adapters.sql.opening import Opening
 from textllm_core.errors import ConfigurationError
 
 _CONNECT_TIMEOUT_S: Final = 2
@@ -20,8 +21,9 @@ _CONNECTIONS: Final = 20  # at most; the pool keeps all it makes, for one that i
 class PostgresEngine(AsyncEngine):
     """An engine with lanes of its own; whoever disposes of it closes them, too."""
 
-    def __init__(self, engine: Engine, connect: Connect) -> None:
+    def __init__(self, engine: Engine, connect: Connect, opening: Opening) -> None:
         super().__init__(engine)
+        self.opening = opening
         self.lanes = Lanes(connect, Database(self))
 
     async def dispose(self, close: bool = True) -> None:
@@ -45,8 +47,10 @@ def open_engine(
         ConfigurationError: on first use; the URL cannot be read, or the server refuses its user or lacks its database.
     """
     scheme, _, rest = url.partition("://")
+    opening = Opening()
 
     async def connect() -> Any:
+        opening.check()
         try:
             return await asyncpg.connect(
                 f"{scheme.removesuffix('+asyncpg')}://{rest}",
@@ -74,7 +78,7 @@ def open_engine(
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         json_deserializer=msgspec.json.decode,
     )
-    engine = PostgresEngine(pool.sync_engine, connect)
+    engine = PostgresEngine(pool.sync_engine, connect, opening)
 
     # Once one of the connections hears that its server is no primary any more, all are replaced, of the pool and of the
     # lanes. Nothing closes them otherwise: a demoted server goes on answering, and refuses every write for ever.

@@ -14,6 +14,7 @@ import aiosqlite
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from textllm_adapters.sql.opening import Opening
 from textllm_adapters.sqlite.rows import from_json, to_json
 from textllm_adapters.sqlite.writer import SqliteWriter
 from textllm_core.errors import ConfigurationError
@@ -30,11 +31,11 @@ class SqliteEngine(AsyncEngine):
     nobody to tell its result, and complain on stderr.
     """
 
-    __slots__ = ("_threads", "writer")
+    __slots__ = ("_threads", "opening", "writer")
 
-    def __init__(self, engine: AsyncEngine, threads: WeakSet[Thread], writer: SqliteWriter) -> None:
+    def __init__(self, engine: AsyncEngine, threads: WeakSet[Thread], writer: SqliteWriter, opening: Opening) -> None:
         super().__init__(engine.sync_engine)
-        self._threads, self.writer = threads, writer
+        self._threads, self.writer, self.opening = threads, writer, opening
 
     def pause(self) -> AbstractAsyncContextManager[None]:
         return self.writer.pause()
@@ -63,8 +64,10 @@ def open_engine(url: str, *, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> SqliteE
     except OSError as error:
         raise ConfigurationError(f"The database {path} cannot be opened: {error.strerror}.") from error
     threads: WeakSet[Thread] = WeakSet()
+    opening = Opening()
 
     def connect(*args: Any, **options: Any) -> aiosqlite.Connection:
+        opening.check()
         connection = aiosqlite.connect(*args, **options)
         connection._thread.daemon = True  # as SQLAlchemy would do: a forgotten one keeps no process alive
         threads.add(connection._thread)
@@ -82,12 +85,13 @@ def open_engine(url: str, *, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> SqliteE
     )
     event.listen(engine.sync_engine, "connect", _configure)
     event.listen(engine.sync_engine, "begin", _begin)
-    writer = SqliteWriter(partial(_connect, path, busy_timeout_s), busy_timeout_s=busy_timeout_s)
-    return SqliteEngine(engine, threads, writer)
+    writer = SqliteWriter(partial(_connect, path, busy_timeout_s, opening), busy_timeout_s=busy_timeout_s)
+    return SqliteEngine(engine, threads, writer, opening)
 
 
-def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+def _connect(path: Path, busy_timeout_s: float, opening: Opening) -> sqlite3.Connection:
     """The writer's connection."""
+    opening.check()
     connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None)  # its transactions are its own
     _configure(connection, None)
     connection.execute("PRAGMA busy_timeout = 0")  # it waits in its own way from here on

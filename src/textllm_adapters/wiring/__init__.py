@@ -2,12 +2,14 @@
 
 from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring.applications import open_books, open_conversations, open_files, open_textllm, try_out
+from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
 from textllm_adapters.wiring.checks import check, notices
 from textllm_adapters.wiring.models import fetch_model
 from textllm_adapters.wiring.storage import database_revision, upgrade_database
 
 __all__ = [
     "Settings",
+    "SyncTextLLM",
     "check",
     "database_revision",
     "fetch_model",
@@ -17,6 +19,7 @@ __all__ = [
     "open_conversations",
     "open_files",
     "open_textllm",
+    "open_textllm_sync",
     "try_out",
     "upgrade_database",
 ]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Unpack
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings
-from textllm_adapters.wiring.checks import check
-from textllm_adapters.wiring.models import Progress, chat_policy, open_model, open_openai
+from textllm_adapters.wiring.checks import check, priced
+from textllm_adapters.wiring.models import Model, Progress, chat_policy, open_model, open_openai
 from textllm_adapters.wiring.storage import (
     MEGABYTE,
     api_keys_of,
+    close_database,
     conversations_of,
     engine_of,
     journal_of,
@@ -22,7 +24,7 @@ from textllm_adapters.wiring.storage import (
     open_database,
     rate_limiter_of,
 )
-from textllm_core.application import Books, Conversations, Files, Ports, TextLLM
+from textllm_core.application import Adapters, Books, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.events import UNHEARD
@@ -37,9 +39,8 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from textllm_core.ports.blob_store import BlobStore
+    from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.rate_limiter import RateLimiter
-    from textllm_core.ports.telemetry import Telemetry
-    from textllm_core.ports.tracer import Tracer
 
 
 @asynccontextmanager
@@ -50,10 +51,11 @@ async def open_textllm(
     database_patience_s: float = 0.0,
     grace_s: float | None = None,
     serves: bool = False,
-    telemetry: Telemetry = UNHEARD,
-    tracer: Tracer = UNTRACED,
+    **adapters: Unpack[Adapters],
 ) -> AsyncIterator[TextLLM]:
     """Build the application of one process. On exit let running replies end, then close what was opened.
+
+    Who calls it afterwards is told so, by `ServiceUnavailableError`.
 
     Args:
         model_progress: called with bytes so far and in all, from another thread, where the embedded model is fetched.
@@ -61,16 +63,23 @@ async def open_textllm(
         grace_s: how long running replies may take to end on exit, before they are cut short and settled; None:
             `stream_drain_s`.
         serves: many begin conversations here, so that some are made ahead.
-        telemetry: is told what happens.
-        tracer: follows each turn, on to the provider.
+        adapters: of ports by their names in `Ports`, in the place of what the settings would choose; whoever gives one
+            opens and closes it. With `llm` and no `transcript`, the history is sent with each turn; its model is called
+            `settings.model`, and costs what `settings.prices` or `pricing` say.
     Raises:
         ConfigurationError: the settings do not allow it; the text says what to do.
         StorageUnavailableError: the database does not answer.
     """
-    check(settings)
+    if "llm" not in adapters:
+        check(settings)
+    telemetry = adapters.get("telemetry", UNHEARD)
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=database_patience_s)
-        model = await open_model(stack, settings, model_progress, tracer)
+        if "llm" in adapters:
+            pricing = adapters.get("pricing") or priced(settings)
+            model = Model(settings.model, adapters["llm"], adapters.get("transcript"), pricing)
+        else:
+            model = await open_model(stack, settings, model_progress, adapters.get("tracer", UNTRACED))
         from textllm_adapters.documents.document_reader import ChildDocumentReader
         from textllm_adapters.filesystem.secrets import shared_secret
         from textllm_adapters.sql.audit import SqlAudit
@@ -80,7 +89,12 @@ async def open_textllm(
         from textllm_adapters.sql.session_repository import SqlSessionRepository
         from textllm_adapters.sql.usage_reports import SqlUsageReports
 
-        blobs, storage_probe = await open_blobs(stack, settings)
+        probes: list[HealthProbe] = [SqlHealthProbe(engine)]
+        if "blobs" in adapters:
+            blobs = adapters["blobs"]
+        else:
+            blobs, storage_probe = await open_blobs(stack, settings)
+            probes.append(storage_probe)
         clock, erasures, transcript = SystemClock(), SqlErasures(engine), model.transcript
         if serves and transcript is not None and settings.store_messages and settings.ready_conversations:
             transcript = ReadyTranscripts(transcript, erasures, clock, most=settings.ready_conversations)
@@ -103,10 +117,9 @@ async def open_textllm(
             documents=ChildDocumentReader(),
             clock=clock,
             link_secret=await asyncio.to_thread(shared_secret, _link_secret(settings)),
-            probes=[SqlHealthProbe(engine), storage_probe],
-            telemetry=telemetry,
-            tracer=tracer,
+            probes=probes,
         )
+        ports = replace(ports, **adapters)
         running = RunningExchanges(
             ports.journal,
             ports.clock,
@@ -117,7 +130,7 @@ async def open_textllm(
         textllm = TextLLM.over(ports, chat_policy(settings, model), _file_policy(settings), running)
         await stack.enter_async_context(_in_background(textllm.reconcile, every_s=RECOVER_EVERY_S))
         await stack.enter_async_context(_in_background(textllm.conversations.erase_at_provider))
-        stack.push_async_callback(running.drain, settings.stream_drain_s if grace_s is None else grace_s)
+        stack.push_async_callback(running.close, settings.stream_drain_s if grace_s is None else grace_s)
         yield textllm
 
 
@@ -167,7 +180,7 @@ def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Bo
 def _patient(stack: AsyncExitStack, settings: Settings) -> AsyncEngine:
     """For an audit, which takes its time; it connects if it is used."""
     engine = engine_of(settings, command_timeout_s=None)
-    stack.push_async_callback(engine.dispose)
+    stack.push_async_callback(close_database, engine)
     return engine
 
 
@@ -228,7 +241,7 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
         blobs, _ = await open_blobs(stack, settings)
         files = await _files(settings, engine, blobs, rate_limiter_of(engine))
         running = RunningExchanges(journal_of(engine), SystemClock())
-        stack.push_async_callback(running.drain, settings.stream_drain_s)  # before what it needs is closed
+        stack.push_async_callback(running.close, settings.stream_drain_s)  # before what it needs is closed
         repository = conversations_of(engine)
         yield Conversations.over(
             repository,

@@ -11,8 +11,8 @@ from textllm_adapters.wiring.models import pricing_of
 from textllm_adapters.wiring.storage import require_s3_sdk
 from textllm_core.errors import ConfigurationError, InvalidRequestError
 
-if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
-    pass
+if TYPE_CHECKING:
+    from textllm_core.pricing import Pricing
 
 
 def check(settings: Settings) -> None:
@@ -28,13 +28,24 @@ def check(settings: Settings) -> None:
 
         require_runtime()
         return
+    priced(settings)
+
+
+def priced(settings: Settings) -> Pricing:
+    """What models cost.
+
+    Raises:
+        ConfigurationError: what the operator's model costs, nobody knows.
+    """
+    pricing = pricing_of(settings)
     try:
-        pricing_of(settings).price(settings.model)
+        pricing.price(settings.model)
     except InvalidRequestError as error:
         raise ConfigurationError(
             f"model: no price is known for {settings.model!r}. State it under `prices` (USD for one million tokens), "
             "or set `unpriced: free` to let it answer at no cost."
         ) from error
+    return pricing
 
 
 def notices(settings: Settings, *, today: date | None = None) -> Sequence[str]:

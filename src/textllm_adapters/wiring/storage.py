@@ -44,7 +44,7 @@ async def open_database(stack: AsyncExitStack, settings: Settings, *, patience_s
     from textllm_adapters.sql import migrations
 
     engine = engine_of(settings)
-    stack.push_async_callback(engine.dispose)
+    stack.push_async_callback(close_database, engine)
     if engine.dialect.name == "sqlite":
         if await migrations.current_revision(engine) != migrations.head_revision():
             await migrations.upgrade(engine)
@@ -73,7 +73,13 @@ async def open_database(stack: AsyncExitStack, settings: Settings, *, patience_s
     return engine
 
 
-def engine_of(settings: Settings, *, command_timeout_s: float | None = 4) -> AsyncEngine:
+async def close_database(engine: PostgresEngine | SqliteEngine) -> None:
+    """For good: it connects to nothing any more."""
+    await engine.dispose()
+    engine.opening.is_over = True
+
+
+def engine_of(settings: Settings, *, command_timeout_s: float | None = 4) -> PostgresEngine | SqliteEngine:
     """An engine that connects when it is used.
 
     Raises:

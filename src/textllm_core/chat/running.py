@@ -85,6 +85,7 @@ class RunningExchanges:
         watch: how long somebody who reads elsewhere is believed to be still there.
     Attributes:
         is_winding_down: this process starts nothing any more, and will end soon.
+        is_closed: what turns need is closed, or is about to be.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class RunningExchanges:
     ) -> None:
         self._journal, self._clock, self._telemetry = journal, clock, telemetry
         self._max_detached, self._drain_s, self._max_running = max_detached, drain_s, max_running
-        self.is_winding_down = False
+        self.is_winding_down = self.is_closed = False
         self._tasks: dict[asyncio.Task[None], Running] = {}
         self._detached: set[Running] = set()
         self._by_response: dict[str, Running] = {}
@@ -123,10 +124,13 @@ class RunningExchanges:
         Args:
             running: the exchange that it carries out, if it does.
         Raises:
-            ServiceUnavailableError: as many run as may, or this process takes no more; nothing of it was done.
+            ServiceUnavailableError: as many run as may, or this process takes no more, or all is closed; nothing of it
+                was done.
         """
-        if self.is_winding_down or len(self._tasks) >= self._max_running:
+        if self.is_closed or self.is_winding_down or len(self._tasks) >= self._max_running:
             work.close()
+            if self.is_closed:
+                raise ServiceUnavailableError.of_closed()
             why = "is shutting down" if self.is_winding_down else "runs as many turns as it can"
             raise ServiceUnavailableError(f"The service {why}; send this one again.")
         running = running or Running()
@@ -246,3 +250,8 @@ class RunningExchanges:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for rounds in self._rounds:
             await rounds.stop()
+
+    async def close(self, timeout_s: float) -> None:
+        """The same, and nothing runs from then on."""
+        self.is_closed = True
+        await self.drain(timeout_s)

@@ -96,3 +96,8 @@ class ServiceUnavailableError(TextLLMError):
     def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+    @classmethod
+    def of_closed(cls) -> "ServiceUnavailableError":
+        """A call of the library that comes too late."""
+        return cls("TextLLM is closed. Make your calls within the block of `async with open_textllm(…)`.")

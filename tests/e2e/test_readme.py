@@ -16,11 +16,18 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 TALKED = "[0] You said: Hello 0.0001025\n[2] You said: And in French?\n"
 RESUMED = f"[0] You said: Hello\nstop\n[2] You said: {SUMMARY_PROMPT}\n"
+WAITED = "[2] You said: And in French? 2 turns 0.0002675\n"
 FILED = "notes.txt 12 text/plain\nTea at five.\nfile_not_found No such file.\n"
 
 
 @pytest.mark.parametrize(
-    ("shown", "printed"), [("And in French?", TALKED), ("files.upload", FILED), ("resume_reply", RESUMED)]
+    ("shown", "printed"),
+    [
+        ("await textllm.send_message(caller", TALKED),
+        ("open_textllm_sync", WAITED),
+        ("files.upload", FILED),
+        ("resume_reply", RESUMED),
+    ],
 )
 def test_the_library_examples_print_what_they_should(tmp_path: Path, shown: str, printed: str) -> None:
     (program,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if shown in block)

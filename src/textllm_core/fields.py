@@ -18,6 +18,9 @@ FileName: TypeAlias = Annotated[str, Meta(description="What its owner calls it."
 MediaType: TypeAlias = Annotated[str, Meta(description="What the file is, by its content.")]
 SizeInBytes: TypeAlias = Annotated[int, Meta(description="In bytes.")]
 Pages: TypeAlias = Annotated[int | UnsetType, Meta(description="How many pages the document has, where that is known.")]
+FileWarnings: TypeAlias = Annotated[
+    Sequence[str] | UnsetType, Meta(description="What may be wrong or missing in what the model was told of it.")
+]
 Text: TypeAlias = Annotated[str, Meta(description="What was said.")]
 CreatedAt: TypeAlias = Annotated[datetime, Meta(description="When it was made, UTC.")]
 

@@ -12,6 +12,7 @@ from textllm_core.fields import (
     Estimated,
     FileKey,
     FileName,
+    FileWarnings,
     HasMore,
     Id,
     Listed,
@@ -48,11 +49,18 @@ class ListedFile(Record, frozen=True, kw_only=True, tag="input_file"):
     size: SizeInBytes
     name: FileName
     pages: Pages = UNSET
+    warnings: FileWarnings = UNSET
 
     @classmethod
     def of(cls, part: InputFile) -> "ListedFile":
-        pages = UNSET if part.pages is None else part.pages
-        return cls(key=part.key, media_type=part.media_type, size=part.size, name=part.name, pages=pages)
+        return cls(
+            key=part.key,
+            media_type=part.media_type,
+            size=part.size,
+            name=part.name,
+            pages=UNSET if part.pages is None else part.pages,
+            warnings=part.warnings or UNSET,
+        )
 
 
 ListedPart = InputText | InputImage | ListedFile | OutputText | Refusal

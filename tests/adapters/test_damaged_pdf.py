@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 
 import pytest
-from tests.documents import encrypted_pdf, pdf_of_pages, pdf_of_stream
+from tests.documents import encrypted_pdf, pdf_of_pages, pdf_of_stream, stream
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.documents.outcomes import Found
@@ -60,12 +60,46 @@ OPENED_BY_PDFIUM = {
 
 
 @pytest.mark.parametrize("content", OPENED_BY_PDFIUM.values(), ids=OPENED_BY_PDFIUM.keys())
-async def test_a_pdf_that_pypdf_cannot_open_still_goes_to_a_model_that_reads_files(content: bytes) -> None:
+async def test_a_pdf_that_pypdf_cannot_open_is_opened_and_read_by_pdfium(content: bytes) -> None:
     reader = ChildDocumentReader()  # whose child has room for pdfium
     found = await reader.inspect(Upload.of_bytes("a.pdf", content), owner=Owner("default", "ann"), max_pages=10)
     assert (found.pages, found.is_text_counted) == (2, False)
-    with pytest.raises(Exception, match=r"not a dictionary|no text"):  # which the child tells as a refusal
-        read(content)
+    assert read(content).text == "[page 1]\nHello one\n[page 2]\nHello two"
+
+
+def test_one_bad_page_does_not_lose_the_document() -> None:
+    contents = b"BT /F1 12 Tf 72 720 Td (Hello one) Tj ET"
+    bad = BROKEN.replace(b"/Length 40 ", b"/Length 40 /Filter /FlateDecode ", 1).replace(contents, b"\xff" * 40)
+    found = read(bad)
+    assert found.text == "[page 1]\n[page 1 could not be read]\n[page 2]\nHello two"
+    assert found.warnings == ("page 1 could not be read",)
+
+
+def test_text_whose_characters_have_the_wrong_names_is_said_to_be_garbled() -> None:
+    codes = "".join(f"<{code:04X}> <{0xE000 + code:04X}>\n" for code in range(32, 126)).encode()
+    names = b"begincmap\n1 begincodespacerange <00> <FF> endcodespacerange\n94 beginbfchar\n%sendbfchar\nendcmap" % (
+        codes.replace(b"<00", b"<")
+    )
+    found = read(
+        pdf_of_pages(["A page as any other."])
+        .replace(b"/BaseFont", b"/ToUnicode 6 0 R /BaseFont")
+        .replace(b"\nxref", b"\n6 0 obj\n%s\nendobj\nxref" % stream(names))
+    )
+    assert found.warnings == ("page 1 may be garbled",)
+
+
+def test_what_is_filled_into_a_form_and_comments_stand_at_the_end_of_their_page() -> None:
+    page = b"/Annots [6 0 R 7 0 R] /Contents"
+    filled = (
+        b"6 0 obj\n<< /Type /Annot /Subtype /Widget /FT /Tx /T (name) /V (Ada Lovelace) /Rect [0 0 99 20] >>\nendobj\n"
+        b"7 0 obj\n<< /Type /Annot /Subtype /Text /Contents (Is this right?) /Rect [0 30 99 50] >>\nendobj\nxref"
+    )
+    form = pdf_of_pages(["Your name:"]).replace(b"/Contents", page).replace(b"\nxref", b"\n" + filled)
+    form = form.replace(b"/Pages 2 0 R", b"/Pages 2 0 R /AcroForm << /Fields [6 0 R] >>")
+    text = read(form).text
+    assert text.startswith("[page 1]\nYour name:\n")
+    assert "Ada Lovelace" in text
+    assert text.endswith("[comment: Is this right?]")
 
 
 @pytest.mark.parametrize("reading", [inspect, read])

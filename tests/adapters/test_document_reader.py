@@ -255,10 +255,9 @@ async def test_a_bad_pdf_is_refused_with_the_reason(content: Callable[[], bytes]
 
 async def test_a_pdf_that_names_a_page_again_and_again_has_too_many() -> None:
     bad = documents.pdf_of_many_kids(1_000_000)
-    with pytest.raises(UnreadableDocumentError, match=r"too much memory|takes too long"):
-        await read("a.pdf", bad)
-    with pytest.raises(DocumentTooLargeError):
-        await inspect(bad)
+    for reading in (read("a.pdf", bad), inspect(bad)):
+        with pytest.raises(DocumentTooLargeError):
+            await reading
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.docx", "a.jpg"])
@@ -271,8 +270,8 @@ async def test_a_pdf_or_a_docx_is_told_by_its_content_whatever_its_name_is(name:
     ("content", "reason"),
     [
         (lambda: pdf_of_pages([""]), "empty"),
-        (documents.pdf_of_nested_forms, "empty"),
-        (lambda: documents.pdf_that_unpacks_to(100 * MIB), "too_complex"),
+        (documents.pdf_of_nested_forms, "too_complex"),
+        (lambda: documents.pdf_that_unpacks_to(100 * MIB), "empty"),
         pytest.param(lambda: documents.pdf_that_unpacks_to(1024 * MIB), "too_complex", marks=pytest.mark.slow),
     ],
 )

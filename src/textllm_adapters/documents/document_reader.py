@@ -78,13 +78,14 @@ class ChildDocumentReader:
             pages=found.pages,
             text_bytes=found.text_bytes,
             is_text_counted=found.is_text_counted,
+            warnings=found.warnings,
         )
 
     async def read(self, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int) -> DocumentText:
         """As the port says."""
         file_type = await _file_type(upload)
         found = await self._ask("read", file_type, upload, owner=owner, max_chars=max_chars, max_pages=max_pages)
-        return DocumentText(file_type=file_type, text=found.text, pages=found.pages)
+        return DocumentText(file_type=file_type, text=found.text, pages=found.pages, warnings=found.warnings)
 
     async def _ask(
         self, action: str, file_type: FileType, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int

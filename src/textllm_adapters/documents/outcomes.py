@@ -22,6 +22,7 @@ class Found(Struct, frozen=True, tag=True):
     pages: int | None = None
     text_bytes: int = 0
     is_text_counted: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class Unreadable(Struct, frozen=True, tag=True):

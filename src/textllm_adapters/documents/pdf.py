@@ -1,23 +1,35 @@
-"""Text and pages of PDF files, by pypdf; what it cannot open, and a model perhaps can, is opened by pdfium.
+"""Text and pages of PDF files: by pdfium, and by pypdf where that reads a page better. Runs in the child alone.
 
-Runs in the child alone.
+Of the public test files of pdf.js, pdfminer.six, pdfplumber and pypdf each of the two reads some wrongly that the other
+reads well; `benchmarks/readers.py` measures both.
 """
 
 import re
+from collections.abc import Sequence
 from io import BytesIO
+from itertools import pairwise
+from time import process_time
 from typing import Final
 
 from pypdf import PdfReader
 from pypdf.errors import LimitReachedError
+from pypdfium2 import PdfiumError
 
+from textllm_adapters.documents.doubt import GARBLED, doubt
 from textllm_adapters.documents.lines import Lines
 from textllm_adapters.documents.outcomes import Found
-from textllm_adapters.documents.pdf_text import text_size
+from textllm_adapters.documents.pdf_text import TextCount, text_size
+from textllm_adapters.documents.pdfium import PdfiumDocument
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError
 
 _OBJECT: Final = re.compile(rb"(?<![0-9])([0-9]{1,7})[ \t\r\n]+[0-9]{1,5}[ \t\r\n]+obj\b")
 # Says of no object where it is, so that all are looked for; and among how many the one is that names the pages.
 _NEW_END: Final = b"\ntrailer\n<< /Size %d >>\nstartxref\n0\n%%%%EOF\n"
+_SECOND_OPINIONS_S: Final = 4.0  # of the child's processor time; the rest is for pages that nobody doubts
+_BYTES_OF_CHARACTER: Final = 2  # as most fonts of many characters have them
+_MOST_LOST: Final = 0.5  # of characters that the page shows
+_CLEARLY: Final = 1.1
+_RANGES_NAMED: Final = 10  # in a warning
 
 
 def measure_pdf(content: bytes, *, max_pages: int) -> Found:
@@ -29,39 +41,140 @@ def measure_pdf(content: bytes, *, max_pages: int) -> Found:
     except DocumentTooLargeError:
         raise
     except Exception:  # what a parser raises on a broken file is not foreseeable
-        pages = _pages_by_pdfium(content)
-        if pages == 0:
+        document = _by_pdfium(content)
+        if document is None:
             raise
-        return Found(pages=_allowed(pages, max_pages))
-
-
-def _pages_by_pdfium(content: bytes) -> int:
-    """How many pages Chrome would show; 0 where it would not open the file."""
-    import pypdfium2  # few files come here, and all would wait for it
-
-    try:
-        document = pypdfium2.PdfDocument(content)
-        document[0]  # some name pages that there are not
-        return len(document)
-    except pypdfium2.PdfiumError:
-        return 0
+        return Found(pages=_allowed(len(document), max_pages))
 
 
 def read_pdf(content: bytes, *, max_chars: int, max_pages: int) -> Found:
     """Its text, with the line `[page 3]` before that of the third page."""
-    reader, is_mended = _open(content, max_pages)
+    pages = _Pages(content, max_pages)
     lines, has_text = Lines(max_chars), False
-    for number, page in enumerate(reader.pages, 1):
-        try:
-            text = page.extract_text().strip()
-        except LimitReachedError as error:
-            raise UnreadableDocumentError("too_complex") from error
-        has_text = has_text or text != ""
+    lost, garbled = [], []
+    for number in range(1, len(pages) + 1):
         lines.add(f"[page {number}]")
+        text = pages.text(number - 1)
+        if text is None:
+            lost.append(number)
+            lines.add(f"[page {number} could not be read]")
+            continue
+        has_text = has_text or text != ""
         lines.add(text)
+        if doubt(text) >= GARBLED or pages.lacks(text, number - 1):
+            garbled.append(number)
     if not has_text:
-        raise UnreadableDocumentError("damaged" if is_mended else "empty")
-    return Found(lines.text(), pages=len(reader.pages))
+        raise UnreadableDocumentError("damaged" if lost or pages.is_mended else "empty")
+    faults = ((lost, "could not be read"), (garbled, "may be garbled"))
+    warnings = tuple(f"{_named(numbers)} {what}" for numbers, what in faults if numbers)
+    return Found(lines.text(), pages=len(pages), warnings=warnings)
+
+
+class _Pages:
+    """The pages of a file, read by whichever of the two can.
+
+    Raises:
+        UnreadableDocumentError: neither can open it, or it has no pages.
+        DocumentTooLargeError: it has too many of them.
+    """
+
+    def __init__(self, content: bytes, max_pages: int) -> None:
+        self._content, self._max_pages = content, max_pages
+        self._reader: PdfReader | None = None
+        self._count: TextCount | None = None
+        self.is_mended = False
+        self._pdfium = _by_pdfium(content)
+        if self._pdfium is None:
+            self._reader, self.is_mended = _open(content, max_pages)
+        else:
+            _allowed(len(self._pdfium), max_pages)
+            self._ask_another()
+
+    def __len__(self) -> int:
+        return len(self._reader.pages) if self._pdfium is None and self._reader else len(self._pdfium or ())
+
+    def _ask_another(self) -> None:
+        try:
+            reader, self.is_mended = _open(self._content, self._max_pages)
+            if len(reader.pages) == len(self):
+                self._reader = reader
+        except Exception:  # noqa: BLE001 - as above
+            self._reader = None
+
+    def text(self, index: int) -> str | None:
+        """What a page says; None where neither can tell."""
+        if self._pdfium is None:
+            return self._by_pypdf(index)
+        try:
+            text = self._pdfium.text(index)
+        except PdfiumError:
+            return self._by_pypdf(index)
+        if process_time() < _SECOND_OPINIONS_S and (self.lacks(text, index) or not text or doubt(text) >= GARBLED):
+            text = _better(text, self._by_pypdf(index) or "")
+            if not text and self._count is not None and self._count.is_broken:
+                return None
+        return text
+
+    def lacks(self, text: str, index: int) -> bool:
+        """Whether the text is much shorter than what the page shows; never once time is short."""
+        if self._reader is None or process_time() > _SECOND_OPINIONS_S:
+            return False
+        return len(text) < self._shown(index) * _MOST_LOST
+
+    def _by_pypdf(self, index: int) -> str | None:
+        if self._reader is None:
+            return None
+        try:
+            return self._reader.pages[index].extract_text().strip()
+        except LimitReachedError as error:
+            if self._pdfium is None:
+                raise UnreadableDocumentError("too_complex") from error
+            return None
+        except Exception:  # noqa: BLE001 - what a parser raises on a broken page is not foreseeable
+            return None
+
+    def _shown(self, index: int) -> int:
+        """At least so many characters are shown on a page."""
+        if self._reader is None:
+            return 0
+        self._count = self._count or TextCount()
+        self._count.is_broken = False
+        try:
+            return self._count.page(self._reader.pages[index]) // _BYTES_OF_CHARACTER
+        except Exception:  # noqa: BLE001 - as above
+            return 0
+
+
+def _better(first: str, second: str) -> str:
+    """The second where more of it, by a tenth at least, can be read; what is said again does not count."""
+
+    def readable(text: str) -> float:
+        letters = "".join(text.split())
+        return len(set(pairwise(letters))) * (1 - doubt(text))
+
+    return second if readable(second) > readable(first) * _CLEARLY and doubt(second) < GARBLED else first
+
+
+def _named(numbers: Sequence[int]) -> str:
+    """`page 3`, or `pages 3-5, 9 and more`."""
+    ranges: list[tuple[int, int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    names = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:_RANGES_NAMED]]
+    more = " and more" if len(ranges) > _RANGES_NAMED else ""
+    return f"page{'s' if len(numbers) > 1 else ''} {', '.join(names)}{more}"
+
+
+def _by_pdfium(content: bytes) -> PdfiumDocument | None:
+    """None where Chrome would not open the file."""
+    try:
+        document = PdfiumDocument(content)
+    except (PdfiumError, UnreadableDocumentError):
+        return None
+    return document if document.has_pages() else None  # some name pages that there are not
 
 
 def _open(content: bytes, max_pages: int) -> tuple[PdfReader, bool]:

@@ -100,7 +100,7 @@ def text_size(reader: PdfReader) -> TextSize:
 
     What does not decode, or is not reached in time, is missing.
     """
-    count = _Count()
+    count = TextCount()
     size = 0
     for page in reader.pages:
         try:
@@ -113,11 +113,12 @@ def text_size(reader: PdfReader) -> TextSize:
     return TextSize(min(size, _MOST), count.is_whole)
 
 
-class _Count:
+class TextCount:
     """Counts text; each stream is decoded once, however many pages show it."""
 
     def __init__(self) -> None:
         self.is_whole = True
+        self.is_broken = False  # a stream did not decode
         self._strings: dict[IndirectObject | None, Strings] = {}
         self._forms: dict[IndirectObject | None, int] = {}
 
@@ -163,8 +164,9 @@ class _Count:
             is_packed = isinstance(stream, EncodedStreamObject)
             content = decode_stream_data(stream) if is_packed else stream.get_data()
         except Exception:  # noqa: BLE001 - as above
-            return Strings()
+            content = b""
         if is_packed and not content:  # also what comes of a stream in which nothing can be made out
+            self.is_broken = True
             return Strings()
         return strings_of(content)
 

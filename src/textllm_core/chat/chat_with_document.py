@@ -94,6 +94,7 @@ class ChatWithDocument:
             name=stored.name,
             extracted=extracted,
             pages=document.pages,
+            warnings=document.warnings,
         )
         return KeptFiles([part], _tokens(document, part, model=turn.options.model or self.policy.model))
 

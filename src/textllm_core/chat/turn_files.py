@@ -88,7 +88,9 @@ class TurnFiles:
         """One event, as `linked` has it. A reply whose links cannot be made is told all the same, and says so."""
         if not isinstance(event, ReplyCompleted) or not event.files:
             return event
-        reply, files, links = event.reply, event.files, dict[str, str]()
+        files, links = event.files, dict[str, str]()
+        told = [warning for file in files if isinstance(file, InputFile) for warning in file.warnings]
+        reply = replace(event.reply, warnings=(*event.reply.warnings, *told))
         try:
             links.update(await self.links_to(caller, [file.key for file in files]))
         except StorageUnavailableError:

@@ -30,12 +30,14 @@ class Document(Struct, frozen=True, kw_only=True):
         pages: of a PDF; None for the others, which have no pages of their own.
         text_bytes: of a PDF that is not to be read here: so much text was found in it, a byte or two a character.
         is_text_counted: that is all of it.
+        warnings: what may be wrong or missing in its text, such as `page 4 may be garbled`.
     """
 
     file_type: FileType
     pages: int | None = None
     text_bytes: int = 0
     is_text_counted: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def media_type(self) -> str:
@@ -74,9 +76,10 @@ class DocumentReader(Protocol):
     async def read(self, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int) -> DocumentText:
         """The text of a file, in its own order.
 
-        A line `[page 3]` stands before the text of a PDF's third page. Cells of a table are separated by tabs, rows by
-        lines; items of lists begin with `- `. HTML loses its markup, scripts and styles; Markdown, CSV and JSON are
-        left as they are.
+        A line `[page 3]` stands before the text of a PDF's third page, and `[page 3 could not be read]` in place of the
+        text if that page is broken and others are not. What is filled into a form, and comments, end their page. Cells
+        of a table are separated by tabs, rows by lines; items of lists begin with `- `. HTML loses its markup, scripts
+        and styles; Markdown, CSV and JSON are left as they are.
 
         Args:
             max_chars: of the text, page marks included.

@@ -52,6 +52,7 @@ class InputFile(Record, frozen=True, kw_only=True, tag="input_file"):
     Args:
         extracted: its text, which is sent in its place; None where the model is to read the file itself.
         pages: how many it has, where that is known.
+        warnings: what may be wrong or missing in what the model is told of it.
     """
 
     key: FileKey
@@ -60,6 +61,7 @@ class InputFile(Record, frozen=True, kw_only=True, tag="input_file"):
     name: FileName
     extracted: str | None = None
     pages: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class OutputText(Record, frozen=True, tag="output_text"):
@@ -278,7 +280,11 @@ class Reply(Record, frozen=True, kw_only=True):
         ),
     ]
     warnings: Annotated[
-        Sequence[str], Meta(description="Sentences for the user, such as that most of the day's budget is spent.")
+        Sequence[str],
+        Meta(
+            description="For the user, such as that most of the day's budget is spent; of a document what may be "
+            "wrong or missing in its text, such as `page 4 may be garbled`."
+        ),
     ] = msgspec.field(default_factory=tuple)
 
 

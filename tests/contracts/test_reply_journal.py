@@ -67,6 +67,50 @@ async def test_the_end_comes_with_the_settlement(storage: Storage) -> None:
     assert (page.end.replay.message_number, page.end.replay.spent) == (settled.message_number, settled.spent)
 
 
+async def test_the_first_event_comes_with_the_entry_and_the_last_ones_with_the_settlement(storage: Storage) -> None:
+    hold = await running(storage)
+    first, rest = started(hold), (TextDelta("a"), TextDelta(AWKWARD))
+    for _ in range(2):  # as after a commit that was cut off
+        await storage.ledger.pend(hold, provider_response_id="theirs", model="m", said=JournalEntry(hold, 1, (first,)))
+    assert (await read(storage, hold)).events == (first,)
+    await write(storage, hold, 2, rest[0])  # whose commit was cut off, so that the settlement has it, too
+    await storage.ledger.settle(hold, settlement(remembered=b"{}", end_number=4), said=JournalEntry(hold, 2, rest))
+    page = await read(storage, hold)
+    assert page.events == (first, *rest)
+    assert page.end is not None
+
+
+async def test_an_exchange_that_is_over_takes_no_more_events(storage: Storage) -> None:
+    settled, released = [await running(storage, user_id=f"user{n}") for n in range(2)]
+    await storage.ledger.settle(settled, settlement(remembered=b"{}"))
+    await storage.ledger.release(released)
+    for hold in (settled, released):
+        late = JournalEntry(hold, 1, (started(hold),))
+        await storage.ledger.pend(hold, provider_response_id="theirs", model="m", said=late)
+        assert await storage.ledger.settle(hold, settlement(), said=late) is None
+        again = await storage.ledger.reserve(reservation(response_id=hold.response_id, is_resumable=True))
+        assert (await read(storage, again)).events == ()
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+async def test_a_correction_brings_what_is_missing_where_the_end_is_kept(storage: Storage, is_forgotten: bool) -> None:
+    hold = await running(storage)
+    first, rest = started(hold), JournalEntry(hold, 2, (TextDelta("a"), TextDelta("b")))
+    await storage.ledger.pend(hold, provider_response_id="theirs", model="m", said=JournalEntry(hold, 1, (first,)))
+    await storage.ledger.settle(hold, settlement(remembered=b"{}", estimated=True, end_number=9))
+    if is_forgotten:
+        await storage.journal.forget(before=NOON + timedelta(days=1))
+    assert await storage.ledger.correct(hold, settlement(remembered=b'{"n":1}', end_number=4), said=rest) is not None
+    if is_forgotten:
+        again = await storage.ledger.reserve(reservation(response_id=hold.response_id, is_resumable=True))
+        assert (await read(storage, again)).events == ()
+    else:
+        page = await read(storage, hold)
+        assert page.events == (first, *rest.events)
+        assert page.end is not None
+        assert page.end.number == 4
+
+
 @pytest.mark.parametrize("response_id", ["", "\0", "resp_\0", "\ud800", "r" * 5000])
 async def test_an_id_that_no_exchange_could_have_has_none(storage: Storage, response_id: str) -> None:
     await running(storage)

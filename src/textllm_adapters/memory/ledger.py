@@ -20,7 +20,7 @@ from textllm_core.errors import ServiceUnavailableError
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
 from textllm_core.records.conversations import Conversation
-from textllm_core.records.journal import JournalEnd
+from textllm_core.records.journal import JournalEnd, JournalEntry
 from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency, Message
 from textllm_core.records.sessions import Session, day_of
@@ -99,13 +99,16 @@ class MemoryLedger:
         self.store.holds[_key(hold)] = replace(kept, hold=asked)
         return asked
 
-    async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
+    async def pend(
+        self, hold: Hold, *, provider_response_id: str | None, model: str, said: JournalEntry | None = None
+    ) -> Hold:
         kept = self.store.holds.get(_key(hold))
         if kept is None:
             return replace(hold, provider_response_id=provider_response_id, reported_model=model)
         named = replace(kept.hold, provider_response_id=provider_response_id, reported_model=model)
         self.store.holds[_key(hold)] = replace(kept, hold=named)
         self.store.entries[_key(hold)] = pending_entry(named, model)
+        self.store.say(said)
         return named
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
@@ -119,7 +122,7 @@ class MemoryLedger:
         if conversation.turn_id == kept.hold.response_id:
             self.store.conversations[_conversation_key(kept.hold)] = replace(conversation, turn_until=lease_until)
 
-    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         store, end = self.store, settlement
         ended = store.holds.pop(_key(hold), None)
         if ended is None:
@@ -139,6 +142,7 @@ class MemoryLedger:
             store.repeats[ended.repeat.key] = replace(ended.repeat, replay=replay)
         if ended.is_resumable:
             store.ends[_key(hold)] = KeptEnd(JournalEnd(end.end_number, replay), end.at)
+            store.say(said)
         if end.messages:
             store.replies[_key(hold)] = end.messages[-1].id
         if end.open_until is not None:
@@ -147,7 +151,7 @@ class MemoryLedger:
             )
         return closed.settled
 
-    async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    async def correct(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         store, entry = self.store, self.store.entries.get(_key(hold))
         end = None if entry is None else corrected(entry, settlement)
         if entry is None or end is None:
@@ -161,14 +165,14 @@ class MemoryLedger:
             kept = replace(kept, messages=messages).with_account(conversation)
             store.conversations[_conversation_key(hold)] = kept
             if end.remembered:
-                self._remember_otherwise(hold, end)
+                self._remember_otherwise(hold, end, said)
         self._add_to_day(hold, entry.model, -booked(entry))
         self._add_to_day(hold, end.model, settled(end))
         store.entries[_key(hold)] = corrected_entry(entry, end)
         store.estimates.pop(_key(hold), None)
         return Settled(message_number=conversation.message_count if conversation else 0, spent=session.total_cost)
 
-    def _remember_otherwise(self, hold: Hold, end: Settlement) -> None:
+    def _remember_otherwise(self, hold: Hold, end: Settlement, said: JournalEntry | None) -> None:
         store = self.store
         for key, kept in store.repeats.items():
             if (key[0], kept.response_id) == (hold.tenant_id, hold.response_id) and kept.replay is not None:
@@ -176,6 +180,7 @@ class MemoryLedger:
         if (ended := store.ends.get(_key(hold))) is not None:
             replay = replace(ended.end.replay, remembered=end.remembered)
             store.ends[_key(hold)] = replace(ended, end=JournalEnd(end.end_number, replay))
+            store.say(said)
 
     async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
         estimates = self.store.estimates

@@ -19,7 +19,7 @@ class MemoryReplyJournal:
 
     async def write(self, entries: Sequence[JournalEntry]) -> None:
         for entry in entries:
-            self.store.spoken.setdefault(_key(entry.hold), {})[entry.first] = entry.events
+            self.store.say(entry)
 
     async def read(self, tenant_id: str, user_id: str | None, response_id: str, *, after: int) -> JournalPage | None:
         running = (key for key, kept in self.store.holds.items() if kept.is_resumable)

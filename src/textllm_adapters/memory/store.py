@@ -14,7 +14,7 @@ from textllm_core.records.api_keys import ApiKey
 from textllm_core.records.conversations import Conversation
 from textllm_core.records.erasures import Erasure, ErasureKind
 from textllm_core.records.files import StoredFile
-from textllm_core.records.journal import JournalEnd, Spoken
+from textllm_core.records.journal import JournalEnd, JournalEntry, Spoken
 from textllm_core.records.ledger import Hold, Replay
 from textllm_core.records.messages import Message
 from textllm_core.records.sessions import Session
@@ -171,3 +171,9 @@ class MemoryStore:
             attempts=0,
         )
         self.erasures[tenant_id, user_id, erasure.id] = KeptErasure(erasure, at)
+
+    def say(self, said: JournalEntry | None) -> None:
+        """Keep events of a reply; what starts with one that is kept already takes its place."""
+        if said is not None:
+            key = said.hold.tenant_id, said.hold.user_id, said.hold.response_id
+            self.spoken.setdefault(key, {})[said.first] = said.events

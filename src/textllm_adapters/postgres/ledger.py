@@ -16,10 +16,12 @@ from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.postgres.locking_ledger import LockingLedger
 from textllm_adapters.sql.database import shared_tenant
+from textllm_adapters.sql.ledger_rows import bare
 from textllm_adapters.sql.types import askable, storable
 from textllm_core.errors import ServiceUnavailableError
 from textllm_core.ids import new_id
 from textllm_core.money import exact
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import GIVEN_UP, Hold, Reservation, Settled, Settlement
 from textllm_core.records.sessions import day_of
 from textllm_core.rules.books import model_of_day
@@ -59,8 +61,11 @@ class PostgresLedger(LockingLedger):
             raise ServiceUnavailableError(GIVEN_UP)
         return replace(hold, is_asked=True, transcript_id=transcript_id)
 
-    async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
+    async def pend(
+        self, hold: Hold, *, provider_response_id: str | None, model: str, said: JournalEntry | None = None
+    ) -> Hold:
         parameters = _of(hold) | {"provider_response": _text(provider_response_id), "model": storable(model)}
+        parameters |= said_values(said)
         await self._lanes.ask(statements.PEND, hold.tenant_id, parameters)
         return replace(hold, provider_response_id=provider_response_id, reported_model=model)
 
@@ -75,8 +80,8 @@ class PostgresLedger(LockingLedger):
             }
             await self._lanes.ask(statements.RENEW, of_tenant, named | {"lease_until": _moment(lease_until)})
 
-    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
-        parameters = _of(hold) | _settled(hold, settlement)
+    async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
+        parameters = _of(hold) | _settled(hold, settlement) | said_values(said)
         answered, spent = await self._lanes.ask(statements.SETTLE, hold.tenant_id, parameters)
         return None if answered is None else Settled(message_number=answered, spent=exact(spent))
 
@@ -153,6 +158,13 @@ def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
         "hold": None if end.open_until is None else _json(replace(hold, message=None, metadata=None)),
         "open_until": end.open_until and _moment(end.open_until),
     }
+
+
+def said_values(said: JournalEntry | None) -> dict[str, object]:
+    """The events of a reply, as parameters; NULLs where there are none."""
+    if said is None:
+        return {"first": None, "last": None, "events": None}
+    return {"first": said.first, "last": said.first + len(said.events) - 1, "events": _json(bare(said.events))}
 
 
 # As the columns' types in `sql.types` have it.

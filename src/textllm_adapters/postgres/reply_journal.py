@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
-
 from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
-from textllm_adapters.sql.reply_journal import SqlReplyJournal, bare
+from textllm_adapters.postgres.ledger import said_values
+from textllm_adapters.sql.reply_journal import SqlReplyJournal
 from textllm_adapters.sql.types import askable
 from textllm_core.records.journal import JournalEntry
 
@@ -25,12 +24,5 @@ class PostgresReplyJournal(SqlReplyJournal):
 
     async def _write(self, entry: JournalEntry) -> None:
         hold = entry.hold
-        row = {
-            "tenant": askable(hold.tenant_id),
-            "user": askable(hold.user_id),
-            "response": hold.response_id,
-            "first": entry.first,
-            "last": entry.first + len(entry.events) - 1,
-            "events": msgspec.json.encode(bare(entry.events)).decode(),
-        }
-        await self._lanes.ask(statements.WRITE_EVENTS, hold.tenant_id, row)
+        reply = {"tenant": askable(hold.tenant_id), "user": askable(hold.user_id), "response": hold.response_id}
+        await self._lanes.ask(statements.WRITE_EVENTS, hold.tenant_id, reply | said_values(entry))

@@ -170,9 +170,26 @@ ASK: Final = Statement(
     order=("user", "response"),
 )
 
+# Events of a reply; those of a write whose commit was cut off from us are written again, with what came since.
+_SAY: Final = """
+    INSERT INTO reply_events (tenant_id, user_id, response_id, first, last, events)
+"""
+_SAY_ANEW: Final = """
+    ON CONFLICT (tenant_id, user_id, response_id, first) DO UPDATE SET last = excluded.last, events = excluded.events
+"""
+# With what is written of it in any case: there is none, or its exchange is resumable.
+_SAID: Final = f"""
+    said AS (
+        {_SAY}
+        SELECT :tenant, :user, :response, :first::integer, :last::integer, :events
+        FROM hold WHERE :events::text IS NOT NULL
+        {_SAY_ANEW}
+    )
+"""  # noqa: S608 - joined from constants
+
 # The provider took the exchange: its entry is pending from here on; nothing where it is settled already.
 PEND: Final = Statement(
-    """
+    f"""
     WITH hold AS (
         UPDATE holds SET provider_response_id = :provider_response, reported_model = :model
         WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
@@ -189,9 +206,10 @@ PEND: Final = Statement(
         FROM hold
         ON CONFLICT (tenant_id, user_id, response_id) DO UPDATE SET
             provider_response_id = excluded.provider_response_id, model = excluded.model
-    )
+    ),
+    {_SAID}
     SELECT count(*) FROM hold
-    """,
+    """,  # noqa: S608 - joined from constants
     order=("user", "response"),
 )
 
@@ -199,7 +217,7 @@ PEND: Final = Statement(
 # next turn's transcript and context are those of the turn that is running; one that came too late leaves them alone.
 # Returns the conversation's answered turns and the day's cost; NULL: it was settled or released before.
 SETTLE: Final = Statement(
-    """
+    f"""
     WITH hold AS (
         DELETE FROM holds WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
         RETURNING kind, amount, provider_response_id, idempotency_scope, idempotency_key, is_resumable, created_at,
@@ -268,7 +286,7 @@ SETTLE: Final = Statement(
             service_tier = excluded.service_tier, metadata = excluded.metadata, settled_at = excluded.settled_at,
             time_to_first_token_ms = excluded.time_to_first_token_ms
     ),
-    said AS (
+    message AS (
         INSERT INTO messages (
             tenant_id, user_id, conversation_id, number, id, response_id, role, status, content, created_at, estimated,
             finish_reason
@@ -288,6 +306,7 @@ SETTLE: Final = Statement(
             (SELECT total_cost FROM session), :at
         FROM hold WHERE hold.is_resumable
     ),
+    {_SAID},
     remembered AS (
         UPDATE idempotency_keys SET
             remembered = :remembered,
@@ -307,7 +326,7 @@ SETTLE: Final = Statement(
         SELECT :tenant, :user, :response, :hold, :at, :open_until FROM hold WHERE :open_until::timestamptz IS NOT NULL
     )
     SELECT (SELECT message_count FROM conversation), (SELECT total_cost FROM session)
-    """,
+    """,  # noqa: S608 - joined from constants
     order=("charged", "day"),
 )
 
@@ -339,13 +358,12 @@ RENEW: Final = Statement(
     order=("lease_until",),
 )
 
-# Events of a reply that is running; those of a write whose commit was cut off from us are written again, with what came
-# since.
+# Events of a reply that is running.
 WRITE_EVENTS: Final = Statement(
-    """
-    INSERT INTO reply_events (tenant_id, user_id, response_id, first, last, events)
+    f"""
+    {_SAY}
     VALUES (:tenant, :user, :response, :first, :last, :events)
-    ON CONFLICT (tenant_id, user_id, response_id, first) DO UPDATE SET last = excluded.last, events = excluded.events
+    {_SAY_ANEW}
     RETURNING first
     """,
     order=("user", "response"),

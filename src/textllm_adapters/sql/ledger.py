@@ -18,6 +18,7 @@ from textllm_adapters.sql.accounts import CONVERSATIONS, DAYS, SESSIONS
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.translation import translated
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Replay, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.rules.bookkeeping import Moves, booked, corrected, settled
@@ -42,7 +43,7 @@ class SqlLedger:
                 first = (await connection.execute(statements.KEY, key)).one_or_none()
         return None if first is None else replay_of(first, idempotency)
 
-    async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    async def correct(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         with translated(STORAGE_ERRORS), suppress(_AlreadyExactError):
             async with self._database.transaction(hold.tenant_id) as connection:
                 entry = {"of_tenant": hold.tenant_id, "of_response": hold.response_id}
@@ -50,10 +51,12 @@ class SqlLedger:
                 found = None if row is None else rows.entry(row)
                 end = None if found is None else corrected(found, settlement)
                 if found is not None and end is not None:
-                    return await self._correct(connection, hold, found, end)
+                    return await self._correct(connection, hold, found, end, said)
         return None
 
-    async def _correct(self, connection: AsyncConnection, hold: Hold, entry: LedgerEntry, end: Settlement) -> Settled:
+    async def _correct(
+        self, connection: AsyncConnection, hold: Hold, entry: LedgerEntry, end: Settlement, said: JournalEntry | None
+    ) -> Settled:
         of_it = rows.of_exchange(hold)
         exchange, day = (hold.tenant_id, hold.user_id, hold.conversation_id), (hold.tenant_id, hold.payer, hold.day)
         conversation = await CONVERSATIONS.locked(connection, *exchange)
@@ -72,14 +75,16 @@ class SqlLedger:
         reply = of_it | {"new_estimated": end.estimated}
         if end.messages:
             last = end.messages[-1]
-            said = {"new_content": last.content, "new_status": last.status, "new_reason": last.finish_reason}
-            await connection.execute(statements.CORRECT_REPLY, reply | said)
+            changes = {"new_content": last.content, "new_status": last.status, "new_reason": last.finish_reason}
+            await connection.execute(statements.CORRECT_REPLY, reply | changes)
         else:
             await connection.execute(statements.REPLY_IS_EXACT, reply)
         if end.remembered and told is not None:
             ending = {"new_text": end.remembered.decode(), "new_number": end.end_number}
             await connection.execute(statements.REMEMBER_OTHERWISE, of_it | ending)
-            await connection.execute(statements.END_OTHERWISE, of_it | ending)
+            is_kept = (await connection.execute(statements.END_OTHERWISE, of_it | ending)).rowcount > 0
+            if said is not None and is_kept:  # else nobody would forget them
+                await connection.execute(statements.say(self._database.dialect), rows.said_row(said))
         await connection.execute(statements.CLOSE_ESTIMATE, of_it)
         return Settled(message_number=told.message_count if told else 0, spent=paid.total_cost)
 

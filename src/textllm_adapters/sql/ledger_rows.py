@@ -1,6 +1,6 @@
 """The records of the books as rows and parameters, and rows as records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,9 @@ from sqlalchemy import Row
 
 from textllm_core.ids import new_id
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
+from textllm_core.records.journal import JournalEntry, Spoken
 from textllm_core.records.ledger import Hold, Reservation, Settlement
+from textllm_core.records.messages import ReplyStarted, TextDelta
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, SessionBefore
@@ -127,6 +129,23 @@ def end_row(hold: Hold, end: Settlement) -> dict[str, object]:
         "remembered": end.remembered.decode(),
         "ended_at": end.at,
     }
+
+
+def said_row(said: JournalEntry) -> dict[str, object]:
+    hold = said.hold
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "response_id": hold.response_id,
+        "first": said.first,
+        "last": said.first + len(said.events) - 1,
+        "events": bare(said.events),
+    }
+
+
+def bare(events: Sequence[Spoken]) -> list[ReplyStarted | str]:
+    """The events as they are kept: text alone, and without the rate limit of the request that began it."""
+    return [event.text if isinstance(event, TextDelta) else replace(event, allowance=None) for event in events]
 
 
 def estimate_row(hold: Hold, end: Settlement) -> dict[str, object]:

@@ -4,6 +4,7 @@ Parameters say what they do: `of_…` names the row, `new_…` is what it become
 is read, the rules say what it becomes, and that is written (`sql.accounts`).
 """
 
+from functools import cache
 from typing import Final
 
 from sqlalchemy import (
@@ -153,3 +154,12 @@ TAKE_KEY: Final = (
     .on_conflict_do_nothing(index_elements=idempotency_keys.primary_key)
     .returning(idempotency_keys.c.response_id)
 )
+
+
+@cache
+def say(dialect: str) -> upserts.Insert:
+    """Events of a reply; those of a write whose commit was cut off from us are written again, with what came since."""
+    said = upserts.insert(reply_events, dialect)
+    return said.on_conflict_do_update(
+        index_elements=reply_events.primary_key, set_={"last": said.excluded.last, "events": said.excluded.events}
+    )

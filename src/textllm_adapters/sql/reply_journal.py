@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from msgspec.structs import replace
 from sqlalchemy import bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -106,11 +105,6 @@ class SqlReplyJournal:
             async with self._database.transaction(EVERYONE) as connection:
                 await connection.execute(_FORGET_EVENTS, {"of_moment": before})
                 await connection.execute(_FORGET_ENDS, {"of_moment": before})
-
-
-def bare(events: Sequence[Spoken]) -> list[ReplyStarted | str]:
-    """The events as they are kept: text alone, and without the rate limit of the request that began it."""
-    return [event.text if isinstance(event, TextDelta) else replace(event, allowance=None) for event in events]
 
 
 def _event(said: ReplyStarted | str) -> Spoken:

@@ -22,6 +22,7 @@ from textllm_adapters.sqlite.rows import Records, Rows
 from textllm_adapters.translation import translated
 from textllm_core.errors import ServiceUnavailableError
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
@@ -103,19 +104,21 @@ class SqliteLedger(SqlLedger):
             raise ServiceUnavailableError(GIVEN_UP)
         return asked
 
-    async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
+    async def pend(
+        self, hold: Hold, *, provider_response_id: str | None, model: str, said: JournalEntry | None = None
+    ) -> Hold:
         named = replace(hold, provider_response_id=provider_response_id, reported_model=model)
         with translated(STORAGE_ERRORS):
-            await self._writer.run(partial(_pend, hold=named, model=model))
+            await self._writer.run(partial(_pend, hold=named, model=model, said=said))
         return named
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
         with translated(STORAGE_ERRORS):
             await self._writer.run(partial(_renew, holds=holds, lease_until=lease_until))
 
-    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         with translated(STORAGE_ERRORS):
-            return await self._writer.run(partial(_settle, given=hold, end=settlement))
+            return await self._writer.run(partial(_settle, given=hold, end=settlement, said=said))
 
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
         with translated(STORAGE_ERRORS):
@@ -167,13 +170,15 @@ def _take_key(connection: sqlite3.Connection, asked: Reservation, idempotency: I
     raise AlreadySettledError(replayed(first.fingerprint, came_to, idempotency))
 
 
-def _pend(connection: sqlite3.Connection, hold: Hold, model: str) -> None:
+def _pend(connection: sqlite3.Connection, hold: Hold, model: str, said: JournalEntry | None) -> None:
     named = {"provider_response_id": hold.provider_response_id, "reported_model": model}
     if _HOLDS.set(connection, *_hold(hold), **named):
         _ENTRIES.put(
             connection,
             rows.entry_row(pending_entry(hold, model)) | {"held": hold.amount, "rates": None, "metadata": None},
         )
+        if said is not None:
+            _EVENTS.put(connection, rows.said_row(said))
 
 
 def _renew(connection: sqlite3.Connection, holds: Sequence[Hold], lease_until: datetime) -> None:
@@ -184,7 +189,7 @@ def _renew(connection: sqlite3.Connection, holds: Sequence[Hold], lease_until: d
             _TURNS.set(connection, *_conversation(hold), turn_until=lease_until)
 
 
-def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement) -> Settled | None:
+def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement, said: JournalEntry | None) -> Settled | None:
     kept = _KEPT.get(connection, *_hold(given))
     if kept is None:
         return None
@@ -212,6 +217,8 @@ def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement) -> Set
         _KEYS.set(connection, *key, remembered=end.remembered.decode(), **came_to)
     if kept.is_resumable:
         _ENDS.add(connection, rows.end_row(hold, end) | came_to)
+        if said is not None:
+            _EVENTS.put(connection, rows.said_row(said))
     return closed.settled
 
 

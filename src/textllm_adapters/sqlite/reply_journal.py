@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from textllm_adapters.sql.errors import STORAGE_ERRORS
-from textllm_adapters.sql.reply_journal import SqlReplyJournal, bare
+from textllm_adapters.sql.ledger_rows import said_row
+from textllm_adapters.sql.reply_journal import SqlReplyJournal
 from textllm_adapters.sql.tables import holds, reply_events
 from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.rows import Rows
@@ -27,10 +28,7 @@ class SqliteReplyJournal(SqlReplyJournal):
     async def write(self, entries: Sequence[JournalEntry]) -> None:
         def write(connection: sqlite3.Connection) -> None:
             for entry in entries:
-                hold, last = entry.hold, entry.first + len(entry.events) - 1
-                reply = {"tenant_id": hold.tenant_id, "user_id": hold.user_id, "response_id": hold.response_id}
-                said = {"first": entry.first, "last": last, "events": bare(entry.events)}
-                _EVENTS.put(connection, reply | said)  # those of a commit that was cut off from us are written again
+                _EVENTS.put(connection, said_row(entry))  # those of a commit that was cut off from us are written again
 
         with translated(STORAGE_ERRORS):
             await self._writer.run(write)

@@ -31,6 +31,7 @@ from textllm_core.ports.llm import LLM
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, TextDelta
 from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
@@ -189,10 +190,10 @@ class AskModel:
         self.telemetry.emit(ExchangeBegun(of.hold.response_id, started.model, started.provider_response_id))
         begun = of.begun()
         assert begun is not None
-        if of.turn.is_resumable:
-            await asyncio.gather(self._pend(of.hold, started), self.writer.begin(begun))
-        else:
-            await self._pend(of.hold, started)
+        said = await self.writer.beginning(begun)
+        await self._pend(of.hold, started, said)
+        if said is not None:
+            self.writer.begun(said)
         if not of.log.length:
             of.log.append(begun)
 
@@ -207,17 +208,18 @@ class AskModel:
             )
         )
 
-    async def _pend(self, hold: Hold, started: ModelStarted) -> None:
+    async def _pend(self, hold: Hold, started: ModelStarted, said: JournalEntry | None) -> None:
         """Write down that the model has begun; a paid reply is not given up for a hiccup of the storage.
 
         Raises:
             StorageUnavailableError: it was more than that.
         """
+        named = started.provider_response_id
         for pause in _PEND_PAUSES_S:
             try:
-                await self.ledger.pend(hold, provider_response_id=started.provider_response_id, model=started.model)
+                await self.ledger.pend(hold, provider_response_id=named, model=started.model, said=said)
             except StorageUnavailableError:
                 await asyncio.sleep(pause)
             else:
                 return
-        await self.ledger.pend(hold, provider_response_id=started.provider_response_id, model=started.model)
+        await self.ledger.pend(hold, provider_response_id=named, model=started.model, said=said)

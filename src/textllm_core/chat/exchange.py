@@ -37,6 +37,7 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
 from textllm_core.pricing import Pricing
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import (
     Reply,
@@ -59,19 +60,22 @@ class TrackUsage:
     ledger: Ledger
     telemetry: Telemetry = UNHEARD
 
-    async def __call__(self, hold: Hold, end: Settlement, *, recovered: bool = False) -> Settled | None:
+    async def __call__(
+        self, hold: Hold, end: Settlement, *, said: JournalEntry | None = None, recovered: bool = False
+    ) -> Settled | None:
         """Write down how an exchange ended; None where that was done before.
 
         Where recovery took its process for dead, and has estimated what is known here, the estimate is set right.
 
         Args:
+            said: as `Ledger.settle` has it.
             recovered: it is not settled by whoever carried it out.
         Raises:
             StorageUnavailableError: nothing is settled yet; call again.
         """
-        settled = await self.ledger.settle(hold, end)
+        settled = await self.ledger.settle(hold, end, said=said)
         if settled is None:
-            return await self.correct(hold, end)
+            return await self.correct(hold, end, said=said)
         self.telemetry.emit(
             ExchangeSettled(
                 response_id=hold.response_id,
@@ -88,7 +92,7 @@ class TrackUsage:
         )
         return settled
 
-    async def correct(self, hold: Hold, end: Settlement) -> Settled | None:
+    async def correct(self, hold: Hold, end: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         """Put what is known at last in the place of an estimate; None where it is none, or the entry is none any more.
 
         Raises:
@@ -97,7 +101,7 @@ class TrackUsage:
         if end.estimated:
             return None
         estimate = await self.ledger.entry(hold.tenant_id, hold.response_id)  # an estimate changes but once
-        settled = await self.ledger.correct(hold, end)
+        settled = await self.ledger.correct(hold, end, said=said)
         if settled is not None and estimate is not None:
             self.telemetry.emit(
                 ExchangeCorrected(
@@ -335,8 +339,7 @@ class Exchange:
             self._state_failure(of, told)
         for tries, pause in enumerate(self.policy.storage_pauses_s):
             try:
-                await self.writer.write_out(of.hold.response_id)
-                settled = await self.track_usage(of.hold, end.settlement)
+                settled = await self.track_usage(of.hold, end.settlement, said=await self.writer.rest(of.hold))
                 break
             except StorageUnavailableError as outage:
                 if tries == _TELL_AFTER_TRIES:

@@ -1,6 +1,7 @@
 """Writes what resumable replies say to where other processes can read it."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,7 +14,7 @@ from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import ReplyStarted, TextDelta
 
 WRITE_EVERY_S: Final = 0.25  # what a reader in another process is behind by
-_AT_ONCE: Final = 100  # exchanges in one statement, between which others have their turn
+_AT_ONCE: Final = 100  # exchanges in one write, for whose end one of them that is settled waits
 
 
 @dataclass(slots=True)
@@ -23,7 +24,9 @@ class _Writing:
     early: ReplyStarted
     early_at: float  # by the clock of the loop
     is_begun: bool = False  # its first event is written, or about to be
+    is_left: bool = False  # the rest of it is written with its settlement, or is not wanted
     written: int = 0
+    under_way: asyncio.Future[None] | None = None  # a write of it, in a round
 
     def unwritten(self) -> JournalEntry | None:
         """What the terminal event, which comes with the settlement, ends."""
@@ -31,15 +34,23 @@ class _Writing:
         spoken = tuple(event for event in events if isinstance(event, ReplyStarted | TextDelta))
         return JournalEntry(self.hold, self.written + 1, spoken) if spoken else None
 
+    async def settled_down(self) -> None:
+        """Wait for a write of it that is under way: none that is older may come after a newer one."""
+        while self.under_way is not None:
+            await asyncio.wait([self.under_way])
+
 
 @dataclass(slots=True)
 class JournalWriter:
-    """Writes the logs of all resumable exchanges of a process together, four times a second."""
+    """Writes the logs of all resumable exchanges of a process together, four times a second.
+
+    What is written of an exchange in any case takes along what there is of its journal: the first event goes with
+    `Ledger.pend`, the last ones with `Ledger.settle`. So a short reply costs no write of its own.
+    """
 
     journal: ReplyJournal
     begin_within_s: float
     _open: dict[str, _Writing] = field(default_factory=dict)
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # an older write must not come after a newer one
 
     def open(self, hold: Hold, log: ReplyLog, early: ReplyStarted, *, since: float) -> None:
         """Keep the exchange's journal, until it is closed.
@@ -52,70 +63,89 @@ class JournalWriter:
 
     def close(self, hold: Hold) -> None:
         """Write no more of the exchange; nothing where it is not resumable."""
-        self._open.pop(hold.response_id, None)
+        if (writing := self._open.pop(hold.response_id, None)) is not None:
+            writing.is_left = True
 
     async def stop(self, hold: Hold) -> None:
         """Close the journal of an exchange of which nothing is to be left; nothing of it is written after this."""
         writing = self._open.get(hold.response_id)
         self.close(hold)
-        if writing is not None and writing.is_begun:
-            async with self._turn:
-                pass
+        if writing is not None:
+            await writing.settled_down()
 
-    async def begin(self, started: ReplyStarted) -> None:
-        """Write the first event before anyone is told of it, so that whoever knows of the reply can resume it.
+    async def beginning(self, started: ReplyStarted) -> JournalEntry | None:
+        """The first event, to be written before anyone is told of it: who knows of the reply can resume it.
 
-        Nothing of a reply that is not resumable, or that was begun early.
+        None of a reply that is not resumable, or that was begun early.
         """
         writing = self._open.get(started.response_id)
-        if writing is not None and writing.is_begun:
-            async with self._turn:  # in which that is done, or fails
-                pass
-        if writing is not None and not writing.is_begun:
-            writing.is_begun = True
-            with suppress(StorageUnavailableError):  # then it is part of the next write
-                await self.journal.write([JournalEntry(writing.hold, 1, (started,))])
-                writing.written = 1
+        if writing is None:
+            return None
+        await writing.settled_down()
+        if writing.is_begun:
+            return None
+        writing.is_begun = True
+        return JournalEntry(writing.hold, 1, (started,))
 
-    async def write_out(self, response_id: str) -> None:
-        """Write what is left of an exchange that is about to be settled; nothing where it is not resumable.
+    def begun(self, entry: JournalEntry) -> None:
+        """Say that the first event is written."""
+        if (writing := self._open.get(entry.hold.response_id)) is not None:
+            writing.written = 1
 
-        Raises:
-            StorageUnavailableError
+    async def rest(self, hold: Hold) -> JournalEntry | None:
+        """What is left to be written, with the exchange's settlement; the rounds write no more of it.
+
+        None where nothing is, or the exchange is not resumable.
         """
-        if (writing := self._open.get(response_id)) is not None:
-            await self._write_all([writing])
+        if (writing := self._open.get(hold.response_id)) is None:
+            return None
+        writing.is_left = True
+        await writing.settled_down()
+        return writing.unwritten()
 
     async def write(self) -> None:
         """Write what there is of all open exchanges, and begin those whose callers have waited long enough."""
-        if not self._open:
-            return
+        writings, now = list(self._open.values()), asyncio.get_running_loop().time()
         with suppress(StorageUnavailableError):  # what is not written yet is part of the next write
-            await self._write_all(list(self._open.values()))
-            await self._begin_early()
+            for start in range(0, len(writings), _AT_ONCE):
+                await self._write(writings[start : start + _AT_ONCE])
+            late = [writing for writing in writings if not writing.is_begun and writing.early_at <= now]
+            for start in range(0, len(late), _AT_ONCE):
+                await self._begin_early(late[start : start + _AT_ONCE])
 
-    async def _begin_early(self) -> None:
-        now = asyncio.get_running_loop().time()
-        async with self._turn:
-            late = [writing for writing in self._open.values() if not writing.is_begun and writing.early_at <= now]
+    async def _write(self, writings: Sequence[_Writing]) -> None:
+        """Write what there is of them."""
+        unwritten = [
+            (writing, entry)
+            for writing in writings
+            if not writing.is_left and (entry := writing.unwritten()) is not None
+        ]
+        await self._put(unwritten)
+
+    async def _begin_early(self, writings: Sequence[_Writing]) -> None:
+        """Begin those of them that have not begun meanwhile."""
+        late = [writing for writing in writings if not (writing.is_begun or writing.is_left)]
+        for writing in late:
+            writing.is_begun = True
+        try:
+            await self._put([(writing, JournalEntry(writing.hold, 1, (writing.early,))) for writing in late])
             for writing in late:
-                writing.is_begun = True
-            try:
-                for start in range(0, len(late), _AT_ONCE):
-                    batch = late[start : start + _AT_ONCE]
-                    await self.journal.write([JournalEntry(writing.hold, 1, (writing.early,)) for writing in batch])
-                    for writing in batch:
-                        writing.written = 1
-                        writing.log.append(writing.early)
-            finally:
-                for writing in late:
-                    writing.is_begun = bool(writing.written)
+                writing.log.append(writing.early)
+        finally:
+            for writing in late:
+                writing.is_begun = bool(writing.written)
 
-    async def _write_all(self, writings: list[_Writing]) -> None:
-        async with self._turn:
-            unwritten = [(writing, entry) for writing in writings if (entry := writing.unwritten()) is not None]
-            for start in range(0, len(unwritten), _AT_ONCE):
-                batch = unwritten[start : start + _AT_ONCE]
-                await self.journal.write([entry for _, entry in batch])
-                for writing, entry in batch:
-                    writing.written += len(entry.events)
+    async def _put(self, entries: Sequence[tuple[_Writing, JournalEntry]]) -> None:
+        if not entries:
+            return
+        done = asyncio.get_running_loop().create_future()
+        for writing, _ in entries:
+            writing.under_way = done
+        try:
+            await self.journal.write([entry for _, entry in entries])
+            for writing, entry in entries:
+                writing.written += len(entry.events)
+        finally:
+            for writing, _ in entries:
+                writing.under_way = None
+            done.set_result(None)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.usage import LedgerEntry
@@ -46,11 +47,14 @@ class Ledger(Protocol):
         """
         ...
 
-    async def pend(self, hold: Hold, *, provider_response_id: str | None, model: str) -> Hold:
+    async def pend(
+        self, hold: Hold, *, provider_response_id: str | None, model: str, said: JournalEntry | None = None
+    ) -> Hold:
         """Write down that the provider took the exchange: from here on it has a ledger entry, `pending`.
 
         Args:
             model: what the provider says it is, for the entry; beside it the hold keeps what was asked for.
+            said: of a resumable exchange, for its `ReplyJournal`; written unless it is settled or released already.
         """
         ...
 
@@ -58,21 +62,27 @@ class Ledger(Protocol):
         """Say that the exchanges are alive; nothing where one is settled already."""
         ...
 
-    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         """End the exchange with its one entry, and move every counter and the conversation's revision.
 
         None where it was settled or released before; nothing happens then. The entry names the provider's response
         that `hold` names, also where `pend` never came through.
+
+        Args:
+            said: of a resumable exchange, what its `ReplyJournal` has not got yet.
         """
         ...
 
-    async def correct(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    async def correct(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         """Put what the provider says at last in the place of an estimate: every counter moves by the difference.
 
         None where the entry is no estimate (any more), so that it happens once; nothing happens then. See
         `bookkeeping.corrected`. The conversation's last reply to the exchange becomes that of the settlement, where it
         has one; and what it remembers, if anything, is what a repeat and a reader who resumes are told from now on,
         unless the conversation is gone.
+
+        Args:
+            said: as `settle` has it.
         """
         ...
 

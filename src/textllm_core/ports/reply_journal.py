@@ -11,8 +11,8 @@ from textllm_core.records.ledger import Hold
 class ReplyJournal(Protocol):
     """Keeps the events of resumable exchanges while they run, and for a while after.
 
-    The end of one is written by `Ledger.settle`, in the same transaction. Every method raises
-    StorageUnavailableError when the storage does not answer.
+    The first event of one is written by `Ledger.pend`, its last ones and its end by `Ledger.settle`, in their
+    transactions. Every method raises StorageUnavailableError when the storage does not answer.
     """
 
     async def write(self, entries: Sequence[JournalEntry]) -> None:

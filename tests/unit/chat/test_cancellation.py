@@ -11,6 +11,7 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller, ReplyFailed, ReplyStarted, TextLLMError, TextTurn
 from textllm_core.errors import ConversationBusyError, ProviderUnavailableError, ServiceUnavailableError
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Reservation, Settled, Settlement
 
 
@@ -42,9 +43,11 @@ def slow_to_reserve(gate: Gated) -> Callable[[MemoryStore], MemoryLedger]:
 
 def slow_to_settle(gate: Gated) -> Callable[[MemoryStore], MemoryLedger]:
     class SlowLedger(MemoryLedger):
-        async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+        async def settle(
+            self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None
+        ) -> Settled | None:
             await gate.pass_through()
-            return await MemoryLedger.settle(self, hold, settlement)
+            return await MemoryLedger.settle(self, hold, settlement, said=said)
 
     return SlowLedger
 

@@ -48,6 +48,7 @@ from textllm_core.errors import (
 )
 from textllm_core.money import ZERO
 from textllm_core.records.conversations import Thread
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import Idempotency, Message
 from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ReadBlob
@@ -539,10 +540,10 @@ class FlakyLedger(MemoryLedger):
 
     tries = count(1)
 
-    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         if next(self.tries) <= 5:
             raise StorageUnavailableError
-        return await super().settle(hold, settlement)
+        return await super().settle(hold, settlement, said=said)
 
 
 async def test_storage_that_comes_back_finds_the_reply_waiting() -> None:

@@ -26,6 +26,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.pricing import Pricing
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import ReplyFailed, TurnOptions
 from textllm_core.records.model import ModelEnded
@@ -124,9 +125,9 @@ async def test_a_turn_whose_process_died_keeps_its_metadata(bench: Bench) -> Non
 class SlowLedger(MemoryLedger):
     """A settlement that takes its time."""
 
-    async def settle(self, hold: Hold, settlement: Settlement) -> Settled | None:
+    async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         await asyncio.sleep(0.05)
-        return await super().settle(hold, settlement)
+        return await super().settle(hold, settlement, said=said)
 
 
 async def test_a_shutdown_does_not_throw_a_finished_reply_away() -> None:

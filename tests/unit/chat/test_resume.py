@@ -1,16 +1,19 @@
 """A reply that lost its reader is read on, here or in another process, without a gap and without a repeat."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
+from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_core import Caller, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta, TextTurn
 from textllm_core.errors import NotFoundError
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.model import ModelEnded
 from textllm_core.usage import Usage
 
@@ -36,7 +39,7 @@ async def begun(bench: Bench, text: str = "hi", *, deltas: int = 1) -> tuple[str
     assert isinstance(started, ReplyStarted)
     for _ in range(deltas):
         await anext(events)
-    await bench.exchange.writer.write_out(started.response_id)
+    await bench.exchange.writer.write()
     return started.response_id, events
 
 
@@ -62,6 +65,52 @@ async def test_what_was_missed_comes_first_and_then_what_is_new(
     async with aclosing(events):  # type: ignore[type-var]  # a generator
         assert [event async for event in events][-1] == (await resumed(bench, response_id, 4))[0][1]
     await bench.check_books()
+
+
+@dataclass(frozen=True)
+class GatedJournal(MemoryReplyJournal):
+    """Writes once it may."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    may: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def write(self, entries: Sequence[JournalEntry]) -> None:
+        self.asked.set()
+        await self.may.wait()
+        await super().write(entries)
+
+
+async def test_a_reply_that_is_over_between_two_writes_can_be_read_again_without_one(
+    bench: Bench, other: Bench
+) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), usage=USAGE))
+    bench.exchange.writer.journal = GatedJournal(bench.store)
+    turn = TextTurn("hi", user_id="ada", is_resumable=True)
+    events = [event async for event in bench.send_message.stream(Caller(), turn)]
+    assert isinstance(events[0], ReplyStarted)
+    assert await resumed(other, events[0].response_id) == list(enumerate(events, 1))
+
+
+async def test_a_reply_is_settled_once_its_write_is_over_so_that_the_newest_one_stays(
+    bench: Bench, other: Bench
+) -> None:
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b", "c"), gate=gate, usage=USAGE))
+    events = bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada", is_resumable=True))
+    seen = [await anext(events), await anext(events)]
+    bench.exchange.writer.journal = journal = GatedJournal(bench.store)
+    writing = asyncio.create_task(bench.exchange.writer.write())
+    await journal.asked.wait()
+    gate.set()
+    seen += [await anext(events), await anext(events)]
+    await asyncio.sleep(0.01)
+    assert bench.store.ends == {}
+    journal.may.set()
+    await writing
+    seen += [event async for event in events]
+    assert isinstance(seen[0], ReplyStarted)
+    assert await resumed(other, seen[0].response_id) == list(enumerate(seen, 1))
+    assert [sorted(pieces) for pieces in bench.store.spoken.values()] == [[1, 2, 3]]
 
 
 async def test_a_reply_can_be_read_again_until_ten_minutes_after_its_end(bench: Bench, other: Bench) -> None:

@@ -38,7 +38,6 @@ from textllm_adapters.s3.health_probe import S3HealthProbe
 from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.database import EVERYONE, Database
-from textllm_adapters.sql.erasures import SqlErasures
 from textllm_adapters.sql.file_repository import SqlFileRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.session_repository import SqlSessionRepository
@@ -51,7 +50,7 @@ from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.telemetry.traces import OpenTelemetryTracer
-from textllm_adapters.wiring.storage import conversations_of, journal_of, ledger_of
+from textllm_adapters.wiring.storage import conversations_of, erasures_of, journal_of, ledger_of
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
@@ -103,7 +102,7 @@ def sql_storage(engine: AsyncEngine) -> Storage:
         SqlUsageReports(engine),
         journal_of(engine),
         SqlFileRepository(engine),
-        SqlErasures(engine),
+        erasures_of(engine),
     )
 
 

@@ -18,6 +18,7 @@ from textllm_adapters.wiring.storage import (
     close_database,
     conversations_of,
     engine_of,
+    erasures_of,
     journal_of,
     ledger_of,
     open_blobs,
@@ -83,7 +84,6 @@ async def open_textllm(
         from textllm_adapters.documents.document_reader import ChildDocumentReader
         from textllm_adapters.filesystem.secrets import shared_secret
         from textllm_adapters.sql.audit import SqlAudit
-        from textllm_adapters.sql.erasures import SqlErasures
         from textllm_adapters.sql.file_repository import SqlFileRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.session_repository import SqlSessionRepository
@@ -95,7 +95,7 @@ async def open_textllm(
         else:
             blobs, storage_probe = await open_blobs(stack, settings)
             probes.append(storage_probe)
-        clock, erasures, transcript = SystemClock(), SqlErasures(engine), model.transcript
+        clock, erasures, transcript = SystemClock(), erasures_of(engine), model.transcript
         if serves and transcript is not None and settings.store_messages and settings.ready_conversations:
             transcript = ReadyTranscripts(transcript, erasures, clock, most=settings.ready_conversations)
             await stack.enter_async_context(transcript.kept())
@@ -231,8 +231,6 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
     Raises:
         ConfigurationError, StorageUnavailableError: as `open_textllm`.
     """
-    from textllm_adapters.sql.erasures import SqlErasures
-
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=0.0)
         transcript = None
@@ -245,7 +243,7 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
         repository = conversations_of(engine)
         yield Conversations.over(
             repository,
-            SqlErasures(engine),
+            erasures_of(engine),
             transcript,
             running,
             files.of_turns(repository),

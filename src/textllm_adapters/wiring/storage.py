@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.api_key_repository import ApiKeyRepository
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.conversation_repository import ConversationRepository
+    from textllm_core.ports.erasures import Erasures
     from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.ledger import Ledger
     from textllm_core.ports.rate_limiter import RateLimiter
@@ -156,6 +157,17 @@ def journal_of(engine: AsyncEngine) -> ReplyJournal:
     from textllm_adapters.sqlite.reply_journal import SqliteReplyJournal
 
     return SqliteReplyJournal(_sqlite(engine))
+
+
+def erasures_of(engine: AsyncEngine) -> Erasures:
+    """What is still to be erased at the provider, by any process on this database."""
+    if _is_postgres(engine):
+        from textllm_adapters.postgres.erasures import PostgresErasures
+
+        return PostgresErasures(engine)
+    from textllm_adapters.sql.erasures import SqlErasures
+
+    return SqlErasures(engine)
 
 
 def _sqlite(engine: AsyncEngine) -> SqliteEngine:

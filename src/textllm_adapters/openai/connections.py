@@ -120,6 +120,8 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, pool: "Connections") -> None:
         self._pool, self._loop = pool, asyncio.get_running_loop()
+        self._received: list[bytes] = []  # of the body, by the bytes that are being parsed
+        self.on_body = self._received.append  # for each chunk, of which a reply has many
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(  # what servers are known to send, and aiohttp lets pass, too
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
@@ -169,13 +171,23 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
-        answer = self._answer
+        answer, is_understood = self._answer, True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            is_understood = False
+        self._hand_over()
+        if not is_understood:
             self.give_up(BrokenAnswerError("The server sent something that is no answer in HTTP."))
-        if answer is not None:
+        elif answer is not None:
             answer.wake()
+
+    def _hand_over(self) -> None:
+        answer = self._answer
+        if self._received and answer is not None and not answer.take(b"".join(self._received)) and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+        self._received.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its text may quote anything
         self._pool.lost(self)
@@ -214,16 +226,11 @@ class _Connection(asyncio.Protocol):
             raise ValueError("a form that was not asked for")
         answer.status = status
 
-    def on_body(self, piece: bytes) -> None:
-        answer = self._answer
-        if answer is not None and not answer.take(piece) and not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
-
     def on_message_complete(self) -> None:
         answer = self._answer
         if answer is None or not answer.status:
             return
+        self._hand_over()
         self.go_on()
         is_kept = self._parser.should_keep_alive() and not self._transport.get_write_buffer_size()
         self._end(None)

@@ -116,6 +116,8 @@ def _first(stated: Mapping[str, object], names: tuple[str, ...]) -> int | None:
 
 def _count(value: object) -> int | None:
     """A number of tokens, also where it is a float or a text; None for what cannot be one."""
+    if type(value) is int:
+        return value if 0 <= value < _MOST else None
     if isinstance(value, str):
         value = int(value) if value.isascii() and value.isdigit() and len(value) <= 10 else None
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -181,11 +181,16 @@ class EventStream:
 
     async def drain(self, hear: Callable[[ServerSentEvent], object] = lambda _: None) -> None:
         """Read what little may follow the last event, so that the connection can serve the next call."""
-        wait_s = None if self._answer.is_over else _DRAIN_TIMEOUT_S
         with suppress(TimeoutError, *BROKEN_ANSWER):  # the reply is complete; a connection that lingers is closed
-            async with asyncio.timeout(wait_s):
-                async for event in self:
-                    hear(event)
+            if self._answer.is_over:  # as it mostly is: then there is nothing to wait for
+                await self._hear_out(hear)
+            else:
+                async with asyncio.timeout(_DRAIN_TIMEOUT_S):
+                    await self._hear_out(hear)
+
+    async def _hear_out(self, hear: Callable[[ServerSentEvent], object]) -> None:
+        async for event in self:
+            hear(event)
 
     def close(self) -> None:
         """End the call, if it has not ended yet."""

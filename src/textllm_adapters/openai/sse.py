@@ -1,7 +1,9 @@
 """Server-sent events out of raw bytes, without decoding what nobody reads."""
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from textllm_core.errors import ProviderError
 
@@ -9,7 +11,7 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # the standard lets a stream begin with it
 
 
-class ServerSentEvent(NamedTuple):
+class ServerSentEvent(Struct, frozen=True, gc=False):  # thousands a second, of bytes alone
     """One event; `name` is empty where the server sent none, `data` has its lines joined by line feeds."""
 
     name: bytes

@@ -155,13 +155,13 @@ class Content(TypeDecorator[tuple[ContentPart, ...]]):
 
 def askable(of_id: str) -> str:
     """An id as it can be asked for: one that no database could hold becomes one that none has."""
-    return _encodable(of_id).replace("\0", "\ufffd")
+    return of_id if of_id.isascii() and "\0" not in of_id else _encodable(of_id).replace("\0", "\ufffd")
 
 
 def storable(text: str) -> str:
     """Text as any database can hold it: without NUL, and without halves of characters."""
-    return _encodable(text).replace("\0", "")
+    return text if text.isascii() and "\0" not in text else _encodable(text).replace("\0", "")
 
 
 def _encodable(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return text.encode("utf-8", "replace").decode()

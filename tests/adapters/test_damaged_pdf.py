@@ -56,6 +56,7 @@ def test_a_pdf_that_other_readers_open_is_opened_and_read(content: bytes) -> Non
 OPENED_BY_PDFIUM = {
     "a faulty /Encrypt": BROKEN.replace(b"/Root 1 0 R", b"/Root 1 0 R /Encrypt 17"),
     "pages of no type": BROKEN.replace(b"/Type /Pages", b"/Type /Sheets"),
+    "a length beyond all numbers": re.sub(rb"/Length \d+", b"/Length 99999999999999999999", BROKEN),
 }
 
 

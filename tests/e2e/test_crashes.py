@@ -150,7 +150,7 @@ async def _find_what_was_heard(load: Load, books: Books) -> None:
 
 
 @pytest.mark.slow
-async def test_conversations_whose_worker_was_killed_take_a_new_turn_within_half_a_minute(
+async def test_conversations_whose_worker_was_killed_take_a_new_turn_or_are_erased_within_half_a_minute(
     own_provider: OpenAIStandIn, tmp_path: Path, postgres_url: str
 ) -> None:
     own_provider.default = Reply(deltas=("One", " two"), pause_s=5)
@@ -158,12 +158,17 @@ async def test_conversations_whose_worker_was_killed_take_a_new_turn_within_half
         tmp_path, own_provider, postgres_url, "--workers", "2", TEXTLLM_RATE_LIMIT_PER_MINUTE="1000"
     ) as service:
         async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
-            begun = await asyncio.gather(*[_begin(client, number) for number in range(20)])
+            begun = await asyncio.gather(*[_begin(client, number) for number in range(25)])
             for worker in service.workers():
                 os.kill(worker, signal.SIGKILL)
             own_provider.default = Reply(deltas=("Well.",))
             async with asyncio.timeout(30):
-                await asyncio.gather(*[_go_on(service, conversation_id) for conversation_id in begun])
+                await asyncio.gather(
+                    *[_insist(service, "POST", "/chat", _going_on(conversation_id)) for conversation_id in begun[:20]],
+                    *[_insist(service, "DELETE", f"/conversations/{it}?soft=false") for it in begun[20:]],
+                )
+            known = [(await client.get(f"/conversations/{it}")).status_code for it in begun]
+    assert known == [200] * 20 + [404] * 5
 
 
 async def _begin(client: httpx.AsyncClient, number: int) -> str:
@@ -176,12 +181,16 @@ async def _begin(client: httpx.AsyncClient, number: int) -> str:
         return answer.headers["x-conversation-id"]
 
 
-async def _go_on(service: Service, conversation_id: str) -> None:
+def _going_on(conversation_id: str) -> dict[str, str]:
+    return {"message": "And on.", "conversation_id": conversation_id}
+
+
+async def _insist(service: Service, method: str, path: str, body: dict[str, str] | None = None) -> None:
+    """Ask until it is done: by another worker, and once what the dead one has left is settled."""
     while True:
         with suppress(httpx.TransportError):
             async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
-                body = {"message": "And on.", "conversation_id": conversation_id}
-                if (await client.post("/chat", json=body)).status_code == 200:
+                if (await client.request(method, path, json=body)).is_success:
                     return
         await asyncio.sleep(0.5)
 

@@ -48,3 +48,7 @@ async def test_a_stream_whose_model_does_not_begin_has_its_headers_and_a_comment
     (failure,) = read_events(answer.body)
     assert (failure.name, json.loads(failure.data)["code"]) == ("error", "provider_timeout")
     await bench.check_books()
+
+
+def test_the_headers_and_the_comment_come_within_15_seconds() -> None:
+    assert POLICY.begin_within_s + sse.FIRST_COMMENT_AFTER_S < 15

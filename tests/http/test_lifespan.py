@@ -9,8 +9,11 @@ from tests.http.conftest import serving
 from tests.unit.conftest import GPT, NOON, Bench
 
 from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_core.chat.remains import OUTCOME_WITHIN_S
+from textllm_core.chat.running import LEASE
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.money import ZERO
+from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_core.records.ledger import Demand, Hold, Reservation
 
 
@@ -70,3 +73,8 @@ async def test_what_is_still_to_be_erased_is_erased_at_the_start(bench: Bench) -
         while bench.store.erasures:  # noqa: ASYNC110 - until it is erased
             await asyncio.sleep(0.001)
     assert bench.transcript.ids == set()
+
+
+def test_what_a_dead_process_holds_is_free_within_30_seconds() -> None:
+    runs_s = 2 * 2 * OUTCOME_WITHIN_S  # one that is under way, and the one that settles: each asks the provider twice
+    assert LEASE.total_seconds() + RECOVER_EVERY_S + runs_s < 30

@@ -162,7 +162,9 @@ def test_a_field_means_in_a_reply_what_it_says_there() -> None:
     assert told == []
 
 
-@pytest.mark.parametrize("name", ["GET /conversations", "GET /files", "GET /keys"])
+@pytest.mark.parametrize(
+    "name", ["GET /conversations", "GET /conversations/{conversation_id}/messages", "GET /files", "GET /keys"]
+)
 def test_a_list_says_how_long_it_may_be(name: str) -> None:
     (limit,) = (each for each in dict(operations())[name]["parameters"] if each.get("name") == "limit")
     assert limit["schema"]["maximum"] >= 100

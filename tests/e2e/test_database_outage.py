@@ -13,9 +13,12 @@ from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import open_engine
 from textllm_adapters.sql import migrations
+from textllm_adapters.sql.conversation_repository import SqlConversationRepository
+from textllm_core.usage import LedgerEntry
 
 USERS = ("ada", "bob", "eve")
 PROMPTLY_S = 5
+PIECES = tuple(f"<{number}>" for number in range(10))
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ async def test_without_its_database_the_service_says_503_soon_asks_nothing_and_r
     own_server: PostgresServer, own_database: str, tmp_path: Path
 ) -> None:
     with OpenAIStandIn(api_key=API_KEY) as provider:
-        provider.default = Reply(deltas=tuple(f"<{number}>" for number in range(10)), pause_s=0.02)
+        provider.default = Reply(deltas=PIECES, pause_s=0.02)
         with serving(tmp_path, provider, own_database) as service:
             running = [asyncio.create_task(_chat(service.url, user)) for user in USERS * 4]
             while _asked(provider) < len(running):  # noqa: ASYNC110 - it is another thread that is asked
@@ -48,6 +51,7 @@ async def test_without_its_database_the_service_says_503_soon_asks_nothing_and_r
             refused = [await _chat(service.url, user) for user in USERS]
             assert [answer.status_code for answer, _ in refused] == [503] * len(USERS)
             assert {answer.json()["code"] for answer, _ in refused} == {"storage_unavailable"}
+            assert all("database" in answer.json()["detail"] for answer, _ in refused)
             assert all(took < PROMPTLY_S for _, took in refused)
             assert _asked(provider) == asked
             await asyncio.to_thread(own_server.start)
@@ -63,6 +67,17 @@ async def test_without_its_database_the_service_says_503_soon_asks_nothing_and_r
         rows = {entry.provider_response_id: entry for entry in entries}
         assert sum(entry.cost for entry in entries) == sum(map(price_of, provider.bills))
         assert all(rows[bill.response_id].cost == price_of(bill) for bill in provider.bills)
+        await _find_what_was_paid_for(books, entries, "".join(PIECES))
+
+
+async def _find_what_was_paid_for(books: Books, entries: list[LedgerEntry], text: str) -> None:
+    """Each turn was the only one of its conversation."""
+    engine = books.engine()
+    conversations = SqlConversationRepository(engine)
+    for entry in entries:
+        said = await conversations.last_messages("default", entry.user_id, entry.conversation_id, limit=None)
+        assert [message.text for message in said] == ["hi", text]
+    await engine.dispose()
 
 
 def _asked(provider: OpenAIStandIn) -> int:

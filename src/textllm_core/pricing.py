@@ -39,4 +39,6 @@ class Pricing:
                 return price
         if self.unpriced_is_free:
             return FREE
-        raise InvalidRequestError.of("model", f"{asked[:100]!r} cannot be used here: no price is known for it")
+        raise InvalidRequestError.of(
+            "model", f"{asked[:100]!r} cannot be used here: no price is known for it (the settings prices and unpriced)"
+        )

@@ -127,7 +127,7 @@ class ChatCompletionsLLM:
         """Keeps `LLM.stream`."""
         heard = _Heard()
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
-        asked = Asked.of(self.client.host, "/chat/completions", request)
+        asked = Asked.of(self.client.base_url, "/chat/completions", request)
         body = _body(request, openai=self.client.sdk.base_url.host.endswith(_OPENAI_HOSTS))
         with translated(BROKEN_ANSWER):
             answer = await EventStream.of(self.client, asked, request, body, self.retries)

@@ -93,7 +93,6 @@ class Client:
         session: sends what each turn asks, with the SDK's headers, timeouts, proxy and certificates.
         connections: in the place of `session` for bodies that are at hand; None where that is to go through a proxy.
         base_url: up to and including `/v1`.
-        host: of the address, with the port.
         tracer: knows which step a request is part of; the request says so.
     """
 
@@ -101,7 +100,6 @@ class Client:
     session: aiohttp.ClientSession
     connections: Connections | None
     base_url: str
-    host: str
     tracer: Tracer
 
     async def post(self, path: str, body: Body) -> Answer:
@@ -171,7 +169,7 @@ async def open_client(
                 keep_s=_KEEP_ALIVE_S,
             )
         try:
-            yield Client(sdk, session, connections, str(url).rstrip("/"), host, tracer)
+            yield Client(sdk, session, connections, str(url).rstrip("/"), tracer)
         finally:
             if connections is not None:
                 await connections.close()
@@ -206,7 +204,7 @@ async def delete(client: Client, path: str) -> None:
     except openai.NotFoundError:
         return
     except _FAILURES as failure:
-        raise _meant(failure, Asked.of(client.host, path)) from None
+        raise _meant(failure, Asked.of(client.base_url, path)) from None
 
 
 async def get(client: Client, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
@@ -225,7 +223,7 @@ async def get(client: Client, path: str, params: Mapping[str, object] | None = N
     except openai.NotFoundError:
         return None
     except _FAILURES as failure:
-        raise _meant(failure, Asked.of(client.host, path)) from None
+        raise _meant(failure, Asked.of(client.base_url, path)) from None
 
 
 def _meant(failure: Exception, asked: Asked) -> TextLLMError:

@@ -93,7 +93,7 @@ class OpenAITranscript:
             except msgspec.DecodeError:
                 transcript_id = ""
             if not transcript_id:  # some answer 200 wherever they have nothing
-                raise nothing_there(Asked.of(self.client.host, "/conversations"))
+                raise nothing_there(Asked.of(self.client.base_url, "/conversations"))
             for first in range(_BATCH, len(items), _BATCH):
                 await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]}, read)
         return transcript_id

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 from math import ceil
 from time import time
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
@@ -63,14 +64,14 @@ class Asked:
     """What was asked of whom, for the words of what comes in place of an answer.
 
     Args:
-        host: of its address, with the port; `path`: of the call.
+        base_url: its address, up to and including `/v1`; `path`: of the call.
         model: None where the call asks none.
         has_files: the model is to read images or files, or may have to: a conversation at the provider may have some.
         options: what the turn set by itself.
         request_id: the provider's; None before its answer.
     """
 
-    host: str
+    base_url: str
     path: str
     model: str | None = None
     has_transcript: bool = False
@@ -79,12 +80,12 @@ class Asked:
     request_id: str | None = None
 
     @classmethod
-    def of(cls, host: str, path: str, request: ModelRequest | None = None) -> Self:
+    def of(cls, base_url: str, path: str, request: ModelRequest | None = None) -> Self:
         path = "/".join(path.split("/")[: 3 if request else 2])  # what follows are ids
         if request is None:
-            return cls(host, path)
+            return cls(base_url, path)
         return cls(
-            host,
+            base_url,
             path,
             request.model,
             has_transcript=request.transcript_id is not None,
@@ -93,7 +94,7 @@ class Asked:
         )
 
     def __str__(self) -> str:
-        return f"The provider ({f'{self.model} ' if self.model else ''}at {self.host})"
+        return f"The provider ({f'{self.model} ' if self.model else ''}at {urlsplit(self.base_url).netloc})"
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Remember under which name the provider knows the call."""
@@ -172,7 +173,9 @@ def _of_meaning(meaning: Meaning, fault: Fault, asked: Asked) -> TextLLMError:
 def nothing_there(asked: Asked, cause: str = "no such answer") -> ProviderError:
     """The provider does not have the API that was asked; the text says what to set."""
     way_out = _WAYS_OUT.get(asked.path, _CHECK_ADDRESS)
-    return ProviderError(f"{asked} has nothing at {asked.path} ({cause}); {way_out}.", may_have_run=False)
+    return ProviderError(
+        f"{asked} has nothing at {asked.base_url}{asked.path} ({cause}); {way_out}.", may_have_run=False
+    )
 
 
 def _refused_input(fault: Fault, asked: Asked) -> TextLLMError | None:
@@ -240,7 +243,7 @@ def _causes(failure: BaseException) -> list[BaseException]:
 
 
 def _silent(_: Any) -> ModelError:
-    return ProviderTimeoutError("The provider was silent for too long.")
+    return ProviderTimeoutError("The provider was silent for too long (the setting upstream_timeout_s).")
 
 
 def _cut(_: Any) -> ModelError:

@@ -60,7 +60,7 @@ async def post(
     Raises:
         TextLLMError: refused, or not answered, after all tries; or a file could not be read.
     """
-    asked = asked or Asked.of(client.host, path)
+    asked = asked or Asked.of(client.base_url, path)
     sent = encoded(body, read)
     waited = 0.0
     may_have_run: TextLLMError | None = None  # once a try may have run, no later refusal can take that back

@@ -87,7 +87,7 @@ class ResponsesLLM:
         started = refused = False
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
-        asked = Asked.of(self.client.host, "/responses", request)
+        asked = Asked.of(self.client.base_url, "/responses", request)
         with translated(BROKEN_ANSWER):
             answer = await EventStream.of(self.client, asked, request, _body(request), self.retries)
             try:
@@ -147,7 +147,7 @@ class ResponsesLLM:
         status = _STATUSES.get(response.status) if isinstance(response.status, str) else None
         if status is None:
             return None
-        return _ended(status, response, well_formed(text), refused, Asked.of(self.client.host, path))
+        return _ended(status, response, well_formed(text), refused, Asked.of(self.client.base_url, path))
 
 
 def _body(request: ModelRequest) -> dict[str, object]:

@@ -39,6 +39,14 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# Limits protect a service from its callers; whoever uses the engine in process is not protected from himself.
+_PERSONAL: Mapping[str, object] = {
+    "rate_limit_per_minute": 1_000_000,
+    "max_input_length": 10_000_000,
+    "max_conversations_per_user": 1_000_000_000,
+}
+
+
 def _file_paths() -> Iterator[tuple[str, ...]]:
     for name in FILE_FIELDS:
         yield (name,)
@@ -155,6 +163,7 @@ def load_settings(
     *,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    is_personal: bool = False,
     **arguments: object,
 ) -> Settings:
     """The settings in force: defaults, `config.yaml` and `prompts.yaml`, `.env`, environment, arguments; later wins.
@@ -164,6 +173,8 @@ def load_settings(
             `prompts.yaml` is looked for beside it; what it does not name is as in the one that is shipped.
         environ: the environment; left out, the process's own.
         cwd: where `.env`, `config/` and relative paths to the file are looked for; left out, the working directory.
+        is_personal: for one person in process: the limits that protect a service from its callers are as high as they
+            can be, unless a source sets them: the file to something else than the default, the environment to anything.
         arguments: fields of `Settings` by name; mappings are merged into what the sources say.
     Raises:
         SettingsError: something cannot be used; it holds every problem of every source, up to a hundred.
@@ -184,9 +195,10 @@ def load_settings(
     config_text = _read_text(path, origin, must_exist=bool(named))
     prompts_text = _read_text(path.parent / "prompts.yaml", in_prompts, must_exist=False)
 
+    in_file = _read_config(_read_yaml(config_text, in_config), in_config)
     layers = [
         {"prompts": shipped_prompts()},
-        _read_config(_read_yaml(config_text, in_config), in_config),
+        _personal(in_file) if is_personal else in_file,
         {"prompts": read(fields_of(Settings)["prompts"], _read_yaml(prompts_text, in_prompts), in_prompts)},
         *_read_variables(dotenv, Place(report, ".env")),
         *_read_variables(environ, Place(report, "environment")),
@@ -200,6 +212,15 @@ def load_settings(
     if problems := (*(problem for _, problem in report), *together):
         raise SettingsError(problems)
     return settings
+
+
+def _personal(in_file: Mapping[str, object]) -> Mapping[str, object]:
+    """What `config.yaml` says, over limits for one person: the file that is shipped states every default."""
+    defaults = Settings()
+    stated = {
+        name: value for name, value in in_file.items() if name not in _PERSONAL or value != getattr(defaults, name)
+    }
+    return {**_PERSONAL, **stated}
 
 
 def _read_config(given: Mapping[str, object], place: Place) -> Mapping[str, object]:

@@ -341,7 +341,8 @@ class Admission:
         if options.temperature is not None and not 0 <= options.temperature <= 2:
             raise InvalidRequestError.of("temperature", "must be from 0 to 2")
         if options.instructions is not None and len(options.instructions) > self.policy.max_input_chars:
-            raise InputTooLongError(length=len(options.instructions), limit=self.policy.max_input_chars)
+            length = len(options.instructions)
+            raise InputTooLongError(length=length, limit=self.policy.max_input_chars, what="system prompt")
         metadata = options.metadata or {}
         refuse_half_characters(instructions=options.instructions, metadata="".join(map("".join, metadata.items())))
         check_metadata(metadata)

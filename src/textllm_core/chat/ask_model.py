@@ -39,6 +39,8 @@ from textllm_core.texts import well_formed
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
 _READ_ON_S: Final = 1.0  # what follows the end of a reply came in the same packet, or is no loss
+_LATE: Final = "The model took too long to begin (the setting first_token_timeout_s)."
+_SILENT: Final = "The model took too long to go on (the setting upstream_timeout_s)."
 _SHOWN_BEFORE: Final = (
     "This conversation has an image or a file that the model cannot read; use another model, or begin a new one."
 )
@@ -124,8 +126,7 @@ class AskModel:
                 if ended is None:
                     if isinstance(error, TextLLMError):
                         raise
-                    waited = "to begin" if of.first_text_at is None else "to go on"
-                    raise ProviderTimeoutError(f"The model took too long {waited}.") from error
+                    raise ProviderTimeoutError(_LATE if of.first_text_at is None else _SILENT) from error
         if ended is None:
             raise ProviderError("The model's reply broke off.")
         return ended

@@ -15,7 +15,9 @@ class FileTooLargeError(TextLLMError):
     counts: Literal["bytes", "pixels", "stored_bytes"] = "bytes"
 
     def __init__(self, *, limit: int) -> None:
-        super().__init__(f"The file is larger than {in_bytes(limit)}, the most that is allowed.")
+        super().__init__(
+            f"The file is larger than {in_bytes(limit)}, the most that is allowed (the setting max_file_size_mb)."
+        )
         self.limit = limit
 
 
@@ -33,7 +35,11 @@ class StorageQuotaExceededError(FileTooLargeError):
     counts = "stored_bytes"
 
     def __init__(self, *, limit: int) -> None:
-        TextLLMError.__init__(self, f"All files together may have {in_bytes(limit)}; delete some to store this one.")
+        TextLLMError.__init__(
+            self,
+            f"All files together may have {in_bytes(limit)} (the setting max_storage_mb_per_tenant); delete some to "
+            "store this one.",
+        )
         self.limit = limit
 
 
@@ -72,6 +78,9 @@ class UnreadableDocumentError(TextLLMError):
         return cls("empty", "The file is empty; send one that has text.")
 
 
+_DOCUMENT_SETTINGS: Final = {"pages": "max_document_pages", "characters": "max_document_chars"}
+
+
 class DocumentTooLargeError(TextLLMError):
     """The document is longer than allowed; `limit` is the most of what `counts` names."""
 
@@ -80,5 +89,7 @@ class DocumentTooLargeError(TextLLMError):
 
     def __init__(self, *, limit: int, counts: Literal["pages", "characters", "unpacked_bytes"]) -> None:
         most = f"{in_bytes(limit)} unpacked" if counts == "unpacked_bytes" else f"{limit} {counts}"
-        super().__init__(f"The document has more than {most}, the most that is allowed.")
+        setting = _DOCUMENT_SETTINGS.get(counts)
+        of_setting = "" if setting is None else f" (the setting {setting})"
+        super().__init__(f"The document has more than {most}, the most that is allowed{of_setting}.")
         self.limit, self.counts = limit, counts

@@ -29,8 +29,10 @@ class InputTooLongError(TextLLMError):
     code = "input_too_long"
     tells = ("limit",)
 
-    def __init__(self, *, length: int, limit: int) -> None:
-        super().__init__(f"The message has {length} characters; at most {limit} are allowed.")
+    def __init__(self, *, length: int, limit: int, what: str = "message") -> None:
+        super().__init__(
+            f"The {what} has {length} characters; at most {limit} are allowed (the setting max_input_length)."
+        )
         self.length, self.limit = length, limit
 
 
@@ -57,8 +59,8 @@ class ForbiddenError(TextLLMError):
     def of_full_list(cls, limit: int) -> "ForbiddenError":
         """The user has as many conversations as a user may have."""
         return cls(
-            f"A user may have {limit} conversations, deleted ones that can be restored among them; erase some "
-            "(DELETE with soft=false), then begin a new one.",
+            f"A user may have {limit} conversations, deleted ones that can be restored among them (the setting "
+            "max_conversations_per_user); erase some (DELETE with soft=false), then begin a new one.",
             limit=limit,
         )
 

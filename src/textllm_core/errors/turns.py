@@ -62,8 +62,8 @@ class BudgetExceededError(TextLLMError):
     def __init__(self, *, limit: Decimal, spent: Decimal, resets_at: datetime, reserved: bool) -> None:
         why = " and the rest is promised to turns still running" if reserved else ""
         super().__init__(
-            f"This turn may cost more than is left: {spent:f} of {limit:f} USD are used today{why}; "
-            f"the budget resets at {resets_at:%H:%M} UTC."
+            f"This turn may cost more than is left: {spent:f} of {limit:f} USD (the setting cost_limit_per_session) "
+            f"are used today{why}; the budget resets at {resets_at:%H:%M} UTC."
         )
         self.limit, self.spent, self.resets_at, self.reserved = limit, spent, resets_at, reserved
 
@@ -76,7 +76,8 @@ class RateLimitedError(TextLLMError):
 
     def __init__(self, *, retry_after_s: int, limit: int) -> None:
         super().__init__(
-            f"The limit is {limit} turns, uploads, new conversations and keys a minute; try again in {retry_after_s} s."
+            f"The limit is {limit} turns, uploads, new conversations and keys a minute (the setting "
+            f"rate_limit_per_minute); try again in {retry_after_s} s."
         )
         self.retry_after_s, self.limit = retry_after_s, limit
 

@@ -151,7 +151,7 @@ class ListConversations:
 
 @dataclass(frozen=True, slots=True)
 class LatestConversation:
-    """The conversation in which a user spoke last."""
+    """The conversation in which a user spoke last, and was answered."""
 
     conversations: ConversationRepository
     files: TurnFiles

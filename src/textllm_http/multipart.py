@@ -61,10 +61,11 @@ class MultipartBody:
     Args:
         texts: the fields that may be there, each at most once; an empty one is as if left out.
         files: the fields that hold files, each with how many it may hold; it must hold one at least.
+        optional: those of them that may hold none.
     """
 
-    def __init__(self, *, texts: Sequence[str], files: Mapping[str, int]) -> None:
-        self.texts, self.files = tuple(texts), dict(files)
+    def __init__(self, *, texts: Sequence[str], files: Mapping[str, int], optional: Sequence[str] = ()) -> None:
+        self.texts, self.files, self.optional = tuple(texts), dict(files), frozenset(optional)
 
     @asynccontextmanager
     async def read(
@@ -229,7 +230,7 @@ class _Parts:
             for name in self._shape.files
         }
         for name, found in files.items():
-            if not found:
+            if not found and name not in self._shape.optional:
                 raise refusal(name, "is required")
         return Form(texts, files)
 

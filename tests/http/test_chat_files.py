@@ -146,9 +146,9 @@ async def test_a_form_without_a_message_or_without_files_is_refused(server: Serv
         ("/chat/file", form_of([], {"message": "Hi"}), "file", "is required"),
         ("/chat/image", form_of([], {"message": "Hi"}), "images", "is required"),
         ("/chat/image", form_of([A_PNG] * 11, {"message": "Hi"}), "images", "more than 10 times; send 1 to 10 files"),
-        ("/chat/file", form_of([NOTES] * 2, {"message": "Hi"}), "file", "more than once; send one file"),
+        ("/chat/file", form_of([NOTES] * 11, {"message": "Hi"}), "file", "more than 10 times; send 1 to 10 files"),
         ("/chat/image", form_of([NOTES], {"message": "Hi"}), "file", "no field of this request; it has images, "),
-        ("/chat/file", form_of([A_PNG], {"message": "Hi"}), "images", "no field of this request; it has file, message"),
+        ("/chat/file", form_of([A_PNG], {"message": "Hi"}), "file", "is required"),
     ]:
         answer = await server.call("POST", path, [body], headers=FORM)
         (error,) = answer.json()["errors"]
@@ -330,3 +330,25 @@ async def test_the_spool_is_empty_while_the_model_speaks(server: Server, tmp_pat
     assert (await asking).status == 200
     assert list((tmp_path / "spool").iterdir()) == []
     assert hashlib.sha256(PNG).hexdigest() in {kept.file.sha256 for kept in server.bench.store.files.values()}
+
+
+async def test_a_turn_may_have_several_documents_and_images_beside_them(server: Server) -> None:
+    more: File = ("file", "more.txt", b"Cake is at six.")
+    reply = (await send(server, NOTES, more, A_PNG, user_id="ada")).json()
+    assert list(reply)[-5:] == ["file_url", "file_type", "file_urls", "image_urls", "image_count"]
+    assert [await content_behind(server, link) for link in reply["file_urls"]] == [TEXT, more[2]]
+    assert (reply["file_url"], reply["image_count"]) == (reply["file_urls"][0], 1)
+    (asked,) = server.bench.llm.requests
+    assert asked.messages[-1].text_for_model == (
+        "What is it?\n\nFile notes.txt:\n\nTea is at five.\n\nFile more.txt:\n\nCake is at six."
+    )
+    assert [part.media_type for part in asked.messages[-1].stored_parts] == ["image/png"]
+    await server.bench.check_books()
+
+
+async def test_of_several_documents_none_is_kept_where_one_is_refused(server: Server) -> None:
+    answer = await send(server, NOTES, ("file", "b.pdf", b"no pdf"))
+    assert (answer.status, answer.json()["detail"][:17]) == (415, "Document 2 of 2: ")
+    answer = await send(server, NOTES, ("images", "a.png", b"no image"))
+    assert answer.status == 415
+    assert not server.bench.store.files

@@ -257,7 +257,7 @@ async def test_a_file_is_refused_as_soon_as_it_is_too_large(desk: Desk) -> None:
     huge = file(bytes(3 * MIB))
     answer = await desk.send(huge, is_whole=False)  # the rest never comes
     assert (answer.status, answer.json()["code"], answer.json()["limit"]) == (413, "file_too_large", 2 * MIB)
-    assert answer.json()["detail"] == "The file is larger than 2097152 bytes (2 MiB), the most that is allowed."
+    assert answer.json()["detail"].startswith("The file is larger than 2097152 bytes (2 MiB), the most that is allowed")
     desk.assert_clean()
     declared = FORM | {"content-length": str(4 * MIB)}
     assert await desk.refusal(b"", headers=declared, is_whole=False) == (413, "file_too_large")

@@ -34,8 +34,9 @@ class MemoryConversationRepository:
         return min(at_most, sum(key[:2] == (tenant_id, user_id) for key in self.store.conversations))
 
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
-        found, _ = await self.list(tenant_id, ConversationFilter(user_id=user_id), limit=1, offset=0)
-        return next(iter(found), None)
+        everything = len(self.store.conversations)
+        found, _ = await self.list(tenant_id, ConversationFilter(user_id=user_id), limit=everything, offset=0)
+        return next((each for each in found if each.message_count), None)
 
     async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
         kept = self._kept(tenant_id, conversation_id)

@@ -44,7 +44,10 @@ _NEWEST_FIRST: Final = (conversations.c.updated_at.desc(), conversations.c.id.de
 
 GET: Final = select(conversations).where(_OF_TENANT, _ID)
 GET_SHOWN: Final = GET.where(_IS_THERE)
-LATEST: Final = select(conversations).where(_OF_TENANT, _OF_USER, _IS_THERE).order_by(*_NEWEST_FIRST).limit(1)
+_IS_ANSWERED: Final = conversations.c.message_count > 0
+LATEST: Final = (
+    select(conversations).where(_OF_TENANT, _OF_USER, _IS_THERE, _IS_ANSWERED).order_by(*_NEWEST_FIRST).limit(1)
+)
 # PostgreSQL's, until the transaction ends: of whoever counts before adding, one goes after the other.
 LOCK_USER: Final = select(
     func.pg_advisory_xact_lock(

@@ -1,19 +1,21 @@
 """The use case of documents: checked, stored, then a file or its text as a part of a user's message."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import overload
+from typing import Final, overload
 
 from msgspec import Struct
 
+from textllm_core.cancellation import carried_through
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.calls import call_of
+from textllm_core.chat.chat_with_image import checked_images, kept_images
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import last_reply
 from textllm_core.chat.turn_files import TurnFiles
-from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files
-from textllm_core.errors import Allowance, FileTooLargeError
+from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files, told_apart
+from textllm_core.errors import Allowance, FileTooLargeError, InvalidRequestError
 from textllm_core.file_tokens import FileTokens, pdf_tokens
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import Document, DocumentReader
@@ -22,9 +24,15 @@ from textllm_core.tenancy import Caller, Owner
 from textllm_core.uploads import Upload
 from textllm_core.usage import estimated_tokens
 
+MAX_DOCUMENTS: Final = 10
+
 
 class DocumentTurn(Struct, frozen=True):
-    """What a user says about a document; all else is as in a `TextTurn`."""
+    """What a user says about a document, or up to 10, and perhaps images; all else is as in a `TextTurn`.
+
+    Args:
+        others: documents beside the first; `images`: at most 10.
+    """
 
     text: str
     document: Upload
@@ -34,11 +42,13 @@ class DocumentTurn(Struct, frozen=True):
     idempotency: Idempotency | None = None
     is_resumable: bool = False
     allowance: Allowance | None = None
+    others: Sequence[Upload] = ()
+    images: Sequence[Upload] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ChatWithDocument:
-    """Answer a turn with a document of at most `policy.max_file_bytes`.
+    """Answer a turn with documents, each of at most `policy.max_file_bytes`.
 
     A PDF goes to the model as it is, where the model reads files; of all others the text is sent.
     """
@@ -82,21 +92,41 @@ class ChatWithDocument:
         return stream_with_files(self.exchange, self.files, who, what, kind="document", keep=keep)
 
     async def _keep(self, caller: Caller, turn: DocumentTurn, user_id: str) -> KeptFiles:
-        upload = turn.document
-        if upload.size > self.policy.max_file_bytes:
-            raise FileTooLargeError(limit=self.policy.max_file_bytes)
-        document, extracted = await self._read(upload, Owner(caller.tenant_id, user_id))
-        [stored] = await self.files.keep(caller, [upload], user_id=user_id, folder="documents")
-        part = InputFile(
-            key=stored.key,
-            media_type=document.media_type,
-            size=stored.size,
-            name=stored.name,
-            extracted=extracted,
-            pages=document.pages,
-            warnings=document.warnings,
-        )
-        return KeptFiles([part], _tokens(document, part, model=turn.options.model or self.policy.model))
+        uploads, owner = (turn.document, *turn.others), Owner(caller.tenant_id, user_id)
+        if len(uploads) > MAX_DOCUMENTS:
+            raise InvalidRequestError.of("file", f"send 1 to {MAX_DOCUMENTS} documents")
+        read = []
+        for place, upload in enumerate(uploads, 1):
+            with told_apart("Document", place, len(uploads)):
+                if upload.size > self.policy.max_file_bytes:
+                    raise FileTooLargeError(limit=self.policy.max_file_bytes)
+                read.append(await self._read(upload, owner))
+        images = await checked_images(turn.images, self.exchange.llm, self.policy) if turn.images else ()
+        stored = await self.files.keep(caller, uploads, user_id=user_id, folder="documents")
+        model = turn.options.model or self.policy.model
+        parts = [
+            InputFile(
+                key=file.key,
+                media_type=document.media_type,
+                size=file.size,
+                name=file.name,
+                extracted=extracted,
+                pages=document.pages,
+                warnings=document.warnings,
+            )
+            for file, (document, extracted) in zip(stored, read, strict=True)
+        ]
+        sizes = [_tokens(document, part, model=model) for (document, _), part in zip(read, parts, strict=True)]
+        documents = KeptFiles(parts, sum(sizes, FileTokens(0, 0)))
+        if not images:
+            return documents
+        try:
+            kept = await self.files.keep(caller, turn.images, user_id=user_id, folder="chat_images")
+        except BaseException:
+            await carried_through(self.files.discard(caller, [part.key for part in parts]))
+            raise
+        seen = kept_images(kept, images, model=model)
+        return KeptFiles([*documents.parts, *seen.parts], documents.tokens + seen.tokens)
 
     async def _read(self, upload: Upload, owner: Owner) -> tuple[Document, str | None]:
         """What the document is, and the text to send in its place."""

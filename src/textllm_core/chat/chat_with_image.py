@@ -1,7 +1,6 @@
 """The use case of images: checked, stored, then parts of a user's message."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, overload
@@ -13,17 +12,18 @@ from textllm_core.chat.calls import call_of
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import last_reply
 from textllm_core.chat.turn_files import TurnFiles
-from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files
+from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files, told_apart
 from textllm_core.errors import (
     Allowance,
     FileTooLargeError,
     ImageTooLargeError,
     InvalidRequestError,
-    UnsupportedMediaTypeError,
 )
 from textllm_core.file_tokens import FileTokens, image_tokens
 from textllm_core.images import Image, inspect_image
 from textllm_core.policy import ChatPolicy
+from textllm_core.ports.llm import LLM
+from textllm_core.records.files import StoredFile
 from textllm_core.records.messages import Idempotency, InputImage, Reply, ReplyEvent, TurnOptions
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload, in_bytes
@@ -85,47 +85,47 @@ class ChatWithImage:
         return stream_with_files(self.exchange, self.files, who, what, kind="image", keep=keep)
 
     async def _keep(self, caller: Caller, turn: ImageTurn, user_id: str) -> KeptFiles:
-        images = await self._checked(turn.images)
+        images = await checked_images(turn.images, self.exchange.llm, self.policy)
         model = turn.options.model or self.policy.model
-        tokens = sum((image_tokens(i.width, i.height, model=model) for i in images), FileTokens(0, 0))
         stored = await self.files.keep(caller, turn.images, user_id=user_id, folder="chat_images")
-        parts = [
-            InputImage(key=file.key, media_type=image.media_type, size=file.size, name=file.name)
-            for file, image in zip(stored, images, strict=True)
-        ]
-        return KeptFiles(parts, tokens)
-
-    async def _checked(self, uploads: Sequence[Upload]) -> list[Image]:
-        if not 1 <= len(uploads) <= MAX_IMAGES:
-            raise InvalidRequestError.of("images", f"send 1 to {MAX_IMAGES} images")
-        if not self.exchange.llm.reads_images:
-            raise InvalidRequestError.of(
-                "images",
-                "the model that is configured reads text alone; set OPENAI_API_KEY, or another model that sees images",
-            )
-        for place, upload in enumerate(uploads, 1):
-            if upload.size > self.policy.max_file_bytes:
-                with _told_apart(place, len(uploads)):
-                    raise FileTooLargeError(limit=self.policy.max_file_bytes)
-        if sum(upload.size for upload in uploads) > MOST_BYTES:
-            raise ImageTooLargeError(
-                f"The images together have more than {in_bytes(MOST_BYTES)}; send fewer or smaller ones.",
-                limit=MOST_BYTES,
-                counts="bytes",
-            )
-        images = []
-        for place, upload in enumerate(uploads, 1):
-            with _told_apart(place, len(uploads)):
-                images.append(await inspect_image(upload))
-        return images
+        return kept_images(stored, images, model=model)
 
 
-@contextmanager
-def _told_apart(place: int, count: int) -> Iterator[None]:
-    """A refusal of an image says which it is, where there are several."""
-    try:
-        yield
-    except (UnsupportedMediaTypeError, FileTooLargeError) as refusal:
-        if count > 1:
-            refusal.tell_of(f"Image {place} of {count}")
-        raise
+async def checked_images(uploads: Sequence[Upload], llm: LLM, policy: ChatPolicy) -> Sequence[Image]:
+    """What the images of a turn are.
+
+    Raises:
+        InvalidRequestError: it has none or too many, or the model reads none.
+        UnsupportedMediaTypeError, FileTooLargeError: an image is not one, or too large.
+    """
+    if not 1 <= len(uploads) <= MAX_IMAGES:
+        raise InvalidRequestError.of("images", f"send 1 to {MAX_IMAGES} images")
+    if not llm.reads_images:
+        raise InvalidRequestError.of(
+            "images",
+            "the model that is configured reads text alone; set OPENAI_API_KEY, or another model that sees images",
+        )
+    for place, upload in enumerate(uploads, 1):
+        if upload.size > policy.max_file_bytes:
+            with told_apart("Image", place, len(uploads)):
+                raise FileTooLargeError(limit=policy.max_file_bytes)
+    if sum(upload.size for upload in uploads) > MOST_BYTES:
+        raise ImageTooLargeError(
+            f"The images together have more than {in_bytes(MOST_BYTES)}; send fewer or smaller ones.",
+            limit=MOST_BYTES,
+            counts="bytes",
+        )
+    images = []
+    for place, upload in enumerate(uploads, 1):
+        with told_apart("Image", place, len(uploads)):
+            images.append(await inspect_image(upload))
+    return images
+
+
+def kept_images(stored: Sequence[StoredFile], images: Sequence[Image], *, model: str) -> KeptFiles:
+    """The parts of a message that images become, once they are stored."""
+    parts = [
+        InputImage(key=file.key, media_type=image.media_type, size=file.size, name=file.name)
+        for file, image in zip(stored, images, strict=True)
+    ]
+    return KeptFiles(parts, sum((image_tokens(i.width, i.height, model=model) for i in images), FileTokens(0, 0)))

@@ -16,7 +16,15 @@ from textllm_core.ids import new_user_id
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.document_reader import MEDIA_TYPES
 from textllm_core.records.files import StoredFile
-from textllm_core.records.messages import DocumentReply, ImageReply, InputFile, Reply, ReplyCompleted, ReplyEvent
+from textllm_core.records.messages import (
+    DocumentReply,
+    ImageReply,
+    InputFile,
+    InputImage,
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+)
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
 
@@ -95,17 +103,23 @@ class TurnFiles:
             links.update(await self.links_to(caller, [file.key for file in files]))
         except StorageUnavailableError:
             reply = replace(reply, warnings=(*reply.warnings, _NO_LINKS))
-        match files:
-            case (InputFile() as file, *_):
+        documents = [file for file in files if isinstance(file, InputFile)]
+        images = [file for file in files if isinstance(file, InputImage)]
+        to_images = [links[image.key] for image in images if image.key in links]
+        match documents:
+            case [file, *others]:
+                to_documents = [links[each.key] for each in documents if each.key in links]
                 shown: Reply = DocumentReply(
                     **asdict(reply),
                     file_url=links.get(file.key),
                     file_type=_FILE_TYPES[file.media_type],
                     pages=UNSET if file.pages is None else file.pages,
+                    file_urls=to_documents if others else UNSET,
+                    image_urls=to_images if images else UNSET,
+                    image_count=len(images) or UNSET,
                 )
             case _:
-                urls = [links[file.key] for file in files if file.key in links]
-                shown = ImageReply(**asdict(reply), image_urls=urls, image_count=len(files))
+                shown = ImageReply(**asdict(reply), image_urls=to_images, image_count=len(images))
         return ReplyCompleted(shown, files)
 
     async def links_to(self, caller: Caller, keys: Sequence[str]) -> Mapping[str, str]:

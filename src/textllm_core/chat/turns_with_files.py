@@ -1,7 +1,7 @@
 """The path of every turn with files: they are looked at once it is counted, and those of a repeat never are."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
@@ -37,6 +37,17 @@ class KeptFiles(NamedTuple):
 
     parts: Sequence[InputImage | InputFile]
     tokens: FileTokens
+
+
+@contextmanager
+def told_apart(what: str, place: int, count: int) -> Iterator[None]:
+    """A refusal of a file says which it is, where there are several."""
+    try:
+        yield
+    except TextLLMError as refusal:
+        if count > 1:
+            refusal.tell_of(f"{what} {place} of {count}")
+        raise
 
 
 async def stream_with_files(

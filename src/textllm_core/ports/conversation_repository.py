@@ -29,7 +29,7 @@ class ConversationRepository(Protocol):
         ...
 
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
-        """The user's conversation with the newest turn."""
+        """The user's conversation with the newest turn, of those in which one was answered."""
         ...
 
     async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:

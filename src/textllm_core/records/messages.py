@@ -298,7 +298,9 @@ class ImageReply(Reply, frozen=True, kw_only=True):
 
 
 class DocumentReply(Reply, frozen=True, kw_only=True):
-    """A reply to a turn with a document; the wire shape of `/chat/file`."""
+    """A reply to a turn with documents; the wire shape of `/chat/file`. With several, `file_url`, `file_type` and
+    `pages` are those of the first.
+    """
 
     file_url: Annotated[
         str | None,
@@ -306,6 +308,17 @@ class DocumentReply(Reply, frozen=True, kw_only=True):
     ]
     file_type: Annotated[str, Meta(description="What the document is, such as `.pdf`.")]
     pages: Pages = UNSET
+    file_urls: Annotated[
+        Sequence[str] | UnsetType,
+        Meta(description="Where the turn had several documents: links to those that still exist, in their order."),
+    ] = UNSET
+    image_urls: Annotated[
+        Sequence[str] | UnsetType,
+        Meta(description="Where images came with them: links to those that still exist."),
+    ] = UNSET
+    image_count: Annotated[
+        int | UnsetType, Meta(description="Where images came with them: how many the turn had.")
+    ] = UNSET
 
 
 class ReplyStarted(Record, frozen=True):

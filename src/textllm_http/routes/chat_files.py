@@ -1,15 +1,16 @@
 """`/chat/image` and `/chat/file`: turns that come in forms, with files."""
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from litestar import Request, post
 from litestar.types import ASGIApp
 
-from textllm_core.chat.chat_with_document import DocumentTurn
+from textllm_core.chat.chat_with_document import MAX_DOCUMENTS, DocumentTurn
 from textllm_core.chat.chat_with_image import MAX_IMAGES, ImageTurn
 from textllm_core.errors import Allowance, TextLLMError
 from textllm_core.records.messages import DocumentReply, Idempotency, ImageReply
@@ -26,7 +27,9 @@ from textllm_http.turns import TURN, TurnRequest, answer, begun
 
 _FIELDS: Final = TurnRequest.__struct_fields__
 _IMAGES: Final = MultipartBody(texts=_FIELDS, files={"images": MAX_IMAGES})
-_DOCUMENT: Final = MultipartBody(texts=_FIELDS, files={"file": 1})
+_DOCUMENTS: Final = MultipartBody(
+    texts=_FIELDS, files={"file": MAX_DOCUMENTS, "images": MAX_IMAGES}, optional=["images"]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class _TurnForm:
     """A turn that has arrived with its files; `allowance` is None where it is not counted yet."""
 
     asked: TurnRequest
-    files: Sequence[Upload]
+    files: Mapping[str, Sequence[Upload]]
     idempotency: Idempotency | None
     allowance: Allowance | None
 
@@ -75,7 +78,7 @@ async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
         asked = form.asked
         turn = ImageTurn(
             asked.message,
-            form.files,
+            form.files["images"],
             asked.conversation_id,
             asked.user_id,
             asked.options,
@@ -94,9 +97,23 @@ async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
     guards=[any_caller],
     described=Operation(
         tag="Chat",
-        says="As `POST /chat`, from a form: PDF, DOCX, TXT, MD, CSV, JSON or HTML.",
+        says="As `POST /chat`, from a form: PDF, DOCX, TXT, MD, CSV, JSON or HTML. Up to 10 documents, and up to 10 "
+        "images beside them.",
         headers=ON_TURNS,
-        body=form(TurnRequest, required=("message", "file"), file=FILE),
+        body=form(
+            TurnRequest,
+            required=("message", "file"),
+            file={
+                "anyOf": [FILE, {"type": "array", "items": FILE, "minItems": 1, "maxItems": MAX_DOCUMENTS}],
+                "description": f"The document; up to {MAX_DOCUMENTS}.",
+            },
+            images={
+                "type": "array",
+                "items": FILE,
+                "maxItems": MAX_IMAGES,
+                "description": f"Up to {MAX_IMAGES} images beside it.",
+            },
+        ),
         answers={
             200: reply_or_stream(
                 DocumentReply,
@@ -110,17 +127,20 @@ async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
 async def chat_file(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a turn with a document."""
     textllm = services_of(request).textllm
-    async with _arrived(request, _DOCUMENT) as form:
+    async with _arrived(request, _DOCUMENTS) as form:
         asked = form.asked
+        document, *others = form.files["file"]
         turn = DocumentTurn(
             asked.message,
-            form.files[0],
+            document,
             asked.conversation_id,
             asked.user_id,
             asked.options,
             form.idempotency,
             is_resumable=bool(asked.stream),
             allowance=form.allowance,
+            others=others,
+            images=form.files["images"],
         )
         events = textllm.chat_with_document.stream(caller_of(request), turn)
         started = await begun(events)
@@ -140,23 +160,22 @@ async def _arrived(request: Request[Any, Any, Any], shape: MultipartBody) -> Asy
             request, services.spool, max_file_bytes=services.max_file_bytes, max_text_bytes=services.max_body_bytes
         ) as form:
             asked = TURN.decode_texts(form.texts)
-            (files,) = form.files.values()
             idempotency = None
             if "idempotency-key" in request.headers:
-                idempotency = idempotency_of(request, await _canonical(asked, files))
+                idempotency = idempotency_of(request, await _canonical(asked, form.files))
             user_id = caller.acts_for(asked.user_id)
             if caller.user_id is None and user_id is not None:
                 allowance = await textllm.files.admit(caller, user_id)
-            yield _TurnForm(asked, files, idempotency, allowance)
+            yield _TurnForm(asked, form.files, idempotency, allowance)
     except TextLLMError as refusal:
         refusal.allowance = refusal.allowance or allowance
         raise
 
 
-async def _canonical(asked: TurnRequest, files: Sequence[Upload]) -> bytes:
+async def _canonical(asked: TurnRequest, files: Mapping[str, Sequence[Upload]]) -> bytes:
     """The same for two forms that ask for the same."""
     digests = []
-    for file in files:
+    for file in chain.from_iterable(files.values()):
         digest = hashlib.sha256()
         async for piece in file.read():
             digest.update(piece)

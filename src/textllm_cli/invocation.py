@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import typer
 
@@ -14,17 +14,52 @@ from textllm_core.errors import ConfigurationError
 
 if TYPE_CHECKING:  # help pages need none of them
     from textllm_adapters.settings import Settings
-    from textllm_core.application import Books, Conversations, Files, TextLLM
+    from textllm_cli import engine
+    from textllm_core.application import Books
 
 Progress = Callable[[int, int], None]
 
+USUAL_USER: Final = "cli"
 
-class Wiring(Protocol):
-    """What commands ask of the composition root. Each raises ConfigurationError where settings do not allow it."""
 
-    def load_settings(self, config: Path | None = None, /) -> Settings:
-        """The settings in force; `config` is the file to read, None the usual places."""
+class Engine(Protocol):
+    """What commands ask for, in this process or on a server. Each raises ConfigurationError where settings do not
+    allow it."""
+
+    def open_textllm(
+        self,
+        settings: Settings,
+        /,
+        *,
+        model_progress: Progress | None = None,
+        grace_s: float | None = None,
+    ) -> AbstractAsyncContextManager[engine.Talk]:
+        """What talks. Leaving it gives running replies `grace_s` seconds to end, and settles them.
+
+        Args:
+            model_progress: called from any thread while a model file is fetched, with the bytes so far and in all.
+        """
         ...
+
+    def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[engine.Books]:
+        """What needs the database alone."""
+        ...
+
+    def open_files(self, settings: Settings, /) -> AbstractAsyncContextManager[engine.Files]:
+        """What needs the database and the store of files."""
+        ...
+
+    def open_conversations(self, settings: Settings, /) -> AbstractAsyncContextManager[engine.Conversations]:
+        """What manages conversations. Leaving it lets what is being erased at the provider go on for a while."""
+        ...
+
+    async def config_in_force(self, settings: Settings, /) -> Mapping[str, Any]:
+        """The settings of the engine, without secrets."""
+        ...
+
+
+class Host(Protocol):
+    """What can be done where the engine's own database is, and nowhere else. Errors are those of `Engine`."""
 
     def check(self, settings: Settings, /) -> None:
         """Find out, without opening anything, whether the settings can be kept."""
@@ -34,39 +69,19 @@ class Wiring(Protocol):
         """What an operator should know about settings that can be used all the same."""
         ...
 
-    def open_textllm(
-        self,
-        settings: Settings,
-        /,
-        *,
-        model_progress: Progress | None = None,
-        database_patience_s: float = 0.0,
-        grace_s: float | None = None,
-    ) -> AbstractAsyncContextManager[TextLLM]:
-        """The engine. Leaving it gives running replies `grace_s` seconds to end, and settles them.
-
-        Args:
-            database_patience_s: how long to wait for a database that does not answer yet.
-            model_progress: called from any thread while a model file is fetched, with the bytes so far and in all.
-        """
-        ...
-
     def try_out(
         self, settings: Settings, /, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
     ) -> AbstractAsyncContextManager[Books]:
-        """As much of what `open_textllm` opens as may fail to; arguments as there."""
+        """As much of what a server opens as may fail to.
+
+        Args:
+            model_progress: as `open_textllm` has it.
+            database_patience_s: how long to wait for a database that does not answer yet.
+        """
         ...
 
     def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[Books]:
-        """What needs the database alone."""
-        ...
-
-    def open_files(self, settings: Settings, /) -> AbstractAsyncContextManager[Files]:
-        """What needs the database and the store of files."""
-        ...
-
-    def open_conversations(self, settings: Settings, /) -> AbstractAsyncContextManager[Conversations]:
-        """What manages conversations. Leaving it lets what is being erased at the provider go on for a while."""
+        """What needs the database alone, the audit among it."""
         ...
 
     async def upgrade_database(self, settings: Settings, /) -> str:
@@ -82,6 +97,22 @@ class Wiring(Protocol):
         ...
 
 
+class Wiring(Host, Engine, Protocol):
+    """What commands ask of the composition root."""
+
+    def load_settings(self, config: Path | None = None, /, *, is_personal: bool = False, **arguments: Any) -> Settings:
+        """The settings in force.
+
+        Args:
+            config: the file to read, None the usual places.
+            is_personal: for one person in process, whom the limits of a service do not concern.
+            arguments: settings that go before all others.
+        """
+        ...
+
+    def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[Books]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """The options of `textllm` itself, before any command.
@@ -89,27 +120,51 @@ class Invocation:
     Args:
         load_wiring: imports the wiring; called by commands that need it, so that help pages wait for no import.
         config: the file of settings; None is the usual places.
+        server: the address of the server to ask; None: what the settings say.
     """
 
     load_wiring: Callable[[], Wiring]
     config: Path | None
+    server: str | None = None
+    _read: dict[bool, Settings] = field(default_factory=dict, init=False, repr=False)
 
-    @property
-    def wiring(self) -> Wiring:
-        return self.load_wiring()
-
-    def settings(self) -> Settings:
+    def settings(self, *, is_personal: bool = True) -> Settings:
         """The settings in force.
 
         Raises:
             ConfigurationError: some cannot be used; its text lists them all.
         """
-        settings = self.wiring.load_settings(self.config)
-        if settings.server is not None or settings.api_key is not None:
+        if is_personal not in self._read:
+            arguments = {} if self.server is None else {"server": self.server}
+            load = self.load_wiring().load_settings
+            self._read[is_personal] = load(self.config, is_personal=is_personal, **arguments)
+        return self._read[is_personal]
+
+    def engine(self, settings: Settings) -> Engine:
+        """What commands ask: the server that the settings name, or else this process."""
+        if settings.server is None:
+            return self.load_wiring()
+        from textllm_cli.remote import wiring
+
+        return wiring
+
+    def host(self, command: str) -> tuple[Settings, Host]:
+        """The settings as a service has them, and what can be done with its own database.
+
+        Raises:
+            ConfigurationError: a server is named, whose database is out of reach.
+        """
+        settings = self.settings(is_personal=False)
+        if settings.server is not None:
             raise ConfigurationError(
-                "TEXTLLM_SERVER and TEXTLLM_API_KEY: this version's command line does not talk to a server; unset them."
+                f"`textllm {command}` works where the server's own database is: run it there, without --server and "
+                "TEXTLLM_SERVER."
             )
-        return settings
+        return settings, self.load_wiring()
+
+    def user_id(self, named: str | None) -> str:
+        """On whose behalf: whom the command names, or else the settings."""
+        return (self.settings().user or USUAL_USER) if named is None else named
 
 
 def invocation_of(context: typer.Context) -> Invocation:

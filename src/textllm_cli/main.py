@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
             formatter.write_dl(list(COMMANDS.items()))
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        arguments = sys.argv[1:] if args is None else list(args)
+        arguments = args = _server_first(sys.argv[1:] if args is None else list(args))
         if "--json" not in arguments:
             return super().main(args, *rest, **options)
         try:
@@ -77,6 +77,17 @@ def _loaded(name: str) -> Mapping[str, Command]:
     else:
         tree.command()(getattr(module, name))
     return get_group(tree).commands
+
+
+def _server_first(arguments: list[str]) -> list[str]:
+    """The arguments with `--server URL` in front, wherever it stood: it is an option of all commands alike."""
+    before = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    for place, argument in enumerate(before):
+        length = 2 if argument == "--server" else 1 if argument.startswith("--server=") else 0
+        if length:
+            named = arguments[place : place + length]
+            return [*named, *arguments[:place], *arguments[place + length :]]
+    return arguments
 
 
 app = typer.Typer(
@@ -107,6 +118,15 @@ def textllm(
         Path | None,
         typer.Option("--config", metavar="PATH", help="Read settings from this file, not from config/config.yaml."),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            metavar="URL",
+            help="Ask this server, not the engine in this process; TEXTLLM_SERVER, with TEXTLLM_API_KEY as the key. "
+            "It may stand behind the command, too.",
+        ),
+    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -119,7 +139,7 @@ def textllm(
     """
     from textllm_cli.invocation import Invocation
 
-    context.obj = Invocation(context.obj, config)
+    context.obj = Invocation(context.obj, config, server)
 
 
 def _load_wiring() -> Wiring:

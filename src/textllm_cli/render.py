@@ -18,7 +18,7 @@ from textllm_cli.exit_codes import UNEXPECTED, exit_code
 from textllm_core.errors import TextLLMError
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
-from textllm_core.problem_details import problem_details, status_of
+from textllm_core.problem_details import problem_of_error
 from textllm_core.records.messages import InputImage, Reply
 from textllm_core.wire import to_json
 
@@ -93,7 +93,7 @@ class Screen:
 
     def json(self, record: object) -> None:
         """A record whose wire shape is wanted in any case."""
-        self._write(self._out, _json_line(record))
+        self._write_json(self._out, record)
 
     def delta(self, text: str) -> None:
         """The next piece of a model's text."""
@@ -109,22 +109,34 @@ class Screen:
             self._at_line_start = True
             self._write(self._out, "\n")
 
+    @contextmanager
+    def text(self) -> Iterator[None]:
+        """A model's text, printed in the block piece by piece; it ends its line however the block ends."""
+        try:
+            yield
+        finally:
+            self.end_text()
+
     def reply(self, reply: Reply, *, is_printed: bool = False) -> None:
         """A whole reply; `is_printed` where its text came in pieces before."""
         if self.as_json:
-            self._write(self._out, _json_line(reply))
+            self.json(reply)
             return
         if not is_printed:
             self.delta(reply.text)
             self.end_text()
-        if not reply.text.strip():
-            self.warn("the model answered with no text")
-        for warning in reply.warnings:
-            self.warn(warning)
+        self.remarks(reply)
         if self._out.isatty() and self._err.isatty():
             tokens = f"{reply.usage.input} tokens in, {reply.usage.output} out"
             cost = f"about {dollars(reply.cost)} (an estimate)" if reply.estimated else dollars(reply.cost)
             self._line(self._dim(f"{tokens} · {cost} · {reply.conversation_id}"))
+
+    def remarks(self, reply: Reply) -> None:
+        """What is to be known of a reply beside its text."""
+        if not reply.text.strip():
+            self.warn("the model answered with no text")
+        for warning in reply.warnings:
+            self.warn(warning)
 
     def bars(self, amounts: Sequence[Decimal]) -> Sequence[str]:
         """Amounts as bars of one scale and their room; nothing where stdout is no terminal."""
@@ -137,7 +149,7 @@ class Screen:
     def messages(self, messages: Sequence[ListedMessage]) -> None:
         """What was said, oldest first, each with its files and the keys to download them by."""
         if self.as_json:
-            self._write(self._out, _json_line({"data": messages}))
+            self.json({"data": messages})
         for message in () if self.as_json else messages:
             who = "you" if message.role == "user" else "model"
             cut = " (cut short)" if message.status == "incomplete" else ""
@@ -160,12 +172,10 @@ class Screen:
 
     def problem(self, error: TextLLMError) -> None:
         """What went wrong, and the notes that were added to it."""
-        detail = " ".join([str(error), *getattr(error, "__notes__", ())])
         if self.as_json:
-            detail = detail.encode(errors="replace").decode()  # it may name a file whose name is no text
-            document = problem_details(error.code, status=status_of(error), detail=detail, details=error.details())
-            self._write(self._err, _json_line(document))
+            self._write_json(self._err, problem_of_error(error))
         else:
+            detail = " ".join([str(error), *getattr(error, "__notes__", ())])
             self._line(f"error: {plain(detail)}")
 
     def model_progress(self, done: int, total: int) -> None:
@@ -201,6 +211,16 @@ class Screen:
         if self._is_moving and self._err.isatty():
             self._is_moving, text = False, f"\n{text}"
         self._write(self._err, text + "\n")
+
+    def _write_json(self, stream: TextIO, record: object) -> None:
+        """JSON is UTF-8, with a line feed at its end, whatever the terminal's encoding is."""
+        stream.flush()
+        line = _json_line(record)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.buffer.write(line.encode())
+            stream.flush()
+        else:
+            self._write(stream, line)
 
     def _write(self, stream: TextIO, text: str) -> None:
         stream.write(text)

@@ -17,10 +17,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from textllm_cli.engine import Talk
 from textllm_cli.render import Screen, dollars
 from textllm_cli.speaking import Said, Speaker
 from textllm_cli.uploads import upload_of
-from textllm_core.application import TextLLM
 from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 
@@ -38,7 +38,7 @@ A backslash at the end of a line goes on in the next. Ctrl-C cuts a reply short;
 _WITH_FILE: Final = re.compile(r"/(?P<kind>image|file)(?!\S)(?P<rest>.*)", re.DOTALL)
 
 
-def chat(opener: Callable[[], AbstractAsyncContextManager[TextLLM]], speaker: Speaker, screen: Screen) -> None:
+def chat(opener: Callable[[], AbstractAsyncContextManager[Talk]], speaker: Speaker, screen: Screen) -> None:
     """Open the engine and chat until someone leaves. For the main thread: the engine runs in another.
 
     Raises:
@@ -173,7 +173,7 @@ def _said(kind: str, rest: str) -> Said:
     upload, text = upload_of(Path(path).expanduser()), typed.read().strip()
     if kind == "image":
         return Said(text or "Describe this image.", images=(upload,))
-    return Said(text or "Summarize this document.", document=upload)
+    return Said(text or "Summarize this document.", documents=(upload,))
 
 
 @dataclass(slots=True)
@@ -200,7 +200,7 @@ class _Thread:
 class Chat:
     """A conversation at the keyboard. A turn that fails or is cut short is settled and reported; the chat goes on."""
 
-    def __init__(self, textllm: TextLLM, speaker: Speaker, keyboard: Keyboard, screen: Screen) -> None:
+    def __init__(self, textllm: Talk, speaker: Speaker, keyboard: Keyboard, screen: Screen) -> None:
         self._textllm, self._speaker, self._keyboard, self._screen = textllm, speaker, keyboard, screen
         self._thread = _Thread(None)
         self._response_id = ""

@@ -1,39 +1,48 @@
-"""Talking: who says what, and one turn as it is printed."""
+"""Talking: who says what, how it is asked, and how long one waits for it."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Final
 
-from textllm_cli.render import Screen
-from textllm_core.application import TextLLM
+from textllm_cli.engine import Talk
+from textllm_cli.identifying import whole_id
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
-from textllm_core.chat.reply_log import last_reply
-from textllm_core.errors import ConversationNotFoundError, NotFoundError
+from textllm_core.errors import (
+    ConversationNotFoundError,
+    ModelError,
+    NotFoundError,
+    ServiceUnavailableError,
+    TextLLMError,
+)
 from textllm_core.records.messages import (
-    Reply,
+    Idempotency,
     ReplyCompleted,
     ReplyEvent,
     ReplyFailed,
-    TextDelta,
     TextTurn,
     TurnOptions,
 )
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
+from textllm_core.wire import to_json
+
+_pause: Final = asyncio.sleep  # here, so that nobody who tries this out has to wait
+_MOST_TRIES: Final = 5  # of a provider or a server that is away: about half a minute, by what they ask for
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What is said in one turn: a text, and perhaps images or a document, but not both."""
+    """What is said in one turn: a text, and perhaps documents and images."""
 
     text: str
     images: Sequence[Upload] = ()
-    document: Upload | None = None
+    documents: Sequence[Upload] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,68 +51,97 @@ class Speaker:
 
     Args:
         conversation_id: the conversation to go on with; None: a new one, or the latest one with `latest`.
+        idempotency_key: makes a turn safe to send again.
     """
 
     user_id: str
     conversation_id: str | None
     latest: bool
     options: TurnOptions
+    idempotency_key: str | None = None
     caller: Caller = field(default_factory=Caller)
 
-    async def first_conversation(self, textllm: TextLLM) -> str | None:
+    async def first_conversation(self, talk: Talk) -> str | None:
         """The conversation to begin with; None is a new one.
 
         Raises:
             NotFoundError: there is no latest one.
         """
         if not self.latest:
-            return self.conversation_id
+            if self.conversation_id is None:
+                return None
+            return await whole_id(talk.conversations, self.caller, self.conversation_id)
         try:
-            return (await textllm.conversations.latest(self.caller, self.user_id)).id
+            return (await talk.conversations.latest(self.caller, self.user_id)).id
         except ConversationNotFoundError:
             raise NotFoundError(f"There is no conversation of {self.user_id!r} to continue.") from None
 
-    def ask(self, textllm: TextLLM, said: Said, conversation_id: str | None) -> AsyncGenerator[ReplyEvent, None]:
+    async def ask(self, talk: Talk, said: Said, conversation_id: str | None) -> AsyncGenerator[ReplyEvent, None]:
         """The reply, as `SendMessage.stream` has it."""
-        whose = (conversation_id, self.user_id, self.options)
-        if said.images:
-            return textllm.chat_with_image.stream(self.caller, ImageTurn(said.text, said.images, *whose))
-        if said.document is not None:
-            return textllm.chat_with_document.stream(self.caller, DocumentTurn(said.text, said.document, *whose))
-        return textllm.send_message.stream(self.caller, TextTurn(said.text, *whose))
+        idempotency = await self._idempotency(said, conversation_id)
+        whose = (conversation_id, self.user_id, self.options, idempotency)
+        if said.documents:
+            first, *others = said.documents
+            turn = DocumentTurn(said.text, first, *whose, others=others, images=said.images)
+            events = talk.chat_with_document.stream(self.caller, turn)
+        elif said.images:
+            events = talk.chat_with_image.stream(self.caller, ImageTurn(said.text, said.images, *whose))
+        else:
+            events = talk.send_message.stream(self.caller, TextTurn(said.text, *whose))
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _idempotency(self, said: Said, conversation_id: str | None) -> Idempotency | None:
+        if self.idempotency_key is None:
+            return None
+        digest = hashlib.sha256(to_json([said.text, conversation_id, self.user_id, self.options]))
+        for upload in (*said.documents, *said.images):
+            digest.update(upload.name.encode("utf-8", "replace"))
+            async for piece in upload.read():
+                digest.update(piece)
+        return Idempotency(self.idempotency_key, "ask", digest.hexdigest())
 
 
-async def ask_once(textllm: TextLLM, speaker: Speaker, said: Said, screen: Screen, *, is_streamed: bool) -> None:
-    """Ask, and print the reply; its text as it comes where `is_streamed`.
+async def patiently(
+    ask: Callable[[], AsyncGenerator[ReplyEvent, None]], tell: Callable[[str], None]
+) -> AsyncGenerator[ReplyEvent, None]:
+    """The events of a reply, asked for again while it is refused for now, as long as whoever refuses asks to wait.
+
+    Args:
+        tell: is told why, and for how long.
+    """
+    tries = 0
+    while True:
+        try:
+            async with aclosing(ask()) as events:
+                first = await anext(events)
+                yield first
+                async for event in events:
+                    yield event
+            return
+        except TextLLMError as refusal:
+            wait = refusal.details().get("retry_after_s")
+            tries += 1
+            is_ours = not isinstance(refusal, ModelError) and not isinstance(refusal, ServiceUnavailableError)
+            if not isinstance(wait, int) or (not is_ours and tries >= _MOST_TRIES):
+                raise
+            tell(f"{refusal} Waiting for {wait} s.")
+            await _pause(wait)
+
+
+async def heard(events: AsyncGenerator[ReplyEvent, None], hear: Callable[[ReplyEvent], None]) -> ReplyCompleted:
+    """The end of a reply, after `hear` was told of each event.
 
     Raises:
-        TextLLMError: the turn was refused, or its reply broke off; what came of it is printed.
+        TextLLMError: it was refused, or broke off.
     """
-    events = speaker.ask(textllm, said, await speaker.first_conversation(textllm))
-    try:
-        if is_streamed:
-            try:
-                reply = await _told(events, screen.delta)
-            finally:
-                screen.end_text()
-        else:
-            reply = await last_reply(events)
-    except asyncio.CancelledError:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next Ctrl-C quits at once, whatever is running then
-        screen.say("interrupted; settling what it cost (Ctrl-C again leaves at once)")
-        raise
-    screen.reply(reply, is_printed=is_streamed)
-
-
-async def _told(events: AsyncGenerator[ReplyEvent, None], tell: Callable[[str], None]) -> Reply:
-    """The whole reply, after `tell` got its text piece by piece."""
     async with aclosing(events):
         async for event in events:
+            hear(event)
             match event:
-                case TextDelta(text):
-                    tell(text)
-                case ReplyCompleted(reply):
-                    return reply
+                case ReplyCompleted():
+                    return event
                 case ReplyFailed(_, error):
                     raise error
     raise AssertionError("a reply ended without a terminal event")

@@ -10,7 +10,8 @@ from textllm_core.errors import InvalidRequestError
 
 _TENANT_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _NEW_USER_ID: Final = re.compile(r"user_[0-9a-f]{32}")
-_USER_ID: Final = re.compile(r"[A-Za-z0-9._:@+-]{1,255}")
+USER_ID: Final = r"[A-Za-z0-9._:@+-]{1,255}"
+_USER_ID: Final = re.compile(USER_ID)
 
 
 # Asking the system for randomness costs more than all else of an id, so that many are made of one answer.

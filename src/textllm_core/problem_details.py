@@ -75,6 +75,13 @@ def status_of(error: TextLLMError) -> HTTPStatus:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
+def problem_of_error(error: TextLLMError) -> dict[str, object]:
+    """The document of a failure that no request of HTTP's ended in."""
+    detail = " ".join([str(error), *getattr(error, "__notes__", ())])
+    detail = detail.encode(errors="replace").decode()  # it may name a file whose name is no text
+    return problem_details(error.code, status=status_of(error), detail=detail, details=error.details())
+
+
 def problem_details(
     code: str, *, status: int, detail: str, details: Mapping[str, object], instance: str | None = None
 ) -> dict[str, object]:

@@ -10,10 +10,11 @@ The program takes its part from the environment, as JSON or paths:
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -35,6 +36,7 @@ from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
 from textllm_core.application import Books, Conversations, Files, TextLLM
 from textllm_core.chat.running import RunningExchanges
+from textllm_core.records.model import ModelRequest
 from textllm_core.wire import to_json
 
 HEAD = "0007"
@@ -50,9 +52,13 @@ class MemoryWiring:
     revision: str | None = None
     gate: Path | None = None
     noticed: Sequence[str] = ()
+    asked: Sequence[ModelRequest] = ()
 
-    def load_settings(self, config: Path | None = None) -> Settings:
-        return load_settings(config)
+    def load_settings(self, config: Path | None = None, *, is_personal: bool = False, **arguments: Any) -> Settings:
+        return load_settings(config, is_personal=is_personal, **arguments)
+
+    async def config_in_force(self, settings: Settings) -> Mapping[str, Any]:
+        return settings.public()
 
     def check(self, _settings: Settings) -> None: ...
 
@@ -65,12 +71,12 @@ class MemoryWiring:
         settings: Settings,
         *,
         model_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002 - nothing is fetched
-        database_patience_s: float = 0.0,  # noqa: ARG002 - memory is there
         grace_s: float | None = None,
     ) -> AsyncIterator[TextLLM]:
         gate = asyncio.Event()
         watching = asyncio.create_task(self._watch(gate))
         llm = ScriptedLLM(*(_behind(gate, reply) for reply in self.replies))
+        self.asked = llm.requests
         policy = replace(
             SCRIPTED_POLICY,
             model=settings.model,

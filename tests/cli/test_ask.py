@@ -90,8 +90,9 @@ def test_raw_prints_them(run: Run) -> None:
     ],
 )
 def test_input_that_is_refused_has_exit_code_4(
-    run: Run, wiring: MemoryWiring, text: str, stdin: str | bytes, why: str
+    run: Run, wiring: MemoryWiring, monkeypatch: pytest.MonkeyPatch, text: str, stdin: str | bytes, why: str
 ) -> None:
+    monkeypatch.setenv("TEXTLLM_MAX_INPUT_LENGTH", "10000")
     result = run("ask", text, stdin=stdin)
     assert result.exit_code == 4
     assert why in result.stderr
@@ -188,3 +189,135 @@ def test_nothing_to_ask_is_a_usage_error(run: Run) -> None:
 def test_an_answer_without_text_is_pointed_out(run: Run) -> None:
     result = run("ask", "hi", says=[ScriptedReply(deltas=())])
     assert (result.exit_code, result.stderr) == (0, "warning: the model answered with no text\n")
+
+
+def test_a_long_text_is_no_matter_for_a_person_at_the_terminal(run: Run) -> None:
+    diff = "+ a line\n" * 2_000  # 17 KB and more
+    result = run("ask", "Write a commit message.", stdin=diff, says=[ScriptedReply(text="Add lines.")])
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_no_rate_limit_stands_between_a_person_and_the_model(run: Run) -> None:
+    assert [run("ask", str(number)).exit_code for number in range(24)] == [0] * 24
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code"),
+    [
+        ("TEXTLLM_MAX_INPUT_LENGTH", "4", 4),
+        ("TEXTLLM_COST_LIMIT_PER_SESSION", "0", 6),
+    ],
+)
+def test_a_limit_that_the_settings_do_set_holds_and_its_refusal_names_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, code: int
+) -> None:
+    monkeypatch.setenv(variable, value)
+    refusals = [result for result in (run("ask", "hello") for _ in range(2)) if result.exit_code]
+    assert {result.exit_code for result in refusals} == {code}
+    assert variable.removeprefix("TEXTLLM_").lower() in refusals[-1].stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--no-stream"], ["--json"], ["--stream-json"]])
+def test_an_answer_that_was_cut_short_says_so_and_fails(run: Run, options: list[str]) -> None:
+    says = [ScriptedReply(deltas=("half of",), finish_reason="length")]
+    result = run("ask", "hi", *options, says=says)
+    assert (result.exit_code, "half of" in result.stdout) == (7, True)
+    assert result.stderr.startswith("warning: the answer was cut short after")
+    assert "max_output_tokens" in result.stderr
+
+
+def test_a_refusal_says_so_and_has_exit_code_4(run: Run) -> None:
+    result = run("ask", "hi", says=[ScriptedReply(deltas=("I cannot.",), finish_reason="refusal")])
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        4,
+        "I cannot.\n",
+        "warning: the model refused to answer\n",
+    )
+
+
+def test_a_first_turn_that_failed_is_nothing_to_continue(run: Run) -> None:
+    good = json.loads(run("ask", "one", "--json").stdout)
+    assert run("ask", "two", says=[ScriptedReply(deltas=(), content_filtered=True)]).exit_code == 4
+    again = json.loads(run("ask", "three", "--continue", "--json").stdout)
+    assert again["conversation_id"] == good["conversation_id"]
+
+
+def test_the_options_reach_the_model(run: Run, wiring: MemoryWiring) -> None:
+    options = ["-s", "Rhyme.", "--max-tokens", "99", "--temperature", "0.5"]
+    assert run("ask", "hi", *options).exit_code == 0
+    (asked,) = wiring.asked
+    assert (asked.instructions, asked.max_output_tokens, asked.temperature) == ("Rhyme.", 99, 0.5)
+    assert run("ask", "hi", "-s", "Rhyme.", "-p", "default").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "block"),
+    [
+        ("Here:\n```python\nprint(1)\n```\nand\n```\nmore\n```\n", "print(1)\n"),
+        ("~~~~\n```\nnot the end\n~~~~\n", "```\nnot the end\n"),
+        ("- so\n  ```sh\n  ls\n   -l\n  ```\n", "ls\n -l\n"),
+        ("```\nnever ends", "never ends\n"),
+        ("```\na\x1b[31mb\n```", "ab\n"),
+    ],
+)
+def test_the_first_fenced_block_is_printed_alone(run: Run, answer: str, block: str) -> None:
+    result = run("ask", "hi", "-x", says=[ScriptedReply(text=answer)])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, block, "")
+
+
+def test_an_answer_without_a_fenced_block_is_not_printed_in_its_place(run: Run) -> None:
+    result = run("ask", "hi", "-x", says=[ScriptedReply(text="rm -rf `here`")])
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert "conversations messages conv_" in result.stderr
+
+
+def test_events_are_printed_as_they_come_a_line_each(run: Run) -> None:
+    lines = run("ask", "hi", "--stream-json", says=[ScriptedReply(deltas=("Hel", "lo"))]).stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["event"] for event in events] == ["reply.started", "reply.delta", "reply.delta", "reply.completed"]
+    assert [event["data"]["text"] for event in events[1:]] == ["Hel", "lo", "Hello"]
+    assert events[0]["data"]["response_id"] == events[-1]["data"]["response_id"]
+
+
+def test_a_repeat_with_its_key_gets_the_first_answer(run: Run, wiring: MemoryWiring) -> None:
+    first = run("ask", "hi", "--json", "--idempotency-key", "k1", says=[ScriptedReply(text="once")])
+    again = run("ask", "hi", "--json", "--idempotency-key", "k1", says=[ScriptedReply(text="twice")])
+    assert again.stdout == first.stdout
+    assert len(wiring.store.entries) == 1
+    assert run("ask", "other", "--idempotency-key", "k1").exit_code == 4
+
+
+def test_whoever_waits_is_told_why_and_gets_the_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("textllm_cli.speaking._pause", _no_pause)
+    says = [ScriptedReply(error=ProviderUnavailableError("It is busy.", may_have_run=False, retry_after_s=7))]
+    says.append(ScriptedReply(text="Now."))
+    result = run("ask", "hi", "--wait", says=says)
+    assert (result.exit_code, result.stdout) == (0, "Now.\n")
+    assert result.stderr == "It is busy. Waiting for 7 s.\n"
+    assert run("ask", "hi", "--wait", says=says[:1] * 9).exit_code == 7
+
+
+async def _no_pause(_seconds: float) -> None:
+    """The time is up already."""
+
+
+def test_the_user_may_come_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXTLLM_USER", "ada")
+    assert json.loads(run("ask", "hi", "--json").stdout)["user_id"] == "ada"
+    assert json.loads(run("ask", "hi", "--json", "--user", "bob").stdout)["user_id"] == "bob"
+    assert json.loads(run("conversations", "list", "--json").stdout)["total"] == 1
+
+
+def test_a_conversation_is_named_by_the_beginning_of_its_id(run: Run) -> None:
+    first = json.loads(run("ask", "one", "--json").stdout)["conversation_id"]
+    for named in (first[:12], first.removeprefix("conv_")[:7]):
+        assert json.loads(run("ask", "more", "-c", named, "--json").stdout)["conversation_id"] == first
+        assert json.loads(run("conversations", "show", named, "--json").stdout)["id"] == first
+    assert run("conversations", "show", "conv_0000").exit_code == 3
+
+
+def test_a_beginning_that_several_ids_have_is_refused_with_all_of_them(run: Run) -> None:
+    ids = [json.loads(run("ask", "hi", "--json").stdout)["conversation_id"] for _ in range(17)]  # 16 first characters
+    shared = next(each for each in ids if sum(other[5] == each[5] for other in ids) > 1)[5]
+    result = run("conversations", "show", shared)
+    assert (result.exit_code, f"conversations begin with {shared}" in result.stderr) == (4, True)

@@ -76,18 +76,34 @@ def test_a_file_that_is_not_there_is_named(run: Run, wiring: MemoryWiring) -> No
     assert not wiring.store.entries
 
 
-@pytest.mark.parametrize("command", [("ask", "What?", "-f"), ("ask", "What?", "-i"), ("files", "upload")], ids=" ".join)
-def test_what_is_no_regular_file_is_said_to_be_none(run: Run, command: tuple[str, ...], tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_said_to_be_none_where_it_is_to_be_kept(run: Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    result = run(*command, "pipe")
+    result = run("files", "upload", "pipe")
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr == "error: pipe is no regular file; save what comes from it in one, and give that.\n"
 
 
-@pytest.mark.parametrize("options", [["-i", "cat.png", "-f", "notes.txt"], ["-f", "notes.txt", "-f", "cat.png"]])
-def test_images_and_a_document_do_not_go_together(run: Run, options: list[str]) -> None:
-    result = run("ask", "Compare", *options)
-    assert (result.exit_code, "one document" in result.stderr) == (2, True)
+def test_a_document_may_come_from_a_process_as_shells_write_it(run: Run) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"Tea is at six.")
+    os.close(writing)
+    result = run("ask", "When?", "-f", f"/dev/fd/{reading}")
+    os.close(reading)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.endswith("Tea is at six.\n")
+
+
+def test_a_document_may_be_piped_in_and_is_no_part_of_the_question_then(run: Run) -> None:
+    result = run("ask", "When?", "-f", "-", stdin="Tea is at six.")
+    assert result.stdout == "[0] You said: When?\n\nFile stdin.txt:\n\nTea is at six.\n"
+
+
+def test_several_documents_and_images_are_one_turn(run: Run, wiring: MemoryWiring, tmp_path: Path) -> None:
+    (tmp_path / "more.md").write_text("# Cake")
+    options = ["-f", "notes.txt", "-i", "cat.png", "-f", "more.md"]
+    reply = json.loads(run("ask", "Compare", *options, "--json").stdout)
+    assert (len(reply["file_urls"]), reply["image_count"], reply["message_number"]) == (2, 1, 1)
+    assert kept(wiring) == [b"Tea is at five.", b"# Cake", PNG]
 
 
 def test_what_is_no_image_is_refused_and_not_kept(run: Run, wiring: MemoryWiring) -> None:

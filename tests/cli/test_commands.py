@@ -82,12 +82,12 @@ def test_the_settings_in_force_are_shown_without_secrets(run: Run, monkeypatch: 
 
 def test_the_settings_are_shown_as_json_with_exact_numbers(run: Run) -> None:
     shown = json.loads(run("config", "show", "--json").stdout, parse_float=str)
-    assert shown["cost_limit_per_session"] == "5.0"
+    assert shown["config"]["cost_limit_per_session"] == "5.0"
 
 
 def test_the_file_of_settings_can_be_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("model: my-model\n")
-    assert json.loads(run("--config", "mine.yaml", "config", "show", "--json").stdout)["model"] == "my-model"
+    assert json.loads(run("--config", "mine.yaml", "config", "show", "--json").stdout)["config"]["model"] == "my-model"
 
 
 def test_a_file_that_is_not_there_has_exit_code_2(run: Run) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import subprocess
 import sys
 from decimal import Decimal
 from itertools import pairwise
@@ -114,3 +115,21 @@ def test_progress_on_a_terminal_moves_only_when_it_changes(monkeypatch: pytest.M
     os.close(master)
     assert [seen.count(f" {percent} %") for percent in (0, 50, 100)] == [1, 1, 1]
     assert seen.count("\n") == 1
+
+
+def test_json_is_utf_8_whatever_the_terminal_speaks() -> None:
+    program = (
+        "from textllm_cli.render import reporting\n"
+        "from textllm_core.errors import InvalidRequestError\n"
+        "with reporting(as_json=True) as screen:\n"
+        "    screen.json({'text': '漢字 ü'})\n"
+        "    screen.problem(InvalidRequestError('漢字 ü'))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )
+    assert result.stdout == '{"text":"漢字 ü"}\n'.encode()
+    assert json.loads(result.stderr.decode())["detail"] == "漢字 ü"

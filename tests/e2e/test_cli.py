@@ -64,7 +64,7 @@ def test_the_shipped_prompts_can_be_asked_with_wherever_one_stands(tmp_path: Pat
         (["ask", "--continue", "hi"], {}, 3),
         (["ask", "-c", "conv_unknown", "hi"], {}, 3),
         (["ask", " "], {}, 4),
-        (["ask", "x" * 10_001], {}, 4),
+        (["ask", "x" * 10_001], {"TEXTLLM_MAX_INPUT_LENGTH": "10000"}, 4),
         (["ask", "hi"], {"OPENAI_API_KEY": "sk-wrong"}, 7),
         (["ask", "hi"], {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, 7),
         (["ask", "hi"], {"TEXTLLM_COST_LIMIT_PER_SESSION": "0.000001"}, 6),

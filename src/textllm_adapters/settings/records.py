@@ -12,6 +12,7 @@ import msgspec
 import platformdirs
 
 from textllm_adapters.settings.problems import Problem
+from textllm_core.ids import USER_ID
 
 
 class Secret:
@@ -118,6 +119,7 @@ Host: TypeAlias = Annotated[str, matching(_HOST, r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\
 ModelName: TypeAlias = Annotated[str, matching(_MODEL, r"[A-Za-z0-9._:/@-]{1,200}")]
 PromptName: TypeAlias = Annotated[str, matching("a name of 1 to 64 letters, digits, _ and -", r"[A-Za-z0-9_-]{1,64}")]
 Prompt: TypeAlias = Annotated[str, Rule("1 to 100000 characters, not all blank", _is_prompt)]
+UserId: TypeAlias = Annotated[str, matching("a user: 1 to 255 characters of A-Z a-z 0-9 . _ : @ + -", USER_ID)]
 Region: TypeAlias = Annotated[str, matching("a region such as us-east-1", r"[A-Za-z0-9-]{1,64}")]
 Bucket: TypeAlias = Annotated[str, matching("a bucket name of 3 to 63 characters", r"[A-Za-z0-9._-]{3,63}")]
 
@@ -221,6 +223,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_token: OperatorToken | None = None
     api_key: Token | None = None
     server: WebUrl | None = None
+    user: UserId | None = None
 
     @property
     def resolved_provider(self) -> Literal["openai", "embedded"]:

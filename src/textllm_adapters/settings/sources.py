@@ -36,6 +36,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "TEXTLLM_METRICS_TOKEN": ("metrics_token",),
     "TEXTLLM_API_KEY": ("api_key",),
     "TEXTLLM_SERVER": ("server",),
+    "TEXTLLM_USER": ("user",),
 }
 
 

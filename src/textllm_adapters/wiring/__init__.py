@@ -1,7 +1,14 @@
 """The composition root: the one place that knows which adapter keeps which port."""
 
 from textllm_adapters.settings import Settings, load_settings
-from textllm_adapters.wiring.applications import open_books, open_conversations, open_files, open_textllm, try_out
+from textllm_adapters.wiring.applications import (
+    config_in_force,
+    open_books,
+    open_conversations,
+    open_files,
+    open_textllm,
+    try_out,
+)
 from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
 from textllm_adapters.wiring.checks import check, notices
 from textllm_adapters.wiring.models import fetch_model
@@ -11,6 +18,7 @@ __all__ = [
     "Settings",
     "SyncTextLLM",
     "check",
+    "config_in_force",
     "database_revision",
     "fetch_model",
     "load_settings",

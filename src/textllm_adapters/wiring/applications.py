@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
@@ -252,6 +252,11 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
             keeps_messages=settings.store_messages,
             max_per_user=settings.max_conversations_per_user,
         )
+
+
+async def config_in_force(settings: Settings) -> Mapping[str, Any]:
+    """The settings, without secrets."""
+    return settings.public()
 
 
 @asynccontextmanager

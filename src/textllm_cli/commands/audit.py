@@ -31,7 +31,8 @@ def audit(
 
 async def _audit(invocation: Invocation, screen: Screen, *, repair: bool) -> int:
     """How many counters are wrong."""
-    async with invocation.wiring.open_books(invocation.settings()) as books:
+    settings, host = invocation.host("audit")
+    async with host.open_books(settings) as books:
         repaired = await _show(books.audit.repair(), screen, "found") if repair else 0
         drifted = await _show(books.audit(), screen, "is")
         size = await books.audit.size()

@@ -1,5 +1,7 @@
 """`textllm config`: the settings in force."""
 
+import asyncio
+
 import typer
 
 from textllm_cli.commands import options
@@ -13,8 +15,10 @@ app = typer.Typer(no_args_is_help=True, help="Show or check the settings.")
 def show(context: typer.Context, as_json: options.Json = False) -> None:
     """Show the values in force; no secret is among them."""
     with reporting(as_json=as_json) as screen:
-        values = invocation_of(context).settings().public()
-        screen.record(values, outline(values))
+        invocation = invocation_of(context)
+        settings = invocation.settings(is_personal=False)
+        values = asyncio.run(invocation.engine(settings).config_in_force(settings))
+        screen.record({"config": values}, outline(values))
 
 
 @app.command()
@@ -22,9 +26,9 @@ def check(context: typer.Context, as_json: options.Json = False) -> None:
     """Check all settings at once, and list everything that is wrong with them."""
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
-        settings = invocation.settings()
-        invocation.wiring.check(settings)
-        notices = invocation.wiring.notices(settings)
+        settings, wiring = invocation.settings(is_personal=False), invocation.load_wiring()
+        wiring.check(settings)
+        notices = wiring.notices(settings)
         for notice in notices:
             screen.warn(notice)
         screen.record({"ok": True, "notices": notices}, "The settings can be used.")

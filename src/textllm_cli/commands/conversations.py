@@ -9,17 +9,28 @@ import msgspec
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.engine import Conversations
+from textllm_cli.identifying import whole_id
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
-from textllm_core.application import Conversations
 from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
 from textllm_core.list_messages import MAX_MESSAGES
-from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
+from textllm_core.records.conversations import (
+    Conversation,
+    ConversationChanges,
+    ConversationFilter,
+    ConversationPage,
+    Deletion,
+)
 from textllm_core.tenancy import Caller
 
 app = typer.Typer(no_args_is_help=True, help="Look at conversations, name, tag, sum up, export and delete them.")
 
-ConversationId = Annotated[str, typer.Argument(metavar="ID", help="The conversation.")]
+ConversationId = Annotated[
+    str, typer.Argument(metavar="ID", help="The conversation; the first characters of its id will do.")
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=MAX_LISTED, metavar="N", help="How many.")]
+Offset = Annotated[int, typer.Option("--offset", min=0, max=MAX_OFFSET, metavar="N", help="After how many.")]
 T = TypeVar("T")
 
 
@@ -36,26 +47,29 @@ def list_(
     tag: Annotated[str | None, typer.Option("--tag", help="Only those with this tag.")] = None,
     q: Annotated[str | None, typer.Option("--q", metavar="TEXT", help="Only those with this in their title.")] = None,
     deleted: Annotated[bool, typer.Option("--include-deleted", help="Also those that could be restored.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_LISTED, metavar="N", help="How many.")] = 50,
-    offset: Annotated[int, typer.Option("--offset", min=0, max=MAX_OFFSET, metavar="N", help="After how many.")] = 0,
+    limit: Limit = 50,
+    offset: Offset = 0,
+    user: options.User = None,
     as_json: options.Json = False,
-    user: options.User = "cli",
 ) -> None:
-    """List conversations, the newest turn first."""
-    wanted = ConversationFilter(user_id=user, tag=tag, q=q, include_deleted=deleted)
+    """List conversations, the newest turn first.
+
+    Example: textllm conversations list --tag work --limit 10
+    """
     with reporting(as_json=as_json) as screen:
-        page = _run(context, lambda manage: manage.list(Caller(), wanted, limit=limit, offset=offset))
-        header = ("conversation", "last turn", "messages", "tokens", "cost")
-        screen.record(page, table(header, [_cells(each) for each in page.data], [_note(each) for each in page.data]))
-        if offset + len(page.data) < page.total:
-            screen.say(f"{page.total} in all; --offset {offset + len(page.data)} shows more")
+        user_id = invocation_of(context).user_id(user)
+        wanted = ConversationFilter(user_id=user_id, tag=tag, q=q, include_deleted=deleted)
+        _show_page(screen, _run(context, lambda manage: manage.list(Caller(), wanted, limit=limit, offset=offset)))
 
 
 @app.command()
 def show(context: typer.Context, conversation_id: ConversationId, as_json: options.Json = False) -> None:
-    """Show one conversation, without its messages."""
+    """Show one conversation, without its messages.
+
+    Example: textllm conversations show conv_5f0c
+    """
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, lambda manage: manage.get(Caller(), conversation_id)))
+        _show(screen, _run_on(context, conversation_id, lambda manage, whole: manage.get(Caller(), whole)))
 
 
 @app.command()
@@ -69,11 +83,15 @@ def messages(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show what was said in a conversation."""
+    """Show what was said in a conversation.
+
+    Example: textllm conversations messages conv_5f0c --order desc --limit 2
+    """
     with reporting(as_json=as_json) as screen:
-        page = _run(
+        page = _run_on(
             context,
-            lambda manage: manage.messages(Caller(), conversation_id, limit=limit, order=order.value, after=after),
+            conversation_id,
+            lambda manage, whole: manage.messages(Caller(), whole, limit=limit, order=order.value, after=after),
         )
         if as_json:
             screen.record(page, "")
@@ -90,9 +108,12 @@ def rename(
     title: Annotated[str | None, typer.Argument(metavar="[TITLE]", help="The title; without one it has none.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Give a conversation another title, or none."""
+    """Give a conversation another title, or none.
+
+    Example: textllm conversations rename conv_5f0c "Rivers of France"
+    """
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, _changing(conversation_id, ConversationChanges(title=title))))
+        _show(screen, _run_on(context, conversation_id, _changing(ConversationChanges(title=title))))
 
 
 @app.command()
@@ -102,9 +123,12 @@ def tag(
     tags: Annotated[list[str] | None, typer.Argument(metavar="[TAG]...", help="All its tags; else none.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Give a conversation these tags in place of those that it has."""
+    """Give a conversation these tags in place of those that it has.
+
+    Example: textllm conversations tag conv_5f0c work geography
+    """
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, _changing(conversation_id, ConversationChanges(tags=tags or ()))))
+        _show(screen, _run_on(context, conversation_id, _changing(ConversationChanges(tags=tags or ()))))
 
 
 @app.command()
@@ -116,22 +140,41 @@ def delete(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Hide a conversation; `restore` shows it again. What it cost stays in the books either way."""
+    """Hide a conversation; `restore` shows it again. What it cost stays in the books either way.
+
+    Example: textllm conversations delete conv_5f0c --hard
+    """
+
+    async def run(manage: Conversations) -> Deletion:
+        whole = await whole_id(manage, Caller(), conversation_id, include_deleted=hard)
+        return await manage.delete(Caller(), whole, soft=not hard)
+
     with reporting(as_json=as_json) as screen:
-        deletion = _run(context, lambda manage: manage.delete(Caller(), conversation_id, soft=not hard))
+        deletion = _run(context, run)
         screen.record(deletion, f"{deletion.id} is {'hidden' if deletion.soft else 'erased'}")
 
 
 @app.command()
 def restore(context: typer.Context, conversation_id: ConversationId, as_json: options.Json = False) -> None:
-    """Show a hidden conversation again."""
+    """Show a hidden conversation again.
+
+    Example: textllm conversations restore conv_5f0c
+    """
+
+    async def run(manage: Conversations) -> Conversation:
+        whole = await whole_id(manage, Caller(), conversation_id, include_deleted=True)
+        return await manage.restore(Caller(), whole)
+
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, lambda manage: manage.restore(Caller(), conversation_id)))
+        _show(screen, _run(context, run))
 
 
 @app.command()
 def summarize(context: typer.Context, conversation_id: ConversationId, as_json: options.Json = False) -> None:
-    """Have the model sum a conversation up; it costs what a turn costs, and is kept with the conversation."""
+    """Have the model sum a conversation up; it costs what a turn costs, and is kept with the conversation.
+
+    Example: textllm conversations summarize conv_5f0c
+    """
     with reporting(as_json=as_json) as screen:
         conversation = asyncio.run(_summarized(invocation_of(context), conversation_id, screen))
         screen.record(conversation, conversation.summary or "")
@@ -143,9 +186,12 @@ def export(
     conversation_id: ConversationId,
     as_json: options.Json = False,
 ) -> None:
-    """Write a conversation and all its messages as one line of JSON: its fields, and `messages`."""
+    """Write a conversation and all its messages as one line of JSON: its fields, and `messages`.
+
+    Example: textllm conversations export conv_5f0c > conversation.jsonl
+    """
     with reporting(as_json=as_json) as screen:
-        screen.json(_run(context, lambda manage: _exported(manage, conversation_id)))
+        screen.json(_run_on(context, conversation_id, _exported))
 
 
 async def _exported(manage: Conversations, conversation_id: str) -> dict[str, object]:
@@ -154,8 +200,17 @@ async def _exported(manage: Conversations, conversation_id: str) -> dict[str, ob
     return msgspec.structs.asdict(conversation) | {"messages": said}
 
 
-def _changing(conversation_id: str, changes: ConversationChanges) -> Callable[[Conversations], Awaitable[Conversation]]:
-    return lambda manage: manage.update(Caller(), conversation_id, changes)
+def _changing(changes: ConversationChanges) -> Callable[[Conversations, str], Awaitable[Conversation]]:
+    return lambda manage, conversation_id: manage.update(Caller(), conversation_id, changes)
+
+
+def _run_on(context: typer.Context, named: str, call: Callable[[Conversations, str], Awaitable[T]]) -> T:
+    """What a call comes to that is about one conversation."""
+
+    async def run(manage: Conversations) -> T:
+        return await call(manage, await whole_id(manage, Caller(), named))
+
+    return _run(context, run)
 
 
 def _run(context: typer.Context, call: Callable[[Conversations], Awaitable[T]]) -> T:
@@ -163,18 +218,27 @@ def _run(context: typer.Context, call: Callable[[Conversations], Awaitable[T]]) 
 
 
 async def _called(invocation: Invocation, call: Callable[[Conversations], Awaitable[T]]) -> T:
-    async with invocation.wiring.open_conversations(invocation.settings()) as manage:
+    settings = invocation.settings()
+    async with invocation.engine(settings).open_conversations(settings) as manage:
         return await call(manage)
 
 
-async def _summarized(invocation: Invocation, conversation_id: str, screen: Screen) -> Conversation:
+async def _summarized(invocation: Invocation, named: str, screen: Screen) -> Conversation:
     settings = invocation.settings()
-    async with invocation.wiring.open_textllm(settings, model_progress=screen.model_progress, grace_s=0) as textllm:
-        return await textllm.summarize_conversation(Caller(), conversation_id)
+    engine = invocation.engine(settings)
+    async with engine.open_textllm(settings, model_progress=screen.model_progress, grace_s=0) as talk:
+        return await talk.summarize_conversation(Caller(), await whole_id(talk.conversations, Caller(), named))
 
 
 def _show(screen: Screen, conversation: Conversation) -> None:
     screen.record(conversation, outline(msgspec.to_builtins(conversation)))
+
+
+def _show_page(screen: Screen, page: ConversationPage) -> None:
+    header = ("conversation", "last turn", "messages", "tokens", "cost")
+    screen.record(page, table(header, [_cells(each) for each in page.data], [_note(each) for each in page.data]))
+    if page.offset + len(page.data) < page.total:
+        screen.say(f"{page.total} in all; --offset {page.offset + len(page.data)} shows more")
 
 
 def _cells(conversation: Conversation) -> tuple[str, ...]:

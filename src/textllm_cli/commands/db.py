@@ -16,7 +16,8 @@ def upgrade(context: typer.Context, as_json: options.Json = False) -> None:
     """Bring the database to the newest revision."""
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
-        revision = asyncio.run(invocation.wiring.upgrade_database(invocation.settings()))
+        settings, host = invocation.host("db upgrade")
+        revision = asyncio.run(host.upgrade_database(settings))
         screen.record({"current": revision}, revision)
 
 
@@ -25,7 +26,8 @@ def current(context: typer.Context, as_json: options.Json = False) -> None:
     """Show the database's revision, and the newest there is."""
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
-        revision, head = asyncio.run(invocation.wiring.database_revision(invocation.settings()))
+        settings, host = invocation.host("db current")
+        revision, head = asyncio.run(host.database_revision(settings))
         screen.record({"current": revision, "head": head}, f"current: {revision or 'none'}\nhead: {head}")
         if revision != head:
             screen.say("`textllm db upgrade` brings it to the newest revision.")

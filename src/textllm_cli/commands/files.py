@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.engine import Files
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting, table
 from textllm_cli.uploads import name_file, upload_of
-from textllm_core.application import Files
 from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.file_links import FileView
 from textllm_core.file_names import Folder
@@ -35,14 +35,14 @@ def upload(
         list[Path], typer.Argument(metavar="PATH...", exists=True, dir_okay=False, readable=True, help="The files.")
     ],
     as_json: options.Json = False,
-    user: options.User = "cli",
+    user: options.User = None,
 ) -> None:
     """Upload files; prints their keys."""
 
     async def run(files: Files, screen: Screen) -> None:
         for number, sent in enumerate([upload_of(path) for path in paths]):
             try:
-                file = await files.upload(Caller(), sent, user_id=user)
+                file = await files.upload(Caller(), sent, user_id=invocation_of(context).user_id(user))
                 screen.record(await _view(files, file), file.key)
             except TextLLMError as error:
                 if len(paths) > 1:
@@ -66,12 +66,13 @@ def list_(
     limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_LISTED, metavar="N", help="How many.")] = 100,
     after: Annotated[str | None, typer.Option("--after", metavar="KEY", help="Go on behind this file.")] = None,
     as_json: options.Json = False,
-    user: options.User = "cli",
+    user: options.User = None,
 ) -> None:
     """List a user's files in one folder, newest first."""
 
     async def run(files: Files, screen: Screen) -> None:
-        page = await files.list(Caller(), user_id=user, folder=folder, limit=limit, after=after)
+        user_id = invocation_of(context).user_id(user)
+        page = await files.list(Caller(), user_id=user_id, folder=folder, limit=limit, after=after)
         views = [await _view(files, file) for file in page.files]
         rows = [_cells(file) for file in page.files]
         screen.record({"data": views, "has_more": page.has_more}, table(("key", "uploaded", "type", "bytes"), rows))
@@ -124,7 +125,8 @@ def delete(context: typer.Context, key: Key, as_json: options.Json = False) -> N
 
 def _run(context: typer.Context, call: Callable[[Files, Screen], Awaitable[None]], *, as_json: bool) -> None:
     async def run(invocation: Invocation, screen: Screen) -> None:
-        async with invocation.wiring.open_files(invocation.settings()) as files:
+        settings = invocation.settings()
+        async with invocation.engine(settings).open_files(settings) as files:
             await call(files, screen)
 
     with reporting(as_json=as_json) as screen:

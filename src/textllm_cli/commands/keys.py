@@ -7,10 +7,10 @@ from typing import Annotated, TypeVar
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.engine import Books
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import reporting, table
 from textllm_core.api_keys import MAX_KEYS_PER_PAGE
-from textllm_core.application import Books
 from textllm_core.records.api_keys import ApiKey
 from textllm_core.tenancy import Caller, Role
 
@@ -81,7 +81,8 @@ def _run(context: typer.Context, call: Callable[[Books], Awaitable[T]]) -> T:
 
 
 async def _called(invocation: Invocation, call: Callable[[Books], Awaitable[T]]) -> T:
-    async with invocation.wiring.open_books(invocation.settings()) as books:
+    settings = invocation.settings()
+    async with invocation.engine(settings).open_books(settings) as books:
         return await call(books)
 
 

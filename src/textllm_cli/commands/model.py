@@ -21,5 +21,6 @@ def fetch(context: typer.Context, as_json: options.Json = False) -> None:
     """Fetch and check the embedded model's file, unless it is there."""
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
-        path = asyncio.run(invocation.wiring.fetch_model(invocation.settings(), screen.model_progress))
+        settings, host = invocation.host("model fetch")
+        path = asyncio.run(host.fetch_model(settings, screen.model_progress))
         screen.record({"path": str(path)}, str(path))

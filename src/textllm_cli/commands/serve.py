@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 import typer
 
 from textllm_cli.commands import options
-from textllm_cli.invocation import Invocation, invocation_of
+from textllm_cli.invocation import Host, invocation_of
 from textllm_cli.render import Screen, reporting
 from textllm_core.errors import ConfigurationError
 
@@ -58,7 +58,7 @@ def serve(
             os.environ["TEXTLLM_CONFIG"] = str(invocation.config.absolute())
         if log_level is not None:
             os.environ["TEXTLLM_LOGGING__LEVEL"] = log_level
-        settings = invocation.settings()
+        settings, here = invocation.host("serve")
         if sys.platform == "win32":
             raise ConfigurationError("The server needs Linux, macOS or another system with POSIX signals; try WSL.")
         if not (find_spec("granian") and find_spec("litestar")):
@@ -71,23 +71,23 @@ def serve(
         requires_keys = _requires_keys(settings, address)
         if not requires_keys and not ipaddress.ip_address(address).is_loopback:
             screen.warn(f"no authentication: who reaches {address} can read all conversations and spend your money")
-        for notice in invocation.wiring.notices(settings):
+        for notice in here.notices(settings):
             screen.warn(notice)
         if (notice_of_tracing := _tracing_notice()) is not None:
             screen.warn(notice_of_tracing)
-        asyncio.run(_try_out(invocation, settings, screen, requires_keys=requires_keys))
+        asyncio.run(_try_out(here, settings, screen, requires_keys=requires_keys))
         os.environ["TEXTLLM_AUTH"] = "required" if requires_keys else "disabled"  # workers do not know the address
         _configure_logs(settings)
         _serve(settings, address, port, workers, settings.stream_drain_s if grace_s is None else grace_s, screen)
 
 
-async def _try_out(invocation: Invocation, settings: "Settings", screen: Screen, *, requires_keys: bool) -> None:
+async def _try_out(here: Host, settings: "Settings", screen: Screen, *, requires_keys: bool) -> None:
     """Find out here, and say clearly, what the engine cannot be opened with, so that not each worker does.
 
     Raises:
         ConfigurationError, StorageUnavailableError
     """
-    async with invocation.wiring.try_out(
+    async with here.try_out(
         settings, model_progress=screen.model_progress, database_patience_s=DATABASE_PATIENCE_S
     ) as books:
         if requires_keys and not await books.any_api_key():

@@ -8,9 +8,9 @@ import msgspec
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.engine import Books
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
-from textllm_core.application import Books
 from textllm_core.records.sessions import Session
 from textllm_core.sessions import MAX_SESSION_DAYS
 from textllm_core.tenancy import Caller
@@ -22,10 +22,11 @@ T = TypeVar("T")
 
 
 @app.command()
-def today(context: typer.Context, as_json: options.Json = False, user: options.User = "cli") -> None:
+def today(context: typer.Context, as_json: options.Json = False, user: options.User = None) -> None:
     """Show the session of the current UTC day; exit code 3 before its first turn."""
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, lambda books: books.todays_session(Caller(), user)))
+        user_id = invocation_of(context).user_id(user)
+        _show(screen, _run(context, lambda books: books.todays_session(Caller(), user_id)))
 
 
 @app.command()
@@ -49,11 +50,12 @@ def list_(
         int, typer.Option("--days", min=1, max=MAX_SESSION_DAYS, metavar="N", help="UTC days, today included.")
     ] = 30,
     as_json: options.Json = False,
-    user: options.User = "cli",
+    user: options.User = None,
 ) -> None:
     """List the sessions of the last days, newest first."""
     with reporting(as_json=as_json) as screen:
-        sessions = _run(context, lambda books: books.list_sessions(Caller(), user, days=days))
+        user_id = invocation_of(context).user_id(user)
+        sessions = _run(context, lambda books: books.list_sessions(Caller(), user_id, days=days))
         header = ("session", "day", "conversations", "tokens", "cost", "active")
         screen.record({"data": sessions}, table(header, [_cells(session) for session in sessions]))
 
@@ -63,7 +65,8 @@ def _run(context: typer.Context, call: Callable[[Books], Awaitable[T]]) -> T:
 
 
 async def _called(invocation: Invocation, call: Callable[[Books], Awaitable[T]]) -> T:
-    async with invocation.wiring.open_books(invocation.settings()) as books:
+    settings = invocation.settings()
+    async with invocation.engine(settings).open_books(settings) as books:
         return await call(books)
 
 

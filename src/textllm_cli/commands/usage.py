@@ -36,19 +36,21 @@ def usage(
     ] = By.DAY,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     as_json: options.Json = False,
-    user: options.User = "cli",
+    user: options.User = None,
 ) -> None:
     """Show the answered messages, the tokens and the cost of the last days."""
     if as_csv and as_json:
         raise typer.BadParameter("give either --csv or --json, not both")
     with reporting(as_json=as_json) as screen:
-        asyncio.run(_usage(invocation_of(context), screen, user, days=days, by=by, as_csv=as_csv))
+        invocation = invocation_of(context)
+        asyncio.run(_usage(invocation, screen, invocation.user_id(user), days=days, by=by, as_csv=as_csv))
 
 
 async def _usage(invocation: Invocation, screen: Screen, user: str, *, days: int, by: By, as_csv: bool) -> None:
     used: Sequence[Used]
     totals: UsageReport | None = None
-    async with invocation.wiring.open_books(invocation.settings()) as books:
+    settings = invocation.settings()
+    async with invocation.engine(settings).open_books(settings) as books:
         if by is By.CONVERSATION:
             used = await books.report_usage.by_conversation(Caller(), user, days=days)
         else:

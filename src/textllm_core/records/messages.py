@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from textllm_core.errors import Allowance, TextLLMError
@@ -316,9 +316,9 @@ class DocumentReply(Reply, frozen=True, kw_only=True):
         Sequence[str] | UnsetType,
         Meta(description="Where images came with them: links to those that still exist."),
     ] = UNSET
-    image_count: Annotated[
-        int | UnsetType, Meta(description="Where images came with them: how many the turn had.")
-    ] = UNSET
+    image_count: Annotated[int | UnsetType, Meta(description="Where images came with them: how many the turn had.")] = (
+        UNSET
+    )
 
 
 class ReplyStarted(Record, frozen=True):

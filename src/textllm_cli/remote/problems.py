@@ -1,0 +1,45 @@
+"""What a server refuses, as the error that the engine would have raised here."""
+
+import json
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Final
+
+from textllm_core.errors import InvalidRequestError, TextLLMError
+
+
+class StrangeError(TextLLMError):
+    """What a server of another version tells of, under a code that is not known here."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.__dict__["code"] = code
+
+
+def error_of(document: bytes) -> TextLLMError | None:
+    """The error that a problem document tells of; None where it is no such document."""
+    try:
+        told = json.loads(document, parse_float=Decimal)  # money is exact
+        code, detail = str(told["code"]), str(told["detail"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    kind = _KINDS.get(code)
+    if kind is None:
+        return StrangeError(code, detail)
+    if kind is InvalidRequestError:
+        return InvalidRequestError(detail, [(each["field"], each["message"]) for each in told.get("errors", ())])
+    error = kind.__new__(kind)  # its words are those of the server
+    error.args = (detail,)
+    for name in kind.tells:
+        setattr(error, name, told.get(name))
+    return error
+
+
+def _descendants(kind: type[TextLLMError]) -> Iterator[type[TextLLMError]]:
+    for child in kind.__subclasses__():
+        if "code" in vars(child):
+            yield child
+        yield from _descendants(child)
+
+
+_KINDS: Final[Mapping[str, type[TextLLMError]]] = {kind.code: kind for kind in _descendants(TextLLMError)}

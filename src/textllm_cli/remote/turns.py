@@ -1,0 +1,199 @@
+"""Turns of a server: sent, heard as they come, read on where the connection is lost, and cut short."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from secrets import token_hex
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from textllm_adapters.openai.sse import EventSplitter, ServerSentEvent
+from textllm_cli.remote.client import Client, named
+from textllm_cli.remote.conversations import RemoteConversations
+from textllm_cli.remote.problems import error_of
+from textllm_core.chat.chat_with_document import DocumentTurn
+from textllm_core.chat.chat_with_image import ImageTurn
+from textllm_core.errors import ServiceUnavailableError, TextLLMError
+from textllm_core.records.conversations import Conversation
+from textllm_core.records.messages import (
+    DocumentReply,
+    ImageReply,
+    Reply,
+    ReplyCompleted,
+    ReplyEvent,
+    ReplyFailed,
+    ReplyStarted,
+    TextDelta,
+    TextTurn,
+)
+from textllm_core.tenancy import Caller
+from textllm_core.uploads import Upload
+from textllm_core.wire import to_json
+
+AnyTurn = TextTurn | ImageTurn | DocumentTurn
+N = TypeVar("N", TextTurn, ImageTurn, DocumentTurn)
+
+_READ_ON_PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)  # a server that is renewed is back by then
+_CUT_TIMEOUT_S: Final = 10.0  # to settle takes milliseconds; who has pressed Ctrl-C waits no longer than this
+_ROUTES: Final[Mapping[type, str]] = {TextTurn: "/chat", ImageTurn: "/chat/image", DocumentTurn: "/chat/file"}
+_REPLIES: Final[Mapping[type, type[Reply]]] = {TextTurn: Reply, ImageTurn: ImageReply, DocumentTurn: DocumentReply}
+
+
+class _Delta(msgspec.Struct):
+    text: str
+
+
+class _Started(msgspec.Struct):
+    response_id: str
+    conversation_id: str
+    user_id: str
+    session_id: str
+    model: str
+
+
+class RemoteAnswers(Generic[N]):
+    """The turns of one kind."""
+
+    def __init__(self, talk: RemoteTalk) -> None:
+        self._talk = talk
+
+    def stream(self, caller: Caller, turn: N, /) -> AsyncGenerator[ReplyEvent, None]:  # noqa: ARG002 - the key says who
+        """As `SendMessage.stream`."""
+        return self._talk.stream(turn)
+
+
+class RemoteTalk:
+    """A server's `TextLLM`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._running: set[str] = set()
+        self.send_message: RemoteAnswers[TextTurn] = RemoteAnswers(self)
+        self.chat_with_image: RemoteAnswers[ImageTurn] = RemoteAnswers(self)
+        self.chat_with_document: RemoteAnswers[DocumentTurn] = RemoteAnswers(self)
+        self.conversations = RemoteConversations(client)
+
+    async def cancel_reply(self, caller: Caller, response_id: str) -> Reply:  # noqa: ARG002 - the key says who
+        """What it came to, settled."""
+        return await self._client.call("POST", named("chat", "stream", response_id, "cancel"), Reply)
+
+    async def summarize_conversation(self, caller: Caller, conversation_id: str) -> Conversation:  # noqa: ARG002
+        """The conversation, with its new summary."""
+        return await self._client.call("POST", named("conversations", conversation_id, "summary"), Conversation)
+
+    async def cut_short(self) -> None:
+        """End what is still running: whoever asked for it has left."""
+        for response_id in list(self._running):
+            with suppress(TextLLMError, TimeoutError):  # it has ended; or the server goes on with it, and charges it
+                async with asyncio.timeout(_CUT_TIMEOUT_S):
+                    await self.cancel_reply(Caller(), response_id)
+
+    async def stream(self, turn: AnyTurn) -> AsyncGenerator[ReplyEvent, None]:
+        """The events of a turn's reply."""
+        started: ReplyStarted | None = None
+        count = 0
+        events = self._asked(turn)
+        for pause in (*_READ_ON_PAUSES_S, None):
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        count += 1
+                        told = _told(event, started, _REPLIES[type(turn)])
+                        if isinstance(told, ReplyStarted):
+                            started = told
+                            self._running.add(told.response_id)
+                        elif started is not None and isinstance(told, ReplyCompleted | ReplyFailed):
+                            self._running.discard(started.response_id)
+                        yield told
+                        if isinstance(told, ReplyCompleted | ReplyFailed):
+                            return
+                raise ServiceUnavailableError(f"The connection to the server at {self._client.url} broke.")
+            except ServiceUnavailableError:
+                if started is None or pause is None:
+                    raise
+                await asyncio.sleep(pause)
+                events = self._read_on(started.response_id, after=count)
+
+    async def _asked(self, turn: AnyTurn) -> AsyncGenerator[ServerSentEvent, None]:
+        options = msgspec.structs.asdict(turn.options)
+        fields = {"message": turn.text, "conversation_id": turn.conversation_id, "user_id": turn.user_id, **options}
+        given = {name: value for name, value in fields.items() if value is not None}
+        given |= {"stream": True, "stream_format": "events"}
+        headers = {} if turn.idempotency is None else {"Idempotency-Key": turn.idempotency.key}
+        if isinstance(turn, TextTurn):
+            events = self._events("POST", _ROUTES[type(turn)], body=given, headers=headers)
+        else:
+            content, of_form = form_of(given, _files_of(turn))
+            events = self._events("POST", _ROUTES[type(turn)], content=content, headers=headers | dict(of_form))
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    def _read_on(self, response_id: str, *, after: int) -> AsyncGenerator[ServerSentEvent, None]:
+        return self._events("GET", named("chat", "stream", response_id), headers={"Last-Event-ID": str(after)})
+
+    async def _events(self, method: str, path: str, **call: Any) -> AsyncGenerator[ServerSentEvent, None]:
+        splitter = EventSplitter()
+        async with self._client.open(method, path, **call) as answer:
+            with self._client.told():
+                async for piece in answer.aiter_raw():
+                    for event in splitter.feed(piece):
+                        yield event
+
+
+def _told(event: ServerSentEvent, started: ReplyStarted | None, kind: type[Reply]) -> ReplyEvent:
+    match event.name:
+        case b"reply.started":
+            return ReplyStarted(**msgspec.structs.asdict(msgspec.json.decode(event.data, type=_Started)))
+        case b"reply.delta":
+            return TextDelta(msgspec.json.decode(event.data, type=_Delta).text)
+        case b"reply.completed":
+            return ReplyCompleted(msgspec.json.decode(event.data, type=kind))
+    response_id = "" if started is None else started.response_id
+    return ReplyFailed(response_id, error_of(event.data) or TextLLMError("The reply broke off."))
+
+
+def _files_of(turn: ImageTurn | DocumentTurn) -> Sequence[tuple[str, Upload]]:
+    images = [("images", image) for image in turn.images]
+    if isinstance(turn, ImageTurn):
+        return images
+    return [("file", turn.document), *(("file", other) for other in turn.others), *images]
+
+
+def form_of(
+    fields: Mapping[str, object], files: Sequence[tuple[str, Upload]]
+) -> tuple[AsyncIterator[bytes], Mapping[str, str]]:
+    """A form (RFC 7578), file by file as it is read, and the headers that belong to it."""
+    boundary = token_hex(16)
+    texts = b"".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
+        + (value.encode("utf-8", "replace") if isinstance(value, str) else to_json(value))
+        + b"\r\n"
+        for name, value in fields.items()
+    )
+    heads = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{_quoted(upload.name)}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n".encode("utf-8", "replace")
+        for field, upload in files
+    ]
+    end = f"--{boundary}--\r\n".encode()
+
+    async def content() -> AsyncIterator[bytes]:
+        yield texts
+        for head, (_, upload) in zip(heads, files, strict=True):
+            yield head
+            async for piece in upload.read():
+                yield piece
+            yield b"\r\n"
+        yield end
+
+    size = len(texts) + sum(len(head) + 2 for head in heads) + sum(upload.size for _, upload in files) + len(end)
+    return content(), {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(size)}
+
+
+def _quoted(name: str) -> str:
+    """A file's name as browsers write it in a header."""
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

@@ -35,8 +35,8 @@ from textllm_core.uploads import Upload
 
 AT_ONCE = os.cpu_count() or 1
 TIMEOUT_S = 30.0
-# Marks of pages, and what is said beside a page, are ours; letters without spaces between words are words, one by one.
-OURS = re.compile(r"^\[(?:page \d|comment: |field ).*?\]$", re.MULTILINE | re.DOTALL)
+# Marks of pages, and what is said beside them, are ours; letters without spaces between words are words, one by one.
+OURS = re.compile(r"^\[(?:page \d|comment: |field |header: |footer: ).*?\]$", re.MULTILINE | re.DOTALL)
 UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 

@@ -53,17 +53,17 @@ async def test_a_pdf_is_read_with_a_mark_before_each_page() -> None:
 async def test_a_docx_is_read_in_its_order() -> None:
     document = await read("a.docx", documents.written_docx())
     assert document.text.split("\n") == [
-        "Confidential",
+        "[header: Confidential]",
         "Rivers",
         "The longest ones:",
         "- Nile",
-        "- Amazon",
+        "1. Amazon",
         "River\tkm",
         "Nile\t6,650",
         "Amazon\t",
         "After\tthe table.",
         "Its second line.",
-        "The end",
+        "[footer: The end]",
     ]
     assert (document.file_type, document.pages) == ("docx", None)
 
@@ -138,13 +138,11 @@ async def test_a_paragraph_is_read_although_its_properties_lack_their_values(pro
 @pytest.mark.parametrize(
     ("kind", "root", "text"),
     [
-        ("header", "hdr", "A note.\nThe body."),
-        ("footer", "ftr", "The body.\nA note."),
-        ("footnotes", "footnotes", "The body.\nA note."),
-        ("endnotes", "endnotes", "The body.\nA note."),
+        ("header", "hdr", "[header: A note.]\nThe body."),
+        ("footer", "ftr", "The body.\n[footer: A note.]"),
     ],
 )
-async def test_headers_stand_before_the_body_and_notes_behind(kind: str, root: str, text: str) -> None:
+async def test_headers_stand_before_the_body_and_footers_behind(kind: str, root: str, text: str) -> None:
     part = f'<w:{root} xmlns:w="{documents.WORD}">{paragraph("A note.")}</w:{root}>'.encode()
     assert (await read("a.docx", documents.docx_with_part(f"{kind}1.xml", kind, part))).text == text
 

@@ -1,7 +1,7 @@
 """Text of DOCX files, by python-docx. Runs in the child alone."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from docx import Document
 from docx.document import Document as WordDocument
@@ -15,6 +15,7 @@ from docx.oxml.text.parfmt import CT_PPr
 from docx.oxml.xmlchemy import BaseOxmlElement
 from lxml.etree import XMLSyntaxError
 
+from textllm_adapters.documents.docx_numbering import Numbering
 from textllm_adapters.documents.docx_package import check, mended
 from textllm_adapters.documents.lines import Lines
 from textllm_adapters.documents.outcomes import Found, unsupported
@@ -23,7 +24,6 @@ from textllm_core.errors import UnreadableDocumentError
 _COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # what Word wraps an encrypted DOCX in; and all of old DOC
 _ENCRYPTED_PACKAGE: Final = "EncryptedPackage".encode("utf-16-le")
 
-_DEEPEST_LIST: Final = 8
 # Said again, or no longer: for older readers, how to pronounce it, where text was moved from, and what was deleted.
 _PASSED_OVER: Final = frozenset(
     {
@@ -37,32 +37,31 @@ _SAID: Final = frozenset(qn(tag) for tag in ("w:t", "w:tab", "w:ptab", "w:br", "
 _EQUATION_TEXT: Final = qn("m:t")
 # What opens a part of an equation that would else run into the part before it: one half is no twelve.
 _EQUATION_PARTS: Final = {qn("m:num"): "(", qn("m:den"): "/(", qn("m:sup"): "^(", qn("m:sub"): "_("}
-_LIST_STYLES: Final = "w:style[w:pPr/w:numPr][not(w:pPr/w:outlineLvl)]/@w:styleId"  # those with a level are headings
+_NOTES: Final = {qn("w:footnoteReference"): "footnote", qn("w:endnoteReference"): "endnote"}
+_COMMENT: Final = qn("w:commentReference")
+_PICTURE: Final = qn("wp:docPr")
+_DRAWN: Final = "{urn:schemas-microsoft-com:vml}shape"
+_ID: Final = qn("w:id")
+_NOTE_PARTS: Final = {CONTENT_TYPE.WML_FOOTNOTES: "footnote", CONTENT_TYPE.WML_ENDNOTES: "endnote"}
 
 
 def read_docx(content: bytes, *, max_chars: int) -> Found:
-    """Paragraphs, tables and lists in their order; headers before them, notes and footers behind."""
+    """Paragraphs, tables and lists in their order; headers before them, notes and footers behind.
+
+    Tracked changes are read as if they were accepted.
+    """
     if content.startswith(_COMPOUND_FILE):
         raise UnreadableDocumentError("encrypted") if _ENCRYPTED_PACKAGE in content else unsupported("docx")
     check(content)
     try:
         document = Document(mended(content))
-        stories = list(_stories(document))
+        _parse(document)
     except XMLSyntaxError as error:  # all is well formed, so this is a limit: of depth, length or memory
         raise UnreadableDocumentError("too_complex") from error
-    list_styles = frozenset(document.styles.element.xpath(_LIST_STYLES))
     lines = Lines(max_chars)
-    for story in stories:
-        for line in _lines(story, list_styles):
-            lines.add(line)
+    for line in _Story(document).lines():
+        lines.add(line)
     return Found(lines.text())
-
-
-def _stories(document: WordDocument) -> Iterator[BaseOxmlElement]:
-    yield from _related(document, CONTENT_TYPE.WML_HEADER)
-    yield document.element
-    for content_type in (CONTENT_TYPE.WML_FOOTNOTES, CONTENT_TYPE.WML_ENDNOTES, CONTENT_TYPE.WML_FOOTER):
-        yield from _related(document, content_type)
 
 
 def _related(document: WordDocument, content_type: str) -> Iterator[BaseOxmlElement]:
@@ -72,23 +71,116 @@ def _related(document: WordDocument, content_type: str) -> Iterator[BaseOxmlElem
             yield part.element if isinstance(part, XmlPart) else parse_xml(part.blob)
 
 
-def _lines(element: BaseOxmlElement, list_styles: frozenset[str]) -> Iterator[str]:
-    """What paragraphs and rows inside of it say, each in a line that is not blank.
+def _parse(document: WordDocument) -> None:
+    """Find out at once what is not well formed."""
+    for content_type in (*_NOTE_PARTS, CONTENT_TYPE.WML_HEADER, CONTENT_TYPE.WML_FOOTER, CONTENT_TYPE.WML_COMMENTS):
+        for _ in _related(document, content_type):
+            pass
 
-    python-docx's own walk passes over content controls, tracked changes and text boxes. Paragraphs in a paragraph, as
-    text boxes have them, come before it; tables and paragraphs in a cell become part of the cell.
+
+class _Story:
+    """All that a document says: its headers, its body, its notes, its footers, each once.
+
+    python-docx's own walk passes over content controls, tracked changes and text boxes.
     """
-    for child in element:
-        if child.tag in _PASSED_OVER:
-            continue
-        if isinstance(child, CT_Row):
-            cells = (" ".join(_lines(cell, list_styles)) for cell in _cells(child))
-            line = "\t".join(cell.replace("\n", " ") for cell in cells)
-        else:
-            yield from _lines(child, list_styles)
-            line = _paragraph(child, list_styles) if isinstance(child, CT_P) else ""
-        if line.strip():
-            yield line
+
+    def __init__(self, document: WordDocument) -> None:
+        self._document = document
+        numbering = next(_related(document, CONTENT_TYPE.WML_NUMBERING), None)
+        self._numbering = Numbering(numbering, document.styles.element)
+        self._notes = {
+            (kind, note.get(_ID, "")): note
+            for content_type, kind in _NOTE_PARTS.items()
+            for part in _related(document, content_type)
+            for note in part.iterchildren(qn(f"w:{kind}"))
+            if note.get(qn("w:type"), "normal") == "normal"
+        }
+        self._comments = {
+            comment.get(_ID, ""): comment
+            for part in _related(document, CONTENT_TYPE.WML_COMMENTS)
+            for comment in part.iterchildren(qn("w:comment"))
+        }
+        self._noted: dict[tuple[str, str], int] = {}  # in the order in which they are referred to
+        self._commented: list[str] = []
+
+    def lines(self) -> Iterator[str]:
+        yield from self._at_the_edge("header", CONTENT_TYPE.WML_HEADER)
+        yield from self._lines(self._document.element)
+        for key in [*self._noted, *(key for key in self._notes if key not in self._noted)]:
+            if key in self._notes:
+                text = "\n".join(self._lines(self._notes[key]))
+                yield f"[{self._noted[key]}] {text}" if key in self._noted else text
+        yield from self._at_the_edge("footer", CONTENT_TYPE.WML_FOOTER)
+
+    def _at_the_edge(self, kind: str, content_type: str) -> Iterator[str]:
+        """Headers or footers, in brackets: those of first, odd and even pages may say the same."""
+        texts = ("\n".join(self._lines(part)) for part in _related(self._document, content_type))
+        yield from (f"[{kind}: {text}]" for text in dict.fromkeys(texts) if text)
+
+    def _lines(self, element: BaseOxmlElement) -> Iterator[str]:
+        """What paragraphs and rows inside of it say, each in a line that is not blank.
+
+        Paragraphs in a paragraph, as text boxes have them, come before it; tables and paragraphs in a cell become part
+        of the cell. A comment stands behind the paragraph that it is on.
+        """
+        for child in element:
+            if child.tag in _PASSED_OVER:
+                continue
+            if isinstance(child, CT_Row):
+                cells = (" ".join(self._lines(cell)) for cell in _cells(child))
+                line = "\t".join(cell.replace("\n", " ") for cell in cells)
+            else:
+                yield from self._lines(child)
+                line = self._paragraph(child) if isinstance(child, CT_P) else ""
+            if line.strip():
+                yield line
+            while self._commented:
+                comment = self._comment(self._commented.pop(0))
+                if comment:
+                    yield f"[comment: {comment}]"
+
+    def _comment(self, name: str) -> str:
+        """Each once, also where comments are said to be on each other."""
+        comment = self._comments.pop(name, None)
+        return "" if comment is None else " ".join(self._lines(comment))
+
+    def _paragraph(self, paragraph: CT_P) -> str:
+        """Its text. An item of a list is marked."""
+        text = "".join(self._texts(paragraph)).strip("\n")
+        label = self._numbering.label(paragraph.pPr)
+        if label is None or not text.strip():
+            return text
+        level, mark = label
+        return "  " * level + f"{mark} {text}".lstrip()
+
+    def _texts(self, element: BaseOxmlElement) -> Iterator[str]:
+        """What is said inside of a paragraph, but for paragraphs in it; equations in a line, as people type them."""
+        for child in element:
+            if child.tag in _SAID:
+                yield str(child)
+            elif child.tag == _EQUATION_TEXT:
+                yield child.text or ""
+            elif child.tag in _EQUATION_PARTS:
+                yield _EQUATION_PARTS[child.tag]
+                yield from self._texts(child)
+                yield ")"
+            elif child.tag in _NOTES:
+                yield f"[{self._noted.setdefault((_NOTES[child.tag], child.get(_ID, '')), len(self._noted) + 1)}]"
+            elif child.tag == _COMMENT:
+                self._commented.append(child.get(_ID, ""))
+            elif child.tag not in _PASSED_OVER and not isinstance(child, CT_P | CT_PPr):
+                if (words := _alternative(child)) != "":
+                    yield f"[image: {words}]"
+                yield from self._texts(child)
+
+
+def _alternative(element: BaseOxmlElement) -> str:
+    """What is written of an image for those who do not see it."""
+    if element.tag == _PICTURE:
+        return " ".join((element.get("descr") or element.get("title") or "").split())
+    if element.tag == _DRAWN:
+        return " ".join(element.get("alt", "").split())
+    return ""
 
 
 def _cells(element: BaseOxmlElement) -> Iterator[CT_Tc]:
@@ -97,45 +189,3 @@ def _cells(element: BaseOxmlElement) -> Iterator[CT_Tc]:
             yield child
         elif child.tag not in _PASSED_OVER:
             yield from _cells(child)
-
-
-def _paragraph(paragraph: CT_P, list_styles: frozenset[str]) -> str:
-    """Its text. An item of a list is marked; list 0 takes a paragraph off the list that its style has it on."""
-    text = "".join(_texts(paragraph)).strip("\n")
-    properties = paragraph.pPr
-    numbering: Any = None if properties is None else properties.numPr  # python-docx has no type for it
-    if numbering is None or numbering.numId is None:
-        is_item = properties is not None and _value(properties.pStyle) in list_styles
-    else:
-        is_item = _number(numbering.numId) != 0
-    if not is_item or not text.strip():
-        return text
-    level = 0 if numbering is None else min(_number(numbering.ilvl), _DEEPEST_LIST)
-    return "  " * level + "- " + text
-
-
-def _value(element: BaseOxmlElement | None) -> str:
-    return "" if element is None else element.get(qn("w:val"), "")
-
-
-def _number(element: BaseOxmlElement | None) -> int:
-    """Its value, or 0 where it has none that is a number."""
-    try:
-        return int(_value(element))
-    except ValueError:
-        return 0
-
-
-def _texts(element: BaseOxmlElement) -> Iterator[str]:
-    """What is said inside of a paragraph, but for paragraphs in it; equations in a line, as people type them."""
-    for child in element:
-        if child.tag in _SAID:
-            yield str(child)
-        elif child.tag == _EQUATION_TEXT:
-            yield child.text or ""
-        elif child.tag in _EQUATION_PARTS:
-            yield _EQUATION_PARTS[child.tag]
-            yield from _texts(child)
-            yield ")"
-        elif child.tag not in _PASSED_OVER and not isinstance(child, CT_P | CT_PPr):
-            yield from _texts(child)

@@ -32,7 +32,15 @@ _RELATIONSHIPS: Final = ".rels"
 _XML: Final = (".xml", _RELATIONSHIPS)
 _MACROS: Final = "macroEnabled"
 # The types of parts that python-docx parses, and of those that the reader itself has it parse.
-_PARSED: Final = frozenset({*PartFactory.part_type_for, CONTENT_TYPE.WML_FOOTNOTES, CONTENT_TYPE.WML_ENDNOTES})
+_PARSED: Final = frozenset(
+    {
+        *PartFactory.part_type_for,
+        CONTENT_TYPE.WML_FOOTNOTES,
+        CONTENT_TYPE.WML_ENDNOTES,
+        CONTENT_TYPE.WML_COMMENTS,
+        CONTENT_TYPE.WML_NUMBERING,
+    }
+)
 
 # How a "Strict Open XML Document" names its namespaces and relationships, in attributes of tags; and how all others do.
 _STRICT_TAG: Final = re.compile(rb"<[^<>]*http://purl\.oclc\.org/ooxml/[^<>]*>")

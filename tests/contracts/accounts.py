@@ -1,8 +1,10 @@
 """Any state of the accounts that the rules of the books decide about, put into a database and read from it again."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import timedelta
 from decimal import Decimal
+from itertools import combinations
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +32,7 @@ from textllm_core.usage import LedgerEntry, Usage
 
 EARLIER = NOON - timedelta(hours=1)
 MODEL = "gpt-4o-2024-11-20"
+IDEMPOTENCY = Idempotency("key", "POST /chat", "digest")
 
 money = st.sampled_from([Decimal(0), Decimal("0.25"), Decimal("0.9999999999"), Decimal(3)]) | st.integers(
     0, 30_000_000_000
@@ -45,12 +48,12 @@ sessions = st.builds(
     total_cost=money,
     reserved=money,
     conversation_count=st.integers(1, 5),
-    is_active=st.sampled_from([True, True, False]),
+    is_active=st.booleans(),
 )
 conversations = st.builds(
     ConversationAccount,
     updated_at=st.just(EARLIER),
-    session_id=st.sampled_from(["sess_today", "sess_today", "sess_old", None]),
+    session_id=st.sampled_from(["sess_today", "sess_old", None]),
     title=st.sampled_from(["Hello", "Theirs", None]),
     summary=st.sampled_from([None, "Before"]),
     last_image_url=st.sampled_from([None, "LLM/before.png"]),
@@ -58,12 +61,12 @@ conversations = st.builds(
     total_tokens_input=tokens,
     total_tokens_output=tokens,
     total_cost=money,
-    is_deleted=st.sampled_from([False, False, False, True]),
+    is_deleted=st.booleans(),
     transcript_id=st.sampled_from([None, "conv_theirs"]),
     context_tokens=tokens,
     revision=counts,
     last_message=counts,
-    turn_id=st.sampled_from([None, None, None, "resp_other"]),
+    turn_id=st.sampled_from([None, "resp_other"]),
     turn_until=st.just(NOON),
 )
 usages = st.builds(
@@ -83,28 +86,64 @@ sessions_before = st.none() | st.builds(SessionBefore, st.booleans(), st.just(EA
 
 
 @st.composite
-def reservations(draw: st.DrawFn, conversation: ConversationAccount | None) -> Reservation:
-    """Asks for a turn of that conversation, rarely as it is not; where there is none, mostly for a new one."""
-    revision = None if conversation is None else conversation.revision
+def reservations(draw: st.DrawFn, conversation: ConversationAccount | None = None) -> Reservation:
+    """Asks for a turn of that conversation; where there is none, for a new one."""
     least, more = draw(money), draw(money)
-    limit = draw(st.sampled_from([Decimal("0.1"), Decimal(1), Decimal(4), Decimal(100)]))
     return reservation(
         tenant_id=new_id("tenant"),
         payer_id=draw(st.sampled_from([None, "key"])),
-        revision=draw(st.sampled_from([revision] * 5 + [None, 0, 7])),
+        revision=None if conversation is None else conversation.revision,
         title=draw(st.sampled_from(["Hello", "He\0llo", None])),
-        demand=Demand(least=least, most=least + more, limit=limit),
-        idempotency=draw(st.sampled_from([None, None, Idempotency("key", "POST /chat", "digest")])),
+        demand=Demand(least=least, most=least + more, limit=Decimal(100)),
+        idempotency=draw(st.sampled_from([None, IDEMPOTENCY])),
         is_resumable=draw(st.booleans()),
     )
 
 
+ODDS = ("new", "first of day", "elsewhere", "untitled", "deleted", "busy", "stale", "ended", "poor", "short", "keyed")
+FEW_ODDS = ((), *((odd,) for odd in ODDS), *combinations(ODDS, 2))
+
+
 @st.composite
-def states(draw: st.DrawFn) -> tuple[ConversationAccount | None, SessionAccount | None, bool, Reservation]:
-    """A conversation, a session, whether there is an entry of the one in the other, and who asks."""
-    conversation, session = draw(st.none() | conversations), draw(st.none() | sessions)
+def states(
+    draw: st.DrawFn, odd: Collection[str]
+) -> tuple[ConversationAccount | None, SessionAccount | None, bool, Reservation]:
+    """A conversation, a session, whether there is an entry of the one in the other, and who asks.
+
+    All is as in any turn but for what is odd, so that each of `ODDS` is met where it alone decides.
+    """
+    conversation: ConversationAccount | None = draw(conversations)
+    session: SessionAccount | None = draw(sessions)
+    assert conversation is not None
+    assert session is not None
+    asked: Reservation = draw(reservations(conversation))
+    spent = session.total_cost + session.reserved
+    enough = spent + asked.demand.least
+    limits = {"poor": enough - Decimal("1e-10"), "short": enough}
+    limit = next((limits[each] for each in limits if each in odd), Decimal(100))
+    revision = conversation.revision
+    asked = replace(
+        asked,
+        revision=draw(st.sampled_from([None, revision + 1])) if "stale" in odd else revision,
+        demand=replace(asked.demand, limit=limit),
+        idempotency=IDEMPOTENCY if "keyed" in odd else None,
+    )
+    title = None if "untitled" in odd else draw(st.sampled_from(["Hello", "Theirs"]))
+    conversation = replace(
+        conversation,
+        session_id=draw(st.sampled_from(["sess_old", None])) if "elsewhere" in odd else "sess_today",
+        title=title,
+        message_count=draw(st.sampled_from([0, 0, 3])),
+        is_deleted="deleted" in odd,
+        turn_id="resp_other" if "busy" in odd else None,
+    )
+    session = replace(session, is_active="ended" not in odd)
+    if "new" in odd:
+        conversation, asked = None, asked if "stale" in odd else replace(asked, revision=None)
+    if "first of day" in odd:
+        session = None
     has_entry = conversation is not None and session is not None and draw(st.booleans())
-    return conversation, session, has_entry, draw(reservations(conversation))
+    return conversation, session, has_entry, asked
 
 
 @st.composite

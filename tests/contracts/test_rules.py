@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contracts.accounts import (
+    FEW_ODDS,
     MODEL,
     Books,
     befores,
@@ -117,7 +118,8 @@ def test_a_reservation_opens_what_the_rules_open_or_is_refused_as_they_refuse(
         assert kept["session_was_active"] == (before is None or before.was_active)
         assert len(await books.rows_of("idempotency_keys")) == (asked.idempotency is not None)
 
-    prove(runner, 2 * EXAMPLES, law, state=states())
+    for odd in FEW_ODDS:
+        prove(runner, 3, law, state=states(odd))
     assert {kind.__name__ for kind in outcomes} == {
         "Opening",
         "BudgetExceededError",
@@ -137,7 +139,7 @@ def test_a_pending_exchange_has_the_entry_of_the_rules(runner: asyncio.Runner, e
         (row,) = await books.rows_of("ledger")
         assert row["held"] == amount
 
-    prove(runner, 10, law, asked=reservations(None), conversation=conversations, amount=money)
+    prove(runner, 10, law, asked=reservations(), conversation=conversations, amount=money)
 
 
 def test_a_settlement_moves_what_the_rules_move(runner: asyncio.Runner, engine: AsyncEngine) -> None:
@@ -187,7 +189,7 @@ def test_a_settlement_moves_what_the_rules_move(runner: asyncio.Runner, engine: 
         runner,
         EXAMPLES,
         law,
-        asked=reservations(None),
+        asked=reservations(),
         conversation=conversations,
         is_running=st.booleans(),
         session=sessions,
@@ -237,7 +239,7 @@ def test_a_release_leaves_what_the_rules_leave(runner: asyncio.Runner, engine: A
         runner,
         EXAMPLES,
         law,
-        asked=reservations(None),
+        asked=reservations(),
         conversation=conversations,
         is_running=st.booleans(),
         session=sessions,
@@ -287,7 +289,7 @@ def test_a_correction_moves_what_the_rules_move(runner: asyncio.Runner, engine: 
         runner,
         EXAMPLES,
         law,
-        asked=reservations(None),
+        asked=reservations(),
         conversation=st.none() | conversations,
         session=sessions,
         used=usages,
@@ -328,5 +330,5 @@ def test_a_bucket_has_what_the_rules_leave_in_it(runner: asyncio.Runner, engine:
         law,
         level=st.integers(0, 12 * TOKEN),
         per_minute=st.integers(1, 12),
-        ago_us=st.sampled_from([0, 1, 1_000_000, 59_999_999, 60_000_000, 10**12, -(10**12)]) | st.integers(0, 10**8),
+        ago_us=st.sampled_from([0, 1, 1_000_000, 59_999_999, 60_000_000, 10**12, -1_000_000, -(10**12)]),
     )

@@ -1,11 +1,15 @@
-"""How long a user's statistics take on PostgreSQL, beside a ledger that is almost empty.
+"""How long a turn's books and a user's statistics take on PostgreSQL, beside a database that is almost empty.
 
-    python -m benchmarks.stats [MILLIONS_OF_ENTRIES]
+    python -m benchmarks.growth [MILLIONS_OF_ENTRIES]
 
 Fills a database with copies of one settled exchange, ten million unless said otherwise, over the last hundred days: a
-thousand of each user in 20 conversations, and a hundred thousand of one more in 10,000. What the ledger adds up while
-it settles is added up afterwards. Then asks through the adapter, and prints the median of 50 calls: only how the rows
-of one column compare means anything on another machine. A million entries take 0.6 GB of disk.
+hundred of each of 100,000 users in 20 conversations, and a hundred thousand of one more in 10,000. What the ledger adds
+up while it settles is added up afterwards. Then asks through the adapters, and prints medians, and the pages that a
+turn reads: only how the rows of one column compare means anything on another machine. A million entries take 0.6 GB of
+disk.
+
+A turn reads its conversation with the last hundred messages, reserves, says whom it has asked, and settles. The long
+conversation has had a thousand turns before.
 """
 
 import asyncio
@@ -17,11 +21,12 @@ from typing import Final
 
 from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from tests.contracts.books import NOON, reservation, settlement
+from tests.contracts.books import NOON, next_turn, reservation, settlement
+from tests.contracts.conftest import Storage, sql_storage
 from tests.servers.postgres import open_postgres
 
 from textllm_adapters.memory.clock import FixedClock
-from textllm_adapters.postgres.engine import open_engine
+from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import conversations, ledger, sessions
@@ -31,8 +36,12 @@ from textllm_core.report_usage import ReportUsage
 from textllm_core.tenancy import Caller
 
 CALLS = 50
+TURNS = 400  # of which the median is taken
+LONG_CONVERSATION = 1000  # turns
+STATISTICS_S = 11  # an idle connection of PostgreSQL tells what it has read within ten seconds
+LIMIT = "1000000000"  # that no one reaches
 BATCH = 1_000_000
-ENTRIES_OF_USER = 1000
+ENTRIES_OF_USER = 100
 ENTRIES_OF_HEAVY_USER = 100_000
 CALLER = Caller("tenant")
 
@@ -96,7 +105,7 @@ async def fill(connection: AsyncConnection, entries: int) -> None:
 
 async def add_up(connection: AsyncConnection) -> None:
     """What settling would have moved."""
-    others = "FROM ledger WHERE user_id <> 'user' GROUP BY"
+    others = "FROM ledger WHERE user_id NOT IN ('user', 'few') GROUP BY"
     sums = "count(*) AS entries, sum(input_tokens) AS tokens_input, sum(output_tokens) AS tokens_output"
     sums += ", sum(input_tokens + output_tokens) AS tokens, sum(cost) AS cost"
     await connection.execute(
@@ -123,13 +132,53 @@ async def median_ms(call: Callable[[], Awaitable[object]]) -> float:
     return statistics.median(times) * 1000
 
 
-async def measure(engine: AsyncEngine, user_id: str) -> str:
-    """One row of figures."""
+async def turn(storage: Storage, user_id: str, conversation_id: str | None) -> str:
+    """The books of one turn, of a new conversation where none is given; its conversation."""
+    asked = reservation(user_id=user_id, limit=LIMIT)
+    if conversation_id is not None:
+        asked = await next_turn(storage, conversation_id, user_id=user_id, limit=LIMIT)
+        await storage.conversations.last_messages("tenant", user_id, conversation_id, limit=100)
+    hold = await storage.ledger.reserve(asked)
+    hold = await storage.ledger.pend(hold, provider_response_id=None, model="gpt-4o")
+    await storage.ledger.settle(hold, settlement(transcript_id=None))
+    return hold.conversation_id
+
+
+async def turns(engine: PostgresEngine, user_id: str, conversation_id: str | None) -> str:
+    """Milliseconds of a turn, and pages that it read."""
+    storage, times = sql_storage(engine), []
+    before = await pages_read(engine)
+    for _ in range(TURNS):
+        start = time.perf_counter()
+        await turn(storage, user_id, conversation_id)
+        times.append(time.perf_counter() - start)
+    pages = (await pages_read(engine) - before) / TURNS
+    return f"{statistics.median(times) * 1000:12.2f}{pages:8.0f}"
+
+
+async def pages_read(engine: PostgresEngine) -> int:
+    """From memory or disk, by all so far; this looks the same however busy the machine is."""
+    await asyncio.sleep(STATISTICS_S)
+    async with Database(engine).single(EVERYONE) as connection:
+        pages = "SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database()"
+        return int(await connection.scalar(text(pages)) or 0)
+
+
+async def measure(engine: PostgresEngine, user_id: str, long: str) -> str:
+    """One row of figures; `long` is a conversation of the user's with many turns."""
+    of_turns = await turns(engine, user_id, None) + await turns(engine, user_id, long)
     report_usage = ReportUsage(SqlUsageReports(engine), FixedClock(NOON))
     of_month = await median_ms(lambda: report_usage(CALLER, user_id, days=30))
     of_years = await median_ms(lambda: report_usage(CALLER, user_id, days=3660))
     by_conversation = await median_ms(lambda: report_usage.by_conversation(CALLER, user_id, days=30))
-    return f"{of_month:16.2f}{of_years:16.2f}{by_conversation:20.2f}"
+    return f"{of_turns}{of_month:12.2f}{of_years:12.2f}{by_conversation:18.2f}"
+
+
+async def long_conversation(storage: Storage, user_id: str) -> str:
+    conversation_id = await turn(storage, user_id, None)
+    for _ in range(1, LONG_CONVERSATION):
+        await turn(storage, user_id, conversation_id)
+    return conversation_id
 
 
 async def run(url: str, entries: int) -> None:
@@ -137,8 +186,11 @@ async def run(url: str, entries: int) -> None:
     try:
         await migrations.upgrade(engine)
         await settle_one(engine)
-        print(f"{'ms, median of ' + str(CALLS):40}{'30 days':>16}{'3660 days':>16}{'by conversation':>20}")
-        print(f"{'a ledger of 1 entry':40}{await measure(engine, 'user')}")
+        storage = sql_storage(engine)
+        titles = f"{'first turn':>12}{'pages':>8}{'1,001st':>12}{'pages':>8}{'30 days':>12}{'3660 days':>12}"
+        print(f"{'ms, medians':40}{titles}{'by conversation':>18}")
+        few = await long_conversation(storage, "few")
+        print(f"{'an almost empty database':40}{await measure(engine, 'few', few)}")
         start = time.perf_counter()
         async with Database(engine).single(EVERYONE) as connection:
             await fill(connection, entries)
@@ -146,9 +198,10 @@ async def run(url: str, entries: int) -> None:
             await connection.execute(text("VACUUM ANALYZE"))
             size = await connection.scalar(text("SELECT pg_size_pretty(pg_database_size(current_database()))"))
         print(f"filled in {time.perf_counter() - start:.0f} s, {size}")
-        print(f"{f'{entries:,} entries: one of few':40}{await measure(engine, 'user')}")
-        print(f"{f'{entries:,} entries: one of 1,000':40}{await measure(engine, 'user_7')}")
-        print(f"{f'{entries:,} entries: one of 100,000':40}{await measure(engine, 'heavy')}")
+        print(f"{f'{entries:,} entries: one of few':40}{await measure(engine, 'few', few)}")
+        for user_id, of_user in (("user_7", f"{ENTRIES_OF_USER}"), ("heavy", "100,000")):
+            long = await long_conversation(storage, user_id)
+            print(f"{f'{entries:,} entries: one of {of_user}':40}{await measure(engine, user_id, long)}")
     finally:
         await engine.dispose()
 

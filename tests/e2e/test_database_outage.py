@@ -52,6 +52,7 @@ async def test_without_its_database_the_service_says_503_soon_asks_nothing_and_r
             assert [answer.status_code for answer, _ in refused] == [503] * len(USERS)
             assert {answer.json()["code"] for answer, _ in refused} == {"storage_unavailable"}
             assert all("database" in answer.json()["detail"] for answer, _ in refused)
+            assert "(database)" in service.log.read_text()
             assert all(took < PROMPTLY_S for _, took in refused)
             assert _asked(provider) == asked
             await asyncio.to_thread(own_server.start)

@@ -153,6 +153,8 @@ async def test_an_outage_of_the_storage_is_told_and_heals_by_itself(stored: Stor
     stored.s3.stop()
     for answer in (stored.upload(content), stored.content(key), stored.delete(key)):
         assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable"), answer.text
+        assert "file storage" in answer.json()["detail"]
+    assert "(file storage)" in stored.service.log.read_text()
     assert stored.service.chat("Hello", user_id="ann").status_code == 200
     assert stored.service.get("/health/live").status_code == 200
     readiness = stored.service.get("/health/ready")

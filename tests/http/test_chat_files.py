@@ -92,6 +92,17 @@ async def test_a_reply_to_a_document_has_the_fields_of_the_contract(server: Serv
     assert asked.messages[-1].text_for_model == "What is it?\n\nFile notes.txt:\n\nTea is at five."
 
 
+async def test_what_may_be_wrong_in_a_document_is_said_by_the_reply_a_repeat_and_the_messages(server: Server) -> None:
+    damaged = ("file", "notes.txt", "Tea is at \ufffd.".encode())
+    warnings = ["some characters could not be read"]
+    for _ in range(2):
+        reply = await send(server, damaged, headers={"idempotency-key": "k"}, user_id="ann")
+        assert reply.json()["warnings"] == warnings
+    messages = await server.get(f"/conversations/{reply.json()['conversation_id']}/messages")
+    [_, part] = messages.json()["data"][0]["content"]
+    assert part["warnings"] == warnings
+
+
 async def test_the_options_of_a_form_reach_the_model(server: Server) -> None:
     options = {"instructions": "Rhyme.", "max_output_tokens": 99, "temperature": 0.5, "metadata": {"topic": "42"}}
     fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}

@@ -27,10 +27,11 @@ def read_html(content: bytes, *, max_chars: int) -> Found:
     """Its text without markup, scripts and styles."""
     lines = Lines(max_chars)
     parser = _Text(lines)
-    parser.feed(decode(content, declared=declared_encoding(content)))
+    text, warnings = decode(content, declared=declared_encoding(content))
+    parser.feed(text)
     parser.close()
     parser.end_line()
-    return Found(lines.text())
+    return Found(lines.text(), warnings=warnings)
 
 
 class _Text(HTMLParser):

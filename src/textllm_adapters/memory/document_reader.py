@@ -35,7 +35,8 @@ class MemoryDocumentReader:
             raise DocumentTooLargeError(limit=max_chars, counts="characters")
         if not text.strip():
             raise UnreadableDocumentError.of_empty_file()
-        return DocumentText(file_type=file_type, text=text)
+        warnings = ("some characters could not be read",) if "\ufffd" in text else ()
+        return DocumentText(file_type=file_type, text=text, warnings=warnings)
 
 
 def _clean(text: str) -> str:

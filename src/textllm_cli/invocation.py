@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # help pages need none of them
     from textllm_adapters.settings import Settings
     from textllm_cli import engine
     from textllm_core.application import Books
+    from textllm_core.records.models import ModelList
 
 Progress = Callable[[int, int], None]
 
@@ -57,6 +58,14 @@ class Engine(Protocol):
         """The settings of the engine, without secrets."""
         ...
 
+    async def list_models(self, settings: Settings, /) -> ModelList:
+        """The models that can be asked, with what they cost and can read."""
+        ...
+
+    async def health(self, settings: Settings, /) -> Mapping[str, Any]:
+        """How the engine and its parts do, in the shape of `GET /health`; `status` is "healthy" where all is well."""
+        ...
+
 
 class Host(Protocol):
     """What can be done where the engine's own database is, and nowhere else. Errors are those of `Engine`."""
@@ -90,6 +99,10 @@ class Host(Protocol):
 
     async def database_revision(self, settings: Settings, /) -> tuple[str | None, str]:
         """The database's revision, None where it has no tables yet; and the newest there is."""
+        ...
+
+    async def run_jobs(self, settings: Settings, /) -> Mapping[str, int]:
+        """Do once what a server does from time to time; how much was done, by job."""
         ...
 
     async def fetch_model(self, settings: Settings, progress: Progress, /) -> Path:

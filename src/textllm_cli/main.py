@@ -29,9 +29,12 @@ COMMANDS: Final = {
     "sessions": "Look at sessions: a user's usage in one UTC day each.",
     "files": "Keep files: upload, list, download and delete them.",
     "keys": "Make, list and revoke the keys that callers of the server need.",
+    "models": "Look at the models that can be asked.",
+    "health": "Tell how the database and the storage do; exit code 8 where one is not well.",
     "config": "Show or check the settings.",
     "db": "Look after the database.",
     "model": "Look after the embedded model.",
+    "jobs": "Do what a server does from time to time.",
 }  # each is in the module `commands.NAME`, as `app` or as a function of its name; the words are those of its help
 _UNLOADED: Final = TyperCommand(name=None)
 

@@ -229,6 +229,11 @@ _NAMES: Final = {
         "ModelThinking",
         "ReadBlob",
     ),
+    "records.models": (
+        "ListedModel",
+        "ModelList",
+        "ModelPrice",
+    ),
     "records.sessions": ("Session",),
     "records.usage_reports": (
         "DailyUsage",

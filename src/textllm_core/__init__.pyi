@@ -147,6 +147,11 @@ from textllm_core.records.messages import (
     TurnOptions,
 )
 from textllm_core.records.model import ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+from textllm_core.records.models import (
+    ListedModel,
+    ModelList,
+    ModelPrice,
+)
 from textllm_core.records.sessions import Session
 from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
 from textllm_core.report_usage import ReportUsage
@@ -269,12 +274,15 @@ __all__ = [
     "ListSessions",
     "ListedFile",
     "ListedMessage",
+    "ListedModel",
     "Message",
     "MessagePage",
     "MessageRole",
     "ModelEnded",
     "ModelError",
     "ModelEvent",
+    "ModelList",
+    "ModelPrice",
     "ModelRequest",
     "ModelStarted",
     "ModelThinking",

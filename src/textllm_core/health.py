@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from textllm_core.ports.health_probe import HealthProbe
 
@@ -17,3 +18,24 @@ class CheckHealth:
         """By probe: None where it answers, else what is wrong."""
         answers = await asyncio.gather(*(probe.check() for probe in self.probes))
         return dict(zip((probe.name for probe in self.probes), answers, strict=True))
+
+
+def health_report(
+    checks: Mapping[str, Mapping[str, object]], *, status: str, at: datetime, uptime_s: int
+) -> Mapping[str, object]:
+    """How the engine and its parts do, as every door tells it."""
+    return {
+        "status": status,
+        "timestamp": at,
+        "uptime": {"uptime_seconds": uptime_s, "uptime_human": str(timedelta(seconds=uptime_s))},
+        "checks": checks,
+    }
+
+
+def told_checks(faults: Mapping[str, str | None], *, hides_faults: bool = False) -> dict[str, Mapping[str, object]]:
+    """What `CheckHealth` found, part by part; what is wrong with one only where that may be told."""
+    return {
+        name: {"status": "healthy" if fault is None else "unhealthy"}
+        | ({} if fault is None or hides_faults else {"message": fault})
+        for name, fault in faults.items()
+    }

@@ -18,6 +18,7 @@ from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.reconcile import RECOVER_EVERY_S
+from textllm_core.records.models import ModelList
 from textllm_core.steps import UNTRACED
 from textllm_http.download import MAX_DOWNLOADS
 from textllm_http.entrance import Entrance
@@ -26,7 +27,7 @@ from textllm_http.observing import observed
 from textllm_http.places import Places
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
+from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, models, operations, sessions, usage
 from textllm_http.services import Services
 from textllm_http.short_way import ShortWay
 from textllm_http.spool import Spool
@@ -36,6 +37,7 @@ from textllm_http.worker_state import WorkerState
 FORGET_EVERY_S: Final = 60.0
 ERASE_EVERY_S: Final = 30.0
 SWEEP_EVERY_S: Final = 600.0
+_NO_MODELS: Final = ModelList()
 _ASKED_ALL_THE_TIME: Final = ("/chat", "/chat/stream")
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
 _TEXT_BYTES_BESIDE_MESSAGE: Final = 1024
@@ -98,6 +100,7 @@ def routes() -> Litestar:
             keys.issue,
             keys.list_,
             keys.revoke,
+            models.listed,
             operations.health,
             operations.live,
             operations.ready,
@@ -132,6 +135,7 @@ def create_app(
     asks_openai: bool,
     telemetry: Telemetry,
     metrics: Callable[[], bytes],
+    listed_models: ModelList = _NO_MODELS,
     operator_token: str | None = None,
     tracer: Tracer = UNTRACED,
     cors_origins: Sequence[str] = (),
@@ -152,6 +156,7 @@ def create_app(
         asks_openai: the model is OpenAI's or of a server with its API, for the health report.
         telemetry: is told of each request that was answered.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
+        listed_models: what `/v1/models` lists.
         operator_token: what opens `/metrics` and `/config`, which are about all tenants; None: nobody where keys are
             required, and everybody where they are not.
         tracer: follows each request.
@@ -188,6 +193,7 @@ def create_app(
                 downloads=Places(
                     MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."
                 ),
+                models=listed_models,
                 public_config=public_config,
                 metrics=metrics,
                 asks_openai=asks_openai,

@@ -9,7 +9,7 @@ from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry, configure_logs
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.telemetry.tracing import open_tracer
-from textllm_adapters.wiring import load_settings, open_textllm
+from textllm_adapters.wiring import load_settings, models_of, open_textllm
 from textllm_core.application import TextLLM
 from textllm_core.steps import UNTRACED
 from textllm_http.app import Application, create_app
@@ -63,6 +63,7 @@ def create() -> Served:
         asks_openai=settings.resolved_provider == "openai",
         telemetry=telemetry,
         metrics=counters.expose,
+        listed_models=models_of(settings),
         operator_token=None if settings.metrics_token is None else settings.metrics_token.reveal(),
         tracer=tracer,
         cors_origins=settings.cors_origins,

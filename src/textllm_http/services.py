@@ -8,6 +8,7 @@ from typing import Any
 from litestar.connection import ASGIConnection
 
 from textllm_core.application import TextLLM
+from textllm_core.records.models import ModelList
 from textllm_http.places import Places
 from textllm_http.spool import Spool
 from textllm_http.strangers import Strangers
@@ -28,6 +29,7 @@ class Services:
         body_timeout_s: until a JSON body is there, and at most between two pieces of a form.
         spool: where files wait while they come in.
         downloads: places of those who are sent a file.
+        models: what `/v1/models` lists.
         public_config: what `/config` shows; no secrets.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
         asks_openai: the model is OpenAI's or of a server with its API, for the health report.
@@ -46,6 +48,7 @@ class Services:
     body_timeout_s: float
     spool: Spool
     downloads: Places
+    models: ModelList
     public_config: Mapping[str, object]
     metrics: Callable[[], bytes]
     asks_openai: bool

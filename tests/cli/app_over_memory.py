@@ -32,11 +32,13 @@ from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.settings import Settings, load_settings
+from textllm_adapters.wiring import models_of
 from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
 from textllm_core.application import Books, Conversations, Files, TextLLM
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.records.model import ModelRequest
+from textllm_core.records.models import ModelList
 from textllm_core.wire import to_json
 
 HEAD = "0007"
@@ -52,10 +54,21 @@ class MemoryWiring:
     revision: str | None = None
     gate: Path | None = None
     noticed: Sequence[str] = ()
+    report: Mapping[str, Any] = field(default_factory=lambda: {"status": "healthy"})
     asked: Sequence[ModelRequest] = ()
 
     def load_settings(self, config: Path | None = None, *, is_personal: bool = False, **arguments: Any) -> Settings:
         return load_settings(config, is_personal=is_personal, **arguments)
+
+    async def list_models(self, settings: Settings) -> ModelList:
+        return models_of(settings)
+
+    async def health(self, _settings: Settings) -> Mapping[str, Any]:
+        return self.report
+
+    async def run_jobs(self, settings: Settings) -> Mapping[str, int]:
+        async with self.open_textllm(settings) as textllm:
+            return {"settled": await textllm.reconcile(), "swept_files": 0, "erased_at_provider": 0}
 
     async def config_in_force(self, settings: Settings) -> Mapping[str, Any]:
         return settings.public()

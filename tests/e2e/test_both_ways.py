@@ -140,6 +140,9 @@ READS = [
     ("conversations", "messages", "ID", "--json"),
     ("conversations", "messages", "ID", "--order", "desc", "--limit", "1"),
     ("conversations", "export", "ID"),
+    ("conversations", "export", "--all"),
+    ("models", "list", "--json"),
+    ("models", "list"),
     ("sessions", "today", "--json"),
     ("sessions", "list", "--json"),
     ("sessions", "show", "SESSION", "--json"),
@@ -238,7 +241,7 @@ def test_a_server_that_is_not_there_or_is_none_is_named(way: Way, provider: Open
         assert running({}, "ada")("--server", server, "conversations", "list").exit_code == 5
 
 
-@pytest.mark.parametrize("command", ["audit", "db upgrade", "db current", "model fetch", "serve"])
+@pytest.mark.parametrize("command", ["audit", "db upgrade", "db current", "model fetch", "serve", "jobs run"])
 def test_what_needs_the_database_itself_says_where_it_works(way: Way, command: str) -> None:
     result = way("remote", "ada")(*command.split())
     assert (result.exit_code, result.stdout) == (2, "")
@@ -269,3 +272,29 @@ def test_keys_of_a_server_are_managed_with_one(
         )
         assert running(environments["remote"], "ada")("ask", "hi").exit_code == 9
         assert running({**environments["remote"], "TEXTLLM_API_KEY": "sk-wrong"}, "ada")("ask", "hi").exit_code == 9
+
+
+def test_both_are_well_alike(way: Way) -> None:
+    told = []
+    for name in ("in process", "remote"):
+        result = way(name, "ada")("health", "--json")
+        report = json.loads(result.stdout)
+        assert (result.exit_code, report["status"]) == (0, "healthy"), result.stdout
+        told.append((list(report), list(report["checks"]), report["checks"]["database"], list(report["uptime"])))
+    assert told[0] == told[1]
+
+
+def test_an_engine_that_is_not_well_says_so_and_fails(tmp_path: Path) -> None:
+    here = {
+        "OPENAI_API_KEY": API_KEY,
+        "TEXTLLM_DATA_DIR": str(tmp_path),
+        "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+    }
+    result = running(here, "ada")("health", "--json")
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["status"], report["checks"]["database"]["status"]) == (8, "unhealthy", "unhealthy")
+
+
+def test_jobs_are_run_where_there_is_no_server(way: Way) -> None:
+    result = way("in process", "ada")("jobs", "run", "--json")
+    assert (result.exit_code, list(json.loads(result.stdout))) == (0, ["settled", "swept_files", "erased_at_provider"])

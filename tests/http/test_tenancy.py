@@ -98,6 +98,7 @@ DOORS: Final[Mapping[str, Door]] = {
     "GET /health/live": Door("nobody"),
     "GET /health/ready": Door("nobody"),
     "GET /config": Door("operator"),
+    "GET /v1/models": Door("user"),
     "POST /chat": _chat("/chat"),
     "POST /chat/stream": _chat("/chat/stream"),
     "POST /chat/image": _chat_files("/chat/image", "images"),

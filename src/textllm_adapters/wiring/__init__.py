@@ -11,8 +11,9 @@ from textllm_adapters.wiring.applications import (
 )
 from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
 from textllm_adapters.wiring.checks import check, notices
-from textllm_adapters.wiring.models import fetch_model
+from textllm_adapters.wiring.models import fetch_model, list_models, models_of
 from textllm_adapters.wiring.storage import database_revision, upgrade_database
+from textllm_adapters.wiring.upkeep import health, run_jobs
 
 __all__ = [
     "Settings",
@@ -21,13 +22,17 @@ __all__ = [
     "config_in_force",
     "database_revision",
     "fetch_model",
+    "health",
+    "list_models",
     "load_settings",
+    "models_of",
     "notices",
     "open_books",
     "open_conversations",
     "open_files",
     "open_textllm",
     "open_textllm_sync",
+    "run_jobs",
     "try_out",
     "upgrade_database",
 ]

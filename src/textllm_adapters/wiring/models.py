@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import ModelPrice, Settings
 from textllm_adapters.wiring.storage import MEGABYTE
+from textllm_core.errors import InvalidRequestError
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy
-from textllm_core.pricing import Pricing
+from textllm_core.pricing import FREE, Pricing
+from textllm_core.records.models import ListedModel, ModelList
+from textllm_core.records.models import ModelPrice as ListedPrice
 from textllm_core.steps import UNTRACED
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
@@ -81,9 +84,57 @@ async def open_openai(stack: AsyncExitStack, settings: Settings, tracer: Tracer 
     from textllm_adapters.openai.responses import ResponsesLLM
 
     transcript = OpenAITranscript(client) if settings.llm_api == "conversations" else None
-    # Other servers speak the Responses API, but hardly one takes files as they are; those with conversations do.
-    reads_files = transcript is not None or settings.openai_base_url is None
-    return Model(settings.model, ResponsesLLM(client, reads_files=reads_files), transcript, pricing)
+    return Model(settings.model, ResponsesLLM(client, reads_files=_reads_files(settings)), transcript, pricing)
+
+
+def _reads_files(settings: Settings) -> bool:
+    """Whether a PDF goes to the model as it is.
+
+    Other servers speak the Responses API, but hardly one takes files as they are; those with conversations do.
+    """
+    if settings.resolved_provider == "embedded" or settings.llm_api == "chat_completions":
+        return False
+    return settings.llm_api == "conversations" or settings.openai_base_url is None
+
+
+def models_of(settings: Settings) -> ModelList:
+    """The models that the settings name: the one that answers unless another is named, and those with a price."""
+    is_embedded = settings.resolved_provider == "embedded"
+    pricing = None if is_embedded else pricing_of(settings)
+    default = settings.model
+    if is_embedded:
+        from textllm_adapters.embedded.model_file import MEMBER
+
+        default = (settings.local_model or Path(MEMBER)).stem
+
+    def price_of(name: str) -> ListedPrice | None:
+        if pricing is None:
+            stated = settings.prices.get(name)
+            return ListedPrice.of(_stated(stated) if stated else FREE)
+        try:
+            return ListedPrice.of(pricing.price(name))
+        except InvalidRequestError:
+            return None
+
+    names = [default] if is_embedded else list(dict.fromkeys([default, *settings.prices]))
+    return ModelList(
+        data=[
+            ListedModel(
+                id=name,
+                owned_by=settings.resolved_provider,
+                is_default=name == default,
+                price=price_of(name),
+                reads_images=not is_embedded,
+                reads_files=_reads_files(settings),
+            )
+            for name in names
+        ]
+    )
+
+
+async def list_models(settings: Settings) -> ModelList:
+    """As `models_of`; as a call, since a server in this place has to be asked."""
+    return models_of(settings)
 
 
 def pricing_of(settings: Settings) -> Pricing:

@@ -183,15 +183,43 @@ def summarize(context: typer.Context, conversation_id: ConversationId, as_json: 
 @app.command()
 def export(
     context: typer.Context,
-    conversation_id: ConversationId,
+    conversation_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="The conversation; the first characters of its id will do.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All conversations of a user, a line each.")] = False,
+    user: options.User = None,
     as_json: options.Json = False,
 ) -> None:
     """Write a conversation and all its messages as one line of JSON: its fields, and `messages`.
 
-    Example: textllm conversations export conv_5f0c > conversation.jsonl
+    Example: textllm conversations export --all > conversations.jsonl
     """
+    if every == (conversation_id is not None):
+        raise typer.BadParameter("give either the id of a conversation, or --all")
     with reporting(as_json=as_json) as screen:
-        screen.json(_run_on(context, conversation_id, _exported))
+        invocation = invocation_of(context)
+        if conversation_id is not None:
+            screen.json(_run_on(context, conversation_id, _exported))
+        else:
+            user_id = invocation.user_id(user)
+            exported = _run(context, lambda manage: _export_all(manage, user_id, screen))
+            screen.say(f"{exported} conversations")
+
+
+async def _export_all(manage: Conversations, user_id: str, screen: Screen) -> int:
+    """Write all conversations of a user, those with the oldest turn first; how many there are.
+
+    They are named before the first is written: one that is talked in meanwhile would else move past its page.
+    """
+    wanted, ids = ConversationFilter(user_id=user_id), list[str]()
+    while True:
+        page = await manage.list(Caller(), wanted, limit=MAX_LISTED, offset=len(ids))
+        ids += [each.id for each in page.data]
+        if not page.data or len(ids) >= page.total:
+            break
+    for conversation_id in reversed(ids):
+        screen.json(await _exported(manage, conversation_id))
+    return len(ids)
 
 
 async def _exported(manage: Conversations, conversation_id: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -53,14 +53,18 @@ class Client:
         body: object = None,
         content: AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        also: Sequence[int] = (),
     ) -> T:
         """The answer to a call, as the record that it is the shape of.
 
         Args:
             query: what is None is left out.
             body: a record, sent as JSON; `content`: a body itself, of the type that `headers` names.
+            also: statuses that are no refusals here.
         """
-        async with self.open(method, path, query=query, body=body, content=content, headers=headers) as answer:
+        async with self.open(
+            method, path, query=query, body=body, content=content, headers=headers, also=also
+        ) as answer:
             with self.told():
                 said = await answer.aread()
         try:
@@ -78,6 +82,7 @@ class Client:
         body: object = None,
         content: AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        also: Sequence[int] = (),
     ) -> AsyncIterator[httpx2.Response]:
         """The answer to a call, unread, where it is no refusal."""
         sent = dict(headers or {})
@@ -88,7 +93,7 @@ class Client:
         with self.told():
             answer = await self.http.send(request, stream=True)
         try:
-            if not 200 <= answer.status_code < 300:
+            if not 200 <= answer.status_code < 300 and answer.status_code not in also:
                 with self.told():
                     said = await answer.aread()
                 raise error_of(said) or self._stranger(answer.status_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from textllm_cli.remote.client import open_client
 from textllm_cli.remote.conversations import RemoteConversations
 from textllm_cli.remote.files import RemoteFiles
 from textllm_cli.remote.turns import RemoteTalk
+from textllm_core.records.models import ModelList
 
 
 class _Config(msgspec.Struct):
@@ -63,3 +65,15 @@ async def config_in_force(settings: Settings) -> Mapping[str, Any]:
     """The server's settings; where it requires keys, it shows them to its operator's token alone."""
     async with open_client(settings) as client:
         return (await client.get("/config", _Config)).config
+
+
+async def list_models(settings: Settings) -> ModelList:
+    """The models that the server's settings name."""
+    async with open_client(settings) as client:
+        return await client.get("/v1/models", ModelList)
+
+
+async def health(settings: Settings) -> Mapping[str, Any]:
+    """How the server and its parts do."""
+    async with open_client(settings) as client:
+        return await client.call("GET", "/health", dict[str, Any], also=[HTTPStatus.SERVICE_UNAVAILABLE])

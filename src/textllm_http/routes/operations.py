@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, Final
@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError
+from textllm_core.health import health_report, told_checks
 from textllm_http.auth import open_to_all, operator
 from textllm_http.openapi_examples import NOT_READY, READY
 from textllm_http.openapi_shapes import Answer, Content, Operation, json_answer
@@ -64,18 +65,17 @@ async def health(request: Request[Any, Any, Any]) -> ASGIApp:
     textllm, worker = services.textllm, services.worker
     faults = await textllm.check_health()
     is_well = not any(fault is not None for fault in faults.values())
-    uptime_s = int(monotonic() - services.started_at)
-    body: dict[str, object] = {
-        "status": "stopping" if worker.is_stopping else "healthy" if is_well else "unhealthy",
-        "timestamp": datetime.now(UTC),
-        "uptime": {"uptime_seconds": uptime_s, "uptime_human": str(timedelta(seconds=uptime_s))},
-        "checks": {
+    body = health_report(
+        {
             "openai_api": {"status": "configured" if services.asks_openai else "not_configured"},
-            **_checks(faults, hides_faults=services.requires_keys),
+            **told_checks(faults, hides_faults=services.requires_keys),
             **await _erasures(textllm, hides_numbers=services.requires_keys),
             "disk": {} if services.requires_keys else await asyncio.to_thread(_disk, services.data_dir),
         },
-    }
+        status="stopping" if worker.is_stopping else "healthy" if is_well else "unhealthy",
+        at=datetime.now(UTC),
+        uptime_s=int(monotonic() - services.started_at),
+    )
     return json_response(body) if is_well and not worker.is_stopping else _not_ready(body)
 
 
@@ -127,21 +127,13 @@ async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
     if services.worker.is_stopping:
         return _not_ready({"status": "stopping"})
     faults = await services.textllm.check_health()
-    checks = _checks(faults, hides_faults=services.requires_keys)
+    checks = told_checks(faults, hides_faults=services.requires_keys)
     if any(fault is not None for fault in faults.values()):
         return _not_ready({"status": "not_ready", "checks": checks})
     return json_response({"status": "ready", "checks": checks})
 
 
-def _checks(faults: Mapping[str, str | None], *, hides_faults: bool) -> dict[str, Mapping[str, object]]:
-    return {
-        name: {"status": "healthy" if fault is None else "unhealthy"}
-        | ({} if fault is None or hides_faults else {"message": fault})
-        for name, fault in faults.items()
-    }
-
-
-def _not_ready(body: dict[str, object]) -> ASGIApp:
+def _not_ready(body: Mapping[str, object]) -> ASGIApp:
     return json_response(body, status_code=503, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 

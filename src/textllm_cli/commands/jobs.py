@@ -1,0 +1,32 @@
+"""`textllm jobs`: what a server does from time to time, where there is none."""
+
+import asyncio
+
+import typer
+
+from textllm_cli.commands import options
+from textllm_cli.invocation import invocation_of
+from textllm_cli.render import reporting
+
+app = typer.Typer(no_args_is_help=True, help="Do what a server does from time to time.")
+
+
+@app.callback()
+def jobs() -> None:
+    """Keep `run` a command of its own, though it is the only one."""
+
+
+@app.command()
+def run(context: typer.Context, as_json: options.Json = False) -> None:
+    """Settle what dead processes left, remove what nobody needs any more, and erase what is to be erased; then end.
+
+    A server does this by itself. Without one, let a timer do it.
+
+    Example: textllm jobs run --json
+    """
+    invocation = invocation_of(context)
+    with reporting(as_json=as_json) as screen:
+        settings, host = invocation.host("jobs run")
+        done = asyncio.run(host.run_jobs(settings))
+        words = {"settled": "exchanges settled", "swept_files": "files removed", "erased_at_provider": "replies erased"}
+        screen.record(done, "\n".join(f"{words[job]}: {number}" for job, number in done.items()))

@@ -26,7 +26,7 @@ ROUNDS = 7
 
 async def with_the_sdk(client: Client) -> None:
     text = ""
-    async with await client.sdk.responses.create(model="gpt-4o", input="Hello", stream=True) as events:
+    async with await (await client.sdk()).openai.responses.create(model="gpt-4o", input="Hello", stream=True) as events:
         async for event in events:
             if event.type == "response.output_text.delta":
                 text += event.delta

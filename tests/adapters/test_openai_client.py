@@ -80,17 +80,43 @@ async def test_each_call_says_who_pays_and_nothing_of_this_machine(monkeypatch: 
     assert headers["authorization"] == "Bearer sk-test"
     assert (headers["openai-organization"], headers["openai-project"]) == ("org-1", "proj-1")
     assert (headers["content-type"], headers["accept"]) == ("application/json", "application/json")
-    assert headers["user-agent"] == client.sdk.user_agent
     assert not [name for name in headers if name.startswith("x-stainless-")]
     assert json.loads(provider.asked[0].body)["items"][0]["content"] == "Hello"
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"OPENAI_ORG_ID": "org-1", "OPENAI_PROJECT_ID": "proj-1"},
+        {"OPENAI_ORG_ID": "", "OPENAI_CUSTOM_HEADERS": "x-team: blue \n  X-Path:a:b\r\nnothing\nUser-Agent: ours"},
+        {"OPENAI_CUSTOM_HEADERS": "Authorization: Bearer other\nX-Stainless-Os: none"},
+    ],
+)
+async def test_turns_are_asked_with_the_headers_of_the_sdk(
+    variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    async with open_client("sk-test") as client:
+        theirs = (await client.sdk()).openai.default_headers
+    of_this_machine = ("x-stainless-", "authorization")
+    assert client.headers == {
+        name: value
+        for name, value in theirs.items()
+        if isinstance(value, str) and not name.lower().startswith(of_this_machine)
+    }
+
+
 async def test_a_key_that_changes_is_used_from_the_next_call_on() -> None:
     async with answering(MADE) as provider, open_client("sk-one", f"http://{provider.address}/v1") as client:
-        await OpenAITranscript(client, QUICK).create([])
-        client.sdk.api_key = "sk-two"
-        await OpenAITranscript(client, QUICK).create([])
-    assert [asked.headers["authorization"] for asked in provider.asked] == ["Bearer sk-one", "Bearer sk-two"]
+        await made_and_read(client)
+        client.api_key = "sk-two"
+        await made_and_read(client)
+    keys = [asked.headers["authorization"] for asked in provider.asked]
+    assert keys == ["Bearer sk-one"] * 3 + ["Bearer sk-two"] * 3
 
 
 async def test_what_one_turn_is_told_to_keep_no_other_turn_sends_back() -> None:

@@ -93,13 +93,13 @@ async def test_what_is_no_message_of_user_or_model_is_left_out(
         REASONING,
         {"role": "assistant", "content": "Hi."},
     ]
-    await transcript.client.sdk.conversations.items.create(transcript_id, items=items)
+    await (await transcript.client.sdk()).openai.conversations.items.create(transcript_id, items=items)
     assert [message.text for message in await transcript.messages(transcript_id)] == ["Hello", "Hi."]
 
 
 async def test_a_deleted_conversation_is_lost(transcript: OpenAITranscript) -> None:
     transcript_id = await transcript.create([user("Hello")])
-    await transcript.client.sdk.conversations.delete(transcript_id)
+    await (await transcript.client.sdk()).openai.conversations.delete(transcript_id)
     with pytest.raises(ConversationLostError):
         await transcript.messages(transcript_id)
 
@@ -217,7 +217,9 @@ async def test_reading_goes_on_after_a_short_failure(provider: OpenAIStandIn, tr
 
 
 async def stored_reply(provider: OpenAIStandIn, transcript: OpenAITranscript, transcript_id: str) -> str:
-    response = await transcript.client.sdk.responses.create(model="gpt-4o", input="Hi", conversation=transcript_id)
+    response = await (await transcript.client.sdk()).openai.responses.create(
+        model="gpt-4o", input="Hi", conversation=transcript_id
+    )
     return response.id
 
 
@@ -226,7 +228,7 @@ async def test_items_are_erased_before_their_conversation(
 ) -> None:
     transcript_id = await transcript.create([user(str(n)) for n in range(101)])
     items: list[Any] = [REASONING]
-    await transcript.client.sdk.conversations.items.create(transcript_id, items=items)
+    await (await transcript.client.sdk()).openai.conversations.items.create(transcript_id, items=items)
     await transcript.erase(transcript_id)
     assert transcript_id not in provider.conversations
     assert provider.orphaned_items == {}

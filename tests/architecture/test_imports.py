@@ -5,8 +5,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.servers.openai import OpenAIStandIn
 
 ROOT = Path(__file__).parents[2]
+TURN = """
+import asyncio
+from textllm_core import Caller, TextTurn
+from textllm_adapters.wiring import load_settings, open_textllm
+
+async def ask(address, database, folder):
+    environment = {
+        "OPENAI_API_KEY": "x", "OPENAI_BASE_URL": address, "DATABASE_URL": database, "TEXTLLM_DATA_DIR": folder
+    }
+    async with open_textllm(load_settings(environ=environment)) as textllm:
+        await textllm.send_message(Caller(), TextTurn("Hello"))
+
+asyncio.run(ask(*sys.argv[1:]))
+"""  # a whole turn of a new conversation
 TRY_OUT = """
 import asyncio
 from textllm_adapters.wiring import load_settings, try_out
@@ -68,3 +83,10 @@ def test_no_one_pays_for_an_adapter_that_was_not_chosen(
     statement: str, unwanted: set[str], sqlite_url: str, tmp_path: Path
 ) -> None:
     assert modules_after(statement, sqlite_url, str(tmp_path)) & unwanted == set()
+
+
+def test_a_turn_waits_for_no_import_that_it_does_not_need(sqlite_url: str, tmp_path: Path) -> None:
+    with OpenAIStandIn(api_key="x") as provider:
+        loaded = modules_after(TURN, provider.base_url, sqlite_url, str(tmp_path))
+    assert "httptools" in loaded
+    assert not loaded & {"openai", "aiohttp", "alembic", "litestar", "prometheus_client", "aioboto3", "pypdf", "docx"}

@@ -128,7 +128,7 @@ class ChatCompletionsLLM:
         heard = _Heard()
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
-        body = _body(request, openai=self.client.sdk.base_url.host.endswith(_OPENAI_HOSTS))
+        body = _body(request, openai=self.client.url.host.endswith(_OPENAI_HOSTS))
         with translated(BROKEN_ANSWER):
             answer = await EventStream.of(self.client, asked, request, body, self.retries)
             del body  # there are thousands of answers at once, and each may last

@@ -1,32 +1,37 @@
-"""How a provider is reached: the SDK for its settings and what is rare, plain connections for what each turn asks."""
+"""How a provider is reached: over plain connections for what each turn asks, else over aiohttp or the SDK."""
 
+from __future__ import annotations
+
+import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httpx2
-import openai
-from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from textllm_adapters.openai.bodies import Body
 from textllm_adapters.openai.connections import Connections
-from textllm_adapters.openai.errors import UNANSWERED, Asked, refusal, unanswered
-from textllm_core.errors import TextLLMError
 from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import UNTRACED
 
+if TYPE_CHECKING:  # what is rare is loaded when it is needed, for it takes longer than all else that a turn needs
+    import ssl
+
+    from textllm_adapters.openai.sdk import Sdk
+    from textllm_adapters.openai.session import Session
+
 OPENAI_URL: Final = "https://api.openai.com/v1"
-_CONNECT_TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 5.0
+MAX_CONNECTIONS: Final = 10_000  # one for each reply under way; beyond it calls wait, and none runs
+KEEP_ALIVE_S: Final = 30.0
 _SILENCE_MARGIN: Final = 1.1  # the exchange's own deadline comes first; this one only frees what it leaves behind
-_MAX_CONNECTIONS: Final = 10_000  # one for each reply under way; beyond it calls wait, and none runs
-_KEEP_ALIVE_S: Final = 30.0
-_READ_TIMEOUT_S: Final = 10.0
-_READ_RETRIES: Final = 2
-_NOT_TOLD: Final = ("x-stainless-", "authorization")
-_FAILURES: Final[tuple[type[Exception], ...]] = (openai.APIStatusError, *UNANSWERED)
+_PAYERS: Final = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+_NOT_TOLD: Final = ("x-stainless-", "authorization")  # what tells of this machine; and the key, which may change
 
 
 class Answer(Protocol):
@@ -55,67 +60,82 @@ class Answer(Protocol):
         """End the call, if it has not ended yet."""
 
 
-class _SessionAnswer:
-    """An `Answer` of aiohttp's."""
-
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
-        self.status: int = answer.status
-        self.headers: Mapping[str, str] = answer.headers  # which is asked for in any case
-
-    @property
-    def is_over(self) -> bool:
-        return self._answer.content.at_eof()
-
-    async def read(self) -> bytes:
-        """Where the connection has broken meanwhile, aiohttp tells that alone, and keeps back what came before."""
-        content = self._answer.content
-        broken = content.exception()
-        if broken is None:
-            return await content.readany()
-        content.set_exception(cast("BaseException", None))  # it has no other way to what it keeps
-        received = content.read_nowait()
-        content.set_exception(broken)
-        if not received:
-            raise broken
-        return received
-
-    def close(self) -> None:
-        self._answer.close()
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Client:
     """One provider.
 
     Args:
-        sdk: knows its address and our key; asks for what is rare.
-        session: sends what each turn asks, with the SDK's headers, timeouts, proxy and certificates.
-        connections: in the place of `session` for bodies that are at hand; None where that is to go through a proxy.
-        base_url: up to and including `/v1`.
+        api_key: ours; it may become another one, for the next call.
+        url: up to and including `/v1`; `base_url`: the same as a text.
+        headers: of every call.
+        silence_s: how long to wait for the next byte.
+        certificates: whom to trust.
+        proxy: through which all goes; None where there is none.
         tracer: knows which step a request is part of; the request says so.
+        connections: for bodies that are at hand; None where that is to go through a proxy.
     """
 
-    sdk: AsyncOpenAI
-    session: aiohttp.ClientSession
-    connections: Connections | None
+    api_key: str
+    url: httpx2.URL
     base_url: str
+    headers: Mapping[str, str]
+    silence_s: float
+    certificates: ssl.SSLContext
+    proxy: str | None
     tracer: Tracer
+    connections: Connections | None
+    _session: Session | None = field(default=None, init=False)
+    _sdk: Sdk | None = field(default=None, init=False)
 
     async def post(self, path: str, body: Body) -> Answer:
         """The answer to what a turn asks, whatever its status.
 
         Raises:
-            Exception: there is none; those in `UNANSWERED`.
+            Exception: there is none; those in `BROKEN_ANSWER`.
         """
-        headers, content = {**self.sdk.auth_headers, **self.tracer.outgoing()}, body.content
+        headers, content = {"Authorization": f"Bearer {self.api_key}", **self.tracer.outgoing()}, body.content
         if self.connections is not None and isinstance(content, bytes):
             answer = await self.connections.post(path, content, headers)
             if answer.status // 100 != 3:
                 return answer
             answer.close()  # the session follows it, wherever it leads
-        headers |= body.headers
-        return _SessionAnswer(await self.session.post(self.base_url + path, data=content, headers=headers))
+        return await (await self.session()).post(path, content, {**headers, **body.headers})
+
+    async def get(self, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
+        """The body of a resource, None where it does not exist.
+
+        Raises:
+            TextLLMError: the provider refused or did not answer.
+        """
+        return await (await self.sdk()).get(path, params)
+
+    async def delete(self, path: str) -> None:
+        """Remove a resource; one that does not exist is as good as removed.
+
+        Raises:
+            TextLLMError: the provider refused or did not answer.
+        """
+        await (await self.sdk()).delete(path)
+
+    async def session(self) -> Session:
+        """The way of aiohttp."""
+        if self._session is None:
+            module = await asyncio.to_thread(import_module, "textllm_adapters.openai.session")  # turns go on meanwhile
+            self._session = self._session or module.Session(self)
+        return self._session
+
+    async def sdk(self) -> Sdk:
+        """The way of the SDK."""
+        if self._sdk is None:
+            module = await asyncio.to_thread(import_module, "textllm_adapters.openai.sdk")  # as above
+            self._sdk = self._sdk or module.Sdk(self)
+        return self._sdk
+
+    async def close(self) -> None:
+        """End all connections."""
+        for way in (self.connections, self._session, self._sdk):
+            if way is not None:
+                await way.close()
 
 
 @asynccontextmanager
@@ -130,55 +150,49 @@ async def open_client(
         silence_timeout_s: how long the core waits for the next byte; the client waits a little longer.
         tracer: knows which step a request is part of; the request says so.
     """
-
-    async def tell_step(request: httpx2.Request) -> None:
-        for name, value in tracer.outgoing().items():
-            request.headers[name] = value
-
-    silence_s = silence_timeout_s * _SILENCE_MARGIN
-    timeout = httpx2.Timeout(silence_s, connect=_CONNECT_TIMEOUT_S)
-    limits = httpx2.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE_S)
-    certificates = httpx2.create_ssl_context()  # read once, for all ways
-    http_client = DefaultAioHttpClient(
-        timeout=timeout, limits=limits, verify=certificates, event_hooks={"request": [tell_step]}
+    url = httpx2.URL(base_url or OPENAI_URL)
+    client = Client(
+        api_key,
+        url,
+        str(url).rstrip("/"),
+        headers=standing_headers(os.environ),
+        silence_s=silence_timeout_s * _SILENCE_MARGIN,
+        certificates=httpx2.create_ssl_context(),  # read once, for all ways
+        proxy=_proxy(url),
+        tracer=tracer,
+        connections=None,
     )
-    async with (
-        AsyncOpenAI(
-            api_key=api_key, base_url=base_url or OPENAI_URL, timeout=timeout, max_retries=0, http_client=http_client
-        ) as sdk,
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=certificates, limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE_S),
-            headers=_told(sdk.default_headers),
-            timeout=aiohttp.ClientTimeout(connect=silence_s, sock_connect=_CONNECT_TIMEOUT_S, sock_read=silence_s),
-            cookie_jar=aiohttp.DummyCookieJar(),  # users of one process share nothing at the provider
-            proxy=(proxy := _proxy(sdk.base_url)),
-        ) as session,
-    ):
-        url, host = sdk.base_url, sdk.base_url.netloc.decode("ascii", "replace")
-        connections = None
-        if proxy is None:
-            connections = Connections(
-                url.raw_host.decode("ascii"),
-                url.port or (443 if url.scheme == "https" else 80),
-                certificates=certificates if url.scheme == "https" else None,
-                prefix=url.raw_path.decode("ascii").rstrip("/"),
-                headers={"Host": host, "Accept-Encoding": "identity", **_told(sdk.default_headers)},
-                most=_MAX_CONNECTIONS,
-                connect_timeout_s=_CONNECT_TIMEOUT_S,
-                silence_timeout_s=silence_s,
-                keep_s=_KEEP_ALIVE_S,
-            )
-        try:
-            yield Client(sdk, session, connections, str(url).rstrip("/"), tracer)
-        finally:
-            if connections is not None:
-                await connections.close()
+    if client.proxy is None:
+        client.connections = Connections(
+            url.raw_host.decode("ascii"),
+            url.port or (443 if url.scheme == "https" else 80),
+            certificates=client.certificates if url.scheme == "https" else None,
+            prefix=url.raw_path.decode("ascii").rstrip("/"),
+            headers={"Host": url.netloc.decode("ascii", "replace"), "Accept-Encoding": "identity", **client.headers},
+            most=MAX_CONNECTIONS,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            silence_timeout_s=client.silence_s,
+            keep_s=KEEP_ALIVE_S,
+        )
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
-def _told(headers: Mapping[str, object]) -> dict[str, str]:
-    """Those of the SDK's headers that are of use to an answer: not what tells of this machine. The key may change."""
-    told = {name: value for name, value in headers.items() if not name.lower().startswith(_NOT_TOLD)}
-    return {name: value for name, value in told.items() if isinstance(value, str)}  # the SDK marks what it omits
+def standing_headers(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those of the SDK's headers that are of use to an answer, by the variables that it reads them from."""
+    headers = {
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "User-Agent": f"AsyncOpenAI/Python {version('openai')}",
+    }
+    headers |= {header: environ[variable] for header, variable in _PAYERS.items() if variable in environ}
+    for line in environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip()] = value.strip()
+    return {name: value for name, value in headers.items() if not name.lower().startswith(_NOT_TOLD)}
 
 
 def _proxy(url: httpx2.URL) -> str | None:
@@ -188,50 +202,3 @@ def _proxy(url: httpx2.URL) -> str | None:
     proxies = getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
-
-
-async def delete(client: Client, path: str) -> None:
-    """Remove a resource; one that does not exist is as good as removed.
-
-    Raises:
-        TextLLMError: the provider refused or did not answer.
-    """
-    try:
-        answer = await client.sdk.delete(
-            path, cast_to=httpx2.Response, options={"max_retries": _READ_RETRIES, "timeout": _READ_TIMEOUT_S}
-        )
-        await answer.aread()
-    except openai.NotFoundError:
-        return
-    except _FAILURES as failure:
-        raise _meant(failure, Asked.of(client.base_url, path)) from None
-
-
-async def get(client: Client, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
-    """The body of a resource, None where it does not exist.
-
-    Raises:
-        ModelError: the provider refused or did not answer.
-    """
-    try:
-        answer = await client.sdk.get(
-            path,
-            cast_to=httpx2.Response,
-            options={"params": params or {}, "max_retries": _READ_RETRIES, "timeout": _READ_TIMEOUT_S},
-        )
-        return await answer.aread()
-    except openai.NotFoundError:
-        return None
-    except _FAILURES as failure:
-        raise _meant(failure, Asked.of(client.base_url, path)) from None
-
-
-def _meant(failure: Exception, asked: Asked) -> TextLLMError:
-    """What a failure of the SDK's means to us."""
-    if not isinstance(failure, openai.APIStatusError):
-        return unanswered(failure, asked)
-    try:
-        body = failure.response.content
-    except httpx2.ResponseNotRead:  # the SDK reads it, as long as the connection lasts
-        body = b""
-    return refusal(failure.status_code, failure.response.headers, body, asked)

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from textllm_adapters.openai.bodies import input_message
-from textllm_adapters.openai.client import Client, delete, get
+from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.decoding import decoded, word
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, nothing_there
 from textllm_adapters.openai.http import RETRIES, Retries, post, whole
@@ -124,7 +124,7 @@ class OpenAITranscript:
         """Keeps `Transcript.erase`; a call an item, since they would outlive their conversation."""
         path, last = _path(transcript_id), None
         with translated(BROKEN_ANSWER):
-            while (body := await get(self.client, f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
+            while (body := await self.client.get(f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
                 ids = decoded(_page, body).ids
                 if not ids:
                     break
@@ -132,24 +132,24 @@ class OpenAITranscript:
                     raise ProviderError("The provider still lists an item that it has deleted.")
                 last = ids[0]
                 for item_id in ids:
-                    await delete(self.client, f"{path}/items/{quote(item_id, safe='')}")
-            await delete(self.client, path)
+                    await self.client.delete(f"{path}/items/{quote(item_id, safe='')}")
+            await self.client.delete(path)
 
     async def erase_reply(self, provider_response_id: str) -> None:
         """Keeps `Transcript.erase_reply`."""
         path = f"/responses/{quote(provider_response_id, safe='')}"
         with translated(BROKEN_ANSWER):
-            if (body := await get(self.client, path)) is None:
+            if (body := await self.client.get(path)) is None:
                 return
             if (transcript_id := decoded(_stored_response, body).transcript_id) is not None:
                 await self.erase(transcript_id)
-            await delete(self.client, path)
+            await self.client.delete(path)
 
     async def _post(self, path: str, body: Mapping[str, object], read: ReadBlob | None) -> bytes:
         return await whole(await post(self.client, path, body, self.retries, read=read))
 
     async def _get(self, path: str, params: Mapping[str, object] | None = None) -> bytes:
-        body = await get(self.client, path, params)
+        body = await self.client.get(path, params)
         if body is None:
             raise ConversationLostError
         return body

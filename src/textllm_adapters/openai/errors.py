@@ -1,4 +1,4 @@
-"""What the provider's failures mean to us: SDK and transport exceptions in, ours out. No text of theirs passes."""
+"""What the provider's failures mean to us: refusals and broken answers in, ours out. No text of theirs passes."""
 
 import json
 import re
@@ -10,11 +10,7 @@ from time import time
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-import aiohttp
-import anyio
-import httpx2
 import msgspec
-import openai
 
 from textllm_adapters.openai.connections import SilenceError, UnreachableError
 from textllm_adapters.openai.faults import Fault, Meaning, fault_in
@@ -54,8 +50,6 @@ _WAYS_OUT: Final = {
     "/conversations": "the operator must set llm_api to responses or chat_completions, which ask for no conversations",
     "/responses": "the operator must set llm_api to chat_completions, which nearly every server has",
 }
-_UNREACHABLE: Final = (UnreachableError, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-_SILENCE: Final = (SilenceError, aiohttp.SocketTimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout)
 _CHECK_ADDRESS: Final = "the operator must check OPENAI_BASE_URL, which for most servers ends in /v1"
 
 
@@ -194,20 +188,9 @@ def _cause(fault: Fault) -> str:
 
 def unanswered(failure: Exception, asked: Asked) -> ModelError:
     """What it means that no answer came, or none that can be read: was the request sent at all?"""
-    causes = _causes(failure)
-    if any(isinstance(cause, _UNREACHABLE) for cause in causes):
-        connected = False
-    elif any(isinstance(cause, aiohttp.ClientError) for cause in causes):
-        connected = True  # the SDK calls a lost connection a connect timeout too
-    else:
-        connected = not any(
-            isinstance(c, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout) for c in causes
-        )
-    if not connected:
+    if isinstance(failure, UnreachableError):
         return ProviderUnavailableError(f"{asked} cannot be reached.", may_have_run=False)
-    if any(isinstance(cause, _SILENCE) for cause in causes):
-        return _silent(failure)
-    return _cut(failure)
+    return _silent(failure) if isinstance(failure, SilenceError) else _cut(failure)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -233,7 +216,8 @@ def _whole_seconds(wait_s: float | None) -> int | None:
     return None if wait_s is None else max(1, min(ceil(wait_s), LONGEST_WAIT_S))
 
 
-def _causes(failure: BaseException) -> list[BaseException]:
+def causes_of(failure: BaseException) -> list[BaseException]:
+    """It, what it was raised from, and so on."""
     causes = []
     cause: BaseException | None = failure
     while cause is not None:
@@ -256,19 +240,10 @@ def _garbled(_: Any) -> ModelError:
 
 # What can happen while an answer is read; whatever it is, the call may have run.
 BROKEN_ANSWER: Final[ErrorTable] = {
-    httpx2.HTTPError: _cut,
-    httpx2.ReadTimeout: _silent,
-    aiohttp.ClientError: _cut,
-    aiohttp.SocketTimeoutError: _silent,
     SilenceError: _silent,
-    anyio.EndOfStream: _cut,
     OSError: _cut,
     msgspec.DecodeError: _garbled,
     json.JSONDecodeError: _garbled,
     UnicodeError: _garbled,
     RecursionError: _garbled,
 }
-
-# What the SDK raises where no answer came. It lets some failures of its transport pass as they are: among them one
-# whose repr shows the request's headers, and so the key.
-UNANSWERED: Final[tuple[type[Exception], ...]] = (openai.APIConnectionError, *BROKEN_ANSWER)

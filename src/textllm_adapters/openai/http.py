@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from textllm_adapters.openai.bodies import encoded
 from textllm_adapters.openai.client import Answer, Client
-from textllm_adapters.openai.errors import BROKEN_ANSWER, UNANSWERED, Asked, refusal, retry_after, unanswered
+from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, refusal, retry_after, unanswered
 from textllm_adapters.openai.sse import MAX_EVENT_BYTES, EventSplitter, ServerSentEvent
 from textllm_core.errors import (
     ConversationBusyError,
@@ -73,7 +73,7 @@ async def post(
                 asked.answered(answer.headers)
                 return answer
             said = await _read(answer, _MOST_REFUSAL_BYTES)
-        except UNANSWERED as failure:
+        except tuple(BROKEN_ANSWER) as failure:
             if sent.failure is not None:  # half a body asks for nothing
                 raise sent.failure from None
             error: TextLLMError = unanswered(failure, asked)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from textllm_adapters.openai.bodies import input_message
-from textllm_adapters.openai.client import Client, get
+from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
@@ -136,7 +136,7 @@ class ResponsesLLM:
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
         """Keeps `LLM.outcome`."""
         path = f"/responses/{quote(provider_response_id, safe='')}"
-        body = await get(self.client, path)
+        body = await self.client.get(path)
         if body is None:
             return None
         try:

@@ -1,0 +1,129 @@
+"""What is rare goes through the SDK. It is imported here alone: it takes as long to load as all that a turn needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+import anyio
+import httpx2
+import openai
+from openai import AsyncOpenAI, DefaultAioHttpClient
+
+from textllm_adapters.openai.client import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS
+from textllm_adapters.openai.connections import SilenceError, UnreachableError
+from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, causes_of, refusal, unanswered
+from textllm_core.errors import TextLLMError
+
+if TYPE_CHECKING:
+    from textllm_adapters.openai.client import Client
+
+_TIMEOUT_S: Final = 10.0
+_RETRIES: Final = 2
+# What the SDK raises. It lets some failures of its transport pass as they are: among them one whose repr shows the
+# request's headers, and so the key.
+_FAILURES: Final[tuple[type[Exception], ...]] = (
+    openai.APIStatusError,
+    openai.APIConnectionError,
+    httpx2.HTTPError,
+    aiohttp.ClientError,
+    anyio.EndOfStream,
+    *BROKEN_ANSWER,
+)
+_NOT_CONNECTED: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_PERHAPS_NOT_CONNECTED: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_SILENCE: Final = (aiohttp.SocketTimeoutError, httpx2.ReadTimeout, httpx2.WriteTimeout)
+
+
+class Sdk:
+    """The provider of `client`, asked by the SDK, which tries again by itself.
+
+    Attributes:
+        openai: repeats nothing, unless it is asked to.
+    """
+
+    def __init__(self, client: Client) -> None:
+        async def api_key() -> str:
+            return client.api_key
+
+        async def tell_step(request: httpx2.Request) -> None:
+            for name, value in client.tracer.outgoing().items():
+                request.headers[name] = value
+
+        timeout = httpx2.Timeout(client.silence_s, connect=CONNECT_TIMEOUT_S)
+        self._base_url = client.base_url
+        self.openai = AsyncOpenAI(
+            api_key=api_key,
+            base_url=client.url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=DefaultAioHttpClient(
+                timeout=timeout,
+                limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
+                verify=client.certificates,
+                event_hooks={"request": [tell_step]},
+            ),
+        )
+
+    async def close(self) -> None:
+        """End its connections."""
+        await self.openai.close()
+
+    async def delete(self, path: str) -> None:
+        """Remove a resource; one that does not exist is as good as removed.
+
+        Raises:
+            TextLLMError: the provider refused or did not answer.
+        """
+        try:
+            answer = await self.openai.delete(
+                path, cast_to=httpx2.Response, options={"max_retries": _RETRIES, "timeout": _TIMEOUT_S}
+            )
+            await answer.aread()
+        except openai.NotFoundError:
+            return
+        except _FAILURES as failure:
+            raise _meant(failure, Asked.of(self._base_url, path)) from None
+
+    async def get(self, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
+        """The body of a resource, None where it does not exist.
+
+        Raises:
+            TextLLMError: the provider refused or did not answer.
+        """
+        try:
+            answer = await self.openai.get(
+                path,
+                cast_to=httpx2.Response,
+                options={"params": params or {}, "max_retries": _RETRIES, "timeout": _TIMEOUT_S},
+            )
+            return await answer.aread()
+        except openai.NotFoundError:
+            return None
+        except _FAILURES as failure:
+            raise _meant(failure, Asked.of(self._base_url, path)) from None
+
+
+def _meant(failure: Exception, asked: Asked) -> TextLLMError:
+    """What a failure of the SDK's means to us."""
+    if not isinstance(failure, openai.APIStatusError):
+        return unanswered(_ours(failure), asked)
+    try:
+        body = failure.response.content
+    except httpx2.ResponseNotRead:  # the SDK reads it, as long as the connection lasts
+        body = b""
+    return refusal(failure.status_code, failure.response.headers, body, asked)
+
+
+def _ours(failure: Exception) -> Exception:
+    """What our own connections would raise."""
+    causes = causes_of(failure)
+
+    def is_one_of(*kinds: type[Exception]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    # To the SDK a lost connection is a connect timeout, too: then aiohttp knows better.
+    if is_one_of(*_NOT_CONNECTED) or (is_one_of(*_PERHAPS_NOT_CONNECTED) and not is_one_of(aiohttp.ClientError)):
+        return UnreachableError("There is no connection.")
+    return SilenceError("Nothing came for too long.") if is_one_of(*_SILENCE) else failure

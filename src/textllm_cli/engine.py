@@ -90,8 +90,8 @@ class Reports(Protocol):
     async def by_conversation(self, caller: Caller, user_id: str, *, days: int) -> Sequence[UsageOfConversation]: ...
 
 
-class Books(Protocol):
-    """Sessions, usage and keys; as the core's `Books`, but for what works on the database itself."""
+class Administration(Protocol):
+    """Sessions, usage and keys; as the core's `Administration`, but for what works on the database itself."""
 
     @property
     def report_usage(self) -> Reports: ...

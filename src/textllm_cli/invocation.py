@@ -15,7 +15,7 @@ from textllm_core.errors import ConfigurationError
 if TYPE_CHECKING:  # help pages need none of them
     from textllm_adapters.settings import Settings
     from textllm_cli import engine
-    from textllm_core.application import Books
+    from textllm_core.application import Administration
     from textllm_core.records.models import ModelList
 
 Progress = Callable[[int, int], None]
@@ -42,7 +42,7 @@ class Engine(Protocol):
         """
         ...
 
-    def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[engine.Books]:
+    def open_administration(self, settings: Settings, /) -> AbstractAsyncContextManager[engine.Administration]:
         """What needs the database alone."""
         ...
 
@@ -80,7 +80,7 @@ class Host(Protocol):
 
     def try_out(
         self, settings: Settings, /, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
-    ) -> AbstractAsyncContextManager[Books]:
+    ) -> AbstractAsyncContextManager[Administration]:
         """As much of what a server opens as may fail to.
 
         Args:
@@ -89,7 +89,7 @@ class Host(Protocol):
         """
         ...
 
-    def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[Books]:
+    def open_administration(self, settings: Settings, /) -> AbstractAsyncContextManager[Administration]:
         """What needs the database alone, the audit among it."""
         ...
 
@@ -123,7 +123,7 @@ class Wiring(Host, Engine, Protocol):
         """
         ...
 
-    def open_books(self, settings: Settings, /) -> AbstractAsyncContextManager[Books]: ...
+    def open_administration(self, settings: Settings, /) -> AbstractAsyncContextManager[Administration]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ _NAMES: Final = {
         "RevokeApiKey",
     ),
     "application": (
-        "Books",
+        "Administration",
         "Conversations",
         "Files",
         "Ports",

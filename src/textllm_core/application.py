@@ -70,8 +70,8 @@ from textllm_core.summarize_conversation import SummarizeConversation
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """What needs the database alone: no model is asked, and none need be there."""
+class Administration:
+    """Sessions, usage, the audit and API keys: they need the database alone, and no model."""
 
     get_session: GetSession
     todays_session: TodaysSession
@@ -266,7 +266,7 @@ class TextLLM:
     cancel_reply: CancelReply
     wind_down: WindDown
     conversations: Conversations
-    books: Books
+    administration: Administration
     files: Files
     track_usage: TrackUsage
     reconcile: Reconcile
@@ -320,7 +320,7 @@ class TextLLM:
                 max_per_user=policy.max_conversations,
                 telemetry=ports.telemetry,
             ),
-            books=Books.over(ports.sessions, ports.reports, ports.audit, ports.api_keys, ports.clock),
+            administration=Administration.over(ports.sessions, ports.reports, ports.audit, ports.api_keys, ports.clock),
             files=files,
             track_usage=track_usage,
             reconcile=Reconcile(

@@ -36,7 +36,7 @@ async def refuse_if_revoked(request: Request[Any, Any, Any]) -> None:
     services = services_of(request)
     if services.requires_keys and (secret := _bearer(request)) is not None:
         with suppress(StorageUnavailableError):
-            await services.textllm.books.authenticate(secret)
+            await services.textllm.administration.authenticate(secret)
 
 
 async def open_to_all(_connection: Connection, _handler: BaseRouteHandler) -> None:
@@ -104,6 +104,6 @@ async def _authenticated(connection: Connection) -> Caller:
         raise UnauthenticatedError
     address, digest = _address_of(connection), digest_of(secret)
     services.strangers.admit(address, digest)
-    caller = await services.textllm.books.authenticate(secret)
+    caller = await services.textllm.administration.authenticate(secret)
     services.strangers.welcome(address, digest)
     return caller

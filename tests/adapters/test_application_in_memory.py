@@ -48,7 +48,7 @@ async def test_a_model_that_fails_is_scripted_too() -> None:
     async with open_in_memory(failure) as textllm:
         with pytest.raises(ProviderUnavailableError):
             await textllm.send_message(Caller(), TextTurn("Hello", user_id="ada"))
-        assert [drift async for drift in textllm.books.audit()] == []
+        assert [drift async for drift in textllm.administration.audit()] == []
 
 
 @pytest.fixture

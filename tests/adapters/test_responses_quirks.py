@@ -171,7 +171,7 @@ async def test_a_context_that_the_provider_finds_too_long_while_it_answers_costs
         with pytest.raises(ContextTooLongError, match="What was sent is too long"):
             await textllm.send_message(Caller(), TextTurn("Well?", user_id="ada"))
         assert (await textllm.send_message(Caller(), TextTurn("Well?", user_id="ada"))).message_number == 1
-        session = await textllm.books.todays_session(Caller(), "ada")
+        session = await textllm.administration.todays_session(Caller(), "ada")
     assert session.total_tokens == sum(bill.usage.input_tokens + bill.usage.output_tokens for bill in provider.bills)
     assert len(provider.bills) == 1
 

@@ -18,7 +18,7 @@ from textllm_adapters.settings import load_settings
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.database import EVERYONE, SETTING, Database, shared_tenant
 from textllm_adapters.sql.tables import conversations, holds, metadata
-from textllm_adapters.wiring import open_books
+from textllm_adapters.wiring import open_administration
 from textllm_core.money import ZERO
 
 BINDING = "row-level security"
@@ -212,6 +212,6 @@ async def test_a_role_that_no_policy_binds_is_warned_of_at_the_start(
     for url, warnings in zip(as_superuser_and_owner, (1, 0), strict=True):
         caplog.clear()
         settings = load_settings(environ={"TEXTLLM_DATA_DIR": str(tmp_path), "DATABASE_URL": url}, cwd=tmp_path)
-        async with open_books(settings):
+        async with open_administration(settings):
             told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert [BINDING in line for line in told] == [True] * warnings

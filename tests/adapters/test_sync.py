@@ -45,7 +45,7 @@ def test_a_script_sends_a_text_and_reads_the_reply(textllm: SyncTextLLM) -> None
     second = textllm.send_message(Caller(), TextTurn("Go on", first.conversation_id))
     assert (first.text, second.text) == ("[0] You said: Hello", "[2] You said: Go on")
     assert textllm.wait(textllm.conversations.get(Caller(), first.conversation_id)).message_count == 2
-    assert list(textllm.each(textllm.books.audit())) == []
+    assert list(textllm.each(textllm.administration.audit())) == []
 
 
 async def test_it_works_where_a_loop_runs_already(settings: Settings, llm: ScriptedLLM) -> None:

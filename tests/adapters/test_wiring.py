@@ -224,8 +224,8 @@ async def test_after_its_block_each_call_says_that_it_is_closed(
         lambda: textllm.send_message("Hello"),
         lambda: textllm.conversations.get(Caller(), reply.conversation_id),
         lambda: textllm.conversations.create(Caller(), user_id="ada"),
-        lambda: anext(textllm.books.audit()),
-        lambda: textllm.books.any_api_key(),
+        lambda: anext(textllm.administration.audit()),
+        lambda: textllm.administration.any_api_key(),
     )
     for call in calls:
         with pytest.raises(ServiceUnavailableError, match="TextLLM is closed"):

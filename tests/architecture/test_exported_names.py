@@ -12,7 +12,7 @@ import pytest
 
 import textllm_core
 from textllm_core import errors, ports, records
-from textllm_core.application import Books, Conversations, Files, TextLLM
+from textllm_core.application import Administration, Conversations, Files, TextLLM
 
 STUB = Path(textllm_core.__file__).with_suffix(".pyi")
 # What passes between the parts of an exchange, and never reaches whoever uses or adapts them.
@@ -51,7 +51,7 @@ def test_every_record_port_and_error_is_exported(module: ModuleType) -> None:
 
 
 def test_every_use_case_is_exported() -> None:
-    use_cases = {field.type for part in (Books, Conversations, Files, TextLLM) for field in fields(part)}
+    use_cases = {field.type for part in (Administration, Conversations, Files, TextLLM) for field in fields(part)}
     assert {getattr(kind, "__name__", kind) for kind in use_cases} <= set(textllm_core.__all__)
 
 

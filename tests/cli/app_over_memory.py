@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.memory.application import (
     SCRIPTED_POLICY,
-    memory_books,
+    memory_administration,
     memory_conversations,
     memory_files,
     open_in_memory,
@@ -35,7 +35,7 @@ from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring import models_of
 from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
-from textllm_core.application import Books, Conversations, Files, TextLLM
+from textllm_core.application import Administration, Conversations, Files, TextLLM
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.models import ModelList
@@ -118,13 +118,13 @@ class MemoryWiring:
         *,
         model_progress: Callable[[int, int], None] | None = None,  # noqa: ARG002 - nothing is fetched
         database_patience_s: float = 0.0,  # noqa: ARG002 - memory is there
-    ) -> AsyncIterator[Books]:
-        async with self.open_books(settings) as books:
-            yield books
+    ) -> AsyncIterator[Administration]:
+        async with self.open_administration(settings) as administration:
+            yield administration
 
     @asynccontextmanager
-    async def open_books(self, _settings: Settings) -> AsyncIterator[Books]:
-        yield memory_books(self.store, SystemClock())
+    async def open_administration(self, _settings: Settings) -> AsyncIterator[Administration]:
+        yield memory_administration(self.store, SystemClock())
 
     @asynccontextmanager
     async def open_files(self, _settings: Settings) -> AsyncIterator[Files]:

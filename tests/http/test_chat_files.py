@@ -14,7 +14,7 @@ from tests.http.conftest import Answer, Server, serving
 from tests.image_files import gif, jpeg, png
 from tests.unit.conftest import POLICY, Bench
 
-from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY, memory_books
+from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY, memory_administration
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core.errors import ProviderError
 from textllm_core.tenancy import Caller
@@ -247,11 +247,11 @@ async def strict(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def test_a_turn_counts_once_whoever_sends_it(strict: Server) -> None:
-    books = memory_books(strict.bench.store, strict.bench.clock)
+    administration = memory_administration(strict.bench.store, strict.bench.clock)
     admin = Caller("acme", "admin")
     for role, named in (("user", {}), ("service", {"user_id": "bob"}), ("service", {})):
         user = "eve" if role == "user" else None
-        issued = await books.issue_api_key(admin, role=role, user_id=user)  # type: ignore[arg-type]
+        issued = await administration.issue_api_key(admin, role=role, user_id=user)  # type: ignore[arg-type]
         key = {"authorization": f"Bearer {issued.secret}"}
         first = await send(strict, NOTES, headers=key, **named)
         assert first.headers["ratelimit"].startswith('"turns";r=1')
@@ -262,7 +262,7 @@ async def test_a_turn_counts_once_whoever_sends_it(strict: Server) -> None:
 
 
 async def test_a_bound_caller_is_limited_before_the_body_is_read(strict: Server) -> None:
-    issued = await memory_books(strict.bench.store, strict.bench.clock).issue_api_key(
+    issued = await memory_administration(strict.bench.store, strict.bench.clock).issue_api_key(
         Caller("acme", "admin"), role="user", user_id="eve"
     )
     key = {"authorization": f"Bearer {issued.secret}"}

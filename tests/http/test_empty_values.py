@@ -10,7 +10,7 @@ import pytest
 from tests.http.conftest import JSON, Server, serving
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_administration
 from textllm_core import Caller
 from textllm_core.wire import to_json
 from textllm_http.app import routes
@@ -30,7 +30,7 @@ async def server(bench: Bench, tmp_path: Path) -> AsyncIterator[Server]:
 @pytest.fixture
 async def admin(bench: Bench) -> dict[str, str]:
     """The headers of an admin."""
-    issued = await memory_books(bench.store, bench.clock).issue_api_key(Caller(role="admin"), role="admin")
+    issued = await memory_administration(bench.store, bench.clock).issue_api_key(Caller(role="admin"), role="admin")
     return {"authorization": f"Bearer {issued.secret}"}
 
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from tests.http.conftest import JSON, Answer, Server, serving
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_administration
 from textllm_core import Caller
 from textllm_core.api_keys import is_secret
 
@@ -15,7 +15,7 @@ from textllm_core.api_keys import is_secret
 @pytest.fixture
 async def admin(bench: Bench) -> dict[str, str]:
     """The headers of the tenant's first key."""
-    first = await memory_books(bench.store, bench.clock).issue_api_key(Caller("acme", "admin"), role="admin")
+    first = await memory_administration(bench.store, bench.clock).issue_api_key(Caller("acme", "admin"), role="admin")
     return {"authorization": f"Bearer {first.secret}"}
 
 

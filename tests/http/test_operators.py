@@ -8,7 +8,7 @@ import pytest
 from tests.http.conftest import serving
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_administration
 from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller
 from textllm_core.api_keys import new_secret
@@ -38,10 +38,10 @@ async def test_the_operators_token_opens_what_is_about_all_tenants(
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("token", [TOKEN, None])
 async def test_no_tenants_key_does_and_the_refusal_says_what_would(bench: Bench, page: str, token: str | None) -> None:
-    books = memory_books(bench.store, bench.clock)
+    administration = memory_administration(bench.store, bench.clock)
     async with serving(bench, requires_keys=True, operator_token=token) as server:
         for tenant in ("default", "acme"):
-            issued = await books.issue_api_key(Caller(tenant, "admin"), role="admin")
+            issued = await administration.issue_api_key(Caller(tenant, "admin"), role="admin")
             answer = await server.get(page, bearer(issued.secret))
             assert (answer.status, answer.json()["code"]) == (403, "forbidden")
             assert "TEXTLLM_METRICS_TOKEN" in answer.json()["detail"]
@@ -65,7 +65,7 @@ class Counting(dict[Any, Any]):
 async def test_a_flood_of_unknown_keys_costs_few_questions_and_bars_nobody_who_is_known(tmp_path: Path) -> None:
     keys = Counting()
     bench = Bench(store=MemoryStore(api_keys=keys))
-    issued = await memory_books(bench.store, bench.clock).issue_api_key(Caller(role="admin"), role="service")
+    issued = await memory_administration(bench.store, bench.clock).issue_api_key(Caller(role="admin"), role="service")
     async with serving(bench, requires_keys=True, spool_dir=tmp_path) as server:
 
         async def ask(secret: str, peer: str = "203.0.113.7") -> tuple[int, dict[str, str]]:

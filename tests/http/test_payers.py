@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tests.http.conftest import JSON, Answer, Server, serving
 from tests.unit.conftest import POLICY, Bench
 
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_administration
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, Usage
 from textllm_core.ids import is_new_user_id
@@ -20,8 +20,8 @@ DEAR = ScriptedReply(text="Hello.", usage=Usage(input_tokens=100_000))  # 0.25 U
 
 
 async def issue(server: Server, role: Any = "service", user_id: str | None = None) -> IssuedApiKey:
-    books = memory_books(server.bench.store, server.bench.clock)
-    return await books.issue_api_key(Caller("acme", "admin"), role=role, user_id=user_id)
+    administration = memory_administration(server.bench.store, server.bench.clock)
+    return await administration.issue_api_key(Caller("acme", "admin"), role=role, user_id=user_id)
 
 
 def headers_of(key: IssuedApiKey) -> dict[str, str]:

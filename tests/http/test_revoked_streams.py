@@ -9,7 +9,7 @@ from tests.http.conftest import JSON, Answer, serving
 from tests.http.sse_reader import read_events
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_administration
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller
 from textllm_http import sse
@@ -20,13 +20,13 @@ async def test_a_stream_whose_key_is_revoked_ends_and_is_settled(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, stream_format: str, last: str
 ) -> None:
     monkeypatch.setattr(sse, "CHECK_EVERY_S", 0)
-    books, admin, gate = memory_books(bench.store, bench.clock), Caller(role="admin"), asyncio.Event()
-    issued = await books.issue_api_key(admin, role="user", user_id="ada")
+    administration, admin, gate = memory_administration(bench.store, bench.clock), Caller(role="admin"), asyncio.Event()
+    issued = await administration.issue_api_key(admin, role="user", user_id="ada")
     bench.llm.script(ScriptedReply(deltas=("shown", "never shown", "nor this"), gate=gate, unheard="cancelled"))
     revoking: list[asyncio.Task[None]] = []
 
     async def revoke() -> None:
-        await books.revoke_api_key(admin, issued.id)
+        await administration.revoke_api_key(admin, issued.id)
         bench.clock.advance(timedelta(seconds=1))
         gate.set()
 

@@ -14,7 +14,7 @@ from tests.http.conftest import JSON, Answer, Server, serving
 from tests.image_files import png
 from tests.unit.conftest import Bench
 
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_administration
 from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller, TextTurn
 from textllm_core.api_keys import new_secret
@@ -246,7 +246,7 @@ def form_of(texts: Mapping[str, str], files: str) -> bytes:
 
 @pytest.fixture
 async def world(bench: Bench, tmp_path: Path) -> AsyncIterator[World]:
-    books = memory_books(bench.store, bench.clock)
+    administration = memory_administration(bench.store, bench.clock)
     async with serving(bench, requires_keys=True, spool_dir=tmp_path) as server:
         world = World(server)
         things = {"acme ada": world.own, "acme bob": world.foreign_user, "rival mallory": world.foreign_tenant}
@@ -258,14 +258,14 @@ async def world(bench: Bench, tmp_path: Path) -> AsyncIterator[World]:
             ids |= {"conversation": reply.conversation_id, "session": reply.session_id, "user": user}
             ids |= {"response": reply.response_id}
             ids |= {"file": (await bench.files.upload(Caller(tenant), FILE, user_id=user)).key}
-            ids["key"] = (await books.issue_api_key(admin, role="user", user_id=user)).id
+            ids["key"] = (await administration.issue_api_key(admin, role="user", user_id=user)).id
         for role in ROLES:
-            issued = await books.issue_api_key(
+            issued = await administration.issue_api_key(
                 Caller("acme", "admin"), role=role, user_id="ada" if role == "user" else None
             )
             world.secrets[role] = issued.secret
-        revoked = await books.issue_api_key(Caller("acme", "admin"), role="admin")
-        await books.revoke_api_key(Caller("acme", "admin"), revoked.id)
+        revoked = await administration.issue_api_key(Caller("acme", "admin"), role="admin")
+        await administration.revoke_api_key(Caller("acme", "admin"), revoked.id)
         world.secrets["revoked"] = revoked.secret
         yield world
 

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from tests.unit.conftest import NOON, Bench
 
 from textllm_adapters.memory.api_key_repository import MemoryApiKeyRepository
-from textllm_adapters.memory.application import memory_books
+from textllm_adapters.memory.application import memory_administration
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller
 from textllm_core.api_keys import Authenticate, digest_of, is_secret, new_secret
-from textllm_core.application import Books
+from textllm_core.application import Administration
 from textllm_core.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -54,8 +54,8 @@ def clock() -> FixedClock:
 
 
 @pytest.fixture
-def books(clock: FixedClock) -> Books:
-    return memory_books(MemoryStore(), clock)
+def administration(clock: FixedClock) -> Administration:
+    return memory_administration(MemoryStore(), clock)
 
 
 # Secrets
@@ -97,7 +97,7 @@ def test_a_secret_that_is_cut_or_lengthened_is_none(end: int, more: str) -> None
 
 async def test_a_key_is_kept_without_its_secret(clock: FixedClock) -> None:
     store = MemoryStore()
-    issued = await memory_books(store, clock).issue_api_key(ADMIN, role="user", user_id="ada", name="laptop")
+    issued = await memory_administration(store, clock).issue_api_key(ADMIN, role="user", user_id="ada", name="laptop")
     assert is_secret(issued.secret)
     ((kept),) = store.api_keys.values()
     assert (kept.digest, kept.key.hint) == (digest_of(issued.secret), issued.secret[:9])
@@ -107,22 +107,22 @@ async def test_a_key_is_kept_without_its_secret(clock: FixedClock) -> None:
     assert (issued.created_at, issued.revoked_at) == (NOON, None)
 
 
-async def test_a_secret_stands_for_its_keys_tenant_role_and_user(books: Books) -> None:
+async def test_a_secret_stands_for_its_keys_tenant_role_and_user(administration: Administration) -> None:
     for caller in (ADMIN, Caller("acme", "service"), Caller("acme", "user", "ada")):
-        issued = await books.issue_api_key(ADMIN, role=caller.role, user_id=caller.user_id)
-        assert await books.authenticate(issued.secret) == replace(caller, id=issued.id)
+        issued = await administration.issue_api_key(ADMIN, role=caller.role, user_id=caller.user_id)
+        assert await administration.authenticate(issued.secret) == replace(caller, id=issued.id)
 
 
 @pytest.mark.parametrize("caller", [Caller(), Caller("acme", "service"), Caller("acme", "user", "ada")])
-async def test_only_admins_manage_keys(books: Books, caller: Caller) -> None:
-    issued = await books.issue_api_key(ADMIN, role="admin")
+async def test_only_admins_manage_keys(administration: Administration, caller: Caller) -> None:
+    issued = await administration.issue_api_key(ADMIN, role="admin")
     with pytest.raises(ForbiddenError):
-        await books.issue_api_key(caller, role="service")
+        await administration.issue_api_key(caller, role="service")
     with pytest.raises(ForbiddenError):
-        await books.list_api_keys(caller)
+        await administration.list_api_keys(caller)
     with pytest.raises(ForbiddenError):
-        await books.revoke_api_key(caller, issued.id)
-    assert await books.authenticate(issued.secret) == replace(ADMIN, id=issued.id)
+        await administration.revoke_api_key(caller, issued.id)
+    assert await administration.authenticate(issued.secret) == replace(ADMIN, id=issued.id)
 
 
 @pytest.mark.parametrize(
@@ -142,59 +142,63 @@ async def test_only_admins_manage_keys(books: Books, caller: Caller) -> None:
         ("x" * 65, {"role": "admin"}, "tenant"),
     ],
 )
-async def test_a_malformed_key_is_refused(books: Books, tenant: str, fields: dict[str, Any], field: str) -> None:
+async def test_a_malformed_key_is_refused(
+    administration: Administration, tenant: str, fields: dict[str, Any], field: str
+) -> None:
     with pytest.raises(InvalidRequestError) as refusal:
-        await books.issue_api_key(Caller(tenant, "admin"), **fields)
+        await administration.issue_api_key(Caller(tenant, "admin"), **fields)
     assert [name for name, _ in refusal.value.errors] == [field]
-    assert not await books.any_api_key()
+    assert not await administration.any_api_key()
 
 
-async def test_pages_hold_every_key_of_the_tenant_once(books: Books, clock: FixedClock) -> None:
+async def test_pages_hold_every_key_of_the_tenant_once(administration: Administration, clock: FixedClock) -> None:
     made = []
     for _ in range(5):
         clock.advance(HALF_A_SECOND)
-        made.append((await books.issue_api_key(ADMIN, role="service")).id)
-    await books.issue_api_key(Caller("other", "admin"), role="admin")
-    first = await books.list_api_keys(ADMIN, limit=3)
-    second = await books.list_api_keys(ADMIN, limit=3, after=first.data[-1].id)
+        made.append((await administration.issue_api_key(ADMIN, role="service")).id)
+    await administration.issue_api_key(Caller("other", "admin"), role="admin")
+    first = await administration.list_api_keys(ADMIN, limit=3)
+    second = await administration.list_api_keys(ADMIN, limit=3, after=first.data[-1].id)
     assert [key.id for key in (*first.data, *second.data)] == made[::-1]
     assert (first.has_more, second.has_more) == (True, False)
 
 
 @pytest.mark.parametrize("asked", [{"limit": 0}, {"limit": 101}, {"after": "key_1"}, {"after": "\0"}])
-async def test_a_page_that_does_not_exist_is_refused(books: Books, asked: dict[str, Any]) -> None:
+async def test_a_page_that_does_not_exist_is_refused(administration: Administration, asked: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
-        await books.list_api_keys(ADMIN, **asked)
+        await administration.list_api_keys(ADMIN, **asked)
 
 
-async def test_the_key_of_another_tenant_is_not_there(books: Books) -> None:
-    theirs: IssuedApiKey = await books.issue_api_key(Caller("other", "admin"), role="admin")
+async def test_the_key_of_another_tenant_is_not_there(administration: Administration) -> None:
+    theirs: IssuedApiKey = await administration.issue_api_key(Caller("other", "admin"), role="admin")
     with pytest.raises(NotFoundError):
-        await books.revoke_api_key(ADMIN, theirs.id)
+        await administration.revoke_api_key(ADMIN, theirs.id)
     with pytest.raises(InvalidRequestError):
-        await books.list_api_keys(ADMIN, after=theirs.id)
-    assert await books.authenticate(theirs.secret) == Caller("other", "admin", id=theirs.id)
+        await administration.list_api_keys(ADMIN, after=theirs.id)
+    assert await administration.authenticate(theirs.secret) == Caller("other", "admin", id=theirs.id)
 
 
 # Authentication
 
 
-async def test_a_revoked_key_is_refused_half_a_second_later_at_the_latest(books: Books, clock: FixedClock) -> None:
-    issued = await books.issue_api_key(ADMIN, role="admin")
-    await books.authenticate(issued.secret)
-    await books.revoke_api_key(ADMIN, issued.id)
+async def test_a_revoked_key_is_refused_half_a_second_later_at_the_latest(
+    administration: Administration, clock: FixedClock
+) -> None:
+    issued = await administration.issue_api_key(ADMIN, role="admin")
+    await administration.authenticate(issued.secret)
+    await administration.revoke_api_key(ADMIN, issued.id)
     clock.advance(HALF_A_SECOND)
     with pytest.raises(UnauthenticatedError):
-        await books.authenticate(issued.secret)
+        await administration.authenticate(issued.secret)
 
 
-async def test_a_clock_that_was_set_back_keeps_no_key_alive(books: Books, clock: FixedClock) -> None:
-    issued = await books.issue_api_key(ADMIN, role="admin")
-    await books.authenticate(issued.secret)
-    await books.revoke_api_key(ADMIN, issued.id)
+async def test_a_clock_that_was_set_back_keeps_no_key_alive(administration: Administration, clock: FixedClock) -> None:
+    issued = await administration.issue_api_key(ADMIN, role="admin")
+    await administration.authenticate(issued.secret)
+    await administration.revoke_api_key(ADMIN, issued.id)
     clock.advance(timedelta(hours=-1))
     with pytest.raises(UnauthenticatedError):
-        await books.authenticate(issued.secret)
+        await administration.authenticate(issued.secret)
 
 
 async def test_a_key_that_is_unknown_now_may_be_known_at_once(clock: FixedClock) -> None:
@@ -202,7 +206,7 @@ async def test_a_key_that_is_unknown_now_may_be_known_at_once(clock: FixedClock)
     authenticate, secret = Authenticate(keys, clock), new_secret()
     with pytest.raises(UnauthenticatedError):
         await authenticate(secret)
-    issued = await memory_books(keys.store, clock).issue_api_key(ADMIN, role="service")
+    issued = await memory_administration(keys.store, clock).issue_api_key(ADMIN, role="service")
     await keys.add(issued, digest_of(secret))
     assert await authenticate(secret) == Caller("acme", "service", id=issued.id)
 
@@ -210,7 +214,7 @@ async def test_a_key_that_is_unknown_now_may_be_known_at_once(clock: FixedClock)
 async def test_storage_that_does_not_answer_lets_nobody_in_who_is_not_just_known(clock: FixedClock) -> None:
     keys: Any = Away(is_away=False)
     authenticate = Authenticate(keys, clock)
-    issued = await memory_books(keys.store, clock).issue_api_key(ADMIN, role="admin")
+    issued = await memory_administration(keys.store, clock).issue_api_key(ADMIN, role="admin")
     assert await authenticate(issued.secret) == replace(ADMIN, id=issued.id)
     keys.is_away = True
     assert await authenticate(issued.secret) == replace(ADMIN, id=issued.id)
@@ -230,10 +234,10 @@ async def test_a_malformed_secret_asks_the_storage_nothing(clock: FixedClock, se
 
 async def test_only_keys_of_the_last_half_second_take_memory(clock: FixedClock) -> None:
     keys: ApiKeyRepository = MemoryApiKeyRepository(store := MemoryStore())
-    books, known = memory_books(store, clock), dict[bytes, tuple[datetime, Caller]]()
+    administration, known = memory_administration(store, clock), dict[bytes, tuple[datetime, Caller]]()
     authenticate = Authenticate(keys, clock, known)
     for _ in range(20):
-        issued = await books.issue_api_key(ADMIN, role="service")
+        issued = await administration.issue_api_key(ADMIN, role="service")
         await authenticate(issued.secret)
         with pytest.raises(UnauthenticatedError):
             await authenticate(new_secret())

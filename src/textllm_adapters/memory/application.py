@@ -21,7 +21,7 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
-from textllm_core.application import Books, Conversations, Files, Ports, TextLLM
+from textllm_core.application import Administration, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
@@ -153,9 +153,9 @@ def memory_conversations(
     )
 
 
-def memory_books(store: MemoryStore, clock: Clock) -> Books:
+def memory_administration(store: MemoryStore, clock: Clock) -> Administration:
     """The part of the application that asks no model."""
-    return Books.over(
+    return Administration.over(
         MemorySessionRepository(store),
         MemoryUsageReports(store),
         MemoryAudit(store),

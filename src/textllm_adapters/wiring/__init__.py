@@ -3,7 +3,7 @@
 from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring.applications import (
     config_in_force,
-    open_books,
+    open_administration,
     open_conversations,
     open_files,
     open_textllm,
@@ -27,7 +27,7 @@ __all__ = [
     "load_settings",
     "models_of",
     "notices",
-    "open_books",
+    "open_administration",
     "open_conversations",
     "open_files",
     "open_textllm",

@@ -25,7 +25,7 @@ from textllm_adapters.wiring.storage import (
     open_database,
     rate_limiter_of,
 )
-from textllm_core.application import Adapters, Books, Conversations, Files, Ports, TextLLM
+from textllm_core.application import Adapters, Administration, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.events import UNHEARD
@@ -137,7 +137,7 @@ async def open_textllm(
 @asynccontextmanager
 async def try_out(
     settings: Settings, *, model_progress: Progress | None = None, database_patience_s: float = 0.0
-) -> AsyncIterator[Books]:
+) -> AsyncIterator[Administration]:
     """Open as much of what `open_textllm` opens as may fail to, for a process that only starts others.
 
     It is spared what they load and do. Arguments and errors are those of `open_textllm`.
@@ -149,26 +149,26 @@ async def try_out(
             await open_model(stack, settings, model_progress)
         blobs, _ = await open_blobs(stack, settings)
         await _files(settings, engine, blobs, rate_limiter_of(engine))
-        yield _books(stack, settings, engine)
+        yield _administration(stack, settings, engine)
 
 
 @asynccontextmanager
-async def open_books(settings: Settings) -> AsyncIterator[Books]:
+async def open_administration(settings: Settings) -> AsyncIterator[Administration]:
     """Open what needs the database alone, for operators and reports; nothing is asked of a model.
 
     Raises:
         ConfigurationError, StorageUnavailableError: as `open_textllm`.
     """
     async with AsyncExitStack() as stack:
-        yield _books(stack, settings, await open_database(stack, settings, patience_s=0.0))
+        yield _administration(stack, settings, await open_database(stack, settings, patience_s=0.0))
 
 
-def _books(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Books:
+def _administration(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Administration:
     from textllm_adapters.sql.audit import SqlAudit
     from textllm_adapters.sql.session_repository import SqlSessionRepository
     from textllm_adapters.sql.usage_reports import SqlUsageReports
 
-    return Books.over(
+    return Administration.over(
         SqlSessionRepository(engine),
         SqlUsageReports(engine),
         SqlAudit(_patient(stack, settings)),

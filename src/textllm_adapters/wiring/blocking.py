@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from textllm_adapters.settings import Settings
 from textllm_adapters.wiring.applications import open_textllm
-from textllm_core.application import Adapters, Books, Conversations, Files, TextLLM
+from textllm_core.application import Adapters, Administration, Conversations, Files, TextLLM
 from textllm_core.chat.calls import call_of
 from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
@@ -99,9 +99,9 @@ class SyncTextLLM:
         return self._textllm.files
 
     @property
-    def books(self) -> Books:
+    def administration(self) -> Administration:
         """Each returns something for `wait`, or for `each`."""
-        return self._textllm.books
+        return self._textllm.administration
 
     @property
     def asynchronous(self) -> TextLLM:

@@ -32,10 +32,10 @@ def audit(
 async def _audit(invocation: Invocation, screen: Screen, *, repair: bool) -> int:
     """How many counters are wrong."""
     settings, host = invocation.host("audit")
-    async with host.open_books(settings) as books:
-        repaired = await _show(books.audit.repair(), screen, "found") if repair else 0
-        drifted = await _show(books.audit(), screen, "is")
-        size = await books.audit.size()
+    async with host.open_administration(settings) as administration:
+        repaired = await _show(administration.audit.repair(), screen, "found") if repair else 0
+        drifted = await _show(administration.audit(), screen, "is")
+        size = await administration.audit.size()
     summary = {"checked": size, "drifted": drifted, "repaired": repaired}
     screen.record(summary, _summary(size, drifted=drifted, repaired=repaired))
     return drifted

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from textllm_cli.commands import options
-from textllm_cli.engine import Books
+from textllm_cli.engine import Administration
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import reporting, table
 from textllm_core.api_keys import MAX_KEYS_PER_PAGE
@@ -36,7 +36,9 @@ def create(
     """Make a key, and print its secret: it is kept nowhere, and cannot be shown again."""
     admin = Caller(tenant, "admin")
     with reporting(as_json=as_json) as screen:
-        issued = _run(context, lambda books: books.issue_api_key(admin, role=role, user_id=user, name=name))
+        issued = _run(
+            context, lambda administration: administration.issue_api_key(admin, role=role, user_id=user, name=name)
+        )
         screen.say(f"{issued.id}, {role} of the tenant {tenant}; keep its secret, it is not shown again:")
         screen.record(issued, issued.secret)
 
@@ -54,7 +56,7 @@ def list_(
     """List a tenant's keys, newest first, revoked ones too."""
     admin = Caller(tenant, "admin")
     with reporting(as_json=as_json) as screen:
-        page = _run(context, lambda books: books.list_api_keys(admin, limit=limit, after=after))
+        page = _run(context, lambda administration: administration.list_api_keys(admin, limit=limit, after=after))
         header = ("key", "secret", "role", "user", "created", "revoked")
         names = [key.name or "" for key in page.data]
         screen.record(page, table(header, [_cells(key) for key in page.data], names))
@@ -72,18 +74,18 @@ def revoke(
     """Revoke a key; every worker refuses it within a second."""
     admin = Caller(tenant, "admin")
     with reporting(as_json=as_json) as screen:
-        revoked = _run(context, lambda books: books.revoke_api_key(admin, key_id))
+        revoked = _run(context, lambda administration: administration.revoke_api_key(admin, key_id))
         screen.record({"id": revoked.id, "deleted": True}, f"{revoked.id} is revoked.")
 
 
-def _run(context: typer.Context, call: Callable[[Books], Awaitable[T]]) -> T:
+def _run(context: typer.Context, call: Callable[[Administration], Awaitable[T]]) -> T:
     return asyncio.run(_called(invocation_of(context), call))
 
 
-async def _called(invocation: Invocation, call: Callable[[Books], Awaitable[T]]) -> T:
+async def _called(invocation: Invocation, call: Callable[[Administration], Awaitable[T]]) -> T:
     settings = invocation.settings()
-    async with invocation.engine(settings).open_books(settings) as books:
-        return await call(books)
+    async with invocation.engine(settings).open_administration(settings) as administration:
+        return await call(administration)
 
 
 def _cells(key: ApiKey) -> tuple[str, ...]:

@@ -89,8 +89,8 @@ async def _try_out(here: Host, settings: "Settings", screen: Screen, *, requires
     """
     async with here.try_out(
         settings, model_progress=screen.model_progress, database_patience_s=DATABASE_PATIENCE_S
-    ) as books:
-        if requires_keys and not await books.any_api_key():
+    ) as administration:
+        if requires_keys and not await administration.any_api_key():
             screen.warn("nobody can call yet: make the first key with `textllm keys create --role admin`")
 
 

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from textllm_cli.commands import options
-from textllm_cli.engine import Books
+from textllm_cli.engine import Administration
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
 from textllm_core.records.sessions import Session
@@ -26,21 +26,21 @@ def today(context: typer.Context, as_json: options.Json = False, user: options.U
     """Show the session of the current UTC day; exit code 3 before its first turn."""
     with reporting(as_json=as_json) as screen:
         user_id = invocation_of(context).user_id(user)
-        _show(screen, _run(context, lambda books: books.todays_session(Caller(), user_id)))
+        _show(screen, _run(context, lambda administration: administration.todays_session(Caller(), user_id)))
 
 
 @app.command()
 def show(context: typer.Context, session_id: SessionId, as_json: options.Json = False) -> None:
     """Show one session."""
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, lambda books: books.get_session(Caller(), session_id)))
+        _show(screen, _run(context, lambda administration: administration.get_session(Caller(), session_id)))
 
 
 @app.command()
 def end(context: typer.Context, session_id: SessionId, as_json: options.Json = False) -> None:
     """Mark a session as ended. Its day's budget stays spent; the next turn of that day reopens it."""
     with reporting(as_json=as_json) as screen:
-        _show(screen, _run(context, lambda books: books.end_session(Caller(), session_id)))
+        _show(screen, _run(context, lambda administration: administration.end_session(Caller(), session_id)))
 
 
 @app.command("list")
@@ -55,19 +55,19 @@ def list_(
     """List the sessions of the last days, newest first."""
     with reporting(as_json=as_json) as screen:
         user_id = invocation_of(context).user_id(user)
-        sessions = _run(context, lambda books: books.list_sessions(Caller(), user_id, days=days))
+        sessions = _run(context, lambda administration: administration.list_sessions(Caller(), user_id, days=days))
         header = ("session", "day", "conversations", "tokens", "cost", "active")
         screen.record({"data": sessions}, table(header, [_cells(session) for session in sessions]))
 
 
-def _run(context: typer.Context, call: Callable[[Books], Awaitable[T]]) -> T:
+def _run(context: typer.Context, call: Callable[[Administration], Awaitable[T]]) -> T:
     return asyncio.run(_called(invocation_of(context), call))
 
 
-async def _called(invocation: Invocation, call: Callable[[Books], Awaitable[T]]) -> T:
+async def _called(invocation: Invocation, call: Callable[[Administration], Awaitable[T]]) -> T:
     settings = invocation.settings()
-    async with invocation.engine(settings).open_books(settings) as books:
-        return await call(books)
+    async with invocation.engine(settings).open_administration(settings) as administration:
+        return await call(administration)
 
 
 def _show(screen: Screen, session: Session) -> None:

@@ -50,11 +50,11 @@ async def _usage(invocation: Invocation, screen: Screen, user: str, *, days: int
     used: Sequence[Used]
     totals: UsageReport | None = None
     settings = invocation.settings()
-    async with invocation.engine(settings).open_books(settings) as books:
+    async with invocation.engine(settings).open_administration(settings) as administration:
         if by is By.CONVERSATION:
-            used = await books.report_usage.by_conversation(Caller(), user, days=days)
+            used = await administration.report_usage.by_conversation(Caller(), user, days=days)
         else:
-            totals = await books.report_usage(Caller(), user, days=days)
+            totals = await administration.report_usage(Caller(), user, days=days)
             used = totals.by_day if by is By.DAY else totals.by_model
     if as_csv:
         screen.result(_csv(by, used))

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from textllm_adapters.settings import Settings
-from textllm_cli.engine import Books, Conversations, Files, Talk
+from textllm_cli.engine import Administration, Conversations, Files, Talk
 from textllm_cli.invocation import Progress
-from textllm_cli.remote.books import RemoteBooks
+from textllm_cli.remote.administration import RemoteAdministration
 from textllm_cli.remote.client import open_client
 from textllm_cli.remote.conversations import RemoteConversations
 from textllm_cli.remote.files import RemoteFiles
@@ -48,10 +48,10 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
 
 
 @asynccontextmanager
-async def open_books(settings: Settings) -> AsyncIterator[Books]:
+async def open_administration(settings: Settings) -> AsyncIterator[Administration]:
     """Sessions, usage and keys."""
     async with open_client(settings) as client:
-        yield RemoteBooks(client)
+        yield RemoteAdministration(client)
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
     asked = await _BODY.read(request, max_bytes=services_of(request).max_body_bytes)
     caller = caller_of(request)
     allowance = await textllm.files.admit(caller, None)
-    issued = await textllm.books.issue_api_key(caller, role=asked.role, user_id=asked.user_id, name=asked.name)
+    issued = await textllm.administration.issue_api_key(caller, role=asked.role, user_id=asked.user_id, name=asked.name)
     headers = {"Cache-Control": "no-store", "Location": f"/keys/{issued.id}"} | rate_limit_headers(allowance)
     return json_response(issued, status_code=201, headers=headers)
 
@@ -94,7 +94,7 @@ async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
     """List the API keys of the tenant."""
     textllm = services_of(request).textllm
     asked = _KEYS.read(request)
-    page = await textllm.books.list_api_keys(caller_of(request), limit=asked.limit, after=given(asked.after))
+    page = await textllm.administration.list_api_keys(caller_of(request), limit=asked.limit, after=given(asked.after))
     return json_response(page)
 
 
@@ -112,5 +112,5 @@ async def list_(request: Request[Any, Any, Any]) -> ASGIApp:
 async def revoke(request: Request[Any, Any, Any], key_id: FromPath[str]) -> ASGIApp:
     """Revoke an API key."""
     textllm = services_of(request).textllm
-    revoked = await textllm.books.revoke_api_key(caller_of(request), key_id)
+    revoked = await textllm.administration.revoke_api_key(caller_of(request), key_id)
     return json_response(KeyRevocation(revoked.id))

@@ -47,7 +47,7 @@ _SESSIONS: Final = QueryString(SessionsQuery)
 async def session(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """Show a session: what a user used in one UTC day."""
     textllm = services_of(request).textllm
-    return json_response(await textllm.books.get_session(caller_of(request), session_id))
+    return json_response(await textllm.administration.get_session(caller_of(request), session_id))
 
 
 @post(
@@ -64,7 +64,7 @@ async def session(request: Request[Any, Any, Any], session_id: FromPath[str]) ->
 async def end(request: Request[Any, Any, Any], session_id: FromPath[str]) -> ASGIApp:
     """Mark a session as ended."""
     textllm = services_of(request).textllm
-    return json_response(await textllm.books.end_session(caller_of(request), session_id))
+    return json_response(await textllm.administration.end_session(caller_of(request), session_id))
 
 
 @reading(
@@ -91,5 +91,5 @@ async def of_user(request: Request[Any, Any, Any], user_id: FromPath[str]) -> AS
     textllm = services_of(request).textllm
     caller, asked = caller_of(request), _SESSIONS.read(request)
     if asked.days is UNSET:
-        return json_response(await textllm.books.todays_session(caller, user_id))
-    return json_response(SessionList(await textllm.books.list_sessions(caller, user_id, days=asked.days)))
+        return json_response(await textllm.administration.todays_session(caller, user_id))
+    return json_response(SessionList(await textllm.administration.list_sessions(caller, user_id, days=asked.days)))

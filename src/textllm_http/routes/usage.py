@@ -41,5 +41,5 @@ _STATS: Final = QueryString(StatsQuery)
 async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
     """Report what a user used in the last days."""
     textllm = services_of(request).textllm
-    report = await textllm.books.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
+    report = await textllm.administration.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
     return json_response(report)

@@ -51,8 +51,8 @@ class RemoteReports:
         ]
 
 
-class RemoteBooks:
-    """A server's `Books`."""
+class RemoteAdministration:
+    """A server's `Administration`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

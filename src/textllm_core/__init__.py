@@ -175,8 +175,8 @@ _NAMES: Final = {
         "ConversationChanges",
         "ConversationFilter",
         "ConversationPage",
+        "ConversationState",
         "Deletion",
-        "Thread",
     ),
     "records.erasures": ("Erasure",),
     "records.files": (

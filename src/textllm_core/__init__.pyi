@@ -115,8 +115,8 @@ from textllm_core.records.conversations import (
     ConversationChanges,
     ConversationFilter,
     ConversationPage,
+    ConversationState,
     Deletion,
-    Thread,
 )
 from textllm_core.records.erasures import Erasure
 from textllm_core.records.files import FilePage, StoredFile
@@ -202,6 +202,7 @@ __all__ = [
     "ConversationNotFoundError",
     "ConversationPage",
     "ConversationRepository",
+    "ConversationState",
     "Conversations",
     "CreateConversation",
     "DailyUsage",
@@ -345,7 +346,6 @@ __all__ = [
     "TextLLM",
     "TextLLMError",
     "TextTurn",
-    "Thread",
     "TodaysSession",
     "Tracer",
     "TrackUsage",

@@ -23,7 +23,7 @@ from textllm_core.fields import (
 )
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.transcript import Transcript
-from textllm_core.records.conversations import Thread
+from textllm_core.records.conversations import ConversationState
 from textllm_core.records.messages import (
     InputFile,
     InputImage,
@@ -143,19 +143,19 @@ class ListMessages:
         """
         if not 1 <= limit <= MAX_MESSAGES:
             raise InvalidRequestError.of("limit", f"must be a whole number from 1 to {MAX_MESSAGES}")
-        thread = await self._thread(caller, conversation_id)
+        conversation = await self._state(caller, conversation_id)
         newest_first = order == "desc"
-        if thread.keeps_messages or not thread.message_count:
+        if conversation.keeps_messages or not conversation.message_count:
             found = await self.conversations.messages(
                 caller.tenant_id,
-                thread.user_id,
-                thread.conversation_id,
+                conversation.user_id,
+                conversation.id,
                 newest_first=newest_first,
                 after=after,
                 limit=limit + 1,
             )
         else:
-            found = _part(await self._from_provider(thread), newest_first=newest_first, after=after)
+            found = _part(await self._from_provider(conversation), newest_first=newest_first, after=after)
         if found is None:
             raise InvalidRequestError.of("after", "must be the id of a message of this conversation")
         return MessagePage([ListedMessage.of(message) for message in found[:limit]], len(found) > limit)
@@ -171,16 +171,16 @@ class ListMessages:
                 return
             after = page.data[-1].id
 
-    async def _thread(self, caller: Caller, conversation_id: str) -> Thread:
-        thread = await self.conversations.thread(caller.tenant_id, conversation_id)
-        if thread is None or caller.user_id not in (None, thread.user_id):
+    async def _state(self, caller: Caller, conversation_id: str) -> ConversationState:
+        conversation = await self.conversations.state(caller.tenant_id, conversation_id)
+        if conversation is None or caller.user_id not in (None, conversation.user_id):
             raise ConversationNotFoundError
-        return thread
+        return conversation
 
-    async def _from_provider(self, thread: Thread) -> Sequence[Message]:
-        if self.transcript is None or thread.transcript_id is None:
+    async def _from_provider(self, conversation: ConversationState) -> Sequence[Message]:
+        if self.transcript is None or conversation.transcript_id is None:
             raise ConversationLostError
-        return await self.transcript.messages(thread.transcript_id)
+        return await self.transcript.messages(conversation.transcript_id)
 
 
 def _part(messages: Sequence[Message], *, newest_first: bool, after: str | None) -> Sequence[Message] | None:

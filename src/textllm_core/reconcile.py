@@ -60,10 +60,10 @@ class Reconcile:
         if not hold.is_asked:
             await self.ledger.release(hold, unless_asked=True)
             return True
-        thread = await self.conversations.thread(hold.tenant_id, hold.conversation_id)
+        conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id)
         heard = await self._heard(hold)
         files = await self._files(hold, ended)
-        end = recovered(hold, thread, heard, ended, files, pricing=self.pricing, at=self.clock.now())
+        end = recovered(hold, conversation, heard, ended, files, pricing=self.pricing, at=self.clock.now())
         return await self.track_usage(hold, end, recovered=True) is not None
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:

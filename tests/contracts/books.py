@@ -104,9 +104,9 @@ def empty_conversation(title: str | None) -> Conversation:
 
 async def next_turn(storage: Storage, conversation_id: str, **more: Any) -> Reservation:
     """Asks for a further turn of a conversation, as read just now."""
-    thread = await storage.conversations.thread("tenant", conversation_id)
-    assert thread is not None
-    return reservation(conversation_id=conversation_id, revision=thread.revision, **more)
+    state = await storage.conversations.state("tenant", conversation_id)
+    assert state is not None
+    return reservation(conversation_id=conversation_id, revision=state.revision, **more)
 
 
 async def reserved(storage: Storage, *, at: datetime = NOON, user_id: str = "user") -> Decimal:

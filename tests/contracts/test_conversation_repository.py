@@ -22,27 +22,27 @@ async def answered(storage: Storage, **more: Any) -> Hold:
 async def test_a_conversation_is_found_by_tenant_and_id(storage: Storage) -> None:
     hold = await answered(storage)
     conversation = await storage.conversations.get("tenant", hold.conversation_id)
-    thread = await storage.conversations.thread("tenant", hold.conversation_id)
+    state = await storage.conversations.state("tenant", hold.conversation_id)
     assert conversation is not None
-    assert thread is not None
+    assert state is not None
     assert (conversation.id, conversation.user_id, conversation.created_at) == (hold.conversation_id, "user", NOON)
     assert (conversation.summary, conversation.tags, conversation.metadata) == (None, (), {})
     assert conversation.is_deleted is False
-    assert (thread.conversation_id, thread.user_id) == (hold.conversation_id, "user")
+    assert (state.id, state.user_id) == (hold.conversation_id, "user")
 
 
 @pytest.mark.parametrize("conversation_id", ["conv_never_made", "", "conv_\0", "conv_\ud800", "ü" * 10_000])
 async def test_what_does_not_exist_is_nothing(storage: Storage, conversation_id: str) -> None:
     await answered(storage, conversation_id="conv_")
     assert await storage.conversations.get("tenant", conversation_id) is None
-    assert await storage.conversations.thread("tenant", conversation_id) is None
+    assert await storage.conversations.state("tenant", conversation_id) is None
     assert list(await storage.conversations.last_messages("tenant", "user", conversation_id, limit=None)) == []
 
 
 async def test_nobody_sees_what_belongs_to_others(storage: Storage) -> None:
     hold = await answered(storage)
     assert await storage.conversations.get("other", hold.conversation_id) is None
-    assert await storage.conversations.thread("other", hold.conversation_id) is None
+    assert await storage.conversations.state("other", hold.conversation_id) is None
     assert await storage.conversations.latest("other", "user") is None
     assert await storage.conversations.latest("tenant", "other") is None
     for tenant, user in [("other", "user"), ("tenant", "other")]:
@@ -83,11 +83,11 @@ async def test_the_key_of_the_newest_image_stays_until_another_comes(storage: St
 
 async def test_the_revision_changes_with_every_exchange_that_ends(storage: Storage) -> None:
     hold = await answered(storage)
-    before = await storage.conversations.thread("tenant", hold.conversation_id)
+    before = await storage.conversations.state("tenant", hold.conversation_id)
     running = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
-    assert await storage.conversations.thread("tenant", hold.conversation_id) == before
+    assert await storage.conversations.state("tenant", hold.conversation_id) == before
     await storage.ledger.settle(running, settlement(answered=False, messages=(), context_tokens=120))
-    after = await storage.conversations.thread("tenant", hold.conversation_id)
+    after = await storage.conversations.state("tenant", hold.conversation_id)
     assert before is not None
     assert after is not None
     assert before.revision != after.revision

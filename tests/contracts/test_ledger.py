@@ -259,14 +259,14 @@ async def test_settling_moves_every_counter_together(storage: Storage, pended: b
     assert (settled.message_number, settled.spent) == (1, usd("0.25"))
     session = await storage.sessions.get("tenant", hold.session_id)
     conversation = await storage.conversations.get("tenant", hold.conversation_id)
-    thread = await storage.conversations.thread("tenant", hold.conversation_id)
+    state = await storage.conversations.state("tenant", hold.conversation_id)
     assert session is not None
     assert conversation is not None
-    assert thread is not None
+    assert state is not None
     assert (session.total_cost, session.total_tokens, session.last_activity) == (usd("0.25"), 120, end.at)
     assert (conversation.message_count, conversation.total_cost, conversation.updated_at) == (1, usd("0.25"), end.at)
     assert (conversation.total_tokens_input, conversation.total_tokens_output) == (100, 20)
-    assert (thread.transcript_id, thread.context_tokens, thread.message_count) == ("conv_theirs", 120, 1)
+    assert (state.transcript_id, state.context_tokens, state.message_count) == ("conv_theirs", 120, 1)
     messages = await storage.conversations.last_messages("tenant", "user", hold.conversation_id, limit=None)
     assert tuple(messages) == tuple(end.messages)
     await assert_balanced(storage)

@@ -166,8 +166,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def take_a_turn(self, number: int, payer: str | None, least: Decimal, more: Decimal, is_stale: bool) -> None:
         conversation_id = list(self.model.conversations)[number % len(self.model.conversations)]
         known = self.model.conversations[conversation_id]
-        thread = self.run(self.storage.conversations.thread(self.tenant_id, conversation_id))
-        assert thread.revision == known.revision
+        state = self.run(self.storage.conversations.state(self.tenant_id, conversation_id))
+        assert state.revision == known.revision
         is_stale = is_stale and known.revision > 0
         asked = self._reservation(known.user_id, conversation_id, known.revision - is_stale, least, more, payer)
         if is_stale or known.running is not None:

@@ -95,9 +95,9 @@ async def test_of_fourteen_added_at_once_a_user_gets_as_many_as_allowed(storage:
 @pytest.mark.parametrize("keeps_messages", [True, False])
 async def test_a_turn_goes_on_with_what_was_added(storage: Storage, keeps_messages: bool) -> None:
     kept = await storage.conversations.add("tenant", conversation(), keeps_messages=keeps_messages)
-    thread = await storage.conversations.thread("tenant", kept.id)
-    assert thread is not None
-    assert (thread.keeps_messages, thread.message_count, thread.transcript_id) == (keeps_messages, 0, None)
+    state = await storage.conversations.state("tenant", kept.id)
+    assert state is not None
+    assert (state.keeps_messages, state.message_count, state.transcript_id) == (keeps_messages, 0, None)
     await storage.ledger.settle(await storage.ledger.reserve(await next_turn(storage, kept.id)), settlement())
     found = await storage.conversations.get("tenant", kept.id)
     assert found is not None
@@ -263,7 +263,7 @@ async def test_what_is_hidden_does_not_exist_until_it_is_restored(storage: Stora
     turn = await next_turn(storage, it)
     await conversations.hide("tenant", "user", it, at=NOON)
     assert await conversations.get("tenant", it) is None
-    assert await conversations.thread("tenant", it) is None
+    assert await conversations.state("tenant", it) is None
     assert await conversations.latest("tenant", "user") is None
     assert list(await conversations.last_messages("tenant", "user", it, limit=None)) == []
     page = await conversations.messages("tenant", "user", it, newest_first=False, after=None, limit=9)

@@ -19,7 +19,7 @@ YESTERDAY = TODAY - timedelta(days=1)
 async def turn(storage: Storage, conversation_id: str, *, days_ago: int = 0, **end: Any) -> None:
     """A whole exchange in a conversation, which is made unless it is there."""
     at = NOON - timedelta(days=days_ago)
-    is_there = await storage.conversations.thread("tenant", conversation_id)
+    is_there = await storage.conversations.state("tenant", conversation_id)
     asked = (
         await next_turn(storage, conversation_id, at=at)
         if is_there

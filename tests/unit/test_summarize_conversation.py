@@ -65,7 +65,7 @@ async def test_a_summary_is_kept_and_charged_and_the_conversation_goes_on_as_if_
     bench = each_bench
     first = await bench.say("one")
     second = await bench.say("two", first.conversation_id)
-    thread = await bench.conversations.thread("default", first.conversation_id)
+    state = await bench.conversations.state("default", first.conversation_id)
     before = await kept(bench, first.conversation_id)
     bench.llm.script(ScriptedReply(text=" We counted.\n", usage=USAGE))
     after = await bench.summarize(Caller(), first.conversation_id)
@@ -77,9 +77,9 @@ async def test_a_summary_is_kept_and_charged_and_the_conversation_goes_on_as_if_
     request = bench.llm.requests[-1]
     texts = ["one", "[0] You said: one", "two", second.text, SUMMARY_PROMPT]
     assert ([message.text for message in request.messages], request.transcript_id) == (texts, None)
-    now = await bench.conversations.thread("default", first.conversation_id)
-    assert thread is not None
-    assert now == replace(thread, revision=thread.revision + 1)
+    now = await bench.conversations.state("default", first.conversation_id)
+    assert state is not None
+    assert now == replace(state, revision=state.revision + 1)
     entry = await charged(bench)
     assert (entry.status, entry.answered, entry.usage, entry.cost) == ("completed", False, USAGE, PRICE_OF_USAGE)
     third = await bench.say("three", first.conversation_id)
@@ -204,13 +204,13 @@ async def test_a_repeat_with_the_same_key_asks_the_model_once(bench: Bench) -> N
 async def test_recovery_of_a_summary_leaves_the_providers_side_in_use(keeps: bool) -> None:
     bench = Bench(policy=replace(POLICY, keep_messages=keeps))
     first = await bench.say("one")
-    before = await bench.conversations.thread("default", first.conversation_id)
+    before = await bench.conversations.state("default", first.conversation_id)
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
     await anext(bench.summarize.stream(Caller(), first.conversation_id))  # whose process dies here
     survivor = Bench(store=bench.store, transcript=bench.transcript, policy=bench.policy)
     survivor.clock.advance(timedelta(minutes=11))
     assert await survivor.reconcile() == 1
-    after = await survivor.conversations.thread("default", first.conversation_id)
+    after = await survivor.conversations.state("default", first.conversation_id)
     assert before is not None
     assert after == replace(before, revision=before.revision + 1)
     entry = await charged(survivor)
@@ -223,10 +223,10 @@ async def test_recovery_of_a_summary_leaves_the_providers_side_in_use(keeps: boo
 async def test_what_the_provider_alone_kept_and_lost_is_not_summed_up(bench: Bench) -> None:
     alone = Bench(store=bench.store, transcript=bench.transcript, policy=replace(POLICY, keep_messages=False))
     first = await alone.say("one")
-    thread = await alone.conversations.thread("default", first.conversation_id)
-    assert thread is not None
+    state = await alone.conversations.state("default", first.conversation_id)
+    assert state is not None
     assert alone.transcript is not None
-    alone.transcript.lose(thread.transcript_id or "")
+    alone.transcript.lose(state.transcript_id or "")
     with pytest.raises(ConversationLostError):
         await alone.summarize(Caller(), first.conversation_id)
     assert len(await alone.entries()) == 1

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptConversation, KeptFile, Key, MemoryStore
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
-from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, Thread
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
 from textllm_core.records.messages import Message, file_keys
 
 
@@ -38,12 +38,12 @@ class MemoryConversationRepository:
         found, _ = await self.list(tenant_id, ConversationFilter(user_id=user_id), limit=everything, offset=0)
         return next((each for each in found if each.message_count), None)
 
-    async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
+    async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
         kept = self._kept(tenant_id, conversation_id)
         if kept is None:
             return None
-        return Thread(
-            conversation_id=kept.conversation.id,
+        return ConversationState(
+            id=kept.conversation.id,
             user_id=kept.conversation.user_id,
             transcript_id=kept.transcript_id,
             context_tokens=kept.context_tokens,

@@ -4,7 +4,7 @@ from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.types import askable
-from textllm_core.records.conversations import Thread
+from textllm_core.records.conversations import ConversationState
 
 
 class PostgresConversationRepository(SqlConversationRepository):
@@ -14,7 +14,7 @@ class PostgresConversationRepository(SqlConversationRepository):
         super().__init__(engine)
         self._lanes = engine.lanes
 
-    async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
+    async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
         asked = {"tenant": askable(tenant_id), "conversation": askable(conversation_id)}
-        row = await self._lanes.ask(statements.THREAD, tenant_id, asked)
-        return None if row[0] is None else Thread(*row)
+        row = await self._lanes.ask(statements.STATE, tenant_id, asked)
+        return None if row[0] is None else ConversationState(*row)

@@ -26,12 +26,12 @@ CALLER: Final = Statement(
 )
 
 # What the next turn of a conversation needs to know of it. Returns NULLs where there is none.
-THREAD: Final = Statement(
+STATE: Final = Statement(
     """
-    SELECT thread.id, thread.user_id, thread.transcript_id, thread.context_tokens, thread.message_count,
-        thread.revision, thread.keeps_messages
-    FROM (SELECT) AS asked LEFT JOIN conversations AS thread
-        ON thread.tenant_id = :tenant AND thread.id = :conversation AND NOT thread.is_deleted
+    SELECT known.id, known.user_id, known.transcript_id, known.context_tokens, known.message_count, known.revision,
+        known.keeps_messages
+    FROM (SELECT) AS asked LEFT JOIN conversations AS known
+        ON known.tenant_id = :tenant AND known.id = :conversation AND NOT known.is_deleted
     """,
     order=("conversation",),
 )

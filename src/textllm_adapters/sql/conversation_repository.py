@@ -15,7 +15,7 @@ from textllm_adapters.sql.ledger_rows import erasure_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
 from textllm_adapters.translation import translated
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
-from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, Thread
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
 from textllm_core.records.messages import Message, file_keys
 
 _BEHIND_ALL: Final = 2**31 - 1
@@ -54,11 +54,11 @@ class SqlConversationRepository:
         row = await self._first(tenant_id, statements.LATEST, {"of_tenant": tenant_id, "of_user": user_id})
         return None if row is None else _conversation(row)
 
-    async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
+    async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
         row = await self._first(
-            tenant_id, statements.THREAD, {"of_tenant": tenant_id, "of_conversation": conversation_id}
+            tenant_id, statements.STATE, {"of_tenant": tenant_id, "of_conversation": conversation_id}
         )
-        return None if row is None else Thread(**row._mapping)
+        return None if row is None else ConversationState(**row._mapping)
 
     async def last_messages(
         self, tenant_id: str, user_id: str, conversation_id: str, *, limit: int | None

@@ -60,8 +60,8 @@ LOCK_USER: Final = select(
 COUNT: Final = select(func.count()).select_from(
     select(conversations.c.id).where(_OF_TENANT, _OF_USER).limit(bindparam("at_most")).subquery()
 )
-THREAD: Final = select(
-    conversations.c.id.label("conversation_id"),
+STATE: Final = select(
+    conversations.c.id,
     conversations.c.user_id,
     conversations.c.transcript_id,
     conversations.c.context_tokens,

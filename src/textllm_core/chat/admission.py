@@ -34,7 +34,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.pricing import Pricing
-from textllm_core.records.conversations import Thread, title_from
+from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
 from textllm_core.records.messages import Idempotency, Message, ReplyEvent, ReplyStarted, Turn, TurnOptions
 from textllm_core.records.model import ModelStarted
@@ -55,7 +55,7 @@ class OpenExchange:
 
     Args:
         message: the turn as the conversation keeps it.
-        thread: the conversation before this turn; None for a new one.
+        conversation: as it was before this turn; None for a new one.
         transcript_id: the provider's side of the conversation, once it is known.
         keeps_messages: our own copy of what is said is kept, and is the record.
         allowance: what the turn has left of the user's rate limit.
@@ -67,7 +67,7 @@ class OpenExchange:
 
     turn: Turn
     message: Message
-    thread: Thread | None
+    conversation: ConversationState | None
     hold: Hold
     instructions: str | None
     max_output_tokens: int
@@ -127,13 +127,13 @@ class OpenExchange:
     @property
     def transcripts(self) -> tuple[str, ...]:
         """The provider's sides of the conversation that this exchange found or made."""
-        found = self.thread.transcript_id if self.thread else None
+        found = self.conversation.transcript_id if self.conversation else None
         return tuple({known for known in (found, self.transcript_id) if known is not None})
 
     @property
     def made_transcripts(self) -> tuple[str, ...]:
         """Those of them that are of no use to anyone unless the exchange is settled."""
-        found = self.thread.transcript_id if self.thread else None
+        found = self.conversation.transcript_id if self.conversation else None
         return tuple(known for known in self.transcripts if known != found)
 
     @property
@@ -144,11 +144,11 @@ class OpenExchange:
     @property
     def has_past(self) -> bool:
         """Something was said in the conversation before this turn."""
-        return self.thread is not None and self.thread.message_count > 0
+        return self.conversation is not None and self.conversation.message_count > 0
 
     @property
     def past_tokens(self) -> int:
-        return self.thread.context_tokens if self.thread else 0
+        return self.conversation.context_tokens if self.conversation else 0
 
     @property
     def estimate(self) -> Usage:
@@ -243,34 +243,34 @@ class Admission:
         model = options.model or self.policy.model
 
         user_id = caller.acts_for(turn.user_id)
-        thread = None
+        conversation = None
         if turn.conversation_id == "":
             raise InvalidRequestError.of("conversation_id", "must not be empty; leave it out for a new conversation")
         if turn.conversation_id is not None:
-            thread = await self.conversations.thread(caller.tenant_id, turn.conversation_id)
-            if thread is None or user_id not in (None, thread.user_id):
+            conversation = await self.conversations.state(caller.tenant_id, turn.conversation_id)
+            if conversation is None or user_id not in (None, conversation.user_id):
                 raise ConversationNotFoundError
-            user_id = thread.user_id
+            user_id = conversation.user_id
         user_id = user_id or new_user_id()
         allowance = turn.allowance or await self.count(caller, user_id)
 
         price = self.pricing.price(model)
-        past_tokens = thread.context_tokens if thread else 0
+        past_tokens = conversation.context_tokens if conversation else 0
         # A token is at least one byte, so bytes bound tokens; what came before was counted by the provider itself.
         input_tokens = turn.token_bound + len((instructions or "").encode()) + past_tokens + _OVERHEAD_TOKENS
         ceiling = min(options.max_output_tokens or self.policy.max_output_tokens, self.policy.max_output_tokens)
         now = self.clock.now()
         message = Message(id=new_id("msg"), role="user", content=turn.content, created_at=now)
-        keeps_messages = thread.keeps_messages if thread else self.policy.keep_messages
+        keeps_messages = conversation.keeps_messages if conversation else self.policy.keep_messages
         # One that was kept while another API was configured does not know what was said since.
-        transcript_id = thread.transcript_id if thread and self.has_transcripts else None
+        transcript_id = conversation.transcript_id if conversation and self.has_transcripts else None
         needs_transcript = self.has_transcripts and transcript_id is None and not turn.is_aside
         reservation = Reservation(
             tenant_id=caller.tenant_id,
             user_id=user_id,
             payer_id=caller.pays_for(user_id),
-            conversation_id=thread.conversation_id if thread else new_id("conv"),
-            revision=thread.revision if thread else None,
+            conversation_id=conversation.id if conversation else new_id("conv"),
+            revision=conversation.revision if conversation else None,
             title=title_from(message.text),
             response_id=new_id("resp"),
             kind=turn.kind,
@@ -289,7 +289,7 @@ class Admission:
         )
         try:
             async with self.counted(caller, user_id, allowance):
-                if thread is None and caller.acts_for(turn.user_id) is not None:  # else the user is new
+                if conversation is None and caller.acts_for(turn.user_id) is not None:  # else the user is new
                     await self._check_room(reservation)
                 running.protect()  # a hold that is granted must not get lost
                 hold = await self.ledger.reserve(reservation)
@@ -299,7 +299,7 @@ class Admission:
         return OpenExchange(
             turn=turn,
             message=message,
-            thread=thread,
+            conversation=conversation,
             hold=hold,
             instructions=instructions,
             max_output_tokens=affordable_output_tokens(

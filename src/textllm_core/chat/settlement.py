@@ -14,7 +14,7 @@ from textllm_core.errors import ContentRefusedError, InvalidRequestError, Provid
 from textllm_core.ids import new_id
 from textllm_core.money import Price
 from textllm_core.pricing import Pricing
-from textllm_core.records.conversations import Thread
+from textllm_core.records.conversations import ConversationState
 from textllm_core.records.journal import END_OF_LOST
 from textllm_core.records.ledger import Hold, Settlement
 from textllm_core.records.messages import (
@@ -147,7 +147,7 @@ def _ending(
     # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
     transcript_id = None if in_doubt and of.keeps_messages else of.transcript_id
     if is_aside:
-        transcript_id = of.thread.transcript_id if of.thread else None
+        transcript_id = of.conversation.transcript_id if of.conversation else None
     settlement = Settlement(
         status=left.status,
         estimated=left.estimated,
@@ -176,7 +176,7 @@ def _ending(
 
 def recovered(
     hold: Hold,
-    thread: Thread | None,
+    conversation: ConversationState | None,
     heard: str,
     ended: ModelEnded | None,
     files: Sequence[InputImage | InputFile],
@@ -187,18 +187,19 @@ def recovered(
     """How an exchange ends whose process died.
 
     Args:
-        thread: its conversation; None where it is gone.
+        conversation: None where it is gone.
         heard: what is known to have been read of the reply.
         ended: the provider's account of it; None where it has none.
         files: the images and documents of its turn.
     """
     estimate = Usage(input_tokens=hold.input_estimate, output_tokens=estimated_tokens(heard))
     left, is_aside = remains(ended, heard, estimate), hold.kind == "summary"
-    keeps_messages = thread is None or thread.keeps_messages
+    keeps_messages = conversation is None or conversation.keeps_messages
     is_kept = left.is_kept and not is_aside and (hold.message is not None or not keeps_messages)
     # Where ours is the record, what is in doubt is made anew from it, unless the exchange took no part. A provider
     # whose reader is gone may write the reply to its end, and yet not keep it in its conversation.
-    known = hold.transcript_id or (thread.transcript_id if thread else None)
+    known = hold.transcript_id or (conversation.transcript_id if conversation else None)
+    past = conversation.context_tokens if conversation else 0
     is_dropped = keeps_messages and not is_aside
     return _by_account(
         hold,
@@ -211,7 +212,7 @@ def recovered(
         last_image=hold.message.last_image if is_kept and hold.message else None,
         transcript_id=None if is_dropped else known,
         transcripts=(known,) if known else (),
-        context_tokens=_context(hold, left, thread) if is_kept else thread.context_tokens if thread else 0,
+        context_tokens=_context(hold, left, past) if is_kept else past,
         files=files,
         otherwise=remembered_failure(None, ProviderError(_INTERRUPTED)),
     )
@@ -333,10 +334,9 @@ def _price(pricing: Pricing, hold: Hold, model: str, ended: ModelEnded | None) -
         return hold.price
 
 
-def _context(hold: Hold, left: Remains, thread: Thread | None) -> int:
+def _context(hold: Hold, left: Remains, past: int) -> int:
     """An upper bound of the tokens that the conversation has now."""
     if left.status == "completed" and not left.estimated:
         return left.usage.total_tokens
     said = hold.message.text_for_model if hold.message else ""
-    past = max(hold.input_estimate, thread.context_tokens if thread else 0)
-    return past + len(said.encode()) + len(left.text.encode())
+    return max(hold.input_estimate, past) + len(said.encode()) + len(left.text.encode())

@@ -56,10 +56,10 @@ class TurnFiles:
         user = caller.acts_for(user_id)
         if conversation_id is None:
             return user or new_user_id()
-        thread = await self.conversations.thread(caller.tenant_id, conversation_id)
-        if thread is None or user not in (None, thread.user_id):
+        conversation = await self.conversations.state(caller.tenant_id, conversation_id)
+        if conversation is None or user not in (None, conversation.user_id):
             raise ConversationNotFoundError
-        return thread.user_id
+        return conversation.user_id
 
     async def keep(
         self, caller: Caller, uploads: Sequence[Upload], *, user_id: str, folder: TurnFolder

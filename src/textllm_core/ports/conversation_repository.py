@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, Thread
+from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
 from textllm_core.records.messages import Message
 
 
@@ -32,7 +32,7 @@ class ConversationRepository(Protocol):
         """The user's conversation with the newest turn, of those in which one was answered."""
         ...
 
-    async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
+    async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
         """What its next turn needs to know."""
         ...
 

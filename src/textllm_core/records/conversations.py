@@ -135,7 +135,7 @@ def title_from(text: str) -> str:
     return words if len(words) <= 80 else words[:80].rsplit(" ", 1)[0].rstrip() + "…"
 
 
-class Thread(Record, frozen=True):
+class ConversationState(Record, frozen=True):
     """What the next turn of a conversation needs to know of it; nothing of it is for the outside.
 
     Args:
@@ -146,7 +146,7 @@ class Thread(Record, frozen=True):
         revision: changes with every exchange that ends in it.
     """
 
-    conversation_id: str
+    id: str
     user_id: str
     transcript_id: str | None
     context_tokens: int

@@ -47,7 +47,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.money import ZERO
-from textllm_core.records.conversations import Thread
+from textllm_core.records.conversations import ConversationState
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import Idempotency, Message
@@ -375,11 +375,11 @@ async def test_a_turn_that_read_the_conversation_before_another_ended_does_not_a
     assert isinstance(started, ReplyStarted)
 
     class Dawdling(MemoryConversationRepository):
-        async def thread(self, tenant_id: str, conversation_id: str) -> Thread | None:
-            thread = await super().thread(tenant_id, conversation_id)
+        async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
+            state = await super().state(tenant_id, conversation_id)
             gate.set()
             await bench.running.drain(10)
-            return thread
+            return state
 
     late = bench.over(conversations=Dawdling(bench.store), running=Bench().running)
     with pytest.raises(ConversationBusyError):

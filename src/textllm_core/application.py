@@ -300,7 +300,7 @@ class TextLLM:
         resume_reply = ResumeReply(running, ports.journal, of_turns, ports.clock, policy)
         return cls(
             send_message=SendMessage(exchange, policy),
-            chat_with_image=ChatWithImage(exchange, of_turns, policy),
+            chat_with_image=ChatWithImage(exchange, of_turns, ports.documents, policy),
             chat_with_document=ChatWithDocument(exchange, of_turns, ports.documents, policy),
             summarize_conversation=SummarizeConversation(
                 exchange, GetConversation(ports.conversations, of_turns), policy

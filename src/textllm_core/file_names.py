@@ -31,6 +31,10 @@ _SIGNATURES: Final = (
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
     (re.compile(rb"GIF8[79]a"), "image/gif"),
     (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
+    (re.compile(rb".{4}ftyp(?:avi[fs]|mif1.{4,64}?avif)", re.DOTALL), "image/avif"),
+    (re.compile(rb".{4}ftyp(?:he[iv][cmsx]|mif1|msf1)", re.DOTALL), "image/heic"),
+    (re.compile(rb"BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}", re.DOTALL), "image/bmp"),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), "image/tiff"),
     (re.compile(rb"PK\x03\x04(?=.*word/)", re.DOTALL), DOCX),
     (re.compile(rb"PK(?:\x03\x04|\x05\x06)"), "application/zip"),
 )

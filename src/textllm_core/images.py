@@ -15,10 +15,24 @@ MAX_PIXELS: Final = 50_000_000
 HEAD_BYTES: Final = 64 * 1024
 JPEG_HEAD_BYTES: Final = 2 * 1024 * 1024  # colour profiles and previews may come before the frame
 _MAX_JPEG_SEGMENTS: Final = 1000
+_ANIMATED_WEBP: Final = 0x02  # a flag
 _GIF_TAIL_BYTES: Final = 1024
 _POLYGLOT_BYTES: Final = 1445  # as far as browsers look for HTML, and further than readers of PDF look for its mark
 
 _ANOTHER_TYPE: Final = re.compile(rb"%PDF-|<(?:!doctype|html|head|body|script|iframe|svg|\?php)", re.IGNORECASE)
+
+# Images of other kinds, which a refusal names.
+_OTHERS: Final = (
+    (
+        re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg", re.DOTALL),
+        "an SVG image",
+    ),
+    (re.compile(rb"\0\0\0\x0cJXL |\xff\x0a"), "a JPEG XL image"),
+    (re.compile(rb"\0\0\0\x0cjP {2}|\xff\x4f\xff\x51"), "a JPEG 2000 image"),
+    (re.compile(rb"8BPS"), "a Photoshop document"),
+    (re.compile(rb"\0\0[\1\2]\0[^\0]"), "an icon (ICO)"),
+    (re.compile(rb"%PDF-"), "a PDF"),
+)
 
 _Size = tuple[int, int]
 
@@ -40,13 +54,38 @@ async def inspect_image(upload: Upload) -> Image:
     """
     head = await upload.beginning(HEAD_BYTES)
     if not head:
-        raise UnsupportedMediaTypeError("The file is empty; send PNG, JPEG, WebP or GIF.")
+        raise UnsupportedMediaTypeError("The file is empty; send PNG, JPEG, WebP, GIF, HEIC, AVIF, BMP or TIFF.")
     if head.startswith(b"\xff\xd8\xff") and _jpeg_size(head, upload.size) is None:
         head = await upload.beginning(JPEG_HEAD_BYTES)
     image = image_in(head, size=upload.size)
     if not await _is_whole(upload, head, image.media_type):
         raise UnsupportedMediaTypeError(f"The file begins as {image.media_type}, but is cut short.")
     return image
+
+
+async def kind_to_turn(upload: Upload) -> str | None:
+    """The media type of an image that models take in another form alone; None: of no image, or one that they take.
+
+    These are HEIC, AVIF, BMP and TIFF; PNG, WebP and GIF that are animated; and JPEG without the mark of its end.
+    """
+    head = await upload.beginning(HEAD_BYTES)
+    media_type = media_type_of(head[:SNIFFED_BYTES])
+    match media_type:
+        case "image/heic" | "image/avif" | "image/bmp" | "image/tiff":
+            is_to_turn = not _ANOTHER_TYPE.search(head, 0, _POLYGLOT_BYTES)
+        case "image/png":
+            is_to_turn = 0 <= head.find(b"acTL") < head.find(b"IDAT")
+        case "image/webp":
+            is_to_turn = head[12:16] == b"VP8X" and len(head) > 20 and head[20] & _ANIMATED_WEBP != 0
+        case "image/gif":  # what tells how often its frames are shown again
+            is_to_turn = b"NETSCAPE2.0" in head or b"ANIMEXTS1.0" in head
+        case "image/jpeg":
+            head = await upload.beginning(JPEG_HEAD_BYTES)
+            frame = _jpeg_frame(head)
+            is_to_turn = frame is not None and not await upload.contains(b"\xff\xd9", start=frame)
+        case _:
+            is_to_turn = False
+    return media_type if is_to_turn else None
 
 
 async def _is_whole(upload: Upload, head: bytes, media_type: str) -> bool:
@@ -71,22 +110,35 @@ def image_in(head: bytes, *, size: int) -> Image:
     media_type = media_type_of(head[:SNIFFED_BYTES])
     size_of = _SIZES.get(media_type)
     if size_of is None:
+        name = next((name for mark, name in _OTHERS if mark.match(head)), "no image that can be read")
         raise UnsupportedMediaTypeError(
-            "The file is no image that can be read; send PNG, JPEG, WebP or GIF. A document is sent in a turn with one."
+            f"The file is {name}; send PNG, JPEG, WebP, GIF, HEIC, AVIF, BMP or TIFF. "
+            "A document is sent in a turn with one."
         )
     if _ANOTHER_TYPE.search(head, 0, _POLYGLOT_BYTES):
         raise UnsupportedMediaTypeError("The file is an image and something else at once; save the image again.")
     found = size_of(head, size)
     if found is None or 0 in found:
-        raise UnsupportedMediaTypeError(f"The file begins as {media_type}, but is damaged or cut short.")
-    width, height = found
-    if width * height > MAX_PIXELS:
-        raise ImageTooLargeError(
-            f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed.",
-            limit=MAX_PIXELS,
-            counts="pixels",
-        )
-    return Image(media_type, width, height)
+        raise damaged(media_type)
+    if (refusal := too_many_pixels(*found)) is not None:
+        raise refusal
+    return Image(media_type, *found)
+
+
+def too_many_pixels(width: int, height: int) -> ImageTooLargeError | None:
+    """The refusal of an image of that size, if it is one."""
+    if width * height <= MAX_PIXELS:
+        return None
+    return ImageTooLargeError(
+        f"The image has {width} x {height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed.",
+        limit=MAX_PIXELS,
+        counts="pixels",
+    )
+
+
+def damaged(media_type: str) -> UnsupportedMediaTypeError:
+    """The refusal of an image that does not go on as it begins."""
+    return UnsupportedMediaTypeError(f"The file begins as {media_type}, but is damaged or cut short.")
 
 
 # Each tells width and height, or None where the head does not hold them.

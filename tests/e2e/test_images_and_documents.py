@@ -1,6 +1,7 @@
 """Images and documents through all three doors: the provider gets what was sent, byte for byte or word for word."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from tests.documents import pdf_of_pages, written_docx
 from tests.e2e.conftest import Books, Service, serving
 from tests.e2e.test_cli import textllm
@@ -70,6 +72,23 @@ def test_rest_sends_a_file_byte_for_byte_and_the_conversation_knows_it(
         assert httpx.get(link, timeout=30).content == FILES[name]
     asked = {"conversation_id": reply["conversation_id"], "user_id": reply["user_id"]}
     assert service.chat("And now?", **asked).json()["text"] == f"[2] You said: And now? {seen(FILES[name])}"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.bmp", "BMP"), ("b.avif", "AVIF")])
+def test_rest_sends_an_image_that_no_model_takes_in_another_form(
+    service: Service, provider: OpenAIStandIn, name: str, kind: str
+) -> None:
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, kind)
+    answer = httpx.post(
+        f"{service.url}/chat/image", data={"message": "What?"}, files={"images": (name, file.getvalue())}, timeout=60
+    )
+    assert answer.status_code == 200, answer.text
+    kept = httpx.get(answer.json()["image_urls"][0], timeout=30).content
+    assert_arrived(provider, kept)
+    seen_by_the_model = Image.open(io.BytesIO(kept))
+    assert seen_by_the_model.format == "PNG"
+    assert seen_by_the_model.tobytes() == Image.open(file).convert("RGB").tobytes()
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -15,7 +15,7 @@ from typing import Final
 
 from msgspec import json
 
-from textllm_adapters.documents.outcomes import Found, Outcome, Unreadable, outcome_of
+from textllm_adapters.documents.outcomes import Outcome, Unreadable, outcome_of
 from textllm_core.errors import TextLLMError
 
 _MEMORY_BYTES: Final = 768 * 1024 * 1024
@@ -38,7 +38,7 @@ def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
     os._exit(0)  # nothing is left to tidy up, however much there is
 
 
-def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callable[[bytes], Found]:
+def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callable[[bytes], Outcome]:
     match action, file_type:
         case "inspect", "pdf":
             from textllm_adapters.documents.pdf import measure_pdf
@@ -56,6 +56,10 @@ def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callab
             from textllm_adapters.documents.html import read_html
 
             return partial(read_html, max_chars=max_chars)
+        case "picture", _:
+            from textllm_adapters.documents.pictures import turn_picture
+
+            return turn_picture
         case "read", _:
             from textllm_adapters.documents.plain_text import read_plain_text
 
@@ -73,7 +77,7 @@ def _give_up_privileges() -> None:
             resource.setrlimit(kind, (soft, hard))
 
 
-def _outcome(read: Callable[[bytes], Found]) -> Outcome:
+def _outcome(read: Callable[[bytes], Outcome]) -> Outcome:
     try:
         return read(sys.stdin.buffer.read())
     except TextLLMError as error:

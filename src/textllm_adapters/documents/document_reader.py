@@ -10,15 +10,17 @@ from typing import Final, get_args
 import msgspec
 
 from textllm_adapters.documents.child_process import Child, child_of
-from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, unsupported
+from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, picture_in, unsupported
 from textllm_adapters.documents.waiting_line import WaitingLine
 from textllm_core.errors import UnreadableDocumentError, UnreadableReason, UnsupportedMediaTypeError
 from textllm_core.file_names import media_type_of
-from textllm_core.ports.document_reader import Document, DocumentText, FileType
+from textllm_core.images import damaged
+from textllm_core.ports.document_reader import Document, DocumentText, FileType, Picture
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 _CHILD: Final = (sys.executable, "-I", "-m", "textllm_adapters.documents.child")
+_MOST_BYTES_OF_PICTURE: Final = 24 * 1024 * 1024  # 16 MB of it, in base64
 _HEAD_BYTES: Final = 1024  # as far as readers of PDF look for its mark
 
 # How a file of a type begins; text begins like none of them. Word keeps an encrypted DOCX in a compound file.
@@ -87,17 +89,33 @@ class ChildDocumentReader:
         found = await self._ask("read", file_type, upload, owner=owner, max_chars=max_chars, max_pages=max_pages)
         return DocumentText(file_type=file_type, text=found.text, pages=found.pages, warnings=found.warnings)
 
+    async def picture(self, upload: Upload, *, owner: Owner, media_type: str) -> Picture:
+        """As the port says."""
+        try:
+            outcome = await self._outcome("picture", media_type, upload, owner=owner, max_bytes=_MOST_BYTES_OF_PICTURE)
+        except UnreadableDocumentError as error:  # killed, or too slow
+            raise damaged(media_type) from error
+        return picture_in(outcome, media_type)
+
     async def _ask(
         self, action: str, file_type: FileType, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int
     ) -> Found:
+        limits = (str(max_chars), str(max_pages))
+        max_bytes = 4 * max_chars + OVERHEAD_BYTES
+        outcome = await self._outcome(action, file_type, upload, *limits, owner=owner, max_bytes=max_bytes)
+        return found_in(outcome, _named(upload) or file_type)
+
+    async def _outcome(
+        self, action: str, what: str, upload: Upload, *limits: str, owner: Owner, max_bytes: int
+    ) -> Outcome:
         async with self._line.place(owner):
             try:
                 async with (
                     asyncio.timeout(self._timeout_s),
-                    child_of(*_CHILD, action, file_type, str(max_chars), str(max_pages)) as child,
+                    child_of(*_CHILD, action, what, *(limits or ("0", "0"))) as child,
                 ):
                     await _send(child, upload)
-                    line = await _output(child, max_bytes=4 * max_chars + OVERHEAD_BYTES)
+                    line = await _output(child, max_bytes=max_bytes)
                     status = await child.ended()
             except TimeoutError as error:
                 raise UnreadableDocumentError("timed_out") from error
@@ -105,7 +123,7 @@ class ChildDocumentReader:
             raise RuntimeError(f"the document reader's child could not start: exit status {status}")
         if status < 0:
             raise UnreadableDocumentError(_DEATHS.get(status, "damaged"))
-        return found_in(msgspec.json.decode(line, type=Outcome), _named(upload) or file_type)
+        return msgspec.json.decode(line, type=Outcome)  # type: ignore[no-any-return]
 
 
 def _named(upload: Upload) -> FileType | None:

@@ -7,12 +7,14 @@ from msgspec import Struct
 
 from textllm_core.errors import (
     DocumentTooLargeError,
+    ImageTooLargeError,
     TextLLMError,
     UnreadableDocumentError,
     UnreadableReason,
     UnsupportedMediaTypeError,
 )
-from textllm_core.ports.document_reader import FileType
+from textllm_core.images import damaged
+from textllm_core.ports.document_reader import FileType, Picture
 
 
 class Found(Struct, frozen=True, tag=True):
@@ -42,7 +44,25 @@ class Unsupported(Struct, frozen=True, tag=True):
     """See `UnsupportedMediaTypeError`."""
 
 
-Outcome: TypeAlias = Found | Unreadable | TooLarge | Unsupported
+class Pictured(Struct, frozen=True, tag=True):
+    """See `Picture`."""
+
+    content: bytes
+    media_type: str
+    width: int
+    height: int
+    warnings: tuple[str, ...] = ()
+
+
+class TooLargeImage(Struct, frozen=True, tag=True):
+    """See `ImageTooLargeError`."""
+
+    message: str
+    limit: int
+    counts: Literal["bytes", "pixels"]
+
+
+Outcome: TypeAlias = Found | Pictured | Unreadable | TooLarge | TooLargeImage | Unsupported
 
 # Beyond the text, whose characters take at most four bytes each: everything else in the line.
 OVERHEAD_BYTES: Final = 64 * 1024
@@ -64,6 +84,8 @@ def outcome_of(error: TextLLMError) -> Outcome:
     match error:
         case UnreadableDocumentError():
             return Unreadable(error.reason)
+        case ImageTooLargeError():
+            return TooLargeImage(str(error), error.limit, "pixels" if error.counts == "pixels" else "bytes")
         case DocumentTooLargeError():
             return TooLarge(error.limit, error.counts)
         case UnsupportedMediaTypeError():
@@ -74,10 +96,20 @@ def outcome_of(error: TextLLMError) -> Outcome:
 def found_in(outcome: Outcome, file_type: FileType) -> Found:
     """What was found in a file of this type, or the refusal, raised in the parent."""
     match outcome:
+        case Found():
+            return outcome
         case Unreadable():
             raise UnreadableDocumentError(outcome.reason)
         case TooLarge():
             raise DocumentTooLargeError(limit=outcome.limit, counts=outcome.counts)
-        case Unsupported():
-            raise unsupported(file_type)
-    return outcome
+    raise unsupported(file_type)
+
+
+def picture_in(outcome: Outcome, media_type: str) -> Picture:
+    """What became of an image of that type, or the refusal."""
+    match outcome:
+        case Pictured():
+            return Picture(outcome.content, outcome.media_type, outcome.width, outcome.height, outcome.warnings)
+        case TooLargeImage():
+            raise ImageTooLargeError(outcome.message, limit=outcome.limit, counts=outcome.counts)
+    raise damaged(media_type)

@@ -4,7 +4,7 @@ from typing import get_args
 from unicodedata import category
 
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError, UnsupportedMediaTypeError
-from textllm_core.ports.document_reader import Document, DocumentText, FileType
+from textllm_core.ports.document_reader import Document, DocumentText, FileType, Picture
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
@@ -37,6 +37,10 @@ class MemoryDocumentReader:
             raise UnreadableDocumentError.of_empty_file()
         warnings = ("some characters could not be read",) if "\ufffd" in text else ()
         return DocumentText(file_type=file_type, text=text, warnings=warnings)
+
+    async def picture(self, upload: Upload, *, owner: Owner, media_type: str) -> Picture:  # noqa: ARG002 - as above
+        """None is turned here."""
+        raise UnsupportedMediaTypeError(f"No {media_type} is turned here; send PNG, JPEG, WebP or GIF.")
 
 
 def _clean(text: str) -> str:

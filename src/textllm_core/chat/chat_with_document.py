@@ -101,7 +101,11 @@ class ChatWithDocument:
                 if upload.size > self.policy.max_file_bytes:
                     raise FileTooLargeError(limit=self.policy.max_file_bytes)
                 read.append(await self._read(upload, owner))
-        images = await checked_images(turn.images, self.exchange.llm, self.policy) if turn.images else ()
+        images = (
+            await checked_images(turn.images, self.exchange.llm, self.policy, self.reader, owner=owner)
+            if turn.images
+            else ()
+        )
         stored = await self.files.keep(caller, uploads, user_id=user_id, folder="documents")
         model = turn.options.model or self.policy.model
         parts = [
@@ -112,7 +116,7 @@ class ChatWithDocument:
                 name=file.name,
                 extracted=extracted,
                 pages=document.pages,
-                warnings=document.warnings,
+                warnings=tuple(f"{file.name}: {warning}" if turn.others else warning for warning in document.warnings),
             )
             for file, (document, extracted) in zip(stored, read, strict=True)
         ]
@@ -121,7 +125,9 @@ class ChatWithDocument:
         if not images:
             return documents
         try:
-            kept = await self.files.keep(caller, turn.images, user_id=user_id, folder="chat_images")
+            kept = await self.files.keep(
+                caller, [image.upload for image in images], user_id=user_id, folder="chat_images"
+            )
         except BaseException:
             await carried_through(self.files.discard(caller, [part.key for part in parts]))
             raise

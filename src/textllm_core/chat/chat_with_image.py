@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, overload
+from typing import Final, NamedTuple, overload
 
 from msgspec import Struct
 
@@ -20,12 +20,13 @@ from textllm_core.errors import (
     InvalidRequestError,
 )
 from textllm_core.file_tokens import FileTokens, image_tokens
-from textllm_core.images import Image, inspect_image
+from textllm_core.images import Image, inspect_image, kind_to_turn
 from textllm_core.policy import ChatPolicy
+from textllm_core.ports.document_reader import DocumentReader
 from textllm_core.ports.llm import LLM
 from textllm_core.records.files import StoredFile
 from textllm_core.records.messages import Idempotency, InputImage, Reply, ReplyEvent, TurnOptions
-from textllm_core.tenancy import Caller
+from textllm_core.tenancy import Caller, Owner
 from textllm_core.uploads import Upload, in_bytes
 
 MAX_IMAGES: Final = 10
@@ -46,10 +47,14 @@ class ImageTurn(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ChatWithImage:
-    """Answer a turn with images: PNG, JPEG, WebP or GIF, each at most `policy.max_file_bytes` long."""
+    """Answer a turn with images, each at most `policy.max_file_bytes` long.
+
+    PNG, JPEG, WebP and GIF are sent as they are; HEIC, AVIF, BMP, TIFF and what is animated in another form.
+    """
 
     exchange: Exchange
     files: TurnFiles
+    reader: DocumentReader
     policy: ChatPolicy
 
     @overload
@@ -85,14 +90,27 @@ class ChatWithImage:
         return stream_with_files(self.exchange, self.files, who, what, kind="image", keep=keep)
 
     async def _keep(self, caller: Caller, turn: ImageTurn, user_id: str) -> KeptFiles:
-        images = await checked_images(turn.images, self.exchange.llm, self.policy)
+        owner = Owner(caller.tenant_id, user_id)
+        images = await checked_images(turn.images, self.exchange.llm, self.policy, self.reader, owner=owner)
         model = turn.options.model or self.policy.model
-        stored = await self.files.keep(caller, turn.images, user_id=user_id, folder="chat_images")
+        stored = await self.files.keep(
+            caller, [image.upload for image in images], user_id=user_id, folder="chat_images"
+        )
         return kept_images(stored, images, model=model)
 
 
-async def checked_images(uploads: Sequence[Upload], llm: LLM, policy: ChatPolicy) -> Sequence[Image]:
-    """What the images of a turn are.
+class SeenImage(NamedTuple):
+    """An image as the model is to see it, and what of it is not seen."""
+
+    upload: Upload
+    image: Image
+    warnings: tuple[str, ...] = ()
+
+
+async def checked_images(
+    uploads: Sequence[Upload], llm: LLM, policy: ChatPolicy, reader: DocumentReader, *, owner: Owner
+) -> Sequence[SeenImage]:
+    """What the images of a turn are, in forms that models take.
 
     Raises:
         InvalidRequestError: it has none or too many, or the model reads none.
@@ -109,23 +127,43 @@ async def checked_images(uploads: Sequence[Upload], llm: LLM, policy: ChatPolicy
         if upload.size > policy.max_file_bytes:
             with told_apart("Image", place, len(uploads)):
                 raise FileTooLargeError(limit=policy.max_file_bytes)
+    _refuse_too_many_bytes(uploads)
+    seen = []
+    for place, upload in enumerate(uploads, 1):
+        with told_apart("Image", place, len(uploads)):
+            found = await _seen(upload, reader, owner)
+        which = f"image {place} of {len(uploads)}: " if len(uploads) > 1 else ""
+        seen.append(found._replace(warnings=tuple(which + warning for warning in found.warnings)))
+    _refuse_too_many_bytes([image.upload for image in seen])
+    return seen
+
+
+async def _seen(upload: Upload, reader: DocumentReader, owner: Owner) -> SeenImage:
+    media_type = await kind_to_turn(upload)
+    if media_type is None:
+        return SeenImage(upload, await inspect_image(upload))
+    picture = await reader.picture(upload, owner=owner, media_type=media_type)
+    stem = upload.name.rpartition(".")[0] or upload.name
+    turned = Upload.of_bytes(f"{stem}.{picture.media_type.removeprefix('image/')}", picture.content)
+    return SeenImage(turned, Image(picture.media_type, picture.width, picture.height), picture.warnings)
+
+
+def _refuse_too_many_bytes(uploads: Sequence[Upload]) -> None:
     if sum(upload.size for upload in uploads) > MOST_BYTES:
         raise ImageTooLargeError(
             f"The images together have more than {in_bytes(MOST_BYTES)}; send fewer or smaller ones.",
             limit=MOST_BYTES,
             counts="bytes",
         )
-    images = []
-    for place, upload in enumerate(uploads, 1):
-        with told_apart("Image", place, len(uploads)):
-            images.append(await inspect_image(upload))
-    return images
 
 
-def kept_images(stored: Sequence[StoredFile], images: Sequence[Image], *, model: str) -> KeptFiles:
+def kept_images(stored: Sequence[StoredFile], images: Sequence[SeenImage], *, model: str) -> KeptFiles:
     """The parts of a message that images become, once they are stored."""
     parts = [
-        InputImage(key=file.key, media_type=image.media_type, size=file.size, name=file.name)
-        for file, image in zip(stored, images, strict=True)
+        InputImage(
+            key=file.key, media_type=seen.image.media_type, size=file.size, name=file.name, warnings=seen.warnings
+        )
+        for file, seen in zip(stored, images, strict=True)
     ]
-    return KeptFiles(parts, sum((image_tokens(i.width, i.height, model=model) for i in images), FileTokens(0, 0)))
+    tokens = (image_tokens(seen.image.width, seen.image.height, model=model) for seen in images)
+    return KeptFiles(parts, sum(tokens, FileTokens(0, 0)))

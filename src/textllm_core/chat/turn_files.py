@@ -97,7 +97,7 @@ class TurnFiles:
         if not isinstance(event, ReplyCompleted) or not event.files:
             return event
         files, links = event.files, dict[str, str]()
-        told = [warning for file in files if isinstance(file, InputFile) for warning in file.warnings]
+        told = [warning for file in files for warning in file.warnings]
         reply = replace(event.reply, warnings=(*event.reply.warnings, *told))
         try:
             links.update(await self.links_to(caller, [file.key for file in files]))

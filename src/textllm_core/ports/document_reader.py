@@ -51,13 +51,28 @@ class DocumentText(Document, frozen=True, kw_only=True):
     text: str
 
 
+class Picture(Struct, frozen=True):
+    """An image that was made of another: `media_type` is "image/png" or "image/jpeg".
+
+    Args:
+        width, height: in pixels.
+        warnings: what of the other one is not in it.
+    """
+
+    content: bytes
+    media_type: str
+    width: int
+    height: int
+    warnings: tuple[str, ...] = ()
+
+
 class DocumentReader(Protocol):
     """Reads files that strangers made: none of them ends, blocks or fills the process that asks, and no owner's keep
     those of others waiting for longer than one takes.
 
     A PDF or a DOCX file is told by its content, whatever its name is; which kind of text a text is, by its name.
 
-    Both methods raise:
+    All methods raise:
         UnsupportedMediaTypeError: it is not one of the types above, or its name says PDF or DOCX of something else.
         UnreadableDocumentError: damaged, encrypted, empty, or too much work; its `reason` says which.
         DocumentTooLargeError: it has more pages or characters than allowed, or unpacks to too many bytes.
@@ -83,5 +98,17 @@ class DocumentReader(Protocol):
 
         Args:
             max_chars: of the text, page marks included.
+        """
+        ...
+
+    async def picture(self, upload: Upload, *, owner: Owner, media_type: str) -> Picture:
+        """The first image of a file in a form that all models take, the right way up.
+
+        Args:
+            media_type: what it is, as `kind_to_turn` says.
+        Raises:
+            UnsupportedMediaTypeError: it is damaged, or too much work.
+            ImageTooLargeError: it has more than `MAX_PIXELS`, or too many bytes once it is turned.
+            ServiceUnavailableError: as above.
         """
         ...

@@ -37,13 +37,18 @@ class InputText(Record, frozen=True, tag="input_text"):
     text: Text
 
 
-class InputImage(Record, frozen=True, kw_only=True, tag="input_image"):
-    """An image that the user sent; its bytes lie in the blob store, as `key`."""
+class InputImage(Record, frozen=True, kw_only=True, omit_defaults=True, tag="input_image"):
+    """An image that the user sent; its bytes lie in the blob store, as `key`.
+
+    Args:
+        warnings: what of it the model does not see.
+    """
 
     key: FileKey
     media_type: MediaType
     size: SizeInBytes
     name: FileName
+    warnings: Annotated[tuple[str, ...], Meta(description="What of it the model does not see.")] = ()
 
 
 class InputFile(Record, frozen=True, kw_only=True, tag="input_file"):

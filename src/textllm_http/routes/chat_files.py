@@ -58,7 +58,7 @@ class _TurnForm:
                 "items": FILE,
                 "minItems": 1,
                 "maxItems": MAX_IMAGES,
-                "description": f"1 to {MAX_IMAGES} images: PNG, JPEG, WebP or GIF, told by their content.",
+                "description": f"1 to {MAX_IMAGES} images: PNG, JPEG, WebP, GIF, HEIC, AVIF, BMP or TIFF.",
             },
         ),
         answers={

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from textllm_adapters.memory.blob_store import MemoryBlobStore
+from textllm_adapters.memory.document_reader import MemoryDocumentReader
 from textllm_adapters.memory.store import MemoryStore
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.blob_store import StoredBlob
@@ -51,7 +52,7 @@ def kept(store: MemoryStore) -> Mapping[str, int]:
     return {key[2]: kept.file.size for key, kept in store.files.items()}
 
 
-class PlainReader:
+class PlainReader(MemoryDocumentReader):
     """Takes text for text, and what begins as a PDF does for a PDF of three pages that show all of it.
 
     Attributes:

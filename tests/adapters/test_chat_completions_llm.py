@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from tests.contracts.file_fixtures import STORED, asked, image, reading
 from tests.contracts.model_fixtures import QUICK, assistant, hear, request
 from tests.servers.answering import answering
 from tests.servers.openai import OpenAIStandIn
@@ -21,7 +22,6 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
-from textllm_core.records.model import ModelStarted
 from textllm_core.usage import Usage
 
 
@@ -73,6 +73,17 @@ async def test_a_call_says_no_more_than_every_server_understands(
     }
 
 
+async def test_what_one_role_says_twice_in_a_row_is_sent_as_one_message(
+    provider: OpenAIStandIn, llm: ChatCompletionsLLM
+) -> None:
+    await hear(llm.stream(request("One", "Two", assistant("Hi."), assistant("There."), "Three")))
+    await hear(llm.stream(request(asked("One", image("LLM/one.png")), "Two", read=reading(STORED))))
+    sent = [[(m["role"], m["content"]) for m in request.body["messages"]] for request in provider.requests]
+    assert sent[0] == [("user", "One\n\nTwo"), ("assistant", "Hi.\n\nThere."), ("user", "Three")]
+    [(_, parts)] = sent[1]
+    assert [part.get("text", part["type"]) for part in parts] == ["One", "image_url", "Two"]
+
+
 @pytest.mark.parametrize("host", ["api.openai.com", "eu.api.openai.com", "us.openai.azure.com"])
 async def test_openai_itself_is_also_told_who_asks(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy", raising=False)
@@ -98,7 +109,7 @@ async def test_usage_model_and_tier_are_the_providers(provider: OpenAIStandIn, l
     usage = {"input_tokens": 2000, "cached_tokens": 1024, "output_tokens": 70, "reasoning_tokens": 64}
     provider.script(Reply(text="Tea.", usage=usage, service_tier="flex", split="bytes"))
     heard = await hear(llm.stream(request("Well?")))
-    assert heard.started == ModelStarted(None, provider.bills[0].model)
+    assert (heard.started.provider_response_id, heard.started.model) == (None, provider.bills[0].model)
     assert heard.ended.usage == Usage(2000, 70, 1024, 0, 64)
     assert heard.ended.service_tier == "flex"
 
@@ -109,7 +120,7 @@ async def test_usage_may_come_with_the_last_chunk_and_the_end_without_a_mark(
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
     provider.script(chunks(text("one"), text(None, "stop", usage=usage)))
     heard = await hear(llm.stream(request("Well?")))
-    assert heard.started == ModelStarted(None, "gpt-4o")
+    assert (heard.started.provider_response_id, heard.started.model) == (None, "gpt-4o")
     assert (heard.ended.text, heard.ended.usage) == ("one", Usage(5, 1))
 
 

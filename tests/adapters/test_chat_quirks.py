@@ -1,5 +1,6 @@
 """What servers that are not OpenAI's say in their own ways is charged for what it is, and told for what it is."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from tests.servers.chat_quirks import QUIRKS, REFUSALS, REQUEST_ID, THOUGHT, WIT
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
+from textllm_adapters.openai.errors import Asked, refusal
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_core.errors import (
     ContentRefusedError,
@@ -98,6 +100,7 @@ async def test_names_alone_are_reported(llm: ChatCompletionsLLM) -> None:
         ("rate-for-ages", 3600),
         ("streams-rate", 5),
         ("streams-rate-later", 20),
+        ("streams-rate-in-minutes", 91),
     ],
 )
 async def test_how_long_to_wait_is_handed_on_up_to_an_hour(llm: ChatCompletionsLLM, model: str, wait: int) -> None:
@@ -115,6 +118,32 @@ async def test_a_damaged_image_is_told_from_a_model_without_eyes(llm: ChatComple
     error = (await hear(llm.stream(asking("vllm-blind")))).error
     assert isinstance(error, UnsupportedMediaTypeError)
     assert "vllm-blind takes no images" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"message": "Model Not Exist"}, "no such model"),
+        ({"message": "tea-1 is not a valid model ID"}, "no such model"),
+        ({"message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}, "our API key"),
+    ],
+)
+def test_what_the_operator_must_check_is_told_in_whatever_words(said: dict[str, object], told: str) -> None:
+    call = Asked("http://127.0.0.1/v1", "/chat/completions", "tea-1")
+    error = refusal(400, {}, json.dumps({"error": said}).encode(), call)
+    assert isinstance(error, ProviderError)
+    assert told in str(error)
+
+
+@pytest.mark.parametrize("model", ["no-end", "half-a-chunk"])
+async def test_a_reply_that_breaks_off_tells_of_whom_and_the_log_which_call(
+    llm: ChatCompletionsLLM, servers: ChatQuirks, model: str
+) -> None:
+    heard = await hear(llm.stream(asking(model)))
+    assert f"The provider ({model} at {servers.host}) " in str(heard.error)
+    assert isinstance(heard.error, ModelError)
+    assert heard.error.report == ProviderReport(request_id=REQUEST_ID, is_answer=False)
+    assert heard.started.request_id == REQUEST_ID
 
 
 async def test_an_api_that_a_server_lacks_is_told_with_the_setting_that_helps(servers: ChatQuirks) -> None:

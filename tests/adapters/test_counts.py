@@ -154,7 +154,29 @@ OTHERS: dict[str, tuple[object, Counted | None]] = {
     "zeros beside reasoning": (chat(0, 0, 0, reasoning_tokens=0), None),
     "a text": ("many", None),
     "a number": (12, None),
-    "a list": ([chat(5, 1)], None),
+    "a list of one": ([chat(5, 1)], Counted(Usage(5, 1), EXACT)),
+    "an empty list": ([], None),
+    "a list of numbers": ([5, 1], None),
+    "humps in the names": (
+        {"promptTokens": 50, "completionTokens": 2, "totalTokens": 52, "promptTokensDetails": {"cachedTokens": 30}},
+        Counted(Usage(50, 2, 30), EXACT),
+    ),
+    "Anthropic's cache, which is no part of its input": (
+        responses(9, 4) | {"cache_read_input_tokens": 1000, "cache_creation_input_tokens": 100},
+        Counted(Usage(1109, 4, 1000, 100), EXACT),
+    ),
+    "Anthropic's cache, small beside its input": (
+        responses(900, 4) | {"cache_read_input_tokens": 10, "cache_creation_input_tokens": 0},
+        Counted(Usage(910, 4, 10), EXACT),
+    ),
+    "Anthropic's cache in a gateway that counts it in": (
+        chat(1109, 4, 1113) | {"cache_read_input_tokens": 1000, "cache_creation_input_tokens": 100},
+        Counted(Usage(1109, 4, 1000, 100), EXACT),
+    ),
+    "Anthropic's cache in a gateway that has forgotten it in its total": (
+        chat(9, 4, 13) | {"cache_read_input_tokens": 1000, "cache_creation_input_tokens": 100},
+        Counted(Usage(1109, 4, 1000, 100), ESTIMATE),
+    ),
     "other names": ({"tokens": 12}, None),
 }
 
@@ -166,19 +188,22 @@ def test_an_account_in_another_shape_is_read_as_far_as_it_goes(form: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "which"),
+    ("one", "other", "together"),
     [
-        (None, chat(5, 1), 1),
-        (chat(5, 1), None, 0),
-        (chat(5, 1), chat(5, 2), 1),
-        (chat(5, 2), chat(5, 1), 0),
-        (chat(5, 2), chat(0, 0), 0),
-        (chat(5, 2), chat(5, 2, cached_tokens=1), 1),
-        (chat(5, 2), "many", 0),
+        (None, chat(5, 1), chat(5, 1)),
+        (chat(5, 1), None, chat(5, 1)),
+        (chat(5, 1), chat(5, 2), chat(5, 2)),
+        (chat(5, 2), chat(5, 1), chat(5, 2)),
+        (chat(5, 2), chat(0, 0), chat(5, 2)),
+        (chat(5, 2), chat(5, 2, cached_tokens=1), chat(5, 2, cached_tokens=1)),
+        (chat(5, 2), "many", chat(5, 2)),
+        (chat(25, 1), chat(0, 15), chat(25, 15)),  # as Anthropic counts: the input first, the output at the end
+        (chat(25, 1), chat(None, 15), chat(25, 15)),
+        ("many", chat(5, 1), chat(5, 1)),
     ],
 )
-def test_of_two_accounts_of_a_reply_the_fuller_counts(one: object, other: object, which: int) -> None:
-    assert fuller(one, other) is (one, other)[which]
+def test_two_accounts_of_a_reply_are_read_together(one: object, other: object, together: object) -> None:
+    assert fuller(one, other) == together
 
 
 NUMBERS = st.one_of(st.none(), st.integers(-5, 2**33), st.floats(), st.text(max_size=3), st.booleans())

@@ -103,9 +103,9 @@ async def test_a_conversation_is_made_with_images_and_files_as_parts(provider: O
 
 async def test_chat_completions_take_images_behind_the_text(provider: OpenAIStandIn, client: Client) -> None:
     turn = Message(id="msg_1", role="user", content=(InputText("Well?"), image("LLM/one.png"), NOTE), created_at=NOON)
-    await hear(ChatCompletionsLLM(client, QUICK).stream(request("Hello", turn, read=reading(STORED))))
+    await hear(ChatCompletionsLLM(client, QUICK).stream(request(assistant("Hello"), turn, read=reading(STORED))))
     assert provider.requests[0].body["messages"] == [
-        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello"},
         {
             "role": "user",
             "content": [

@@ -1,7 +1,7 @@
 """What only the Conversations API does: batches, pages, foreign items, failures."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -64,14 +64,46 @@ async def test_a_server_that_answers_anything_where_it_has_no_conversations_is_t
         await transcript.create([])
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"code": 429, "message": "slow down"}, ProviderUnavailableError),
+        ({"code": "insufficient_quota"}, ProviderError),
+        ({"code": "invalid_api_key"}, ProviderError),
+    ],
+)
+async def test_an_error_in_an_answer_of_200_is_told_for_what_it_is(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, error: dict[str, object], kind: type[ProviderError]
+) -> None:
+    provider.script_route(CREATE, answer(json.dumps({"error": error}).encode()))
+    with pytest.raises(kind) as told:
+        await transcript.create([])
+    assert type(told.value) is kind
+    assert "llm_api" not in str(told.value)
+    assert told.value.report is not None
+
+
+async def test_an_empty_list_that_is_null_is_empty(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    provider.script_route(LIST, listing(None), listing(None))
+    assert await transcript.messages(transcript_id) == []
+    await transcript.erase(transcript_id)
+    assert transcript_id not in provider.conversations
+
+
 async def test_half_a_character_that_the_provider_keeps_spoils_no_conversation(
     provider: OpenAIStandIn, transcript: OpenAITranscript
 ) -> None:
     transcript_id = await transcript.create([user("Hello")])
     text = {"type": "output_text", "text": "a\ud83d\ude00\ud83d"}
-    items = [{"id": "msg_1", "type": "message", "role": "assistant", "content": [text]}]
-    provider.script_route(LIST, answer(json.dumps({"data": items}).encode()))
-    assert [message.text for message in await transcript.messages(transcript_id)] == ["a\U0001f600\ufffd"]
+    named = [
+        {"id": name, "type": "message", "role": "assistant", "content": [text]} for name in ("msg_1", "msg_\ud83d")
+    ]
+    provider.script_route(LIST, answer(json.dumps({"data": named}).encode()))
+    kept = await transcript.messages(transcript_id)
+    assert [(message.id, message.text) for message in kept] == [
+        ("msg_1", "a\U0001f600\ufffd"), ("item_1", "a\U0001f600\ufffd"),
+    ]  # fmt: skip
 
 
 async def test_a_reply_is_sent_as_text_since_its_parts_would_need_an_id(
@@ -165,18 +197,20 @@ async def test_a_list_that_cannot_be_read_or_has_no_end_is_a_bad_answer(
         await transcript.messages(transcript_id)
 
 
-ODD_ITEMS: list[dict[str, Any]] = [
+ODD_ITEMS: list[dict[str, Any] | None] = [
     {"id": "msg_1", "type": "message", "role": "user", "content": "Hello"},
     {"id": "msg_2", "role": "assistant", "status": 7, "content": [{"type": "text", "text": "Hi."}, "!", 7, {}]},
     {"id": "mcp_1", "type": "mcp_list_tools", "tools": [], "content": {"what": "ever"}},
     {"id": "x_1", "type": 5, "role": ["user"], "content": 5},
     {"id": "msg_3", "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "cut \ud83d"}]},
     {"id": None, "type": "message", "role": "user", "content": None},
+    {"id": "msg_\ud83d", "type": 5},
+    None,
     {"id": "msg_5", "type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
 ]  # fmt: skip
 
 
-def listing(items: list[dict[str, Any]], **more: Any) -> Fault:
+def listing(items: Sequence[dict[str, Any] | None] | None, **more: Any) -> Fault:
     return answer(json.dumps({"object": "list", "data": items, **more}).encode())
 
 
@@ -192,7 +226,7 @@ async def test_a_history_is_read_whatever_else_is_in_it(provider: OpenAIStandIn,
 
 async def test_erasing_takes_every_item_that_has_a_name(provider: OpenAIStandIn, transcript: OpenAITranscript) -> None:
     transcript_id = await transcript.create([user("Hello")])
-    provider.script_route(LIST, listing(ODD_ITEMS), listing([{"id": ""}]))
+    provider.script_route(LIST, listing(ODD_ITEMS), listing([{"id": ""}, {"id": "msg_\ud83d"}]))
     await transcript.erase(transcript_id)
     erased = [request.path.rpartition("/")[2] for request in provider.requests if request.method == "DELETE"]
     assert erased == ["msg_1", "msg_2", "mcp_1", "x_1", "msg_3", "msg_5", transcript_id]

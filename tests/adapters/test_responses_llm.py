@@ -131,7 +131,7 @@ async def test_usage_model_and_tier_are_the_providers_and_nothing_is_stored(
     }
     provider.script(Reply(text="Tea.", reasoning="Tea or coffee?", usage=usage, service_tier="flex"))
     heard = await hear(llm.stream(request("Well?")))
-    assert heard.started == ModelStarted(None, provider.bills[0].model)
+    assert (heard.started.provider_response_id, heard.started.model) == (None, provider.bills[0].model)
     assert heard.ended.usage == Usage(2000, 70, 1024, 512, 64)
     assert (heard.ended.text, heard.ended.service_tier) == ("Tea.", "flex")
 
@@ -161,14 +161,14 @@ async def test_other_framings_of_compatible_servers_are_understood(
         )
     )
     heard = await hear(llm.stream(request("Well?")))
-    assert heard.started == ModelStarted(None, "gpt-4o-x")
+    assert (heard.started.provider_response_id, heard.started.model) == (None, "gpt-4o-x")
     assert (heard.deltas, heard.ended.text) == (["one ", "two"], "one two")
 
 
 async def test_a_stream_of_deltas_and_an_end_alone_is_enough(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
     provider.script(event_stream(delta("one"), delta(""), completed()))
     heard = await hear(llm.stream(request("Well?")))
-    assert heard.started == ModelStarted(None, "gpt-4o")
+    assert (heard.started.provider_response_id, heard.started.model) == (None, "gpt-4o")
     assert (heard.deltas, heard.ended.usage, heard.ended.service_tier) == (["one"], None, None)
 
 
@@ -181,7 +181,7 @@ async def test_text_that_only_the_end_tells_is_one_delta(provider: OpenAIStandIn
     provider.script(event_stream(completed(output=[reasoning, message])))
     heard = await hear(llm.stream(request("Well?")))
     assert (heard.deltas, heard.ended.text, heard.ended.finish_reason) == (["one two"], "one two", "refusal")
-    assert heard.started == ModelStarted(None, "gpt-4o-x")
+    assert (heard.started.provider_response_id, heard.started.model) == (None, "gpt-4o-x")
 
 
 @pytest.mark.parametrize("usage", [None, {}, "many", {"input_tokens": 0, "output_tokens": 0}])
@@ -327,7 +327,7 @@ REFUSALS: dict[str, Refusal] = {
     "no such route": (Fault.http(404, "no_such_route", message="Invalid URL"), ProviderError, False, 1),
     "request timeout": (Fault.http(408), ProviderUnavailableError, False, 3),
     "conflict": (Fault.http(409), ProviderUnavailableError, False, 3),
-    "too large": (Fault.http(413), ProviderError, False, 1),
+    "too large": (Fault.http(413), ContextTooLongError, False, 1),
     "unprocessable": (Fault.http(422), ProviderError, False, 1),
     "rate": (Fault.http(429), ProviderUnavailableError, False, 3),
     "rate, soon": (Fault.http(429, retry_after_s=0.01), ProviderUnavailableError, False, 3),

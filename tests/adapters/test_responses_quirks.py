@@ -26,7 +26,7 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.records.model import ModelStarted, ModelThinking
+from textllm_core.records.model import ModelThinking
 from textllm_core.texts import well_formed
 from textllm_core.usage import Usage
 
@@ -43,6 +43,7 @@ async def llm(provider: OpenAIStandIn) -> AsyncIterator[ResponsesLLM]:
         yield ResponsesLLM(client, QUICK)
 
 
+ENDS = ("failed", "beside", "without", "completed")
 TOO_LONG = "This model's maximum context length is 8192 tokens."
 
 
@@ -61,7 +62,20 @@ TOO_LONG = "This model's maximum context length is 8192 tokens."
     ],
 )
 @pytest.mark.parametrize(
-    "shape", ["failed", "completed", "nested", "flat", "unnamed", "in a list", "in words", "alone"]
+    "shape",
+    [
+        "failed",
+        "beside",
+        "without",
+        "completed",
+        "nested",
+        "its own",
+        "flat",
+        "unnamed",
+        "in a list",
+        "in words",
+        "alone",
+    ],
 )
 async def test_why_a_response_failed_is_told(
     provider: OpenAIStandIn, llm: ResponsesLLM, error: Any, kind: type[TextLLMError], shape: str
@@ -69,7 +83,10 @@ async def test_why_a_response_failed_is_told(
     flat = error if isinstance(error, dict) else {"message": error}
     event = {
         "failed": {"type": "response.failed", "response": {"status": "failed", "error": error}},
+        "beside": {"type": "response.failed", "response": {"status": "failed"}, "error": error},
+        "without": {"type": "response.failed", "error": error},
         "completed": completed(status="failed", error=error),
+        "its own": {"type": "response.error", "error": error},
         "nested": {"type": "error", "error": error},
         "flat": flat | {"type": "error"},
         "unnamed": b"data: " + json.dumps({"error": error}).encode() + b"\n\n",
@@ -83,7 +100,7 @@ async def test_why_a_response_failed_is_told(
     else:
         provider.script(event_stream(created(), event))
     heard = await hear(llm.stream(request("Well?")))
-    told = heard.ended.error if shape in ("failed", "completed") else heard.error
+    told = heard.ended.error if shape in ENDS else heard.error
     assert type(told) is kind
     if isinstance(told, ProviderUnavailableError):
         assert told.retry_after_s == 7
@@ -105,13 +122,18 @@ async def test_why_a_response_failed_is_told(
         ({"error": {"code": "server_error"}}, "failed", "stop"),
         ({"status": 200}, "completed", "stop"),
         ({"incomplete_details": "max_output_tokens"}, "incomplete", "length"),
+        ({"output": [{"type": "message", "status": "incomplete", "content": "one"}]}, "incomplete", "length"),
+        ({"type": "response.done"}, "completed", "stop"),
+        ({"type": "response.done", "status": "incomplete"}, "incomplete", "length"),
+        ({"type": "response.cancelled", "status": "cancelled"}, "cancelled", "stop"),
         ({"incomplete_details": [], "output": "one", "usage": float("nan")}, "completed", "stop"),
     ],
 )
 async def test_an_end_that_says_it_is_none_is_believed(
     provider: OpenAIStandIn, llm: ResponsesLLM, stated: dict[str, Any], status: str, finish_reason: str
 ) -> None:
-    provider.script(event_stream(created(), delta("one"), completed(**stated)))
+    end = completed(**{name: value for name, value in stated.items() if name != "type"})
+    provider.script(event_stream(created(), delta("one"), end | {"type": stated.get("type", end["type"])}))
     ended = (await hear(llm.stream(request("Well?")))).ended
     assert (ended.text, ended.status, ended.finish_reason) == ("one", status, finish_reason)
 
@@ -152,13 +174,64 @@ async def test_unnamed_events_of_a_kind_of_their_own_say_nothing(provider: OpenA
     assert (heard.ended.text, heard.ended.status) == ("one", "completed")
 
 
+@pytest.mark.parametrize("response", ["", "resp_1", [], None, 7])
+async def test_an_event_whose_response_is_none_ends_the_reply_that_came(
+    provider: OpenAIStandIn, llm: ResponsesLLM, response: object
+) -> None:
+    begun, end = ({"type": f"response.{kind}", "response": response} for kind in ("created", "completed"))
+    provider.script(event_stream(begun, delta("one"), b"data: null\n\n", end))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.text, ended.status, ended.finish_reason) == ("one", "completed", "stop")
+
+
+async def test_usage_beside_the_response_is_charged(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    end = completed() | {"usage": {"input_tokens": 5, "output_tokens": 1}}
+    end["response"] = end["response"] | {"usage": None}
+    provider.script(event_stream(created(), delta("one"), end))
+    assert (await hear(llm.stream(request("Well?")))).ended.usage == Usage(5, 1)
+
+
+async def test_what_the_deltas_left_out_comes_with_the_end(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    message = {"type": "message", "content": [{"type": "output_text", "text": "one two"}]}
+    provider.script(event_stream(created(), delta("one"), completed(output=[message])))
+    heard = await hear(llm.stream(request("Well?")))
+    assert heard.deltas == ["one", " two"]
+    assert heard.ended.text == "one two"
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "finish_reason"),
+    [("completed", "completed", "stop"), ("incomplete", "incomplete", "length"), ("failed", "failed", "stop")],
+)
+async def test_the_answer_of_a_server_that_does_not_stream_is_read(
+    provider: OpenAIStandIn, llm: ResponsesLLM, status: str, told: str, finish_reason: str
+) -> None:
+    whole = completed(output=[{"type": "message", "content": "one"}], usage={"input_tokens": 5, "output_tokens": 1})
+    body = whole["response"] | {"object": "response", "status": status}
+    provider.script(Fault("answer", 200, json.dumps(body).encode()))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.text, ended.status, ended.finish_reason) == ("one", told, finish_reason)
+    assert ended.usage == Usage(5, 1)
+
+
+async def test_a_failure_in_no_shape_of_one_is_told_where_the_reply_has_no_end(
+    provider: OpenAIStandIn, llm: ResponsesLLM
+) -> None:
+    provider.script(event_stream(created(), b"data: " + json.dumps({"detail": TOO_LONG}).encode() + b"\n\n"))
+    assert isinstance((await hear(llm.stream(request("Well?")))).error, ContextTooLongError)
+    said_aside = b"data: " + json.dumps({"detail": "Half done."}).encode() + b"\n\n"
+    provider.script(event_stream(created(), said_aside, delta("one"), completed()))
+    assert (await hear(llm.stream(request("Well?")))).ended.text == "one"
+
+
 async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
     thought = {"type": "response.reasoning_summary_text.delta", "delta": "hm"}
     provider.script(
         event_stream(thought, {"type": "response.reasoning_text.done", "text": "hm"}, delta("one"), completed())
     )
     heard = await hear(llm.stream(request("Well?")))
-    assert heard.events[:3] == [ModelStarted(None, "gpt-4o"), ModelThinking(2), ModelThinking(0)]
+    assert heard.started.model == "gpt-4o"
+    assert heard.events[1:3] == [ModelThinking(2), ModelThinking(0)]
     assert heard.deltas == ["one"]
 
 

@@ -92,14 +92,18 @@ async def test_a_turn_is_told_and_charged_for_what_it_is(service: Service, books
 async def test_the_books_balance_and_the_log_says_why(service: Service, books: Books) -> None:
     assert await books.drifts() == []
     assert ask(service, "sglang-too-long").status_code == 422
+    assert ask(service, "half-a-chunk", user_id="log").status_code == 502
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if "a reply failed" in line]
     line = [line for line in lines if line["model"] == "sglang-too-long"][-1]
     said = {"provider_status": 400, "provider_type": "BadRequestError", "provider_request_id": REQUEST_ID}
     assert line | said == line
+    broken = [line for line in lines if line["model"] == "half-a-chunk"]
+    assert broken[-1]["provider_request_id"] == REQUEST_ID
 
 
 @pytest.mark.parametrize(
-    ("model", "text"), [("ends-error", TEXT), ("no-end", TEXT), ("error-in-the-choice", "Tea is "), ("ends-eos", TEXT)]
+    ("model", "text"),
+    [("ends-error", TEXT), ("no-end", TEXT), ("no-text", ""), ("error-in-the-choice", "Tea is "), ("ends-eos", TEXT)],
 )
 def test_what_was_read_of_a_reply_stays_however_it_ended(service: Service, model: str, text: str) -> None:
     user = {"user_id": f"{model}-again"}

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Self
 
 from aiohttp import web
@@ -121,6 +122,7 @@ CHARGES: dict[str, Quirk] = {
         usage=(0, 304, 0, 0, 300),
         estimated=True,
     ),
+    "empty-thoughts": Quirk(data(thinking(""), chunk(TEXT, "stop"), usage())),
     "secret-thoughts": Quirk(
         data(
             {"choices": [{"delta": {"content": "", "reasoning_details": [{"type": "reasoning.encrypted"}]}}]},
@@ -149,6 +151,20 @@ CHARGES: dict[str, Quirk] = {
     "deltas-of-nothing": Quirk(
         data({"choices": [{"delta": ""}]}, {"choices": [{"delta": [], "message": 7}]}) + ended("stop")
     ),
+    "usage-in-a-list": Quirk(stating({"choices": [], "usage": [usage()["usage"]]})),
+    "usage-in-halves": Quirk(
+        data(chunk(TEXT, usage=usage(9, 1)["usage"]), chunk(finish="stop", usage=usage(0, 4)["usage"])) + DONE
+    ),
+    "usage-of-anthropic": Quirk(
+        stating({"choices": [], "usage": {"input_tokens": 9, "output_tokens": 4, "cache_read_input_tokens": 80}}),
+        usage=(89, 4, 80),
+    ),
+    "text-again-at-the-end": Quirk(
+        data(chunk("Tea is "), chunk("ready."), {"choices": [{"message": {"content": TEXT}, "finish_reason": "stop"}]},
+             usage()) + DONE
+    ),
+    "text-as-of-old": Quirk(data({"choices": [{"text": TEXT, "finish_reason": "stop"}]}, usage()) + DONE),
+    "texts-in-a-list": Quirk(data(chunk(["Tea is ", None, "ready."], "stop"), usage()) + DONE),
     "text-in-parts": Quirk(
         data(chunk([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": TEXT}], "stop"), usage())
     ),
@@ -159,6 +175,15 @@ ENDS: dict[str, Quirk] = {
     "ends-max-tokens": Quirk(ended("max_tokens"), finish="length"),
     "ends-model-length": Quirk(ended("model_length"), finish="length"),
     "ends-as-nobody-knows": Quirk(ended("tea_time"), finish="length"),
+    "ends-in-spaces": Quirk(ended(" stop ")),
+    "ends-null-before-it-stops": Quirk(
+        data(chunk("Tea is ", "null"), chunk("ready.", "None"))
+        + ended("stop")[len(data(chunk("Tea is "), chunk("ready."))) :]
+    ),
+    "ends-error-and-then-stops": Quirk(data(chunk("Tea is ", "error")) + ended("stop"), code="provider_error"),
+    "ends-full-and-then-stops": Quirk(data(chunk("", "length")) + ended("stop"), finish="length"),
+    "ends-failed": Quirk(ended("failed"), code="provider_error"),
+    "ends-overloaded": Quirk(ended("engine_overloaded_error"), code="provider_unavailable"),
     "ends-in-no-word": Quirk(ended({"why": 1}), code="provider_error"),
     "ends-safety": Quirk(ended("SAFETY"), code="content_refused"),
     "ends-error": Quirk(ended("error"), code="provider_error"),
@@ -171,6 +196,10 @@ ENDS: dict[str, Quirk] = {
             usage(),
         ),
         code="provider_unavailable",
+    ),
+    "no-text": Quirk(b": waiting\n\n" + DONE, code="provider_error", usage=(0, 0), estimated=True),
+    "half-a-chunk": Quirk(
+        data(chunk(TEXT)) + b'data: {"choices": [{"delta\n\n', code="provider_error", usage=(0, 4), estimated=True
     ),
     "no-end": Quirk(data(chunk(TEXT)) + DONE, code="provider_error", usage=(0, 4), estimated=True),
     "no-end-but-usage": Quirk(data(chunk(TEXT), usage()) + DONE, code="provider_error"),
@@ -204,6 +233,10 @@ STREAMED_ERRORS: dict[str, Quirk] = {
                                                            "overflows."}}),
             "context_too_long",
         ),
+        "streams-too-long-of-another": (
+            b"event: error\n" + data({"error": {"error": {"code": "context_length_exceeded"}}}),
+            "context_too_long",
+        ),
         "streams-too-long-in-words": (b"event: error\ndata: Context size has been exceeded.\n\n", "context_too_long"),
     }.items()
 }  # fmt: skip
@@ -214,6 +247,10 @@ STREAMED_ERRORS |= {
     "streams-rate-later": Quirk(
         broken_by({"code": 429, "message": "Please try again in 20s."}), code="provider_unavailable", usage=None
     ),
+    "streams-rate-in-minutes": Quirk(
+        broken_by({"code": 429.0, "message": "Please try again in 1m30.5s."}), code="provider_unavailable", usage=None
+    ),
+    "streams-rate-as-a-number": Quirk(broken_by(429), code="provider_unavailable", usage=None),
     "streams-quota": Quirk(broken_by({"code": "insufficient_quota"}), code="provider_error", usage=None),
 }
 STREAMED_ERRORS |= {
@@ -223,6 +260,19 @@ STREAMED_ERRORS |= {
         ("streams-a-word", "out of tea", "provider_error"),
         ("streams-a-list", ["out of tea", 7], "provider_error"),
         ("streams-strange-types", {"code": {"a": 1}, "type": ["x"], "message": 7}, "provider_error"),
+    ]
+}
+STREAMED_ERRORS |= {
+    name: Quirk(said, code=code, usage=(0, 0), estimated=True)
+    for name, said, code in [
+        (
+            "streams-overload-of-anthropic",
+            b"event: error\n" + data({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
+            "provider_unavailable",
+        ),
+        ("streams-too-long-as-detail", data({"detail": TOO_LONG}), "context_too_long"),
+        ("streams-too-long-aside", data({"type": "error", "message": TOO_LONG}) + DONE, "context_too_long"),
+        ("streams-rate-aside", data({"code": 429, "msg": "slow down"}) + DONE, "provider_unavailable"),
     ]
 }
 STREAMED_ERRORS["answers-200-with-an-error"] = Quirk(
@@ -280,6 +330,24 @@ REFUSALS: dict[str, Quirk] = {
     "xai-too-long": too_long(
         400, {"code": "Client specified an invalid argument", "error": "This model's maximum prompt length is 131072"}
     ),
+    "groq-too-long": too_long(
+        413,
+        {"error": {"message": "Request too large for model `tea-1` on tokens per minute: Limit 6000, Requested 9000",
+                   "type": "tokens", "code": "rate_limit_exceeded"}},
+    ),
+    "openai-too-long-for-a-minute": too_long(
+        429,
+        {"error": {"message": "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 40000.",
+                   "type": "tokens", "code": "rate_limit_exceeded"}},
+    ),
+    "openai-too-long-string": too_long(
+        400, {"error": {"message": "string too long", "code": "string_above_max_length", "param": "input[0].content"}}
+    ),
+    "litellm-too-long": too_long(500, {"error": {"message": "litellm.ContextWindowExceededError: no", "code": "400"}}),
+    "a-proxy-too-long": too_long(413, "<html><h1>413 Request Entity Too Large</h1></html>"),
+    "deepseek-filtered": refused(400, {"error": {"message": "Content Exists Risk"}}, "content_refused"),
+    "quota-of-dashscope": refused(400, {"error": {"code": "Arrearage", "message": "Access denied"}}, "provider_error"),
+    "quota-of-openrouter": refused(403, {"error": {"message": "Key limit exceeded (total limit)"}}, "provider_error"),
     "rate-of-gemini": refused(
         429,
         [{"error": {"code": 429, "message": "You exceeded your current quota", "status": "RESOURCE_EXHAUSTED",
@@ -329,6 +397,8 @@ WITHOUT_EYES: dict[str, Quirk] = {
     "deepseek-blind": blind(400, "messages[0]: unknown variant `image_url`, expected `text`"),
     "groq-blind": blind(400, "'messages.0.content' must be a string"),
     "lm-studio-blind": blind(400, "Model does not support images. Please use a model that does."),
+    "pydantic-blind": blind(422, "Input should be a valid string"),
+    "text-alone-blind": blind(400, "This model only supports text."),
     "openai-blind": blind(400, "Invalid content type. image_url is only supported by certain models."),
 }
 
@@ -382,6 +452,8 @@ class ChatQuirks:
         self.bodies.append(body)
         if (refusal := refusal_of("POST /chat/completions", body)) is not None:
             self.malformed.append(str(refusal))
+        if any(one["role"] == next_one["role"] for one, next_one in pairwise(body["messages"])):
+            self.malformed.append("as many models' templates say: roles must alternate")
         quirk = QUIRKS[body["model"]]
         if quirk.images_only and "image_url" not in json.dumps(body["messages"]):
             quirk = QUIRKS["ordinary"]

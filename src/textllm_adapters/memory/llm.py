@@ -119,7 +119,7 @@ class ScriptedLLM:
         response_id = f"resp_scripted_{next(self._numbers)}"
         deltas, end = _play(reply, request, history, self.received)
         try:
-            yield ModelStarted(response_id, request.model)
+            yield ModelStarted(response_id, request.model, f"req_{response_id}")
             for characters in reply.thoughts:
                 await asyncio.sleep(reply.pause_s)
                 yield ModelThinking(characters)

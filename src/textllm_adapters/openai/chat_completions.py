@@ -1,6 +1,6 @@
 """The Chat Completions API, which nearly every compatible server speaks; the whole history goes with every call."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -11,13 +11,12 @@ from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, decoded, word
-from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
+from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
-from textllm_adapters.translation import translated
-from textllm_core.errors import ProviderError, TextLLMError
-from textllm_core.records.messages import FinishReason, TextDelta
+from textllm_core.errors import TextLLMError
+from textllm_core.records.messages import FinishReason, Message, TextDelta
 from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
 
 _OPENAI_HOSTS: Final = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
@@ -35,10 +34,12 @@ _BROKEN: Final = _Finish("failed")
 # In lower case. What is not named here is no end that anybody foresaw: the reply is told as cut short.
 _FINISHES: Final = (
     dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), _Finish())
+    | dict.fromkeys(("length", "max_tokens", "max_length", "model_length"), _CUT)
     | dict.fromkeys(("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"), _FILTERED)
-    | dict.fromkeys(("error", "abort", "aborted", "cancelled", "canceled", "network_error"), _BROKEN)
-    | {"insufficient_system_resource": _BROKEN, "refusal": _Finish(reason="refusal")}
+    | dict.fromkeys(("error", "failed", "timeout", "abort", "aborted", "cancelled", "canceled"), _BROKEN)
+    | {"network_error": _BROKEN, "refusal": _Finish(reason="refusal")}
 )
+_NO_REASON: Final = ("", "null", "none")  # as some write that there is none yet
 
 
 # Only what is read; compatible servers leave out or add what they like, in any shape.
@@ -52,12 +53,15 @@ class _Delta(Struct):
 
     @property
     def reasons(self) -> bool:
-        return bool(self.reasoning_content or self.reasoning or self.reasoning_text or self.reasoning_details)
+        """It is about reasoning, even where it tells nothing of it: some send an empty one while the model reasons."""
+        told = (self.reasoning_content, self.reasoning, self.reasoning_text, self.reasoning_details)
+        return any(each is not None for each in told)
 
 
 class _Choice(Struct):
     delta: _Delta | None = None
-    message: _Delta | None = None  # of a server that does not stream
+    message: _Delta | None = None  # of a server that does not stream, or that says it all again at the end
+    text: object = None  # of one that answers as its completions of old did
     finish_reason: object = None
     error: object = None
     usage: object = None
@@ -87,6 +91,7 @@ class _Heard:
     usage: object = None  # as stated; what says most
     service_tier: str | None = None
     error: TextLLMError | None = None
+    aside: object = None  # the last that was neither a part of a reply nor a failure in any form it should have
     has_begun: bool = False
 
     def ended(self, finish: _Finish) -> ModelEnded:
@@ -129,7 +134,7 @@ class ChatCompletionsLLM:
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
         body = _body(request, openai=self.client.url.host.endswith(_OPENAI_HOSTS))
-        with translated(BROKEN_ANSWER):
+        with hearing(asked):
             answer = await EventStream.of(self.client, asked, request, body, self.retries)
             del body  # there are thousands of answers at once, and each may last
             try:
@@ -141,12 +146,14 @@ class ChatCompletionsLLM:
                         break
                     if not heard.has_begun:
                         heard.has_begun = True
-                        yield ModelStarted(None, word(chunk.model, request.model))
+                        yield ModelStarted(None, word(chunk.model, request.model), asked.request_id)
                     for choice in chunk.choices or ():
-                        said = choice.delta or choice.message or _Delta()
+                        said = choice.delta or choice.message or _Delta(content=choice.text)
                         if said.refusal:
                             heard.refused = True
                         text, thought = _told(said)
+                        if choice.delta is None:
+                            text = text.removeprefix(written)
                         if thought is not None:
                             heard.thought += thought
                             yield ModelThinking(thought)
@@ -183,13 +190,28 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
         usage = usage or chunk.x_groq.get("usage")
     for choice in chunk.choices or ():
         usage, error = usage or choice.usage, error or choice.error
-        if choice.finish_reason is not None:
-            heard.finish = word(choice.finish_reason, "") or heard.finish
+        if isinstance(choice.finish_reason, str):
+            heard.finish = _finish(heard.finish, word(choice.finish_reason.strip(), ""))
+    if chunk.choices is None and not usage and not error:
+        heard.aside = anything(event.data)
     if usage is not None:
         heard.usage = fuller(heard.usage, usage)
     if error and heard.error is None:
         heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
     return chunk
+
+
+def _finish(known: str | None, said: str) -> str | None:
+    """Why the reply ended: what is `said` now, unless a bad end is known already, which nothing makes good."""
+    if said.lower() in _NO_REASON or (known is not None and _finish_of(known) not in (None, _Finish())):
+        return known
+    return said
+
+
+def _finish_of(reason: str) -> _Finish | None:
+    """What a reason means; None for one that nobody foresaw."""
+    known = _FINISHES.get(reason.lower())
+    return _BROKEN if known is None and fault_of({"code": reason}).meaning() != "other" else known
 
 
 def _chunk_of(data: bytes) -> _Chunk:
@@ -225,7 +247,7 @@ def _told(said: _Delta) -> tuple[str, int | None]:
         names = (said.reasoning_content, said.reasoning, said.reasoning_text)
         thought = max(len(told) if isinstance(told, str) else 0 for told in names)
     if isinstance(text, list):  # in parts
-        parts = [part for part in text if isinstance(part, dict)]
+        parts = [{"text": part} if isinstance(part, str) else part for part in text if isinstance(part, str | dict)]
         if any("thinking" in part for part in parts):
             thought = sum(len(str(part["thinking"])) for part in parts if "thinking" in part)
         text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
@@ -241,19 +263,44 @@ def _end(heard: _Heard, asked: Asked) -> ModelEnded:
     """
     finish = _BROKEN
     if heard.error is None and heard.finish is None:
-        heard.error = ProviderError(f"{asked} ended its stream before the reply did.")
+        heard.error = ended_early(heard.aside, asked, has_begun=heard.has_begun)
     elif heard.error is None and heard.finish is not None:
-        finish = _FINISHES.get(heard.finish.lower(), _CUT)
+        finish = _finish_of(heard.finish) or _CUT
         if finish is _BROKEN:
             heard.error = told_in_stream(fault_of({"code": heard.finish}), asked, has_begun=True)
     return heard.ended(finish)
+
+
+def _in_turns(messages: Sequence[Message]) -> list[dict[str, object]]:
+    """The messages, what one role says twice in a row as one: many models' templates take nothing else.
+
+    A reply that was cut off before its first word leaves such a pair.
+    """
+    turns: list[dict[str, object]] = []
+    for message in messages:
+        content = chat_content(message)
+        if turns and turns[-1]["role"] == message.role:
+            turns[-1]["content"] = _joined(turns[-1]["content"], content)
+        else:
+            turns.append({"role": message.role, "content": content})
+    return turns
+
+
+def _joined(first: object, second: object) -> object:
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n\n{second}"
+    return [*_in_parts(first), *_in_parts(second)]
+
+
+def _in_parts(content: object) -> list[object]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
 def _body(request: ModelRequest, *, openai: bool) -> dict[str, object]:
     instructions = [{"role": "system", "content": request.instructions}] if request.instructions else []
     body: dict[str, object] = {
         "model": request.model,
-        "messages": [*instructions, *({"role": m.role, "content": chat_content(m)} for m in request.messages)],
+        "messages": [*instructions, *_in_turns(request.messages)],
         "stream": True,
         "stream_options": {"include_usage": True},
         # OpenAI's newer models refuse the old name, other servers may not know the new one.

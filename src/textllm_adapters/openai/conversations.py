@@ -11,11 +11,11 @@ from msgspec import Struct
 
 from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import Client
-from textllm_adapters.openai.decoding import decoded, word
-from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, nothing_there
+from textllm_adapters.openai.decoding import anything, decoded, word
+from textllm_adapters.openai.errors import Asked, hearing, nothing_there, told_in_stream
+from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, Retries, post, whole
-from textllm_adapters.translation import translated
-from textllm_core.errors import ConversationLostError, ProviderError
+from textllm_core.errors import ConversationLostError, ProviderError, TextLLMError
 from textllm_core.records.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal
 from textllm_core.records.model import ReadBlob
 from textllm_core.texts import well_formed
@@ -43,19 +43,24 @@ class _Item(Struct):
 
 
 class _Page(Struct):
-    data: list[_Item]
+    data: list[_Item | None] | None  # some write an empty list as null
     has_more: object = None
     last_id: object = None
 
     @property
+    def items(self) -> list[_Item]:
+        """Those that are any."""
+        return [item for item in self.data or () if item is not None]
+
+    @property
     def ids(self) -> list[str]:
-        """What its items are called; what has no name can be asked for by none."""
-        return [item.id for item in self.data if isinstance(item.id, str) and item.id]
+        """What its items are called; what has no name, or none that can be sent, can be asked for by none."""
+        return [name for item in self.items if (name := word(item.id, ""))]
 
     @property
     def last(self) -> str | None:
         """After which item the next page begins."""
-        return self.last_id if isinstance(self.last_id, str) and self.last_id else next(reversed(self.ids), None)
+        return word(self.last_id, "") or next(reversed(self.ids), None)
 
 
 class _Named(Struct):
@@ -86,21 +91,21 @@ class OpenAITranscript:
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`; twenty messages a call."""
         items = [input_message(message) for message in messages]
-        with translated(BROKEN_ANSWER):
+        with hearing(asked := Asked.of(self.client.base_url, "/conversations")):
             body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
             try:
                 transcript_id = word(decoded(_created, body).id, "")
             except msgspec.DecodeError:
                 transcript_id = ""
-            if not transcript_id:  # some answer 200 wherever they have nothing
-                raise nothing_there(Asked.of(self.client.base_url, "/conversations"))
+            if not transcript_id:
+                raise _no_conversation(body, asked)
             for first in range(_BATCH, len(items), _BATCH):
                 await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]}, read)
         return transcript_id
 
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """Keeps `Transcript.messages`; a hundred items a call."""
-        with translated(BROKEN_ANSWER):
+        with hearing(Asked.of(self.client.base_url, _path(transcript_id))):
             created_at = _time(decoded(_conversation, await self._get(_path(transcript_id))).created_at)
             messages: list[Message] = []
             after: str | None = None
@@ -113,17 +118,17 @@ class OpenAITranscript:
                     raise ProviderError("The provider lists the conversation's items without an end.")
                 if after in read:  # the same page again, from a server that knows of no second one
                     return messages
-                for item in page.data:
+                for item in page.items:
                     if (message := _message(item, created_at, nameless=f"item_{len(messages)}")) is not None:
                         messages.append(message)
-                if not goes_on and (after is None or len(page.data) < _PAGE):  # some servers never say that it goes on
+                if not goes_on and (after is None or len(page.items) < _PAGE):  # some servers never say that it goes on
                     return messages
                 read.add(after or "")
 
     async def erase(self, transcript_id: str) -> None:
         """Keeps `Transcript.erase`; a call an item, since they would outlive their conversation."""
         path, last = _path(transcript_id), None
-        with translated(BROKEN_ANSWER):
+        with hearing(Asked.of(self.client.base_url, path)):
             while (body := await self.client.get(f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
                 ids = decoded(_page, body).ids
                 if not ids:
@@ -138,7 +143,7 @@ class OpenAITranscript:
     async def erase_reply(self, provider_response_id: str) -> None:
         """Keeps `Transcript.erase_reply`."""
         path = f"/responses/{quote(provider_response_id, safe='')}"
-        with translated(BROKEN_ANSWER):
+        with hearing(Asked.of(self.client.base_url, path)):
             if (body := await self.client.get(path)) is None:
                 return
             if (transcript_id := decoded(_stored_response, body).transcript_id) is not None:
@@ -153,6 +158,14 @@ class OpenAITranscript:
         if body is None:
             raise ConversationLostError
         return body
+
+
+def _no_conversation(body: bytes, asked: Asked) -> TextLLMError:
+    """What an answer of 200 means that tells of no conversation: an error in it, or a server that answers so always."""
+    fault = fault_of(anything(body))
+    if fault.meaning() in ("other", "route"):
+        return nothing_there(asked)
+    return told_in_stream(fault, asked, has_begun=False)
 
 
 def _path(transcript_id: str) -> str:
@@ -172,7 +185,7 @@ def _message(item: _Item, created_at: datetime, *, nameless: str) -> Message | N
     role: MessageRole = "user" if item.role == "user" else "assistant"
     given = item.content if isinstance(item.content, list) else [item.content]
     return Message(
-        id=item.id if isinstance(item.id, str) and item.id else nameless,
+        id=word(item.id, nameless),
         role=role,
         content=tuple(part for each in given if (part := _part(each, role)) is not None),
         created_at=created_at,

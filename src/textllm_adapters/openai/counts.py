@@ -1,5 +1,6 @@
 """Token counts out of whatever a provider states: never less than it surely says, or than was surely seen."""
 
+import re
 from collections.abc import Mapping
 from math import ceil
 from typing import Final, NamedTuple
@@ -8,10 +9,13 @@ from textllm_core.usage import Usage, estimated_tokens
 
 _MOST: Final = 2**31  # no call has as many tokens; it is a sign of a fault
 _MOST_CHARS_PER_TOKEN: Final = 16  # texts of any language and code have 2 to 6; no whole reply has more than this
+_HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")  # of a name as some gateways write it: promptTokens
 _INPUT: Final = ("input_tokens", "prompt_tokens")
 _OUTPUT: Final = ("output_tokens", "completion_tokens")
 _INPUT_DETAILS: Final = ("input_tokens_details", "prompt_tokens_details")
 _OUTPUT_DETAILS: Final = ("output_tokens_details", "completion_tokens_details")
+_READ_APART: Final = "cache_read_input_tokens"  # Anthropic's names: beside the input; many gateways hand them on
+_WRITTEN_APART: Final = "cache_creation_input_tokens"
 
 
 class Counted(NamedTuple):
@@ -34,19 +38,23 @@ def counted(stated: object, *, seen: int) -> Counted | None:
     Returns:
         None where it states nothing that can be a count, or nothing but zeros.
     """
-    if not isinstance(stated, Mapping):
+    stated = _named(stated)
+    if stated is None:
         return None
     given_input, given_output = _first(stated, _INPUT), _first(stated, _OUTPUT)
     total = _count(stated.get("total_tokens")) or 0
     if not (given_input or given_output or total):
         return None
     inputs, outputs = _details(stated, _INPUT_DETAILS), _details(stated, _OUTPUT_DETAILS)
-    cached = _first(inputs, ("cached_tokens",)) or _first(stated, ("prompt_cache_hit_tokens",)) or 0
-    written = _first(inputs, ("cache_write_tokens",)) or 0
+    cached = _first(inputs, ("cached_tokens",)) or _first(stated, ("prompt_cache_hit_tokens", _READ_APART)) or 0
+    written = _first(inputs, ("cache_write_tokens",)) or _first(stated, (_WRITTEN_APART,)) or 0
     reasoning = _first(outputs, ("reasoning_tokens",)) or _first(stated, ("reasoning_tokens",)) or 0
     input_tokens, output_tokens, is_estimate = _totals(
         given_input, given_output, total, beside_input=cached + written, beside_output=reasoning, seen=seen
     )
+    if apart := _apart(stated, total, input_tokens):
+        # In Anthropic's own words that is how it is; in those of others, nobody knows what they have put where.
+        input_tokens, is_estimate = input_tokens + apart, is_estimate or "input_tokens" not in stated
     fit = cached + written <= input_tokens
     usage = Usage(
         input_tokens=input_tokens,
@@ -59,11 +67,17 @@ def counted(stated: object, *, seen: int) -> Counted | None:
 
 
 def fuller(one: object, other: object) -> object:
-    """That of two statements about the same reply which says more; the later one where they say the same."""
-    was, now = counted(one, seen=0), counted(other, seen=0)
-    if now is None or (was is not None and was.usage.total_tokens > now.usage.total_tokens):
-        return one
-    return other
+    """What two statements about the same reply say together: the later word on each count that it has one on.
+
+    The earlier one alone where it says more: some count anew in the midst of a reply.
+    """
+    was, now = _named(one), _named(other)
+    if was is None or now is None:
+        return other if was is None else one
+    together = was | {name: value for name, value in now.items() if value is not None and _count(value) != 0}
+    before, after = counted(was, seen=0), counted(together, seen=0)
+    is_less = after is None or (before is not None and before.usage.total_tokens > after.usage.total_tokens)
+    return was if is_less else together
 
 
 def _totals(
@@ -98,12 +112,24 @@ def _totals(
     return input_tokens, output_tokens, is_estimate
 
 
+def _named(stated: object) -> dict[str, object] | None:
+    """A statement with its names as the APIs write them; None where it is none."""
+    if isinstance(stated, list):  # as some send it: one object in it
+        stated = stated[0] if stated else None
+    if not isinstance(stated, Mapping):
+        return None
+    return {_HUMP.sub("_", str(name)).lower(): value for name, value in stated.items()}
+
+
+def _apart(stated: Mapping[str, object], total: int, input_tokens: int) -> int:
+    """Tokens of the cache that stand beside the input: by Anthropic's names, and in its form or too many for a part."""
+    tokens = sum(_count(stated.get(name)) or 0 for name in (_READ_APART, _WRITTEN_APART))
+    return tokens if tokens > input_tokens or (not total and "input_tokens" in stated) else 0
+
+
 def _details(stated: Mapping[str, object], names: tuple[str, ...]) -> Mapping[str, object]:
     for name in names:
-        details = stated.get(name)
-        if isinstance(details, list):  # as some send them: one object in it
-            details = details[0] if details else None
-        if isinstance(details, Mapping):
+        if (details := _named(stated.get(name))) is not None:
             return details
     return {}
 

@@ -2,19 +2,19 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import ceil
 from time import time
-from typing import Any, Final, Self
+from types import TracebackType
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 import msgspec
 
 from textllm_adapters.openai.connections import SilenceError, UnreachableError
-from textllm_adapters.openai.faults import Fault, Meaning, fault_in
-from textllm_adapters.translation import ErrorTable
+from textllm_adapters.openai.faults import Fault, Meaning, fault_in, fault_of
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,
@@ -116,6 +116,18 @@ def told_in_stream(fault: Fault, asked: Asked, *, has_begun: bool) -> TextLLMErr
     return _reported(error, fault, asked)
 
 
+def ended_early(aside: object, asked: Asked, *, has_begun: bool) -> TextLLMError:
+    """Why a stream ended before its reply did.
+
+    Args:
+        aside: the last that was told beside the reply, in no shape that a failure has; it may have been one.
+    """
+    fault = fault_of(aside)
+    if fault.meaning(with_files=asked.has_files) != "other":
+        return told_in_stream(fault, asked, has_begun=has_begun)
+    return ProviderError(f"{asked} ended its stream before the reply did.")
+
+
 def _reported(error: TextLLMError, fault: Fault, asked: Asked) -> TextLLMError:
     error.report = ProviderReport(
         status=fault.status, code=fault.code, type=fault.type, param=fault.param, request_id=asked.request_id
@@ -190,7 +202,7 @@ def unanswered(failure: Exception, asked: Asked) -> ModelError:
     """What it means that no answer came, or none that can be read: was the request sent at all?"""
     if isinstance(failure, UnreachableError):
         return ProviderUnavailableError(f"{asked} cannot be reached.", may_have_run=False)
-    return _silent(failure) if isinstance(failure, SilenceError) else _cut(failure)
+    return _silent(asked) if isinstance(failure, SilenceError) else _cut(asked)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -226,20 +238,20 @@ def causes_of(failure: BaseException) -> list[BaseException]:
     return causes
 
 
-def _silent(_: Any) -> ModelError:
-    return ProviderTimeoutError("The provider was silent for too long (the setting upstream_timeout_s).")
+def _silent(asked: Asked) -> ModelError:
+    return ProviderTimeoutError(f"{asked} was silent for too long (the setting upstream_timeout_s).")
 
 
-def _cut(_: Any) -> ModelError:
-    return ProviderError("The connection to the provider broke.")
+def _cut(asked: Asked) -> ModelError:
+    return ProviderError(f"{asked} broke the connection off.")
 
 
-def _garbled(_: Any) -> ModelError:
-    return ProviderError("The provider sent something that is not JSON of the expected shape.")
+def _garbled(asked: Asked) -> ModelError:
+    return ProviderError(f"{asked} sent something that is not JSON of the expected shape.")
 
 
 # What can happen while an answer is read; whatever it is, the call may have run.
-BROKEN_ANSWER: Final[ErrorTable] = {
+BROKEN_ANSWER: Final[Mapping[type[Exception], Callable[[Asked], ModelError]]] = {
     SilenceError: _silent,
     OSError: _cut,
     msgspec.DecodeError: _garbled,
@@ -247,3 +259,30 @@ BROKEN_ANSWER: Final[ErrorTable] = {
     UnicodeError: _garbled,
     RecursionError: _garbled,
 }
+
+
+class hearing:  # noqa: N801 - called as `contextlib.suppress` is
+    """Raise what a broken answer means; what the provider itself has not stated is known by the id of the call."""
+
+    __slots__ = ("_asked",)
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(failure, ModelError):
+            self._identify(failure)
+            return
+        for name in type(failure).__mro__:
+            if name in BROKEN_ANSWER:
+                raise self._identify(BROKEN_ANSWER[name](self._asked)) from failure
+
+    def _identify(self, error: ModelError) -> ModelError:
+        if error.report is None and self._asked.request_id is not None:
+            error.report = ProviderReport(request_id=self._asked.request_id, is_answer=False)
+        return error

@@ -20,15 +20,15 @@ _LONGEST_WAIT_S: Final = 10**9  # no float holds every whole number that JSON ma
 _NAMED: Final[Mapping[Meaning, str]] = {
     "busy": "conversation_locked",
     "quota": """insufficient_quota insufficient_user_quota insufficient_balance billing_hard_limit_reached
-        billing_not_active exceeded_current_quota_error payment_required""",
+        billing_not_active exceeded_current_quota_error payment_required arrearage""",
     "rate": "rate_limit_exceeded rate_limit_error ratelimiterror rate_limited too_many_requests resource_exhausted",
     "too_long": """context_length_exceeded exceed_context_size_error contextwindowexceedederror request_too_large
-        context_window_exceeded model_max_prompt_tokens_exceeded tokens_limit_reached""",
+        context_window_exceeded model_max_prompt_tokens_exceeded tokens_limit_reached string_above_max_length""",
     "filtered": """content_filter content_policy_violation invalid_prompt image_content_policy_violation
         responsibleaipolicyviolation data_inspection_failed bio_policy misalignment_policy_violation""",
     "key": "invalid_api_key authentication_error permission_error",
     "model": "model_not_found",
-    "unavailable": """server_error server_is_overloaded slow_down overloaded_error engine_overloaded_error
+    "unavailable": """server_error server_is_overloaded slow_down overloaded overloaded_error engine_overloaded_error
         insufficient_system_resource service_unavailable internal_server_error unavailable""",
 }
 _NAMES: Final[Mapping[str, Meaning]] = {name: meaning for meaning, names in _NAMED.items() for name in names.split()}
@@ -42,16 +42,22 @@ _TOO_LONG: Final = re.compile(
     r"|must have less than \d+ tokens|`?max_new_tokens`? must be <=|max_tokens must be at least 1"
     r"|token count exceeds|exceeds the maximum (allowed length|number of tokens)|exceeds? max(imum)? length"
     r"|model token limit|token limit exceeded|too many tokens|reduce the length of the (messages|prompt|input)"
-    r"|range of input length"
+    r"|range of input length|exceeds? n_ctx|exceed max message tokens|contextwindowexceeded"
 )
+# More tokens than a minute may have: it is called a rate limit, and never passes however long anybody waits.
+_TOO_LONG_FOR_ANY_RATE: Final = re.compile(r"request too large for")
 _QUOTA: Final = re.compile(
     r"insufficient[ _](account )?(balance|credits?|quota|funds)|credit balance is too low|requires more credits"
+    r"|(run )?out of credits|key limit exceeded"
 )
 _RATE: Final = re.compile(r"rate[ _]limit|too many requests|overloaded_error")
-_FILTERED: Final = re.compile(r"content management policy|content policy|input was flagged|safety system")
+_FILTERED: Final = re.compile(
+    r"content management policy|content policy|input was flagged|safety system|content exists risk"
+)
+_KEY: Final = re.compile(r"api key not valid|(invalid|incorrect) api key")
 _MODEL: Final = re.compile(
     r"model\b.{0,220}(not found|does not exist|doesn't exist|not loaded|isn't loaded|not available)"
-    r"|(no|unknown|invalid) models? |no models? loaded"
+    r"|(no|unknown|invalid) models? |no models? loaded|model not exist|not a valid model\b"
 )
 _EYES: Final = r"(images?|vision|multi-?modal|input_file|files?|pdfs?)"
 _BLIND: Final = re.compile(
@@ -59,11 +65,15 @@ _BLIND: Final = re.compile(
     rf"|(does|do|is|are)( not|n't) (currently )?(support|accept|process|handle|have) {_EYES}(?! (format|type))"
     r"|not a multi-?modal|at most 0 (image|file)|missing data required for image|only supported by certain models"
     r"|(unknown|invalid|unsupported) (part type|variant|content type).{0,40}(image|file)|must be a string|mmproj"
-    r"|not compiled for multi-?modal|support image input|text[- ]only"
+    r"|not compiled for multi-?modal|support image input|text[- ]only|only supports? text"
+    r"|image(_url)?['`\"]? is not a valid|input should be a valid string"
 )
 _FILE: Final = re.compile(r"image|file_data|filename|input_file|\bpdf\b")
-_LATER: Final = re.compile(r"try again in ([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(ms|s|m|h)\b")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LATER: Final = re.compile(
+    r"try again in ((?:[0-9.]{1,13} ?(?:ms|milliseconds?|h|hours?|m|minutes?|s|seconds?),? ?){1,4})"
+)
+_LENGTH: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(ms|milli|h|m|s)")
+_SECONDS: Final = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Fault(NamedTuple):
@@ -99,6 +109,8 @@ class Fault(NamedTuple):
         Names go before words, which may be wrong; words before statuses, which servers choose freely, but for 402 and
         429. That it is unavailable says no more than a status does.
         """
+        if _TOO_LONG_FOR_ANY_RATE.search(self.words):
+            return "too_long"
         for name in (self.code, self.type):
             if name is not None and (known := _NAMES.get(name.lower())) is not None and known != "unavailable":
                 return known
@@ -109,7 +121,9 @@ class Fault(NamedTuple):
                 return meaning
         if with_files and self.is_blindness:
             return "blind"
-        if self.status in (401, 403):
+        if self.status == 413 and self.code is None:
+            return "too_long"
+        if self.status in (401, 403) or _KEY.search(self.words):
             return "key"
         if self.status in (400, 404) and self.param in (None, "model") and _MODEL.search(self.words):
             return "model"
@@ -132,15 +146,16 @@ def fault_of(said: object, *, status: int | None = None) -> Fault:
     said = _unwrapped(said)
     given: dict[object, object] = said if isinstance(said, dict) else {}
     inner = _unwrapped(given.get("error"))
-    if isinstance(inner, dict):
+    while isinstance(inner, dict):  # some hand on in theirs what another one said
         given = given | {key: value for key, value in inner.items() if value is not None}
+        inner = _unwrapped(inner.get("error"))
     code = given.get("code")
     if code is None and isinstance(given.get("status"), str):
         code = given["status"]  # Google's name for it
     kind = given.get("type") if given.get("type") != "error" else given.get("error_type")
     words = " ".join(_words(said, 0))[:_MOST_CHARS].lower()
     return Fault(
-        status=status or _status(code) or _status(given.get("status_code")) or _status(given.get("status")),
+        status=status or _first_status(code, given.get("status_code"), given.get("status"), inner, said),
         code=None if _status(code) else named(code),
         type=named(kind),
         param=_param(given.get("param")),
@@ -181,10 +196,14 @@ def _words(said: object, depth: int) -> Iterator[str]:
             yield from _words(one, depth + 1)
 
 
+def _first_status(*codes: object) -> int | None:
+    return next((status for status in map(_status, codes) if status is not None), None)
+
+
 def _status(code: object) -> int | None:
     if isinstance(code, str) and re.fullmatch(r"[0-9]{3}", code):
         code = int(code)
-    return code if isinstance(code, int) and 400 <= code <= 599 else None
+    return int(code) if isinstance(code, int | float) and 400 <= code <= 599 else None
 
 
 def _param(param: object) -> str | None:
@@ -204,5 +223,5 @@ def _wait(given: Mapping[object, object], words: str) -> float | None:
         if isinstance(wait, int | float) and not isinstance(wait, bool) and wait >= 0:
             return float(min(wait, _LONGEST_WAIT_S))
     if (later := _LATER.search(words)) is not None:
-        return float(later[1]) * _SECONDS[later[2]]
+        return sum(float(number) * _SECONDS[unit] for number, unit in _LENGTH.findall(later[1]))
     return None

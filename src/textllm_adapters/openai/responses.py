@@ -12,11 +12,10 @@ from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted
 from textllm_adapters.openai.decoding import anything, decoded, word
-from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, told_in_stream
+from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
-from textllm_adapters.translation import translated
 from textllm_core.errors import ProviderError
 from textllm_core.records.messages import FinishReason, TextDelta
 from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
@@ -28,7 +27,10 @@ _ENDS: Final[Mapping[bytes, EndStatus]] = {
     b"response.completed": "completed",
     b"response.incomplete": "incomplete",
     b"response.failed": "failed",
+    b"response.cancelled": "cancelled",
+    b"response.done": "completed",  # of gateways; its status says what it is
 }
+_FAILURES: Final = frozenset({b"error", b"response.error"})
 _STATUSES: Final[Mapping[str | None, EndStatus]] = {s: s for s in get_args(EndStatus)}
 _UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that state no end of their own
 
@@ -37,6 +39,7 @@ _UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that sta
 class _Kind(Struct):
     type: Any = None
     object: Any = None
+    status: Any = None
     error: Any = None
 
 
@@ -56,7 +59,10 @@ class _Response(Struct):
 
 
 class _ResponseEvent(Struct):
-    response: _Response | None = None
+    kind: object = msgspec.field(name="object", default=None)
+    response: object = None
+    error: object = None
+    usage: object = None
 
 
 _kind: Final = msgspec.json.Decoder(_Kind)
@@ -85,10 +91,11 @@ class ResponsesLLM:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
         started = refused = False
+        aside: object = None  # the last that was no event of any name
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
         asked = Asked.of(self.client.base_url, "/responses", request)
-        with translated(BROKEN_ANSWER):
+        with hearing(asked):
             answer = await EventStream.of(self.client, asked, request, _body(request), self.retries)
             try:
                 async for event in answer:
@@ -96,27 +103,26 @@ class ResponsesLLM:
                     if name in _DELTAS:
                         if not started:
                             started = True
-                            yield ModelStarted(None, request.model)
+                            yield ModelStarted(None, request.model, asked.request_id)
                         text = decoded(_delta, event.data).delta
                         if isinstance(text, str) and text:
                             said += text
                             refused = refused or name == b"response.refusal.delta"
                             yield TextDelta(text)
                     elif name in _BEGINNINGS or name in _ENDS:
-                        response = decoded(_response_event, event.data).response
-                        if response is None and name in _ENDS:
-                            break
+                        response = _response_in(event.data)
+                        if not response and name in _ENDS and not said:
+                            break  # an end of nothing
                         response = response or _Response()
                         if not started:
                             started = True
-                            yield _started(response, request)
+                            yield _started(response, request, asked)
                         if name in _BEGINNINGS:
                             continue
-                        if not said:
-                            text, refused = _output(response.output)
-                            if text:
-                                said = text
-                                yield TextDelta(text)
+                        text, is_refusal = _output(response.output)
+                        if text.startswith(said) and (rest := text.removeprefix(said)):  # else it is what came already
+                            said, refused = text, refused or is_refusal
+                            yield TextDelta(rest)
                         yield _ended(_ENDS[name], response, said, refused, asked, thought=thought)
                         await answer.drain()
                         return
@@ -125,13 +131,15 @@ class ResponsesLLM:
                         thought += characters
                         if not started:
                             started = True
-                            yield ModelStarted(None, request.model)
+                            yield ModelStarted(None, request.model, asked.request_id)
                         yield ModelThinking(characters)
-                    elif name == b"error":
+                    elif name in _FAILURES:
                         raise told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)
+                    elif not name:
+                        aside = anything(event.data)
             finally:
                 answer.close()
-        raise ProviderError(f"{asked} ended its stream before the reply did.")
+            raise ended_early(aside, asked, has_begun=started)
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
         """Keeps `LLM.outcome`."""
@@ -170,9 +178,24 @@ def _body(request: ModelRequest) -> dict[str, object]:
     return body | {key: value for key, value in optional.items() if value is not None}
 
 
-def _started(response: _Response, request: ModelRequest) -> ModelStarted:
+def _response_in(data: bytes) -> _Response | None:
+    """The response that an event tells of, or that is the whole answer of a server which does not stream; None: none.
+
+    What some say of it beside it is taken for a part of it.
+    """
+    event = decoded(_response_event, data)
+    if event.kind == "response":
+        return decoded(_response, data)
+    if not isinstance(event.response, dict):
+        return _Response(error=event.error, usage=event.usage) if event.error else None
+    response = msgspec.convert(event.response, _Response)
+    response.error, response.usage = response.error or event.error, response.usage or event.usage
+    return response
+
+
+def _started(response: _Response, request: ModelRequest, asked: Asked) -> ModelStarted:
     kept_id = word(response.id, "") or None if request.transcript_id else None  # `store: false` keeps nothing
-    return ModelStarted(kept_id, word(response.model, request.model))
+    return ModelStarted(kept_id, word(response.model, request.model), asked.request_id)
 
 
 def _characters(data: bytes) -> int:
@@ -186,9 +209,13 @@ def _name(event: ServerSentEvent) -> bytes:
     data = event.data.strip()
     if event.name not in (b"", b"message") or data == b"[DONE]":
         return event.name
+    if data == b"null":
+        return b""
     if data[:1] not in (b"{", b""):  # a failure in a shape of its own
         return b"error"
     kind = decoded(_kind, event.data)
+    if kind.object == "response" and kind.type is None:  # all of the answer at once
+        return b"response.failed" if kind.status == "failed" else b"response.done"
     if kind.object == "error" or (kind.error and not kind.type):
         return b"error"
     return kind.type.encode(errors="replace") if isinstance(kind.type, str) else b""
@@ -208,6 +235,12 @@ def _output(output: object) -> tuple[str, bool]:
     return text, refused
 
 
+def _is_cut(output: object) -> bool:
+    """A message of the output is no whole one, whatever is said of the response."""
+    items = output if isinstance(output, list) else ()
+    return any(isinstance(item, dict) and item.get("status") == "incomplete" for item in items)
+
+
 def _ended(
     status: EndStatus, response: _Response, text: str, refused: bool, asked: Asked, *, thought: int = 0
 ) -> ModelEnded:
@@ -216,7 +249,7 @@ def _ended(
     stated = response.status if isinstance(response.status, str) else None
     if status == "completed" and stated not in _UNENDED:  # some servers name every last event so
         status = _STATUSES.get(stated, "incomplete")
-    if status == "completed" and (response.error or reason):
+    if status == "completed" and (response.error or reason or _is_cut(response.output)):
         status = "failed" if response.error else "incomplete"
     usage = counted(response.usage, seen=len(text) + thought)
     cut_short = status == "incomplete" and reason != "content_filter"

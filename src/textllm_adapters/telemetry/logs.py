@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import asdict
-
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
 from textllm_core.errors import ConfigurationError, ProviderReport
 from textllm_core.events import (
@@ -105,8 +103,8 @@ def _bounded(value: object) -> object:
 
 def _said(report: ProviderReport | None) -> dict[str, object]:
     """The provider's own account of a failure, as fields."""
-    said = {} if report is None else asdict(report)
-    return {f"provider_{name}": value for name, value in said.items() if value is not None}
+    names = () if report is None else ("status", "code", "type", "param", "request_id")
+    return {f"provider_{name}": value for name in names if (value := getattr(report, name)) is not None}
 
 
 class LogTelemetry:

@@ -23,6 +23,7 @@ from textllm_core.errors import (
     InputTooLongError,
     InvalidRequestError,
     ModelError,
+    ProviderReport,
     StorageUnavailableError,
     TextLLMError,
 )
@@ -163,6 +164,12 @@ class OpenExchange:
     def context_bound(self) -> int:
         """An upper bound of the tokens that the conversation may now have on the provider's side."""
         return self.past_tokens + self.turn.token_bound + len(self.text.encode())
+
+    def report_of(self, error: TextLLMError) -> ProviderReport | None:
+        """The provider's own account of the failure; where it has none, by what name it knows the call."""
+        if error.report is not None or self.started is None or self.started.request_id is None:
+            return error.report
+        return ProviderReport(request_id=self.started.request_id, is_answer=False)
 
     def may_have_run(self, error: TextLLMError | None) -> bool:
         """Whether the provider may have done something for it, that ended with this error of it, or was cut short."""

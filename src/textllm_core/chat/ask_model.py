@@ -39,8 +39,6 @@ from textllm_core.texts import well_formed
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
 _READ_ON_S: Final = 1.0  # what follows the end of a reply came in the same packet, or is no loss
-_LATE: Final = "The model took too long to begin (the setting first_token_timeout_s)."
-_SILENT: Final = "The model took too long to go on (the setting upstream_timeout_s)."
 _SHOWN_BEFORE: Final = (
     "This conversation has an image or a file that the model cannot read; use another model, or begin a new one."
 )
@@ -126,7 +124,9 @@ class AskModel:
                 if ended is None:
                     if isinstance(error, TextLLMError):
                         raise
-                    raise ProviderTimeoutError(_LATE if of.first_text_at is None else _SILENT) from error
+                    late, setting = ("begin", "first_token") if of.first_text_at is None else ("go on", "upstream")
+                    text = f"The model {of.model} took too long to {late} (the setting {setting}_timeout_s)."
+                    raise ProviderTimeoutError(text) from error
         if ended is None:
             raise ProviderError("The model's reply broke off.")
         return ended

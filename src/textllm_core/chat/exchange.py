@@ -379,9 +379,9 @@ class Exchange:
         return ProviderUnavailableError("The reply was cut short: nobody was reading it any more.")
 
     def _state_failure(self, of: OpenExchange, error: TextLLMError) -> None:
-        hold = of.hold
+        hold, report = of.hold, of.report_of(error)
         self.telemetry.emit(
-            ExchangeFailed(response_id=hold.response_id, code=error.code, model=hold.model, report=error.report)
+            ExchangeFailed(response_id=hold.response_id, code=error.code, model=hold.model, report=report)
         )
 
     def _fail(self, of: OpenExchange, error: TextLLMError) -> None:

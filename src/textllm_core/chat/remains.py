@@ -8,7 +8,6 @@ from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,
     InvalidRequestError,
-    ModelError,
     TextLLMError,
     UnsupportedMediaTypeError,
 )
@@ -86,4 +85,4 @@ def _is_refusal(error: TextLLMError | None) -> bool:
 
 def _is_answer(error: TextLLMError | None) -> bool:
     """Whether the provider itself has said that it failed: what that may have cost it does not bill."""
-    return isinstance(error, ModelError) and error.report is not None
+    return error is not None and error.report is not None and error.report.is_answer

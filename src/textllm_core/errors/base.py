@@ -13,7 +13,7 @@ class TextLLMError(Exception):
         tells: what a client acts on besides the code: attributes, named as on the wire.
         is_replayed: it is what an earlier call with the same idempotency key ended in.
         allowance: what is left of the caller's rate limit, where the call has used some of it.
-        report: the provider's own account of it, where it gave one; for the operator's log.
+        report: the provider's own account of it, or by what name it knows the call; for the operator's log.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -44,6 +44,7 @@ class ProviderReport(Struct, frozen=True, kw_only=True):
 
     Args:
         status: of HTTP; `code`, `type`, `param`: the provider's words; `request_id`: by which its support finds it.
+        is_answer: the provider has stated the failure; else it broke off, and only the call is known.
     """
 
     status: int | None = None
@@ -51,3 +52,4 @@ class ProviderReport(Struct, frozen=True, kw_only=True):
     type: str | None = None
     param: str | None = None
     request_id: str | None = None
+    is_answer: bool = True

@@ -44,10 +44,16 @@ class ModelRequest(Record, frozen=True, kw_only=True):
 
 
 class ModelStarted(Record, frozen=True):
-    """The model took the call. Both are the provider's words; the id is None where it keeps no responses to ask for."""
+    """The model took the call.
+
+    Args:
+        provider_response_id, model: the provider's words; the id is None where it keeps no responses to ask for.
+        request_id: by which its support finds the call; None where it has not said so.
+    """
 
     provider_response_id: str | None
     model: str
+    request_id: str | None = None
 
 
 class ModelThinking(Record, frozen=True, gc=False):

@@ -6,11 +6,12 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from tests.unit.conftest import Bench
+from msgspec.structs import replace
+from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, ReplyCompleted, TextLLMError, TextTurn, Usage
-from textllm_core.errors import ContextTooLongError, ProviderReport
+from textllm_core.errors import ContextTooLongError, ProviderError, ProviderReport, ProviderTimeoutError
 from textllm_core.events import ExchangeCorrected, ExchangeFailed, ExchangeSettled, ExchangesRunning
 from textllm_core.records.model import ModelEnded
 
@@ -54,6 +55,31 @@ async def test_a_failure_at_the_provider_is_stated_with_its_own_code_and_ours(be
             report=ProviderReport(code="server_error"),
         )
     ]
+
+
+async def test_a_reply_that_breaks_off_is_stated_with_the_id_of_its_call() -> None:
+    bench = Bench(policy=replace(POLICY, silence_timeout_s=0.01))
+    bench.llm.script(ScriptedReply(deltas=("Half", "more"), gate=asyncio.Event()))
+    with pytest.raises(ProviderTimeoutError, match="The model gpt-4o took too long to go on"):
+        await bench.say("one")
+    report = ProviderReport(request_id="req_resp_scripted_1", is_answer=False)
+    assert [(event.code, event.report) for event in failed(bench)] == [("provider_timeout", report)]
+
+
+async def test_what_the_provider_has_refused_for_its_length_costs_nothing_once_it_has_begun(bench: Bench) -> None:
+    refusal = ContextTooLongError()
+    refusal.report = ProviderReport(status=400)
+    bench.llm.script(
+        ScriptedReply(deltas=(), error=ProviderError("The connection broke."), after=0),
+        ScriptedReply(deltas=(), error=refusal, after=0),
+    )
+    for _ in range(2):
+        with pytest.raises(TextLLMError):
+            await bench.say("one")
+    broken, refused = settled(bench)
+    assert broken.usage.input_tokens > 0
+    assert refused.usage == Usage()
+    await bench.check_books()
 
 
 async def test_a_turn_that_the_provider_never_took_failed_and_is_not_settled(bench: Bench) -> None:

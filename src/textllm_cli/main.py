@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a list of commands needs none of them, and is shown at once
 
 COMMANDS: Final = {
     "ask": "Ask one question and print the answer.",
+    "batch": "Answer all lines of a file, several at once, each line once.",
     "chat": "Talk, line by line; /help shows what else there is.",
     "serve": "Serve the REST API.",
     "usage": "Show the answered messages, the tokens and the cost of the last days.",

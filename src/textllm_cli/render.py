@@ -193,6 +193,16 @@ class Screen:
             self._is_moving = done < total
             self._line(text)
 
+    def progress(self, what: str, done: int, total: int, note: str = "") -> None:
+        """How far something is, as a bar that moves on a terminal; nothing elsewhere."""
+        if self.as_json or not self._err.isatty() or not total:
+            return
+        bar = ("█" if self._err.encoding.lower().startswith("utf") else "#") * (done * _BAR_COLUMNS // total)
+        self._is_moving = done < total
+        self._write(
+            self._err, f"\r{bar.ljust(_BAR_COLUMNS)} {done}/{total} {what}{note}" + ("" if self._is_moving else "\n")
+        )
+
     # Streams
 
     def leave_stdout(self) -> None:

@@ -298,3 +298,15 @@ def test_an_engine_that_is_not_well_says_so_and_fails(tmp_path: Path) -> None:
 def test_jobs_are_run_where_there_is_no_server(way: Way) -> None:
     result = way("in process", "ada")("jobs", "run", "--json")
     assert (result.exit_code, list(json.loads(result.stdout))) == (0, ["settled", "swept_files", "erased_at_provider"])
+
+
+def test_a_batch_is_answered_alike_and_repeats_cost_nothing(way: Way, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('"one"\n{"message": "two", "id": 2, "model": "gpt-4o"}\n{"message": " "}\n')
+    told = []
+    for name in ("in process", "remote"):
+        run = way(name, user := f"ada-{token_hex(4)}")
+        first = run("batch", "in.jsonl", "--max-cost", "1")
+        assert (first.exit_code, run("batch", "in.jsonl", "--max-cost", "1").stdout) == (4, first.stdout)
+        assert json.loads(run("usage", "--json").stdout)["total_messages"] == 2
+        told.append(masked(re.sub(r'"instance":"[^"]+",', "", first.stdout)).replace(user, "ada"))
+    assert told[0] == told[1]

@@ -96,7 +96,9 @@ class Client:
             if not 200 <= answer.status_code < 300 and answer.status_code not in also:
                 with self.told():
                     said = await answer.aread()
-                raise error_of(said) or self._stranger(answer.status_code)
+                error = error_of(said) or self._stranger(answer.status_code)
+                error.is_replayed = is_replayed(answer)
+                raise error
             yield answer
         finally:
             await answer.aclose()
@@ -136,6 +138,11 @@ async def open_client(settings: Settings) -> AsyncIterator[Client]:
     verify = httpx2.create_ssl_context() if url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     async with httpx2.AsyncClient(headers=headers, timeout=timeout, verify=verify) as http:
         yield Client(url, http)
+
+
+def is_replayed(answer: httpx2.Response) -> bool:
+    """Whether it is what an earlier call with the same idempotency key ended in."""
+    return answer.headers.get("idempotent-replayed") == "true"
 
 
 def named(*path: str) -> str:

@@ -9,9 +9,10 @@ from secrets import token_hex
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from textllm_adapters.openai.sse import EventSplitter, ServerSentEvent
-from textllm_cli.remote.client import Client, named
+from textllm_cli.remote.client import Client, is_replayed, named
 from textllm_cli.remote.conversations import RemoteConversations
 from textllm_cli.remote.problems import error_of
 from textllm_core.chat.chat_with_document import DocumentTurn
@@ -34,6 +35,7 @@ from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
 
 AnyTurn = TextTurn | ImageTurn | DocumentTurn
+_Event = tuple[ServerSentEvent, bool]  # and whether it is told again
 N = TypeVar("N", TextTurn, ImageTurn, DocumentTurn)
 
 _READ_ON_PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)  # a server that is renewed is back by then
@@ -99,11 +101,11 @@ class RemoteTalk:
         for pause in (*_READ_ON_PAUSES_S, None):
             try:
                 async with aclosing(events):
-                    async for event in events:
+                    async for event, repeated in events:
                         count += 1
                         told = _told(event, started, _REPLIES[type(turn)])
                         if isinstance(told, ReplyStarted):
-                            started = told
+                            started = told = replace(told, is_replayed=repeated)
                             self._running.add(told.response_id)
                         elif started is not None and isinstance(told, ReplyCompleted | ReplyFailed):
                             self._running.discard(started.response_id)
@@ -117,7 +119,7 @@ class RemoteTalk:
                 await asyncio.sleep(pause)
                 events = self._read_on(started.response_id, after=count)
 
-    async def _asked(self, turn: AnyTurn) -> AsyncGenerator[ServerSentEvent, None]:
+    async def _asked(self, turn: AnyTurn) -> AsyncGenerator[_Event, None]:
         options = msgspec.structs.asdict(turn.options)
         fields = {"message": turn.text, "conversation_id": turn.conversation_id, "user_id": turn.user_id, **options}
         given = {name: value for name, value in fields.items() if value is not None}
@@ -132,16 +134,16 @@ class RemoteTalk:
             async for event in events:
                 yield event
 
-    def _read_on(self, response_id: str, *, after: int) -> AsyncGenerator[ServerSentEvent, None]:
+    def _read_on(self, response_id: str, *, after: int) -> AsyncGenerator[_Event, None]:
         return self._events("GET", named("chat", "stream", response_id), headers={"Last-Event-ID": str(after)})
 
-    async def _events(self, method: str, path: str, **call: Any) -> AsyncGenerator[ServerSentEvent, None]:
+    async def _events(self, method: str, path: str, **call: Any) -> AsyncGenerator[_Event, None]:
         splitter = EventSplitter()
         async with self._client.open(method, path, **call) as answer:
             with self._client.told():
                 async for piece in answer.aiter_raw():
                     for event in splitter.feed(piece):
-                        yield event
+                        yield event, is_replayed(answer)
 
 
 def _told(event: ServerSentEvent, started: ReplyStarted | None, kind: type[Reply]) -> ReplyEvent:

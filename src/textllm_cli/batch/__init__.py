@@ -1,0 +1,1 @@
+"""Many turns from a file, each answered once."""

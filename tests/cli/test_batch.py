@@ -1,0 +1,117 @@
+"""`textllm batch`, in this process: each line has one answer, and no more is spent than was allowed."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from tests.cli.app_over_memory import MemoryWiring
+from tests.cli.conftest import Run
+
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_core.errors import ProviderError
+
+
+def write(path: Path, *lines: object) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line, parse_float=Decimal) for line in path.read_text().splitlines()]
+
+
+def test_each_line_has_one_answer_in_their_order(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("Tea.")
+    write(
+        tmp_path / "in.jsonl",
+        "plain",
+        {"message": "second", "id": "b", "user_id": "bob"},
+        {"message": "When?", "files": ["notes.txt"]},
+    )
+    result = run("batch", "in.jsonl", "--concurrency", "3")
+    outcomes = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 0, result.stderr
+    assert [outcome["line"] for outcome in outcomes] == [1, 2, 3]
+    assert [outcome.get("id") for outcome in outcomes] == [None, "b", None]
+    texts = [outcome["reply"]["text"] for outcome in outcomes]
+    assert texts == ["[0] You said: plain", "[0] You said: second", "[0] You said: When?\n\nFile notes.txt:\n\nTea."]
+    assert [outcome["reply"]["user_id"] for outcome in outcomes] == ["cli", "bob", "cli"]
+    assert result.stderr.startswith("3 of 3 lines answered, 0 failed, 0 not asked; $")
+
+
+def test_a_second_run_of_the_same_file_asks_nothing_again(run: Run, wiring: MemoryWiring, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", "one", "two", "one")
+    first = run("batch", "in.jsonl")
+    again = run("batch", "in.jsonl", "--resume")
+    assert (again.stdout, len(wiring.store.entries)) == (first.stdout, 3)
+    assert len(run("batch", "in.jsonl", "-s", "Rhyme.").stdout.splitlines()) == 3  # asked otherwise, it is another one
+    assert len(wiring.store.entries) == 6
+
+
+def test_a_run_goes_on_where_the_output_ends(run: Run, wiring: MemoryWiring, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", *(f"question {number}" for number in range(5)))
+    assert run("batch", "in.jsonl", "-o", "out.jsonl").exit_code == 0
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "out.jsonl").write_bytes(lines[0] + lines[3] + lines[4][:20])  # killed in the midst of a line
+    assert run("batch", "in.jsonl", "-o", "out.jsonl").exit_code == 2
+    result = run("batch", "in.jsonl", "-o", "out.jsonl", "--resume", "--json")
+    assert json.loads(result.stdout)["answered"] == 5
+    assert sorted(read(tmp_path / "out.jsonl"), key=lambda outcome: str(outcome["line"])) == [
+        json.loads(line, parse_float=Decimal) for line in lines
+    ]
+    assert len(wiring.store.entries) == 5
+
+
+def test_what_failed_is_told_and_asked_again_by_the_next_run(run: Run, wiring: MemoryWiring, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", "one", {"message": " "}, "three")
+    broken = ScriptedReply(deltas=("par",), error=ProviderError("It broke off."), after=1)
+    result = run("batch", "in.jsonl", "-o", "out.jsonl", "--concurrency", "1", says=[broken])
+    assert result.exit_code == 7
+    first, second, third = read(tmp_path / "out.jsonl")
+    assert [list(outcome)[-1] for outcome in (first, second, third)] == ["error", "error", "reply"]
+    assert isinstance(second["error"], dict)
+    assert second["error"]["code"] == "invalid_request"
+    result = run("batch", "in.jsonl", "-o", "out.jsonl", "--resume")
+    assert (result.exit_code, result.stdout.partition(";")[0]) == (4, "2 of 3 lines answered, 1 failed, 0 not asked")
+    assert sorted(str(outcome["line"]) for outcome in read(tmp_path / "out.jsonl")) == ["1", "2", "3"]
+
+
+def test_no_more_is_spent_than_was_allowed(
+    run: Run, wiring: MemoryWiring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")  # else the model is the embedded one, which is free
+    write(tmp_path / "in.jsonl", *(f"question {number}" for number in range(40)))
+    options = ["-o", "out.jsonl", "--max-tokens", "1000", "--concurrency", "8"]
+    result = run("batch", "in.jsonl", *options, "--max-cost", "0.012")
+    spent = sum(entry.cost for entry in wiring.store.entries.values())
+    outcomes = read(tmp_path / "out.jsonl")
+    assert (result.exit_code, "not asked" in result.stdout, "--max-cost is reached" in result.stderr) == (6, True, True)
+    assert 0 < len(outcomes) < 40
+    assert sum(Decimal(str(outcome["cost"])) for outcome in outcomes) == spent <= Decimal("0.012")
+    more = run("batch", "in.jsonl", *options, "--max-cost", "1", "--resume")
+    assert (more.exit_code, len(read(tmp_path / "out.jsonl"))) == (0, 40)
+    assert len(wiring.store.entries) == 40
+
+
+def test_without_a_price_a_cap_cannot_be_kept(run: Run, wiring: MemoryWiring, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", {"message": "hi", "model": "unheard-of"})
+    result = run("batch", "in.jsonl", "--max-cost", "1")
+    assert (result.exit_code, "'unheard-of'" in result.stderr, wiring.store.entries) == (2, True, {})
+    assert run("batch", "in.jsonl", "--max-cost", "much").exit_code == 2
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"text": "x"}', '{"message": 1}', '{"message": "x", "stream": true}'])
+def test_of_a_file_with_a_wrong_line_nothing_is_asked(
+    run: Run, wiring: MemoryWiring, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(f'"fine"\n\n{line}\n')
+    result = run("batch", "in.jsonl")
+    assert (result.exit_code, result.stdout, wiring.store.entries) == (4, "", {})
+    assert "line 3: " in result.stderr
+    assert run("batch", "none.jsonl").exit_code == 2
+
+
+def test_questions_may_be_piped_in(run: Run) -> None:
+    result = run("batch", "-", stdin='"one"\n"two"')
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)

@@ -1,0 +1,76 @@
+"""A batch whose process is killed: resumed, each line has one answer, and no more is spent than was allowed."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import API_KEY, TEXTLLM, Books
+from tests.servers.openai import OpenAIStandIn
+
+MAX_COST = "2.00"
+
+
+@pytest.mark.parametrize(
+    ("lines", "kills"), [(60, 2), pytest.param(500, 10, marks=pytest.mark.slow)], ids=["60 lines", "500 lines"]
+)
+def test_a_batch_that_is_killed_and_resumed_answers_each_line_once(
+    provider: OpenAIStandIn, database: str, books: Books, tmp_path: Path, lines: int, kills: int
+) -> None:
+    user = f"batch-{tmp_path.name}"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "OPENAI_API_KEY": API_KEY,
+        "OPENAI_BASE_URL": provider.base_url,
+        "DATABASE_URL": database,
+        "TEXTLLM_DATA_DIR": str(tmp_path / "data"),
+        "TEXTLLM_USER": user,
+    }
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(f"question {n}") + "\n" for n in range(1, lines + 1)))
+    output = tmp_path / "out.jsonl"
+    command = [
+        TEXTLLM,
+        "batch",
+        "in.jsonl",
+        "-o",
+        str(output),
+        "--resume",
+        "--max-cost",
+        MAX_COST,
+        "--max-tokens",
+        "50",
+    ]
+
+    def answered() -> int:
+        return output.read_bytes().count(b"\n") if output.exists() else 0
+
+    chance = random.Random(7)
+    for kill in range(kills):
+        running = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        enough = answered() + lines // (kills + 1) - chance.randrange(5)
+        deadline = time.monotonic() + 120
+        while answered() < enough and running.poll() is None:
+            assert time.monotonic() < deadline, kill
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+        running.wait(10)
+    last = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (last.returncode, last.stdout.partition(",")[0]) == (0, f"{lines} of {lines} lines answered"), last.stderr
+    outcomes = [json.loads(line, parse_float=Decimal) for line in output.read_text().splitlines()]
+    assert Counter(outcome["line"] for outcome in outcomes) == Counter(range(1, lines + 1))
+    said = {f"[0] You said: question {number}" for number in range(1, lines + 1)}
+    assert {outcome["reply"]["text"] for outcome in outcomes} == said
+    entries = asyncio.run(books.entries(user))
+    spent = sum(entry.cost for entry in entries)
+    assert spent <= sum(outcome["cost"] for outcome in outcomes) <= Decimal(MAX_COST)
+    assert asyncio.run(books.drifts()) == []

@@ -144,6 +144,7 @@ _NAMES: Final = {
         "Document",
         "DocumentReader",
         "DocumentText",
+        "Picture",
     ),
     "ports.erasures": ("Erasures",),
     "ports.file_repository": ("FileRepository",),

@@ -91,7 +91,7 @@ from textllm_core.ports.audit import Audit
 from textllm_core.ports.blob_store import BlobStore, StoredBlob
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText
+from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText, Picture
 from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.health_probe import HealthProbe
@@ -290,6 +290,7 @@ __all__ = [
     "NotFoundError",
     "OutputText",
     "Owner",
+    "Picture",
     "Ports",
     "Price",
     "Prices",

@@ -585,6 +585,17 @@ async def test_the_abandoned_come_with_all_that_their_process_knew(
     assert (found.model, found.reported_model) == ("gpt-4o", "gpt-4o-2024-11-20")
 
 
+async def test_a_clock_that_is_set_back_is_not_waited_for(storage: Storage) -> None:
+    hold = await storage.ledger.reserve(reservation())
+    guess = await estimated(storage)
+    back = NOON - timedelta(hours=5)
+    assert list(await storage.ledger.abandoned(at=back, lease_until=back + LEASE, limit=10)) == [hold]
+    assert await storage.ledger.abandoned(at=back, lease_until=back + LEASE, limit=10) == []
+    (bare,) = await storage.ledger.estimated(at=back, next_at=back + LEASE, limit=10)
+    assert bare.response_id == guess.response_id
+    assert list(await storage.ledger.estimated(at=back, next_at=back + LEASE, limit=10)) == []
+
+
 async def test_what_was_given_up_is_not_asked(storage: Storage) -> None:
     hold = await storage.ledger.reserve(reservation(is_asked=False))
     await storage.ledger.release(hold, unless_asked=True)

@@ -21,7 +21,16 @@ from textllm_core.ids import new_id
 from textllm_core.money import ZERO
 from textllm_core.records.conversations import Conversation
 from textllm_core.records.journal import JournalEnd, JournalEntry
-from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
+from textllm_core.records.ledger import (
+    GIVEN_UP,
+    WRONG_CLOCK_FROM,
+    AlreadySettledError,
+    Hold,
+    Replay,
+    Reservation,
+    Settled,
+    Settlement,
+)
 from textllm_core.records.messages import Idempotency, Message
 from textllm_core.records.sessions import Session, day_of
 from textllm_core.rules.bookkeeping import Moves, booked, corrected, settled
@@ -186,7 +195,8 @@ class MemoryLedger:
         estimates = self.store.estimates
         for key in [key for key, kept in estimates.items() if kept.until <= at]:
             del estimates[key]
-        due = sorted((kept for kept in estimates.values() if kept.next_at <= at), key=_due_of)[:limit]
+        latest = at + WRONG_CLOCK_FROM
+        due = sorted((kept for kept in estimates.values() if not at < kept.next_at <= latest), key=_due_of)[:limit]
         for kept in due:
             estimates[_key(kept.hold)] = replace(kept, next_at=next_at)
         return [kept.hold for kept in due]
@@ -232,7 +242,8 @@ class MemoryLedger:
             del repeats[kept.key]
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
-        dead = sorted((kept for kept in self.store.holds.values() if kept.lease_until < at), key=_lease_of)[:limit]
+        holds, latest = self.store.holds.values(), at + WRONG_CLOCK_FROM
+        dead = sorted((kept for kept in holds if not at <= kept.lease_until <= latest), key=_lease_of)[:limit]
         for kept in dead:
             self._lease(kept, lease_until)
         return [kept.hold for kept in dead]

@@ -19,7 +19,7 @@ from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.translation import translated
 from textllm_core.records.journal import JournalEntry
-from textllm_core.records.ledger import Hold, Replay, Settled, Settlement
+from textllm_core.records.ledger import WRONG_CLOCK_FROM, Hold, Replay, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.rules.bookkeeping import Moves, booked, corrected, settled
 from textllm_core.rules.books import added, corrected_accounts, corrected_entry, model_of_day, replayed
@@ -99,7 +99,7 @@ class SqlLedger:
             await DAYS.change(connection, *key, old=used, new=sum_)
 
     async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
-        due = {"of_moment": at, "new_moment": next_at, "at_most": limit}
+        due = {"of_moment": at, "of_latest": at + WRONG_CLOCK_FROM, "new_moment": next_at, "at_most": limit}
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(EVERYONE) as connection:
                 await connection.execute(statements.CLOSE_OLD_ESTIMATES, {"of_moment": at})
@@ -112,11 +112,10 @@ class SqlLedger:
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
         lease = {"new_lease": lease_until}
+        dead = {"of_moment": at, "of_latest": at + WRONG_CLOCK_FROM, "at_most": limit}
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(EVERYONE) as connection:
-                leased = await connection.execute(
-                    statements.LEASE_ABANDONED, lease | {"of_moment": at, "at_most": limit}
-                )
+                leased = await connection.execute(statements.LEASE_ABANDONED, lease | dead)
                 found = [rows.hold(row) for row in leased]
                 if found:
                     exchanges = [(of.tenant_id, of.user_id, of.conversation_id, of.response_id) for of in found]

@@ -13,6 +13,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     insert,
+    or_,
     select,
     tuple_,
     update,
@@ -88,7 +89,7 @@ CLOSE_ESTIMATE: Final = delete(estimates).where(
 CLOSE_OLD_ESTIMATES: Final = delete(estimates).where(estimates.c.until <= bindparam("of_moment"))
 _DUE: Final = (  # a CTE for the same reason as `_ABANDONED`
     select(*estimates.primary_key)
-    .where(estimates.c.next_at <= bindparam("of_moment"))
+    .where(or_(estimates.c.next_at <= bindparam("of_moment"), estimates.c.next_at > bindparam("of_latest")))
     .order_by(estimates.c.next_at)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)
@@ -111,7 +112,7 @@ REMOVE_ENTRY: Final = delete(ledger).where(*_of_user(ledger), ledger.c.response_
 # Written as a CTE, which PostgreSQL runs once: it may run a subquery again, and then lease more than `at_most`.
 _ABANDONED: Final = (
     select(*holds.primary_key)
-    .where(holds.c.lease_until < bindparam("of_moment"))
+    .where(or_(holds.c.lease_until < bindparam("of_moment"), holds.c.lease_until > bindparam("of_latest")))
     .order_by(holds.c.lease_until)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)  # others may be at it; SQLite, which has one writer, leaves this out

@@ -89,7 +89,7 @@ class Ledger(Protocol):
     async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
         """At most `limit` exchanges that are still open, without their messages, and now not due before `next_at`.
 
-        Those whose time was over at `at` are open no more.
+        Those whose time was over at `at` are open no more. One not due for longer than `WRONG_CLOCK_FROM` is due.
         """
         ...
 
@@ -109,7 +109,10 @@ class Ledger(Protocol):
         ...
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
-        """At most `limit` exchanges whose lease had run out at `at`, now leased to the caller until `lease_until`."""
+        """At most `limit` exchanges whose lease had run out at `at`, now leased to the caller until `lease_until`.
+
+        One that runs on for longer than `WRONG_CLOCK_FROM` has run out, too.
+        """
         ...
 
     async def entry(self, tenant_id: str, response_id: str) -> LedgerEntry | None:

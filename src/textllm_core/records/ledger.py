@@ -1,7 +1,7 @@
 """The books' own records: what a turn asks for, what it is promised, how it ended."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -11,6 +11,9 @@ from textllm_core.records.sessions import day_of
 from textllm_core.usage import EntryStatus, Kind, Usage
 from textllm_core.wire import Record
 
+# Leases and pauses last for seconds, and clocks of one service differ by less than this: what ends later than so long
+# from now was written by a clock that has been set back since, and nobody is to wait until it has caught up.
+WRONG_CLOCK_FROM: Final = timedelta(minutes=10)
 GIVEN_UP: Final = "This turn took so long to prepare that it was given up; send it again."
 
 

@@ -16,7 +16,10 @@ from tests.contracts.books import TODAY, exchange, reservation, settlement, usd
 from tests.contracts.conftest import Storage, sql_storage
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
-from textllm_adapters.sql import migrations
+from textllm_adapters.sql import (
+    migrations,
+    partial_indexes,  # noqa: F401 - which makes them
+)
 from textllm_adapters.sql.tables import metadata
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_core.records.conversations import ConversationFilter

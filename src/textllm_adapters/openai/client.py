@@ -69,7 +69,6 @@ class Client:
         url: up to and including `/v1`; `base_url`: the same as a text.
         headers: of every call.
         silence_s: how long to wait for the next byte.
-        certificates: whom to trust.
         proxy: through which all goes; None where there is none.
         tracer: knows which step a request is part of; the request says so.
         connections: for bodies that are at hand; None where that is to go through a proxy.
@@ -80,12 +79,18 @@ class Client:
     base_url: str
     headers: Mapping[str, str]
     silence_s: float
-    certificates: ssl.SSLContext
     proxy: str | None
     tracer: Tracer
     connections: Connections | None
+    _certificates: ssl.SSLContext | None = field(default=None, init=False)
     _session: Session | None = field(default=None, init=False)
     _sdk: Sdk | None = field(default=None, init=False)
+
+    def certificates(self) -> ssl.SSLContext:
+        """Whom to trust: read once for all ways, and not at all where nothing is encrypted."""
+        if self._certificates is None:
+            self._certificates = httpx2.create_ssl_context()
+        return self._certificates
 
     async def post(self, path: str, body: Body) -> Answer:
         """The answer to what a turn asks, whatever its status.
@@ -157,7 +162,6 @@ async def open_client(
         str(url).rstrip("/"),
         headers=standing_headers(os.environ),
         silence_s=silence_timeout_s * _SILENCE_MARGIN,
-        certificates=httpx2.create_ssl_context(),  # read once, for all ways
         proxy=_proxy(url),
         tracer=tracer,
         connections=None,
@@ -166,7 +170,7 @@ async def open_client(
         client.connections = Connections(
             url.raw_host.decode("ascii"),
             url.port or (443 if url.scheme == "https" else 80),
-            certificates=client.certificates if url.scheme == "https" else None,
+            certificates=client.certificates() if url.scheme == "https" else None,
             prefix=url.raw_path.decode("ascii").rstrip("/"),
             headers={"Host": url.netloc.decode("ascii", "replace"), "Accept-Encoding": "identity", **client.headers},
             most=MAX_CONNECTIONS,

@@ -61,7 +61,7 @@ class Sdk:
             http_client=DefaultAioHttpClient(
                 timeout=timeout,
                 limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
-                verify=client.certificates,
+                verify=client.certificates(),
                 event_hooks={"request": [tell_step]},
             ),
         )

@@ -23,7 +23,7 @@ class Session:
         self._base_url = client.base_url
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=client.certificates, limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S
+                ssl=client.certificates(), limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S
             ),
             headers=client.headers,
             timeout=aiohttp.ClientTimeout(

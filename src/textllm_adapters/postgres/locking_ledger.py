@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import Row
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,6 +17,7 @@ from textllm_adapters.sql import ledger_statements as statements
 from textllm_adapters.sql.accounts import CONVERSATIONS, SESSIONS
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger import SqlLedger, replay_of
+from textllm_adapters.sql.tables import idempotency_keys
 from textllm_adapters.translation import translated
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.ledger import AlreadySettledError, Hold, Reservation
@@ -23,6 +25,12 @@ from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
 from textllm_core.rules.books import opening, released
 
+# Takes a key that nobody has; no row where somebody has it.
+_TAKE_KEY: Final = (
+    insert(idempotency_keys)
+    .on_conflict_do_nothing(index_elements=idempotency_keys.primary_key)
+    .returning(idempotency_keys.c.response_id)
+)
 _RETRIES: Final = 3  # one is enough, unless the other call has taken its row away again, and a third has made it
 
 
@@ -87,7 +95,7 @@ async def _take_key(connection: AsyncConnection, asked: Reservation, idempotency
         "response_id": asked.response_id,
         "created_at": asked.at,
     }
-    if (await connection.execute(statements.TAKE_KEY, taken)).one_or_none() is not None:
+    if (await connection.execute(_TAKE_KEY, taken)).one_or_none() is not None:
         return
     key = rows.of_key(asked.tenant_id, idempotency.scope, idempotency.key)
     first = (await connection.execute(statements.KEY, key)).one()

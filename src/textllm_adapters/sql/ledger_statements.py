@@ -149,14 +149,6 @@ FORGET_KEYS: Final = delete(idempotency_keys).where(
 )
 
 
-# Takes a key that nobody has; no row where somebody has it.
-TAKE_KEY: Final = (
-    upserts.insert(idempotency_keys, "postgresql")
-    .on_conflict_do_nothing(index_elements=idempotency_keys.primary_key)
-    .returning(idempotency_keys.c.response_id)
-)
-
-
 @cache
 def say(dialect: str) -> upserts.Insert:
     """Events of a reply; those of a write whose commit was cut off from us are written again, with what came since."""

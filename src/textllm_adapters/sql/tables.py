@@ -153,12 +153,6 @@ holds: Final = Table(
     ),
     Index("ix_holds_lease_until", "lease_until"),
 )
-Index(
-    "ix_holds_cancel_asked",
-    holds.c.tenant_id,
-    postgresql_where=holds.c.cancel_asked,
-    sqlite_where=holds.c.cancel_asked,
-)
 
 # Exchanges settled by an estimate, of which the provider is asked at next_at, and no more after until. hold: as it was,
 # without its message.
@@ -210,13 +204,6 @@ ledger: Final = Table(
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_ledger"),
     Index("ix_ledger_response_id_tenant_id", "response_id", "tenant_id"),
     Index("ix_ledger_conversation_id_tenant_id", "conversation_id", "tenant_id"),
-)
-Index(
-    "ix_ledger_payer_id_tenant_id",
-    ledger.c.payer_id,
-    ledger.c.tenant_id,
-    postgresql_where=ledger.c.payer_id.is_not(None),
-    sqlite_where=ledger.c.payer_id.is_not(None),
 )
 
 # estimated: of a reply: what it cost is an estimate. finish_reason: of a reply, where it is known.

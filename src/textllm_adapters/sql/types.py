@@ -8,8 +8,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import JSON, BigInteger, DateTime, Numeric, String, Text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import ARRAY, JSON, BigInteger, DateTime, Numeric, String, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -117,8 +116,11 @@ class Labels(TypeDecorator[Mapping[str, str]]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        kind = postgresql.JSONB if dialect.name == "postgresql" else JSON
-        return dialect.type_descriptor(kind(none_as_null=True))
+        if dialect.name != "postgresql":
+            return dialect.type_descriptor(JSON(none_as_null=True))
+        from sqlalchemy.dialects.postgresql import JSONB  # whose module is loaded where that database is used
+
+        return dialect.type_descriptor(JSONB(none_as_null=True))
 
     def process_bind_param(self, value: Mapping[str, str] | None, dialect: Dialect) -> dict[str, str] | None:
         return None if value is None else {storable(key): storable(text) for key, text in value.items()}
@@ -131,7 +133,7 @@ class Tags(TypeDecorator[tuple[str, ...]]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(postgresql.ARRAY(Text()) if dialect.name == "postgresql" else JSON())
+        return dialect.type_descriptor(ARRAY(Text()) if dialect.name == "postgresql" else JSON())
 
     def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> list[str] | None:
         return None if value is None else [storable(tag) for tag in value]

@@ -1,0 +1,22 @@
+"""The indexes that have a part of a table. Migrations need them, and no statement does.
+
+They stand apart from `tables`, since what names a database loads the whole of SQLAlchemy's module for it.
+"""
+
+from sqlalchemy import Index
+
+from textllm_adapters.sql.tables import holds, ledger
+
+Index(
+    "ix_holds_cancel_asked",
+    holds.c.tenant_id,
+    postgresql_where=holds.c.cancel_asked,
+    sqlite_where=holds.c.cancel_asked,
+)
+Index(
+    "ix_ledger_payer_id_tenant_id",
+    ledger.c.payer_id,
+    ledger.c.tenant_id,
+    postgresql_where=ledger.c.payer_id.is_not(None),
+    sqlite_where=ledger.c.payer_id.is_not(None),
+)

@@ -140,6 +140,8 @@ def textllm(
     Exit codes: 0 fine; 1 unexpected; 2 usage or configuration; 3 not found; 4 refused input; 5 rate limited, or the
     conversation is busy: try again; 6 budget exceeded; 7 provider; 8 storage; 9 not authenticated or forbidden;
     130 interrupted.
+
+    Example: textllm ask "Name three rivers."
     """
     from textllm_cli.invocation import Invocation
 

@@ -22,6 +22,8 @@ def audit(
     """Check every counter against the ledger; safe while the server runs.
 
     Exit code 1 where the books do not balance, after the repair if there was one.
+
+    Example: textllm audit --repair
     """
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:

@@ -23,7 +23,10 @@ def chat(
     as_json: options.Json = False,
     user: options.User = None,
 ) -> None:
-    """Talk, line by line; /help shows what else there is."""
+    """Talk, line by line; /help shows what else there is.
+
+    Example: textllm chat --continue
+    """
     options.only_one(conversation, latest)
     if system is not None and prompt is not None:
         raise typer.BadParameter("give either --system or --prompt, not both")

@@ -13,7 +13,10 @@ app = typer.Typer(no_args_is_help=True, help="Show or check the settings.")
 
 @app.command()
 def show(context: typer.Context, as_json: options.Json = False) -> None:
-    """Show the values in force; no secret is among them."""
+    """Show the values in force; no secret is among them.
+
+    Example: textllm config show --json
+    """
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
         settings = invocation.settings(is_personal=False)
@@ -23,7 +26,10 @@ def show(context: typer.Context, as_json: options.Json = False) -> None:
 
 @app.command()
 def check(context: typer.Context, as_json: options.Json = False) -> None:
-    """Check all settings at once, and list everything that is wrong with them."""
+    """Check all settings at once, and list everything that is wrong with them.
+
+    Example: textllm --config mine.yaml config check
+    """
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
         settings, wiring = invocation.settings(is_personal=False), invocation.load_wiring()

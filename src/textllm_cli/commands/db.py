@@ -7,13 +7,17 @@ import typer
 from textllm_cli.commands import options
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import reporting
+from textllm_core.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, help="Look after the database.")
 
 
 @app.command()
 def upgrade(context: typer.Context, as_json: options.Json = False) -> None:
-    """Bring the database to the newest revision."""
+    """Bring the database to the newest revision.
+
+    Example: textllm db upgrade
+    """
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("db upgrade")
@@ -23,7 +27,10 @@ def upgrade(context: typer.Context, as_json: options.Json = False) -> None:
 
 @app.command()
 def current(context: typer.Context, as_json: options.Json = False) -> None:
-    """Show the database's revision, and the newest there is."""
+    """Show the database's revision, and the newest there is.
+
+    Example: textllm db current --json
+    """
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("db current")
@@ -31,3 +38,20 @@ def current(context: typer.Context, as_json: options.Json = False) -> None:
         screen.record({"current": revision, "head": head}, f"current: {revision or 'none'}\nhead: {head}")
         if revision != head:
             screen.say("`textllm db upgrade` brings it to the newest revision.")
+
+
+@app.command()
+def check(context: typer.Context, as_json: options.Json = False) -> None:
+    """Tell whether the database is at the newest revision; exit code 2 where it is not.
+
+    Example: textllm db check && textllm serve
+    """
+    invocation = invocation_of(context)
+    with reporting(as_json=as_json) as screen:
+        settings, host = invocation.host("db check")
+        revision, head = asyncio.run(host.database_revision(settings))
+        if revision != head:
+            raise ConfigurationError(
+                f"The database is at revision {revision or 'none'}, the newest is {head}: run `textllm db upgrade`."
+            )
+        screen.record({"ok": True, "current": revision}, f"The database is at the newest revision, {head}.")

@@ -37,7 +37,10 @@ def upload(
     as_json: options.Json = False,
     user: options.User = None,
 ) -> None:
-    """Upload files; prints their keys."""
+    """Upload files; prints their keys.
+
+    Example: textllm files upload report.pdf notes.txt
+    """
 
     async def run(files: Files, screen: Screen) -> None:
         for number, sent in enumerate([upload_of(path) for path in paths]):
@@ -68,7 +71,10 @@ def list_(
     as_json: options.Json = False,
     user: options.User = None,
 ) -> None:
-    """List a user's files in one folder, newest first."""
+    """List a user's files in one folder, newest first.
+
+    Example: textllm files list --folder documents
+    """
 
     async def run(files: Files, screen: Screen) -> None:
         user_id = invocation_of(context).user_id(user)
@@ -97,7 +103,10 @@ def download(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Download a file. A file that is there already is replaced only where -o names it."""
+    """Download a file. A file that is there already is replaced only where -o names it.
+
+    Example: textllm files download LLM/uploads/cli/20260314_092653_5a1b2c3d_report.pdf -o report.pdf
+    """
 
     async def run(files: Files, screen: Screen) -> None:
         file = await files.get(Caller(), key)
@@ -114,7 +123,10 @@ def download(
 
 @app.command()
 def delete(context: typer.Context, key: Key, as_json: options.Json = False) -> None:
-    """Delete a file."""
+    """Delete a file.
+
+    Example: textllm files delete LLM/uploads/cli/20260314_092653_5a1b2c3d_report.pdf
+    """
 
     async def run(files: Files, screen: Screen) -> None:
         await files.delete(Caller(), key)

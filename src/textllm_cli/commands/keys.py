@@ -33,7 +33,10 @@ def create(
     name: Annotated[str | None, typer.Option("--name", metavar="TEXT", help="What you call the key.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make a key, and print its secret: it is kept nowhere, and cannot be shown again."""
+    """Make a key, and print its secret: it is kept nowhere, and cannot be shown again.
+
+    Example: textllm keys create --role user --user ada --name phone
+    """
     admin = Caller(tenant, "admin")
     with reporting(as_json=as_json) as screen:
         issued = _run(
@@ -53,7 +56,10 @@ def list_(
     after: Annotated[str | None, typer.Option("--after", metavar="ID", help="Those behind this key.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List a tenant's keys, newest first, revoked ones too."""
+    """List a tenant's keys, newest first, revoked ones too.
+
+    Example: textllm keys list --json
+    """
     admin = Caller(tenant, "admin")
     with reporting(as_json=as_json) as screen:
         page = _run(context, lambda administration: administration.list_api_keys(admin, limit=limit, after=after))
@@ -71,7 +77,10 @@ def revoke(
     tenant: Tenant = "default",
     as_json: options.Json = False,
 ) -> None:
-    """Revoke a key; every worker refuses it within a second."""
+    """Revoke a key; every worker refuses it within a second.
+
+    Example: textllm keys revoke key_5f0c2b9a7d31e8640c1f9b22
+    """
     admin = Caller(tenant, "admin")
     with reporting(as_json=as_json) as screen:
         revoked = _run(context, lambda administration: administration.revoke_api_key(admin, key_id))

@@ -18,7 +18,10 @@ def model() -> None:
 
 @app.command()
 def fetch(context: typer.Context, as_json: options.Json = False) -> None:
-    """Fetch and check the embedded model's file, unless it is there."""
+    """Fetch and check the embedded model's file, unless it is there.
+
+    Example: textllm model fetch
+    """
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("model fetch")

@@ -51,6 +51,8 @@ def serve(
     streams end within the time of grace, and cuts the rest short, each with its last event and its ledger entry. Ctrl-C
     does the same without the five seconds, a second one without the grace. SIGHUP renews the workers, one after the
     other, and loses no request; one that dies is replaced.
+
+    Example: textllm serve --host 0.0.0.0 --workers 4
     """
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:

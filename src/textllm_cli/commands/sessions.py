@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 @app.command()
 def today(context: typer.Context, as_json: options.Json = False, user: options.User = None) -> None:
-    """Show the session of the current UTC day; exit code 3 before its first turn."""
+    """Show the session of the current UTC day; exit code 3 before its first turn.
+
+    Example: textllm sessions today --json
+    """
     with reporting(as_json=as_json) as screen:
         user_id = invocation_of(context).user_id(user)
         _show(screen, _run(context, lambda administration: administration.todays_session(Caller(), user_id)))
@@ -31,14 +34,20 @@ def today(context: typer.Context, as_json: options.Json = False, user: options.U
 
 @app.command()
 def show(context: typer.Context, session_id: SessionId, as_json: options.Json = False) -> None:
-    """Show one session."""
+    """Show one session.
+
+    Example: textllm sessions show sess_5f0c2b9a7d31e8640c1f9b22
+    """
     with reporting(as_json=as_json) as screen:
         _show(screen, _run(context, lambda administration: administration.get_session(Caller(), session_id)))
 
 
 @app.command()
 def end(context: typer.Context, session_id: SessionId, as_json: options.Json = False) -> None:
-    """Mark a session as ended. Its day's budget stays spent; the next turn of that day reopens it."""
+    """Mark a session as ended. Its day's budget stays spent; the next turn of that day reopens it.
+
+    Example: textllm sessions end sess_5f0c2b9a7d31e8640c1f9b22
+    """
     with reporting(as_json=as_json) as screen:
         _show(screen, _run(context, lambda administration: administration.end_session(Caller(), session_id)))
 
@@ -52,7 +61,10 @@ def list_(
     as_json: options.Json = False,
     user: options.User = None,
 ) -> None:
-    """List the sessions of the last days, newest first."""
+    """List the sessions of the last days, newest first.
+
+    Example: textllm sessions list --days 7
+    """
     with reporting(as_json=as_json) as screen:
         user_id = invocation_of(context).user_id(user)
         sessions = _run(context, lambda administration: administration.list_sessions(Caller(), user_id, days=days))

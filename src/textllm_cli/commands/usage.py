@@ -38,7 +38,10 @@ def usage(
     as_json: options.Json = False,
     user: options.User = None,
 ) -> None:
-    """Show the answered messages, the tokens and the cost of the last days."""
+    """Show the answered messages, the tokens and the cost of the last days.
+
+    Example: textllm usage --days 7 --by model
+    """
     if as_csv and as_json:
         raise typer.BadParameter("give either --csv or --json, not both")
     with reporting(as_json=as_json) as screen:

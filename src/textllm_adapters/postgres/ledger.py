@@ -65,8 +65,8 @@ class PostgresLedger(LockingLedger):
         self, hold: Hold, *, provider_response_id: str | None, model: str, said: JournalEntry | None = None
     ) -> Hold:
         parameters = _of(hold) | {"provider_response": _text(provider_response_id), "model": storable(model)}
-        parameters |= said_values(said)
-        await self._lanes.ask(statements.PEND, hold.tenant_id, parameters)
+        statement = statements.PEND if said is None else statements.PEND_AND_SAY
+        await self._lanes.ask(statement, hold.tenant_id, parameters | _said(said))
         return replace(hold, provider_response_id=provider_response_id, reported_model=model)
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
@@ -81,8 +81,9 @@ class PostgresLedger(LockingLedger):
             await self._lanes.ask(statements.RENEW, of_tenant, named | {"lease_until": _moment(lease_until)})
 
     async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
-        parameters = _of(hold) | _settled(hold, settlement) | said_values(said)
-        answered, spent = await self._lanes.ask(statements.SETTLE, hold.tenant_id, parameters)
+        parameters = _of(hold) | _settled(hold, settlement) | _said(said)
+        statement = statements.SETTLE if said is None else statements.SETTLE_AND_SAY
+        answered, spent = await self._lanes.ask(statement, hold.tenant_id, parameters)
         return None if answered is None else Settled(message_number=answered, spent=exact(spent))
 
 
@@ -160,11 +161,10 @@ def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
     }
 
 
-def said_values(said: JournalEntry | None) -> dict[str, object]:
-    """The events of a reply, as parameters; NULLs where there are none."""
+def _said(said: JournalEntry | None) -> dict[str, object]:
     if said is None:
-        return {"first": None, "last": None, "events": None}
-    return {"first": said.first, "last": said.first + len(said.events) - 1, "events": _json(bare(said.events))}
+        return {}
+    return {"first": said.first, "last": said.last, "events": _json(bare(said.events))}
 
 
 # As the columns' types in `sql.types` have it.

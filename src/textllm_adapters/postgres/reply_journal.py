@@ -1,11 +1,13 @@
 """What running replies have said so far, in PostgreSQL."""
 
-import asyncio
 from collections.abc import Sequence
+
+import msgspec
 
 from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
-from textllm_adapters.postgres.ledger import said_values
+from textllm_adapters.sql.database import shared_tenant
+from textllm_adapters.sql.ledger_rows import bare
 from textllm_adapters.sql.reply_journal import SqlReplyJournal
 from textllm_adapters.sql.types import askable
 from textllm_core.records.journal import JournalEntry
@@ -19,10 +21,15 @@ class PostgresReplyJournal(SqlReplyJournal):
         self._lanes = engine.lanes
 
     async def write(self, entries: Sequence[JournalEntry]) -> None:
-        # Those of a tenant go together, and in the order of their writes.
-        await asyncio.gather(*[self._write(entry) for entry in entries])
-
-    async def _write(self, entry: JournalEntry) -> None:
-        hold = entry.hold
-        reply = {"tenant": askable(hold.tenant_id), "user": askable(hold.user_id), "response": hold.response_id}
-        await self._lanes.ask(statements.WRITE_EVENTS, hold.tenant_id, reply | said_values(entry))
+        of_tenant = shared_tenant(entry.hold.tenant_id for entry in entries)
+        # In one order, so that no two writes of the same rows wait for each other.
+        ordered = sorted(entries, key=lambda entry: entry.hold.response_id)
+        rows = {
+            "tenants": [askable(entry.hold.tenant_id) for entry in ordered],
+            "users": [askable(entry.hold.user_id) for entry in ordered],
+            "responses": [entry.hold.response_id for entry in ordered],
+            "firsts": [entry.first for entry in ordered],
+            "lasts": [entry.last for entry in ordered],
+            "events": [msgspec.json.encode(bare(entry.events)).decode() for entry in ordered],
+        }
+        await self._lanes.ask(statements.WRITE_EVENTS, of_tenant, rows)

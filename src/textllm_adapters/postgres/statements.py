@@ -171,25 +171,19 @@ ASK: Final = Statement(
 )
 
 # Events of a reply; those of a write whose commit was cut off from us are written again, with what came since.
-_SAY: Final = """
-    INSERT INTO reply_events (tenant_id, user_id, response_id, first, last, events)
-"""
+_SAY: Final = "INSERT INTO reply_events (tenant_id, user_id, response_id, first, last, events)"
 _SAY_ANEW: Final = """
     ON CONFLICT (tenant_id, user_id, response_id, first) DO UPDATE SET last = excluded.last, events = excluded.events
 """
-# With what is written of it in any case: there is none, or its exchange is resumable.
+# With what is written of a resumable exchange in any case.
 _SAID: Final = f"""
     said AS (
-        {_SAY}
-        SELECT :tenant, :user, :response, :first::integer, :last::integer, :events
-        FROM hold WHERE :events::text IS NOT NULL
-        {_SAY_ANEW}
+        {_SAY} SELECT :tenant, :user, :response, :first::integer, :last::integer, :events FROM hold {_SAY_ANEW}
     )
 """  # noqa: S608 - joined from constants
 
 # The provider took the exchange: its entry is pending from here on; nothing where it is settled already.
-PEND: Final = Statement(
-    f"""
+_PENDING: Final = """
     WITH hold AS (
         UPDATE holds SET provider_response_id = :provider_response, reported_model = :model
         WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
@@ -206,18 +200,16 @@ PEND: Final = Statement(
         FROM hold
         ON CONFLICT (tenant_id, user_id, response_id) DO UPDATE SET
             provider_response_id = excluded.provider_response_id, model = excluded.model
-    ),
-    {_SAID}
-    SELECT count(*) FROM hold
-    """,  # noqa: S608 - joined from constants
-    order=("user", "response"),
-)
+    )
+"""
+_IS_PENDING: Final = "SELECT count(*) FROM hold"
+PEND: Final = Statement(f"{_PENDING} {_IS_PENDING}", order=("user", "response"))
+PEND_AND_SAY: Final = Statement(f"{_PENDING}, {_SAID} {_IS_PENDING}", order=("user", "response"))
 
 # The end of an exchange: its hold goes, its one entry is written, and every counter moves (`bookkeeping.settled`). The
 # next turn's transcript and context are those of the turn that is running; one that came too late leaves them alone.
 # Returns the conversation's answered turns and the day's cost; NULL: it was settled or released before.
-SETTLE: Final = Statement(
-    f"""
+_SETTLED: Final = """
     WITH hold AS (
         DELETE FROM holds WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
         RETURNING kind, amount, provider_response_id, idempotency_scope, idempotency_key, is_resumable, created_at,
@@ -306,7 +298,6 @@ SETTLE: Final = Statement(
             (SELECT total_cost FROM session), :at
         FROM hold WHERE hold.is_resumable
     ),
-    {_SAID},
     remembered AS (
         UPDATE idempotency_keys SET
             remembered = :remembered,
@@ -325,10 +316,10 @@ SETTLE: Final = Statement(
         INSERT INTO estimates (tenant_id, user_id, response_id, hold, next_at, until)
         SELECT :tenant, :user, :response, :hold, :at, :open_until FROM hold WHERE :open_until::timestamptz IS NOT NULL
     )
-    SELECT (SELECT message_count FROM conversation), (SELECT total_cost FROM session)
-    """,  # noqa: S608 - joined from constants
-    order=("charged", "day"),
-)
+"""
+_COUNTERS: Final = "SELECT (SELECT message_count FROM conversation), (SELECT total_cost FROM session)"
+SETTLE: Final = Statement(f"{_SETTLED} {_COUNTERS}", order=("charged", "day"))
+SETTLE_AND_SAY: Final = Statement(f"{_SETTLED}, {_SAID} {_COUNTERS}", order=("charged", "day"))
 
 # Leases that go on. A hold that somebody has locked is just being settled or pended: it is not waited for, so that no
 # batch waits in a circle with this statement, which locks the rows of many users. Returns how many there were.
@@ -358,13 +349,18 @@ RENEW: Final = Statement(
     order=("lease_until",),
 )
 
-# Events of a reply that is running.
+# Events of replies that are running. Returns how many rows they are.
 WRITE_EVENTS: Final = Statement(
     f"""
-    {_SAY}
-    VALUES (:tenant, :user, :response, :first, :last, :events)
-    {_SAY_ANEW}
-    RETURNING first
-    """,
-    order=("user", "response"),
+    WITH said AS (
+        {_SAY}
+        SELECT * FROM unnest(
+            :tenants::text[], :users::text[], :responses::text[], :firsts::integer[], :lasts::integer[], :events::text[]
+        )
+        {_SAY_ANEW}
+        RETURNING first
+    )
+    SELECT count(*) FROM said
+    """,  # noqa: S608 - joined from constants
+    order=("responses",),
 )

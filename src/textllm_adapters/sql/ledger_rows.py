@@ -138,7 +138,7 @@ def said_row(said: JournalEntry) -> dict[str, object]:
         "user_id": hold.user_id,
         "response_id": hold.response_id,
         "first": said.first,
-        "last": said.first + len(said.events) - 1,
+        "last": said.last,
         "events": bare(said.events),
     }
 

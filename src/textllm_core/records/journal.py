@@ -18,6 +18,11 @@ class JournalEntry(Record, frozen=True):
     first: int
     events: tuple[Spoken, ...]
 
+    @property
+    def last(self) -> int:
+        """The number of the last of them."""
+        return self.first + len(self.events) - 1
+
 
 class JournalEnd(Record, frozen=True):
     """How a resumable exchange ended: the number of its terminal event, and what it came to."""

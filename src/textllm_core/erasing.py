@@ -17,9 +17,9 @@ _BATCH: Final = 10
 _MOST_BATCHES: Final = 50
 _TOO_LONG: Final = "The conversation is long; erasing it goes on with the next try."
 _EACH_S: Final = 45.0  # what a long conversation has not lost by then, it loses the next time
-_LEASE: Final = timedelta(seconds=_BATCH * _EACH_S * 1.5)
+_LEASE: Final = timedelta(seconds=_BATCH * _EACH_S * 1.5)  # for a whole batch that is slow, and half of it more
 _FIRST_PAUSE: Final = timedelta(seconds=15)  # doubled with each further attempt
-_LONGEST_PAUSE: Final = timedelta(hours=1)
+_LONGEST_PAUSE: Final = timedelta(hours=1)  # a provider that is back after a day is asked again soon
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,9 @@ from textllm_http.spool import Spool
 from textllm_http.strangers import Strangers
 from textllm_http.worker_state import WorkerState
 
-FORGET_EVERY_S: Final = 60.0
-ERASE_EVERY_S: Final = 30.0
-SWEEP_EVERY_S: Final = 600.0
+FORGET_EVERY_S: Final = 60.0  # what is old by ten minutes or by hours need not go on the second
+ERASE_EVERY_S: Final = 30.0  # what was erased here is gone at the provider within a minute
+SWEEP_EVERY_S: Final = 600.0  # files that a dead process left; they only cost space
 _NO_MODELS: Final = ModelList()
 _ASKED_ALL_THE_TIME: Final = ("/chat", "/chat/stream")
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024

@@ -14,7 +14,7 @@ from textllm_core.application import TextLLM
 from textllm_core.steps import UNTRACED
 from textllm_http.app import Application, create_app
 
-_DATABASE_PATIENCE_S: Final = 60.0
+_DATABASE_PATIENCE_S: Final = 60.0  # after a reboot, a database may come later than we do
 _MEGABYTE: Final = 1024 * 1024
 _ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server", "trusted_proxies"}
 

@@ -19,7 +19,7 @@ from textllm_http.middleware import header
 from textllm_http.places import Places
 from textllm_http.services import services_of
 
-STALLED_AFTER_S: Final = 60.0
+STALLED_AFTER_S: Final = 60.0  # a network that comes back does so within seconds; the place is another's then
 MAX_DOWNLOADS: Final = 256  # in one process: half a megabyte waits for a client that does not read
 _logger: Final = logging.getLogger("textllm")
 _RANGE: Final = re.compile(r"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})")

@@ -19,7 +19,7 @@ _ALLOWED_HEADERS: Final = (
     b"Traceparent, Tracestate, X-Request-ID"
 )
 _ALLOWED_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST"
-_REMEMBERED_S: Final = b"600"
+_REMEMBERED_S: Final = b"600"  # the most that WebKit remembers
 # Answers are data, never pages, and may hold what only the caller may see. A response's own header wins.
 _UNLESS_SAID: Final = (
     (b"cache-control", b"no-store"),

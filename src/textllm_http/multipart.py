@@ -21,7 +21,7 @@ from textllm_http.services import services_of
 from textllm_http.spool import Spool, SpooledFile
 
 MIN_BYTES_PER_S: Final = 4096  # on average, after the first minute: who is slower keeps others from sending
-_FIRST_MINUTE_S: Final = 60.0
+_FIRST_MINUTE_S: Final = 60.0  # in which a telephone may be between two networks
 _OVERHEAD_BYTES: Final = 64 * 1024  # boundaries and headers
 _MAX_HEADERS: Final = 8
 _MAX_HEADER_BYTES: Final = 20 * 1024  # a name of 4,096 characters fits, whatever they are

@@ -12,11 +12,11 @@ from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, Rep
 from textllm_core.wire import to_json
 from textllm_http.problems import problem_of
 
-COMMENT_AFTER_S: Final = 15.0
+COMMENT_AFTER_S: Final = 15.0  # proxies drop connections that are silent for 30 to 60 s
 # The headers go out with the first piece. A stream that waits for its model is begun after `begin_within_s` (10 s) at
 # the latest; this is the rest of the 15 s in which every client has something.
 FIRST_COMMENT_AFTER_S: Final = 3.0
-STALLED_AFTER_S: Final = 60.0
+STALLED_AFTER_S: Final = 60.0  # a network that comes back does so within seconds
 CHECK_EVERY_S: Final = 1.0  # as soon as a revoked key ends everywhere; the answer is remembered for half as long
 _COMMENT: Final = b": keep-alive\n\n"
 _LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")

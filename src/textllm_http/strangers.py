@@ -11,7 +11,7 @@ from typing import Final
 from textllm_core.errors import UnknownKeysError
 
 PER_MINUTE: Final = 30  # a person who tries keys needs few, and a client with a wrong one learns 401 from the first
-_EACH_S: Final = 60 / PER_MINUTE
+_EACH_S: Final = 60 / PER_MINUTE  # how long a look-up is counted
 _MOST_ADDRESSES: Final = 10_000  # a megabyte or two; the one that was quiet for longest is forgotten
 _MOST_FRIENDS: Final = 10_000
 _NETWORK_BITS: Final = 64  # of IPv6, where one customer has so many addresses

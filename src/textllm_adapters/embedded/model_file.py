@@ -27,8 +27,8 @@ WAYS_OUT = (
 )
 
 _FETCHING = ".fetching-"
-_LEFTOVER_AFTER_S = 24 * 3600
-_POLL_S = 0.1
+_LEFTOVER_AFTER_S = 24 * 3600  # no line is so slow that the fetch of 100 MB is still under way
+_POLL_S = 0.1  # a bar that moves ten times a second seems to move all the time
 
 
 def ensure_model(data_dir: Path, *, progress: Callable[[int, int], None] | None = None, verify: bool = False) -> Path:

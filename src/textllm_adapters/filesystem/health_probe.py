@@ -6,7 +6,7 @@ from typing import Final
 
 from textllm_adapters.filesystem.blob_store import FilesystemBlobStore
 
-_TIMEOUT_S: Final = 2
+_TIMEOUT_S: Final = 2  # who asks waits 3 to 5 s for all probes, and they run side by side
 
 
 class FilesystemHealthProbe:

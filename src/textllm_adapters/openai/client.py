@@ -26,9 +26,9 @@ if TYPE_CHECKING:  # what is rare is loaded when it is needed, for it takes long
     from textllm_adapters.openai.session import Session
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
-CONNECT_TIMEOUT_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 5.0  # a lost packet is sent again after 1 and 3 s; who takes longer than both is down
 MAX_CONNECTIONS: Final = 10_000  # one for each reply under way; beyond it calls wait, and none runs
-KEEP_ALIVE_S: Final = 30.0
+KEEP_ALIVE_S: Final = 30.0  # load balancers drop idle connections unsaid, the strictest after about a minute
 _SILENCE_MARGIN: Final = 1.1  # the exchange's own deadline comes first; this one only frees what it leaves behind
 _PAYERS: Final = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 _NOT_TOLD: Final = ("x-stainless-", "authorization")  # what tells of this machine; and the key, which may change

@@ -19,7 +19,7 @@ from textllm_core.errors import TextLLMError
 if TYPE_CHECKING:
     from textllm_adapters.openai.client import Client
 
-_TIMEOUT_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0  # for what is a small look-up to the provider; with its retries half a minute
 _RETRIES: Final = 2
 # What the SDK raises. It lets some failures of its transport pass as they are: among them one whose repr shows the
 # request's headers, and so the key.

@@ -13,7 +13,7 @@ from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.opening import Opening
 from textllm_core.errors import ConfigurationError
 
-_CONNECT_TIMEOUT_S: Final = 2
+_CONNECT_TIMEOUT_S: Final = 2  # to a server nearby, which answers in milliseconds or not at all; turns wait for it
 _POOL_TIMEOUT_S: Final = 30  # a burst waits for its turn; a server that is gone is noticed by the connection itself
 _CONNECTIONS: Final = 20  # at most; the pool keeps all it makes, for one that it did not would be made anew each time
 

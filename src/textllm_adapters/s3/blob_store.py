@@ -35,8 +35,8 @@ from textllm_core.ports.blob_store import StoredBlob, is_key
 _PIECE_BYTES: Final = 64 * 1024  # as many as wait for a client that does not read are held for it
 _PART_BYTES: Final = 5 * 1024 * 1024  # the least that S3 takes; all but the last are alike, as some services demand
 _PUTS_AT_ONCE: Final = 8  # each holds a part in memory
-_CONNECT_S: Final = 3
-_LOOK_S: Final = 3
+_CONNECT_S: Final = 3  # a lost packet is sent again after 1 s; it is tried three times
+_LOOK_S: Final = 3  # at the start; a store that is slower than that then may be ready later, and is asked again
 _METADATA: Final = "textllm-put"
 
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_adapters.s3.errors import status_of
 
-_TIMEOUT_S: Final = 2
+_TIMEOUT_S: Final = 2  # who asks waits 3 to 5 s for all probes, and they run side by side
 
 
 class S3HealthProbe:

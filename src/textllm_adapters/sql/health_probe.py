@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import sessions
 
-_TIMEOUT_S: Final = 2
+_TIMEOUT_S: Final = 2  # who asks waits 3 to 5 s for all probes, and they run side by side
 # A read-only server refuses it whatever it would change: nothing, and so it costs a read.
 _WRITE: Final = update(sessions).values(is_active=sessions.c.is_active).where(false())
 

@@ -19,8 +19,8 @@ from textllm_adapters.sqlite.rows import from_json, to_json
 from textllm_adapters.sqlite.writer import SqliteWriter
 from textllm_core.errors import ConfigurationError
 
-_BUSY_TIMEOUT_S: Final = 5
-_POOL_TIMEOUT_S: Final = 10
+_BUSY_TIMEOUT_S: Final = 5  # another process that writes, such as the command line, takes milliseconds
+_POOL_TIMEOUT_S: Final = 10  # twice as long as whoever has a connection may wait for the file
 _POOL_SIZE: Final = 5
 
 

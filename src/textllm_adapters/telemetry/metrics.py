@@ -27,6 +27,7 @@ _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 # Each write asks the system which process this is, and a turn has some thirty: added up first, they cost nothing. It is
 # what a worker that is killed may lose, and how far behind it may be in the sums that another one shows.
 FLUSH_EVERY_S: Final = 0.25
+# From our own work alone to the longest a provider is waited for by default (`upstream_timeout_s`).
 _LATENCY_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 

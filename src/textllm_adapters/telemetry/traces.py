@@ -28,7 +28,7 @@ from textllm_core.events import (
 )
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 
-FLUSH_S: Final = 3.0
+FLUSH_S: Final = 3.0  # a collector that answers takes milliseconds; the end of a process waits for no other
 _MAX_CHARS: Final = 200  # of what the provider has named
 _UNHEARD: Final = frozenset({"baggage"})  # nobody here asks for it, and 8 kB of blanks take a tenth of a second to read
 _OTHER_METHOD: Final = "_OTHER"  # what the conventions call a method that is not known

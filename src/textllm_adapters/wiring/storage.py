@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
 
 
 MEGABYTE: Final = 1024 * 1024
-_RETRY_S: Final = 0.5
+_RETRY_S: Final = 0.5  # a start is late by no more than that once the database is there
 _logger: Final = logging.getLogger("textllm")
 _STORAGE_PREFIX: Final = "LLM/"  # what the keys of all files begin with
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CONNECT_TIMEOUT_S: Final = 10.0
+_CONNECT_TIMEOUT_S: Final = 10.0  # across the world, with packets lost on the way; a person waits no longer
 # Streams have a comment each 15 s. What is answered as a whole, such as a summary, may take as long as a model may.
 _SILENCE_TIMEOUT_S: Final = 600.0
 

@@ -17,8 +17,8 @@ from textllm_core.records.journal import END_OF_LOST, JournalPage
 from textllm_core.records.messages import ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.tenancy import Caller
 
-_LOOK_EVERY_S: Final = 0.25
-_PATIENCE_S: Final = 30.0
+_LOOK_EVERY_S: Final = 0.25  # as often as whoever runs it writes; see `journal.WRITE_EVERY_S`
+_PATIENCE_S: Final = 30.0  # with a storage that does not answer: a failover takes about so long
 
 
 @dataclass(frozen=True, slots=True)

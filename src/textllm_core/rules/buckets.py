@@ -9,7 +9,7 @@ from typing import Final
 from textllm_core.errors import Allowance, RateLimitedError
 
 TOKEN: Final = 60_000_000
-FULL_AFTER_US: Final = 60_000_000
+FULL_AFTER_US: Final = 60_000_000  # a minute: limits are so many a minute
 FORGOTTEN_AFTER_US: Final = 3_600_000_000  # long after it is full, so that who comes now and then has one to update
 
 

@@ -22,7 +22,7 @@ from textllm_http.responses import WholeResponse, json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
-_RETRY_AFTER_S = 5
+_RETRY_AFTER_S = 5  # about as often as balancers ask anyway
 _METRICS_TYPE = "text/plain; version=0.0.4"  # in UTF-8, which the response adds
 
 

@@ -1,7 +1,6 @@
 """Forms with files (RFC 7578), read as they come: texts into memory, files onto the disk, all within bounds."""
 
 import asyncio
-import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,8 +9,7 @@ from typing import Any, Final, NoReturn
 
 from litestar import Request
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from textllm_core.errors import FileTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from textllm_core.uploads import Upload
@@ -39,9 +37,6 @@ _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 _ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
 _NAMELESS: Final = "must be a file with a name"
-
-# Not one of the known loggers: the parser's warnings quote what was sent.
-_unheard: Final = logging.Logger("unheard", logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +84,14 @@ class MultipartBody:
             raise FileTooLargeError(limit=max_file_bytes)
         with spool.place(caller_of(request)):
             async with AsyncExitStack() as opened:
-                parts = _Parts(self, max_file_bytes=max_file_bytes, max_text_bytes=max_text_bytes)
-                parser = parts.parser(boundary)
+                parts = _Parts(self, boundary, max_file_bytes=max_file_bytes, max_text_bytes=max_text_bytes)
                 received = 0
                 async for piece in _pieces_of(request):
                     received += len(piece)
                     if received > max_bytes:
                         raise FileTooLargeError(limit=max_file_bytes)
                     for start in range(0, len(piece), _PARSED_AT_ONCE):
-                        _parse(parser, piece[start : start + _PARSED_AT_ONCE])
+                        parts.parse(piece[start : start + _PARSED_AT_ONCE])
                         await _spool(parts, spool, opened)
                         await asyncio.sleep(0)  # others have their turn, however much comes at once
                 yield parts.form()
@@ -116,61 +110,31 @@ class _File:
 
 
 class _Parts:
-    """What the parser finds, part by part."""
+    """What is in the body, part by part."""
 
-    def __init__(self, shape: MultipartBody, *, max_file_bytes: int, max_text_bytes: int) -> None:
+    def __init__(self, shape: MultipartBody, boundary: str, *, max_file_bytes: int, max_text_bytes: int) -> None:
         self._shape, self._max_file_bytes, self._max_text_bytes = shape, max_file_bytes, max_text_bytes
-        self._headers: dict[str, str] = {}
-        self._name, self._value = bytearray(), bytearray()
+        self._parser = PushMultipartParser(boundary, max_header_size=_MAX_HEADER_BYTES, max_header_count=_MAX_HEADERS)
         self._current: _File | bytearray = bytearray()
         self._texts: dict[str, bytearray] = {}
         self._text_bytes = 0
-        self._is_complete = False
         self.files: list[_File] = []
 
-    def parser(self, boundary: str) -> MultipartParser:
-        """What calls the methods below."""
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self.begin,
-                "on_header_field": self.header_name,
-                "on_header_value": self.header_value,
-                "on_header_end": self.header_end,
-                "on_headers_finished": self.headers_end,
-                "on_part_data": self.content,
-                "on_part_end": self.end,
-                "on_end": self.end_all,
-            },
-            max_header_count=_MAX_HEADERS,
-            max_header_size=_MAX_HEADER_BYTES,
-        )
-        parser.logger = _unheard
-        return parser
-
-    # Called by the parser
-
-    def begin(self) -> None:
-        self._headers = {}
-
-    def header_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def header_end(self) -> None:
-        name = self._name.decode("ascii").lower()  # the parser lets pass nothing else
-        if name in self._headers:
-            raise InvalidRequestError(f"A part of the body has more than one {_sane(name)}.")
+    def parse(self, piece: bytes) -> None:
+        """Read on, in the next bytes of the body."""
         try:
-            self._headers[name] = self._value.decode().strip(" \t")
-        except UnicodeDecodeError as error:
-            raise InvalidRequestError("The headers of a part are not in UTF-8.") from error
-        self._name, self._value = bytearray(), bytearray()
+            for event in self._parser.parse(piece):
+                if isinstance(event, MultipartSegment):
+                    self._begin(_headers_of(event))
+                elif event is not None:
+                    self._content(event)
+                elif isinstance(self._current, _File):
+                    self._current.is_whole = True
+        except MultipartError as error:
+            raise InvalidRequestError("The body is not valid multipart/form-data.") from error
 
-    def headers_end(self) -> None:
-        name, filename = _names_of(self._headers)
+    def _begin(self, headers: Mapping[str, str]) -> None:
+        name, filename = _names_of(headers)
         if name in self._shape.files:
             if filename is None:
                 raise refusal(name, _NAMELESS)
@@ -189,18 +153,18 @@ class _Parts:
             raise refusal(name, "is there more than once")
         self._current = self._texts[name] = bytearray()
 
-    def content(self, data: bytes, start: int, end: int) -> None:
+    def _content(self, piece: bytes) -> None:
         match self._current:
             case _File() as file:
                 if not file.name:
                     raise refusal(file.of_field, _NAMELESS)
-                file.size += end - start
+                file.size += len(piece)
                 if file.size > self._max_file_bytes:
                     raise self._too_large(file)
-                file.waiting += data[start:end]
+                file.waiting += piece
             case text:
-                text += data[start:end]
-                self._text_bytes += end - start
+                text += piece
+                self._text_bytes += len(piece)
                 if self._text_bytes > self._max_text_bytes:
                     raise RequestEntityTooLarge
 
@@ -211,19 +175,12 @@ class _Parts:
             refusal.tell_of(f"File {number} in {file.of_field}")
         return refusal
 
-    def end(self) -> None:
-        if isinstance(self._current, _File):
-            self._current.is_whole = True
-
-    def end_all(self) -> None:
-        self._is_complete = True
-
-    # Called once the body has ended
-
     def form(self) -> Form:
-        """The form, unless something is missing."""
-        if not self._is_complete:
-            raise InvalidRequestError("The body ended before its last boundary.")
+        """The form, now that the body has ended; unless something is missing."""
+        try:
+            self._parser.close()
+        except MultipartError as error:
+            raise InvalidRequestError("The body ended before its last boundary.") from error
         texts = {name: _text(name, content) for name, content in self._texts.items() if content}
         files = {
             name: [_upload(file) for file in self.files if file.of_field == name and file.name]
@@ -233,13 +190,6 @@ class _Parts:
             if not found and name not in self._shape.optional:
                 raise refusal(name, "is required")
         return Form(texts, files)
-
-
-def _parse(parser: MultipartParser, content: bytes) -> None:
-    try:
-        parser.write(content)
-    except FormParserError as error:
-        raise InvalidRequestError("The body is not valid multipart/form-data.") from error
 
 
 async def _spool(parts: _Parts, spool: Spool, opened: AsyncExitStack) -> None:
@@ -288,6 +238,15 @@ def _boundary_of(content_type: str) -> str:
     if not _BOUNDARY.fullmatch(boundary):
         raise InvalidRequestError("The Content-Type must name the boundary, 1 to 70 characters as RFC 2046 has them.")
     return boundary
+
+
+def _headers_of(part: MultipartSegment) -> Mapping[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in part.headerlist:
+        if name.lower() in headers:
+            raise InvalidRequestError(f"A part of the body has more than one {_sane(name.lower())}.")
+        headers[name.lower()] = value
+    return headers
 
 
 def _names_of(headers: Mapping[str, str]) -> tuple[str, str | None]:

@@ -158,6 +158,7 @@ _NAMES: Final = {
     "ports.telemetry": ("Telemetry",),
     "ports.tracer": ("Tracer",),
     "ports.transcript": ("Transcript",),
+    "ports.turnstile": ("Turnstile",),
     "ports.usage_reports": ("UsageReports",),
     "pricing": ("Pricing",),
     "problem_details": ("status_of",),

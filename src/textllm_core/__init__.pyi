@@ -104,6 +104,7 @@ from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
+from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
 from textllm_core.problem_details import status_of
@@ -353,6 +354,7 @@ __all__ = [
     "Transcript",
     "Turn",
     "TurnOptions",
+    "Turnstile",
     "UnauthenticatedError",
     "UnknownKeysError",
     "UnreadableDocumentError",

@@ -11,6 +11,7 @@ from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
 from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.exchange import Exchange, TrackUsage
+from textllm_core.chat.in_two_steps import InTwoSteps
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
@@ -59,6 +60,7 @@ from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
+from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
@@ -204,6 +206,7 @@ class Ports:
         transcript: the provider's side of conversations; None where the history is sent with each turn.
         pricing: what models charge.
         link_secret: as `LinkFile` has it.
+        turnstile: over the storage of `ledger` and `rate_limiter`; None: these are asked one after the other.
         probes: of what the service depends on.
     """
 
@@ -224,6 +227,7 @@ class Ports:
     documents: DocumentReader
     clock: Clock
     link_secret: bytes
+    turnstile: Turnstile | None = None
     probes: Sequence[HealthProbe] = ()
     telemetry: Telemetry = UNHEARD
     tracer: Tracer = UNTRACED
@@ -249,6 +253,7 @@ class Adapters(TypedDict, total=False):
     documents: DocumentReader
     clock: Clock
     link_secret: bytes
+    turnstile: Turnstile | None
     probes: Sequence[HealthProbe]
     telemetry: Telemetry
     tracer: Tracer
@@ -288,6 +293,7 @@ class TextLLM:
             conversations=ports.conversations,
             journal=ports.journal,
             rate_limiter=ports.rate_limiter,
+            turnstile=ports.turnstile or InTwoSteps(ports.rate_limiter, ports.ledger),
             track_usage=track_usage,
             pricing=ports.pricing,
             clock=ports.clock,

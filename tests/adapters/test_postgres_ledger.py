@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contracts.accounts import FEW_ODDS, Books, prove, ruled, states
@@ -17,6 +18,7 @@ from textllm_adapters.postgres.ledger import PostgresLedger
 from textllm_core.errors import BudgetExceededError, TextLLMError
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.ledger import Reservation
+from textllm_core.records.messages import Idempotency
 from textllm_core.rules.books import Opening
 
 
@@ -40,10 +42,12 @@ async def test_an_ordinary_turn_asks_nothing_but_the_lanes(
     postgres_engine: PostgresEngine, revision: int | None
 ) -> None:
     ledger = PostgresLedger(postgres_engine)
-    asked = reservation()
+    key = Idempotency("key", "POST /chat", "digest")
+    asked = reservation(idempotency=key)
     if revision is not None:
         await ledger.settle(await ledger.reserve(asked), settlement())
-        asked = reservation(conversation_id=asked.conversation_id, revision=revision)
+        other = replace(key, key="other")
+        asked = reservation(conversation_id=asked.conversation_id, revision=revision, idempotency=other)
     with statements_of(postgres_engine) as sent:
         hold = await ledger.reserve(asked)
         hold = await ledger.ask(hold, transcript_id="conv_theirs")
@@ -80,7 +84,6 @@ def test_a_turn_that_opens_nothing_out_of_the_ordinary_takes_one_statement_and_a
             await books.ledger.reserve(asked)
         is_ordinary = (
             isinstance(says, Opening)
-            and asked.idempotency is None
             and says.hold.amount == asked.demand.most
             and (session is None or session.is_active)
             and says.before is None

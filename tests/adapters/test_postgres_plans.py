@@ -16,7 +16,7 @@ from tests.contracts.books import NOON, next_turn, reservation, settlement
 from tests.contracts.conftest import Storage, sql_storage
 from tests.servers.postgres import RunningServer
 
-from textllm_adapters.postgres import statements
+from textllm_adapters.postgres import openings, statements
 from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.lanes import Statement
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
@@ -130,7 +130,7 @@ async def test_what_a_turn_asks_finds_its_rows_at_once_on_a_database_that_was_ne
     await take_turns(young)
     async with young.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        hot = [of for of in vars(statements).values() if isinstance(of, Statement)]
+        hot = [of for of in (vars(statements) | vars(openings)).values() if isinstance(of, Statement)]
         prepared = [await driver.prepare(statement.sql) for statement in hot]  # as the lanes have them
         kept = await plans_kept(driver)
     assert len(kept) > len(prepared) > 5

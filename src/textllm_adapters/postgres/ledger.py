@@ -12,47 +12,58 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy.exc import IntegrityError
 
-from textllm_adapters.postgres import statements
+from textllm_adapters.postgres import openings, statements
 from textllm_adapters.postgres.engine import PostgresEngine
+from textllm_adapters.postgres.lanes import Statement
 from textllm_adapters.postgres.locking_ledger import LockingLedger
+from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.database import shared_tenant
 from textllm_adapters.sql.ledger_rows import bare
 from textllm_adapters.sql.types import askable, storable
-from textllm_core.errors import ServiceUnavailableError
+from textllm_core.errors import Allowance, ServiceUnavailableError
 from textllm_core.ids import new_id
 from textllm_core.money import exact
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import GIVEN_UP, Hold, Reservation, Settled, Settlement
 from textllm_core.records.sessions import day_of
 from textllm_core.rules.books import model_of_day
+from textllm_core.rules.buckets import allowance, refusal
 
 _RENEWED_AT_ONCE: Final = 500  # a statement holds the locks of all it renews
 
 
 class PostgresLedger(LockingLedger):
-    """A `Ledger` in PostgreSQL."""
+    """A `Ledger` in PostgreSQL, and the `Turnstile` over it."""
 
     def __init__(self, engine: PostgresEngine) -> None:
         super().__init__(engine)
-        self._lanes = engine.lanes
+        self._lanes, self._rate_limiter = engine.lanes, PostgresRateLimiter(engine)
+
+    async def admit(self, reservation: Reservation, *, per_minute: int) -> tuple[Allowance, Hold | None]:
+        asked = reservation
+        statement = openings.COUNT_AND_OPEN if asked.revision is None else openings.COUNT_AND_CONTINUE
+        opened = await self._opened(statement, asked, {"per_minute": per_minute})
+        if opened is None:
+            return await self._rate_limiter.take(asked.tenant_id, asked.payer, per_minute=per_minute), None
+        admitted, level, session_id = opened
+        if not admitted:
+            raise refusal(level, per_minute=per_minute)
+        return allowance(level, per_minute=per_minute), _granted(asked, session_id)
 
     async def reserve(self, reservation: Reservation) -> Hold:
-        wanted = reservation.demand
-        if reservation.idempotency is None and wanted.most <= wanted.limit:
-            hold = await self._reserve_at_once(reservation)
-            if hold is not None:
-                return hold
-        return await super().reserve(reservation)
+        statement = openings.OPEN if reservation.revision is None else openings.CONTINUE
+        opened = await self._opened(statement, reservation, {})
+        hold = None if opened is None else _granted(reservation, opened[0])
+        return hold or await super().reserve(reservation)
 
-    async def _reserve_at_once(self, asked: Reservation) -> Hold | None:
-        """The hold for all that the turn may cost; None where that cannot be had so simply."""
-        statement = statements.OPEN if asked.revision is None else statements.CONTINUE
-        parameters = _reserved(asked)
-        try:
-            (session_id,) = await self._lanes.ask(statement, asked.tenant_id, parameters)
-        except IntegrityError:  # a link came back empty, and so nothing of it happened
+    async def _opened(self, statement: Statement, asked: Reservation, more: dict[str, object]) -> Any:
+        """What the statement returns; None where nothing of it could happen."""
+        if asked.demand.most > asked.demand.limit:
             return None
-        return None if session_id is None else asked.granted(exact(asked.demand.most), session_id=session_id)
+        try:
+            return await self._lanes.ask(statement, asked.tenant_id, _reserved(asked) | more)
+        except IntegrityError:  # a link came back empty
+            return None
 
     async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
         parameters = _of(hold) | {"transcript": _text(transcript_id)}
@@ -91,8 +102,17 @@ def _of(of: Hold | Reservation) -> dict[str, object]:
     return {"tenant": askable(of.tenant_id), "user": askable(of.user_id), "response": of.response_id}
 
 
+def _granted(asked: Reservation, session_id: str | None) -> Hold | None:
+    """The hold for all that the turn may cost, in the session that an opening statement returned; None: in none."""
+    return None if session_id is None else asked.granted(exact(asked.demand.most), session_id=session_id)
+
+
 def _reserved(asked: Reservation) -> dict[str, object]:
+    repeat = asked.idempotency
     return _of(asked) | {
+        "scope": repeat and storable(repeat.scope),
+        "key": repeat and storable(repeat.key),
+        "fingerprint": repeat and storable(repeat.fingerprint),
         "charged": askable(asked.payer),
         "payer": asked.payer_id and askable(asked.payer_id),
         "day": day_of(asked.at),

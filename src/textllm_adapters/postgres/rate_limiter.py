@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from textllm_adapters.postgres import statements
+from textllm_adapters.postgres import openings
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
@@ -17,7 +17,7 @@ _FORGET: Final = text(
     f"""
     DELETE FROM rate_buckets WHERE (tenant_id, user_id) IN (
         SELECT tenant_id, user_id FROM rate_buckets
-        WHERE updated_at < {statements.NOW_US} - {FORGOTTEN_AFTER_US} LIMIT :at_most FOR UPDATE SKIP LOCKED
+        WHERE updated_at < {openings.NOW_US} - {FORGOTTEN_AFTER_US} LIMIT :at_most FOR UPDATE SKIP LOCKED
     )
     """  # noqa: S608 - joined from constants
 )
@@ -31,7 +31,7 @@ class PostgresRateLimiter:
 
     async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         bucket = _bucket(tenant_id, user_id, per_minute)
-        admitted, level = await self._lanes.ask(statements.TAKE_TOKEN, tenant_id, bucket)
+        admitted, level = await self._lanes.ask(openings.TAKE_TOKEN, tenant_id, bucket)
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)
@@ -43,9 +43,9 @@ class PostgresRateLimiter:
 
     async def give_back(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
         bucket = _bucket(tenant_id, user_id, per_minute)
-        (level,) = await self._lanes.ask(statements.GIVE_TOKEN_BACK, tenant_id, bucket)
+        (level,) = await self._lanes.ask(openings.GIVE_TOKEN_BACK, tenant_id, bucket)
         return allowance(per_minute * TOKEN if level is None else level, per_minute=per_minute)
 
 
 def _bucket(tenant_id: str, user_id: str, per_minute: int) -> dict[str, object]:
-    return {"tenant": askable(tenant_id), "user": askable(user_id), "per_minute": per_minute}
+    return {"tenant": askable(tenant_id), "charged": askable(user_id), "per_minute": per_minute}

@@ -18,9 +18,10 @@ from textllm_adapters.sql import tables
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger import SqlLedger
 from textllm_adapters.sqlite.engine import SqliteEngine
+from textllm_adapters.sqlite.rate_limiter import take
 from textllm_adapters.sqlite.rows import Records, Rows
 from textllm_adapters.translation import translated
-from textllm_core.errors import ServiceUnavailableError
+from textllm_core.errors import Allowance, ServiceUnavailableError, TextLLMError
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
@@ -38,6 +39,7 @@ from textllm_core.rules.books import (
     replayed,
     settled_entry,
 )
+from textllm_core.rules.buckets import allowance, refusal
 
 
 class _Kept(Struct, frozen=True):
@@ -84,11 +86,22 @@ _ENTRY_IN_SESSION: Final = (
 
 
 class SqliteLedger(SqlLedger):
-    """A `Ledger` in a SQLite file."""
+    """A `Ledger` in a SQLite file, and the `Turnstile` over it."""
 
     def __init__(self, engine: SqliteEngine) -> None:
         super().__init__(engine)
         self._writer = engine.writer
+
+    async def admit(self, reservation: Reservation, *, per_minute: int) -> tuple[Allowance, Hold | None]:
+        def admit(connection: sqlite3.Connection) -> tuple[int, bool, Hold | None]:
+            level, admitted = take(connection, reservation.tenant_id, reservation.payer, per_minute=per_minute)
+            return level, admitted, _reserve_if_so(connection, reservation) if admitted else None
+
+        with translated(STORAGE_ERRORS):
+            level, admitted, hold = await self._writer.run(admit)
+        if not admitted:
+            raise refusal(level, per_minute=per_minute)
+        return allowance(level, per_minute=per_minute), hold
 
     async def reserve(self, reservation: Reservation) -> Hold:
         with translated(STORAGE_ERRORS):
@@ -123,6 +136,18 @@ class SqliteLedger(SqlLedger):
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
         with translated(STORAGE_ERRORS):
             await self._writer.run(partial(_release, hold=hold, transcripts=transcripts, unless_asked=unless_asked))
+
+
+def _reserve_if_so(connection: sqlite3.Connection, asked: Reservation) -> Hold | None:
+    """Reserve; None where that is refused, and nothing of it is left."""
+    connection.execute("SAVEPOINT reserving")
+    try:
+        return _reserve(connection, asked)
+    except (TextLLMError, AlreadySettledError):
+        connection.execute("ROLLBACK TO reserving")
+        return None
+    finally:
+        connection.execute("RELEASE reserving")
 
 
 def _reserve(connection: sqlite3.Connection, asked: Reservation) -> Hold:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -35,18 +36,10 @@ class SqliteRateLimiter:
         self._writer = engine.writer
 
     async def take(self, tenant_id: str, user_id: str, *, per_minute: int) -> Allowance:
-        def take(connection: sqlite3.Connection) -> tuple[int, bool]:
-            bucket, now = _BUCKETS.get(connection, tenant_id, user_id), _now_us()
-            level = per_minute * TOKEN
-            if bucket is not None:
-                level = refilled(bucket.level, per_minute=per_minute, elapsed_us=now - bucket.updated_at)
-            level, admitted = taken(level)
-            row = {"tenant_id": tenant_id, "user_id": user_id, "level": level, "updated_at": now, "admitted": admitted}
-            _BUCKETS.put(connection, row)
-            return level, admitted
-
         with translated(STORAGE_ERRORS):
-            level, admitted = await self._writer.run(take)
+            level, admitted = await self._writer.run(
+                partial(take, tenant_id=tenant_id, user_id=user_id, per_minute=per_minute)
+            )
         if not admitted:
             raise refusal(level, per_minute=per_minute)
         return allowance(level, per_minute=per_minute)
@@ -69,6 +62,18 @@ class SqliteRateLimiter:
 
         with translated(STORAGE_ERRORS):
             return await self._writer.run(forget)
+
+
+def take(connection: sqlite3.Connection, tenant_id: str, user_id: str, *, per_minute: int) -> tuple[int, bool]:
+    """Take a token by the writer's connection: the level afterwards, and whether there was one."""
+    bucket, now = _BUCKETS.get(connection, tenant_id, user_id), _now_us()
+    level = per_minute * TOKEN
+    if bucket is not None:
+        level = refilled(bucket.level, per_minute=per_minute, elapsed_us=now - bucket.updated_at)
+    level, admitted = taken(level)
+    row = {"tenant_id": tenant_id, "user_id": user_id, "level": level, "updated_at": now, "admitted": admitted}
+    _BUCKETS.put(connection, row)
+    return level, admitted
 
 
 def _now_us() -> int:

@@ -24,6 +24,7 @@ from textllm_adapters.wiring.storage import (
     open_blobs,
     open_database,
     rate_limiter_of,
+    turnstile_of,
 )
 from textllm_core.application import Adapters, Administration, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
@@ -112,6 +113,7 @@ async def open_textllm(
             erasures=erasures,
             journal=journal_of(engine),
             rate_limiter=rate_limiter_of(engine),
+            turnstile=None if adapters.keys() & {"ledger", "rate_limiter"} else turnstile_of(engine),
             files=SqlFileRepository(engine),
             blobs=blobs,
             documents=ChildDocumentReader(),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.ledger import Ledger
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.reply_journal import ReplyJournal
+    from textllm_core.ports.turnstile import Turnstile
 
 
 MEGABYTE: Final = 1024 * 1024
@@ -124,6 +125,17 @@ def rate_limiter_of(engine: AsyncEngine) -> RateLimiter:
     from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 
     return SqliteRateLimiter(_sqlite(engine))
+
+
+def turnstile_of(engine: AsyncEngine) -> Turnstile:
+    """The rate limits and the books in this database, asked at once."""
+    if _is_postgres(engine):
+        from textllm_adapters.postgres.ledger import PostgresLedger
+
+        return PostgresLedger(engine)
+    from textllm_adapters.sqlite.ledger import SqliteLedger
+
+    return SqliteLedger(_sqlite(engine))
 
 
 def conversations_of(engine: AsyncEngine) -> ConversationRepository:

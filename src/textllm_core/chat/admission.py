@@ -34,6 +34,7 @@ from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
+from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
@@ -185,6 +186,7 @@ class Admission:
     ledger: Ledger
     conversations: ConversationRepository
     rate_limiter: RateLimiter
+    turnstile: Turnstile
     pricing: Pricing
     clock: Clock
     policy: ChatPolicy
@@ -258,8 +260,7 @@ class Admission:
             if conversation is None or user_id not in (None, conversation.user_id):
                 raise ConversationNotFoundError
             user_id = conversation.user_id
-        user_id = user_id or new_user_id()
-        allowance = turn.allowance or await self.count(caller, user_id)
+        is_new_user, user_id = user_id is None, user_id or new_user_id()
 
         price = self.pricing.price(model)
         past_tokens = conversation.context_tokens if conversation else 0
@@ -295,11 +296,7 @@ class Admission:
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )
         try:
-            async with self.counted(caller, user_id, allowance):
-                if conversation is None and caller.acts_for(turn.user_id) is not None:  # else the user is new
-                    await self._check_room(reservation)
-                running.protect()  # a hold that is granted must not get lost
-                hold = await self.ledger.reserve(reservation)
+            allowance, hold = await self._let_in(caller, turn, reservation, running, is_new_user=is_new_user)
         except AlreadySettledError as repeat:
             self._tell(running.log, repeat.replay)
             return None
@@ -318,6 +315,30 @@ class Admission:
             keeps_messages=keeps_messages,
             allowance=allowance,
         )
+
+    async def _let_in(
+        self, caller: Caller, turn: Turn, asked: Reservation, running: Running, *, is_new_user: bool
+    ) -> tuple[Allowance, Hold]:
+        """Count the turn, unless it was counted before, and reserve for it; protected since.
+
+        Raises:
+            AlreadySettledError: it is a repeat.
+            TextLLMError: it may not start.
+        """
+        allowance, hold = turn.allowance, None
+        needs_room = asked.revision is None and not is_new_user
+        if allowance is None and (not needs_room or self.room.takes(asked.tenant_id, asked.user_id)):
+            running.protect()  # a hold that is granted must not get lost
+            allowance, hold = await self.turnstile.admit(asked, per_minute=self.policy.rate_per_minute)
+        if allowance is None:
+            allowance = await self.count(caller, asked.user_id)
+        if hold is None:
+            async with self.counted(caller, asked.user_id, allowance):
+                if needs_room:
+                    await self._check_room(asked)
+                running.protect()
+                hold = await self.ledger.reserve(asked)
+        return allowance, hold
 
     async def _check_room(self, asked: Reservation) -> None:
         """See whether the user may have one conversation more.

@@ -36,16 +36,11 @@ from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
+from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Settled, Settlement
-from textllm_core.records.messages import (
-    Reply,
-    ReplyCompleted,
-    ReplyEvent,
-    ReplyStarted,
-    Turn,
-)
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.model import ModelEnded
 from textllm_core.steps import UNTRACED
 from textllm_core.tenancy import Caller
@@ -142,6 +137,7 @@ class Exchange:
         conversations: ConversationRepository,
         journal: ReplyJournal,
         rate_limiter: RateLimiter,
+        turnstile: Turnstile,
         track_usage: TrackUsage,
         pricing: Pricing,
         clock: Clock,
@@ -164,6 +160,7 @@ class Exchange:
                 ledger=ledger,
                 conversations=conversations,
                 rate_limiter=rate_limiter,
+                turnstile=turnstile,
                 pricing=pricing,
                 clock=clock,
                 policy=policy,

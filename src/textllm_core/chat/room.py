@@ -24,16 +24,22 @@ class Room:
     def __init__(self) -> None:
         self._left: dict[tuple[str, str], int] = {}  # whoever was counted last comes last
 
+    def takes(self, tenant_id: str, user_id: str) -> bool:
+        """Whether the user surely may begin one more, which is then taken for begun; else it is to be counted."""
+        left = self._left.get((tenant_id, user_id), 0)
+        if left:
+            self._left[tenant_id, user_id] = left - 1
+        return left > 0
+
     async def is_left(self, tenant_id: str, user_id: str, *, limit: int, count: Callable[[], Awaitable[int]]) -> bool:
         """Whether the user may begin one more, which is then taken for begun.
 
         Args:
             count: says how many the user has; it is asked now and then, and always where few are left.
         """
-        user = tenant_id, user_id
-        if left := self._left.get(user):
-            self._left[user] = left - 1
+        if self.takes(tenant_id, user_id):
             return True
+        user = tenant_id, user_id
         self._left.pop(user, None)
         has = await count()
         if (may_follow := uncounted(has + 1, limit=limit)) > 0:

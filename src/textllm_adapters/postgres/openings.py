@@ -1,0 +1,169 @@
+"""What opens an exchange in PostgreSQL, in a statement: a token of the rate limit is taken, and the turn reserved for.
+
+As every statement of a turn, each is a chain of links (`statements`).
+"""
+
+from typing import Final
+
+from textllm_adapters.postgres.lanes import Statement
+from textllm_core.rules.buckets import FULL_AFTER_US, TOKEN
+
+# The time is read once, in a subquery, behind the lock on the row: so it goes forward from take to take, and where it
+# does not, the clock was set back: no time has passed then, and from there on it goes by the clock as it is now.
+# A refusal writes what has flowed in, too: the level it returns tells how long to wait.
+NOW_US: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+_ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, clock.now_us - bucket.updated_at))"
+
+# `buckets`: what has flowed in since is added, and a token taken where there is one. Returns admitted, level.
+_TAKEN: Final = f"""
+    INSERT INTO rate_buckets AS bucket (tenant_id, user_id, level, updated_at, admitted)
+    VALUES (:tenant, :charged, (:per_minute::bigint - 1) * {TOKEN}, {NOW_US}, TRUE)
+    ON CONFLICT (tenant_id, user_id) DO UPDATE SET (level, updated_at, admitted) = (
+        SELECT refilled.level - CASE WHEN refilled.level >= {TOKEN} THEN {TOKEN} ELSE 0 END,
+            refilled.now_us,
+            refilled.level >= {TOKEN}
+        FROM (
+            SELECT clock.now_us,
+                least(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US}) AS level
+            FROM (SELECT {NOW_US} AS now_us OFFSET 0) AS clock
+        ) AS refilled
+    )
+    RETURNING admitted, level
+"""  # noqa: S608 - joined from constants
+TAKE_TOKEN: Final = Statement(_TAKEN, order=("charged",))
+
+# `buckets.given_back`; what has flowed in meanwhile is added by the next take. Returns the level; NULL: no bucket.
+GIVE_TOKEN_BACK: Final = Statement(
+    f"""
+    WITH given AS (
+        UPDATE rate_buckets SET level = least(:per_minute::bigint * {TOKEN}, level + {TOKEN})
+        WHERE tenant_id = :tenant AND user_id = :charged
+        RETURNING level
+    )
+    SELECT (SELECT level FROM given)
+    """,  # noqa: S608 - joined from constants
+    order=("charged",),
+)
+
+# Nobody has the turn's key, if it has one. Two that come in the same instant pass here; then one of them finds it taken
+# where it takes it, and fails as a whole.
+_IS_NO_REPEAT: Final = """
+    NOT EXISTS (SELECT FROM idempotency_keys WHERE tenant_id = :tenant AND scope = :scope AND key = :key)
+"""
+_HOLD: Final = """
+    INSERT INTO holds (
+        tenant_id, user_id, response_id, conversation_id, session_id, day, kind, model, price, input_estimate, amount,
+        made_conversation, created_at, lease_until, is_resumable, cancel_asked, message, is_asked,
+        payer_id, session_last_activity, metadata, idempotency_scope, idempotency_key
+    )
+"""
+# Of the session as it was before the statement; NULL: it is made.
+_LAST_ACTIVITY: Final = (
+    "(SELECT last_activity FROM sessions WHERE tenant_id = :tenant AND user_id = :charged AND day = :day)"
+)
+_KEY: Final = """
+    INSERT INTO idempotency_keys (tenant_id, scope, key, fingerprint, response_id, created_at)
+    SELECT :tenant, :scope, :key, :fingerprint, :response, :at FROM hold WHERE :key::text IS NOT NULL
+"""
+# Where the turn is counted as well: it goes on only where there was a token. Returns admitted, level, and the session.
+_COUNTED: Final = f"WITH bucket AS ({_TAKEN}),", "(SELECT admitted FROM bucket) AND", "admitted, level,", "FROM bucket"
+_UNCOUNTED: Final = "WITH", "", "", ""
+
+
+def _open(counting: tuple[str, str, str, str]) -> Statement:
+    """A new conversation, in a session that is opened for it, or is open and has room.
+
+    Room is for all that the turn may cost (`budgets.grant`); whether a session without anything in it has so much is
+    seen before. Returns the session; NULL: neither is so, or it is a repeat.
+    """
+    begins, is_counted, count, of_count = counting
+    return Statement(
+        f"""
+        {begins} session AS (
+            INSERT INTO sessions AS session (
+                tenant_id, user_id, day, id, created_at, last_activity, total_tokens, total_cost, reserved,
+                conversation_count, is_active
+            )
+            SELECT :tenant::varchar, :charged, :day, :session, :at, :at, 0, 0, :amount, 1, TRUE
+            WHERE {is_counted} {_IS_NO_REPEAT}
+            ON CONFLICT (tenant_id, user_id, day) DO UPDATE SET
+                last_activity = excluded.last_activity,
+                reserved = session.reserved + excluded.reserved,
+                conversation_count = session.conversation_count + 1
+            WHERE session.is_active AND session.total_cost + session.reserved + excluded.reserved <= :limit
+            RETURNING id
+        ),
+        conversation AS (
+            INSERT INTO conversations (
+                tenant_id, user_id, id, session_id, created_at, updated_at, message_count, total_tokens_input,
+                total_tokens_output, total_cost, title, tags, metadata, is_deleted, context_tokens, keeps_messages,
+                revision, last_message, turn_id, turn_until
+            )
+            SELECT :tenant, :user, :conversation, session.id, :at, :at, 0, 0, 0, 0, :title, '{{}}', '{{}}', FALSE, 0,
+                :keeps_messages, 0, 0, :response, :lease_until
+            FROM session
+            ON CONFLICT DO NOTHING
+            RETURNING id
+        ),
+        hold AS (
+            {_HOLD}
+            SELECT :tenant, :user, :response, (SELECT id FROM conversation), session.id, :day, :kind, :model, :price,
+                :input_estimate, :amount, TRUE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
+                :payer, {_LAST_ACTIVITY}, :metadata, :scope, :key
+            FROM session
+            RETURNING session_id
+        ),
+        key AS ({_KEY})
+        SELECT {count} (SELECT session_id FROM hold) {of_count}
+        """,  # noqa: S608 - joined from constants
+        order=("charged", "day"),
+    )
+
+
+def _continue(counting: tuple[str, str, str, str]) -> Statement:
+    """A conversation that is as it was read, free, has its title, and has had a turn today, in whose session is room.
+
+    So a release has nothing to undo in it. Returns the session; NULL: one of these is not so, or it is a repeat.
+    """
+    begins, is_counted, count, of_count = counting
+    return Statement(
+        f"""
+        {begins} conversation AS (
+            UPDATE conversations AS conversation SET turn_id = :response, turn_until = :lease_until
+            WHERE {is_counted} {_IS_NO_REPEAT}
+                AND tenant_id = :tenant AND user_id = :user AND id = :conversation
+                AND NOT is_deleted AND revision = :revision AND turn_id IS NULL
+                AND (title IS NOT NULL OR message_count > 0)
+                AND EXISTS (
+                    SELECT FROM sessions AS session
+                    WHERE session.tenant_id = :tenant AND session.user_id = :charged AND session.day = :day
+                        AND session.id = conversation.session_id AND session.is_active
+                        AND session.total_cost + session.reserved + :amount <= :limit
+                )
+            RETURNING id
+        ),
+        session AS (
+            UPDATE sessions SET last_activity = :at, reserved = reserved + :amount
+            WHERE tenant_id = :tenant AND user_id = :charged AND day = :day
+                AND total_cost + reserved + :amount <= :limit AND is_active AND EXISTS (SELECT FROM conversation)
+            RETURNING id
+        ),
+        hold AS (
+            {_HOLD}
+            SELECT :tenant, :user, :response, conversation.id, (SELECT id FROM session), :day, :kind, :model, :price,
+                :input_estimate, :amount, FALSE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
+                :payer, {_LAST_ACTIVITY}, :metadata, :scope, :key
+            FROM conversation
+            RETURNING session_id
+        ),
+        key AS ({_KEY})
+        SELECT {count} (SELECT session_id FROM hold) {of_count}
+        """,  # noqa: S608 - joined from constants
+        order=("charged", "day"),
+    )
+
+
+OPEN: Final = _open(_UNCOUNTED)
+CONTINUE: Final = _continue(_UNCOUNTED)
+COUNT_AND_OPEN: Final = _open(_COUNTED)
+COUNT_AND_CONTINUE: Final = _continue(_COUNTED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:  # help pages need none of them
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # help pages need none of them
     from textllm_core.tenancy import Caller, Role
     from textllm_core.uploads import Upload
 
+Progress = Callable[[int, int], None]  # of a fetch: how many bytes there are, of how many
 T_contra = TypeVar("T_contra", contravariant=True)
 
 

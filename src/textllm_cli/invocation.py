@@ -15,10 +15,9 @@ from textllm_core.errors import ConfigurationError
 if TYPE_CHECKING:  # help pages need none of them
     from textllm_adapters.settings import Settings
     from textllm_cli import engine
+    from textllm_cli.engine import Progress
     from textllm_core.application import Administration
     from textllm_core.records.models import ModelList
-
-Progress = Callable[[int, int], None]
 
 USUAL_USER: Final = "cli"
 

@@ -16,19 +16,15 @@ import httpx2
 
 from textllm_adapters.openai.bodies import Body
 from textllm_adapters.openai.connections import Connections
+from textllm_adapters.openai.provider import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS, Provider
 from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import UNTRACED
 
 if TYPE_CHECKING:  # what is rare is loaded when it is needed, for it takes longer than all else that a turn needs
-    import ssl
-
     from textllm_adapters.openai.sdk import Sdk
     from textllm_adapters.openai.session import Session
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
-CONNECT_TIMEOUT_S: Final = 5.0  # a lost packet is sent again after 1 and 3 s; who takes longer than both is down
-MAX_CONNECTIONS: Final = 10_000  # one for each reply under way; beyond it calls wait, and none runs
-KEEP_ALIVE_S: Final = 30.0  # load balancers drop idle connections unsaid, the strictest after about a minute
 _SILENCE_MARGIN: Final = 1.1  # the exchange's own deadline comes first; this one only frees what it leaves behind
 _PAYERS: Final = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 _NOT_TOLD: Final = ("x-stainless-", "authorization")  # what tells of this machine; and the key, which may change
@@ -61,36 +57,16 @@ class Answer(Protocol):
 
 
 @dataclass(slots=True)
-class Client:
-    """One provider.
+class Client(Provider):
+    """One provider, and the ways to it.
 
     Args:
-        api_key: ours; it may become another one, for the next call.
-        url: up to and including `/v1`; `base_url`: the same as a text.
-        headers: of every call.
-        silence_s: how long to wait for the next byte.
-        proxy: through which all goes; None where there is none.
-        tracer: knows which step a request is part of; the request says so.
         connections: for bodies that are at hand; None where that is to go through a proxy.
     """
 
-    api_key: str
-    url: httpx2.URL
-    base_url: str
-    headers: Mapping[str, str]
-    silence_s: float
-    proxy: str | None
-    tracer: Tracer
     connections: Connections | None
-    _certificates: ssl.SSLContext | None = field(default=None, init=False)
     _session: Session | None = field(default=None, init=False)
     _sdk: Sdk | None = field(default=None, init=False)
-
-    def certificates(self) -> ssl.SSLContext:
-        """Whom to trust: read once for all ways, and not at all where nothing is encrypted."""
-        if self._certificates is None:
-            self._certificates = httpx2.create_ssl_context()
-        return self._certificates
 
     async def post(self, path: str, body: Body) -> Answer:
         """The answer to what a turn asks, whatever its status.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import aiohttp
 import anyio
@@ -11,13 +11,10 @@ import httpx2
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 
-from textllm_adapters.openai.client import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS
 from textllm_adapters.openai.connections import SilenceError, UnreachableError
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, causes_of, refusal, unanswered
+from textllm_adapters.openai.provider import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS, Provider
 from textllm_core.errors import TextLLMError
-
-if TYPE_CHECKING:
-    from textllm_adapters.openai.client import Client
 
 _TIMEOUT_S: Final = 10.0  # for what is a small look-up to the provider; with its retries half a minute
 _RETRIES: Final = 2
@@ -37,31 +34,31 @@ _SILENCE: Final = (aiohttp.SocketTimeoutError, httpx2.ReadTimeout, httpx2.WriteT
 
 
 class Sdk:
-    """The provider of `client`, asked by the SDK, which tries again by itself.
+    """A provider, asked by the SDK, which tries again by itself.
 
     Attributes:
         openai: repeats nothing, unless it is asked to.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, provider: Provider) -> None:
         async def api_key() -> str:
-            return client.api_key
+            return provider.api_key
 
         async def tell_step(request: httpx2.Request) -> None:
-            for name, value in client.tracer.outgoing().items():
+            for name, value in provider.tracer.outgoing().items():
                 request.headers[name] = value
 
-        timeout = httpx2.Timeout(client.silence_s, connect=CONNECT_TIMEOUT_S)
-        self._base_url = client.base_url
+        timeout = httpx2.Timeout(provider.silence_s, connect=CONNECT_TIMEOUT_S)
+        self._base_url = provider.base_url
         self.openai = AsyncOpenAI(
             api_key=api_key,
-            base_url=client.url,
+            base_url=provider.url,
             timeout=timeout,
             max_retries=0,
             http_client=DefaultAioHttpClient(
                 timeout=timeout,
                 limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
-                verify=client.certificates(),
+                verify=provider.certificates(),
                 event_hooks={"request": [tell_step]},
             ),
         )

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import aiohttp
 
-from textllm_adapters.openai.client import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS
 from textllm_adapters.openai.connections import BrokenAnswerError, SilenceError, UnreachableError
 from textllm_adapters.openai.errors import causes_of
-
-if TYPE_CHECKING:
-    from textllm_adapters.openai.client import Client
+from textllm_adapters.openai.provider import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS, Provider
 
 
 class Session:
-    """The provider of `client`, asked over aiohttp, with the SDK's headers, timeouts, proxy and certificates."""
+    """A provider, asked over aiohttp, with the SDK's headers, timeouts, proxy and certificates."""
 
-    def __init__(self, client: Client) -> None:
-        self._base_url = client.base_url
+    def __init__(self, provider: Provider) -> None:
+        self._base_url = provider.base_url
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=client.certificates(), limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S
+                ssl=provider.certificates(), limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S
             ),
-            headers=client.headers,
+            headers=provider.headers,
             timeout=aiohttp.ClientTimeout(
-                connect=client.silence_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=client.silence_s
+                connect=provider.silence_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=provider.silence_s
             ),
             cookie_jar=aiohttp.DummyCookieJar(),  # users of one process share nothing at the provider
-            proxy=client.proxy,
+            proxy=provider.proxy,
         )
 
     async def post(self, path: str, content: bytes | AsyncIterable[bytes], headers: Mapping[str, str]) -> _Answer:

@@ -40,6 +40,7 @@ from textllm_adapters.sql.types import Money
 from textllm_adapters.translation import translated
 from textllm_core.money import ZERO
 from textllm_core.records.audit import BooksSize, Drift
+from textllm_core.rules.books import MAX_MODEL_CHARS
 
 _Scope: TypeAlias = Callable[[Table], ColumnElement[bool]]  # whose rows
 
@@ -184,7 +185,7 @@ def _spoken_in(charged: _Scope) -> Subquery:
 
 
 def _daily_counters(scope: _Scope, charged: _Scope) -> _Check:
-    model = func.substr(ledger.c.model, 1, 255)  # as long as a name in a key is kept
+    model = func.substr(ledger.c.model, 1, MAX_MODEL_CHARS)  # as `books.model_of_day` has it
     day = (ledger.c.tenant_id, _payer(ledger), ledger.c.day, model)
     sums = {
         "messages": _whole(case((ledger.c.answered, 1), else_=0)),

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from textllm_adapters.settings import Settings
-from textllm_cli.engine import Administration, Conversations, Files, Talk
-from textllm_cli.invocation import Progress
+from textllm_cli.engine import Administration, Conversations, Files, Progress, Talk
 from textllm_cli.remote.administration import RemoteAdministration
 from textllm_cli.remote.client import open_client
 from textllm_cli.remote.conversations import RemoteConversations

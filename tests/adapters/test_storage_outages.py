@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import stat
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -263,6 +264,39 @@ def test_a_sqlite_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "textllm.db"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("made", [lambda path: path.mkdir(), lambda path: path.write_bytes(b"no database" * 500)])
+def test_what_is_no_sqlite_file_is_a_configuration_error(tmp_path: Path, made: Callable[[Path], object]) -> None:
+    made(tmp_path / "textllm.db")
+    with pytest.raises(ConfigurationError, match=r"textllm\.db"):
+        open_sqlite_engine(f"sqlite:///{tmp_path}/textllm.db")
+
+
+async def test_a_sqlite_file_that_is_damaged_under_way_is_an_outage(
+    sqlite_engine: AsyncEngine, sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = ledger_of(sqlite_engine)
+    await ledger.reserve(reservation())
+    for suffix in ("", "-wal"):
+        await asyncio.to_thread(_damage, Path(sqlite_url.partition("///")[2] + suffix))
+    with pytest.raises(StorageUnavailableError):
+        await ledger.entries("tenant", "user")
+    assert "SQLITE_NOTADB" in caplog.text or "SQLITE_CORRUPT" in caplog.text
+
+
+def _damage(file: Path) -> None:
+    file.write_bytes(b"x" * file.stat().st_size)
+
+
+async def test_a_full_disk_under_sqlite_is_no_health(
+    sqlite_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = SqlHealthProbe(sqlite_engine)
+    assert await probe.check() is None
+    full = shutil.disk_usage("/")._replace(free=1024)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    assert "full" in (await probe.check() or "")
 
 
 def test_a_sqlite_file_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:

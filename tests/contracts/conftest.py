@@ -291,8 +291,8 @@ class Probing:
 @pytest.fixture
 async def sqlite_probing(sqlite_engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Probing]:
     file = tmp_path / "secret.db"
+    broken = open_sqlite_engine(f"sqlite:///{file}")  # which connects when it is first used
     file.write_text("This is no database. " * 100)
-    broken = open_sqlite_engine(f"sqlite:///{file}")
     yield Probing(SqlHealthProbe(sqlite_engine), SqlHealthProbe(broken))
     await broken.dispose()
 

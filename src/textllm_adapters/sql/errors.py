@@ -31,6 +31,8 @@ _SQLITE_CODES: Final = frozenset(
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CORRUPT,  # the log names it; what is damaged is an outage until it is restored
+        sqlite3.SQLITE_NOTADB,
     }
 )
 

@@ -21,6 +21,7 @@ from textllm_core.errors import ConfigurationError
 
 _BUSY_TIMEOUT_S: Final = 5  # another process that writes, such as the command line, takes milliseconds
 _POOL_TIMEOUT_S: Final = 10  # twice as long as whoever has a connection may wait for the file
+_HEADER: Final = b"SQLite format 3\0"  # of every database file (sqlite.org, "Database File Format")
 _POOL_SIZE: Final = 5
 
 
@@ -54,15 +55,21 @@ def open_engine(url: str, *, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> SqliteE
     Args:
         busy_timeout_s: how long to wait while another process writes.
     Raises:
-        ConfigurationError: the file cannot be made.
+        ConfigurationError: the file cannot be made, or is something else.
     """
     database = make_url(url).set(drivername="sqlite+aiosqlite")
     path = Path(database.database or "")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
+        with path.open("rb") as file:
+            beginning = file.read(len(_HEADER))
     except OSError as error:
         raise ConfigurationError(f"The database {path} cannot be opened: {error.strerror}.") from error
+    if beginning not in (b"", _HEADER):  # an empty file is a database without tables
+        raise ConfigurationError(
+            f"{path} is no SQLite database, or a damaged one; name another file in DATABASE_URL, or restore a backup."
+        )
     threads: WeakSet[Thread] = WeakSet()
     opening = Opening()
 

@@ -5,14 +5,15 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from tests.contracts.file_fixtures import STORED, asked, image, reading
-from tests.contracts.model_fixtures import QUICK, assistant, hear, request
+from tests.contracts.model_fixtures import QUICK
 from tests.servers.answering import answering
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault, Reply
 
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
+from textllm_adapters.testing.models import assistant, hear, request
+from textllm_adapters.testing.stored_files import STORED, asked, image, reading
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,

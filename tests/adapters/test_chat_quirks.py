@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from msgspec.structs import replace
-from tests.contracts.file_fixtures import STORED, image, reading
-from tests.contracts.model_fixtures import NOON, QUICK, hear, request
+from tests.contracts.model_fixtures import QUICK
 from tests.servers.chat_quirks import QUIRKS, REFUSALS, REQUEST_ID, THOUGHT, WITHOUT_EYES, ChatQuirks
 
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
@@ -14,6 +13,8 @@ from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.errors import Asked, refusal
 from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_adapters.testing.models import NOON, hear, request
+from textllm_adapters.testing.stored_files import STORED, image, reading
 from textllm_core.errors import (
     ContentRefusedError,
     ModelError,

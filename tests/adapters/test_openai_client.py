@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from tests.contracts.model_fixtures import QUICK, hear, request, user
+from tests.contracts.model_fixtures import QUICK
 from tests.servers.answering import answering
 
 from textllm_adapters.openai.client import Client, open_client
@@ -17,6 +17,7 @@ from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.errors import BROKEN_ANSWER
 from textllm_adapters.openai.http import EventStream, post
 from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_adapters.testing.models import hear, request, user
 from textllm_core.errors import ProviderError
 from textllm_core.steps import Step
 

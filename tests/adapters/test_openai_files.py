@@ -13,8 +13,7 @@ from unittest.mock import ANY
 
 import pytest
 from msgspec.structs import replace
-from tests.contracts.file_fixtures import GIF, PDF, PNG, STORED, asked, image, pdf, reading
-from tests.contracts.model_fixtures import NOON, QUICK, assistant, first_delta, hear, request
+from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault
 
@@ -23,6 +22,8 @@ from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_adapters.testing.models import NOON, assistant, first_delta, hear, request
+from textllm_adapters.testing.stored_files import GIF, PDF, PNG, STORED, asked, image, pdf, reading
 from textllm_core.errors import InvalidRequestError, ProviderError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.llm import LLM
 from textllm_core.records.messages import InputFile, InputImage, InputText, Message

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.contracts.file_fixtures import STORED, image, pdf, reading
-from tests.contracts.model_fixtures import NOON, QUICK, hear
+from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_shapes import refusal_of
 
@@ -15,6 +14,8 @@ from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_adapters.testing.models import NOON, hear
+from textllm_adapters.testing.stored_files import STORED, image, pdf, reading
 from textllm_core.records.messages import InputFile, InputText, Message, OutputText, Refusal
 from textllm_core.records.model import ModelRequest
 

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
-from tests.contracts.model_fixtures import QUICK, assistant, user
+from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault
 
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
+from textllm_adapters.testing.models import assistant, user
 from textllm_core.errors import ConversationLostError, ModelError, ProviderError, ProviderUnavailableError
 
 CREATE = "POST /conversations"

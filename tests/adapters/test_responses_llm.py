@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from tests.contracts.model_fixtures import QUICK, Heard, assistant, first_delta, hear, request
+from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault, Reply
 
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_adapters.testing.models import Heard, assistant, first_delta, hear, request
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.adapters.test_responses_llm import completed, created, delta, event_stream
-from tests.contracts.model_fixtures import QUICK, hear, request
+from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault, Reply
 
@@ -16,6 +16,7 @@ from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
+from textllm_adapters.testing.models import hear, request
 from textllm_adapters.wiring import load_settings, open_textllm
 from textllm_core import Caller, TextTurn
 from textllm_core.errors import (

@@ -12,13 +12,13 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests.contracts.test_telemetry import EVENTS
-from tests.contracts.test_tracer import STEPS
 from tests.servers.otlp import Collector
 
 from textllm_adapters.telemetry import traces, tracing
 from textllm_adapters.telemetry.logs import JsonLines
 from textllm_adapters.telemetry.traces import OpenTelemetryTracer, open_exporting
+from textllm_adapters.testing.telemetry import EVENTS
+from textllm_adapters.testing.tracer import STEPS
 from textllm_core.errors import ConfigurationError, ProviderTimeoutError
 from textllm_core.events import ExchangeAnswered, RequestAnswered
 from textllm_core.steps import Admitting, Asking, Serving

@@ -50,6 +50,7 @@ from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.telemetry.traces import OpenTelemetryTracer
+from textllm_adapters.testing.rate_limiter import Limiting
 from textllm_adapters.wiring.storage import conversations_of, erasures_of, journal_of, ledger_of
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
@@ -59,7 +60,6 @@ from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.health_probe import HealthProbe
 from textllm_core.ports.ledger import Ledger
-from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
@@ -230,14 +230,6 @@ def auditing(request: pytest.FixtureRequest) -> Auditing:
     chosen = request.getfixturevalue(f"{request.param}_auditing")
     assert isinstance(chosen, Auditing)
     return chosen
-
-
-@dataclass(frozen=True, slots=True)
-class Limiting:
-    """A rate limiter, and a way to let time pass by its clock."""
-
-    limiter: RateLimiter
-    wait: Callable[[timedelta], Awaitable[None]]
 
 
 @pytest.fixture

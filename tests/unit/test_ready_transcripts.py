@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.contracts.model_fixtures import user
 
 from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.transcript import MemoryTranscript
+from textllm_adapters.testing.models import user
 from textllm_core.erasing import EraseAtProvider
 from textllm_core.errors import ProviderUnavailableError, StorageUnavailableError
 from textllm_core.ready_transcripts import ReadyTranscripts

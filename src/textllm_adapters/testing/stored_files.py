@@ -3,8 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 
-from tests.contracts.model_fixtures import NOON
-
+from textllm_adapters.testing.models import NOON
 from textllm_core.errors import StoredFileNotFoundError
 from textllm_core.records.messages import InputFile, InputImage, InputText, Message
 from textllm_core.records.model import ReadBlob

@@ -1,0 +1,61 @@
+"""What every transcript keeps of the port `Transcript`."""
+
+import pytest
+
+from textllm_adapters.testing.models import NOON, assistant, user
+from textllm_core.errors import ConversationLostError
+from textllm_core.ports.transcript import Transcript
+from textllm_core.records.messages import Message, Refusal
+
+
+class TranscriptContract:
+    """What every transcript keeps of the port `Transcript`.
+
+    Fixture `transcript`: one of them.
+    """
+
+    pytestmark = pytest.mark.asyncio
+
+    async def test_messages_come_back_in_order_with_role_and_words(self, transcript: Transcript) -> None:
+        given = [
+            user("Hello"),
+            assistant("Hi.\n\U0001f9f6"),
+            user("Do it"),
+            Message(id="msg_3", role="assistant", content=(Refusal("No."),), created_at=NOON),
+        ]
+        kept = await transcript.messages(await transcript.create(given))
+        assert [(message.role, message.text) for message in kept] == [(m.role, m.text) for m in given]
+        assert all(message.id for message in kept)
+        assert all(message.created_at.utcoffset() is not None for message in kept)
+
+    @pytest.mark.parametrize("count", [0, 1, 19, 20, 21, 40, 41, 100, 101, 205])
+    async def test_it_holds_any_number_of_messages(self, transcript: Transcript, count: int) -> None:
+        texts = [f"message {n}" for n in range(count)]
+        transcript_id = await transcript.create([user(text) for text in texts])
+        assert [message.text for message in await transcript.messages(transcript_id)] == texts
+
+    async def test_two_transcripts_are_apart(self, transcript: Transcript) -> None:
+        one, other = await transcript.create([user("one")]), await transcript.create([user("other")])
+        assert one != other
+        assert [message.text for message in await transcript.messages(one)] == ["one"]
+        assert [message.text for message in await transcript.messages(other)] == ["other"]
+
+    @pytest.mark.parametrize("transcript_id", ["conv_never_made", "../responses", "", "conv_\u00fc?x=1#y"])
+    async def test_what_was_never_made_is_lost(self, transcript: Transcript, transcript_id: str) -> None:
+        with pytest.raises(ConversationLostError):
+            await transcript.messages(transcript_id)
+
+    async def test_what_is_erased_is_lost_and_nothing_else_is(self, transcript: Transcript) -> None:
+        one, other = await transcript.create([user("one")] * 205), await transcript.create([user("other")])
+        for _ in range(2):
+            await transcript.erase(one)
+        with pytest.raises(ConversationLostError):
+            await transcript.messages(one)
+        assert [message.text for message in await transcript.messages(other)] == ["other"]
+
+    @pytest.mark.parametrize("name", ["conv_never_made", "resp_never_made", "../responses", "conv_\u00fc?x=1#y"])
+    async def test_what_is_not_there_counts_as_erased(self, transcript: Transcript, name: str) -> None:
+        kept = await transcript.create([user("kept")])
+        await transcript.erase(name)
+        await transcript.erase_reply(name)
+        assert [message.text for message in await transcript.messages(kept)] == ["kept"]

@@ -20,18 +20,18 @@ from textllm_core.ports.tracer import Tracer
 from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_core.records.models import ModelList
 from textllm_core.steps import UNTRACED
+from textllm_http.concurrency import ConcurrencyLimit
 from textllm_http.download import MAX_DOWNLOADS
 from textllm_http.entrance import Entrance
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.observing import observed
-from textllm_http.places import Places
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, models, operations, sessions, usage
 from textllm_http.services import Services
 from textllm_http.short_way import ShortWay
 from textllm_http.spool import Spool
-from textllm_http.strangers import Strangers
+from textllm_http.unknown_keys import UnknownKeyLimit
 from textllm_http.worker_state import WorkerState
 
 FORGET_EVERY_S: Final = 60.0  # what is old by ten minutes or by hours need not go on the second
@@ -184,13 +184,13 @@ def create_app(
                 worker,
                 requires_keys=requires_keys,
                 operator_token=None if operator_token is None else operator_token.encode(),
-                strangers=Strangers(),
+                unknown_keys=UnknownKeyLimit(),
                 max_body_bytes=_BODY_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 max_text_bytes=_TEXT_BYTES_BESIDE_MESSAGE + _MAX_BYTES_PER_CHARACTER * max_input_chars,
                 max_file_bytes=max_file_bytes,
                 body_timeout_s=body_timeout_s,
                 spool=Spool(spool_dir),
-                downloads=Places(
+                downloads=ConcurrencyLimit(
                     MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."
                 ),
                 models=listed_models,

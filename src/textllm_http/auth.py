@@ -14,7 +14,7 @@ from textllm_core.api_keys import digest_of, is_secret
 from textllm_core.errors import ForbiddenError, StorageUnavailableError, UnauthenticatedError
 from textllm_core.tenancy import Caller, Role
 from textllm_http.services import services_of
-from textllm_http.strangers import network_of
+from textllm_http.unknown_keys import network_of
 
 _BEARER: Final = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 
@@ -103,7 +103,7 @@ async def _authenticated(connection: Connection) -> Caller:
     if secret is None or not is_secret(secret):
         raise UnauthenticatedError
     address, digest = _address_of(connection), digest_of(secret)
-    services.strangers.admit(address, digest)
+    services.unknown_keys.admit(address, digest)
     caller = await services.textllm.administration.authenticate(secret)
-    services.strangers.welcome(address, digest)
+    services.unknown_keys.know(address, digest)
     return caller

@@ -15,8 +15,8 @@ from textllm_core.errors import TextLLMError
 from textllm_core.file_names import as_attachment
 from textllm_core.files import ReadFile
 from textllm_core.records.files import StoredFile
+from textllm_http.concurrency import ConcurrencyLimit
 from textllm_http.middleware import header
-from textllm_http.places import Places
 from textllm_http.services import services_of
 
 STALLED_AFTER_S: Final = 60.0  # a network that comes back does so within seconds; the place is another's then
@@ -71,11 +71,11 @@ async def response_of(request: Request[Any, Any, Any], file: StoredFile, read: R
 
 
 class Content(NamedTuple):
-    """What is to be sent: pieces, the first of which has been read already, in one of the places."""
+    """What is to be sent: pieces, the first of which has been read already; `limit`: how many are sent at a time."""
 
     pieces: AsyncGenerator[bytes, None]
     beginning: bytes
-    places: Places
+    limit: ConcurrencyLimit
 
 
 class FileResponse:
@@ -102,7 +102,7 @@ class FileResponse:
             await send(start)
         else:
             async with aclosing(self._content.pieces) as pieces:
-                with self._content.places.taken():
+                with self._content.limit.taken():
                     await send(start)
                     try:
                         await self._send_piece(send, self._content.beginning)

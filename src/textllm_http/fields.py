@@ -8,12 +8,13 @@ from typing import Annotated, Final, Literal, TypeAlias
 from msgspec import Meta
 
 from textllm_core.api_keys import MAX_NAME_CHARS as MAX_KEY_NAME_CHARS
+from textllm_core.ids import USER_ID
 from textllm_core.metadata import MAX_KEY_CHARS, MAX_PAIRS, MAX_VALUE_CHARS
 from textllm_core.records.conversations import MAX_TAG_CHARS, MAX_TAGS, MAX_TITLE_CHARS
 from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
 
 ANY_ID: Final = "^[A-Za-z0-9_-]{1,64}$"
-ANY_USER: Final = "^[A-Za-z0-9._:@+-]{1,255}$"
+ANY_USER: Final = f"^{USER_ID}$"
 _MODEL: Final = "^[A-Za-z0-9._:/@+-]{1,200}$"
 _NOT_BLANK: Final = r"\S"
 

@@ -9,9 +9,9 @@ from litestar.connection import ASGIConnection
 
 from textllm_core.application import TextLLM
 from textllm_core.records.models import ModelList
-from textllm_http.places import Places
+from textllm_http.concurrency import ConcurrencyLimit
 from textllm_http.spool import Spool
-from textllm_http.strangers import Strangers
+from textllm_http.unknown_keys import UnknownKeyLimit
 from textllm_http.worker_state import WorkerState
 
 
@@ -22,13 +22,13 @@ class Services:
         worker: what changes while the process serves.
         requires_keys: False lets everyone in, as a service of the tenant `default`.
         operator_token: what opens `/metrics` and `/config`; None: nobody where keys are required, else everybody.
-        strangers: who brings keys that nobody has.
+        unknown_keys: how many of them each address may try.
         max_body_bytes: of a JSON body, or of the texts of a turn that comes in a form.
         max_text_bytes: of the texts of any other form.
         max_file_bytes: of one file.
         body_timeout_s: until a JSON body is there, and at most between two pieces of a form.
         spool: where files wait while they come in.
-        downloads: places of those who are sent a file.
+        downloads: how many may be sent a file at a time.
         models: what `/v1/models` lists.
         public_config: what `/config` shows; no secrets.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
@@ -41,13 +41,13 @@ class Services:
     worker: WorkerState
     requires_keys: bool
     operator_token: bytes | None
-    strangers: Strangers
+    unknown_keys: UnknownKeyLimit
     max_body_bytes: int
     max_text_bytes: int
     max_file_bytes: int
     body_timeout_s: float
     spool: Spool
-    downloads: Places
+    downloads: ConcurrencyLimit
     models: ModelList
     public_config: Mapping[str, object]
     metrics: Callable[[], bytes]

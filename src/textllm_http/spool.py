@@ -11,7 +11,7 @@ from typing import IO, Final, TypeVar
 from textllm_core.cancellation import carried_through
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.tenancy import Caller
-from textllm_http.places import Places
+from textllm_http.concurrency import ConcurrencyLimit
 
 MAX_REQUESTS: Final = 128
 OF_TENANT: Final = 64  # so that none keeps the others from sending, however slowly it sends itself
@@ -65,7 +65,7 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         busy = "Too many files are coming in at once; send this again in a moment."
-        self._places = Places(MAX_REQUESTS, StorageUnavailableError, busy)
+        self._limit = ConcurrencyLimit(MAX_REQUESTS, StorageUnavailableError, busy)
 
     def place(self, caller: Caller) -> AbstractContextManager[None]:
         """Room for the files of one request of the caller's, until the block ends.
@@ -76,7 +76,7 @@ class Spool:
         shares: dict[Hashable, int] = {caller.tenant_id: OF_TENANT}
         if caller.user_id is not None:
             shares[caller.tenant_id, caller.user_id] = OF_USER
-        return self._places.taken(shares)
+        return self._limit.taken(shares)
 
     async def open(self) -> SpooledFile:
         """An empty file; the caller closes it.

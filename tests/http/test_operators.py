@@ -13,7 +13,7 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller
 from textllm_core.api_keys import new_secret
 from textllm_core.errors import UnknownKeysError
-from textllm_http.strangers import PER_MINUTE, Strangers
+from textllm_http.unknown_keys import PER_MINUTE, UnknownKeyLimit
 
 TOKEN = "operator-token-of-32-characters."
 PAGES = ("/metrics", "/config")
@@ -86,29 +86,29 @@ async def test_a_flood_of_unknown_keys_costs_few_questions_and_bars_nobody_who_i
 
 def test_tries_come_back_one_by_one() -> None:
     time = 0.0
-    strangers = Strangers(lambda: time)
+    limit = UnknownKeyLimit(lambda: time)
     for _ in range(PER_MINUTE):
-        strangers.admit("203.0.113.7", new_secret().encode())
+        limit.admit("203.0.113.7", new_secret().encode())
     with pytest.raises(UnknownKeysError) as refusal:
-        strangers.admit("203.0.113.7", b"x")
+        limit.admit("203.0.113.7", b"x")
     time += refusal.value.retry_after_s
-    strangers.admit("203.0.113.7", b"x")
+    limit.admit("203.0.113.7", b"x")
     with pytest.raises(UnknownKeysError):
-        strangers.admit("203.0.113.7", b"x")
+        limit.admit("203.0.113.7", b"x")
 
 
 def test_a_network_of_ipv6_is_one_address() -> None:
-    strangers = Strangers(lambda: 0.0)
+    limit = UnknownKeyLimit(lambda: 0.0)
     for number in range(PER_MINUTE):
-        strangers.admit(f"2001:db8::{number:x}", b"x")
+        limit.admit(f"2001:db8::{number:x}", b"x")
     with pytest.raises(UnknownKeysError):
-        strangers.admit("2001:db8::ffff", b"x")
-    strangers.admit("2001:db8:0:1::1", b"x")
+        limit.admit("2001:db8::ffff", b"x")
+    limit.admit("2001:db8:0:1::1", b"x")
 
 
 def test_however_many_addresses_come_little_is_remembered() -> None:
-    strangers = Strangers(lambda: 0.0)
+    limit = UnknownKeyLimit(lambda: 0.0)
     for number in range(30_000):
-        strangers.admit(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", b"x")
-        strangers.welcome("", number.to_bytes(4))
-    assert sum(len(kept) for kept in vars(strangers).values() if hasattr(kept, "__len__")) <= 20_000
+        limit.admit(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", b"x")
+        limit.know("", number.to_bytes(4))
+    assert sum(len(kept) for kept in vars(limit).values() if hasattr(kept, "__len__")) <= 20_000

@@ -8,28 +8,28 @@ import pytest
 
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
 from textllm_core.tenancy import Caller
-from textllm_http.places import Places
+from textllm_http.concurrency import ConcurrencyLimit
 from textllm_http.spool import MAX_REQUESTS, OF_TENANT, OF_USER, Spool
 
 
 def test_whoever_finds_no_place_is_refused_until_one_is_free() -> None:
-    places = Places(2, ServiceUnavailableError, "Full.")
-    with places.taken():
-        with places.taken(), pytest.raises(ServiceUnavailableError, match="Full"), places.taken():
+    limit = ConcurrencyLimit(2, ServiceUnavailableError, "Full.")
+    with limit.taken():
+        with limit.taken(), pytest.raises(ServiceUnavailableError, match="Full"), limit.taken():
             pass
-        with places.taken():
+        with limit.taken():
             pass
 
 
 def test_nobody_has_more_than_his_share_and_it_comes_back() -> None:
-    places = Places(3, ServiceUnavailableError, "Full.")
+    limit = ConcurrencyLimit(3, ServiceUnavailableError, "Full.")
     too_much: list[dict[Hashable, int]] = [{"a": 1}, {"a": 1, "b": 2}]
     for _ in range(2):
-        with places.taken({"a": 1}), places.taken({"b": 2}):
+        with limit.taken({"a": 1}), limit.taken({"b": 2}):
             for shares in too_much:
-                with pytest.raises(ServiceUnavailableError), places.taken(shares):
+                with pytest.raises(ServiceUnavailableError), limit.taken(shares):
                     pass
-            with places.taken({"b": 2}), pytest.raises(ServiceUnavailableError), places.taken({"c": 9}):
+            with limit.taken({"b": 2}), pytest.raises(ServiceUnavailableError), limit.taken({"c": 9}):
                 pass
 
 

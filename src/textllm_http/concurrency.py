@@ -1,4 +1,4 @@
-"""Room for so many at a time."""
+"""How much is done at a time."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
@@ -11,8 +11,8 @@ from textllm_core.errors import TextLLMError
 _NO_SHARES: Final[Mapping[Hashable, int]] = MappingProxyType({})
 
 
-class Places:
-    """A number of places; who finds none is refused at once, and waits elsewhere.
+class ConcurrencyLimit:
+    """So many at a time; who comes beyond that is refused at once, and waits elsewhere.
 
     Args:
         refusal: the error, and the words of it.

@@ -13,11 +13,11 @@ from textllm_core.errors import UnknownKeysError
 PER_MINUTE: Final = 30  # a person who tries keys needs few, and a client with a wrong one learns 401 from the first
 _EACH_S: Final = 60 / PER_MINUTE  # how long a look-up is counted
 _MOST_ADDRESSES: Final = 10_000  # a megabyte or two; the one that was quiet for longest is forgotten
-_MOST_FRIENDS: Final = 10_000
+_MOST_KNOWN: Final = 10_000
 _NETWORK_BITS: Final = 64  # of IPv6, where one customer has so many addresses
 
 
-class Strangers:
+class UnknownKeyLimit:
     """How many unknown keys each address may still have looked up, in this process.
 
     A key that was in force once is looked up from anywhere, whatever its neighbours do.
@@ -29,7 +29,7 @@ class Strangers:
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
         self._even_at: OrderedDict[str, float] = OrderedDict()  # when an address has all its tries back
-        self._friends: OrderedDict[bytes, None] = OrderedDict()
+        self._known: OrderedDict[bytes, None] = OrderedDict()
 
     def admit(self, address: str, digest: bytes) -> None:
         """Count a key that is about to be looked up.
@@ -37,7 +37,7 @@ class Strangers:
         Raises:
             UnknownKeysError: the address has no tries left.
         """
-        if digest in self._friends:
+        if digest in self._known:
             return
         now, place = self._now(), network_of(address)
         even_at = max(now, self._even_at.pop(place, now)) + _EACH_S
@@ -48,14 +48,14 @@ class Strangers:
         if len(self._even_at) > _MOST_ADDRESSES:
             self._even_at.popitem(last=False)
 
-    def welcome(self, address: str, digest: bytes) -> None:
+    def know(self, address: str, digest: bytes) -> None:
         """The key is in force: it costs its address nothing."""
-        if digest in self._friends:
-            self._friends.move_to_end(digest)
+        if digest in self._known:
+            self._known.move_to_end(digest)
             return
-        self._friends[digest] = None
-        if len(self._friends) > _MOST_FRIENDS:
-            self._friends.popitem(last=False)
+        self._known[digest] = None
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
         if (place := network_of(address)) in self._even_at:
             self._even_at[place] -= _EACH_S
 

@@ -53,7 +53,8 @@ DO $$
 DECLARE used text;
 BEGIN
     PERFORM pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    AND usename = current_user;  -- one that is only just connecting has no name yet, and is not ours to end
     SELECT string_agg(oid::regclass::text, ', ') INTO used FROM pg_class
     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
     AND pg_relation_size(oid) > 0;

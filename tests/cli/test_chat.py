@@ -1,6 +1,7 @@
 """`textllm chat` with lines that are piped in."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tests.cli.app_over_memory import MemoryWiring
@@ -75,3 +76,71 @@ def test_the_latest_conversation_is_continued(run: Run) -> None:
 
 def test_with_nothing_to_continue_the_exit_code_is_3(run: Run) -> None:
     assert run("chat", "--continue", stdin="two\n").exit_code == 3
+
+
+def test_open_goes_on_with_an_earlier_conversation(run: Run, wiring: MemoryWiring) -> None:
+    run("ask", "one")
+    [key] = wiring.store.conversations
+    earlier = key[-1] if isinstance(key, tuple) else key
+    result = run("chat", stdin=f"two\n/open {earlier[:12]}\nthree\n/open\n/open conv_0123\n")
+    assert result.stdout == "[0] You said: two\n[2] You said: three\n"
+    assert "one: 1 turns so far." in result.stderr
+    assert "Say which conversation" in result.stderr
+
+
+def test_the_model_and_its_instructions_change_for_the_turns_that_follow(run: Run, wiring: MemoryWiring) -> None:
+    stdin = "/model\n/system\n/prompt\n/system Be brief.\none\n/prompt document_analyst\ntwo\n/model gpt-4o\n"
+    result = run("chat", stdin=stdin)
+    first, second = wiring.asked
+    assert first.instructions == "Be brief."
+    assert second.instructions not in (None, "Be brief.")
+    assert "model: as the settings say\nsystem: none of yours\nprompt: default\nsystem: Be brief.\n" in result.stderr
+    assert "prompt: document_analyst\n" in result.stderr
+    assert "model: gpt-4o\n" in result.stderr
+
+
+def test_retry_sends_the_last_message_again(run: Run) -> None:
+    result = run("chat", stdin="/retry\none\n/retry\n")
+    assert result.stdout == "[0] You said: one\n[2] You said: one\n"
+    assert "You have sent nothing yet." in result.stderr
+
+
+def test_save_writes_the_conversation_and_nothing_over_another_file(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "tea.md"
+    result = run("chat", stdin=f"/save {path}\none\n/save {path}\n/save {path}\n/save\n/save {tmp_path}/no/where\n")
+    assert path.read_text() == "## You\n\none\n\n## Model\n\n[0] You said: one\n"
+    assert "Nothing was said yet." in result.stderr
+    assert f"2 messages are in {path}." in result.stderr
+    assert "exists already; give another name" in result.stderr
+    assert "Say which file: /save PATH" in result.stderr
+    assert "cannot be written: No such file" in result.stderr
+
+
+def test_a_message_may_be_written_in_an_editor(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nprintf 'written\\nthere\\n' > \"$1\"\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(editor))
+    monkeypatch.delenv("VISUAL", raising=False)
+    assert run("chat", stdin="/edit\n").stdout == "[0] You said: written\nthere\n"
+    monkeypatch.setenv("EDITOR", str(tmp_path / "none"))
+    assert "Set EDITOR" in run("chat", stdin="/edit\n").stderr
+
+
+@pytest.mark.parametrize("line", ["exit", " quit ", "/quit"])
+def test_leaving_has_several_names(run: Run, line: str) -> None:
+    assert run("chat", stdin=f"{line}\none\n").stdout == ""
+
+
+@pytest.mark.parametrize("line", ["/etc/hosts: what is it?", " /imgae cat.png", "exit now"])
+def test_what_is_no_command_is_a_message(run: Run, line: str) -> None:
+    assert run("chat", stdin=f"{line}\n").stdout == f"[0] You said: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "guess"), [("/imgae cat.png", "did you mean /image?"), ("/xyz", "/help shows what there is.")]
+)
+def test_a_mistyped_command_is_no_message(run: Run, line: str, guess: str) -> None:
+    result = run("chat", stdin=f"{line}\n")
+    assert result.stdout == ""
+    assert guess in result.stderr

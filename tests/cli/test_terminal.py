@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.cli.terminal import CTRL_C, CTRL_D, PATIENCE_S, PROGRAM, World, terminal
+from tests.cli.terminal import CTRL_C, PATIENCE_S, PROGRAM, World, terminal
 
 DIM = "\x1b[2m"
 
@@ -148,38 +148,3 @@ def test_progress_moves_on_a_terminal(world: World) -> None:
         assert screen.end() == 0
     assert "\rfetching the model: 50 % of 100 MB\rfetching" in screen.seen
     assert screen.seen.count("\n") == 2
-
-
-def test_in_a_chat_ctrl_c_cuts_the_reply_short_and_the_next_turn_knows_what_was_written(world: World) -> None:
-    environment = world.environment([["partial", " and the rest"]], gated=True)
-    with terminal(["chat"], environment) as screen:
-        screen.read_until("> ")
-        screen.press(b"one\n")
-        screen.read_until("partial")
-        screen.press(CTRL_C)
-        screen.read_until("interrupted; what was written is kept")
-        screen.read_until("> ")
-        world.open_gate()
-        screen.press(b"two\n")
-        screen.read_until("[2] You said: two")
-        screen.read_until("> ")
-        screen.press(b"/history\n")
-        screen.read_until("model (cut short): partial")
-        screen.read_until("> ")
-        screen.press(b"/usage\n")
-        screen.read_until("replies: 2")
-        screen.read_until("> ")
-        screen.press(CTRL_D)
-        assert screen.end() == 0
-    assert "and the rest" not in screen.seen
-    assert [entry["status"] for entry in world.ledger()] == ["cancelled", "completed"]
-    assert len({entry["conversation_id"] for entry in world.ledger()}) == 1
-
-
-def test_ctrl_c_twice_at_the_prompt_leaves(world: World) -> None:
-    with terminal(["chat"], world.environment([], gated=False)) as screen:
-        screen.read_until("> ")
-        screen.interrupt_until("Ctrl-C once more leaves")
-        screen.interrupt_until("leaving\r\n")
-        assert screen.end() == 0
-    assert "Traceback" not in screen.seen

@@ -2,7 +2,7 @@
 
 import typer
 
-from textllm_cli import repl
+from textllm_cli.chat import opening
 from textllm_cli.commands import options
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import reporting
@@ -41,6 +41,10 @@ def chat(
                 screen.say(notice)
         engine = invocation.engine(settings)
         speaker = Speaker(invocation.user_id(user), conversation, latest, chosen)
-        repl.chat(
-            lambda: engine.open_textllm(settings, model_progress=screen.model_progress, grace_s=0), speaker, screen
+        opening.chat(
+            lambda: engine.open_textllm(settings, model_progress=screen.model_progress, grace_s=0),
+            speaker,
+            screen,
+            settings,
+            raw=raw,
         )

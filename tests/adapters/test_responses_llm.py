@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.contracts.model_fixtures import QUICK
+from tests.servers.answering import answering
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault, Reply
 
@@ -591,6 +592,18 @@ async def test_an_answer_that_is_no_proper_http_is_a_bad_answer_and_shows_no_key
 
 
 GOOD_ANSWER = event_stream(created(), delta("one"), completed()).body
+
+
+async def test_whether_a_reply_has_come_as_a_whole_is_known_when_it_begins(provider: OpenAIStandIn) -> None:
+    async with answering(GOOD_ANSWER, "content-type: text/event-stream") as at_once:
+        starts = []
+        for base_url in (f"http://{at_once.address}/v1", provider.base_url):
+            provider.script(Reply(text="a b c", end="stall", end_after=1))
+            async with open_client("sk-test", base_url, silence_timeout_s=0.3) as client:
+                events = ResponsesLLM(client, QUICK).stream(request("Well?"))
+                starts.append(await anext(events))
+                await events.aclose()
+    assert [start.is_whole for start in starts if isinstance(start, ModelStarted)] == [True, False]
 
 
 def content_length(head: bytes) -> int:

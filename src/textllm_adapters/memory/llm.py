@@ -47,6 +47,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
         after: how many deltas come before `error`; None raises it before the model starts.
         unheard: what `outcome` tells of a reply that raised `error` or was left by its reader; None is "not known". The
             transcript does not have its turn, as OpenAI's does not.
+        is_whole: as `ModelStarted` has it.
     """
 
     text: str | None = None
@@ -66,6 +67,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
     error: TextLLMError | None = None
     after: int | None = None
     unheard: EndStatus | None = None
+    is_whole: bool = False
 
 
 class ScriptedLLM:
@@ -119,7 +121,7 @@ class ScriptedLLM:
         response_id = f"resp_scripted_{next(self._numbers)}"
         deltas, end = _play(reply, request, history, self.received)
         try:
-            yield ModelStarted(response_id, request.model, f"req_{response_id}")
+            yield ModelStarted(response_id, request.model, f"req_{response_id}", reply.is_whole)
             for characters in reply.thoughts:
                 await asyncio.sleep(reply.pause_s)
                 yield ModelThinking(characters)

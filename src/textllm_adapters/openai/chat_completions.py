@@ -146,7 +146,7 @@ class ChatCompletionsLLM:
                         break
                     if not heard.has_begun:
                         heard.has_begun = True
-                        yield ModelStarted(None, word(chunk.model, request.model), asked.request_id)
+                        yield ModelStarted(None, word(chunk.model, request.model), asked.request_id, answer.has_come)
                     for choice in chunk.choices or ():
                         said = choice.delta or choice.message or _Delta(content=choice.text)
                         if said.refusal:

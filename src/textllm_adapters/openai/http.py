@@ -149,6 +149,11 @@ class EventStream:
         """
         return cls(await post(client, asked.path, body, retries, asked, request.read))
 
+    @property
+    def has_come(self) -> bool:
+        """Whether all of it is here by now."""
+        return self._answer.is_over
+
     def __aiter__(self) -> Self:
         return self
 

@@ -103,7 +103,7 @@ class ResponsesLLM:
                     if name in _DELTAS:
                         if not started:
                             started = True
-                            yield ModelStarted(None, request.model, asked.request_id)
+                            yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
                         text = decoded(_delta, event.data).delta
                         if isinstance(text, str) and text:
                             said += text
@@ -116,7 +116,7 @@ class ResponsesLLM:
                         response = response or _Response()
                         if not started:
                             started = True
-                            yield _started(response, request, asked)
+                            yield _started(response, request, asked, is_whole=answer.has_come)
                         if name in _BEGINNINGS:
                             continue
                         text, is_refusal = _output(response.output)
@@ -131,7 +131,7 @@ class ResponsesLLM:
                         thought += characters
                         if not started:
                             started = True
-                            yield ModelStarted(None, request.model, asked.request_id)
+                            yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
                         yield ModelThinking(characters)
                     elif name in _FAILURES:
                         raise told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)
@@ -193,9 +193,9 @@ def _response_in(data: bytes) -> _Response | None:
     return response
 
 
-def _started(response: _Response, request: ModelRequest, asked: Asked) -> ModelStarted:
+def _started(response: _Response, request: ModelRequest, asked: Asked, *, is_whole: bool) -> ModelStarted:
     kept_id = word(response.id, "") or None if request.transcript_id else None  # `store: false` keeps nothing
-    return ModelStarted(kept_id, word(response.model, request.model), asked.request_id)
+    return ModelStarted(kept_id, word(response.model, request.model), asked.request_id, is_whole)
 
 
 def _characters(data: bytes) -> int:

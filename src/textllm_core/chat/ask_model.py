@@ -191,10 +191,11 @@ class AskModel:
         self.telemetry.emit(ExchangeBegun(of.hold.response_id, started.model, started.provider_response_id))
         begun = of.begun()
         assert begun is not None
-        said = await self.writer.beginning(begun)
-        await self._pend(of.hold, started, said)
-        if said is not None:
-            self.writer.begun(said)
+        if of.turn.is_resumable or not started.is_whole:  # else the settlement is due at once, and says it all
+            said = await self.writer.beginning(begun)
+            await self._pend(of.hold, started, said)
+            if said is not None:
+                self.writer.begun(said)
         if not of.log.length:
             of.log.append(begun)
 

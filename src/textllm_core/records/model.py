@@ -49,11 +49,13 @@ class ModelStarted(Record, frozen=True):
     Args:
         provider_response_id, model: the provider's words; the id is None where it keeps no responses to ask for.
         request_id: by which its support finds the call; None where it has not said so.
+        is_whole: all of its reply has come by now, so that its end follows at once.
     """
 
     provider_response_id: str | None
     model: str
     request_id: str | None = None
+    is_whole: bool = False
 
 
 class ModelThinking(Record, frozen=True, gc=False):

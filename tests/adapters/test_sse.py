@@ -77,3 +77,25 @@ def test_events_below_the_bound_may_follow_each_other_for_ever() -> None:
     splitter = EventSplitter(max_event_bytes=100)
     chunk = b"data: " + b"x" * 90 + b"\n\n"
     assert sum(len(list(splitter.feed(chunk[:40]))) + len(list(splitter.feed(chunk[40:]))) for _ in range(50)) == 50
+
+
+@pytest.mark.parametrize(
+    ("sent", "last"),
+    [
+        (b'data: {"a": 1}', b'{"a": 1}'),
+        (b'data: {"a": 1}\r\n', b'{"a": 1}'),
+        (b"data: [1]\n\ndata: [2]", b"[2]"),
+        (b'data: {"a": 1}\n\n', None),
+        (b'data: {"a": {"b"', None),
+        (b"data: [DONE", None),
+        (b": a comment", None),
+        (b"", None),
+    ],
+)
+def test_the_last_event_may_lack_its_blank_line_and_no_event_is_half_a_one(sent: bytes, last: bytes | None) -> None:
+    splitter = EventSplitter()
+    for place in range(len(sent)):
+        list(splitter.feed(sent[place : place + 1]))
+    rest = splitter.rest()
+    assert (None if rest is None else rest.data) == last
+    assert splitter.rest() is None

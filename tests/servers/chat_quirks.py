@@ -144,6 +144,10 @@ CHARGES: dict[str, Quirk] = {
     "spaces-around": Quirk(
         data(chunk(TEXT)).replace(b"data: ", b"data:  ") + data(chunk(finish="stop"), usage()) + b"data:  [DONE] \n\n"
     ),
+    "no-last-blank-line": Quirk(data(chunk(TEXT), chunk(finish="stop"), usage()).rstrip()),
+    "no-last-line-break-and-one-half": Quirk(
+        data(chunk(TEXT), chunk(finish="stop"), usage()) + b'data: {"choices": [{"index": 0, "del'
+    ),
     "byte-order-mark": Quirk(b"\xef\xbb\xbf" + stating(usage())),
     "choices-of-nothing": Quirk(
         data({"choices": [None]}, {"choices": {}}, {"choices": ""}) + ended("stop")

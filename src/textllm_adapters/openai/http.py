@@ -172,6 +172,8 @@ class EventStream:
             elif self._document:
                 document, self._document = self._document, b""
                 return ServerSentEvent(b"", document)
+            elif (last := self._splitter.rest()) is not None:
+                return last
             else:
                 raise StopAsyncIteration
 

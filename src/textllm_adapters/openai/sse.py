@@ -67,6 +67,11 @@ class EventSplitter:
         if unfinished:
             self._keep(unfinished)
 
+    def rest(self) -> ServerSentEvent | None:
+        """What the stream ended in: an event whose server leaves out the last blank line; None where it is cut."""
+        event, self._unfinished, self._size = _event(b"".join(self._unfinished).rstrip(b"\n")), [], 0
+        return event if event is not None and event.data.rstrip()[-1:] in (b"}", b"]") else None
+
     def _keep(self, piece: bytes) -> None:
         self._unfinished.append(piece)
         self._size += len(piece)

@@ -21,8 +21,7 @@ from typing import Final
 
 from sqlalchemy import Table, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from tests.contracts.books import NOON, next_turn, reservation, settlement
-from tests.contracts.conftest import Storage, sql_storage
+from tests.contracts.conftest import sql_storage
 from tests.servers.postgres import open_postgres
 
 from textllm_adapters.memory.clock import FixedClock
@@ -31,6 +30,8 @@ from textllm_adapters.sql import migrations
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import conversations, ledger, sessions
 from textllm_adapters.sql.usage_reports import SqlUsageReports
+from textllm_adapters.testing.books import NOON, next_turn, reservation, settlement
+from textllm_adapters.testing.storage import Storage
 from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.report_usage import ReportUsage
 from textllm_core.tenancy import Caller

@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contracts.books import NOON, exchange, reservation, settlement
 
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import metadata
+from textllm_adapters.testing.books import NOON, exchange, reservation, settlement
 from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.records.messages import Idempotency
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from tests.contracts.books import reservation, settlement
 from tests.contracts.conftest import sql_storage
 
 from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.lanes import Statement
 from textllm_adapters.sql.database import SETTING
+from textllm_adapters.testing.books import reservation, settlement
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from alembic.script import ScriptDirectory
 from msgspec.structs import replace
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contracts.books import TODAY, exchange, reservation, settlement, usd
-from tests.contracts.conftest import Storage, sql_storage
+from tests.contracts.conftest import sql_storage
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.sql import (
@@ -22,6 +21,8 @@ from textllm_adapters.sql import (
 )
 from textllm_adapters.sql.tables import metadata
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+from textllm_adapters.testing.books import TODAY, exchange, reservation, settlement, usd
+from textllm_adapters.testing.storage import Storage
 from textllm_core.records.conversations import ConversationFilter
 
 

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.contracts.accounts import FEW_ODDS, Books, prove, ruled, states
-from tests.contracts.books import NOON, reservation, settlement
 
 from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.ledger import PostgresLedger
+from textllm_adapters.testing.books import NOON, reservation, settlement
 from textllm_core.errors import BudgetExceededError, TextLLMError
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.ledger import Reservation

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.contracts.books import NOON, next_turn, reservation, settlement
-from tests.contracts.conftest import Storage, sql_storage
+from tests.contracts.conftest import sql_storage
 from tests.servers.postgres import RunningServer
 
 from textllm_adapters.postgres import openings, statements
@@ -21,6 +20,8 @@ from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.lanes import Statement
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.tables import metadata
+from textllm_adapters.testing.books import NOON, next_turn, reservation, settlement
+from textllm_adapters.testing.storage import Storage
 from textllm_core.errors import BudgetExceededError
 from textllm_core.records.files import StoredFile
 from textllm_core.records.journal import JournalEntry

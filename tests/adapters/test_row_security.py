@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Table, delete, func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contracts.books import NOON, PRICE, TODAY, reservation
 from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import open_engine
@@ -18,6 +17,7 @@ from textllm_adapters.settings import load_settings
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.database import EVERYONE, SETTING, Database, shared_tenant
 from textllm_adapters.sql.tables import conversations, holds, metadata
+from textllm_adapters.testing.books import NOON, PRICE, TODAY, reservation
 from textllm_adapters.wiring import open_administration
 from textllm_core.money import ZERO
 

@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.contracts.books import empty_conversation, reservation, settlement
 
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
@@ -18,6 +17,7 @@ from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.ledger import SqliteLedger
 from textllm_adapters.sqlite.writer import SqliteWriter
+from textllm_adapters.testing.books import empty_conversation, reservation, settlement
 from textllm_core.errors import StorageUnavailableError
 
 FORKING = """

@@ -16,7 +16,6 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from tests.contracts.books import empty_conversation, reservation, settlement
 from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import PostgresEngine
@@ -27,6 +26,7 @@ from textllm_adapters.sql import migrations
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+from textllm_adapters.testing.books import empty_conversation, reservation, settlement
 from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.errors import ConfigurationError, StorageUnavailableError
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from sqlalchemy import RowMapping, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contracts.books import LEASE, NOON, PRICE, TODAY, exchange, reservation
 
 from textllm_adapters.sql import ledger_rows as rows
 from textllm_adapters.sql import tables
 from textllm_adapters.sql.accounts import CONVERSATIONS, DAYS, SESSIONS
 from textllm_adapters.sql.database import EVERYONE, Database
+from textllm_adapters.testing.books import LEASE, NOON, PRICE, TODAY, exchange, reservation
 from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.errors import TextLLMError
 from textllm_core.ids import new_id

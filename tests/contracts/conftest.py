@@ -1,7 +1,6 @@
 """Every adapter of the storage ports, each over a store of its own that is empty when a test begins."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -50,36 +49,16 @@ from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.telemetry.traces import OpenTelemetryTracer
+from textllm_adapters.testing.health_probe import Probing
 from textllm_adapters.testing.rate_limiter import Limiting
+from textllm_adapters.testing.storage import Auditing, Storage
 from textllm_adapters.wiring.storage import conversations_of, erasures_of, journal_of, ledger_of
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
-from textllm_core.ports.audit import Audit
-from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.ports.erasures import Erasures
-from textllm_core.ports.file_repository import FileRepository
-from textllm_core.ports.health_probe import HealthProbe
-from textllm_core.ports.ledger import Ledger
-from textllm_core.ports.reply_journal import ReplyJournal
-from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
-from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.records.ledger import Hold
 from textllm_core.steps import Untraced
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """The books and what reads them, over one store."""
-
-    ledger: Ledger
-    conversations: ConversationRepository
-    sessions: SessionRepository
-    reports: UsageReports
-    journal: ReplyJournal
-    files: FileRepository
-    erasures: Erasures
 
 
 def storage_of(store: MemoryStore) -> Storage:
@@ -149,23 +128,6 @@ def api_keys(request: pytest.FixtureRequest) -> ApiKeyRepository:
     """One of the repositories of keys."""
     chosen: ApiKeyRepository = request.getfixturevalue(f"{request.param}_api_keys")
     return chosen
-
-
-@dataclass(frozen=True, slots=True)
-class Auditing:
-    """The books, their audit, and ways to spoil them behind the ledger's back.
-
-    Args:
-        move: adds to a counter, in every row of a table: `move("sessions", "reserved", Decimal(1))`.
-        forget: removes the row of a hold, and nothing else.
-        forget_usage: removes all rows of daily usage.
-    """
-
-    storage: Storage
-    audit: Audit
-    move: Callable[[str, str, Decimal | int], Awaitable[None]]
-    forget: Callable[[Hold], Awaitable[None]]
-    forget_usage: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
@@ -269,15 +231,6 @@ def limiting(request: pytest.FixtureRequest) -> Limiting:
     chosen = request.getfixturevalue(f"{request.param}_limiting")
     assert isinstance(chosen, Limiting)
     return chosen
-
-
-@dataclass(frozen=True, slots=True)
-class Probing:
-    """A probe of something that works, the same probe of something that does not, and what a report calls both."""
-
-    working: HealthProbe
-    broken: HealthProbe
-    name: str = "database"
 
 
 @pytest.fixture

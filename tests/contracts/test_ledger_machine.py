@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contracts.books import LEASE, at_once, exchange, reservation, settlement
-from tests.contracts.conftest import Storage, sql_storage, storage_of
+from tests.contracts.conftest import sql_storage, storage_of
 
 from textllm_adapters.memory.audit import MemoryAudit
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
+from textllm_adapters.testing.books import LEASE, at_once, exchange, reservation, settlement
+from textllm_adapters.testing.storage import Storage
 from textllm_core.errors import BudgetExceededError, ConversationBusyError, ConversationNotFoundError
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, exact

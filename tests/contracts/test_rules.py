@@ -26,7 +26,6 @@ from tests.contracts.accounts import (
     states,
     usages,
 )
-from tests.contracts.books import NOON, TODAY
 
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
@@ -36,6 +35,7 @@ from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
+from textllm_adapters.testing.books import NOON, TODAY
 from textllm_core.errors import RateLimitedError, TextLLMError
 from textllm_core.ids import new_id
 from textllm_core.ports.rate_limiter import RateLimiter

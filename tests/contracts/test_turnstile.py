@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.contracts.books import NOON, assert_balanced, at_once, next_turn, reservation, settlement
-from tests.contracts.conftest import Storage, sql_storage, storage_of
+from tests.contracts.conftest import sql_storage, storage_of
 
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.testing.books import NOON, assert_balanced, at_once, next_turn, reservation, settlement
+from textllm_adapters.testing.storage import Storage
 from textllm_adapters.wiring.storage import rate_limiter_of, turnstile_of
 from textllm_core.chat.in_two_steps import InTwoSteps
 from textllm_core.errors import (

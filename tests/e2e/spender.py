@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
 
-from tests.contracts.books import reservation, settlement
-
 from textllm_adapters.postgres.engine import open_engine as open_postgres
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
+from textllm_adapters.testing.books import reservation, settlement
 from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.errors import BudgetExceededError, StorageUnavailableError
 from textllm_core.money import exact

@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
-from tests.contracts.conftest import Storage
 
+from textllm_adapters.testing.storage import Storage
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO, Band, Price, Rates
 from textllm_core.records.conversations import Conversation

@@ -19,7 +19,7 @@ from textllm_core.usage import Usage
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 123_456, UTC)
 TODAY = day_of(NOON)
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(seconds=30)  # any will do: the suites let no real time pass
 PRICE = Price(
     rates=Rates.of(Decimal("2.5"), Decimal(10), cached_input=Decimal("1.25")),
     source="table",

@@ -12,6 +12,7 @@ from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, Rep
 from textllm_core.wire import to_json
 from textllm_http.problems import problem_of
 
+WATCHED_AFTER_S: Final = 0.1  # a reply that is over sooner costs no watch over its client
 COMMENT_AFTER_S: Final = 15.0  # proxies drop connections that are silent for 30 to 60 s
 # The headers go out with the first piece. A stream that waits for its model is begun after `begin_within_s` (10 s) at
 # the latest; this is the rest of the 15 s in which every client has something.
@@ -96,6 +97,12 @@ def _numbered(number: int, name: bytes, data: bytes) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, name, data)
 
 
+class LastChunk(bytes):
+    """Nothing follows: it ends the response, without another message to the server."""
+
+    __slots__ = ()
+
+
 async def framed(
     events: AsyncGenerator[ReplyEvent | Numbered | list[ReplyEvent], None],
     frames: Frames,
@@ -115,10 +122,10 @@ async def framed(
         shown: makes of a reply what the client is to see of it.
         check: asked before an event, once in a second: what it raises is the end.
     """
-    number, loop, chunk = 0, asyncio.get_running_loop(), bytearray()
+    number, loop, chunk, is_over = 0, asyncio.get_running_loop(), bytearray(), False
 
     def take(number: int, event: ReplyEvent) -> None:
-        nonlocal chunk
+        nonlocal chunk, is_over
         match event:
             case TextDelta(text):
                 chunk += frames.delta(number, text)
@@ -126,8 +133,15 @@ async def framed(
                 chunk += frames.started(event)
             case ReplyCompleted(reply):
                 chunk += frames.completed(number, shown(reply) if shown else reply)
+                is_over = True
             case ReplyFailed(_, error):
                 chunk += frames.failed(number, problem_of(error, request_id).document)
+                is_over = True
+
+    def taken() -> bytes:
+        whole = LastChunk(chunk) if is_over else bytes(chunk)
+        chunk.clear()
+        return whole
 
     checked_at = loop.time()
     async with aclosing(events):
@@ -135,8 +149,7 @@ async def framed(
             for number, event in enumerate(first, 1):
                 take(number, event)
             if chunk:
-                yield bytes(chunk)
-                chunk.clear()
+                yield taken()
             async for item in events:
                 if check is not None and loop.time() - checked_at >= CHECK_EVERY_S:
                     await check()
@@ -149,10 +162,9 @@ async def framed(
                         number += 1
                         take(number, event)
                 if chunk:
-                    yield bytes(chunk)
-                    chunk.clear()
+                    yield taken()
         except Exception as defect:  # noqa: BLE001 - it is logged, and the client is told
-            yield bytes(chunk) + frames.failed(number + 1, problem_of(defect, request_id).document)
+            yield LastChunk(chunk + frames.failed(number + 1, problem_of(defect, request_id).document))
 
 
 class EventStream:
@@ -181,23 +193,28 @@ class EventStream:
         async with aclosing(self._chunks):
             await send({"type": "http.response.start", "status": 200, "headers": self._headers})
             del self._headers
-            self._sent_at = asyncio.get_running_loop().time() - max(0.0, COMMENT_AFTER_S - FIRST_COMMENT_AFTER_S)
+            loop = asyncio.get_running_loop()
+            self._sent_at = loop.time() - max(0.0, COMMENT_AFTER_S - FIRST_COMMENT_AFTER_S)
             presence = asyncio.timeout(None)  # of the client, until `_end`
-            self._tasks.append(asyncio.create_task(_until_left(receive, presence)))
             try:
                 # What fails here is the sending, to a client that is gone; a failure of the reply is a chunk.
                 with suppress(Exception):
                     async with presence:
-                        self._look_after(send, presence)
+                        self._timer = loop.call_later(WATCHED_AFTER_S, self._watch, receive, send, presence)
                         async for chunk in self._chunks:
-                            await self._send(send, chunk)
-                        await self._send(send, b"", more=False)
+                            is_last = isinstance(chunk, LastChunk)
+                            await self._send(send, chunk, more=not is_last)
+                            if is_last:
+                                break
+                        else:
+                            await self._send(send, b"", more=False)
             finally:
                 if self._timer is not None:
                     self._timer.cancel()
                 for task in self._tasks:
                     task.cancel()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
+                if self._tasks:
+                    await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _send(self, send: Send, chunk: bytes, *, more: bool = True) -> None:
         if not self._sending:
@@ -205,6 +222,10 @@ class EventStream:
         self._sending += 1
         await send({"type": "http.response.body", "body": chunk, "more_body": more})
         self._sending -= 1
+
+    def _watch(self, receive: Receive, send: Send, presence: asyncio.Timeout) -> None:
+        self._tasks.append(asyncio.create_task(_until_left(receive, presence)))
+        self._look_after(send, presence)
 
     def _look_after(self, send: Send, presence: asyncio.Timeout) -> None:
         """Comment on a silence, end what stalls, and look again when either may be due."""

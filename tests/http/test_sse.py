@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -160,6 +161,32 @@ async def test_events_that_are_there_at_once_go_out_in_one_chunk_and_a_defect_re
     chunks = [chunk async for chunk in framed(batches(), TextFrames(), request_id="req_1", first=[STARTED])]
     assert chunks[:2] == [b"data: a\n\ndata: b\n\n", b"data: c\n\ndata: d\n\n"]
     assert [event.name for event in read_events(chunks[2])] == ["error"]
+
+
+@pytest.mark.parametrize("end", [ReplyCompleted(COMPLETED), ReplyFailed("resp_1", ContentRefusedError()), None])
+async def test_a_stream_ends_with_its_last_piece_and_one_that_is_over_at_once_is_not_watched(
+    end: ReplyEvent | None,
+) -> None:
+    async def events() -> AsyncGenerator[list[ReplyEvent], None]:
+        yield [TextDelta("Hello")]
+        if end is None:
+            raise ValueError("ours")
+        yield [end]
+
+    sent: list[dict[str, Any]] = []
+    watched: list[None] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> None:
+        watched.append(None)
+
+    chunks = framed(events(), TextFrames(), request_id="req_1", first=[STARTED])
+    await sse.EventStream(chunks, {})({}, receive, send)  # type: ignore[arg-type]  # nothing of the scope is read
+    assert [message.get("more_body") for message in sent] == [None, True, False]
+    assert all(message["body"] for message in sent[1:])
+    assert watched == []
 
 
 async def test_a_stream_sends_what_its_model_said_at_once_in_one_chunk(server: Server) -> None:

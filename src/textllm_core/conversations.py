@@ -32,6 +32,7 @@ from textllm_core.records.conversations import (
     ConversationPage,
     Deletion,
 )
+from textllm_core.rules.searching import phrases_of
 from textllm_core.tenancy import Caller
 from textllm_core.texts import refuse_half_characters
 
@@ -138,12 +139,14 @@ class ListConversations:
             raise InvalidRequestError.of("limit", f"must be a whole number from 1 to {MAX_LISTED}")
         if not 0 <= offset <= MAX_OFFSET:
             raise InvalidRequestError.of("offset", f"must be a whole number from 0 to {MAX_OFFSET}")
-        refuse_half_characters(q=wanted.q, tag=wanted.tag)
+        refuse_half_characters(q=wanted.q, tag=wanted.tag, search=wanted.search)
         for field, text in (("q", wanted.q), ("tag", wanted.tag)):
             if text == "":
                 raise InvalidRequestError.of(field, "must not be empty; leave it out instead")
             if text is not None and "\0" in text:  # no store keeps it, so it is in no title and no tag
                 raise InvalidRequestError.of(field, "must not contain the character NUL")
+        if wanted.search is not None:
+            phrases_of(wanted.search)
         asked = replace(wanted, user_id=caller.acts_for(wanted.user_id))
         found, total = await self.conversations.list(caller.tenant_id, asked, limit=limit, offset=offset)
         return ConversationPage(await _all_shown(self.files, caller, found), total, limit, offset)

@@ -23,7 +23,7 @@ from textllm_core.money import ZERO
 
 BINDING = "row-level security"
 OF_TYPE: dict[str, object] = {
-    **dict.fromkeys(("Id", "Name", "PlainText", "String"), "x"),
+    **dict.fromkeys(("Id", "Name", "PlainText", "String", "Words"), "x"),
     **dict.fromkeys(("BigInteger", "Integer"), 1),
     "Boolean": False,
     "Content": (),

@@ -1,6 +1,10 @@
 """Every repository of conversations that ships keeps the port `ConversationRepository`."""
 
-from textllm_adapters.testing import ConversationRepositoryContract, ManagedConversationsContract
+from textllm_adapters.testing import (
+    ConversationRepositoryContract,
+    ManagedConversationsContract,
+    SearchedConversationsContract,
+)
 
 
 class TestConversationRepositories(ConversationRepositoryContract):
@@ -8,4 +12,8 @@ class TestConversationRepositories(ConversationRepositoryContract):
 
 
 class TestManagedConversations(ManagedConversationsContract):
+    """The same."""
+
+
+class TestSearchedConversations(SearchedConversationsContract):
     """The same."""

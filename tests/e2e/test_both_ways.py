@@ -135,6 +135,10 @@ READS = [
     ("conversations", "list"),
     ("conversations", "list", "--limit", "1", "--offset", "1", "--json"),
     ("conversations", "list", "--q", "rivers", "--json"),
+    ("conversations", "search", "ünïcode", "--json"),
+    ("conversations", "search", '"said about" LAKES', "--json"),
+    ("conversations", "search", "lakes rivers"),
+    ("conversations", "search", "漢"),
     ("conversations", "show", "ID", "--json"),
     ("conversations", "show", "ID"),
     ("conversations", "messages", "ID", "--json"),
@@ -224,6 +228,7 @@ def test_what_changes_something_says_the_same(way: Way, tmp_path: Path) -> None:
         (("files", "list", "--after", "LLM/none"), 4),
         (("usage", "--user", "not a user"), 4),
         (("conversations", "list", "--user", "ü"), 4),
+        (("conversations", "search", "?!"), 4),
     ],
     ids=str,
 )

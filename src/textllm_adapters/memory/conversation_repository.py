@@ -11,6 +11,7 @@ from textllm_adapters.memory.store import KeptConversation, KeptFile, Key, Memor
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
 from textllm_core.records.messages import Message, file_keys
+from textllm_core.rules.searching import has_phrase, phrases_of, words_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,11 @@ class MemoryConversationRepository:
     async def list(
         self, tenant_id: str, wanted: ConversationFilter, *, limit: int, offset: int
     ) -> tuple[Sequence[Conversation], int]:
-        of_tenant = (kept.conversation for key, kept in self.store.conversations.items() if key[0] == tenant_id)
-        found = sorted((each for each in of_tenant if _is_wanted(each, wanted)), key=_newest_last, reverse=True)
+        of_tenant = (kept for key, kept in self.store.conversations.items() if key[0] == tenant_id)
+        wanted_ones = (
+            kept.conversation for kept in of_tenant if _is_wanted(kept.conversation, wanted) and _is_said(kept, wanted)
+        )
+        found = sorted(wanted_ones, key=_newest_last, reverse=True)
         return found[offset : offset + limit], len(found)
 
     async def count(self, tenant_id: str, user_id: str, *, at_most: int) -> int:
@@ -167,6 +171,14 @@ def _is_wanted(conversation: Conversation, wanted: ConversationFilter) -> bool:
         and (wanted.tag is None or wanted.tag in conversation.tags)
         and (wanted.q is None or wanted.q.lower() in (conversation.title or "").lower())
     )
+
+
+def _is_said(kept: KeptConversation, wanted: ConversationFilter) -> bool:
+    if wanted.search is None:
+        return True
+    phrases = phrases_of(wanted.search)
+    said = (words_of(message.text) for message in kept.messages)
+    return any(all(has_phrase(words, phrase) for phrase in phrases) for words in said)
 
 
 def _changed(conversation: Conversation, changes: ConversationChanges) -> Conversation:

@@ -13,6 +13,7 @@ from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger_rows import erasure_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
+from textllm_adapters.sql.message_words import catch_up
 from textllm_adapters.translation import translated
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
@@ -26,6 +27,7 @@ class SqlConversationRepository:
     """A `ConversationRepository` over SQL tables."""
 
     def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
         self._database = Database(engine)
 
     async def get(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> Conversation | None:
@@ -36,6 +38,8 @@ class SqlConversationRepository:
     async def list(
         self, tenant_id: str, wanted: ConversationFilter, *, limit: int, offset: int
     ) -> tuple[Sequence[Conversation], int]:
+        if wanted.search is not None:
+            await catch_up(self._engine, tenant_id, wanted.user_id)
         page, count = statements.listed(wanted, self._database.dialect)
         of_tenant = {"of_tenant": tenant_id}
         with translated(STORAGE_ERRORS):

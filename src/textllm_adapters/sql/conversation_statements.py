@@ -20,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from textllm_adapters.sql.message_words import is_said
 from textllm_adapters.sql.tables import (
     conversations,
     erasures,
@@ -33,6 +34,7 @@ from textllm_adapters.sql.tables import (
 )
 from textllm_adapters.sql.types import PlainText
 from textllm_core.records.conversations import ConversationFilter
+from textllm_core.rules.searching import phrases_of
 
 _OF_TENANT: Final = conversations.c.tenant_id == bindparam("of_tenant")
 _OF_USER: Final = conversations.c.user_id == bindparam("of_user")
@@ -192,6 +194,8 @@ def listed(wanted: ConversationFilter, dialect: str) -> tuple[Select[Any], Selec
             conditions.append(tag == func.any(conversations.c.tags))
     if wanted.q is not None:
         conditions.append(conversations.c.title.icontains(wanted.q, autoescape=True))
+    if wanted.search is not None:
+        conditions.append(is_said(phrases_of(wanted.search), dialect))
     page = select(conversations).where(*conditions).order_by(*_NEWEST_FIRST)
     return (
         page.limit(bindparam("at_most")).offset(bindparam("from_place")),

@@ -17,6 +17,7 @@ from textllm_adapters.sql import ledger_statements as statements
 from textllm_adapters.sql.accounts import CONVERSATIONS, DAYS, SESSIONS
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.message_words import FORGET_OF_REPLY
 from textllm_adapters.translation import translated
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import WRONG_CLOCK_FROM, Hold, Replay, Settled, Settlement
@@ -77,6 +78,7 @@ class SqlLedger:
             last = end.messages[-1]
             changes = {"new_content": last.content, "new_status": last.status, "new_reason": last.finish_reason}
             await connection.execute(statements.CORRECT_REPLY, reply | changes)
+            await connection.execute(FORGET_OF_REPLY, of_it)
         else:
             await connection.execute(statements.REPLY_IS_EXACT, reply)
         if end.remembered and told is not None:

@@ -23,7 +23,7 @@ from sqlalchemy import (
     true,
 )
 
-from textllm_adapters.sql.types import Content, Id, Labels, Money, Name, PlainText, Record, Tags, UtcDateTime
+from textllm_adapters.sql.types import Content, Id, Labels, Money, Name, PlainText, Record, Tags, UtcDateTime, Words
 from textllm_core.money import Price, Rates
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, ReplyStarted
@@ -227,6 +227,26 @@ messages: Final = Table(
         ["tenant_id", "user_id", "conversation_id"],
         ["conversations.tenant_id", "conversations.user_id", "conversations.id"],
         name="fk_messages_conversations",
+        ondelete="CASCADE",
+    ),
+)
+
+# What was said, as words, for searches: of messages that were there when somebody last searched.
+# place: of the words in SQLite's index; PostgreSQL has them in the row.
+message_words: Final = Table(
+    "message_words",
+    metadata,
+    Column("tenant_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("conversation_id", Id, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("words", Words, nullable=False),
+    Column("place", BigInteger),
+    PrimaryKeyConstraint("tenant_id", "user_id", "conversation_id", "number", name="pk_message_words"),
+    ForeignKeyConstraint(
+        ["tenant_id", "user_id", "conversation_id", "number"],
+        ["messages.tenant_id", "messages.user_id", "messages.conversation_id", "messages.number"],
+        name="fk_message_words_messages",
         ondelete="CASCADE",
     ),
 )

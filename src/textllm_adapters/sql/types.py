@@ -155,6 +155,20 @@ class Content(TypeDecorator[tuple[ContentPart, ...]]):
         return None if value is None else _CONTENT.decode(value)
 
 
+class Words(TypeDecorator[str]):
+    """Words with blanks between them: `tsvector` on PostgreSQL, which knows their places."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name != "postgresql":
+            return dialect.type_descriptor(Text())
+        from sqlalchemy.dialects.postgresql import TSVECTOR  # as above
+
+        return dialect.type_descriptor(TSVECTOR())
+
+
 def askable(of_id: str) -> str:
     """An id as it can be asked for: one that no database could hold becomes one that none has."""
     return of_id if of_id.isascii() and "\0" not in of_id else _encodable(of_id).replace("\0", "\ufffd")

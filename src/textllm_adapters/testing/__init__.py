@@ -28,6 +28,7 @@ from textllm_adapters.testing.models import ConversingModel, ModelUnderTest, Say
 from textllm_adapters.testing.payers import PayersContract
 from textllm_adapters.testing.rate_limiter import Limiting, RateLimiterContract
 from textllm_adapters.testing.reply_journal import ReplyJournalContract
+from textllm_adapters.testing.searched_conversations import SearchedConversationsContract
 from textllm_adapters.testing.session_repository import SessionRepositoryContract
 from textllm_adapters.testing.storage import Auditing, Storage
 from textllm_adapters.testing.telemetry import TelemetryContract
@@ -61,6 +62,7 @@ __all__ = [
     "RateLimiterContract",
     "ReplyJournalContract",
     "Say",
+    "SearchedConversationsContract",
     "SessionRepositoryContract",
     "Storage",
     "TelemetryContract",

@@ -24,7 +24,7 @@ from textllm_core.records.conversations import (
 )
 from textllm_core.tenancy import Caller
 
-app = typer.Typer(no_args_is_help=True, help="Look at conversations, name, tag, sum up, export and delete them.")
+app = typer.Typer(no_args_is_help=True, help="Look at conversations, find, name, tag, sum up, export and delete them.")
 
 ConversationId = Annotated[
     str, typer.Argument(metavar="ID", help="The conversation; the first characters of its id will do.")
@@ -70,6 +70,26 @@ def show(context: typer.Context, conversation_id: ConversationId, as_json: optio
     """
     with reporting(as_json=as_json) as screen:
         _show(screen, _run_on(context, conversation_id, lambda manage, whole: manage.get(Caller(), whole)))
+
+
+@app.command()
+def search(
+    context: typer.Context,
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help='Words, all in one message; in "quotes" those that follow each other.')
+    ],
+    limit: Limit = 50,
+    offset: Offset = 0,
+    user: options.User = None,
+    as_json: options.Json = False,
+) -> None:
+    """Find conversations by what was said in them, the newest turn first.
+
+    Example: textllm conversations search '"longest river" Africa'
+    """
+    with reporting(as_json=as_json) as screen:
+        wanted = ConversationFilter(user_id=invocation_of(context).user_id(user), search=text)
+        _show_page(screen, _run(context, lambda manage: manage.list(Caller(), wanted, limit=limit, offset=offset)))
 
 
 @app.command()

@@ -71,12 +71,14 @@ class ConversationFilter(Record, frozen=True, kw_only=True):
 
     Args:
         q: a part of the title; capital letters are as small ones.
+        search: words that one of its messages has, all of them; in quotes, those that follow each other.
         include_deleted: also those that are deleted and could be restored.
     """
 
     user_id: str | None = None
     tag: str | None = None
     q: str | None = None
+    search: str | None = None
     include_deleted: bool = False
 
 

@@ -56,6 +56,10 @@ class ListQuery(Struct, frozen=True):
     user_id: OfUser | UnsetType = UNSET
     tag: Annotated[str | UnsetType, Meta(description="One of its tags.")] = UNSET
     q: Annotated[str | UnsetType, Meta(description="A part of the title; capital letters are as small ones.")] = UNSET
+    search: Annotated[
+        str | UnsetType,
+        Meta(description="Words that one of its messages has, in any case; those in quotes follow each other."),
+    ] = UNSET
     include_deleted: Annotated[bool, Meta(description="Also those that are deleted and could be restored.")] = False
     limit: Annotated[Limit, Meta(ge=1, le=MAX_LISTED)] = 50
     offset: Annotated[int, Meta(description="How many are left out at the beginning.", ge=0, le=MAX_OFFSET)] = 0
@@ -133,7 +137,11 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     """List conversations."""
     asked = _LIST.read(request)
     wanted = ConversationFilter(
-        user_id=given(asked.user_id), tag=given(asked.tag), q=given(asked.q), include_deleted=asked.include_deleted
+        user_id=given(asked.user_id),
+        tag=given(asked.tag),
+        q=given(asked.q),
+        search=given(asked.search),
+        include_deleted=asked.include_deleted,
     )
     page = await _conversations(request).list(caller_of(request), wanted, limit=asked.limit, offset=asked.offset)
     shown = replace(page, data=[with_absolute_links(request, each) for each in page.data])

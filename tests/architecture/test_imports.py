@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.servers.openai import OpenAIStandIn
+from tests.servers.openai import OpenAIStandIn, Reply
 
 ROOT = Path(__file__).parents[2]
 # What a turn of text on SQLite needs none of.
@@ -25,7 +25,8 @@ RARE = {
 }
 TURN = """
 import asyncio
-from textllm_core import Caller, TextTurn
+from contextlib import suppress
+from textllm_core import Caller, TextLLMError, TextTurn
 from textllm_adapters.wiring import load_settings, open_textllm
 
 async def ask(address, database, folder):
@@ -34,9 +35,11 @@ async def ask(address, database, folder):
     }
     async with open_textllm(load_settings(environ=environment)) as textllm:
         await textllm.send_message(Caller(), TextTurn("Hello"))
+        with suppress(TextLLMError):  # of this one is asked what it came to
+            await textllm.send_message(Caller(), TextTurn("Hello again"))
 
 asyncio.run(ask(*sys.argv[1:]))
-"""  # a whole turn of a new conversation
+"""  # a whole turn of a new conversation, and one that breaks off
 WORKER = """
 import asyncio, os
 
@@ -120,6 +123,8 @@ def test_no_one_pays_for_an_adapter_that_was_not_chosen(
 
 def test_a_turn_waits_for_no_import_that_it_does_not_need(sqlite_url: str, tmp_path: Path) -> None:
     with OpenAIStandIn(api_key="x") as provider:
+        provider.script(Reply(), Reply(deltas=("a", "b", "c"), end="cut", end_after=2))
         loaded = modules_after(TURN, provider.base_url, sqlite_url, str(tmp_path))
+        assert any(request.method == "GET" for request in provider.requests)
     assert "httptools" in loaded
     assert not loaded & (RARE | {"litestar", "prometheus_client"})

@@ -74,13 +74,27 @@ class Client(Provider):
         Raises:
             Exception: there is none; those in `BROKEN_ANSWER`.
         """
-        headers, content = {"Authorization": f"Bearer {self.api_key}", **self.tracer.outgoing()}, body.content
+        headers, content = self._now(), body.content
         if self.connections is not None and isinstance(content, bytes):
             answer = await self.connections.post(path, content, headers)
             if answer.status // 100 != 3:
                 return answer
             answer.close()  # the session follows it, wherever it leads
         return await (await self.session()).post(path, content, {**headers, **body.headers})
+
+    async def fetch(self, path: str) -> Answer:
+        """The answer to a turn that looks for a resource, whatever its status; errors as `post`."""
+        headers = self._now()
+        if self.connections is not None:
+            answer = await self.connections.get(path, headers)
+            if answer.status // 100 != 3:
+                return answer
+            answer.close()  # as above
+        return await (await self.session()).get(path, headers)
+
+    def _now(self) -> dict[str, str]:
+        """The headers that are not the same for all calls."""
+        return {"Authorization": f"Bearer {self.api_key}", **self.tracer.outgoing()}
 
     async def get(self, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
         """The body of a resource, None where it does not exist.

@@ -1,4 +1,4 @@
-"""Connections to one HTTP server, for POSTs whose body is at hand: a fifth of what a client of all of HTTP takes.
+"""Connections to one HTTP server, for GETs and bodies at hand: a fifth of what a client of all of HTTP takes.
 
 Whatever else there is (proxies, bodies that are sent as they are read, redirections) is left to such a client.
 """
@@ -299,8 +299,16 @@ class Connections:
         head = (
             f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}{_lines(headers)}Content-Length: {len(body)}\r\n\r\n"
         )
+        return await self._ask(head.encode() + body)
+
+    async def get(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """As `post`, without a body."""
+        head = f"GET {self._prefix}{path} HTTP/1.1\r\n{self._headers}{_lines(headers)}\r\n"
+        return await self._ask(head.encode())
+
+    async def _ask(self, request: bytes) -> Answer:
         connection = self._kept() or await self._opened()
-        answer = connection.ask(head.encode() + body)
+        answer = connection.ask(request)
         try:
             await answer.begun()
         except BaseException:

@@ -23,6 +23,7 @@ from textllm_core.records.model import ModelRequest, ReadBlob
 
 _MOST_REFUSAL_BYTES: Final = 1024 * 1024  # what it means stands at its beginning
 _DRAIN_TIMEOUT_S: Final = 0.5  # what follows the last event is a few bytes, which come with it or never
+_PASSING: Final = (408, 409, 429)  # refusals of what may be answered a moment later
 _random = SystemRandom()
 
 
@@ -90,6 +91,38 @@ async def post(
         waited += wait
         if not again or attempt >= retries.tries or waited > retries.longest_s:
             raise may_have_run or error
+        await asyncio.sleep(wait)
+
+
+async def get(client: Client, path: str, retries: Retries) -> bytes | None:
+    """The body of a resource, None where it does not exist; asked again where that may help.
+
+    Raises:
+        TextLLMError: refused, or not answered, after all tries.
+    """
+    asked = Asked.of(client.base_url, path)
+    waited, attempt = 0.0, 0
+    while True:
+        attempt += 1
+        wait: float | None = None
+        try:
+            answer = await client.fetch(path)
+            said = await whole(answer)
+        except tuple(BROKEN_ANSWER) as failure:
+            error: TextLLMError = unanswered(failure, asked)
+            again = True
+        else:
+            if answer.status // 100 == 2:
+                return said
+            if answer.status == 404:
+                return None
+            error, wait = refusal(answer.status, answer.headers, said, asked), retry_after(answer.headers)
+            verdict = answer.headers.get("x-should-retry")
+            again = verdict == "true" or (verdict != "false" and (answer.status in _PASSING or answer.status >= 500))
+        wait = retries.wait(attempt, busy=False) if wait is None else wait
+        waited += wait
+        if not again or attempt >= retries.tries or waited > retries.longest_s:
+            raise error
         await asyncio.sleep(wait)
 
 

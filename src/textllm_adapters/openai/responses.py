@@ -14,7 +14,7 @@ from textllm_adapters.openai.counts import counted
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream
 from textllm_adapters.openai.faults import fault_of
-from textllm_adapters.openai.http import RETRIES, EventStream, Retries
+from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import ProviderError
 from textllm_core.records.messages import FinishReason, TextDelta
@@ -144,7 +144,7 @@ class ResponsesLLM:
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
         """Keeps `LLM.outcome`."""
         path = f"/responses/{quote(provider_response_id, safe='')}"
-        body = await self.client.get(path)
+        body = await get(self.client, path, self.retries)
         if body is None:
             return None
         try:

@@ -39,6 +39,11 @@ class Session:
         with _as_ours():
             return _Answer(await self._session.post(self._base_url + path, data=content, headers=headers))
 
+    async def get(self, path: str, headers: Mapping[str, str]) -> _Answer:
+        """As `post`, without a body."""
+        with _as_ours():
+            return _Answer(await self._session.get(self._base_url + path, headers=headers))
+
     async def close(self) -> None:
         """End its connections."""
         await self._session.close()

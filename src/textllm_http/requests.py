@@ -12,6 +12,7 @@ from litestar import Request
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from msgspec import UNSET, Struct, UnsetType, inspect
 
+from textllm_core.chat.deadline import Deadline
 from textllm_core.errors import InvalidRequestError, UnsupportedMediaTypeError
 from textllm_http.services import services_of
 
@@ -162,7 +163,7 @@ async def refuse_query(request: Request[Any, Any, Any]) -> None:
 async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
     body, timeout_s = bytearray(), services_of(request).body_timeout_s
     try:
-        async with asyncio.timeout(timeout_s):
+        with Deadline(asyncio.get_running_loop().time() + timeout_s):
             for _ in range(MAX_PIECES):
                 event = await request.receive()
                 if event["type"] != "http.request":

@@ -118,7 +118,10 @@ def _named(stated: object) -> dict[str, object] | None:
         stated = stated[0] if stated else None
     if not isinstance(stated, Mapping):
         return None
-    return {_HUMP.sub("_", str(name)).lower(): value for name, value in stated.items()}
+    return {
+        name if (name := str(given)).islower() else _HUMP.sub("_", name).lower(): value
+        for given, value in stated.items()
+    }
 
 
 def _apart(stated: Mapping[str, object], total: int, input_tokens: int) -> int:

@@ -206,8 +206,10 @@ def _characters(data: bytes) -> int:
 
 def _name(event: ServerSentEvent) -> bytes:
     """What the event is; where it has no name of its own, its data says so."""
+    if event.name not in (b"", b"message"):
+        return event.name
     data = event.data.strip()
-    if event.name not in (b"", b"message") or data == b"[DONE]":
+    if data == b"[DONE]":
         return event.name
     if data == b"null":
         return b""

@@ -86,7 +86,8 @@ class ReplyLog:
         if text and not self._is_closed:
             self._text += text
             self._ends.append(len(self._text))
-            self._wake(self._waiting)
+            if self._waiting:  # which nobody does who wants the whole reply, whatever many pieces it has
+                self._wake(self._waiting)
 
     def close(self) -> None:
         """End the log: its last event was terminal."""

@@ -7,8 +7,9 @@ import shutil
 import signal
 import sqlite3
 import stat
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -266,11 +267,31 @@ def test_a_sqlite_file_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("made", [lambda path: path.mkdir(), lambda path: path.write_bytes(b"no database" * 500)])
-def test_what_is_no_sqlite_file_is_a_configuration_error(tmp_path: Path, made: Callable[[Path], object]) -> None:
-    made(tmp_path / "textllm.db")
-    with pytest.raises(ConfigurationError, match=r"textllm\.db"):
-        open_sqlite_engine(f"sqlite:///{tmp_path}/textllm.db")
+def test_a_folder_is_no_sqlite_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is a directory"):
+        open_sqlite_engine(f"sqlite:///{tmp_path}")
+
+
+async def test_what_is_no_sqlite_file_is_an_outage_that_the_log_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.to_thread((tmp_path / "textllm.db").write_bytes, b"no database" * 500)
+    engine = open_sqlite_engine(f"sqlite:///{tmp_path}/textllm.db")
+    with pytest.raises(StorageUnavailableError):
+        await migrations.upgrade(engine)
+    await engine.dispose()
+    assert "SQLITE_NOTADB" in caplog.text
+
+
+async def test_a_second_engine_takes_no_locks_away_from_the_first(sqlite_engine: AsyncEngine, sqlite_url: str) -> None:
+    ledger, file = ledger_of(sqlite_engine), sqlite_url.partition("///")[2]
+    await ledger.reserve(reservation())
+    await open_sqlite_engine(sqlite_url).dispose()
+    for count in (1, 2):  # who closes last removes the log: if it thinks so wrongly, what is written next is lost
+        command = f"import sqlite3; print(*sqlite3.connect({file!r}).execute('SELECT count(*) FROM holds').fetchone())"
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", command, stdout=asyncio.subprocess.PIPE)
+        assert (await process.communicate())[0].split() == [str(count).encode()]
+        await ledger.reserve(reservation())
 
 
 async def test_a_sqlite_file_that_is_damaged_under_way_is_an_outage(

@@ -21,7 +21,6 @@ from textllm_core.errors import ConfigurationError
 
 _BUSY_TIMEOUT_S: Final = 5  # another process that writes, such as the command line, takes milliseconds
 _POOL_TIMEOUT_S: Final = 10  # twice as long as whoever has a connection may wait for the file
-_HEADER: Final = b"SQLite format 3\0"  # of every database file (sqlite.org, "Database File Format")
 _POOL_SIZE: Final = 5
 
 
@@ -62,14 +61,12 @@ def open_engine(url: str, *, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> SqliteE
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
-        with path.open("rb") as file:
-            beginning = file.read(len(_HEADER))
     except OSError as error:
         raise ConfigurationError(f"The database {path} cannot be opened: {error.strerror}.") from error
-    if beginning not in (b"", _HEADER):  # an empty file is a database without tables
-        raise ConfigurationError(
-            f"{path} is no SQLite database, or a damaged one; name another file in DATABASE_URL, or restore a backup."
-        )
+    if path.is_dir():
+        raise ConfigurationError(f"The database {path} is a directory; DATABASE_URL must name a file.")
+    # It is not read here to see what it is: to close it would take away all locks that this process has on it, and
+    # another process would then remove the log in which this one goes on writing (sqlite.org, "How To Corrupt").
     threads: WeakSet[Thread] = WeakSet()
     opening = Opening()
 

@@ -125,7 +125,7 @@ EXPLAINED: Final[Mapping[str, Explained]] = {
     "unsupported_media_type": Explained(
         "The request, or a file in it, is of a kind that is not taken. What a file is is told by its content.",
         "Send JSON or a form as /docs describes it; images as PNG, JPEG, WebP, GIF, "
-        "HEIC, AVIF, BMP or TIFF; documents as PDF, DOCX or text.",
+        "HEIC, AVIF, BMP or TIFF; documents as PDF, DOCX, PPTX, XLSX, ODT, RTF, EPUB, EML or text.",
     ),
 }
 

@@ -59,7 +59,7 @@ DOCUMENTS: dict[str, Case] = {
     "encrypted DOCX": ("a.docx", documents.encrypted_docx, UNREADABLE),
     "cut DOCX": ("a.docx", lambda: docx_of(paragraph("a"))[:-30], UNREADABLE),
     "macros": ("a.docx", documents.docm, UNSUPPORTED),
-    "workbook": ("a.docx", documents.xlsx, UNSUPPORTED),
+    "workbook": ("a.docx", documents.xlsx, UNREADABLE),
     "ZIP in a ZIP": ("a.docx", lambda: documents.zip_of([("a.zip", documents.zip_of([]))]), UNSUPPORTED),
     "empty": ("a.txt", lambda: b"", UNREADABLE),
     "blank": ("a.txt", lambda: b" \n" * 1000, UNREADABLE),

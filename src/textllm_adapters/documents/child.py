@@ -49,9 +49,17 @@ def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callab
 
             return partial(read_pdf, max_chars=max_chars, max_pages=max_pages)
         case "read", "docx":
-            from textllm_adapters.documents.docx import read_docx
+            from textllm_adapters.documents.office import read_package
 
-            return partial(read_docx, max_chars=max_chars)
+            return partial(read_package, max_chars=max_chars)
+        case "read", "rtf":
+            from textllm_adapters.documents.rich_text import read_rtf
+
+            return partial(read_rtf, max_chars=max_chars)
+        case "read", "eml":
+            from textllm_adapters.documents.mail import read_eml
+
+            return partial(read_eml, max_chars=max_chars)
         case "read", "html":
             from textllm_adapters.documents.html import read_html
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -12,7 +13,7 @@ import msgspec
 from textllm_adapters.documents.child_process import Child, child_of
 from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, picture_in, unsupported
 from textllm_adapters.documents.waiting_line import WaitingLine
-from textllm_core.errors import UnreadableDocumentError, UnreadableReason, UnsupportedMediaTypeError
+from textllm_core.errors import UnreadableDocumentError, UnreadableReason
 from textllm_core.file_names import media_type_of
 from textllm_core.images import damaged
 from textllm_core.ports.document_reader import Document, DocumentText, FileType, Picture
@@ -27,12 +28,16 @@ _HEAD_BYTES: Final = 1024  # as far as readers of PDF look for its mark
 _PDF: Final = b"%PDF-"
 _ZIP: Final = b"PK\x03\x04"
 _COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_ENDINGS: Final[dict[str, FileType]] = {**{kind: kind for kind in get_args(FileType)}, "htm": "html", "markdown": "md"}
-
-_READ_HERE: Final = (
-    "send .pdf, .docx, .txt, .md, .csv, .json or .html; any plain text may be sent as .txt. "
-    "Images are sent in a turn with images."
+_RTF: Final = b"{\\rtf"
+_HTML: Final = re.compile(rb"(?:<!--.*?-->\s*)?<(?:!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+# Two fields of a message's head, the first of which texts of other kinds do not begin with (RFC 5322, 3.6).
+_MAIL: Final = re.compile(
+    rb"(?:Return-Path|Received|Delivered-To|Message-ID|MIME-Version|From|To|Date|Subject|X-[\w-]+): [^\r\n]*"
+    rb"(?:\r?\n[ \t][^\r\n]*)*\r?\n[A-Za-z][\w-]*: ",
+    re.IGNORECASE,
 )
+_NO_TEXTS: Final = frozenset({"pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub"})
+_ENDINGS: Final[dict[str, FileType]] = {**{kind: kind for kind in get_args(FileType)}, "htm": "html", "markdown": "md"}
 
 # What a child died of that could not say so itself. The last two: the kernel, or a library, out of memory.
 _DEATHS: Final[dict[int, UnreadableReason]] = {
@@ -87,7 +92,9 @@ class ChildDocumentReader:
         """As the port says."""
         file_type = await _file_type(upload)
         found = await self._ask("read", file_type, upload, owner=owner, max_chars=max_chars, max_pages=max_pages)
-        return DocumentText(file_type=file_type, text=found.text, pages=found.pages, warnings=found.warnings)
+        return DocumentText(
+            file_type=found.file_type or file_type, text=found.text, pages=found.pages, warnings=found.warnings
+        )
 
     async def picture(self, upload: Upload, *, owner: Owner, media_type: str) -> Picture:
         """As the port says."""
@@ -133,7 +140,7 @@ def _named(upload: Upload) -> FileType | None:
 
 
 async def _file_type(upload: Upload) -> FileType:
-    """What it is: PDF and DOCX by their first bytes, whatever they are called; kinds of text by their names."""
+    """What it is, by its content; kinds of text by their names. "docx" is any ZIP archive: its child looks into it."""
     named = _named(upload)
     head = await upload.beginning(_HEAD_BYTES)
     begins = head.lstrip(b"\xef\xbb\xbf\t\n\f\r ")
@@ -143,14 +150,17 @@ async def _file_type(upload: Upload) -> FileType:
         return "pdf"
     if head.startswith((_ZIP, _COMPOUND_FILE)):
         return "docx"
+    if begins.startswith(_RTF):
+        return "rtf"
     if named in {None, "pdf"} and _PDF in head and not media_type_of(head).startswith("image/"):
         return "pdf"  # mail, scanners and web servers put lines of their own before it, and every viewer looks for it
-    if named is None:
-        has = "an ending that is not read here" if "." in upload.name else "no ending that says what it is"
-        raise UnsupportedMediaTypeError(f"The name of the file has {has}; {_READ_HERE}")
-    if named in {"pdf", "docx"}:
+    if named == "eml" or (named in {None, "txt"} and _MAIL.match(begins)):
+        return "eml"
+    if named in _NO_TEXTS:
         raise unsupported(named)
-    return named
+    if named is None and _HTML.match(begins):
+        return "html"
+    return named if named is not None and named != "rtf" else "txt"
 
 
 async def _send(child: Child, upload: Upload) -> None:

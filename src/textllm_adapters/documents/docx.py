@@ -16,13 +16,10 @@ from docx.oxml.xmlchemy import BaseOxmlElement
 from lxml.etree import XMLSyntaxError
 
 from textllm_adapters.documents.docx_numbering import Numbering
-from textllm_adapters.documents.docx_package import check, mended
 from textllm_adapters.documents.lines import Lines
-from textllm_adapters.documents.outcomes import Found, unsupported
+from textllm_adapters.documents.outcomes import Found
+from textllm_adapters.documents.packages import mended
 from textllm_core.errors import UnreadableDocumentError
-
-_COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # what Word wraps an encrypted DOCX in; and all of old DOC
-_ENCRYPTED_PACKAGE: Final = "EncryptedPackage".encode("utf-16-le")
 
 # Said again, or no longer: for older readers, how to pronounce it, where text was moved from, and what was deleted.
 _PASSED_OVER: Final = frozenset(
@@ -48,11 +45,8 @@ _NOTE_PARTS: Final = {CONTENT_TYPE.WML_FOOTNOTES: "footnote", CONTENT_TYPE.WML_E
 def read_docx(content: bytes, *, max_chars: int) -> Found:
     """Paragraphs, tables and lists in their order; headers before them, notes and footers behind.
 
-    Tracked changes are read as if they were accepted.
+    The file must have been checked. Tracked changes are read as if they were accepted.
     """
-    if content.startswith(_COMPOUND_FILE):
-        raise UnreadableDocumentError("encrypted") if _ENCRYPTED_PACKAGE in content else unsupported("docx")
-    check(content)
     try:
         document = Document(mended(content))
         _parse(document)
@@ -61,7 +55,7 @@ def read_docx(content: bytes, *, max_chars: int) -> Found:
     lines = Lines(max_chars)
     for line in _Story(document).lines():
         lines.add(line)
-    return Found(lines.text())
+    return Found(lines.text(), file_type="docx")
 
 
 def _related(document: WordDocument, content_type: str) -> Iterator[BaseOxmlElement]:

@@ -26,23 +26,37 @@ _BLOCKS: Final = frozenset(
 def read_html(content: bytes, *, max_chars: int) -> Found:
     """Its text without markup, scripts and styles."""
     lines = Lines(max_chars)
-    parser = _Text(lines)
-    text, warnings = decode(content, declared=declared_encoding(content))
-    parser.feed(text)
-    parser.close()
-    parser.end_line()
+    warnings = add_html(content, lines)
     return Found(lines.text(), warnings=warnings)
 
 
+def add_html(
+    content: bytes, lines: Lines, *, declared: str | None = None, hidden: frozenset[str] = _HIDDEN
+) -> tuple[str, ...]:
+    """Add the lines of a page; what may be wrong in them.
+
+    Args:
+        declared: the encoding, where something else than the page says it.
+        hidden: elements that are passed over.
+    """
+    text, warnings = decode(content, declared=declared or declared_encoding(content))
+    parser = _Text(lines, hidden)
+    parser.feed(text)
+    parser.close()
+    parser.end_line()
+    return warnings
+
+
 class _Text(HTMLParser):
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, hidden: frozenset[str]) -> None:
         super().__init__(convert_charrefs=True)
+        self._hides = hidden
         self._lines = lines
         self._line: list[str] = []
         self._hidden = self._in_row = self._as_written = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - the parser's
-        if tag in _HIDDEN:
+        if tag in self._hides:
             self._hidden = True
         elif tag == "tr":
             self.end_line()
@@ -56,7 +70,7 @@ class _Text(HTMLParser):
                 self._line.append("- ")
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in _HIDDEN:
+        if tag in self._hides:
             self._hidden = False
         elif tag in {"tr", "table"}:
             self._in_row = False

@@ -18,12 +18,17 @@ from textllm_core.ports.document_reader import FileType, Picture
 
 
 class Found(Struct, frozen=True, tag=True):
-    """What was asked for: `text` is empty where it was only to be counted, else `text_bytes` is 0."""
+    """What was asked for: `text` is empty where it was only to be counted, else `text_bytes` is 0.
+
+    Args:
+        file_type: what it turned out to be; None: what it was taken for.
+    """
 
     text: str = ""
     pages: int | None = None
     text_bytes: int = 0
     is_text_counted: bool = False
+    file_type: FileType | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -68,7 +73,16 @@ Outcome: TypeAlias = Found | Pictured | Unreadable | TooLarge | TooLargeImage | 
 OVERHEAD_BYTES: Final = 64 * 1024
 
 
-_KINDS: Final[Mapping[FileType, str]] = {"pdf": "PDF", "docx": "DOCX without macros"}
+_KINDS: Final[Mapping[FileType, str]] = {
+    "pdf": "PDF",
+    "docx": "DOCX without macros",
+    "pptx": "PPTX without macros",
+    "xlsx": "XLSX without macros",
+    "odt": "ODT",
+    "ods": "ODS",
+    "odp": "ODP",
+    "epub": "EPUB",
+}
 
 
 def unsupported(file_type: FileType) -> UnsupportedMediaTypeError:

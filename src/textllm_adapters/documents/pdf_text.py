@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 from pypdf import PdfReader
+from pypdf.errors import LimitReachedError
 from pypdf.filters import decode_stream_data
 from pypdf.generic import ArrayObject, DictionaryObject, EncodedStreamObject, IndirectObject, StreamObject
 
@@ -163,6 +164,8 @@ class TextCount:
             # Not by the stream itself, which would keep what it decodes.
             is_packed = isinstance(stream, EncodedStreamObject)
             content = decode_stream_data(stream) if is_packed else stream.get_data()
+        except LimitReachedError:
+            return Strings()
         except Exception:  # noqa: BLE001 - as above
             content = b""
         if is_packed and not content:  # also what comes of a stream in which nothing can be made out

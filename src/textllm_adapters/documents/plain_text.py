@@ -84,7 +84,7 @@ def _decoded(content: bytes, declared: str | None) -> Decoded:
             return Decoded(content.decode(declared))
     if (wide := _wide(content)) is not None:
         return _replaced(content, wide)
-    if _SHIFTED.search(content) and content.isascii():
+    if (b"\x1b" in content or b"~{" in content) and content.isascii() and _SHIFTED.search(content):
         encoding = str(detect(content)["encoding"]).lower()
         with suppress(UnicodeDecodeError, LookupError):
             if encoding.startswith(_ESCAPED):

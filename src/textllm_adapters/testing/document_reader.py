@@ -71,9 +71,9 @@ class DocumentReaderContract:
     @pytest.mark.parametrize(
         "name", ["a.exe", "a.docm", "a.txt.zip", "a.txt\r\n", "a.\u202etxt.exe", "", "README", "a."]
     )
-    async def test_a_file_of_an_unknown_type_is_refused(self, reader: DocumentReader, name: str) -> None:
-        with pytest.raises(UnsupportedMediaTypeError):
-            await read(reader, name, b"Hello")
+    async def test_text_is_read_whatever_its_name(self, reader: DocumentReader, name: str) -> None:
+        document = await read(reader, name, b"Hello")
+        assert (document.text, document.file_type) == ("Hello", "txt")
 
     @pytest.mark.parametrize(
         "name",

@@ -9,11 +9,21 @@ from textllm_core.file_names import DOCX
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
-FileType: TypeAlias = Literal["pdf", "docx", "txt", "md", "csv", "json", "html"]
+FileType: TypeAlias = Literal[
+    "pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub", "rtf", "eml", "txt", "md", "csv", "json", "html"
+]
 
 MEDIA_TYPES: Final[Mapping[FileType, str]] = {
     "pdf": "application/pdf",
     "docx": DOCX,
+    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "odt": "application/vnd.oasis.opendocument.text",
+    "ods": "application/vnd.oasis.opendocument.spreadsheet",
+    "odp": "application/vnd.oasis.opendocument.presentation",
+    "epub": "application/epub+zip",
+    "rtf": "application/rtf",
+    "eml": "message/rfc822",
     "txt": "text/plain",
     "md": "text/markdown",
     "csv": "text/csv",
@@ -70,10 +80,11 @@ class DocumentReader(Protocol):
     """Reads files that strangers made: none of them ends, blocks or fills the process that asks, and no owner's keep
     those of others waiting for longer than one takes.
 
-    A PDF or a DOCX file is told by its content, whatever its name is; which kind of text a text is, by its name.
+    What a file is is told by its content, whatever its name is; which kind of text a text is, by its name.
 
     All methods raise:
-        UnsupportedMediaTypeError: it is not one of the types above, or its name says PDF or DOCX of something else.
+        UnsupportedMediaTypeError: it is not one of the types above, or its name says PDF, DOCX or the like of something
+            else.
         UnreadableDocumentError: damaged, encrypted, empty, or too much work; its `reason` says which.
         DocumentTooLargeError: it has more pages or characters than allowed, or unpacks to too many bytes.
         ServiceUnavailableError: too many documents, or too many of the owner's, wait to be read; the same call may pass

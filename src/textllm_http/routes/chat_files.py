@@ -97,7 +97,7 @@ async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
     guards=[any_caller],
     described=Operation(
         tag="Chat",
-        says="As `POST /chat`, from a form: PDF, DOCX, TXT, MD, CSV, JSON or HTML. Up to 10 documents, and up to 10 "
+        says="As `POST /chat`, from a form: PDF, DOCX, PPTX, XLSX, EPUB, any text. Up to 10 documents, and up to 10 "
         "images beside them.",
         headers=ON_TURNS,
         body=form(

@@ -1,24 +1,24 @@
-"""What must hold of a DOCX file, a ZIP archive of XML parts (ECMA-376), before a library opens it, and what is mended.
+"""What must hold of a file that is a ZIP archive of XML parts before a library opens it, and what is mended.
 
-Runs in the child alone.
+These are DOCX, PPTX and XLSX (ECMA-376), OpenDocument and EPUB. Runs in the child alone.
 """
 
 import posixpath
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Final
 from xml.parsers import expat
 
 from docx.opc.constants import CONTENT_TYPE, RELATIONSHIP_TARGET_MODE
 from docx.opc.packuri import PackURI
-from docx.opc.part import PartFactory
 from docx.oxml import parse_xml
 from lxml import etree
 
 from textllm_adapters.documents.outcomes import unsupported
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError
+from textllm_core.ports.document_reader import FileType
 
 _MAX_ENTRIES: Final = 2_000
 _MAX_UNPACKED_BYTES: Final = 50_000_000
@@ -31,16 +31,22 @@ _CONTENT_TYPES: Final = "[Content_Types].xml"
 _RELATIONSHIPS: Final = ".rels"
 _XML: Final = (".xml", _RELATIONSHIPS)
 _MACROS: Final = "macroEnabled"
-# The types of parts that python-docx parses, and of those that the reader itself has it parse.
-_PARSED: Final = frozenset(
-    {
-        *PartFactory.part_type_for,
-        CONTENT_TYPE.WML_FOOTNOTES,
-        CONTENT_TYPE.WML_ENDNOTES,
-        CONTENT_TYPE.WML_COMMENTS,
-        CONTENT_TYPE.WML_NUMBERING,
-    }
-)
+_PARSED: Final = re.compile(r"application/vnd\.openxmlformats-(?:officedocument|package)\..*\+xml")
+# By the type of the main part, or what the entry "mimetype" says.
+_KINDS: Final[Mapping[str, FileType]] = {
+    CONTENT_TYPE.WML_DOCUMENT_MAIN: "docx",
+    CONTENT_TYPE.PML_PRESENTATION_MAIN: "pptx",
+    CONTENT_TYPE.PML_SLIDESHOW_MAIN: "pptx",
+    CONTENT_TYPE.SML_SHEET_MAIN: "xlsx",
+}
+_MIME_KINDS: Final[Mapping[bytes, FileType]] = {
+    b"application/vnd.oasis.opendocument.text": "odt",
+    b"application/vnd.oasis.opendocument.spreadsheet": "ods",
+    b"application/vnd.oasis.opendocument.presentation": "odp",
+    b"application/epub+zip": "epub",
+}
+_MIME_TYPE: Final = "mimetype"
+_ODF_MANIFEST: Final = "META-INF/manifest.xml"  # which says what is encrypted
 
 # How a "Strict Open XML Document" names its namespaces and relationships, in attributes of tags; and how all others do.
 _STRICT_TAG: Final = re.compile(rb"<[^<>]*http://purl\.oclc\.org/ooxml/[^<>]*>")
@@ -48,8 +54,8 @@ _STRICT: Final = re.compile(rb"""(?<==["'])http://purl\.oclc\.org/ooxml/(\w+)/""
 _TRANSITIONAL: Final = rb"http://schemas.openxmlformats.org/\1/2006/"
 
 
-def check(content: bytes) -> None:
-    """See that a file is a Word document that is safe to unpack, and that none of its XML declares a document type.
+def check(content: bytes) -> FileType:
+    """What a file is, once it is seen to be safe to unpack; none of its XML may declare a document type, but in EPUB.
 
     Raises:
         UnsupportedMediaTypeError: it is another kind of file, or one with macros.
@@ -61,12 +67,29 @@ def check(content: bytes) -> None:
         if len(entries) > _MAX_ENTRIES or len({entry.filename for entry in entries}) < len(entries):
             raise UnreadableDocumentError("unsafe")
         left = _MAX_UNPACKED_BYTES
+        kind = _kind(archive)
         for entry in entries:
             _check_entry(entry)
-            left = _check_content(archive, entry, left)
-        if _CONTENT_TYPES not in archive.namelist():
+            left = _check_content(archive, entry, left, is_strict=kind != "epub")
+        if kind is None and _CONTENT_TYPES not in archive.namelist():
             raise unsupported("docx")
-        _check_content_types(archive.read(_CONTENT_TYPES))
+        if kind is not None and b"encryption-data" in _content_of(archive, _ODF_MANIFEST):
+            raise UnreadableDocumentError("encrypted")
+        return kind or _check_content_types(archive.read(_CONTENT_TYPES))
+
+
+def _kind(archive: zipfile.ZipFile) -> FileType | None:
+    """What the entry "mimetype" says; None where there is none."""
+    if _MIME_TYPE not in archive.namelist():
+        return None
+    said = next(_pieces(archive, archive.getinfo(_MIME_TYPE), _PIECE_BYTES), b"")
+    if (kind := _MIME_KINDS.get(said.strip())) is None:
+        raise unsupported("docx")
+    return kind
+
+
+def _content_of(archive: zipfile.ZipFile, name: str) -> bytes:
+    return archive.read(name) if name in archive.namelist() else b""
 
 
 def mended(content: bytes) -> BytesIO:
@@ -109,14 +132,15 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
         raise UnreadableDocumentError("unsafe")
 
 
-def _check_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int) -> int:
+def _check_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int, *, is_strict: bool) -> int:
     """Every entry is unpacked, so that none is a bomb for whoever unpacks it next. The bytes that are left then."""
-    parser = _parser() if entry.filename.lower().endswith(_XML) else None
+    parser = _parser() if is_strict and entry.filename.lower().endswith(_XML) else None
+    before = left
     for piece in _pieces(archive, entry, left):
         left -= len(piece)
         if parser is not None:
             parser.Parse(piece, False)
-    if parser is not None:
+    if parser is not None and left < before:  # office programs write empty ones
         parser.Parse(b"", True)
     return left
 
@@ -146,15 +170,15 @@ def _parser() -> expat.XMLParserType:
     return parser
 
 
-def _check_content_types(xml: bytes) -> None:
-    """They say what is parsed as XML, whatever its name: it must have a name whose XML was looked at."""
+def _check_content_types(xml: bytes) -> FileType:
+    """What the file is. They say what is parsed as XML: it must have a name whose XML was looked at."""
     kinds = [
         (element.get("ContentType") or "", element.get("PartName") or f".{element.get('Extension')}")
         for element in parse_xml(xml)
     ]
-    if not any(kind == CONTENT_TYPE.WML_DOCUMENT_MAIN for kind, _ in kinds) or any(
-        _MACROS in kind for kind, _ in kinds
-    ):
+    main = next((_KINDS[kind] for kind, _ in kinds if kind in _KINDS), None)
+    if main is None or any(_MACROS in kind for kind, _ in kinds):
         raise unsupported("docx")
-    if any(kind in _PARSED and not name.lower().endswith(_XML) for kind, name in kinds):
+    if any(_PARSED.fullmatch(kind) and not name.lower().endswith(_XML) for kind, name in kinds):
         raise UnreadableDocumentError("unsafe")
+    return main

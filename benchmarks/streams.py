@@ -127,8 +127,10 @@ async def live_streams(service: Service, process: psutil.Process, provider: Open
     print(f"opened in {time.perf_counter() - began:.0f} s, {OPENING_AT_ONCE} at once")
     await asyncio.sleep(5)
     provider.default = Reply(text="Paris.")
-    grown = own_memory(process) - before
+    grown, live = own_memory(process) - before, sum(not stream.done() for stream in reading)
     busy = process.cpu_percent(10)
+    if live < streams:
+        raise RuntimeError(f"{streams - live} ended before all were open: this machine is too slow for {streams}")
     print(f"{streams} streams: {grown / streams / 1024:.1f} KB each ({grown / 2**20:.0f} MB); {busy:.0f} % of a core")
     print("  /health/live", await latencies(lambda: latency(service, "GET", "/health/live"), 50))
     print("  /chat", await latencies(lambda: latency(service, "POST", "/chat", b'{"message": "x"}'), 20))

@@ -36,14 +36,16 @@ from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.sqlite.rate_limiter import SqliteRateLimiter
 from textllm_adapters.testing.books import NOON, TODAY
+from textllm_adapters.wiring.storage import turnstile_of
 from textllm_core.errors import RateLimitedError, TextLLMError
 from textllm_core.ids import new_id
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
-from textllm_core.records.ledger import Reservation, Settled, Settlement
+from textllm_core.records.ledger import Hold, Reservation, Settled, Settlement
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, SessionBefore, booked, corrected, settled
 from textllm_core.rules.books import (
+    Opening,
     added,
     closing,
     corrected_accounts,
@@ -55,7 +57,7 @@ from textllm_core.rules.books import (
 )
 from textllm_core.rules.buckets import TOKEN, allowance, given_back, refilled, refusal, taken
 
-EXAMPLES = 60  # of states that mostly differ in all that a statement looks at
+EXAMPLES = 30  # of states that mostly differ in all that a statement looks at
 
 
 @pytest.fixture
@@ -103,29 +105,67 @@ def test_a_reservation_opens_what_the_rules_open_or_is_refused_as_they_refuse(
             assert await books.accounts() == (conversation, session)
             assert await books.rows_of("holds") == await books.rows_of("idempotency_keys") == []
             return
-        hold = await books.ledger.reserve(asked)
-        found, today = await books.accounts()
-        assert today is not None
-        made = today.id if session is None else says.session.id  # whoever makes it, names it
-        assert hold == replace(says.hold, session_id=made)
-        assert today == replace(says.session, id=made)
-        assert found == replace(says.conversation, session_id=made)
-        (kept,) = await books.rows_of("holds")
-        assert kept["made_conversation"] == (conversation is None)
-        assert kept["before"] == says.before
-        before = says.session_before
-        assert kept["session_last_activity"] == (before and before.last_activity)
-        assert kept["session_was_active"] == (before is None or before.was_active)
-        assert len(await books.rows_of("idempotency_keys")) == (asked.idempotency is not None)
+        await check_opened(books, says, await books.ledger.reserve(asked), conversation, session)
 
     for odd in FEW_ODDS:
-        prove(runner, 3, law, state=states(odd))
+        prove(runner, 2, law, state=states(odd))
     assert {kind.__name__ for kind in outcomes} == {
         "Opening",
         "BudgetExceededError",
         "ConversationBusyError",
         "ConversationNotFoundError",
     }
+
+
+async def check_opened(
+    books: Books, says: Opening, hold: Hold, before: ConversationAccount | None, session_before: SessionAccount | None
+) -> None:
+    found, today = await books.accounts()
+    assert today is not None
+    made = today.id if session_before is None else says.session.id  # whoever makes it, names it
+    assert hold == replace(says.hold, session_id=made)
+    assert today == replace(says.session, id=made)
+    assert found == replace(says.conversation, session_id=made)
+    (kept,) = await books.rows_of("holds")
+    assert kept["made_conversation"] == (before is None)
+    assert kept["before"] == says.before
+    session = says.session_before
+    assert kept["session_last_activity"] == (session and session.last_activity)
+    assert kept["session_was_active"] == (session is None or session.was_active)
+    assert len(await books.rows_of("idempotency_keys")) == (books.asked.idempotency is not None)
+
+
+def test_a_turnstile_takes_a_token_and_opens_what_the_rules_open_or_nothing(
+    runner: asyncio.Runner, engine: AsyncEngine
+) -> None:
+    limiter, turnstile = limiter_of(engine), turnstile_of(engine)
+    ways: set[str] = set()
+
+    async def law(state: tuple[Any, Any, bool, Reservation], has_token: bool) -> None:
+        conversation, session, has_entry, asked = state
+        books, hold = Books(engine, asked), None
+        await books.put(conversation, session)
+        if has_entry:
+            await books.put_earlier_entry()
+        if has_token:
+            left, hold = await turnstile.admit(asked, per_minute=3)
+            assert left == allowance(2 * TOKEN, per_minute=3)
+        else:
+            await limiter.take(asked.tenant_id, asked.payer, per_minute=1)
+            with pytest.raises(RateLimitedError):
+                await turnstile.admit(asked, per_minute=1)
+        if hold is None:
+            assert await books.accounts() == (conversation, session)
+            assert await books.rows_of("holds") == await books.rows_of("idempotency_keys") == []
+        else:
+            says = ruled(asked, conversation, session, has_entry=has_entry)
+            assert isinstance(says, Opening)
+            await check_opened(books, says, hold, conversation, session)
+            ways.add("new" if conversation is None else "further")
+
+    for odd in FEW_ODDS:
+        prove(runner, 2, law, state=states(odd), has_token=st.sampled_from([True, True, False]))
+    assert ways == {"new", "further"}
 
 
 def test_a_pending_exchange_has_the_entry_of_the_rules(runner: asyncio.Runner, engine: AsyncEngine) -> None:
@@ -185,19 +225,20 @@ def test_a_settlement_moves_what_the_rules_move(runner: asyncio.Runner, engine: 
         assert len(await books.rows_of("estimates")) == (end.open_until is not None)
         assert await books.rows_of("holds") == []
 
-    prove(
-        runner,
-        EXAMPLES,
-        law,
-        asked=reservations(),
-        conversation=conversations,
-        is_running=st.booleans(),
-        session=sessions,
-        used=st.none() | usages,
-        amount=money,
-        named=st.tuples(*[st.sampled_from([None, "resp_theirs"]), st.sampled_from([None, "resp_given"])]),
-        end=settlements(),
-    )
+    for is_running in (True, False):
+        prove(
+            runner,
+            EXAMPLES,
+            law,
+            asked=reservations(),
+            conversation=conversations,
+            is_running=st.just(is_running),
+            session=sessions,
+            used=st.none() | usages,
+            amount=money,
+            named=st.tuples(*[st.sampled_from([None, "resp_theirs"]), st.sampled_from([None, "resp_given"])]),
+            end=settlements(),
+        )
 
 
 def test_a_release_leaves_what_the_rules_leave(runner: asyncio.Runner, engine: AsyncEngine) -> None:

@@ -161,7 +161,7 @@ _NAMES: Final = {
     "ports.turnstile": ("Turnstile",),
     "ports.usage_reports": ("UsageReports",),
     "pricing": ("Pricing",),
-    "problem_details": ("status_of",),
+    "problem_details": ("problem_of_error", "status_of"),
     "reconcile": ("Reconcile",),
     "records.api_keys": (
         "ApiKey",

@@ -107,7 +107,7 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
-from textllm_core.problem_details import status_of
+from textllm_core.problem_details import problem_of_error, status_of
 from textllm_core.reconcile import Reconcile
 from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
 from textllm_core.records.audit import BooksSize, Drift
@@ -370,5 +370,6 @@ __all__ = [
     "UsageReport",
     "UsageReports",
     "WindDown",
+    "problem_of_error",
     "status_of",
 ]

@@ -5,7 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.contracts.model_fixtures import CONVERSING, MODELS
 
-from textllm_adapters.testing import ConversingLLMContract, FilesLLMContract, ImagesLLMContract, LLMContract
+from textllm_adapters.testing import (
+    ConversingLLMContract,
+    FilesLLMContract,
+    ImagesLLMContract,
+    LLMContract,
+    RefusalsLLMContract,
+)
 from textllm_adapters.testing.models import ConversingModel, ModelUnderTest
 
 
@@ -25,6 +31,10 @@ class ConversingModels:
 
 class TestModels(Models, LLMContract):
     """All of them."""
+
+
+class TestModelsThatRefuse(Models, RefusalsLLMContract):
+    """All of them may."""
 
 
 class TestModelsThatReadImages(Models, ImagesLLMContract):

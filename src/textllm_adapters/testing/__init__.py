@@ -22,7 +22,7 @@ from textllm_adapters.testing.health_probe import HealthProbeContract, Probing
 from textllm_adapters.testing.idempotency import IdempotencyContract
 from textllm_adapters.testing.ledger import LedgerContract
 from textllm_adapters.testing.ledger_ends import LedgerEndsContract
-from textllm_adapters.testing.llm import ImagesLLMContract, LLMContract
+from textllm_adapters.testing.llm import ImagesLLMContract, LLMContract, RefusalsLLMContract
 from textllm_adapters.testing.managed_conversations import ManagedConversationsContract
 from textllm_adapters.testing.models import ConversingModel, ModelUnderTest, Say, echo
 from textllm_adapters.testing.payers import PayersContract
@@ -60,6 +60,7 @@ __all__ = [
     "PayersContract",
     "Probing",
     "RateLimiterContract",
+    "RefusalsLLMContract",
     "ReplyJournalContract",
     "Say",
     "SearchedConversationsContract",

@@ -83,23 +83,11 @@ class LLMContract:
         assert (ended.status, ended.finish_reason) == ("incomplete", "length")
         assert ended.text.startswith("twelve bytes")
 
-    async def test_a_refusal_is_told_as_text_and_named(self, model: ModelUnderTest) -> None:
-        model.say(Say(("I would rather not.",), end="refusal"))
-        heard = await hear(model.llm.stream(request("Well?")))
-        assert "".join(heard.deltas) == heard.ended.text == "I would rather not."
-        assert (heard.ended.status, heard.ended.finish_reason) == ("completed", "refusal")
-
     async def test_a_reply_that_stopped_early_says_so(self, model: ModelUnderTest) -> None:
         model.say(Say(("It was a",), end="length"))
         ended = (await hear(model.llm.stream(request("Well?")))).ended
         assert (ended.text, ended.status, ended.finish_reason) == ("It was a", "incomplete", "length")
         assert ended.usage is not None
-
-    async def test_a_reply_that_the_filter_ended_says_so(self, model: ModelUnderTest) -> None:
-        model.say(Say(("It was a",), end="content_filter"))
-        ended = (await hear(model.llm.stream(request("Well?")))).ended
-        assert (ended.text, ended.status, ended.content_filtered) == ("It was a", "incomplete", True)
-        assert ended.finish_reason != "length"
 
     async def test_a_broken_reply_keeps_what_came_and_may_have_run(self, model: ModelUnderTest) -> None:
         model.say(Say(("one ", "two ", "three"), end="cut", after=2))
@@ -147,6 +135,27 @@ class LLMContract:
         heard = await hear(model.llm.stream(request(asked("Well?", note))))
         assert "File gone.txt:\n\nTea at five." in heard.ended.text
         assert "Well?" in heard.ended.text
+
+
+class RefusalsLLMContract:
+    """What models keep whose provider says that it refuses, and filters.
+
+    Fixture `model`: as `LLMContract` has it.
+    """
+
+    pytestmark = pytest.mark.asyncio
+
+    async def test_a_refusal_is_told_as_text_and_named(self, model: ModelUnderTest) -> None:
+        model.say(Say(("I would rather not.",), end="refusal"))
+        heard = await hear(model.llm.stream(request("Well?")))
+        assert "".join(heard.deltas) == heard.ended.text == "I would rather not."
+        assert (heard.ended.status, heard.ended.finish_reason) == ("completed", "refusal")
+
+    async def test_a_reply_that_the_filter_ended_says_so(self, model: ModelUnderTest) -> None:
+        model.say(Say(("It was a",), end="content_filter"))
+        ended = (await hear(model.llm.stream(request("Well?")))).ended
+        assert (ended.text, ended.status, ended.content_filtered) == ("It was a", "incomplete", True)
+        assert ended.finish_reason != "length"
 
 
 class ImagesLLMContract:

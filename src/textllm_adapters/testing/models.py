@@ -1,5 +1,6 @@
 """A model under test: what its provider is told to say, what was heard of it, and records to talk to it with."""
 
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,10 +19,10 @@ EndOfReply = Literal["stop", "length", "refusal", "content_filter", "failure", "
 
 
 class Say(Struct, frozen=True):
-    """What the provider does with the next call. Calls that nothing was said for are echoed, as `echo` does.
+    """What the provider does with the next call. A call that nothing was said for gets an `echo`.
 
     Args:
-        deltas: the reply, piece by piece; None is the echo, cut anyhow.
+        deltas: the reply, piece by piece; None is the `echo`.
         end: how it ends. "stop", "length", "refusal" (the deltas are its words) and "content_filter" are ends of a
             reply; "failure" is one that the provider reports; "cut" is a connection that is lost. "overloaded" (try
             again later) and "too_long" (more input than the model takes) refuse the call before anything ran.
@@ -56,14 +57,16 @@ class ConversingModel(ModelUnderTest):
     transcript: Transcript
 
 
-def echo(texts: Sequence[str], seen: str = "") -> str:
-    """What the stand-in answers where it was told nothing: the last of all `texts`, and how many came before it.
+def echo(texts: Sequence[str], seen: str = "") -> tuple[str, ...]:
+    """What the stand-in answers where it was told nothing: how many texts came before the last, and the last of them.
 
     Args:
         texts: of the messages, oldest first.
-        seen: of `stored_files.seen`, where images or files came along.
+        seen: what `stored_files.seen` says, where images or files came along.
+    Returns:
+        The deltas: `("[2] ", "You ", "said: ", "Hello")`.
     """
-    return f"[{len(texts) - 1}] You said: {texts[-1]}{seen and ' '}{seen}"
+    return tuple(re.findall(r"\S+\s*|\s+", f"[{len(texts) - 1}] You said: {texts[-1]}{seen and ' '}{seen}"))
 
 
 def user(text: str) -> Message:

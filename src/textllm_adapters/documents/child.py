@@ -64,6 +64,10 @@ def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callab
             from textllm_adapters.documents.html import read_html
 
             return partial(read_html, max_chars=max_chars)
+        case "draw", _:
+            from textllm_adapters.documents.pdf_pages import draw_pages
+
+            return partial(draw_pages, most=max_pages)
         case "picture", _:
             from textllm_adapters.documents.pictures import turn_picture
 

@@ -11,7 +11,15 @@ from typing import Final, get_args
 import msgspec
 
 from textllm_adapters.documents.child_process import Child, child_of
-from textllm_adapters.documents.outcomes import OVERHEAD_BYTES, Found, Outcome, found_in, picture_in, unsupported
+from textllm_adapters.documents.outcomes import (
+    OVERHEAD_BYTES,
+    Found,
+    Outcome,
+    found_in,
+    pages_in,
+    picture_in,
+    unsupported,
+)
 from textllm_adapters.documents.waiting_line import WaitingLine
 from textllm_core.errors import UnreadableDocumentError, UnreadableReason
 from textllm_core.file_names import media_type_of
@@ -95,6 +103,13 @@ class ChildDocumentReader:
         return DocumentText(
             file_type=found.file_type or file_type, text=found.text, pages=found.pages, warnings=found.warnings
         )
+
+    async def pages(self, upload: Upload, *, owner: Owner, most: int) -> tuple[Picture, ...]:
+        """As the port says."""
+        outcome = await self._outcome(
+            "draw", "pdf", upload, "0", str(most), owner=owner, max_bytes=_MOST_BYTES_OF_PICTURE
+        )
+        return pages_in(outcome)
 
     async def picture(self, upload: Upload, *, owner: Owner, media_type: str) -> Picture:
         """As the port says."""

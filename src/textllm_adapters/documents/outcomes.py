@@ -59,6 +59,12 @@ class Pictured(Struct, frozen=True, tag=True):
     warnings: tuple[str, ...] = ()
 
 
+class Drawn(Struct, frozen=True, tag=True):
+    """Pages of a PDF."""
+
+    pages: tuple[Pictured, ...]
+
+
 class TooLargeImage(Struct, frozen=True, tag=True):
     """See `ImageTooLargeError`."""
 
@@ -67,7 +73,7 @@ class TooLargeImage(Struct, frozen=True, tag=True):
     counts: Literal["bytes", "pixels"]
 
 
-Outcome: TypeAlias = Found | Pictured | Unreadable | TooLarge | TooLargeImage | Unsupported
+Outcome: TypeAlias = Found | Pictured | Drawn | Unreadable | TooLarge | TooLargeImage | Unsupported
 
 # Beyond the text, whose characters take at most four bytes each: everything else in the line.
 OVERHEAD_BYTES: Final = 64 * 1024
@@ -117,6 +123,16 @@ def found_in(outcome: Outcome, file_type: FileType) -> Found:
         case TooLarge():
             raise DocumentTooLargeError(limit=outcome.limit, counts=outcome.counts)
     raise unsupported(file_type)
+
+
+def pages_in(outcome: Outcome) -> tuple[Picture, ...]:
+    """The pages that were drawn, or the refusal."""
+    match outcome:
+        case Drawn():
+            return tuple(picture_in(page, page.media_type) for page in outcome.pages)
+        case Unreadable():
+            raise UnreadableDocumentError(outcome.reason)
+    raise unsupported("pdf")
 
 
 def picture_in(outcome: Outcome, media_type: str) -> Picture:

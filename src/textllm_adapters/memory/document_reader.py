@@ -42,6 +42,10 @@ class MemoryDocumentReader:
         warnings = ("some characters could not be read",) if "\ufffd" in text else ()
         return DocumentText(file_type=file_type, text=text, warnings=warnings)
 
+    async def pages(self, upload: Upload, *, owner: Owner, most: int) -> tuple[Picture, ...]:  # noqa: ARG002 - as above
+        """None is drawn here."""
+        raise UnreadableDocumentError("empty")
+
     async def picture(self, upload: Upload, *, owner: Owner, media_type: str) -> Picture:  # noqa: ARG002 - as above
         """None is turned here."""
         raise UnsupportedMediaTypeError(f"No {media_type} is turned here; send PNG, JPEG, WebP or GIF.")

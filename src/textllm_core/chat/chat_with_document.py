@@ -10,15 +10,16 @@ from msgspec import Struct
 from textllm_core.cancellation import carried_through
 from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.calls import call_of
-from textllm_core.chat.chat_with_image import checked_images, kept_images
+from textllm_core.chat.chat_with_image import MAX_IMAGES, SeenImage, checked_images, kept_images
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import last_reply
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files, told_apart
-from textllm_core.errors import Allowance, FileTooLargeError, InvalidRequestError
+from textllm_core.errors import Allowance, FileTooLargeError, InvalidRequestError, UnreadableDocumentError
 from textllm_core.file_tokens import FileTokens, pdf_tokens
+from textllm_core.images import Image
 from textllm_core.policy import ChatPolicy
-from textllm_core.ports.document_reader import Document, DocumentReader
+from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText
 from textllm_core.records.messages import Idempotency, InputFile, Reply, ReplyEvent, TurnOptions, words_of
 from textllm_core.tenancy import Caller, Owner
 from textllm_core.uploads import Upload
@@ -50,7 +51,8 @@ class DocumentTurn(Struct, frozen=True):
 class ChatWithDocument:
     """Answer a turn with documents, each of at most `policy.max_file_bytes`.
 
-    A PDF goes to the model as it is, where the model reads files; of all others the text is sent.
+    A PDF goes to the model as it is, where the model reads files; of all others the text is sent. Of a PDF without
+    text, such as a scan, the first pages are sent as images, where the model sees.
     """
 
     exchange: Exchange
@@ -95,17 +97,26 @@ class ChatWithDocument:
         uploads, owner = (turn.document, *turn.others), Owner(caller.tenant_id, user_id)
         if len(uploads) > MAX_DOCUMENTS:
             raise InvalidRequestError.of("file", f"send 1 to {MAX_DOCUMENTS} documents")
-        read = []
+        read, drawn = [], list[SeenImage]()
         for place, upload in enumerate(uploads, 1):
             with told_apart("Document", place, len(uploads)):
                 if upload.size > self.policy.max_file_bytes:
                     raise FileTooLargeError(limit=self.policy.max_file_bytes)
-                read.append(await self._read(upload, owner))
+                try:
+                    read.append(await self._read(upload, owner))
+                except UnreadableDocumentError as error:
+                    most = MAX_IMAGES - len(drawn) if self.exchange.llm.reads_images else 0
+                    if error.reason != "empty" or most == 0:
+                        raise
+                    document, pages = await self._drawn(upload, owner, error, most=most)
+                    read.append((document, document.text))
+                    drawn += pages
         images = (
             await checked_images(turn.images, self.exchange.llm, self.policy, self.reader, owner=owner)
             if turn.images
             else ()
         )
+        images = [*images, *drawn]
         stored = await self.files.keep(caller, uploads, user_id=user_id, folder="documents")
         model = turn.options.model or self.policy.model
         parts = [
@@ -133,6 +144,26 @@ class ChatWithDocument:
             raise
         seen = kept_images(kept, images, model=model)
         return KeptFiles([*documents.parts, *seen.parts], documents.tokens + seen.tokens)
+
+    async def _drawn(
+        self, upload: Upload, owner: Owner, refusal: UnreadableDocumentError, *, most: int
+    ) -> tuple[DocumentText, list[SeenImage]]:
+        """The first pages of a PDF as images, and what tells of them; of other files the refusal is raised."""
+        document = await self.reader.inspect(upload, owner=owner, max_pages=self.policy.max_document_pages)
+        if document.file_type != "pdf" or not document.pages:
+            raise refusal
+        pictures = await self.reader.pages(upload, owner=owner, most=most)
+        pages = [
+            SeenImage(
+                Upload.of_bytes(f"{upload.name} page {number}.jpg", picture.content),
+                Image(picture.media_type, picture.width, picture.height),
+            )
+            for number, picture in enumerate(pictures, 1)
+        ]
+        sent = f"{len(pages)} of its {document.pages} pages were sent as images"
+        text = f"[It has no text; {sent}.]"
+        warnings = (f"no text was found: {sent}",)
+        return DocumentText(file_type="pdf", pages=document.pages, text=text, warnings=warnings), pages
 
     async def _read(self, upload: Upload, owner: Owner) -> tuple[Document, str | None]:
         """What the document is, and the text to send in its place."""

@@ -112,6 +112,15 @@ class DocumentReader(Protocol):
         """
         ...
 
+    async def pages(self, upload: Upload, *, owner: Owner, most: int) -> tuple[Picture, ...]:
+        """How the first pages of a PDF look, at most that many: for a model that sees where no text can be had.
+
+        Raises:
+            UnreadableDocumentError: none can be drawn.
+            ServiceUnavailableError: as above.
+        """
+        ...
+
     async def picture(self, upload: Upload, *, owner: Owner, media_type: str) -> Picture:
         """The first image of a file in a form that all models take, the right way up.
 

@@ -11,10 +11,12 @@ from decimal import Decimal
 import msgspec
 import pytest
 from msgspec.structs import replace
+from tests.documents import pdf_of_pages
 from tests.image_files import gif, jpeg, png
 from tests.unit.chat.kept_files import FaultyBlobs, PlainReader, kept
 from tests.unit.conftest import POLICY, Bench
 
+from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, Reply, TextLLMError, TurnOptions
@@ -34,6 +36,7 @@ from textllm_core.errors import (
     RateLimitedError,
     ServiceUnavailableError,
     StorageUnavailableError,
+    UnreadableDocumentError,
     UnsupportedMediaTypeError,
 )
 from textllm_core.records.messages import (
@@ -44,6 +47,7 @@ from textllm_core.records.messages import (
     InputText,
     ReplyFailed,
     ReplyStarted,
+    words_of,
 )
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
@@ -209,6 +213,23 @@ async def test_a_model_that_reads_no_files_is_sent_the_text_of_a_pdf(desk: Desk)
     reply = await desk.hand("Well?", upload("a.pdf", PDF))
     assert reply.text == f"[0] You said: Well?\n\nFile a.pdf:\n\n[page 1] {PDF.decode()}"
     assert reply.pages == 3
+
+
+async def test_of_a_scan_the_pages_are_shown_to_a_model_that_sees_where_it_reads_no_files(desk: Desk) -> None:
+    bench = desk.bench
+    reader, files = ChildDocumentReader(timeout_s=120), bench.files.of_turns(bench.conversations)
+    desk.chat_with_document = ChatWithDocument(bench.exchange, files, reader, bench.policy)
+    bench.llm.reads_files = False
+    scan = upload("scan.pdf", pdf_of_pages([""] * 11))
+    reply = await desk.hand("What is it?", scan)
+    assert (reply.pages, reply.warnings) == (11, ("no text was found: 10 of its 11 pages were sent as images",))
+    _, document, *pages = bench.llm.requests[-1].messages[-1].content
+    assert words_of(document) == "File scan.pdf:\n\n[It has no text; 10 of its 11 pages were sent as images.]"
+    assert [part.media_type for part in pages if isinstance(part, InputImage)] == ["image/jpeg"] * 10
+    bench.llm.reads_images = False
+    with pytest.raises(UnreadableDocumentError) as refusal:
+        await desk.hand("What is it?", scan)
+    assert refusal.value.reason == "empty"
 
 
 async def test_a_document_that_is_none_is_refused_and_not_kept(desk: Desk) -> None:

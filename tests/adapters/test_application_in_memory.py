@@ -1,4 +1,4 @@
-"""The application that users test theirs with: as the README shows it, and with what it leaves out."""
+"""The application that users test theirs with: as `docs/library.md` shows it, and with what it leaves out."""
 
 import re
 import subprocess
@@ -13,11 +13,11 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller, TextTurn
 from textllm_core.errors import ProviderUnavailableError
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 
 
-def test_the_example_of_the_readme_passes_as_a_test_of_its_own(tmp_path: Path) -> None:
-    examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+def test_the_example_of_the_page_passes_as_a_test_of_its_own(tmp_path: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (example,) = [example for example in examples if "open_in_memory" in example]
     (tmp_path / "test_example.py").write_text(example)
     run = subprocess.run(

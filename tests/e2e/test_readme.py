@@ -1,4 +1,4 @@
-"""What the README prints runs as printed."""
+"""What the README and `docs/library.md` print runs as printed."""
 
 import os
 import re
@@ -11,7 +11,9 @@ from tests.servers.openai import OpenAIStandIn
 
 from textllm_core.policy import SUMMARY_PROMPT
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+LIBRARY = (ROOT / "docs" / "library.md").read_text()
 
 
 TALKED = "[0] You said: Hello 0.0001025\n[2] You said: And in French?\n"
@@ -21,16 +23,18 @@ FILED = "notes.txt 12 text/plain\nTea at five.\nfile_not_found No such file.\n"
 
 
 @pytest.mark.parametrize(
-    ("shown", "printed"),
+    ("page", "shown", "printed"),
     [
-        ("await textllm.send_message(caller", TALKED),
-        ("open_textllm_sync", WAITED),
-        ("files.upload", FILED),
-        ("resume_reply", RESUMED),
+        (README, "await textllm.send_message(caller", TALKED),
+        (LIBRARY, "await textllm.send_message(caller", TALKED),
+        (LIBRARY, "open_textllm_sync", WAITED),
+        (LIBRARY, "files.upload", FILED),
+        (LIBRARY, "resume_reply", RESUMED),
     ],
+    ids=["readme", "talk", "sync", "files", "resume"],
 )
-def test_the_library_examples_print_what_they_should(tmp_path: Path, shown: str, printed: str) -> None:
-    (program,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if shown in block)
+def test_the_library_examples_print_what_they_should(tmp_path: Path, page: str, shown: str, printed: str) -> None:
+    (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if shown in block)
     with OpenAIStandIn(api_key="sk-test") as provider:
         result = subprocess.run(
             [sys.executable, "-c", program],
@@ -48,3 +52,14 @@ def test_the_library_examples_print_what_they_should(tmp_path: Path, shown: str,
         )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == printed
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) < 1500
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())]
+    assert len(links) > 30
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []

@@ -315,3 +315,10 @@ def test_a_batch_is_answered_alike_and_repeats_cost_nothing(way: Way, tmp_path: 
         assert json.loads(run("usage", "--json").stdout)["total_messages"] == 2
         told.append(masked(re.sub(r'"instance":"[^"]+",', "", first.stdout)).replace(user, "ada"))
     assert told[0] == told[1]
+
+
+def test_any_text_is_a_document_by_its_content(way: Way, user: str, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("print('tea')\n")
+    (tmp_path / "conf.yaml").write_text("tea: 5\n")
+    reply = json.loads(both(way, user, "ask", "What?", "--json", "-f", "main.py", "-f", "conf.yaml").stdout)
+    assert ("print('tea')" in reply["text"], "tea: 5" in reply["text"]) == (True, True)

@@ -4,12 +4,9 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,13 +14,13 @@ import pytest
 from tests.e2e.conftest import TEXTLLM, Service, serving
 from tests.http.test_tenancy import handlers
 from tests.image_files import png
+from tests.servers.broken_once import broken_once
 from tests.servers.openai import OpenAIStandIn, Reply
 
 from textllm_http.app import routes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
 PRINTED = "http://localhost:8000"
-MARK = b"id: 3\n"
 TOKEN = "operator-token-of-32-characters."
 PROGRAMS = [
     pytest.param("python", [sys.executable, "-c"]),
@@ -44,48 +41,6 @@ def block(language: str) -> str:
     return str(printed)
 
 
-@contextmanager
-def broken_once(service: Service) -> Iterator[str]:
-    """The address of a proxy that closes the first stream once its third event has begun."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        proxy = threading.Thread(target=_pass_on, args=(listener, service), daemon=True)
-        proxy.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-        proxy.join(30)
-
-
-def _pass_on(listener: socket.socket, service: Service) -> None:
-    server, is_broken = httpx.URL(service.url), False
-    while True:
-        try:
-            client, _ = listener.accept()
-        except OSError:
-            return
-        with client, socket.create_connection((server.host, server.port or 0)) as upstream:
-            request = b""
-            while not _is_whole(request):
-                request += client.recv(65536)
-            upstream.sendall(
-                re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", request).replace(
-                    b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1
-                )
-            )
-            answered = b""
-            while piece := upstream.recv(65536):
-                answered += piece
-                if MARK in answered and not is_broken:
-                    is_broken = True
-                    break
-                client.sendall(piece)
-
-
-def _is_whole(request: bytes) -> bool:
-    head, blank, body = request.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)content-length: (\d+)", head)
-    return bool(blank) and len(body) >= (int(length[1]) if length else 0)
-
-
 @pytest.mark.parametrize(("language", "program"), PROGRAMS)
 def test_a_stream_is_read_in_both_formats_and_read_on_after_a_lost_connection(
     service: Service, provider: OpenAIStandIn, language: str, program: list[str]
@@ -93,7 +48,7 @@ def test_a_stream_is_read_in_both_formats_and_read_on_after_a_lost_connection(
     assert shutil.which(program[0]), f"{program[0]} is not installed; the page's examples need it"
     asked = len(provider.requests)
     provider.script(Reply(), Reply(deltas=("Once", " upon", "\n\na", " time."), pause_s=0.3))
-    with broken_once(service) as address:
+    with broken_once(service.url) as address:
         code = block(language).replace(PRINTED, address)
         ran = subprocess.run([*program, code], capture_output=True, text=True, check=False, timeout=120)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, LOST_AND_FOUND, "")

@@ -1,0 +1,63 @@
+"""The command line as a client of a server, whose streams are cut: by Ctrl-C, and by the network."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import threading
+from decimal import Decimal
+from pathlib import Path
+from secrets import token_hex
+
+from tests.e2e.conftest import TEXTLLM, Books, Service, price_of
+from tests.servers.broken_once import broken_once
+from tests.servers.openai import OpenAIStandIn, Reply
+
+
+def asking(folder: Path, url: str, user: str, *options: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [TEXTLLM, "--server", url, "ask", "hello", *options],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "TEXTLLM_USER": user},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_ctrl_c_cuts_the_reply_short_on_the_server_and_its_cost_is_exact(
+    service: Service, provider: OpenAIStandIn, books: Books, tmp_path: Path
+) -> None:
+    user, gate = f"ada-{token_hex(4)}", threading.Event()
+    provider.script(Reply(deltas=("partial", " and", " the rest"), gate=gate))
+    try:
+        with asking(tmp_path, service.url, user) as running:
+            assert running.stdout is not None
+            assert running.stderr is not None
+            assert running.stdout.read(len("partial")) == b"partial"
+            running.send_signal(signal.SIGINT)
+            assert running.wait(30) == 130
+            assert running.stdout.read() == b"\n"
+            assert b"interrupted; settling what it cost" in running.stderr.read()
+    finally:
+        gate.set()
+    [entry] = asyncio.run(books.entries(user))
+    assert (entry.status, entry.cost > Decimal(0)) == ("cancelled", True)
+    said = service.get(f"/conversations/{entry.conversation_id}/messages").json()["data"]
+    assert [message["text"] for message in said] == ["hello", "partial"]
+
+
+def test_a_lost_connection_is_read_on_and_nothing_is_lost_or_told_twice(
+    service: Service, provider: OpenAIStandIn, books: Books, tmp_path: Path
+) -> None:
+    user, pieces = f"ada-{token_hex(4)}", ("Once ", "upon ", "a ", "time.")
+    provider.script(Reply(deltas=pieces, pause_s=0.05))
+    with broken_once(service.url) as url, asking(tmp_path, url, user, "--stream-json") as running:
+        said, talk = running.communicate(timeout=60)
+    events = [json.loads(line) for line in said.decode().splitlines()]
+    assert (running.returncode, talk) == (0, b"")
+    assert "".join(event["data"]["text"] for event in events if event["event"] == "reply.delta") == "".join(pieces)
+    assert [event["event"] for event in (events[0], events[-1])] == ["reply.started", "reply.completed"]
+    [entry] = asyncio.run(books.entries(user))
+    assert entry.cost == price_of(provider.bills[-1]) == Decimal(str(events[-1]["data"]["cost"]))

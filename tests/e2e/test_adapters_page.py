@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from textllm_adapters import testing
+from textllm_core import ports as ports_of_core
+
 PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
+# The first column of the table of suites.
+TABLE = "\n".join(line.split(" | ")[0] for line in PAGE.splitlines() if line.startswith("| `"))
 SAVED = r"[Ss]ave this as `([\w.]+)`[^\n]*:\n\n```python\n(.*?)```"
 BIN = Path(sys.executable).parent
 
@@ -98,3 +103,17 @@ def test_strict_type_checkers_have_no_complaint(folder: Path, checker: list[str]
     (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
     ran = run(folder, BIN / checker[0], *checker[1:])
     assert ran.returncode == 0, ran.stdout
+
+
+def test_the_page_names_every_suite() -> None:
+    assert [name for name in testing.__all__ if f"`{name}`" not in PAGE and name not in ("Say", "echo")] == []
+
+
+def test_every_port_that_others_can_keep_has_a_suite() -> None:
+    of_time_and_prices = {
+        "Clock",
+        "Prices",
+    }  # they say what time it is, or what a price list has: there is nothing to hold
+    ports = {path.stem for path in Path(ports_of_core.__file__).parent.glob("[a-z]*.py")}
+    named = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in re.findall(r"`(\w+)`", TABLE)}
+    assert ports - {name.lower() for name in of_time_and_prices} <= named | {"llm"}

@@ -34,6 +34,7 @@ from textllm_adapters.testing.storage import Auditing, Storage
 from textllm_adapters.testing.telemetry import TelemetryContract
 from textllm_adapters.testing.tracer import TracerContract
 from textllm_adapters.testing.transcript import TranscriptContract
+from textllm_adapters.testing.turnstile import Gate, TurnstileContract
 from textllm_adapters.testing.usage_reports import UsageReportsContract
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "ErasuresContract",
     "FileRepositoryContract",
     "FilesLLMContract",
+    "Gate",
     "HealthProbeContract",
     "IdempotencyContract",
     "ImagesLLMContract",
@@ -69,6 +71,7 @@ __all__ = [
     "TelemetryContract",
     "TracerContract",
     "TranscriptContract",
+    "TurnstileContract",
     "UsageReportsContract",
     "echo",
 ]

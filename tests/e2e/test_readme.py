@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.image_files import png
 from tests.servers.openai import OpenAIStandIn
 
+from textllm_adapters.testing.stored_files import seen
 from textllm_core.policy import SUMMARY_PROMPT
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +21,11 @@ LIBRARY = (ROOT / "docs" / "library.md").read_text()
 TALKED = "[0] You said: Hello 0.0001025\n[2] You said: And in French?\n"
 RESUMED = f"[0] You said: Hello\nstop\n[2] You said: {SUMMARY_PROMPT}\n"
 WAITED = "[2] You said: And in French? 2 turns 0.0002675\n"
+CAT = png(8, 8)
+SHOWN = (
+    f"[0] You said: What is it? {seen(CAT)}\n"
+    f"[2] You said: Is it in here, too? File report.txt:\n\nA report. {seen(CAT)}\n"
+)
 FILED = "notes.txt 12 text/plain\nTea at five.\nfile_not_found No such file.\n"
 
 
@@ -28,13 +35,16 @@ FILED = "notes.txt 12 text/plain\nTea at five.\nfile_not_found No such file.\n"
         (README, "await textllm.send_message(caller", TALKED),
         (LIBRARY, "await textllm.send_message(caller", TALKED),
         (LIBRARY, "open_textllm_sync", WAITED),
+        (LIBRARY, "chat_with_image", SHOWN),
         (LIBRARY, "files.upload", FILED),
         (LIBRARY, "resume_reply", RESUMED),
     ],
-    ids=["readme", "talk", "sync", "files", "resume"],
+    ids=["readme", "talk", "sync", "images", "files", "resume"],
 )
 def test_the_library_examples_print_what_they_should(tmp_path: Path, page: str, shown: str, printed: str) -> None:
     (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if shown in block)
+    (tmp_path / "cat.png").write_bytes(CAT)
+    (tmp_path / "report.txt").write_bytes(b"A report.")
     with OpenAIStandIn(api_key="sk-test") as provider:
         result = subprocess.run(
             [sys.executable, "-c", program],

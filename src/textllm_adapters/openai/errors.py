@@ -221,7 +221,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    return float(text) if text is not None and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
+    return float(text) if text is not None and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", text) else None
 
 
 def _whole_seconds(wait_s: float | None) -> int | None:

@@ -11,7 +11,13 @@ Meaning = Literal[
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 _PARAM: Final = re.compile(r"[a-z_]{1,64}(\[[0-9]{1,4}\]|\.[a-z_]{1,64}){0,8}")
-_SPEAKING: Final = ("message", "error", "detail", "details", "errors", "msg", "metadata", "raw", "error_message")
+_SPEAKING: Final = (
+    *("message", "error", "detail", "details", "errors", "msg", "metadata", "raw", "error_message"),
+    *("base_resp", "status_msg"),  # MiniMax's names
+)
+_ASIDE: Final = ("errors", "detail", "details", "base_resp")  # where they put names, if not into the error itself
+_STATUS_NAMES: Final = ("code", "status_code", "status", "statusCode", "http_status", "http_code")
+_STATUS_IN_WORDS: Final = re.compile(r"(?:\A|\b(?:http|status|error)(?: (?:status|code))*:? )([45][0-9]{2})\b")
 _MOST_CHARS: Final = 4000  # read of what it says; whatever it means stands at its beginning
 _MOST_DEPTH: Final = 6  # of lists and objects within each other
 _LONGEST_WAIT_S: Final = 10**9  # no float holds every whole number that JSON may have
@@ -21,7 +27,8 @@ _NAMED: Final[Mapping[Meaning, str]] = {
     "busy": "conversation_locked",
     "quota": """insufficient_quota insufficient_user_quota insufficient_balance billing_hard_limit_reached
         billing_not_active exceeded_current_quota_error payment_required arrearage""",
-    "rate": "rate_limit_exceeded rate_limit_error ratelimiterror rate_limited too_many_requests resource_exhausted",
+    "rate": """rate_limit_exceeded rate_limit_error ratelimiterror rate_limited too_many_requests resource_exhausted
+        throttlingexception throttling throttled""",
     "too_long": """context_length_exceeded exceed_context_size_error contextwindowexceedederror request_too_large
         context_window_exceeded model_max_prompt_tokens_exceeded tokens_limit_reached string_above_max_length""",
     "filtered": """content_filter content_policy_violation invalid_prompt image_content_policy_violation
@@ -29,12 +36,14 @@ _NAMED: Final[Mapping[Meaning, str]] = {
     "key": "invalid_api_key authentication_error permission_error",
     "model": "model_not_found",
     "unavailable": """server_error server_is_overloaded slow_down overloaded overloaded_error engine_overloaded_error
-        insufficient_system_resource service_unavailable internal_server_error unavailable""",
+        insufficient_system_resource service_unavailable internal_server_error unavailable
+        serviceunavailableexception internalserverexception modelnotreadyexception timeout_error""",
 }
 _NAMES: Final[Mapping[str, Meaning]] = {name: meaning for meaning, names in _NAMED.items() for name in names.split()}
 
 # What they say where no name tells; as OpenAI, vLLM, SGLang, TGI, LM Studio, llama.cpp, Together, Gemini, Anthropic,
-# Bedrock, xAI, Groq, Mistral, Fireworks, DashScope and OGX phrase it.
+# Bedrock, xAI, Groq, Mistral, Fireworks, DashScope, SiliconFlow, TensorRT-LLM, watsonx, Databricks, Zhipu and OGX
+# phrase it.
 _TOO_LONG: Final = re.compile(
     r"context[ _](length|window|size|limit)|context the overflows|context overflow|maximum prompt length"
     r"|maximum model length|longer than the maximum|prompt is too long|prompt too long|input is too long"
@@ -43,16 +52,23 @@ _TOO_LONG: Final = re.compile(
     r"|token count exceeds|exceeds the maximum (allowed length|number of tokens)|exceeds? max(imum)? length"
     r"|model token limit|token limit exceeded|too many tokens|reduce the length of the (messages|prompt|input)"
     r"|range of input length|exceeds? n_ctx|exceed max message tokens|contextwindowexceeded"
+    r"|must be less than max_seq_len|max_seq_len \(\d+\) - prompt_len|maximum input length|prompt 超长"
+    r"|token count.{0,20} cannot exceed|tokens.{0,20} cannot exceed the total tokens|max_total_tokens exceeded"
+    r"|tokens (in the prompt )?exceeds? the (configured )?limit"
 )
 # More tokens than a minute may have: it is called a rate limit, and never passes however long anybody waits.
 _TOO_LONG_FOR_ANY_RATE: Final = re.compile(r"request too large for")
 _QUOTA: Final = re.compile(
     r"insufficient[ _](account )?(balance|credits?|quota|funds)|credit balance is too low|requires more credits"
-    r"|(run )?out of credits|key limit exceeded"
+    r"|(run )?out of credits|key limit exceeded|balance is insufficient"
 )
 _RATE: Final = re.compile(r"rate[ _]limit|too many requests|overloaded_error")
+_THROTTLED: Final = re.compile(r"wait before trying again|throttlingexception")  # it tells of too many tokens, too
+_UNAVAILABLE: Final = re.compile(
+    r"(service|server) (is )?(currently |temporarily )?(unavailable|overloaded|busy)|internal server error"
+)
 _FILTERED: Final = re.compile(
-    r"content management policy|content policy|input was flagged|safety system|content exists risk"
+    r"content management policy|content policy|input was flagged|safety system|content exists risk|new_sensitive|敏感"
 )
 _KEY: Final = re.compile(r"api key not valid|(invalid|incorrect) api key")
 _MODEL: Final = re.compile(
@@ -70,8 +86,10 @@ _BLIND: Final = re.compile(
 )
 _FILE: Final = re.compile(r"image|file_data|filename|input_file|\bpdf\b")
 _LATER: Final = re.compile(
-    r"try again in ((?:[0-9.]{1,13} ?(?:ms|milliseconds?|h|hours?|m|minutes?|s|seconds?),? ?){1,4})"
+    r"(?:try again in|retry in|retry after|wait) "
+    r"((?:[0-9.]{1,13} ?(?:ms|milliseconds?|h|hours?|m|minutes?|s|seconds?),? ?){1,4})"
 )
+_WAITS: Final = ("retry_after", "retry-after", "retryafter", "retry_after_seconds", "retrydelay")
 _LENGTH: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(ms|milli|h|m|s)")
 _SECONDS: Final = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -115,7 +133,7 @@ class Fault(NamedTuple):
             if name is not None and (known := _NAMES.get(name.lower())) is not None and known != "unavailable":
                 return known
         if self.status in (402, 429):
-            return "quota" if self.status == 402 else "rate"
+            return "quota" if self.status == 402 or _QUOTA.search(self.words) else "rate"
         for pattern, meaning in _WORDS:
             if pattern.search(self.words):
                 return meaning
@@ -130,11 +148,14 @@ class Fault(NamedTuple):
         if self.status in (404, 405, 501):
             return "route"
         named = any(_NAMES.get(name.lower()) for name in (self.code, self.type) if name)
+        if self.status is None:
+            named = named or _UNAVAILABLE.search(self.words) is not None
         return "unavailable" if named or self.status in (408, 409) or (self.status or 0) >= 500 else "other"
 
 
 _WORDS: Final[tuple[tuple[re.Pattern[str], Meaning], ...]] = (
     (_QUOTA, "quota"),
+    (_THROTTLED, "rate"),
     (_TOO_LONG, "too_long"),
     (_FILTERED, "filtered"),
     (_RATE, "rate"),
@@ -147,15 +168,19 @@ def fault_of(said: object, *, status: int | None = None) -> Fault:
     given: dict[object, object] = said if isinstance(said, dict) else {}
     inner = _unwrapped(given.get("error"))
     while isinstance(inner, dict):  # some hand on in theirs what another one said
-        given = given | {key: value for key, value in inner.items() if value is not None}
+        given = given | _stated(inner)
         inner = _unwrapped(inner.get("error"))
+    for name in _ASIDE:
+        if isinstance(aside := _unwrapped(given.get(name)), dict):
+            within = _unwrapped(aside.get("error"))
+            given = _stated(aside) | _stated(within if isinstance(within, dict) else {}) | _stated(given)
     code = given.get("code")
-    if code is None and isinstance(given.get("status"), str):
-        code = given["status"]  # Google's name for it
+    if isinstance(given.get("status"), str) and (code is None or (isinstance(code, int) and not _status(code))):
+        code = given["status"]  # Google's name for it, beside a number of gRPC
     kind = given.get("type") if given.get("type") != "error" else given.get("error_type")
     words = " ".join(_words(said, 0))[:_MOST_CHARS].lower()
     return Fault(
-        status=status or _first_status(code, given.get("status_code"), given.get("status"), inner, said),
+        status=status or _first_status(*(given.get(name) for name in _STATUS_NAMES), inner, said, _status_in(words)),
         code=None if _status(code) else named(code),
         type=named(kind),
         param=_param(given.get("param")),
@@ -183,6 +208,16 @@ def named(code: object) -> str | None:
 def _unwrapped(said: object) -> object:
     """Some put the error into a list."""
     return said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else said
+
+
+def _stated(said: Mapping[object, object]) -> dict[object, object]:
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _status_in(words: str) -> str | None:
+    """A status that the words begin with, or name as one: many hand on so what another server answered."""
+    found = _STATUS_IN_WORDS.search(words)
+    return found and found[1]
 
 
 def _words(said: object, depth: int) -> Iterator[str]:
@@ -213,10 +248,17 @@ def _param(param: object) -> str | None:
 
 
 def _wait(given: Mapping[object, object], words: str) -> float | None:
-    headers, details = given.get("headers"), given.get("details")
-    stated = [given.get("retry_after"), headers.get("retry-after") if isinstance(headers, dict) else None]
-    if isinstance(details, list):
-        stated += [detail.get("retryDelay") for detail in details if isinstance(detail, dict)]
+    metadata, details = given.get("metadata"), given.get("details")
+    places = [given, *(details if isinstance(details, list) else ()), metadata]
+    stated = [
+        value
+        for place in places
+        if isinstance(place, dict)
+        for each in (place, place.get("headers"))
+        if isinstance(each, dict)
+        for name, value in each.items()
+        if isinstance(name, str) and name.lower() in _WAITS
+    ]
     for wait in stated:
         if isinstance(wait, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?s?", wait):
             return float(wait.removesuffix("s"))

@@ -1,0 +1,80 @@
+"""What servers say of a failure, in their own words and shapes, and what it means: one table."""
+
+import math
+from typing import Any
+
+import pytest
+
+from textllm_adapters.openai.errors import Asked, refusal, retry_after
+from textllm_adapters.openai.faults import Meaning, fault_of
+from textllm_core.errors import ProviderUnavailableError
+
+THROTTLED = "Too many tokens, please wait before trying again."
+
+MEANINGS: list[tuple[Meaning, int | None, Any]] = [
+    ("too_long", 400, {"code": 20015, "message": "length of prompt_tokens (9000) must be less than max_seq_len (8)."}),
+    ("too_long", 400, {"message": "the number of input tokens 5000 cannot exceed the total tokens limit 4096"}),
+    ("too_long", 400, {"error_code": "BAD_REQUEST", "message": "Prompt token count (5000) cannot exceed 4096."}),
+    ("too_long", 400, {"error": {"message": "Prompt length (5000) exceeds maximum input length (4096)"}}),
+    ("too_long", 500, {"error": "default_max_tokens (-5) = max_seq_len (4096) - prompt_len (4101)"}),
+    ("too_long", 400, {"error": {"code": "1261", "message": "Prompt 超长"}}),
+    ("too_long", 400, {"error": {"message": "Input tokens exceed the configured limit of 272000 tokens."}}),
+    ("too_long", 400, {"error": {"message": "max_total_tokens exceeded: prompt has 9000 tokens"}}),
+    ("too_long", 400, {"error": {"message": "The number of tokens in the prompt exceeds the limit of 4096"}}),
+    ("too_long", None, {"error": {"code": "context_length_exceeded", "details": {"code": 429}}}),
+    ("rate", None, {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}),
+    ("quota", None, {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
+    ("filtered", None, {"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}}),
+    ("filtered", 400, {"error": {"code": "1301", "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}}),
+    ("rate", None, {"error": {"type": "ThrottlingException", "message": THROTTLED}}),
+    ("rate", None, {"error": {"message": f"ThrottlingException: {THROTTLED}"}}),
+    ("rate", None, {"error": {"statusCode": 429, "message": "slow"}}),
+    ("rate", None, {"error": {"http_status": 429, "message": "slow"}}),
+    ("rate", None, {"errors": [{"code": 429, "message": "slow"}]}),
+    ("rate", None, {"errors": [{"status": "429", "title": "slow"}]}),
+    ("rate", None, {"detail": {"error": {"code": 429, "message": "slow"}}}),
+    ("rate", None, {"error": {"message": "slow", "details": {"code": 429}}}),
+    ("rate", None, {"error": {"message": "Error code: 429 - {'error': {'message': 'slow'}}"}}),
+    ("rate", None, {"error": "HTTP 429"}),
+    ("rate", None, {"code": 8, "message": "slow", "status": "RESOURCE_EXHAUSTED"}),
+    ("unavailable", None, {"error": {"code": 14, "status": "UNAVAILABLE"}}),
+    ("unavailable", None, {"error": {"type": "api_error", "message": "Internal server error"}}),
+    ("unavailable", None, {"error": "Service Unavailable"}),
+    ("unavailable", None, {"error": {"type": "ServiceUnavailableException", "message": "no"}}),
+    ("quota", 429, {"error": {"message": "Your credit balance is too low to access the API"}}),
+    ("quota", 403, {"error": {"message": "Your account balance is insufficient"}}),
+    ("other", 400, {"error": {"message": "A line of 429 characters, in a service unavailable to us"}}),
+    ("other", None, {"error": {"message": "The year 500 is none"}}),
+]
+
+
+@pytest.mark.parametrize(("meaning", "status", "said"), MEANINGS)
+def test_what_a_failure_means(meaning: Meaning, status: int | None, said: object) -> None:
+    assert fault_of(said, status=status).meaning() == meaning
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "error"),
+    [
+        (27, {"message": "Please retry after 27 seconds."}),
+        (34.07, {"message": "Please retry in 34.07s."}),
+        (15, {"message": "Rate limit reached. Please wait 15 seconds before retrying"}),
+        (12, {"metadata": {"headers": {"Retry-After": "12"}}}),
+        (12, {"headers": {"Retry-After": 12}}),
+        (12, {"metadata": {"retry_after_seconds": 12}}),
+        (12, {"retryAfter": "12"}),
+        (34, {"details": [{"@type": "RetryInfo", "retryDelay": "34s"}]}),
+        (3723.5, {"message": "try again in 1h2m3.5s"}),
+        (None, {"retry_after": -1}),
+        (None, {"retry_after": math.nan}),
+    ],
+)
+def test_how_long_a_failure_asks_to_wait(wait_s: float | None, error: dict[str, object]) -> None:
+    assert fault_of({"error": {"code": 429} | error}).wait_s == wait_s
+
+
+def test_a_wait_of_more_digits_than_any_is_long_is_the_longest() -> None:
+    assert retry_after({"retry-after": "1764451200"}) == 1_764_451_200
+    told = refusal(429, {"retry-after": "9" * 12}, b"", Asked("http://provider.example/v1", "/responses"))
+    assert isinstance(told, ProviderUnavailableError)
+    assert told.retry_after_s == 3600

@@ -21,6 +21,13 @@ Every command, as `--help` shows it. Results go to stdout, talk goes to stderr; 
 answer. Each command but those that say otherwise works in this process, or against a server: with `--server URL`, or
 with `TEXTLLM_SERVER` and `TEXTLLM_API_KEY` in the environment.
 
+In process no rate limit applies, and a message may be as long as the model takes: limits protect a service from its
+callers, not you from yourself. What `.env` or the environment sets holds all the same, and so does what `config.yaml`
+sets to something else than the default: `rate_limit_per_minute`, `max_input_length`, `max_conversations_per_user`. The
+day's budget, `cost_limit_per_session`, holds always. Each refusal names the setting that made it.
+
+An answer that was cut short has exit code 7, one that the model refused 4; both are printed, and stderr says why.
+
 Completion for bash, zsh and fish: `textllm --install-completion`, in the shell that is to complete.
 
 This page is written by `python -m tests.cli.help_page`.

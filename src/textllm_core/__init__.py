@@ -245,7 +245,7 @@ _NAMES: Final = {
         "UsageReport",
     ),
     "report_usage": ("ReportUsage",),
-    "retention": ("ForgetReplies",),
+    "retention": ("ForgetReplies", "PurgeDeleted"),
     "sessions": (
         "EndSession",
         "GetSession",

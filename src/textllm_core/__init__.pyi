@@ -156,7 +156,7 @@ from textllm_core.records.models import (
 from textllm_core.records.sessions import Session
 from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import ForgetReplies
+from textllm_core.retention import ForgetReplies, PurgeDeleted
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 from textllm_core.summarize_conversation import SummarizeConversation
@@ -300,6 +300,7 @@ __all__ = [
     "ProviderReport",
     "ProviderTimeoutError",
     "ProviderUnavailableError",
+    "PurgeDeleted",
     "RateLimitedError",
     "RateLimiter",
     "Rates",

@@ -65,7 +65,7 @@ from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import ForgetReplies
+from textllm_core.retention import ForgetReplies, PurgeDeleted
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import UNTRACED
 from textllm_core.summarize_conversation import SummarizeConversation
@@ -276,6 +276,7 @@ class TextLLM:
     track_usage: TrackUsage
     reconcile: Reconcile
     forget_replies: ForgetReplies
+    purge_deleted: PurgeDeleted
     check_health: CheckHealth
 
     @classmethod
@@ -303,6 +304,18 @@ class TextLLM:
             telemetry=ports.telemetry,
             tracer=ports.tracer,
         )
+        conversations = Conversations.over(
+            ports.conversations,
+            ports.erasures,
+            ports.transcript,
+            running,
+            of_turns,
+            ports.clock,
+            admit=files.admit,
+            keeps_messages=policy.keep_messages,
+            max_per_user=policy.max_conversations,
+            telemetry=ports.telemetry,
+        )
         resume_reply = ResumeReply(running, ports.journal, of_turns, ports.clock, policy)
         return cls(
             send_message=SendMessage(exchange, policy),
@@ -314,18 +327,7 @@ class TextLLM:
             resume_reply=resume_reply,
             cancel_reply=CancelReply(running, ports.journal, resume_reply),
             wind_down=WindDown(running),
-            conversations=Conversations.over(
-                ports.conversations,
-                ports.erasures,
-                ports.transcript,
-                running,
-                of_turns,
-                ports.clock,
-                admit=files.admit,
-                keeps_messages=policy.keep_messages,
-                max_per_user=policy.max_conversations,
-                telemetry=ports.telemetry,
-            ),
+            conversations=conversations,
             administration=Administration.over(ports.sessions, ports.reports, ports.audit, ports.api_keys, ports.clock),
             files=files,
             track_usage=track_usage,
@@ -339,5 +341,6 @@ class TextLLM:
                 ports.clock,
             ),
             forget_replies=ForgetReplies(ports.ledger, ports.journal, ports.rate_limiter, ports.clock),
+            purge_deleted=PurgeDeleted(ports.conversations, conversations.delete, ports.clock, policy.deleted_kept),
             check_health=CheckHealth(ports.probes),
         )

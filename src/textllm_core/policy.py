@@ -1,6 +1,7 @@
 """What an operator decides, as the core needs to know it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -31,6 +32,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
         max_file_bytes: of an image or a document.
         max_document_chars, max_document_pages: of a document.
         max_conversations: of one user.
+        deleted_kept: for how long a deleted conversation can be restored; None: for ever.
         first_token_timeout_s, silence_timeout_s: how long the model may take to begin, and to be silent later.
         begin_within_s: how long the caller of a stream waits for the model to begin; then it is told what is known, and
             a later refusal is an event. The headers go out with that, before a proxy takes the silence for a failure.
@@ -58,6 +60,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
     outcome_pauses_s: Sequence[float] = (0.0, 0.5, 2.0, 5.0)
     storage_pauses_s: Sequence[float] = (0.1, 0.3, 1.0, *[2.0] * 20)
     max_conversations: int = 10_000
+    deleted_kept: timedelta | None = None
 
     def check_message(self, text: str) -> None:
         """

@@ -174,6 +174,7 @@ def create_app(
             opener() as textllm,
             _repeating(textllm.reconcile, recover_every_s, "abandoned exchanges wait to be settled"),
             _repeating(textllm.forget_replies, FORGET_EVERY_S, "old replies wait to be forgotten"),
+            _repeating(textllm.purge_deleted, FORGET_EVERY_S, "what was deleted long ago waits to be erased"),
             _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
             _repeating(
                 textllm.conversations.erase_at_provider, ERASE_EVERY_S, "deleted conversations wait to be erased"

@@ -199,8 +199,6 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("environ", {"S3_ENABLED": "1", "S3_BUCKET": "files", "AWS_ACCESS_KEY_ID": "A"}, "S3_ENABLED", "or neither"),
     ("environ", {"S3_ENABLED": "1", "S3_BUCKET": "files", "AWS_SESSION_TOKEN": "A"}, "S3_ENABLED", "or none"),
     ("environ", {"TEXTLLM_PROVIDER": "openai"}, "provider", "OPENAI_API_KEY in the environment"),
-    ("config", "retention_days: 30", "retention_days", "nothing is purged by age yet"),
-    ("environ", {"TEXTLLM_RETENTION_DAYS": "30"}, "retention_days", "nothing is purged by age yet"),
     ("config", "store_messages: false\nllm_api: responses", "store_messages", "llm_api: conversations"),
     ("arguments", {"modle": "x"}, "argument: modle", "did you mean model?"),
     ("arguments", {"logging": {5: 1}}, "argument: logging.5", "one of level"),

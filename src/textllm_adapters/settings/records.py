@@ -277,9 +277,6 @@ def contradictions(settings: Settings) -> Iterator[tuple[set[str], Problem]]:
     if settings.database_enabled and settings.database_url is None:
         expected = "DATABASE_URL in the environment, or false"
         yield {"database_enabled", "database_url"}, Problem("DATABASE_ENABLED", "true without DATABASE_URL", expected)
-    if settings.retention_days is not None:
-        expected = "null: nothing is purged by age yet, so what you delete is hidden, or erased with soft=false"
-        yield {"retention_days"}, Problem("retention_days", "a number of days", expected)
     s3 = settings.s3
     if s3.enabled and s3.bucket is None:
         expected = "S3_BUCKET in the environment, or false"

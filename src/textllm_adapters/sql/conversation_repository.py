@@ -9,7 +9,7 @@ from sqlalchemy import Executable, Row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql import conversation_statements as statements
-from textllm_adapters.sql.database import Database
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger_rows import erasure_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
@@ -138,6 +138,12 @@ class SqlConversationRepository:
     async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
         row = await self._changed(tenant_id, statements.RESTORE, _it(tenant_id, user_id, conversation_id))
         return None if row is None else _conversation(row)
+
+    async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(EVERYONE) as connection:
+                found = await connection.execute(statements.HIDDEN, {"hidden_before": before, "at_most": limit})
+                return [(row.tenant_id, row.id) for row in found]
 
     async def erase(
         self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes

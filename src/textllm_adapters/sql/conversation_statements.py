@@ -80,6 +80,12 @@ HIDE: Final = (
     .values(is_deleted=True, deleted_at=bindparam("new_moment"))
     .returning(conversations.c.id)
 )
+HIDDEN: Final = (
+    select(conversations.c.tenant_id, conversations.c.id)
+    .where(conversations.c.deleted_at < bindparam("hidden_before"))
+    .order_by(conversations.c.deleted_at)
+    .limit(bindparam("at_most"))
+)
 RESTORE: Final = update(conversations).where(_IT).values(is_deleted=False, deleted_at=None).returning(conversations)
 
 # Nothing is said in it until we are done; SQLite has one writer at a time anyway.

@@ -274,6 +274,17 @@ class ManagedConversationsContract:
         await storage.ledger.settle(await storage.ledger.reserve(turn), settlement())
         await assert_balanced(storage)
 
+    async def test_what_was_hidden_before_a_time_is_found_the_longest_hidden_first(self, storage: Storage) -> None:
+        hidden = [(await answered(storage)).conversation_id for _ in range(3)]
+        for days, it in enumerate(hidden):
+            await storage.conversations.hide("tenant", "user", it, at=NOON - timedelta(days=days))
+        before = NOON - timedelta(hours=1)
+        found = await storage.conversations.hidden(before=before, limit=9)
+        assert found == [("tenant", it) for it in (hidden[2], hidden[1])]
+        assert await storage.conversations.hidden(before=before, limit=1) == found[:1]
+        await storage.conversations.restore("tenant", "user", hidden[2])
+        assert await storage.conversations.hidden(before=before, limit=9) == found[1:]
+
     async def test_what_is_hidden_is_still_counted_and_no_longer_shown(self, storage: Storage) -> None:
         hold = await answered(storage)
         await storage.conversations.hide("tenant", "user", hold.conversation_id, at=NOON)

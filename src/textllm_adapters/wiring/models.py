@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -175,6 +176,7 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
         max_document_chars=settings.max_document_chars,
         max_document_pages=settings.max_document_pages,
         max_conversations=settings.max_conversations_per_user,
+        deleted_kept=None if settings.retention_days is None else timedelta(days=settings.retention_days),
     )
 
 

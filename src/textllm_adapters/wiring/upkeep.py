@@ -70,6 +70,7 @@ async def run_jobs(settings: Settings) -> Mapping[str, int]:
         await textllm.forget_replies()
         return {
             "settled": settled,
+            "purged_conversations": await textllm.purge_deleted(),
             "swept_files": await textllm.files.sweep(),
             "erased_at_provider": await textllm.conversations.erase_at_provider(),
         }

@@ -80,6 +80,10 @@ class ConversationRepository(Protocol):
         """
         ...
 
+    async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+        """Those of any tenant that were hidden before then: their tenants and ids, the longest hidden first."""
+        ...
+
     async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
         """Take the mark away, if there is one; None where there is no such conversation, hidden or not."""
         ...

@@ -1,0 +1,55 @@
+"""What was deleted long ago is erased."""
+
+from datetime import timedelta
+
+from msgspec.structs import replace
+from tests.unit.conftest import POLICY, Bench
+
+from textllm_adapters.memory.application import memory_conversations
+from textllm_core import Caller, Conversations, PurgeDeleted
+
+KEPT = timedelta(days=30)
+
+
+def managing(bench: Bench) -> Conversations:
+    return memory_conversations(bench.store, bench.clock, bench.running, bench.files, bench.transcript)
+
+
+def purging(bench: Bench, kept: timedelta | None = KEPT) -> PurgeDeleted:
+    return PurgeDeleted(bench.conversations, managing(bench).delete, bench.clock, kept)
+
+
+async def test_what_was_deleted_long_ago_is_erased_and_its_cost_stays() -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=1000))
+    old, young, there = [await bench.say("Hi") for _ in range(3)]
+    manage, purge = managing(bench), purging(bench)
+    await manage.delete(Caller(), old.conversation_id)
+    bench.clock.advance(KEPT)
+    await manage.delete(Caller(), young.conversation_id)
+    bench.clock.advance(timedelta(seconds=1))
+    assert await purge() == 1
+    assert await purge() == 0
+    left = {conversation_id for _, _, conversation_id in bench.store.conversations}
+    assert left == {young.conversation_id, there.conversation_id}
+    assert len(bench.store.entries) == 3
+    await manage.restore(Caller(), young.conversation_id)
+
+
+async def test_many_are_erased_in_several_steps() -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=1000))
+    manage = managing(bench)
+    for _ in range(205):
+        made = await manage.create(Caller(), user_id="ada")
+        await manage.delete(Caller(), made.id)
+    bench.clock.advance(2 * KEPT)
+    assert await purging(bench)() == 205
+    assert not bench.store.conversations
+
+
+async def test_without_a_time_everything_stays() -> None:
+    bench = Bench()
+    reply = await bench.say("Hi")
+    await managing(bench).delete(Caller(), reply.conversation_id)
+    bench.clock.advance(timedelta(days=10_000))
+    assert await purging(bench, None)() == 0
+    assert len(bench.store.conversations) == 1

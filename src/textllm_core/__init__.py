@@ -245,7 +245,8 @@ _NAMES: Final = {
         "UsageReport",
     ),
     "report_usage": ("ReportUsage",),
-    "retention": ("ForgetReplies", "PurgeDeleted"),
+    "purging": ("PurgeDeleted",),
+    "retention": ("ForgetReplies",),
     "sessions": (
         "EndSession",
         "GetSession",

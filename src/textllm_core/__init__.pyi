@@ -108,6 +108,7 @@ from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
 from textllm_core.problem_details import problem_of_error, status_of
+from textllm_core.purging import PurgeDeleted
 from textllm_core.reconcile import Reconcile
 from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
 from textllm_core.records.audit import BooksSize, Drift
@@ -156,7 +157,7 @@ from textllm_core.records.models import (
 from textllm_core.records.sessions import Session
 from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import ForgetReplies, PurgeDeleted
+from textllm_core.retention import ForgetReplies
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 from textllm_core.summarize_conversation import SummarizeConversation

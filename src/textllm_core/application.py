@@ -63,9 +63,10 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
+from textllm_core.purging import PurgeDeleted
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import ForgetReplies, PurgeDeleted
+from textllm_core.retention import ForgetReplies
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import UNTRACED
 from textllm_core.summarize_conversation import SummarizeConversation
@@ -341,6 +342,6 @@ class TextLLM:
                 ports.clock,
             ),
             forget_replies=ForgetReplies(ports.ledger, ports.journal, ports.rate_limiter, ports.clock),
-            purge_deleted=PurgeDeleted(ports.conversations, conversations.delete, ports.clock, policy.deleted_kept),
+            purge_deleted=PurgeDeleted(ports.conversations, of_turns, ports.clock, policy.deleted_kept),
             check_health=CheckHealth(ports.probes),
         )

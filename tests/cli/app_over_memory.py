@@ -68,7 +68,12 @@ class MemoryWiring:
 
     async def run_jobs(self, settings: Settings) -> Mapping[str, int]:
         async with self.open_textllm(settings) as textllm:
-            return {"settled": await textllm.reconcile(), "swept_files": 0, "erased_at_provider": 0}
+            return {
+                "settled": await textllm.reconcile(),
+                "purged_conversations": 0,
+                "swept_files": 0,
+                "erased_at_provider": 0,
+            }
 
     async def config_in_force(self, settings: Settings) -> Mapping[str, Any]:
         return settings.public()

@@ -16,7 +16,7 @@ def managing(bench: Bench) -> Conversations:
 
 
 def purging(bench: Bench, kept: timedelta | None = KEPT) -> PurgeDeleted:
-    return PurgeDeleted(bench.conversations, managing(bench).delete, bench.clock, kept)
+    return PurgeDeleted(bench.conversations, bench.files.of_turns(bench.conversations), bench.clock, kept)
 
 
 async def test_what_was_deleted_long_ago_is_erased_and_its_cost_stays() -> None:

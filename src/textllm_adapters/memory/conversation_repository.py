@@ -107,13 +107,13 @@ class MemoryConversationRepository:
             raise ConversationBusyError
         self._write(key, replace(kept, deleted_at=at), replace(kept.conversation, is_deleted=True))
 
-    async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+    async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str, str]]:
         found = sorted(
-            (kept.deleted_at, tenant_id, conversation_id)
-            for (tenant_id, _, conversation_id), kept in self.store.conversations.items()
+            (kept.deleted_at, tenant_id, user_id, conversation_id)
+            for (tenant_id, user_id, conversation_id), kept in self.store.conversations.items()
             if kept.deleted_at is not None and kept.deleted_at < before
         )
-        return [(tenant_id, conversation_id) for _, tenant_id, conversation_id in found[:limit]]
+        return [(tenant_id, user_id, conversation_id) for _, tenant_id, user_id, conversation_id in found[:limit]]
 
     async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
         key = tenant_id, user_id, conversation_id

@@ -139,11 +139,11 @@ class SqlConversationRepository:
         row = await self._changed(tenant_id, statements.RESTORE, _it(tenant_id, user_id, conversation_id))
         return None if row is None else _conversation(row)
 
-    async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
+    async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str, str]]:
         with translated(STORAGE_ERRORS):
             async with self._database.single(EVERYONE) as connection:
                 found = await connection.execute(statements.HIDDEN, {"hidden_before": before, "at_most": limit})
-                return [(row.tenant_id, row.id) for row in found]
+                return [(row.tenant_id, row.user_id, row.id) for row in found]
 
     async def erase(
         self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes

@@ -81,7 +81,7 @@ HIDE: Final = (
     .returning(conversations.c.id)
 )
 HIDDEN: Final = (
-    select(conversations.c.tenant_id, conversations.c.id)
+    select(conversations.c.tenant_id, conversations.c.user_id, conversations.c.id)
     .where(conversations.c.deleted_at < bindparam("hidden_before"))
     .order_by(conversations.c.deleted_at)
     .limit(bindparam("at_most"))

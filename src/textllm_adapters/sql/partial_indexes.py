@@ -5,8 +5,14 @@ They stand apart from `tables`, since what names a database loads the whole of S
 
 from sqlalchemy import Index
 
-from textllm_adapters.sql.tables import holds, ledger
+from textllm_adapters.sql.tables import conversations, holds, ledger
 
+Index(
+    "ix_conversations_deleted_at",
+    conversations.c.deleted_at,
+    postgresql_where=conversations.c.deleted_at.is_not(None),
+    sqlite_where=conversations.c.deleted_at.is_not(None),
+)
 Index(
     "ix_holds_cancel_asked",
     holds.c.tenant_id,

@@ -20,7 +20,6 @@ from sqlalchemy import (
     String,
     Table,
     false,
-    text,
     true,
 )
 
@@ -69,12 +68,6 @@ conversations: Final = Table(
     PrimaryKeyConstraint("tenant_id", "user_id", "id", name="pk_conversations"),
     Index("ix_conversations_id_tenant_id", "id", "tenant_id"),
     Index("ix_conversations_session_id_tenant_id_user_id", "session_id", "tenant_id", "user_id"),
-    Index(
-        "ix_conversations_deleted_at",
-        "deleted_at",
-        postgresql_where=text("deleted_at IS NOT NULL"),
-        sqlite_where=text("deleted_at IS NOT NULL"),
-    ),
 )
 
 # reserved: the sum of the day's holds. conversation_count: conversations that have an entry or a hold in it.

@@ -280,7 +280,7 @@ class ManagedConversationsContract:
             await storage.conversations.hide("tenant", "user", it, at=NOON - timedelta(days=days))
         before = NOON - timedelta(hours=1)
         found = await storage.conversations.hidden(before=before, limit=9)
-        assert found == [("tenant", it) for it in (hidden[2], hidden[1])]
+        assert found == [("tenant", "user", it) for it in (hidden[2], hidden[1])]
         assert await storage.conversations.hidden(before=before, limit=1) == found[:1]
         await storage.conversations.restore("tenant", "user", hidden[2])
         assert await storage.conversations.hidden(before=before, limit=9) == found[1:]

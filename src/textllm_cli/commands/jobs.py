@@ -28,5 +28,10 @@ def run(context: typer.Context, as_json: options.Json = False) -> None:
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("jobs run")
         done = asyncio.run(host.run_jobs(settings))
-        words = {"settled": "exchanges settled", "swept_files": "files removed", "erased_at_provider": "replies erased"}
+        words = {
+            "settled": "exchanges settled",
+            "purged_conversations": "conversations purged",
+            "swept_files": "files removed",
+            "erased_at_provider": "replies erased",
+        }
         screen.record(done, "\n".join(f"{words[job]}: {number}" for job, number in done.items()))

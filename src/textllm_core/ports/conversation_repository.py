@@ -80,8 +80,8 @@ class ConversationRepository(Protocol):
         """
         ...
 
-    async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str]]:
-        """Those of any tenant that were hidden before then: their tenants and ids, the longest hidden first."""
+    async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str, str]]:
+        """Those of any tenant that were hidden before then: tenants, users and ids, the longest hidden first."""
         ...
 
     async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:

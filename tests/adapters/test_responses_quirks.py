@@ -192,6 +192,43 @@ async def test_usage_beside_the_response_is_charged(provider: OpenAIStandIn, llm
     assert (await hear(llm.stream(request("Well?")))).ended.usage == Usage(5, 1)
 
 
+@pytest.mark.parametrize(
+    "whole",
+    [
+        [{"type": "response.output_text.done", "text": "one two"}],
+        [{"type": "response.output_item.done", "item": {"type": "message", "content": "one two"}}],
+        [
+            {"type": "response.output_text.done", "text": "one"},
+            {"type": "response.output_text.done", "text": " two"},
+            {"type": "response.output_item.done", "item": {"type": "reasoning", "content": "hm"}},
+        ],
+    ],
+)
+@pytest.mark.parametrize("deltas", [[], [delta("one")]])
+async def test_what_only_the_ends_of_items_and_texts_say_is_the_reply(
+    provider: OpenAIStandIn, llm: ResponsesLLM, whole: list[dict[str, Any]], deltas: list[dict[str, Any]]
+) -> None:
+    provider.script(event_stream(created(), *deltas, *whole, completed(output=[])))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.text, ended.status, ended.finish_reason) == ("one two", "completed", "stop")
+
+
+@pytest.mark.parametrize("before", [[], [created(), delta("one")]])
+async def test_what_a_failure_cost_is_charged_where_it_is_said_behind_it(
+    provider: OpenAIStandIn, llm: ResponsesLLM, before: list[dict[str, Any]]
+) -> None:
+    failure = {"code": "rate_limit_exceeded", "message": "Try again in 7s."}
+    end = {
+        "type": "response.failed",
+        "response": {"status": "failed", "usage": {"input_tokens": 5, "output_tokens": 9}},
+    }
+    provider.script(event_stream(*before, {"type": "error", **failure}, end))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.status, ended.usage, ended.is_estimate) == ("failed", Usage(5, 9), False)
+    assert isinstance(ended.error, ProviderUnavailableError)
+    assert ended.error.retry_after_s == 7
+
+
 async def test_what_the_deltas_left_out_comes_with_the_end(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
     message = {"type": "message", "content": [{"type": "output_text", "text": "one two"}]}
     provider.script(event_stream(created(), delta("one"), completed(output=[message])))

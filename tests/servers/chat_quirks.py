@@ -167,6 +167,12 @@ CHARGES: dict[str, Quirk] = {
         data(chunk("Tea is "), chunk("ready."), {"choices": [{"message": {"content": TEXT}, "finish_reason": "stop"}]},
              usage()) + DONE
     ),
+    "text-beside-an-empty-delta": Quirk(
+        data({"choices": [{"delta": {}, "message": {"content": TEXT}, "finish_reason": "stop"}]}, usage()) + DONE
+    ),
+    "text-as-of-old-beside-a-delta": Quirk(
+        data({"choices": [{"delta": {"content": None}, "text": TEXT, "finish_reason": "stop"}]}, usage()) + DONE
+    ),
     "text-as-of-old": Quirk(data({"choices": [{"text": TEXT, "finish_reason": "stop"}]}, usage()) + DONE),
     "texts-in-a-list": Quirk(data(chunk(["Tea is ", None, "ready."], "stop"), usage()) + DONE),
     "text-in-parts": Quirk(
@@ -276,6 +282,17 @@ STREAMED_ERRORS |= {
         ),
         ("streams-too-long-as-detail", data({"detail": TOO_LONG}), "context_too_long"),
         ("streams-too-long-aside", data({"type": "error", "message": TOO_LONG}) + DONE, "context_too_long"),
+        ("streams-rate-beside-no-choices", data({"choices": [], "code": 429, "msg": "slow"}), "provider_unavailable"),
+        (
+            "streams-rate-beside-no-tokens",
+            data({"choices": None, "usage": {"total_tokens": 0}, "base_resp": {"status_code": 429}}),
+            "provider_unavailable",
+        ),
+        (
+            "streams-rate-before-no-tokens",
+            data({"code": 429}, {"choices": [], "usage": {"total_tokens": 0}}),
+            "provider_unavailable",
+        ),
         ("streams-rate-aside", data({"code": 429, "msg": "slow down"}) + DONE, "provider_unavailable"),
     ]
 }

@@ -66,6 +66,14 @@ class _Choice(Struct):
     error: object = None
     usage: object = None
 
+    @property
+    def said(self) -> _Delta:
+        """Where it says something; an empty delta may stand beside it."""
+        delta = self.delta
+        if delta is not None and (delta.content or (self.message is None and self.text is None)):
+            return delta
+        return delta if delta is not None and delta.reasons else self.message or _Delta(content=self.text)
+
 
 class _Chunk(Struct):
     kind: object = msgspec.field(name="object", default=None)
@@ -148,11 +156,11 @@ class ChatCompletionsLLM:
                         heard.has_begun = True
                         yield ModelStarted(None, word(chunk.model, request.model), asked.request_id, answer.has_come)
                     for choice in chunk.choices or ():
-                        said = choice.delta or choice.message or _Delta(content=choice.text)
+                        said = choice.said
                         if said.refusal:
                             heard.refused = True
                         text, thought = _told(said)
-                        if choice.delta is None:
+                        if said is not choice.delta:
                             text = text.removeprefix(written)
                         if thought is not None:
                             heard.thought += thought
@@ -192,8 +200,10 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
         usage, error = usage or choice.usage, error or choice.error
         if isinstance(choice.finish_reason, str):
             heard.finish = _finish(heard.finish, word(choice.finish_reason.strip(), ""))
-    if chunk.choices is None and not usage and not error:
-        heard.aside = anything(event.data)
+    if not chunk.choices and not error:
+        aside = anything(event.data)
+        if heard.aside is None or not usage:  # what states the usage follows a failure
+            heard.aside = aside
     if usage is not None:
         heard.usage = fuller(heard.usage, usage)
     if error and heard.error is None:

@@ -16,7 +16,7 @@ from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.sse import ServerSentEvent
-from textllm_core.errors import ProviderError
+from textllm_core.errors import ProviderError, TextLLMError
 from textllm_core.records.messages import FinishReason, TextDelta
 from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
 from textllm_core.texts import well_formed
@@ -30,6 +30,8 @@ _ENDS: Final[Mapping[bytes, EndStatus]] = {
     b"response.cancelled": "cancelled",
     b"response.done": "completed",  # of gateways; its status says what it is
 }
+_ITEM: Final = b"response.output_item.done"
+_WHOLE: Final = frozenset({_ITEM, b"response.output_text.done"})  # say again what the deltas said; or they alone say it
 _FAILURES: Final = frozenset({b"error", b"response.error"})
 _STATUSES: Final[Mapping[str | None, EndStatus]] = {s: s for s in get_args(EndStatus)}
 _UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that state no end of their own
@@ -45,6 +47,11 @@ class _Kind(Struct):
 
 class _Delta(Struct):
     delta: object = None
+
+
+class _Done(Struct):
+    text: object = None
+    item: object = None
 
 
 class _Response(Struct):
@@ -67,6 +74,7 @@ class _ResponseEvent(Struct):
 
 _kind: Final = msgspec.json.Decoder(_Kind)
 _delta: Final = msgspec.json.Decoder(_Delta)
+_done: Final = msgspec.json.Decoder(_Done)
 _response: Final = msgspec.json.Decoder(_Response)
 _response_event: Final = msgspec.json.Decoder(_ResponseEvent)
 
@@ -94,6 +102,7 @@ class ResponsesLLM:
         aside: object = None  # the last that was no event of any name
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
+        whole: list[tuple[bytes, bytes]] = []  # events of that kind, unread: mostly nobody needs them
         asked = Asked.of(self.client.base_url, "/responses", request)
         with hearing(asked):
             answer = await EventStream.of(self.client, asked, request, _body(request), self.retries)
@@ -120,6 +129,8 @@ class ResponsesLLM:
                         if name in _BEGINNINGS:
                             continue
                         text, is_refusal = _output(response.output)
+                        if not text:
+                            text, is_refusal = _told_whole(whole)
                         if text.startswith(said) and (rest := text.removeprefix(said)):  # else it is what came already
                             said, refused = text, refused or is_refusal
                             yield TextDelta(rest)
@@ -134,7 +145,17 @@ class ResponsesLLM:
                             yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
                         yield ModelThinking(characters)
                     elif name in _FAILURES:
-                        raise told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)
+                        failure = told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)
+                        ends = await _rest(answer)  # which say what that has cost
+                        failed = _failed(ends, said, thought, failure)
+                        if failed is None:
+                            raise failure
+                        if not started:
+                            yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
+                        yield failed
+                        return
+                    elif name in _WHOLE:
+                        whole.append((name, event.data))
                     elif not name:
                         aside = anything(event.data)
             finally:
@@ -221,6 +242,38 @@ def _name(event: ServerSentEvent) -> bytes:
     if kind.object == "error" or (kind.error and not kind.type):
         return b"error"
     return kind.type.encode(errors="replace") if isinstance(kind.type, str) else b""
+
+
+def _told_whole(events: list[tuple[bytes, bytes]]) -> tuple[str, bool]:
+    """The text of a reply, as `_output` has it, out of the events that tell of whole items, or whole texts."""
+    text, refused = _output([decoded(_done, data).item for name, data in events if name == _ITEM])
+    if not text:
+        texts = [decoded(_done, data).text for name, data in events if name != _ITEM]
+        text = "".join(each for each in texts if isinstance(each, str))
+    return text, refused
+
+
+async def _rest(answer: EventStream) -> list[_Response]:
+    """The ends that follow a failure."""
+    ends: list[_Response] = []
+    await answer.drain(lambda event: ends.extend(_end_in(event)))
+    return ends
+
+
+def _end_in(event: ServerSentEvent) -> list[_Response]:
+    response = _response_in(event.data) if _name(event) in _ENDS else None
+    return [] if response is None else [response]
+
+
+def _failed(ends: list[_Response], text: str, thought: int, error: TextLLMError) -> ModelEnded | None:
+    """The end of a reply that failed, where the provider states its cost; None where it does not."""
+    usage = next((found for end in ends if (found := counted(end.usage, seen=len(text) + thought))), None)
+    if usage is None:
+        return None
+    tier = word(ends[-1].service_tier, "") or None
+    return ModelEnded(
+        status="failed", usage=usage.usage, is_estimate=usage.is_estimate, text=text, service_tier=tier, error=error
+    )
 
 
 def _output(output: object) -> tuple[str, bool]:

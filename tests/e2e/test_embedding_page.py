@@ -14,7 +14,7 @@ import pytest
 from tests.servers.openai import OpenAIStandIn
 
 PAGE = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text()
-APPLICATIONS = dict(re.findall(r"[Ss]ave this as `([\w.]+)`[^\n]*:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
+APPLICATIONS = dict(re.findall(r"[Ss]ave this as\s`([\w.]+)`[^\n]*:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = re.findall(r"`granian --interface (\w+) (\w+):(\w+)`", PAGE)
 PATIENCE_S = 60.0
 
@@ -53,6 +53,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                     yield client
             finally:
                 server.terminate()
+            assert server.wait(PATIENCE_S) == 0  # TextLLM was closed: a process that does not close it does not end
 
 
 def test_both_frameworks_are_there() -> None:

@@ -28,7 +28,8 @@ T = TypeVar("T")
 def open_textllm_sync(settings: Settings, **adapters: Unpack[Adapters]) -> Iterator[SyncTextLLM]:
     """The same as `open_textllm`, on an event loop in a thread of its own: also where another loop runs in this one.
 
-    Any number of threads may use it at once. Arguments and errors are those of `open_textllm`.
+    Any number of threads may use it at once. Arguments and errors are those of `open_textllm`. The block must be left:
+    a process that ends inside it waits for the loop's thread without end.
     """
     from anyio.from_thread import start_blocking_portal  # here, since those who await need none of it
 

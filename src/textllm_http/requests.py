@@ -13,7 +13,7 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from msgspec import UNSET, Struct, UnsetType, inspect
 
 from textllm_core.chat.deadline import Deadline
-from textllm_core.errors import InvalidRequestError, UnsupportedMediaTypeError
+from textllm_core.errors import InvalidRequestError, NotFoundError, UnsupportedMediaTypeError
 from textllm_http.services import services_of
 
 MAX_PIECES: Final = 20_000  # each costs some work, however small it is
@@ -113,7 +113,12 @@ class QueryString(Generic[T]):
         self._must_be = _fields_in_words(kind)
 
     async def check(self, request: Request[Any, Any, Any]) -> None:
-        """Raise what `read` raises."""
+        """
+        Raises:
+            NotFoundError: the address ends where an id is to follow.
+            InvalidRequestError: as `read`.
+        """
+        _refuse_empty_id(request)
         self.read(request)
 
     def read(self, request: Request[Any, Any, Any]) -> T:
@@ -154,10 +159,21 @@ async def refuse_query(request: Request[Any, Any, Any]) -> None:
     """Take no query parameters; but whoever asks what may be sent to an address may ask with those that he will send.
 
     Raises:
+        NotFoundError: the address ends where an id is to follow.
         InvalidRequestError: there are some.
     """
+    _refuse_empty_id(request)
     if request.scope["query_string"] and request.method != "OPTIONS":
         QueryString(_NoParameters).read(request)
+
+
+def _refuse_empty_id(request: Request[Any, Any, Any]) -> None:
+    """A client whose id is empty does not mean the list of all there is, as which the framework would take it."""
+    path = request.scope["raw_path"].partition(b"?")[0].decode("latin-1")  # the other one has lost its last slash
+    if path.endswith("/") and request.method in ("GET", "HEAD"):
+        collection = f"{path.rstrip('/')}/{{"
+        if any(route.path_format.startswith(collection) for route in request.app.routes):
+            raise NotFoundError("There is nothing at this address; the id behind its last / is missing.")
 
 
 async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
@@ -292,8 +308,9 @@ def _text_fields(kind: type) -> frozenset[str]:
     def is_text(of: inspect.Type) -> bool:
         if isinstance(of, inspect.Metadata):
             return is_text(of.type)
-        types = of.types if isinstance(of, inspect.UnionType) else (of,)
-        return all(isinstance(each, inspect.StrType | inspect.LiteralType | inspect.NoneType) for each in types)
+        if isinstance(of, inspect.UnionType):
+            return all(is_text(each) or isinstance(each, inspect.NoneType) for each in of.types)
+        return isinstance(of, inspect.StrType | inspect.LiteralType)
 
     return frozenset(field.encode_name for field in shape.fields if is_text(field.type))
 

@@ -117,6 +117,17 @@ async def test_texts_that_look_like_json_are_texts(server: Server) -> None:
         assert server.bench.llm.requests[-1].messages[-1].text == message
 
 
+@pytest.mark.parametrize("value", ["42", "null", "true", "1e5", "-1"])
+async def test_names_that_look_like_json_are_names(server: Server, value: str) -> None:
+    told = (await send(server, NOTES, user_id=value)).json()
+    assert told["user_id"] == value
+    assert (await send(server, NOTES, conversation_id=value)).json()["code"] == "conversation_not_found"
+    answer = await send(server, NOTES, conversation_id=told["conversation_id"], user_id=f"{value}0", model=value)
+    assert answer.status == 404
+    answer = await send(server, NOTES, stream_format=value)
+    assert answer.json()["detail"] == 'stream_format: must be "events" or "text"'
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

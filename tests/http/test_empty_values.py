@@ -93,3 +93,13 @@ async def test_an_empty_text_in_a_body_is_refused_by_its_name(
     answer = await server.call(method, path, [body], headers=JSON | admin)
     assert answer.status == 400, answer.body
     assert [error["field"] for error in answer.json()["errors"]] == [name]
+
+
+@pytest.mark.parametrize("path", ["/conversations", "/files", "/keys"])
+async def test_an_address_whose_id_is_empty_is_not_that_of_the_list(
+    server: Server, admin: dict[str, str], path: str
+) -> None:
+    assert (await server.get(path, headers=admin)).status == 200
+    for method in ("GET", "HEAD", "PATCH", "DELETE"):
+        answer = await server.call(method, f"{path}/", [b"{}"], headers=JSON | admin)
+        assert answer.status in (404, 405), answer.body

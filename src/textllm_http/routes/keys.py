@@ -88,6 +88,7 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
         tag="Keys",
         says="Newest first, revoked ones too; never a secret.",
         answers={200: json_answer("A page of keys.", ApiKeyPage, {"data": [API_KEY], "has_more": False})},
+        problems=("not_found",),  # of the address with a slash behind it
     ),
 )
 async def list_(request: Request[Any, Any, Any]) -> ASGIApp:

@@ -1,6 +1,7 @@
 """TextLLM for code that does not await."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def test_a_stream_is_read_event_by_event(textllm: SyncTextLLM) -> None:
 def test_who_stops_reading_does_not_stop_the_reply(textllm: SyncTextLLM) -> None:
     started = next(textllm.stream("Hello"))
     assert isinstance(started, ReplyStarted)
+    while textllm.wait(textllm.conversations.get(Caller(), started.conversation_id)).message_count == 0:
+        time.sleep(0.01)
     again = textllm.send_message(Caller(), TextTurn("Go on", started.conversation_id))
     assert again.text == "[2] You said: Go on"
 

@@ -56,7 +56,7 @@ def test_a_reply_that_broke_off_says_why() -> None:
     assert failed.to_dict() == {
         "response_id": "resp_1",
         "code": "input_too_long",
-        "detail": "The message has 11 characters; at most 10 are allowed.",
+        "detail": "The message has 11 characters; at most 10 are allowed (the setting max_input_length).",
         "limit": 10,
     }
 

@@ -337,6 +337,7 @@ class TextLLM:
                 ports.ledger,
                 ports.journal,
                 ports.conversations,
+                of_turns,
                 track_usage,
                 ports.pricing,
                 ports.clock,

@@ -10,6 +10,7 @@ from textllm_core.chat.exchange import TrackUsage
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.running import LEASE
 from textllm_core.chat.settlement import corrected, recovered
+from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import TextLLMError
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -20,6 +21,7 @@ from textllm_core.pricing import Pricing
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import InputFile, InputImage, TextDelta, files_of
 from textllm_core.records.model import ModelEnded
+from textllm_core.tenancy import Caller
 
 RECOVER_EVERY_S: Final = 3.0  # see `LEASE`
 _BATCH: Final = 100
@@ -37,6 +39,7 @@ class Reconcile:
     ledger: Ledger
     journal: ReplyJournal
     conversations: ConversationRepository
+    files: TurnFiles
     track_usage: TrackUsage
     pricing: Pricing
     clock: Clock
@@ -58,13 +61,23 @@ class Reconcile:
 
     async def _settle(self, hold: Hold, ended: ModelEnded | None) -> bool:
         if not hold.is_asked:
-            await self.ledger.release(hold, unless_asked=True)
+            if await self.ledger.release(hold, unless_asked=True):
+                await self._discard_files(hold)
             return True
         conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id)
         heard = await self._heard(hold)
         files = await self._files(hold, ended)
         end = recovered(hold, conversation, heard, ended, files, pricing=self.pricing, at=self.clock.now())
-        return await self.track_usage(hold, end, recovered=True) is not None
+        settled = await self.track_usage(hold, end, recovered=True)
+        if settled is not None and not end.answered:
+            await self._discard_files(hold)
+        return settled is not None
+
+    async def _discard_files(self, hold: Hold) -> None:
+        """Let go of what was stored for a turn that its conversation knows nothing of."""
+        if hold.message is not None and hold.kind in ("image", "document"):
+            keys = [file.key for file in files_of(hold.message.content)]
+            await self.files.discard(Caller(hold.tenant_id), keys)  # what stays is hidden, and swept
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:
         files = await self._files(hold, ended)

@@ -317,7 +317,7 @@ class LedgerMachine(RuleBasedStateMachine):
         calls: list[Coroutine[Any, Any, Any]] = [self.ledger.settle(hold, end) for _ in range(2)]
         results, errors = self.run(at_once(*calls, self.ledger.release(hold)))
         assert errors == []
-        settled = [result for result in results if result is not None]
+        settled = [result for result in results if isinstance(result, Settled)]
         if settled:
             (only,) = settled
             self._settled(hold, end, only)

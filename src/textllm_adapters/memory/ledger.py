@@ -206,11 +206,11 @@ class MemoryLedger:
         key = (hold.tenant_id, hold.payer, day, model)
         self.store.daily_usage[key] = added(self.store.daily_usage.get(key), day, model, moves)
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
         store = self.store
         ended = store.holds.get(_key(hold))
         if ended is None or (unless_asked and ended.hold.is_asked):
-            return
+            return False
         hold = store.holds.pop(_key(hold)).hold
         for made in transcripts:
             store.to_erase(hold.tenant_id, hold.user_id, "transcript", made, at=hold.created_at)
@@ -235,6 +235,7 @@ class MemoryLedger:
         store.spoken.pop(_key(hold), None)
         if ended.repeat is not None:
             del store.repeats[ended.repeat.key]
+        return True
 
     async def forget_repeats(self, *, before: datetime) -> None:
         repeats = self.store.repeats

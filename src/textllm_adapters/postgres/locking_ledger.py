@@ -48,7 +48,7 @@ class LockingLedger(SqlLedger):
         async with self._database.transaction(reservation.tenant_id) as connection:
             return await _reserve(connection, reservation)
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
         end = statements.END_UNASKED if unless_asked else statements.END_HOLD
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(hold.tenant_id) as connection:
@@ -59,6 +59,7 @@ class LockingLedger(SqlLedger):
                         at = hold.created_at
                         erasures = rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=at)
                         await connection.execute(statements.ADD_ERASURES, erasures)
+                return kept is not None
 
 
 async def _reserve(connection: AsyncConnection, asked: Reservation) -> Hold:

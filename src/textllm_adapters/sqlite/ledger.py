@@ -133,9 +133,11 @@ class SqliteLedger(SqlLedger):
         with translated(STORAGE_ERRORS):
             return await self._writer.run(partial(_settle, given=hold, end=settlement, said=said))
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
         with translated(STORAGE_ERRORS):
-            await self._writer.run(partial(_release, hold=hold, transcripts=transcripts, unless_asked=unless_asked))
+            return await self._writer.run(
+                partial(_release, hold=hold, transcripts=transcripts, unless_asked=unless_asked)
+            )
 
 
 def _reserve_if_so(connection: sqlite3.Connection, asked: Reservation) -> Hold | None:
@@ -247,10 +249,10 @@ def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement, said: 
     return closed.settled
 
 
-def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[str], unless_asked: bool) -> None:
+def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[str], unless_asked: bool) -> bool:
     kept = _KEPT.get(connection, *_hold(hold))
     if kept is None or (unless_asked and kept.is_asked):
-        return
+        return False
     _HOLDS.remove(connection, *_hold(hold))
     conversation = _CONVERSATIONS.get(connection, *_conversation(hold))
     session = _SESSIONS.get(connection, *_day(hold))
@@ -278,6 +280,7 @@ def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[s
     if kept.idempotency_key is not None:
         _KEYS.remove(connection, hold.tenant_id, kept.idempotency_scope, kept.idempotency_key)
     _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=hold.created_at))
+    return True
 
 
 def _hold(hold: Hold) -> tuple[str, str, str]:

@@ -227,7 +227,8 @@ class LedgerEndsContract:
 
     async def test_what_was_given_up_is_not_asked(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation(is_asked=False))
-        await storage.ledger.release(hold, unless_asked=True)
+        assert await storage.ledger.release(hold, unless_asked=True)
+        assert not await storage.ledger.release(hold, unless_asked=True)
         with pytest.raises(ServiceUnavailableError, match="given up"):
             await storage.ledger.ask(hold, transcript_id=None)
         assert await storage.conversations.get("tenant", hold.conversation_id) is None
@@ -235,7 +236,7 @@ class LedgerEndsContract:
     async def test_what_was_asked_meanwhile_is_not_given_up(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation(is_asked=False))
         await storage.ledger.ask(hold, transcript_id=None)
-        await storage.ledger.release(hold, unless_asked=True)
+        assert not await storage.ledger.release(hold, unless_asked=True)
         assert await storage.ledger.settle(hold, settlement()) is not None
 
     @pytest.mark.parametrize("model", ["gpt-4o-2024-11-20", "gpt-4o-mini"])

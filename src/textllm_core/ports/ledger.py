@@ -93,7 +93,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> None:
+    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
         """Undo the reservation: the provider surely did nothing. A conversation made for it goes too.
 
         So do a session that nothing else uses, and the exchange's events in the `ReplyJournal`.
@@ -101,6 +101,8 @@ class Ledger(Protocol):
         Args:
             transcripts: what the exchange had made on the provider's side, to be erased.
             unless_asked: do nothing if the provider may have been asked by now.
+        Returns:
+            whether it was undone now.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,10 +45,12 @@ from textllm_core.records.messages import (
     ImageReply,
     InputImage,
     InputText,
+    Message,
     ReplyFailed,
     ReplyStarted,
     words_of,
 )
+from textllm_core.records.model import ReadBlob
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
@@ -544,3 +546,27 @@ async def test_the_turn_after_a_dense_pdf_that_was_never_billed_holds_its_text_a
         await bench.say("And now?", dense.conversation_id)
     await bench.say("And now?")
     await bench.check_books()
+
+
+async def test_the_files_of_a_turn_whose_process_died_before_it_asked_are_gone() -> None:
+    bench = Bench()
+    hanging = asyncio.Event()
+
+    class Hanging(MemoryTranscript):
+        async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
+            hanging.set()
+            await asyncio.Event().wait()
+            return await super().create(messages, read=read)
+
+    dying = bench.over(transcript=Hanging())
+    turn = ImageTurn("What is it?", [Upload.of_bytes("a.png", PNG)], user_id="ada")
+    reading = asyncio.create_task(dying.chat_with_image(Caller(), turn))
+    await hanging.wait()
+    assert len(bench.store.files) == 1
+
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(seconds=30))
+    assert await survivor.reconcile() == 1
+    assert not bench.store.files
+    reading.cancel()
+    await survivor.check_books()

@@ -36,7 +36,9 @@ _FINISHES: Final = (
     dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), _Finish())
     | dict.fromkeys(("length", "max_tokens", "max_length", "model_length"), _CUT)
     | dict.fromkeys(("content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"), _FILTERED)
+    | dict.fromkeys(("content_filtered", "guardrail_intervened", "sensitive", "image_safety", "error_toxic"), _FILTERED)
     | dict.fromkeys(("error", "failed", "timeout", "abort", "aborted", "cancelled", "canceled"), _BROKEN)
+    | dict.fromkeys(("engine_error", "internal_error", "model_error", "preempted"), _BROKEN)
     | {"network_error": _BROKEN, "refusal": _Finish(reason="refusal")}
 )
 _NO_REASON: Final = ("", "null", "none")  # as some write that there is none yet

@@ -22,6 +22,7 @@ START_TIMEOUT_S = 120  # LiteLLM takes 20 s on a core of its own
 UNLIMITED = {
     "TEXTLLM_RATE_LIMIT_PER_MINUTE": "1000000",
     "TEXTLLM_COST_LIMIT_PER_SESSION": "1000000",
+    "TEXTLLM_MAX_CONVERSATIONS_PER_USER": "1000000000",  # each turn begins one
     "TEXTLLM_READY_CONVERSATIONS": "4",  # as by default; tests have none
 }
 

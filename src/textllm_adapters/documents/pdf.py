@@ -80,7 +80,6 @@ class _Pages:
 
     def __init__(self, content: bytes, max_pages: int) -> None:
         self._content, self._max_pages = content, max_pages
-        self._opinions_until = process_time() + _SECOND_OPINIONS_S
         self._reader: PdfReader | None = None
         self._count: TextCount | None = None
         self.is_mended = False
@@ -110,7 +109,7 @@ class _Pages:
             text = self._pdfium.text(index)
         except PdfiumError:
             return self._by_pypdf(index)
-        if process_time() < self._opinions_until and (self.lacks(text, index) or not text or doubt(text) >= GARBLED):
+        if process_time() < _SECOND_OPINIONS_S and (self.lacks(text, index) or not text or doubt(text) >= GARBLED):
             text = _better(text, self._by_pypdf(index) or "")
             if not text and self._count is not None and self._count.is_broken:
                 return None
@@ -118,7 +117,7 @@ class _Pages:
 
     def lacks(self, text: str, index: int) -> bool:
         """Whether the text is much shorter than what the page shows; never once time is short."""
-        if self._reader is None or process_time() > self._opinions_until:
+        if self._reader is None or process_time() > _SECOND_OPINIONS_S:
             return False
         return len(text) < self._shown(index) * _MOST_LOST
 

@@ -1,6 +1,7 @@
 """Slides, sheets, OpenDocument, RTF, books and mail: told by their content, and read in children."""
 
 import io
+import zipfile
 from collections.abc import Callable
 from email.message import EmailMessage
 from typing import Any
@@ -202,3 +203,12 @@ SHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+
 async def test_what_is_none_of_these_is_refused(name: str, content: bytes) -> None:
     with pytest.raises(UnsupportedMediaTypeError):
         await read(content, name)
+
+
+async def test_a_chart_of_an_unknown_kind_leaves_a_mark_in_its_place() -> None:
+    with zipfile.ZipFile(io.BytesIO(pptx())) as known:
+        parts = [(name, known.read(name).replace(b"c:barChart", b"c:surfaceChart")) for name in known.namelist()]
+    text = (await read(zip_of(parts))).text
+    assert "[a chart that could not be read]" in text
+    assert "Boats" not in text
+    assert "Together" in text

@@ -1,7 +1,6 @@
 """Text of PPTX files, by python-pptx. Runs in the child alone."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Any, Final
 
 from pptx import Presentation
@@ -45,8 +44,10 @@ def _lines(shapes: Iterable[Any]) -> Iterator[str]:
             for row in shape.table.rows:
                 yield "\t".join(" ".join(cell.text.split()) for cell in row.cells)
         elif getattr(shape, "has_chart", False):
-            with suppress(ValueError, NotImplementedError):  # a kind of chart that python-pptx does not know
+            try:
                 yield from _chart(shape.chart)
+            except (ValueError, NotImplementedError):  # a kind of chart that python-pptx does not know
+                yield "[a chart that could not be read]"
         else:
             words = " ".join(shape._element._nvXxPr.cNvPr.get("descr", "").split())
             if words:

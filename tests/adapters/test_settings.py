@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Mapping
 from decimal import Decimal
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from textllm_adapters.settings import (
+    SECRET_FILES,
     Logging,
     ModelPrice,
     Pricing,
@@ -177,6 +179,13 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("environ", {"TEXTLLM_SERVER": "localhost:8000"}, "environment: TEXTLLM_SERVER", "an http or https URL"),
     ("environ", {"OPENAI_API_KEY": "two words"}, "environment: OPENAI_API_KEY", "without spaces"),
     ("environ", {"OPENAI_API_KEY": "line\n"}, "environment: OPENAI_API_KEY", "without spaces"),
+    ("environ", {"OPENAI_API_KEY_FILE": "missing"}, "environment: OPENAI_API_KEY_FILE", "a readable UTF-8 file"),
+    ("environ", {"OPENAI_API_KEY_FILE": "/dev/null"}, "environment: OPENAI_API_KEY_FILE", "without spaces"),
+    ("environ", {"OPENAI_API_KEY_FILE": "/dev/zero"}, "environment: OPENAI_API_KEY_FILE", "at most 1000000 bytes"),
+    ("environ", {"DATABASE_URL_FILE": "config"}, "environment: DATABASE_URL_FILE", "a readable UTF-8 file"),
+    ("environ", {"TEXTLLM_API_KEY_FILE": "a", "TEXTLLM_API_KEY": "b"}, "environment: TEXTLLM_API_KEY_FILE", "the two"),
+    ("environ", {"TEXTLLM_API_KEYFILE": "a"}, "environment: TEXTLLM_API_KEYFILE", "mean TEXTLLM_API_KEY_FILE?"),
+    ("dotenv", "AWS_SECRET_ACCESS_KEY=a\nAWS_SECRET_ACCESS_KEY_FILE=b", ".env: AWS_SECRET_ACCESS_KEY_FILE", "the two"),
     ("environ", {"OPENAI_BASE_URL": "ftp://a.example"}, "environment: OPENAI_BASE_URL", "an http or https URL"),
     ("environ", {"OPENAI_BASE_URL": "https://u:p@a.example"}, "environment: OPENAI_BASE_URL", "without credentials"),
     ("environ", {"OPENAI_BASE_URL": "http://["}, "environment: OPENAI_BASE_URL", "an http or https URL"),
@@ -354,6 +363,23 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     )
     assert settings.model == "from-file"
     assert settings.openai_api_key == Secret("from-dotenv")
+
+
+def test_every_secret_can_come_from_a_file(tmp_path: Path) -> None:
+    secrets = {name: f"secret-of-{name}" for name in SECRET_FILES.values()} | {"DATABASE_URL": "postgresql://u:p@h/d"}
+    for (name, secret), line_break in zip(secrets.items(), cycle(("", "\n", "\r\n")), strict=False):
+        (tmp_path / name).write_bytes((secret + line_break).encode())
+    named = {f"{name}_FILE": str(tmp_path / name) for name in secrets}
+    assert load(tmp_path, environ=named) == load(tmp_path, environ=secrets)
+    (tmp_path / "two").write_text("a\n\n")
+    assert "without spaces" in problems(tmp_path, environ={"OPENAI_API_KEY_FILE": "two"})[0].expected
+
+
+def test_the_environment_wins_over_a_file_that_dotenv_names(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from-file\n")
+    dotenv = "OPENAI_API_KEY_FILE=key"
+    assert load(tmp_path, dotenv=dotenv).openai_api_key == Secret("from-file")
+    assert load(tmp_path, dotenv=dotenv, environ={"OPENAI_API_KEY": "mine"}).openai_api_key == Secret("mine")
 
 
 def test_money_is_exactly_what_was_written(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from textllm_adapters.settings import CONFIG_KEYS, ENVIRONMENT
+from textllm_adapters.settings import CONFIG_KEYS, ENVIRONMENT, SECRET_FILES
 from textllm_cli.exit_codes import exit_code
 from textllm_core.errors import TextLLMError
 from textllm_core.problem_details import STATUS, status_of
@@ -105,6 +105,10 @@ def _table_head(title: str, more: str) -> str:
 
 def _variables() -> str:
     beginning = "## Environment\n\nThese have names of their own. Secrets are in the environment alone.\n"
+    beginning += (
+        "\nA secret can be in a file: put its path into the variable with `_FILE` behind its name. A line break at\n"
+        "the file's end does not count. Set one of the two, not both:\n\n"
+    ) + "".join(f"- `{name}`\n" for name in SECRET_FILES)
     told: list[str] = []
     says: list[str] = []
     for line in (ROOT / "config" / "env.example").read_text().splitlines()[2:]:
@@ -132,7 +136,7 @@ def shown_variables(page: str) -> set[str]:
 
 
 def own_variables() -> set[str]:
-    return {*ENVIRONMENT, "TEXTLLM_CONFIG"}
+    return {*ENVIRONMENT, *SECRET_FILES, "TEXTLLM_CONFIG"}
 
 
 PAGES = {"errors.md": errors_page, "settings.md": settings_page}

@@ -37,6 +37,10 @@ class Field(NamedTuple):
         return get_origin(self.kind) is Literal or get_args(self.kind)[:1] in {(str,), (Path,), (Secret,)}
 
     @property
+    def is_secret(self) -> bool:
+        return get_args(self.kind)[:1] == (Secret,)
+
+    @property
     def expected(self) -> str:
         if get_origin(self.kind) is Annotated:
             return str(self.kind.__metadata__[0].expected)

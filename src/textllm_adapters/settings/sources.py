@@ -61,6 +61,19 @@ CONFIG_KEYS = frozenset(".".join(path) for path in _file_paths())  # sections am
 _VARIABLES = dict(ENVIRONMENT) | {"TEXTLLM_" + "__".join(path).upper(): path for path in _file_paths()}
 
 
+def _field_at(path: tuple[str, ...]) -> Field:
+    field = Field(Settings)
+    for name in path:
+        field = fields_of(field.kind)[name]
+    return field
+
+
+# Variables that name a file, and the variable of the secret that is in it: what containers are given is mounted so.
+SECRET_FILES: Mapping[str, str] = {
+    f"{name}_FILE": name for name, path in ENVIRONMENT.items() if _field_at(path).is_secret
+}
+
+
 def _read_text(path: Path, place: Place, *, must_exist: bool) -> str:
     """A file's text; after a complaint, unless it may be missing, none."""
     try:
@@ -127,12 +140,19 @@ def _read_dotenv(text: str, report: Report) -> dict[str, str]:
     return variables
 
 
-def _read_variables(environ: Mapping[str, str], source: Place) -> Iterator[Mapping[str, object]]:
+def _read_variables(environ: Mapping[str, str], source: Place, cwd: Path) -> Iterator[Mapping[str, object]]:
     """One layer of settings for each variable that sets something. An empty one counts as unset."""
     for name, path in _VARIABLES.items():
         if text := environ.get(name):
             yield _read_variable(path, text, source.child(name)._replace(key=".".join(path)))
-    known = [*(name for name in _VARIABLES if name.startswith("TEXTLLM_")), "TEXTLLM_CONFIG"]
+    for file_name, name in SECRET_FILES.items():
+        if file := environ.get(file_name):
+            place = source.child(file_name)._replace(key=".".join(ENVIRONMENT[name]))
+            if environ.get(name):
+                place.refuse(f"{name} as well", "one of the two")
+            else:
+                yield _read_secret(ENVIRONMENT[name], cwd / file, place)
+    known = [*(name for name in (*_VARIABLES, *SECRET_FILES) if name.startswith("TEXTLLM_")), "TEXTLLM_CONFIG"]
     for name in sorted(environ):
         is_ours = name.startswith("TEXTLLM_") and not name.startswith("TEXTLLM_TEST_")
         if is_ours and name not in known and environ[name]:
@@ -145,15 +165,26 @@ _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false"
 
 def _read_variable(path: tuple[str, ...], text: str, place: Place) -> Mapping[str, object]:
     """The setting at `path`, in the shape of the whole."""
-    field = Field(Settings)
-    for name in path:
-        field = fields_of(field.kind)[name]
+    field = _field_at(path)
     given: object = text
     if field.kind == Switch:
         given = _SWITCH.get(text.lower(), text)
     elif not field.is_text:
         given = parse_yaml(text, lambda fault: place.refuse(fault, field.expected))
-    value = UNSET if given is UNSET else read(field, given, place)
+    return _nested(path, UNSET if given is UNSET else read(field, given, place))
+
+
+def _read_secret(path: tuple[str, ...], file: Path, place: Place) -> Mapping[str, object]:
+    """The secret that is a file's text, in the shape of the whole. The line break at its end is an editor's."""
+    problems = len(place.report)
+    text = _read_text(file, place, must_exist=True)
+    value: object = UNSET
+    if len(place.report) == problems:
+        value = read(_field_at(path), re.sub(r"\r?\n\Z", "", text), place)
+    return _nested(path, value)
+
+
+def _nested(path: tuple[str, ...], value: object) -> Mapping[str, object]:
     for name in reversed(path):
         value = {name: value}
     return cast("Mapping[str, object]", value)
@@ -201,8 +232,8 @@ def load_settings(
         {"prompts": shipped_prompts()},
         _personal(in_file) if is_personal else in_file,
         {"prompts": read(fields_of(Settings)["prompts"], _read_yaml(prompts_text, in_prompts), in_prompts)},
-        *_read_variables(dotenv, Place(report, ".env")),
-        *_read_variables(environ, Place(report, "environment")),
+        *_read_variables(dotenv, Place(report, ".env"), cwd),
+        *_read_variables(environ, Place(report, "environment"), cwd),
         read_section(fields_of(Settings), arguments, Place(report, "argument")),
     ]
     settings = build(Settings, functools.reduce(_merged, layers), Place(report, ""))

@@ -224,6 +224,7 @@ _NAMES: Final = {
         "TurnOptions",
     ),
     "records.model": (
+        "ModelCounted",
         "ModelEnded",
         "ModelEvent",
         "ModelRequest",

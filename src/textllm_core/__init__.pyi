@@ -148,7 +148,15 @@ from textllm_core.records.messages import (
     Turn,
     TurnOptions,
 )
-from textllm_core.records.model import ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+from textllm_core.records.model import (
+    ModelCounted,
+    ModelEnded,
+    ModelEvent,
+    ModelRequest,
+    ModelStarted,
+    ModelThinking,
+    ReadBlob,
+)
 from textllm_core.records.models import (
     ListedModel,
     ModelList,
@@ -281,6 +289,7 @@ __all__ = [
     "Message",
     "MessagePage",
     "MessageRole",
+    "ModelCounted",
     "ModelEnded",
     "ModelError",
     "ModelEvent",

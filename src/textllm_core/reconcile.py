@@ -80,6 +80,10 @@ class Reconcile:
             await self.files.discard(Caller(hold.tenant_id), keys)  # what stays is hidden, and swept
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:
+        if ended.usage is None:  # it failed; what was received of it was used all the same
+            estimate = await self.ledger.entry(hold.tenant_id, hold.response_id)
+            if estimate is None or estimate.usage.output_tokens:
+                return False
         files = await self._files(hold, ended)
         end = corrected(hold, ended, files, pricing=self.pricing, at=self.clock.now())
         return await self.track_usage.correct(hold, end) is not None

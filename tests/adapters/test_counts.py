@@ -177,6 +177,21 @@ OTHERS: dict[str, tuple[object, Counted | None]] = {
         chat(9, 4, 13) | {"cache_read_input_tokens": 1000, "cache_creation_input_tokens": 100},
         Counted(Usage(1109, 4, 1000, 100), ESTIMATE),
     ),
+    "Ollama's names": ({"prompt_eval_count": 26, "eval_count": 298}, Counted(Usage(26, 298), EXACT)),
+    "Gemini's names": (
+        {
+            "promptTokenCount": 50,
+            "candidatesTokenCount": 2,
+            "thoughtsTokenCount": 9,
+            "cachedContentTokenCount": 30,
+            "totalTokenCount": 61,
+        },
+        Counted(Usage(50, 11, 30, 0, 9), EXACT),
+    ),
+    "Cohere's two accounts": (
+        {"billed_units": {"input_tokens": 5, "output_tokens": 1}, "tokens": responses(70, 1)},
+        Counted(Usage(70, 1), EXACT),
+    ),
     "other names": ({"tokens": 12}, None),
 }
 

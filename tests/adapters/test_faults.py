@@ -1,6 +1,7 @@
 """What servers say of a failure, in their own words and shapes, and what it means: one table."""
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -71,6 +72,19 @@ def test_what_a_failure_means(meaning: Meaning, status: int | None, said: object
 )
 def test_how_long_a_failure_asks_to_wait(wait_s: float | None, error: dict[str, object]) -> None:
     assert fault_of({"error": {"code": 429} | error}).wait_s == wait_s
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 2100 23:59:59 GMT", "Fri Dec 31 23:59:59 2100", "31 Dec 2100 23:59:59"])
+def test_a_date_to_wait_for_is_of_no_zone_but_utc(date: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        wait_s = retry_after({"retry-after": date})
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert wait_s is not None
+    assert time.time() + wait_s == pytest.approx(4_133_980_799, abs=5)
 
 
 def test_a_wait_of_more_digits_than_any_is_long_is_the_longest() -> None:

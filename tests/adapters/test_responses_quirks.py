@@ -27,7 +27,7 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.records.model import ModelThinking
+from textllm_core.records.model import ModelCounted, ModelThinking
 from textllm_core.texts import well_formed
 from textllm_core.usage import Usage
 
@@ -45,6 +45,7 @@ async def llm(provider: OpenAIStandIn) -> AsyncIterator[ResponsesLLM]:
 
 
 ENDS = ("failed", "beside", "without", "completed")
+OUTPUT = [{"type": "message", "content": "one"}]
 TOO_LONG = "This model's maximum context length is 8192 tokens."
 
 
@@ -185,6 +186,39 @@ async def test_an_event_whose_response_is_none_ends_the_reply_that_came(
     assert (ended.text, ended.status, ended.finish_reason) == ("one", "completed", "stop")
 
 
+@pytest.mark.parametrize("kind", ["response.created", "response.in_progress"])
+@pytest.mark.parametrize("end", [completed(), None, {"type": "response.failed", "response": {}}, {"type": "error"}])
+async def test_usage_that_only_the_beginning_states_is_charged(
+    provider: OpenAIStandIn, llm: ResponsesLLM, kind: str, end: dict[str, Any] | None
+) -> None:
+    begun = {"type": kind, "response": {"usage": {"input_tokens": 5, "output_tokens": 0}}}
+    provider.script(event_stream(begun, delta("one"), *([] if end is None else [end])))
+    heard = await hear(llm.stream(request("Well?")))
+    assert ModelCounted(Usage(5, 0)) in heard.events
+    if end is not None:
+        assert (heard.ended.usage, heard.ended.is_estimate) == (Usage(5, 1), True)
+
+
+async def test_usage_beside_a_piece_of_the_text_is_charged(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    stated = {"usage": {"input_tokens": 5, "output_tokens": 1}}
+    provider.script(event_stream(created(), delta("one") | stated, {"type": "response.completed", **stated}))
+    heard = await hear(llm.stream(request("Well?")))
+    assert (heard.ended.usage, heard.ended.text) == (Usage(5, 1), "one")
+
+
+async def test_a_call_of_a_tool_is_no_reply(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    call = {"type": "function_call", "name": "brew", "arguments": "{}", "call_id": "call_1"}
+    stated = {"usage": {"input_tokens": 5, "output_tokens": 1}}
+    provider.script(
+        event_stream(created(), completed(output=[call], **stated)),
+        event_stream(created(), delta("one"), completed(output=[call], **stated)),
+    )
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.status, ended.usage, type(ended.error)) == ("failed", Usage(5, 1), ProviderError)
+    assert "wants to use a tool" in str(ended.error)
+    assert (await hear(llm.stream(request("Well?")))).ended.status == "completed"
+
+
 async def test_usage_beside_the_response_is_charged(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
     end = completed() | {"usage": {"input_tokens": 5, "output_tokens": 1}}
     end["response"] = end["response"] | {"usage": None}
@@ -235,6 +269,20 @@ async def test_what_the_deltas_left_out_comes_with_the_end(provider: OpenAIStand
     heard = await hear(llm.stream(request("Well?")))
     assert heard.deltas == ["one", " two"]
     assert heard.ended.text == "one two"
+
+
+@pytest.mark.parametrize("form", ["a list", "lines", "one blank line", "in spaces"])
+async def test_events_in_forms_of_their_own_are_read(provider: OpenAIStandIn, llm: ResponsesLLM, form: str) -> None:
+    events = [created(), delta("one"), completed(usage={"input_tokens": 5, "output_tokens": 1})]
+    body = {
+        "a list": json.dumps(events, indent=1),
+        "lines": "\n".join(map(json.dumps, events)),
+        "one blank line": "".join(f"data: {json.dumps(event)}\n" for event in events) + "\n",
+        "in spaces": json.dumps({"object": "response", **events[-1]["response"], "output": OUTPUT}, indent=1),
+    }[form]
+    provider.script(Fault("answer", 200, body.encode()))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.text, ended.status, ended.usage) == ("one", "completed", Usage(5, 1))
 
 
 @pytest.mark.parametrize(

@@ -188,8 +188,9 @@ def impatient(provider: OpenAIStandIn, database: str, tmp_path_factory: pytest.T
         yield service
 
 
-# Where nobody but the provider knows what it has done, and it does not say, what was sent and heard is charged.
-UNTOLD = ("timeout", "HTML", "no JSON", "reset", "stalled")
+# Where nobody but the provider knows what it has done, and it does not say, what was sent and heard is charged. The
+# same where it says no more than that it failed, and some of its reply was heard.
+UNTOLD = ("timeout", "HTML", "no JSON", "reset", "stalled", "cut", "silent end", "failed", "flat error", "nested error")
 
 
 @pytest.mark.parametrize(("name", "fault", "status", "code", "known"), FAULTS, ids=[f[0] for f in FAULTS])

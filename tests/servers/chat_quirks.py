@@ -69,8 +69,15 @@ def usage(prompt: object = 9, completion: object = 4, **more: object) -> Json:
     return {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": completion} | more}
 
 
-def ended(finish: object) -> bytes:
-    return data(chunk("Tea is "), chunk("ready."), chunk(finish=finish), usage()) + DONE
+def ended(finish: object, native: object = None) -> bytes:
+    last = chunk(finish=finish)
+    if native is not None:
+        last["choices"][0]["native_finish_reason"] = native
+    return data(chunk("Tea is "), chunk("ready."), last, usage()) + DONE
+
+
+def lines(*chunks: Json) -> bytes:
+    return b"".join(json.dumps(chunk).encode() + b"\n" for chunk in chunks)
 
 
 def stating(stated: Json) -> bytes:
@@ -95,6 +102,10 @@ def blind(status: int, message: str) -> Quirk:
     """A model without eyes."""
     return refused(status, {"error": {"message": message}}, "unsupported_media_type", images_only=True)
 
+
+WHOLE = {"choices": [{"message": {"content": TEXT}, "finish_reason": "stop"}]} | {
+    "usage": {"prompt_tokens": 9, "completion_tokens": 4}
+}
 
 CHARGES: dict[str, Quirk] = {
     "ordinary": Quirk(stating(usage())),
@@ -134,9 +145,7 @@ CHARGES: dict[str, Quirk] = {
         data(thinking(THOUGHT), chunk(TEXT), chunk(finish="stop"), usage()) + DONE, usage=(9, 154), estimated=True
     ),
     "not-streamed": Quirk(
-        json.dumps({"choices": [{"message": {"content": TEXT}, "finish_reason": "stop"}]} | {"usage": {
-            "prompt_tokens": 9, "completion_tokens": 4}}).encode(),
-        content_type="application/json",
+        json.dumps(WHOLE).encode(), content_type="application/json"
     ),
     "streamed-as-json": Quirk(b"\n" + ended("stop"), content_type="application/json"),
     "usage-as-nan": Quirk(stating(usage(prompt_tokens_details={"cached_tokens": float("nan")}))),
@@ -163,6 +172,40 @@ CHARGES: dict[str, Quirk] = {
         stating({"choices": [], "usage": {"input_tokens": 9, "output_tokens": 4, "cache_read_input_tokens": 80}}),
         usage=(89, 4, 80),
     ),
+    "usage-in-the-delta": Quirk(
+        data(chunk(TEXT), {"choices": [{"delta": {"usage": usage()["usage"]}, "finish_reason": "stop"}]}) + DONE
+    ),
+    "usage-of-ollama": Quirk(data(chunk(TEXT), chunk(finish="stop", prompt_eval_count=9, eval_count=4)) + DONE),
+    "usage-of-gemini": Quirk(
+        stating({"usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 4, "totalTokenCount": 13}})
+    ),
+    "whole-in-a-list": Quirk(json.dumps([WHOLE]).encode(), content_type="application/json"),
+    "whole-in-spaces": Quirk(json.dumps(WHOLE, indent=1).encode(), content_type="application/json"),
+    "chunks-in-a-list": Quirk(
+        json.dumps([chunk("Tea is "), chunk("ready.", "stop"), usage()], indent=1).encode(),
+        content_type="application/json",
+    ),
+    "chunks-in-a-list-in-an-event": Quirk(data([chunk("Tea is "), chunk("ready.", "stop"), usage()]) + DONE),
+    "chunks-in-lines": Quirk(
+        lines(chunk("Tea is "), chunk("ready."), chunk(finish="stop"), usage()), content_type="application/x-ndjson"
+    ),
+    "chunks-without-blank-lines": Quirk(
+        data(chunk("Tea is "), chunk("ready.", "stop"), usage()).replace(b"\n\n", b"\n") + b"\n" + DONE
+    ),
+    "ollama-in-its-own-words": Quirk(
+        lines(
+            {"message": {"role": "assistant", "content": "", "thinking": "hm"}, "done": False},
+            {"message": {"role": "assistant", "content": "Tea is "}, "done": False},
+            {"message": {"role": "assistant", "content": "ready."}, "done": False},
+            {"message": {"content": ""}, "done": True, "done_reason": "stop", "prompt_eval_count": 9, "eval_count": 4},
+        ),
+        content_type="application/x-ndjson",
+    ),
+    "counts-as-it-goes-and-breaks": Quirk(
+        data(chunk("Tea", usage=usage(9, 1)["usage"]), chunk(" is", usage=usage(9, 4)["usage"])) + b"data: {\n\n",
+        code="provider_error",
+        estimated=True,
+    ),
     "text-again-at-the-end": Quirk(
         data(chunk("Tea is "), chunk("ready."), {"choices": [{"message": {"content": TEXT}, "finish_reason": "stop"}]},
              usage()) + DONE
@@ -181,6 +224,16 @@ CHARGES: dict[str, Quirk] = {
 }  # fmt: skip
 
 ENDS: dict[str, Quirk] = {
+    "ends-native-error": Quirk(ended("stop", "error"), code="provider_error"),
+    "ends-native-safety": Quirk(ended("stop", "SAFETY"), code="content_refused"),
+    "ends-native-length": Quirk(ended("stop", "MAX_TOKENS"), finish="length"),
+    "ends-native-overload": Quirk(ended("stop", "overloaded_error"), code="provider_unavailable"),
+    "ends-native-well": Quirk(ended("stop", "end_turn")),
+    "ends-native-as-nobody-knows": Quirk(ended("stop", "tea_time")),
+    "ends-native-alone": Quirk(ended(None, "stop")),
+    "ends-full-and-native-well": Quirk(ended("length", "STOP"), finish="length"),
+    "ends-in-a-call-beside-the-text": Quirk(ended("tool_calls")),
+    "ends-in-a-call-alone": Quirk(data(chunk(finish="tool_calls"), usage()) + DONE, code="provider_error"),
     "ends-eos": Quirk(ended("eos_token")),
     "ends-max-tokens": Quirk(ended("max_tokens"), finish="length"),
     "ends-model-length": Quirk(ended("model_length"), finish="length"),
@@ -229,6 +282,7 @@ CHARACTERS: dict[str, Quirk] = {
         usage=(9, 2),
     ),
     "half-an-emoji-in-its-name": Quirk(data(chunk(TEXT, "stop", model="\ud83d"), usage())),
+    "half-an-emoji-in-a-name": Quirk(data(chunk(TEXT, "stop", **{"\ud83d": {"a\ud83d": 1}}), usage())),
 }  # fmt: skip
 
 STREAMED_ERRORS: dict[str, Quirk] = {

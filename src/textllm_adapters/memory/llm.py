@@ -21,7 +21,15 @@ from textllm_core.errors import (
 )
 from textllm_core.ids import new_id
 from textllm_core.records.messages import FinishReason, InputImage, Message, OutputText, Refusal, TextDelta
-from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.records.model import (
+    EndStatus,
+    ModelCounted,
+    ModelEnded,
+    ModelEvent,
+    ModelRequest,
+    ModelStarted,
+    ModelThinking,
+)
 from textllm_core.usage import Usage
 
 BYTES_PER_TOKEN = 4
@@ -61,6 +69,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
     content_filtered: bool = False
     service_tier: str | None = None
     error_code: str | None = None
+    counted: Usage | None = None
     pause_s: float = 0.0
     begins: asyncio.Event | None = None
     gate: asyncio.Event | None = None
@@ -125,6 +134,8 @@ class ScriptedLLM:
             for characters in reply.thoughts:
                 await asyncio.sleep(reply.pause_s)
                 yield ModelThinking(characters)
+            if reply.counted is not None:
+                yield ModelCounted(reply.counted)
             for number, delta in enumerate(deltas):
                 if reply.error is not None and number == reply.after:
                     raise reply.error

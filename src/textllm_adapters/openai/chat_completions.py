@@ -11,13 +11,21 @@ from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, decoded, word
-from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream
+from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import TextLLMError
 from textllm_core.records.messages import FinishReason, Message, TextDelta
-from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.records.model import (
+    EndStatus,
+    ModelCounted,
+    ModelEnded,
+    ModelEvent,
+    ModelRequest,
+    ModelStarted,
+    ModelThinking,
+)
 
 _OPENAI_HOSTS: Final = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
 
@@ -31,6 +39,7 @@ class _Finish(NamedTuple):
 _CUT: Final = _Finish("incomplete", "length")
 _FILTERED: Final = _Finish("incomplete", content_filtered=True)
 _BROKEN: Final = _Finish("failed")
+_TOOL: Final = _Finish()  # nobody has offered one; text that stands beside the call is whole
 # In lower case. What is not named here is no end that anybody foresaw: the reply is told as cut short.
 _FINISHES: Final = (
     dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), _Finish())
@@ -39,6 +48,7 @@ _FINISHES: Final = (
     | dict.fromkeys(("content_filtered", "guardrail_intervened", "sensitive", "image_safety", "error_toxic"), _FILTERED)
     | dict.fromkeys(("error", "failed", "timeout", "abort", "aborted", "cancelled", "canceled"), _BROKEN)
     | dict.fromkeys(("engine_error", "internal_error", "model_error", "preempted"), _BROKEN)
+    | dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), _TOOL)
     | {"network_error": _BROKEN, "refusal": _Finish(reason="refusal")}
 )
 _NO_REASON: Final = ("", "null", "none")  # as some write that there is none yet
@@ -52,11 +62,13 @@ class _Delta(Struct):
     reasoning: object = None
     reasoning_text: object = None
     reasoning_details: object = None
+    thinking: object = None  # of Ollama
+    usage: object = None
 
     @property
     def reasons(self) -> bool:
         """It is about reasoning, even where it tells nothing of it: some send an empty one while the model reasons."""
-        told = (self.reasoning_content, self.reasoning, self.reasoning_text, self.reasoning_details)
+        told = (self.reasoning_content, self.reasoning, self.reasoning_text, self.reasoning_details, self.thinking)
         return any(each is not None for each in told)
 
 
@@ -65,8 +77,15 @@ class _Choice(Struct):
     message: _Delta | None = None  # of a server that does not stream, or that says it all again at the end
     text: object = None  # of one that answers as its completions of old did
     finish_reason: object = None
+    native_finish_reason: object = None  # of a gateway: in the words of the server behind it
     error: object = None
     usage: object = None
+
+    @property
+    def stated(self) -> object:
+        """Its account of the usage; None where it has none."""
+        places = (self.usage, self.delta and self.delta.usage, self.message and self.message.usage)
+        return next((stated for stated in places if stated), None)
 
     @property
     def said(self) -> _Delta:
@@ -85,6 +104,24 @@ class _Chunk(Struct):
     x_groq: object = None
     service_tier: object = None
     error: object = None
+    # As Ollama's own API writes it, and Gemini's.
+    message: object = None
+    done: object = None
+    done_reason: object = None
+    prompt_eval_count: object = None
+    eval_count: object = None
+    gemini_usage: object = msgspec.field(name="usageMetadata", default=None)
+
+    @property
+    def stated(self) -> object:
+        """Its account of the usage; None where it has none."""
+        groq = self.x_groq.get("usage") if isinstance(self.x_groq, dict) else None
+        stated = self.usage or groq or self.gemini_usage
+        for choice in self.choices or ():
+            stated = stated or choice.stated
+        if stated is None and (self.prompt_eval_count is not None or self.eval_count is not None):
+            stated = {"prompt_eval_count": self.prompt_eval_count, "eval_count": self.eval_count}
+        return stated
 
 
 _chunk: Final = msgspec.json.Decoder(_Chunk)
@@ -142,6 +179,7 @@ class ChatCompletionsLLM:
         """Keeps `LLM.stream`."""
         heard = _Heard()
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
+        told: object = None  # the usage
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
         body = _body(request, openai=self.client.url.host.endswith(_OPENAI_HOSTS))
         with hearing(asked):
@@ -157,6 +195,10 @@ class ChatCompletionsLLM:
                     if not heard.has_begun:
                         heard.has_begun = True
                         yield ModelStarted(None, word(chunk.model, request.model), asked.request_id, answer.has_come)
+                    if heard.usage is not told and heard.finish is None:
+                        told = heard.usage
+                        if (so_far := counted(told, seen=0)) is not None:
+                            yield ModelCounted(so_far.usage)
                     for choice in chunk.choices or ():
                         said = choice.said
                         if said.refusal:
@@ -193,15 +235,19 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
         chunk = _chunk_of(event.data)
         if chunk.kind == "error":
             chunk.error = anything(event.data)
+        elif not chunk.choices and isinstance(chunk.message, dict):
+            why = chunk.done_reason or ("stop" if chunk.done is True else None)
+            chunk.choices = [msgspec.convert({"delta": chunk.message, "finish_reason": why}, _Choice)]
     if heard.service_tier is None and chunk.service_tier is not None:
         heard.service_tier = word(chunk.service_tier, "") or None
-    usage, error = chunk.usage, chunk.error
-    if isinstance(chunk.x_groq, dict):
-        usage = usage or chunk.x_groq.get("usage")
+    usage, error = chunk.stated, chunk.error
     for choice in chunk.choices or ():
-        usage, error = usage or choice.usage, error or choice.error
+        error = error or choice.error
         if isinstance(choice.finish_reason, str):
             heard.finish = _finish(heard.finish, word(choice.finish_reason.strip(), ""))
+        native = choice.native_finish_reason
+        if isinstance(native, str) and (heard.finish is None or _is_bad(native)):  # it knows nothing better
+            heard.finish = _finish(heard.finish, word(native.strip(), ""))
     if not chunk.choices and not error:
         aside = anything(event.data)
         if heard.aside is None or not usage:  # what states the usage follows a failure
@@ -215,9 +261,11 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
 
 def _finish(known: str | None, said: str) -> str | None:
     """Why the reply ended: what is `said` now, unless a bad end is known already, which nothing makes good."""
-    if said.lower() in _NO_REASON or (known is not None and _finish_of(known) not in (None, _Finish())):
-        return known
-    return said
+    return known if said.lower() in _NO_REASON or (known is not None and _is_bad(known)) else said
+
+
+def _is_bad(reason: str) -> bool:
+    return _finish_of(reason) not in (None, _Finish())
 
 
 def _finish_of(reason: str) -> _Finish | None:
@@ -256,7 +304,7 @@ def _told(said: _Delta) -> tuple[str, int | None]:
     """
     text, thought = said.content, None
     if said.reasons:
-        names = (said.reasoning_content, said.reasoning, said.reasoning_text)
+        names = (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking)
         thought = max(len(told) if isinstance(told, str) else 0 for told in names)
     if isinstance(text, list):  # in parts
         parts = [{"text": part} if isinstance(part, str) else part for part in text if isinstance(part, str | dict)]
@@ -278,7 +326,9 @@ def _end(heard: _Heard, asked: Asked) -> ModelEnded:
         heard.error = ended_early(heard.aside, asked, has_begun=heard.has_begun)
     elif heard.error is None and heard.finish is not None:
         finish = _finish_of(heard.finish) or _CUT
-        if finish is _BROKEN:
+        if finish is _TOOL and not heard.text:
+            finish, heard.error = _BROKEN, wants_tool(heard.finish, asked)
+        elif finish is _BROKEN:
             heard.error = told_in_stream(fault_of({"code": heard.finish}), asked, has_begun=True)
     return heard.ended(finish)
 

@@ -10,8 +10,13 @@ from textllm_core.usage import Usage, estimated_tokens
 _MOST: Final = 2**31  # no call has as many tokens; it is a sign of a fault
 _MOST_CHARS_PER_TOKEN: Final = 16  # texts of any language and code have 2 to 6; no whole reply has more than this
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")  # of a name as some gateways write it: promptTokens
-_INPUT: Final = ("input_tokens", "prompt_tokens")
-_OUTPUT: Final = ("output_tokens", "completion_tokens")
+# As OpenAI and Anthropic name them, Ollama, and Gemini.
+_INPUT: Final = ("input_tokens", "prompt_tokens", "prompt_eval_count", "prompt_token_count")
+_OUTPUT: Final = ("output_tokens", "completion_tokens", "eval_count", "candidates_token_count")
+_TOTAL: Final = ("total_tokens", "total_token_count")
+_CACHED: Final = ("prompt_cache_hit_tokens", "cached_content_token_count")
+_REASONING: Final = ("reasoning_tokens", "thoughts_token_count")
+_WITHIN: Final = ("tokens", "billed_units")  # of Cohere: where the counts are, if not beside them
 _INPUT_DETAILS: Final = ("input_tokens_details", "prompt_tokens_details")
 _OUTPUT_DETAILS: Final = ("output_tokens_details", "completion_tokens_details")
 _READ_APART: Final = "cache_read_input_tokens"  # Anthropic's names: beside the input; many gateways hand them on
@@ -42,13 +47,13 @@ def counted(stated: object, *, seen: int) -> Counted | None:
     if stated is None:
         return None
     given_input, given_output = _first(stated, _INPUT), _first(stated, _OUTPUT)
-    total = _count(stated.get("total_tokens")) or 0
+    total = _first(stated, _TOTAL) or 0
     if not (given_input or given_output or total):
         return None
     inputs, outputs = _details(stated, _INPUT_DETAILS), _details(stated, _OUTPUT_DETAILS)
-    cached = _first(inputs, ("cached_tokens",)) or _first(stated, ("prompt_cache_hit_tokens", _READ_APART)) or 0
+    cached = _first(inputs, ("cached_tokens",)) or _first(stated, (*_CACHED, _READ_APART)) or 0
     written = _first(inputs, ("cache_write_tokens",)) or _first(stated, (_WRITTEN_APART,)) or 0
-    reasoning = _first(outputs, ("reasoning_tokens",)) or _first(stated, ("reasoning_tokens",)) or 0
+    reasoning = _first(outputs, ("reasoning_tokens",)) or _first(stated, _REASONING) or 0
     input_tokens, output_tokens, is_estimate = _totals(
         given_input, given_output, total, beside_input=cached + written, beside_output=reasoning, seen=seen
     )
@@ -118,6 +123,9 @@ def _named(stated: object) -> dict[str, object] | None:
         stated = stated[0] if stated else None
     if not isinstance(stated, Mapping):
         return None
+    for name in _WITHIN:
+        if isinstance(stated.get(name), Mapping):
+            return _named(stated[name])
     return {
         name if (name := str(given)).islower() else _HUMP.sub("_", name).lower(): value
         for given, value in stated.items()

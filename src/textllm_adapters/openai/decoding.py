@@ -6,6 +6,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from textllm_core.texts import well_formed
+
 T = TypeVar("T")
 
 _anything: Final = msgspec.json.Decoder(object)
@@ -23,9 +25,15 @@ def decoded(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         try:
-            return msgspec.convert(json.loads(data.decode(errors="replace")), decoder.type)
-        except ValueError:  # halves in names, too, which have no use
+            said = json.loads(data.decode(errors="replace"), object_pairs_hook=_named)
+            return msgspec.convert(said, decoder.type)
+        except ValueError:
             raise msgspec.DecodeError("no JSON of the expected shape") from None
+
+
+def _named(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object; half of a pair in a name, which is none that anybody reads, spoils nothing else."""
+    return {well_formed(name): value for name, value in pairs}
 
 
 def anything(data: bytes) -> object:

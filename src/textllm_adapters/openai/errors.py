@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import ceil
 from time import time
@@ -105,15 +106,23 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, asked: Asked) 
     return _reported(error, fault, asked)
 
 
-def told_in_stream(fault: Fault, asked: Asked, *, has_begun: bool) -> TextLLMError:
+def told_in_stream(fault: Fault, asked: Asked, *, has_begun: bool, what: str = "broke the reply off") -> TextLLMError:
     """What a failure means that the provider tells in the midst of its answer; the call may have run.
 
-    `has_begun`: something of a reply came before it. If not, what it limits by its nature did not run.
+    Args:
+        has_begun: something of a reply came before it. If not, what it limits by its nature did not run.
+        what: it has done, where it says no more of the failure.
     """
-    error = _meant(fault, asked, what="broke the reply off")
+    error = _meant(fault, asked, what=what)
     if isinstance(error, ModelError):
         error.may_have_run = has_begun or fault.meaning() not in ("rate", "quota")
     return _reported(error, fault, asked)
+
+
+def wants_tool(name: str, asked: Asked) -> TextLLMError:
+    """Why there is no reply where the model has only called a tool; none is ever offered to it."""
+    what = "wants to use a tool in the place of a reply, but there is none for it"
+    return told_in_stream(fault_of({"code": name}), asked, has_begun=True, what=what)
 
 
 def ended_early(aside: object, asked: Asked, *, has_begun: bool) -> TextLLMError:
@@ -215,7 +224,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if (seconds := _number(stated)) is not None:
         return seconds
     try:
-        return max(0.0, parsedate_to_datetime(stated).timestamp() - time())
+        date = parsedate_to_datetime(stated)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time())  # of HTTP, all are
     except (ValueError, OverflowError):
         return None
 

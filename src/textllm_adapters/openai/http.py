@@ -1,8 +1,10 @@
 """What each turn asks, on the shortest way: sent, sent again where it surely did not run, and read as it comes."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from random import SystemRandom
 from typing import Final, Self
 
@@ -10,6 +12,7 @@ from msgspec import Struct
 
 from textllm_adapters.openai.bodies import encoded
 from textllm_adapters.openai.client import Answer, Client
+from textllm_adapters.openai.decoding import anything
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, refusal, retry_after, unanswered
 from textllm_adapters.openai.sse import MAX_EVENT_BYTES, EventSplitter, ServerSentEvent
 from textllm_core.errors import (
@@ -157,6 +160,14 @@ async def _read(answer: Answer, most: int) -> bytes:
         answer.close()
 
 
+def _listed(event: ServerSentEvent) -> list[ServerSentEvent]:
+    """The events of which an event is a list; none where it is something else."""
+    said = anything(event.data)
+    if isinstance(said, list) and all(isinstance(each, dict) for each in said):
+        return [ServerSentEvent(event.name, json.dumps(each).encode()) for each in said]
+    return []
+
+
 def _too_much() -> ProviderError:
     return ProviderError("The provider sent an answer of more than 16 MB.")
 
@@ -169,6 +180,7 @@ class EventStream:
         self._splitter = EventSplitter()
         self._events: Iterator[ServerSentEvent] = iter(())  # of the bytes that were read last
         self._document = b""  # of a server that does not stream, or has only an error to tell
+        self._is_lines: bool | None = None  # it is objects, one a line; None: not known yet
         self._has_begun = False
 
     @classmethod
@@ -197,22 +209,28 @@ class EventStream:
             Exception: broken, as in `BROKEN_ANSWER`.
         """
         while True:
-            for event in self._events:
-                return event
-            chunk = await self._answer.read()
-            if chunk:
+            if (event := next(self._events, None)) is not None:
+                if event.data[:1] != b"[" or not (listed := _listed(event)):
+                    return event
+                self._events = chain(listed, self._events)
+            elif chunk := await self._answer.read():
                 self._take(chunk)
             elif self._document:
-                document, self._document = self._document, b""
-                return ServerSentEvent(b"", document)
+                self._events, self._document = iter([ServerSentEvent(b"", self._document)]), b""
             elif (last := self._splitter.rest()) is not None:
                 return last
             else:
                 raise StopAsyncIteration
 
     def _take(self, chunk: bytes) -> None:
-        if self._document or (not self._has_begun and chunk.lstrip()[:1] in (b"{", b"[")):
+        if self._document or self._is_lines or (not self._has_begun and chunk.lstrip()[:1] in (b"{", b"[")):
             self._document += chunk
+            if self._is_lines is None and b"\n" in chunk:
+                first, line_break, _ = self._document.lstrip().partition(b"\n")
+                self._is_lines = isinstance(anything(first), dict) if line_break else None
+            if self._is_lines:
+                *lines, self._document = self._document.split(b"\n")
+                self._events = iter([ServerSentEvent(b"", line) for line in lines if line.strip()])
             if len(self._document) > MAX_EVENT_BYTES:
                 raise _too_much()
         else:

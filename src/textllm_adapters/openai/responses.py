@@ -10,15 +10,23 @@ from msgspec import Struct
 
 from textllm_adapters.openai.bodies import input_message
 from textllm_adapters.openai.client import Client
-from textllm_adapters.openai.counts import counted
+from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, decoded, word
-from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream
+from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import ProviderError, TextLLMError
 from textllm_core.records.messages import FinishReason, TextDelta
-from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.records.model import (
+    EndStatus,
+    ModelCounted,
+    ModelEnded,
+    ModelEvent,
+    ModelRequest,
+    ModelStarted,
+    ModelThinking,
+)
 from textllm_core.texts import well_formed
 
 _BEGINNINGS: Final = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
@@ -47,6 +55,7 @@ class _Kind(Struct):
 
 class _Delta(Struct):
     delta: object = None
+    usage: object = None
 
 
 class _Done(Struct):
@@ -102,6 +111,7 @@ class ResponsesLLM:
         aside: object = None  # the last that was no event of any name
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
+        stated: object = None  # of the usage
         whole: list[tuple[bytes, bytes]] = []  # events of that kind, unread: mostly nobody needs them
         asked = Asked.of(self.client.base_url, "/responses", request)
         with hearing(asked):
@@ -113,20 +123,28 @@ class ResponsesLLM:
                         if not started:
                             started = True
                             yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
-                        text = decoded(_delta, event.data).delta
+                        piece = decoded(_delta, event.data)
+                        text = piece.delta
+                        if piece.usage is not None:
+                            stated = fuller(stated, piece.usage)
+                            for so_far in _so_far(stated):
+                                yield so_far
                         if isinstance(text, str) and text:
                             said += text
                             refused = refused or name == b"response.refusal.delta"
                             yield TextDelta(text)
                     elif name in _BEGINNINGS or name in _ENDS:
                         response = _response_in(event.data)
-                        if not response and name in _ENDS and not said:
+                        if not response and name in _ENDS and not (said or whole):
                             break  # an end of nothing
                         response = response or _Response()
                         if not started:
                             started = True
                             yield _started(response, request, asked, is_whole=answer.has_come)
+                        stated = response.usage = fuller(stated, response.usage)
                         if name in _BEGINNINGS:
+                            for so_far in _so_far(stated):
+                                yield so_far
                             continue
                         text, is_refusal = _output(response.output)
                         if not text:
@@ -147,7 +165,7 @@ class ResponsesLLM:
                     elif name in _FAILURES:
                         failure = told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)
                         ends = await _rest(answer)  # which say what that has cost
-                        failed = _failed(ends, said, thought, failure)
+                        failed = _failed(ends, stated, said, thought, failure)
                         if failed is None:
                             raise failure
                         if not started:
@@ -208,7 +226,7 @@ def _response_in(data: bytes) -> _Response | None:
     if event.kind == "response":
         return decoded(_response, data)
     if not isinstance(event.response, dict):
-        return _Response(error=event.error, usage=event.usage) if event.error else None
+        return _Response(error=event.error, usage=event.usage) if event.error or event.usage else None
     response = msgspec.convert(event.response, _Response)
     response.error, response.usage = response.error or event.error, response.usage or event.usage
     return response
@@ -217,6 +235,12 @@ def _response_in(data: bytes) -> _Response | None:
 def _started(response: _Response, request: ModelRequest, asked: Asked, *, is_whole: bool) -> ModelStarted:
     kept_id = word(response.id, "") or None if request.transcript_id else None  # `store: false` keeps nothing
     return ModelStarted(kept_id, word(response.model, request.model), asked.request_id, is_whole)
+
+
+def _so_far(stated: object) -> list[ModelCounted]:
+    """What is used by now; nothing where that is not known."""
+    so_far = counted(stated, seen=0)
+    return [] if so_far is None else [ModelCounted(so_far.usage)]
 
 
 def _characters(data: bytes) -> int:
@@ -265,12 +289,17 @@ def _end_in(event: ServerSentEvent) -> list[_Response]:
     return [] if response is None else [response]
 
 
-def _failed(ends: list[_Response], text: str, thought: int, error: TextLLMError) -> ModelEnded | None:
-    """The end of a reply that failed, where the provider states its cost; None where it does not."""
-    usage = next((found for end in ends if (found := counted(end.usage, seen=len(text) + thought))), None)
+def _failed(ends: list[_Response], stated: object, text: str, thought: int, error: TextLLMError) -> ModelEnded | None:
+    """The end of a reply that failed, where the provider states its cost; None where it does not.
+
+    `stated`: of it before the failure.
+    """
+    for end in ends:
+        stated = fuller(stated, end.usage)
+    usage = counted(stated, seen=len(text) + thought)
     if usage is None:
         return None
-    tier = word(ends[-1].service_tier, "") or None
+    tier = word(ends[-1].service_tier, "") or None if ends else None
     return ModelEnded(
         status="failed", usage=usage.usage, is_estimate=usage.is_estimate, text=text, service_tier=tier, error=error
     )
@@ -296,6 +325,11 @@ def _is_cut(output: object) -> bool:
     return any(isinstance(item, dict) and item.get("status") == "incomplete" for item in items)
 
 
+def _calls_tool(output: object) -> bool:
+    items = output if isinstance(output, list) else ()
+    return any(isinstance(item, dict) and item.get("type") == "function_call" for item in items)
+
+
 def _ended(
     status: EndStatus, response: _Response, text: str, refused: bool, asked: Asked, *, thought: int = 0
 ) -> ModelEnded:
@@ -307,6 +341,9 @@ def _ended(
     if status == "completed" and (response.error or reason or _is_cut(response.output)):
         status = "failed" if response.error else "incomplete"
     usage = counted(response.usage, seen=len(text) + thought)
+    error = told_in_stream(fault_of({"error": response.error}), asked, has_begun=True) if response.error else None
+    if status == "completed" and not text and _calls_tool(response.output):
+        status, error = "failed", wants_tool("function_call", asked)
     cut_short = status == "incomplete" and reason != "content_filter"
     finish_reason: FinishReason = "refusal" if refused else "length" if cut_short else "stop"
     return ModelEnded(
@@ -317,5 +354,5 @@ def _ended(
         finish_reason=finish_reason,
         content_filtered=status == "incomplete" and reason == "content_filter",
         service_tier=word(response.service_tier, "") or None,
-        error=told_in_stream(fault_of({"error": response.error}), asked, has_begun=True) if response.error else None,
+        error=error,
     )

@@ -92,6 +92,8 @@ def _event(block: bytes) -> ServerSentEvent | None:
             lines.append(value.removeprefix(b" "))
         elif field == b"event":
             name = value.removeprefix(b" ")
+    if len(lines) > 1 and all(line[:1] == b"{" and line.rstrip()[-1:] == b"}" for line in lines):
+        return ServerSentEvent(name, b"[%b]" % b",".join(lines))  # whose server leaves out the blank lines
     return ServerSentEvent(name, b"\n".join(lines)) if lines else None
 
 

@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
+from msgspec.structs import replace
+
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.room import Room
@@ -45,6 +47,7 @@ from textllm_core.tenancy import Caller
 from textllm_core.texts import WholeCharacters, refuse_half_characters
 from textllm_core.usage import Usage, estimated_tokens
 
+_NOTHING: Final = Usage()
 _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, separators, the reply's opening
 # What may pass a moment later, or once there is money again, without the user having had anything for it.
 _NOT_COUNTED: Final = (BudgetExceededError, ConversationBusyError, IdempotencyInProgressError)
@@ -63,6 +66,7 @@ class OpenExchange:
         allowance: what the turn has left of the user's rate limit.
         is_asked: the model was called, so that from here on a failure may have cost something.
         thought: characters of reasoning that came with the reply; they are charged as its text is.
+        counted: what the provider has stated so far that it has used.
         sends_files: False once the model has refused those of earlier turns.
         started: the model's own words, once it has taken the turn.
     """
@@ -80,6 +84,7 @@ class OpenExchange:
     allowance: Allowance | None = None
     is_asked: bool = False
     thought: int = 0
+    counted: Usage = _NOTHING
     sends_files: bool = True
     started: ModelStarted | None = None
     characters: WholeCharacters = field(default_factory=WholeCharacters)
@@ -154,11 +159,13 @@ class OpenExchange:
 
     @property
     def estimate(self) -> Usage:
-        """Tokens of what was certainly sent and certainly received."""
-        return Usage(
-            input_tokens=self.hold.input_estimate,
-            output_tokens=estimated_tokens(self.text, characters=self.thought),
-            reasoning_tokens=self.thought // 4,
+        """Tokens of what was certainly sent and certainly received, and no less than the provider has stated of it."""
+        stated = self.counted
+        return replace(
+            stated,
+            input_tokens=stated.input_tokens or self.hold.input_estimate,
+            output_tokens=max(stated.output_tokens, estimated_tokens(self.text, characters=self.thought)),
+            reasoning_tokens=max(stated.reasoning_tokens, self.thought // 4),
         )
 
     @property

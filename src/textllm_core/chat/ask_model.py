@@ -34,7 +34,7 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, TextDelta
-from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+from textllm_core.records.model import ModelCounted, ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
 from textllm_core.texts import well_formed
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
@@ -110,6 +110,8 @@ class AskModel:
                                 is_begun = of.first_text_at is not None
                                 patience = policy.silence_timeout_s if is_begun else policy.first_token_timeout_s
                                 deadline.move(loop.time() + patience)
+                            case ModelCounted(usage):
+                                of.counted = usage
                             case ModelStarted():
                                 deadline.move(NEVER)  # what follows is our own work
                                 await self._begin(of, event)

@@ -64,6 +64,12 @@ class ModelThinking(Record, frozen=True, gc=False):
     characters: int
 
 
+class ModelCounted(Record, frozen=True, gc=False):
+    """What the provider states in the midst of a reply that it has used so far; one that breaks off costs no less."""
+
+    usage: Usage
+
+
 class ModelEnded(Record, frozen=True, kw_only=True):
     """The model's own account of how the reply ended.
 
@@ -87,9 +93,13 @@ class ModelEnded(Record, frozen=True, kw_only=True):
     error: TextLLMError | None = None
 
     def charged(self, estimate: Usage) -> tuple[Usage, bool]:
-        """The usage to charge, and whether it is estimated; `estimate` is taken for what the provider left out."""
+        """The usage to charge, and whether it is estimated.
+
+        `estimate`, of what was sent and received, is taken for what the provider left out. A failure that states no
+        usage, and of which nothing was received, was not billed.
+        """
         if self.usage is None:
-            return (Usage(), False) if self.is_final else (estimate, True)
+            return (Usage(), False) if self.is_final and not estimate.output_tokens else (estimate, True)
         if self.is_estimate and self.usage.input_tokens == 0:  # something was sent
             return replace(self.usage, input_tokens=estimate.input_tokens), True
         return self.usage, self.is_estimate
@@ -101,7 +111,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
 
     @property
     def is_final(self) -> bool:
-        """Whether it settles what the reply costs: a failure that states no usage was not billed."""
+        """Whether it settles what the reply costs: by its usage; or it failed, for which alone nobody is billed."""
         return self.usage is not None or self.status == "failed"
 
     @property
@@ -110,4 +120,4 @@ class ModelEnded(Record, frozen=True, kw_only=True):
         return self.is_final or self.status == "cancelled"
 
 
-ModelEvent = ModelStarted | ModelThinking | TextDelta | ModelEnded
+ModelEvent = ModelStarted | ModelThinking | ModelCounted | TextDelta | ModelEnded

@@ -189,6 +189,7 @@ async def test_what_surely_did_not_run_leaves_no_trace(bench: Bench, refusal: Te
 
 ANSWERED = ProviderUnavailableError("500")
 ANSWERED.report = ProviderReport(status=500)
+FAILED = ModelEnded(status="failed", usage=None)
 
 
 @pytest.mark.parametrize(
@@ -277,9 +278,9 @@ async def test_a_reply_that_breaks_off_stays_as_far_as_it_went_and_the_next_turn
     await bench.check_books()
 
 
-@pytest.mark.parametrize(("after", "kept"), [(0, []), (1, ["hi", "a"])])
-async def test_a_broken_reply_that_the_provider_did_not_bill_costs_nothing(
-    bench: Bench, after: int, kept: list[str]
+@pytest.mark.parametrize(("after", "kept", "usage"), [(0, [], Usage()), (1, ["hi", "a"], Usage(3, 1))])
+async def test_a_broken_reply_that_the_provider_did_not_bill_costs_what_was_received_of_it(
+    bench: Bench, after: int, kept: list[str], usage: Usage
 ) -> None:
     bench.llm.script(
         ScriptedReply(deltas=("a",), error=ProviderError("cut"), after=after, usage_stated=False, unheard="failed")
@@ -287,7 +288,7 @@ async def test_a_broken_reply_that_the_provider_did_not_bill_costs_nothing(
     with pytest.raises(ProviderError):
         await bench.say("hi")
     (entry,) = await bench.entries()
-    assert (entry.cost, entry.estimated) == (ZERO, False)
+    assert (entry.usage, entry.cost, entry.estimated) == (usage, GPT.cost(usage), bool(after))
     assert [message.text for message in await bench.said(entry)] == kept
     await bench.check_books()
 
@@ -310,6 +311,22 @@ async def test_a_failed_reply_costs_what_was_billed_and_leaves_the_conversation_
     entry = (await bench.entries())[-1]
     assert (entry.status, entry.cost, entry.estimated) == ("failed", ZERO, False)
     assert (await bench.say("three", first.conversation_id)).text == "[2] You said: three"
+    await bench.check_books()
+
+
+async def test_a_reply_that_failed_without_a_usage_costs_what_was_sent_and_received_of_it_for_good(
+    bench: Bench,
+) -> None:
+    failed = ScriptedReply(text="abcd" * 10, status="failed", usage_stated=False, error_code="server_error")
+    bench.llm.script(failed, replace(failed, error=ProviderError("cut"), after=1, unheard=None))
+    for _ in range(2):
+        with pytest.raises(ProviderError):
+            await bench.say("x" * 391)
+    bench.llm.ended |= {kept.hold.provider_response_id or "": FAILED for kept in bench.store.estimates.values()}
+    bench.clock.advance(timedelta(minutes=1))
+    assert await bench.reconcile() == 0
+    for entry in await bench.entries():
+        assert (entry.usage, entry.estimated) == (Usage(input_tokens=100, output_tokens=10), True)
     await bench.check_books()
 
 

@@ -43,6 +43,20 @@ async def test_what_the_provider_leaves_out_is_estimated_and_the_entry_says_so(b
     await bench.check_books()
 
 
+@pytest.mark.parametrize(
+    ("stated", "charged"), [(Usage(70, 50, cached_tokens=60), Usage(70, 50, 60)), (Usage(70, 1), Usage(70, 10))]
+)
+async def test_a_reply_that_breaks_off_costs_no_less_than_was_stated_in_its_midst(
+    bench: Bench, stated: Usage, charged: Usage
+) -> None:
+    bench.llm.script(ScriptedReply(deltas=("abcd" * 10,), counted=stated, error=ProviderError("cut"), after=1))
+    with pytest.raises(ProviderError):
+        await bench.say("hi")
+    (entry,) = await bench.entries()
+    assert (entry.estimated, entry.usage) == (True, charged)
+    await bench.check_books()
+
+
 class Hurried(asyncio.SelectorEventLoop):
     """A loop that never waits: its clock jumps to the next moment at which something is due."""
 

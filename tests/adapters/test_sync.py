@@ -1,5 +1,9 @@
 """TextLLM for code that does not await."""
 
+import asyncio
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -121,3 +125,39 @@ def test_no_thread_is_left_behind(settings: Settings, llm: ScriptedLLM) -> None:
     with open_textllm_sync(settings, llm=llm) as textllm:
         textllm.send_message("Hello")
     assert set(threading.enumerate()) <= before
+
+
+def test_ctrl_c_ends_what_was_waited_for(textllm: SyncTextLLM) -> None:
+    ended = threading.Event()
+
+    async def work() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        textllm.wait(work())
+    assert ended.wait(60)
+    assert textllm.send_message("Hello").text == "[0] You said: Hello"
+
+
+def test_a_process_ends_though_nobody_closed_it(tmp_path: Path) -> None:
+    program = "\n".join(
+        [
+            "from textllm_adapters.memory.llm import ScriptedLLM",
+            "from textllm_adapters.wiring import open_textllm_sync",
+            "textllm = open_textllm_sync(llm=ScriptedLLM())",
+            "reading = textllm.stream('Hello')",
+            "print(next(reading).conversation_id)",
+        ]
+    )
+    environ = {"TEXTLLM_DATA_DIR": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    with open_textllm_sync(load_settings(environ=environ, cwd=tmp_path), llm=ScriptedLLM()) as textllm:
+        conversation = textllm.wait(textllm.conversations.get(Caller(), ran.stdout.strip()))
+        assert conversation.message_count == 1  # closing waited for the reply's end

@@ -32,14 +32,16 @@ FILED = "notes.txt 12 text/plain\nTea at five.\nfile_not_found No such file.\n"
 @pytest.mark.parametrize(
     ("page", "shown", "printed"),
     [
-        (README, "await textllm.send_message(caller", TALKED),
-        (LIBRARY, "await textllm.send_message(caller", TALKED),
-        (LIBRARY, "open_textllm_sync", WAITED),
+        (README, "await textllm.send_message(", TALKED),
+        (README, "open_textllm_sync", "[0] You said: Hello\n"),
+        (LIBRARY, 'await textllm.send_message("Hello")', TALKED),
+        (LIBRARY, "textllm.wait(", WAITED),
+        (LIBRARY, "textllm.close()", "[0] You said: Hello\n"),
         (LIBRARY, "chat_with_image", SHOWN),
         (LIBRARY, "files.upload", FILED),
         (LIBRARY, "resume_reply", RESUMED),
     ],
-    ids=["readme", "talk", "sync", "images", "files", "resume"],
+    ids=["readme", "readme-sync", "talk", "sync", "notebook", "images", "files", "resume"],
 )
 def test_the_library_examples_print_what_they_should(tmp_path: Path, page: str, shown: str, printed: str) -> None:
     (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if shown in block)

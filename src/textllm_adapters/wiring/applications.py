@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from textllm_adapters.clock import SystemClock
-from textllm_adapters.settings import Settings
+from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring.checks import check, priced
 from textllm_adapters.wiring.models import Model, Progress, chat_policy, open_model, open_openai
 from textllm_adapters.wiring.storage import (
@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
 
 @asynccontextmanager
 async def open_textllm(
-    settings: Settings,
+    settings: Settings | None = None,
     *,
     model_progress: Progress | None = None,
     database_patience_s: float = 0.0,
@@ -60,6 +60,7 @@ async def open_textllm(
     Who calls it afterwards is told so, by `ServiceUnavailableError`.
 
     Args:
+        settings: left out, those of the person at this computer: `load_settings(is_personal=True)`.
         model_progress: called with bytes so far and in all, from another thread, where the embedded model is fetched.
         database_patience_s: how long to wait for a database that does not answer yet.
         grace_s: how long running replies may take to end on exit, before they are cut short and settled; None:
@@ -72,6 +73,8 @@ async def open_textllm(
         ConfigurationError: the settings do not allow it; the text says what to do.
         StorageUnavailableError: the database does not answer.
     """
+    if settings is None:
+        settings = load_settings(is_personal=True)
     if "llm" not in adapters:
         check(settings)
     telemetry = adapters.get("telemetry", UNHEARD)

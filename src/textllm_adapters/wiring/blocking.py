@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import Future
-from contextlib import aclosing, contextmanager
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack, aclosing
+from functools import cache
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from textllm_adapters.settings import Settings
 from textllm_adapters.wiring.applications import open_textllm
@@ -18,44 +21,69 @@ from textllm_core.errors import ServiceUnavailableError
 from textllm_core.records.messages import Reply, ReplyEvent, TextTurn
 from textllm_core.tenancy import Caller
 
-if TYPE_CHECKING:
-    from anyio.from_thread import BlockingPortal
-
 T = TypeVar("T")
 
 
-@contextmanager
-def open_textllm_sync(settings: Settings, **adapters: Unpack[Adapters]) -> Iterator[SyncTextLLM]:
+def open_textllm_sync(settings: Settings | None = None, **adapters: Unpack[Adapters]) -> SyncTextLLM:
     """The same as `open_textllm`, on an event loop in a thread of its own: also where another loop runs in this one.
 
-    Any number of threads may use it at once. Arguments and errors are those of `open_textllm`. The block must be left:
-    a process that ends inside it waits for the loop's thread without end.
+    Close it, or use it in a `with` block, which does. What nobody closed is closed when the main thread ends. Arguments
+    and errors are those of `open_textllm`.
     """
     from anyio.from_thread import start_blocking_portal  # here, since those who await need none of it
 
-    with (
-        start_blocking_portal(name="textllm") as portal,
-        portal.wrap_async_context_manager(open_textllm(settings, **adapters)) as textllm,
-    ):
-        waiting = SyncTextLLM(textllm, portal)
-        try:
-            yield waiting
-        finally:
-            waiting.is_closed = True
+    with ExitStack() as opening:
+        portal = opening.enter_context(start_blocking_portal(name="textllm"))
+        textllm = opening.enter_context(portal.wrap_async_context_manager(open_textllm(settings, **adapters)))
+        opened = SyncTextLLM(textllm, portal.call(asyncio.get_running_loop), opening.pop_all())
+    _opened().add(opened)
+    return opened
+
+
+@cache
+def _opened() -> set[SyncTextLLM]:
+    """What is to be closed when the main thread has ended, by when asyncio can hand nothing to threads any more.
+
+    That is before the standard library's pools of threads end, which closing needs: `atexit` would be too late.
+    """
+    # What is registered first, as the end of these pools is now, is called last.
+    import concurrent.futures.thread  # noqa: F401
+
+    opened = set[SyncTextLLM]()
+
+    def close() -> None:
+        for textllm in list(opened):
+            textllm.close()
+
+    threading._register_atexit(close)  # type: ignore[attr-defined]
+    return opened
 
 
 class SyncTextLLM:
     """Its methods wait, and return what those of `TextLLM` return, or raise what they raise.
 
-    For all else there is `wait`: `textllm.wait(textllm.conversations.get(Caller(), conversation_id))`.
+    For all else there is `wait`: `textllm.wait(textllm.conversations.get(Caller(), conversation_id))`. Any number of
+    threads may use it at once.
 
     Attributes:
-        is_closed: the block has ended; each method raises `ServiceUnavailableError`.
+        is_closed: each method raises `ServiceUnavailableError`.
     """
 
-    def __init__(self, textllm: TextLLM, portal: BlockingPortal) -> None:
-        self._textllm, self._portal = textllm, portal
+    def __init__(self, textllm: TextLLM, loop: asyncio.AbstractEventLoop, closing: ExitStack) -> None:
+        self._textllm, self._loop, self._closing = textllm, loop, closing
         self.is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let running replies end, then close what was opened. A second time nothing happens."""
+        self.is_closed = True
+        self._closing.close()
+        _opened().discard(self)
 
     @overload
     def send_message(self, turn: TextTurn | str, /) -> Reply: ...
@@ -111,14 +139,11 @@ class SyncTextLLM:
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` of this TextLLM returns."""
-
-        async def carry_out() -> T:
-            return await work
-
+        begun = self._begun(work)
         try:
-            return self._begun(carry_out).result()
+            return self._result_of(begun)
         finally:
-            work.close()  # where it never began
+            begun.cancel()  # where the wait was interrupted
 
     def each(self, of: AsyncGenerator[T, None]) -> Iterator[T]:
         """What `of` this TextLLM yields, as soon as it does. Who stops reading a reply does not stop it."""
@@ -132,15 +157,24 @@ class SyncTextLLM:
             finally:
                 come.put(None)
 
-        reading = self._begun(read)
+        reading = self._begun(read())
         try:
             while (item := come.get()) is not None:
                 yield item[0]
-            reading.result()
+            self._result_of(reading)
         finally:
             reading.cancel()
 
-    def _begun(self, work: Callable[[], Awaitable[T]]) -> Future[T]:
+    def _begun(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if self.is_closed:
+            work.close()
             raise ServiceUnavailableError.of_closed()
-        return self._portal.start_task_soon(work)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _result_of(self, begun: Future[T]) -> T:
+        try:
+            return begun.result()
+        except CancelledError:
+            if self.is_closed:
+                raise ServiceUnavailableError.of_closed() from None
+            raise

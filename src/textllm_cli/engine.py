@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # help pages need none of them
     from textllm_core.chat.chat_with_document import DocumentTurn
     from textllm_core.chat.chat_with_image import ImageTurn
     from textllm_core.file_names import Folder
+    from textllm_core.import_conversation import ExportedConversation, ImportedConversation
     from textllm_core.list_messages import ListedMessage, MessagePage, Order
     from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
     from textllm_core.records.conversations import (
@@ -62,6 +63,9 @@ class Conversations(Protocol):
     async def list(
         self, caller: Caller, wanted: ConversationFilter = ..., *, limit: int = 50, offset: int = 0
     ) -> ConversationPage: ...
+    async def import_one(
+        self, caller: Caller, exported: ExportedConversation, *, user_id: str | None = None
+    ) -> ImportedConversation: ...
     async def latest(self, caller: Caller, user_id: str) -> Conversation: ...
     async def get(self, caller: Caller, conversation_id: str) -> Conversation: ...
     async def update(self, caller: Caller, conversation_id: str, changes: ConversationChanges) -> Conversation: ...

@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "serve": "Serve the REST API.",
     "usage": "Show the answered messages, the tokens and the cost of the last days.",
     "audit": "Check every counter against the ledger; safe while the server runs.",
-    "conversations": "Look at conversations, find, name, tag, sum up, export and delete them.",
+    "conversations": "Look at conversations, find, name, tag, sum up, export, import and delete them.",
     "sessions": "Look at sessions: a user's usage in one UTC day each.",
     "files": "Keep files: upload, list, download and delete them.",
     "keys": "Make, list and revoke the keys that callers of the server need.",

@@ -32,7 +32,7 @@ from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
 
-_pause: Final = asyncio.sleep  # here, so that nobody who tries this out has to wait
+pause: Final = asyncio.sleep  # here, so that nobody who tries this out has to wait
 _MOST_TRIES: Final = 5  # of a provider or a server that is away: about half a minute, by what they ask for
 
 
@@ -127,7 +127,7 @@ async def patiently(
             if not isinstance(wait, int) or (not is_ours and tries >= _MOST_TRIES):
                 raise
             tell(f"{refusal} Waiting for {wait} s.")
-            await _pause(wait)
+            await pause(wait)
 
 
 async def heard(events: AsyncGenerator[ReplyEvent, None], hear: Callable[[ReplyEvent], None]) -> ReplyCompleted:

@@ -120,6 +120,12 @@ _NAMES: Final = {
     ),
     "health": ("CheckHealth",),
     "images": ("Image",),
+    "import_conversation": (
+        "ExportedConversation",
+        "ImportConversation",
+        "ImportedConversation",
+        "read_exported",
+    ),
     "list_messages": (
         "ListMessages",
         "ListedFile",

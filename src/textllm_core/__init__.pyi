@@ -83,6 +83,12 @@ from textllm_core.files import (
 )
 from textllm_core.health import CheckHealth
 from textllm_core.images import Image
+from textllm_core.import_conversation import (
+    ExportedConversation,
+    ImportConversation,
+    ImportedConversation,
+    read_exported,
+)
 from textllm_core.list_messages import ListedFile, ListedMessage, ListMessages, MessagePage
 from textllm_core.money import Band, Price, Rates
 from textllm_core.policy import ChatPolicy
@@ -242,6 +248,7 @@ __all__ = [
     "ExchangeFailed",
     "ExchangeSettled",
     "ExchangesRunning",
+    "ExportedConversation",
     "FilePage",
     "FilePolicy",
     "FileRepository",
@@ -264,6 +271,8 @@ __all__ = [
     "ImageReply",
     "ImageTooLargeError",
     "ImageTurn",
+    "ImportConversation",
+    "ImportedConversation",
     "InputFile",
     "InputImage",
     "InputText",
@@ -382,5 +391,6 @@ __all__ = [
     "UsageReports",
     "WindDown",
     "problem_of_error",
+    "read_exported",
     "status_of",
 ]

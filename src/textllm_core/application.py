@@ -41,6 +41,7 @@ from textllm_core.files import (
     UploadFile,
 )
 from textllm_core.health import CheckHealth
+from textllm_core.import_conversation import ImportConversation
 from textllm_core.list_messages import ListMessages
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.api_key_repository import ApiKeyRepository
@@ -160,6 +161,7 @@ class Conversations:
     """What is done with conversations beside talking: it needs the database, and the provider's side of them."""
 
     create: CreateConversation
+    import_one: ImportConversation
     list: ListConversations
     latest: LatestConversation
     get: GetConversation
@@ -188,6 +190,7 @@ class Conversations:
         erase = EraseAtProvider(erasures, transcript, clock, telemetry)
         return cls(
             create=CreateConversation(conversations, admit, clock, keeps_messages, max_per_user),
+            import_one=ImportConversation(conversations, admit, clock, keeps_messages, max_per_user),
             list=ListConversations(conversations, files),
             latest=LatestConversation(conversations, files),
             get=GetConversation(conversations, files),

@@ -2,6 +2,9 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
+
+MEGABYTE: Final = 1024 * 1024  # of settings that count in MB
 
 
 @dataclass(frozen=True, slots=True)

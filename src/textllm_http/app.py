@@ -28,7 +28,7 @@ from textllm_http.observing import observed
 from textllm_http.problems import respond, trace_of
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, models, operations, sessions, usage
-from textllm_http.services import Services
+from textllm_http.services import MAX_IMPORTS, Services
 from textllm_http.short_way import ShortWay
 from textllm_http.spool import Spool
 from textllm_http.unknown_keys import UnknownKeyLimit
@@ -82,6 +82,7 @@ def routes() -> Litestar:
             chat_files.chat_image,
             chat_files.chat_file,
             conversations.create,
+            conversations.import_one,
             conversations.listed,
             conversations.conversation,
             conversations.change,
@@ -193,6 +194,11 @@ def create_app(
                 spool=Spool(spool_dir),
                 downloads=ConcurrencyLimit(
                     MAX_DOWNLOADS, ServiceUnavailableError, "Too many files are being sent; ask again in a moment."
+                ),
+                imports=ConcurrencyLimit(
+                    MAX_IMPORTS,
+                    ServiceUnavailableError,
+                    "Too many conversations are being imported; send this again in a moment.",
                 ),
                 models=listed_models,
                 public_config=public_config,

@@ -12,10 +12,10 @@ from textllm_adapters.telemetry.tracing import open_tracer
 from textllm_adapters.wiring import load_settings, models_of, open_textllm
 from textllm_core.application import TextLLM
 from textllm_core.steps import UNTRACED
+from textllm_core.uploads import MEGABYTE
 from textllm_http.app import Application, create_app
 
 _DATABASE_PATIENCE_S: Final = 60.0  # after a reboot, a database may come later than we do
-_MEGABYTE: Final = 1024 * 1024
 _ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server", "trusted_proxies"}
 
 
@@ -56,7 +56,7 @@ def create() -> Served:
         opener,
         public_config={name: value for name, value in settings.public().items() if name not in _ABOUT_THIS_MACHINE},
         max_input_chars=settings.max_input_length,
-        max_file_bytes=settings.max_file_size_mb * _MEGABYTE,
+        max_file_bytes=settings.max_file_size_mb * MEGABYTE,
         body_timeout_s=settings.body_timeout_s,
         spool_dir=settings.data_dir / "spool",
         requires_keys=settings.auth != "disabled",  # `auto` is decided by whoever knows the address

@@ -51,6 +51,12 @@ MESSAGE: Final = {
     "created_at": "2026-03-14T09:26:53Z",
     "status": "completed",
 }
+REPLY_MESSAGE: Final = MESSAGE | {
+    "id": "msg_1b2c3d4e5f60718293a4b5c6",
+    "role": "assistant",
+    "text": "The Rhine, the Rhône and the Inn.",
+    "content": [{"type": "output_text", "text": "The Rhine, the Rhône and the Inn."}],
+}
 SESSION: Final = {
     "id": "sess_7c1d2e3f4a5b6c7d8e9f0a1b",
     "user_id": "ada",

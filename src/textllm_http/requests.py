@@ -49,9 +49,7 @@ class JsonBody(Generic[T]):
             RequestEntityTooLarge: more than `max_bytes`.
             UnsupportedMediaTypeError: not declared as JSON in UTF-8.
         """
-        _check_length(request, max_bytes=max_bytes)
-        _check_type(request)
-        return self.decode(await _bytes_of(request, max_bytes=max_bytes))
+        return self.decode(await json_of(request, max_bytes=max_bytes))
 
     async def read_if_any(self, request: Request[Any, Any, Any], *, max_bytes: int) -> T:
         """The same; without a body, whatever it is declared as, what `{}` stands for. Raises what `read` does."""
@@ -97,6 +95,17 @@ class JsonBody(Generic[T]):
         if place["inside"] and (key := _key_of_no_string(body, field)) is not None:
             return refusal(_inside(field, key), "must be a string")
         return refusal(field, f"must be {self._must_be[field]}")
+
+
+async def json_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
+    """A body that is declared as JSON, as it came.
+
+    Raises:
+        InvalidRequestError, RequestEntityTooLarge, UnsupportedMediaTypeError: as `JsonBody.read`, but for its shape.
+    """
+    _check_length(request, max_bytes=max_bytes)
+    _check_type(request)
+    return await _bytes_of(request, max_bytes=max_bytes)
 
 
 class QueryString(Generic[T]):

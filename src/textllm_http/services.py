@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 
@@ -13,6 +13,9 @@ from textllm_http.concurrency import ConcurrencyLimit
 from textllm_http.spool import Spool
 from textllm_http.unknown_keys import UnknownKeyLimit
 from textllm_http.worker_state import WorkerState
+
+MAX_IMPORTS: Final = 8  # each may have a file's bytes in memory, and the records that are read out of them
+IMPORTS_OF_TENANT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Services:
         body_timeout_s: until a JSON body is there, and at most between two pieces of a form.
         spool: where files wait while they come in.
         downloads: how many may be sent a file at a time.
+        imports: how many conversations may be taken in at a time.
         models: what `/v1/models` lists.
         public_config: what `/config` shows; no secrets.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
@@ -48,6 +52,7 @@ class Services:
     body_timeout_s: float
     spool: Spool
     downloads: ConcurrencyLimit
+    imports: ConcurrencyLimit
     models: ModelList
     public_config: Mapping[str, object]
     metrics: Callable[[], bytes]

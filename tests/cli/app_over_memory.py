@@ -137,10 +137,11 @@ class MemoryWiring:
         yield self._files(clock)
 
     @asynccontextmanager
-    async def open_conversations(self, _settings: Settings) -> AsyncIterator[Conversations]:
+    async def open_conversations(self, settings: Settings) -> AsyncIterator[Conversations]:
         clock = SystemClock()
         running = RunningExchanges(MemoryReplyJournal(self.store), clock)
-        yield memory_conversations(self.store, clock, running, self._files(clock))
+        most = settings.max_conversations_per_user
+        yield memory_conversations(self.store, clock, running, self._files(clock), max_per_user=most)
         await running.drain(10)
 
     def _files(self, clock: SystemClock) -> Files:

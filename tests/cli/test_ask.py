@@ -288,7 +288,7 @@ def test_a_repeat_with_its_key_gets_the_first_answer(run: Run, wiring: MemoryWir
 
 
 def test_whoever_waits_is_told_why_and_gets_the_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("textllm_cli.speaking._pause", _no_pause)
+    monkeypatch.setattr("textllm_cli.speaking.pause", _no_pause)
     says = [ScriptedReply(error=ProviderUnavailableError("It is busy.", may_have_run=False, retry_after_s=7))]
     says.append(ScriptedReply(text="Now."))
     result = run("ask", "hi", "--wait", says=says)

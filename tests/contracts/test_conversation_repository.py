@@ -2,6 +2,7 @@
 
 from textllm_adapters.testing import (
     ConversationRepositoryContract,
+    ImportedConversationsContract,
     ManagedConversationsContract,
     SearchedConversationsContract,
 )
@@ -16,4 +17,8 @@ class TestManagedConversations(ManagedConversationsContract):
 
 
 class TestSearchedConversations(SearchedConversationsContract):
+    """The same."""
+
+
+class TestImportedConversations(ImportedConversationsContract):
     """The same."""

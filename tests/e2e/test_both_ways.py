@@ -209,6 +209,39 @@ def test_what_changes_something_says_the_same(way: Way, tmp_path: Path) -> None:
     assert [code for _, _, _, code in told] == [0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0, 3]
 
 
+def test_what_was_exported_is_imported_alike_costs_nothing_and_goes_on(way: Way, user: str, tmp_path: Path) -> None:
+    here = way("in process", user)
+    conversation_of(here, "About herons, 漢字")
+    here("ask", "And egrets?", "--continue")
+    line = json.loads(here("conversations", "export", "--all").stdout)
+    told = []
+    for name in ("in process", "remote"):
+        run, other = way(name, f"bob-{token_hex(4)}"), f"bob-{token_hex(4)}"
+        own = line | {"id": f"conv_{token_hex(12)}", "user_id": other}
+        (tmp_path / "in.jsonl").write_text(json.dumps(own) + "\n" + json.dumps(line) + "\n")
+        imports = [run("conversations", "import", "in.jsonl", "--user", other, "--json") for _ in range(2)]
+        assert [result.exit_code for result in imports] == [0, 0], imports[0].stderr
+        assert imports[0].stdout.replace('"is_new":true', '"is_new":false') == imports[1].stdout
+        first, second = (json.loads(each) for each in imports[0].stdout.splitlines())
+        assert (first["id"], second["imported_from"]) == (own["id"], line["id"])
+        assert second["id"] != line["id"]
+        found = run("conversations", "search", "herons", "--user", other, "--json")
+        assert json.loads(found.stdout)["total"] == 2
+        reply = run("ask", "Which is taller?", "-c", first["id"], "--user", other, "--json")
+        assert (json.loads(reply.stdout)["text"], json.loads(reply.stdout)["message_number"]) == (
+            "[4] You said: Which is taller?",  # the provider was told what had been said before
+            3,
+        )
+        assert json.loads(run("usage", "--user", other, "--json").stdout)["total_messages"] == 1
+        results = [imports[0].stdout, found.stdout, run("conversations", "export", first["id"]).stdout]
+        (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n\n{}\n")
+        broken = [run("conversations", "import", "in.jsonl", *option) for option in ((), ("--json",))]
+        assert [(result.exit_code, "line 3: " in result.stderr) for result in broken] == [(4, True), (4, True)]
+        told.append(re.sub(r"(ada|bob)-[0-9a-f]{8}", "bob", masked("".join(results) + broken[0].stderr)))
+    assert told[0] == told[1]
+    assert here("audit").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -270,6 +303,10 @@ def test_keys_of_a_server_are_managed_with_one(
         bound = running({**environments["remote"], "TEXTLLM_API_KEY": made["secret"]}, "ada")
         assert bound("ask", "hi").exit_code == 0
         assert bound("ask", "hi", "--user", "bob").exit_code == 3
+        (tmp_path / "in.jsonl").write_text(there("conversations", "export", "--all", "--user", "ada").stdout)
+        refused = bound("conversations", "import", "in.jsonl", "--user", "bob")
+        assert (refused.exit_code, "import it for ada" in refused.stderr) == (3, True)
+        assert bound("conversations", "import", "in.jsonl").exit_code == 0
         assert bound("keys", "list").exit_code == 9
         assert there("keys", "create", "--role", "admin", "--tenant", "acme").exit_code == 2
         assert (

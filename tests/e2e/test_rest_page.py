@@ -1,5 +1,6 @@
 """What `docs/rest.md` prints runs as printed, against a server whose connections break."""
 
+import json
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.e2e.conftest import TEXTLLM, Service, serving
-from tests.http.test_tenancy import handlers
+from tests.http.test_tenancy import EXPORTED, handlers
 from tests.image_files import png
 from tests.servers.broken_once import broken_once
 from tests.servers.openai import OpenAIStandIn, Reply
@@ -77,7 +78,8 @@ def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response
                 name, _, value = words.pop(0).partition(": ")
                 headers[name] = value
             case "-d":
-                content = words.pop(0).encode()
+                given = words.pop(0)
+                content = (json.dumps(dict(EXPORTED)) if given.startswith("@") else given).encode()
             case "-F":
                 name, _, value = words.pop(0).partition("=")
                 is_file = value.startswith("@")

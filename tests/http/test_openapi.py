@@ -199,6 +199,9 @@ def test_every_problem_is_among_the_responses_of_an_operation() -> None:
     assert told | absent == set(PROBLEMS)
 
 
+MAKES = ("POST /conversations", "POST /conversations/import")
+
+
 @pytest.mark.parametrize(("name", "operation"), [pytest.param(*found, id=found[0]) for found in operations()])
 def test_its_problems_are_those_of_its_kind(name: str, operation: dict[str, Any]) -> None:
     statuses = set(operation["responses"])
@@ -206,7 +209,7 @@ def test_its_problems_are_those_of_its_kind(name: str, operation: dict[str, Any]
     assert ({"401", "503"} <= statuses) == bool(operation["security"]) or name.endswith("/ready")
     assert ("401" in statuses) == bool(operation["security"])
     is_for_few = any("admin" in each.get("key", ()) or "operator" in each for each in operation["security"])
-    makes_conversations = name == "POST /conversations" or "context_too_long" in str(operation["responses"])
+    makes_conversations = name in MAKES or "context_too_long" in str(operation["responses"])
     assert ("403" in statuses) == (is_for_few or makes_conversations)
     assert ({"413", "415"} <= statuses) == ("requestBody" in operation)
     if "{" in name:

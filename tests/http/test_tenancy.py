@@ -45,7 +45,7 @@ class Ask:
 
     kind: str
     target: str = ""
-    body: Mapping[str, str] | None = None
+    body: Mapping[str, Any] | None = None
     form: Mapping[str, str] | None = None
 
 
@@ -63,10 +63,29 @@ class Door:
 
     least: str
     asks: Sequence[Ask] = ()
-    body: Mapping[str, str] | None = None
+    body: Mapping[str, Any] | None = None
     form: Mapping[str, str] | None = None
     files: str = "file"
     at: str = ""
+
+
+EXPORTED: Final[Mapping[str, Any]] = {
+    "id": "conv_" + "1" * 24,
+    "user_id": "ada",
+    "session_id": None,
+    "message_count": 0,
+    "title": None,
+    "created_at": "2026-03-14T09:26:53Z",
+    "updated_at": "2026-03-14T09:26:53Z",
+    "summary": None,
+    "tags": [],
+    "total_tokens_input": 0,
+    "total_tokens_output": 0,
+    "total_cost": 0,
+    "metadata": {},
+    "is_deleted": False,
+    "messages": [],
+}
 
 
 def _chat(path: str) -> Door:
@@ -110,6 +129,7 @@ DOORS: Final[Mapping[str, Door]] = {
     "GET /files/{_:path}": Door("user", [Ask("file", "/files/{}/content"), Ask("file", "/files/{}")]),
     "DELETE /files/{_:path}": Door("user", [Ask("file", "/files/{}")]),
     "POST /conversations": Door("user", [Ask("user", "/conversations", {"user_id": "{}"})], {"title": "x"}),
+    "POST /conversations/import": Door("user", [Ask("user", "/conversations/import?user_id={}", EXPORTED)], EXPORTED),
     "GET /conversations": Door("user", [Ask("user", "/conversations?user_id={}")]),
     "GET /conversations/{conversation_id:str}": Door("user", [Ask("conversation", "/conversations/{}")]),
     "PATCH /conversations/{conversation_id:str}": Door(
@@ -207,7 +227,7 @@ class World:
         id_ = id_ or (RANDOM[ask.kind] if ask else "")
         target = ask.target.replace("{}", id_) if ask and ask.target else DOORS[name].at or path
         body = ask.body if ask and ask.body else DOORS[name].body
-        written = {field: value.replace("{}", id_) for field, value in (body or {}).items()}
+        written = {name: value.replace("{}", id_) if value == "{}" else value for name, value in (body or {}).items()}
         headers = (JSON if body else {}) | ({} if secret is None else {"authorization": f"Bearer {secret}"})
         content = json.dumps(written).encode()
         if (form := ask.form if ask and ask.form is not None else DOORS[name].form) is not None:

@@ -75,11 +75,12 @@ class MemoryAudit:
 
     def _of_conversation(self, key: Key) -> _Counters:
         entries = [e for e in self.store.entries.values() if (e.tenant_id, e.user_id, e.conversation_id) == key]
+        imported = self.store.conversations[key].imported_turns
         return {
             "total_cost": _cost(entries),
             "total_tokens_input": sum(entry.usage.input_tokens for entry in entries),
             "total_tokens_output": sum(entry.usage.output_tokens for entry in entries),
-            "message_count": sum(entry.answered for entry in entries),
+            "message_count": sum(entry.answered for entry in entries) + imported,
         }
 
     def _of_session(self, day: tuple[str, str, date]) -> _Counters:

@@ -89,6 +89,29 @@ class MemoryConversationRepository:
         self.store.conversations[tenant_id, conversation.user_id, conversation.id] = kept
         return kept.conversation
 
+    async def add_imported(
+        self,
+        tenant_id: str,
+        conversation: Conversation,
+        messages: Sequence[Message],
+        *,
+        context_tokens: int,
+        at_most: int,
+    ) -> Conversation | None:
+        of_books = {(entry.tenant_id, entry.conversation_id) for entry in self.store.entries.values()}
+        if self._kept(tenant_id, conversation.id, include_deleted=True) or (tenant_id, conversation.id) in of_books:
+            return None
+        await self.add(tenant_id, conversation, keeps_messages=True, at_most=at_most)
+        key = tenant_id, conversation.user_id, conversation.id
+        summary = None if conversation.summary is None else _without_nul(conversation.summary)
+        kept = replace(
+            self.store.conversations[key],
+            messages=tuple(messages),
+            context_tokens=context_tokens,
+            imported_turns=conversation.message_count,
+        )
+        return self._write(key, kept, replace(kept.conversation, summary=summary))
+
     async def update(
         self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges
     ) -> Conversation | None:

@@ -41,6 +41,7 @@ class KeptConversation(Struct, frozen=True):
     turn_id: str | None = None
     turn_until: datetime | None = None
     deleted_at: datetime | None = None
+    imported_turns: int = 0
 
     @property
     def account(self) -> ConversationAccount:

@@ -143,7 +143,7 @@ def _conversation_counters(scope: _Scope) -> _Check:
         "total_cost": spent.c.cost,
         "total_tokens_input": spent.c.input,
         "total_tokens_output": spent.c.output,
-        "message_count": spent.c.answered,
+        "message_count": _or_zero(spent.c.answered) + conversations.c.imported_turns,
     }
     return _check(conversations, "id", conversations.outerjoin(spent, of_it), actual, scope)
 

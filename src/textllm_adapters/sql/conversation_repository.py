@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from msgspec import UNSET
 from sqlalchemy import Executable, Row
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from textllm_adapters.sql import conversation_statements as statements
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
-from textllm_adapters.sql.ledger_rows import erasure_rows
+from textllm_adapters.sql.ledger_rows import erasure_rows, imported_message_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
 from textllm_adapters.sql.message_words import catch_up
 from textllm_adapters.translation import translated
@@ -20,6 +20,7 @@ from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.messages import Message, file_keys
 
 _BEHIND_ALL: Final = 2**31 - 1
+_MESSAGES_AT_ONCE: Final = 500  # so that no more of them are in memory a second time, as rows
 _KEYS_AT_ONCE: Final = 1000  # parameters of a statement; databases take some ten thousands
 
 
@@ -102,18 +103,38 @@ class SqlConversationRepository:
     async def add(
         self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool, at_most: int | None = None
     ) -> Conversation:
-        row = {name: getattr(conversation, name) for name in conversation.__struct_fields__}
-        row |= {"tenant_id": tenant_id, "keeps_messages": keeps_messages}
-        row |= {"context_tokens": 0, "revision": 0, "last_message": 0}
+        row = _row(tenant_id, conversation) | {"keeps_messages": keeps_messages}
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
                 if at_most is not None:
-                    counted = {"of_tenant": tenant_id, "of_user": conversation.user_id, "at_most": at_most}
-                    if self._database.dialect == "postgresql":  # on SQLite one transaction writes at a time
-                        await connection.execute(statements.LOCK_USER, counted)
-                    if (await connection.execute(statements.COUNT, counted)).scalar_one() >= at_most:
-                        raise ForbiddenError.of_full_list(at_most)
+                    await self._lock(connection, tenant_id, conversation.user_id)
+                    await _check_room(connection, tenant_id, conversation.user_id, at_most=at_most)
                 return _conversation((await connection.execute(statements.ADD, row)).one())
+
+    async def add_imported(
+        self,
+        tenant_id: str,
+        conversation: Conversation,
+        messages: Sequence[Message],
+        *,
+        context_tokens: int,
+        at_most: int,
+    ) -> Conversation | None:
+        row = _row(tenant_id, conversation) | {"keeps_messages": True, "context_tokens": context_tokens}
+        row |= {"last_message": len(messages), "imported_turns": conversation.message_count}
+        it = _it(tenant_id, conversation.user_id, conversation.id)
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(tenant_id) as connection:
+                await self._lock(connection, tenant_id, conversation.user_id)
+                if (await connection.execute(statements.IS_TAKEN, it)).scalar_one():
+                    return None
+                await _check_room(connection, tenant_id, conversation.user_id, at_most=at_most)
+                kept = (await connection.execute(statements.ADD, row)).one()
+                for first in range(0, len(messages), _MESSAGES_AT_ONCE):
+                    some = messages[first : first + _MESSAGES_AT_ONCE]
+                    rows = imported_message_rows(tenant_id, conversation, some, first=first + 1)
+                    await connection.execute(statements.ADD_MESSAGES, rows)
+                return _conversation(kept)
 
     async def update(
         self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges
@@ -174,6 +195,11 @@ class SqlConversationRepository:
             raise await self._refusal(tenant_id, statements.GET, it)
         return sorted(keys)
 
+    async def _lock(self, connection: AsyncConnection, tenant_id: str, user_id: str) -> None:
+        """Have whoever else adds something for the user wait for the end of the transaction."""
+        if self._database.dialect == "postgresql":  # on SQLite one transaction writes at a time
+            await connection.execute(statements.LOCK_USER, {"of_tenant": tenant_id, "of_user": user_id})
+
     async def _refusal(self, tenant_id: str, get: Any, it: Mapping[str, str]) -> Exception:
         """Why it could not be deleted."""
         is_there = await self._first(tenant_id, get, {name: it[name] for name in ("of_tenant", "of_conversation")})
@@ -189,6 +215,17 @@ class SqlConversationRepository:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
                 return (await connection.execute(statement, parameters)).one_or_none()
+
+
+async def _check_room(connection: AsyncConnection, tenant_id: str, user_id: str, *, at_most: int) -> None:
+    counted = {"of_tenant": tenant_id, "of_user": user_id, "at_most": at_most}
+    if (await connection.execute(statements.COUNT, counted)).scalar_one() >= at_most:
+        raise ForbiddenError.of_full_list(at_most)
+
+
+def _row(tenant_id: str, conversation: Conversation) -> dict[str, object]:
+    row = {name: getattr(conversation, name) for name in conversation.__struct_fields__}
+    return row | {"tenant_id": tenant_id, "context_tokens": 0, "revision": 0, "last_message": 0}
 
 
 def _it(tenant_id: str, user_id: str, conversation_id: str) -> dict[str, Any]:

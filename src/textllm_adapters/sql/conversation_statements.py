@@ -73,6 +73,16 @@ STATE: Final = select(
 ).where(_OF_TENANT, _ID, _IS_THERE)
 
 ADD: Final = insert(conversations).returning(conversations)
+ADD_MESSAGES: Final = insert(messages)
+# Also by one that was erased: the books still speak of it.
+IS_TAKEN: Final = select(
+    or_(
+        exists().where(_OF_TENANT, _ID),
+        exists().where(
+            ledger.c.tenant_id == bindparam("of_tenant"), ledger.c.conversation_id == bindparam("of_conversation")
+        ),
+    )
+)
 UPDATE: Final = update(conversations).where(_IT, _IS_THERE).returning(conversations)
 HIDE: Final = (
     update(conversations)

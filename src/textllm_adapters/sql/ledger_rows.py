@@ -9,9 +9,10 @@ from sqlalchemy import Row
 
 from textllm_core.ids import new_id
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
+from textllm_core.records.conversations import Conversation
 from textllm_core.records.journal import JournalEntry, Spoken
 from textllm_core.records.ledger import Hold, Reservation, Settlement
-from textllm_core.records.messages import ReplyStarted, TextDelta
+from textllm_core.records.messages import Message, ReplyStarted, TextDelta
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, SessionBefore
@@ -160,23 +161,36 @@ def estimate_row(hold: Hold, end: Settlement) -> dict[str, object]:
 
 
 def message_rows(hold: Hold, end: Settlement, *, last: int) -> list[Mapping[str, object]]:
-    return [
-        {
-            "tenant_id": hold.tenant_id,
-            "user_id": hold.user_id,
-            "conversation_id": hold.conversation_id,
-            "number": number,
-            "id": message.id,
-            "response_id": hold.response_id,
-            "role": message.role,
-            "status": message.status,
-            "content": message.content,
-            "created_at": message.created_at,
-            "estimated": message.estimated,
-            "finish_reason": message.finish_reason,
-        }
-        for number, message in enumerate(end.messages, last - len(end.messages) + 1)
-    ]
+    of_it = hold.tenant_id, hold.user_id, hold.conversation_id
+    numbered = enumerate(end.messages, last - len(end.messages) + 1)
+    return [_message_row(*of_it, hold.response_id, number, message) for number, message in numbered]
+
+
+def imported_message_rows(
+    tenant_id: str, conversation: Conversation, messages: Sequence[Message], *, first: int
+) -> list[Mapping[str, object]]:
+    """Rows of messages that no exchange of ours has made."""
+    of_it = tenant_id, conversation.user_id, conversation.id
+    return [_message_row(*of_it, new_id("resp"), number, message) for number, message in enumerate(messages, first)]
+
+
+def _message_row(
+    tenant_id: str, user_id: str, conversation_id: str, response_id: str, number: int, message: Message
+) -> Mapping[str, object]:
+    return {
+        "tenant_id": tenant_id,
+        "user_id": user_id,
+        "conversation_id": conversation_id,
+        "number": number,
+        "id": message.id,
+        "response_id": response_id,
+        "role": message.role,
+        "status": message.status,
+        "content": message.content,
+        "created_at": message.created_at,
+        "estimated": message.estimated,
+        "finish_reason": message.finish_reason,
+    }
 
 
 def erasure_rows(

@@ -36,6 +36,7 @@ metadata: Final = MetaData()
 # take a conversation over once that has passed. The release after this one can drop it.
 # transcript_id: the provider's side of it. revision: how many exchanges have ended in it.
 # last_image_url: the key of its newest image; links run out, and are made when they are asked for.
+# imported_turns: how many of message_count came with an import; the ledger has none of them.
 # last_message: the number of the newest message kept. session_id: of the newest turn; it changes with the first
 # turn of a day alone, so that all others leave the indexes as they are.
 conversations: Final = Table(
@@ -65,6 +66,7 @@ conversations: Final = Table(
     Column("last_message", Integer, nullable=False),
     Column("turn_id", Id),
     Column("turn_until", UtcDateTime),
+    Column("imported_turns", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("tenant_id", "user_id", "id", name="pk_conversations"),
     Index("ix_conversations_id_tenant_id", "id", "tenant_id"),
     Index("ix_conversations_session_id_tenant_id_user_id", "session_id", "tenant_id", "user_id"),

@@ -20,6 +20,7 @@ from textllm_adapters.testing.erasures import ErasuresContract
 from textllm_adapters.testing.file_repository import FileRepositoryContract
 from textllm_adapters.testing.health_probe import HealthProbeContract, Probing
 from textllm_adapters.testing.idempotency import IdempotencyContract
+from textllm_adapters.testing.imported_conversations import ImportedConversationsContract
 from textllm_adapters.testing.ledger import LedgerContract
 from textllm_adapters.testing.ledger_ends import LedgerEndsContract
 from textllm_adapters.testing.llm import ImagesLLMContract, LLMContract, RefusalsLLMContract
@@ -53,6 +54,7 @@ __all__ = [
     "HealthProbeContract",
     "IdempotencyContract",
     "ImagesLLMContract",
+    "ImportedConversationsContract",
     "LLMContract",
     "LedgerContract",
     "LedgerEndsContract",

@@ -4,8 +4,9 @@ import asyncio
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
-from textllm_adapters.testing.books import NOON, exchange, next_turn, reservation, settlement, usd
+from textllm_adapters.testing.books import NOON, empty_conversation, exchange, next_turn, reservation, settlement, usd
 from textllm_adapters.testing.storage import Auditing
 from textllm_core.audit import AuditBooks
 from textllm_core.records.audit import BooksSize, Drift
@@ -106,6 +107,17 @@ class AuditContract:
         assert len(found) == 3 * len(COUNTERS[1:])
         assert sorted([drift async for drift in books.repair()], key=str) == sorted(found, key=str)
         assert [drift async for drift in books()] == []
+
+    async def test_turns_that_were_imported_are_no_drift_and_survive_a_repair(self, auditing: Auditing) -> None:
+        given = replace(empty_conversation("Rivers"), message_count=1)
+        said = exchange("Hello", "Hi")
+        await auditing.storage.conversations.add_imported("tenant", given, said, context_tokens=9, at_most=9)
+        turn = await auditing.storage.ledger.reserve(await next_turn(auditing.storage, given.id))
+        await auditing.storage.ledger.settle(turn, settlement())
+        assert await drifts(auditing) == []
+        await auditing.move("conversations", "message_count", 5)
+        assert [drift.actual for drift in await auditing.audit.repair("tenant", "user")] == [2]
+        assert await drifts(auditing) == []
 
     async def test_repairing_one_user_leaves_others_alone(self, auditing: Auditing) -> None:
         for user_id in ("ada", "bob"):

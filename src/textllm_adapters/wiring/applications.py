@@ -13,7 +13,6 @@ from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring.checks import check, priced
 from textllm_adapters.wiring.models import Model, Progress, chat_policy, open_model, open_openai
 from textllm_adapters.wiring.storage import (
-    MEGABYTE,
     api_keys_of,
     close_database,
     conversations_of,
@@ -34,6 +33,7 @@ from textllm_core.files import FilePolicy
 from textllm_core.ready_transcripts import ReadyTranscripts
 from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_core.steps import UNTRACED
+from textllm_core.uploads import MEGABYTE
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from pathlib import Path

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import ModelPrice, Settings
-from textllm_adapters.wiring.storage import MEGABYTE
 from textllm_core.errors import InvalidRequestError
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy
@@ -20,6 +19,7 @@ from textllm_core.pricing import FREE, Pricing
 from textllm_core.records.models import ListedModel, ModelList
 from textllm_core.records.models import ModelPrice as ListedPrice
 from textllm_core.steps import UNTRACED
+from textllm_core.uploads import MEGABYTE
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from textllm_core.ports.llm import LLM

@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.turnstile import Turnstile
 
 
-MEGABYTE: Final = 1024 * 1024
 _RETRY_S: Final = 0.5  # a start is late by no more than that once the database is there
 _logger: Final = logging.getLogger("textllm")
 _STORAGE_PREFIX: Final = "LLM/"  # what the keys of all files begin with

@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 import typer
 
+from textllm_cli import importing
 from textllm_cli.commands import options
 from textllm_cli.engine import Conversations
 from textllm_cli.identifying import whole_id
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
+from textllm_cli.uploads import STDIN
 from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
+from textllm_core.import_conversation import ExportedConversation
 from textllm_core.list_messages import MAX_MESSAGES
 from textllm_core.records.conversations import (
     Conversation,
@@ -23,8 +27,11 @@ from textllm_core.records.conversations import (
     Deletion,
 )
 from textllm_core.tenancy import Caller
+from textllm_core.uploads import MEGABYTE
 
-app = typer.Typer(no_args_is_help=True, help="Look at conversations, find, name, tag, sum up, export and delete them.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at conversations, find, name, tag, sum up, export, import and delete them."
+)
 
 ConversationId = Annotated[
     str, typer.Argument(metavar="ID", help="The conversation; the first characters of its id will do.")
@@ -226,6 +233,34 @@ def export(
             screen.say(f"{exported} conversations")
 
 
+@app.command("import")
+def import_(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="What `export` wrote; - is stdin.")],
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="ID", help="Whose they are to be; else whose they were.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Take in conversations that `export` wrote, a line each; nothing is charged.
+
+    All lines are checked before the first is taken in. What is there already stays as it is, so that the same file can
+    be imported again. A conversation keeps its id, or gets a new one where that is taken. Files do not come with it.
+
+    Example: textllm conversations import conversations.jsonl
+    """
+    with reporting(as_json=as_json) as screen:
+        if source != STDIN and not source.exists():
+            raise typer.BadParameter(f"file '{source}' does not exist.", param_hint="IN.jsonl")
+        max_bytes = invocation_of(context).settings().max_file_size_mb * MEGABYTE
+        with importing.opened(source) as file:
+            count = importing.check(file, max_bytes=max_bytes)
+            _run(
+                context,
+                lambda manage: importing.take_in(manage, file, screen, count=count, max_bytes=max_bytes, user_id=user),
+            )
+
+
 async def _export_all(manage: Conversations, user_id: str, screen: Screen) -> int:
     """Write all conversations of a user, those with the oldest turn first; how many there are.
 
@@ -242,10 +277,10 @@ async def _export_all(manage: Conversations, user_id: str, screen: Screen) -> in
     return len(ids)
 
 
-async def _exported(manage: Conversations, conversation_id: str) -> dict[str, object]:
+async def _exported(manage: Conversations, conversation_id: str) -> ExportedConversation:
     conversation = await manage.get(Caller(), conversation_id)
     said = [message async for message in manage.messages.every(Caller(), conversation_id)]
-    return msgspec.structs.asdict(conversation) | {"messages": said}
+    return ExportedConversation(**msgspec.structs.asdict(conversation), messages=said)
 
 
 def _changing(changes: ConversationChanges) -> Callable[[Conversations, str], Awaitable[Conversation]]:

@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from textllm_cli.remote.client import Client, named
 from textllm_core.conversations import MAX_LISTED
 from textllm_core.errors import ConversationNotFoundError
+from textllm_core.import_conversation import ExportedConversation, ImportedConversation
 from textllm_core.list_messages import MAX_MESSAGES, ListedMessage, MessagePage, Order
 from textllm_core.records.conversations import (
     ANY,
@@ -79,6 +80,12 @@ class RemoteConversations:
             offset += len(page.data)
             if not page.data or offset >= page.total:
                 raise ConversationNotFoundError
+
+    async def import_one(
+        self, caller: Caller, exported: ExportedConversation, *, user_id: str | None = None
+    ) -> ImportedConversation:
+        path = named(_AT, "import")
+        return await self._client.call("POST", path, ImportedConversation, query={"user_id": user_id}, body=exported)
 
     async def get(self, caller: Caller, conversation_id: str) -> Conversation:
         return await self._client.get(named(_AT, conversation_id), Conversation)

@@ -20,6 +20,16 @@ class FileTooLargeError(TextLLMError):
         )
         self.limit = limit
 
+    @classmethod
+    def of_export(cls, *, limit: int) -> "FileTooLargeError":
+        """A conversation of an export."""
+        error = cls(limit=limit)
+        error.args = (
+            f"The conversation is larger than {in_bytes(limit)}, the most that is taken at once (the setting "
+            "max_file_size_mb).",
+        )
+        return error
+
 
 class ImageTooLargeError(FileTooLargeError):
     """An image has more pixels than allowed, or the images of a turn more bytes."""

@@ -10,7 +10,8 @@ class Audit(Protocol):
     """Recomputes the counters of all users. Every method raises StorageUnavailableError if the storage does not answer.
 
     - `conversations`: `total_cost`, `total_tokens_input`, `total_tokens_output` and `message_count` follow from the
-      ledger; `running`, 1 where an exchange is said to run in it, from the holds.
+      ledger, `message_count` from what was imported, too; `running`, 1 where an exchange is said to run in it, from
+      the holds.
     - `sessions`: `total_cost` and `total_tokens` follow from the ledger, `reserved` from the holds;
       `conversation_count`, the number of conversations that have an entry or a hold in it, from both.
     - `daily_usage`: `messages`, `input_tokens`, `output_tokens` and `cost` follow from the ledger; no row is 0.

@@ -65,6 +65,28 @@ class ConversationRepository(Protocol):
         """
         ...
 
+    async def add_imported(
+        self,
+        tenant_id: str,
+        conversation: Conversation,
+        messages: Sequence[Message],
+        *,
+        context_tokens: int,
+        at_most: int,
+    ) -> Conversation | None:
+        """Keep a conversation with all that was said in it elsewhere; None: its id is taken, and nothing happens.
+
+        Taken is the id of any conversation of the tenant, a hidden one too, and one that the ledger has still.
+        Its `message_count` counts turns that the ledger knows nothing of, and the audit leaves them so.
+
+        Args:
+            messages: oldest first.
+            context_tokens: an upper bound of what they make.
+        Raises:
+            ForbiddenError: as `add`.
+        """
+        ...
+
     async def update(
         self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges
     ) -> Conversation | None:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 
 from litestar import Request, delete, patch, post
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -11,6 +12,8 @@ from msgspec.structs import replace
 from textllm_core.application import Conversations
 from textllm_core.chat.reply_log import last_reply
 from textllm_core.conversations import MAX_LISTED, MAX_OFFSET
+from textllm_core.errors import FileTooLargeError
+from textllm_core.import_conversation import ExportedConversation, ImportedConversation, read_exported
 from textllm_core.list_messages import MAX_MESSAGES, MessagePage
 from textllm_core.records.conversations import (
     Conversation,
@@ -24,13 +27,13 @@ from textllm_http.admission import headers_of, idempotency_of, rate_limit_header
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.fields import After, ForUser, Labels, Limit, OfUser, TagList, Title
 from textllm_http.links import with_absolute_links
-from textllm_http.openapi_examples import CONVERSATION, CONVERSATION_ID, MESSAGE
+from textllm_http.openapi_examples import CONVERSATION, CONVERSATION_ID, MESSAGE, REPLY_MESSAGE
 from textllm_http.openapi_shapes import JSON, LIMITED, Content, Operation, json_answer
 from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
-from textllm_http.requests import JsonBody, QueryString, given
+from textllm_http.requests import JsonBody, QueryString, given, json_of
 from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
-from textllm_http.services import services_of
+from textllm_http.services import IMPORTS_OF_TENANT, services_of
 
 
 class ConversationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,9 +86,25 @@ class MessagesQuery(Struct, frozen=True):
     after: After | UnsetType = UNSET
 
 
+class ImportQuery(Struct, frozen=True):
+    """Whose it is to be."""
+
+    user_id: Annotated[
+        ForUser | UnsetType, Meta(description="Whose it is to be; left out, whose it was when it was exported.")
+    ] = UNSET
+
+
+_TAKEN_IN: Final = {
+    "id": CONVERSATION_ID,
+    "user_id": "ada",
+    "imported_from": CONVERSATION_ID,
+    "is_new": True,
+    "is_deleted": False,
+}
 _ONE_CONVERSATION: Final = json_answer("The conversation.", Conversation, CONVERSATION)
 _CREATE: Final = JsonBody(ConversationRequest)
 _CHANGE: Final = JsonBody(ChangeRequest)
+_IMPORT: Final = QueryString(ImportQuery)
 _LIST: Final = QueryString(ListQuery)
 _DELETE: Final = QueryString(DeleteQuery)
 _MESSAGES: Final = QueryString(MessagesQuery)
@@ -114,6 +133,39 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     made = await conversations.create(caller, user_id, changes, allowance=allowance)
     headers = rate_limit_headers(allowance) | {"Location": f"/conversations/{made.id}"}
     return json_response(made, status_code=201, headers=headers)
+
+
+@post(
+    "/conversations/import",
+    guards=[any_caller],
+    status_code=201,
+    before_request=_IMPORT.check,
+    described=Operation(
+        tag="Conversations",
+        says="A line of an export: `textllm conversations export` writes them, and `GET /conversations/{id}` with its "
+        "messages has the same. Nothing is charged; it counts as a turn does in the rate limit, unless it is there "
+        "already. At most as large as a file may be (the setting max_file_size_mb).",
+        body={JSON: Content(ExportedConversation, {"one line": CONVERSATION | {"messages": [MESSAGE, REPLY_MESSAGE]}})},
+        answers={
+            200: json_answer("It is there already, and stays as it is.", ImportedConversation, _TAKEN_IN, "Location"),
+            201: json_answer("Where it is now.", ImportedConversation, _TAKEN_IN, "Location"),
+        },
+        problems=("not_found", "forbidden", "file_too_large", "rate_limited", "storage_unavailable"),
+    ),
+)
+async def import_one(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Take in a conversation that was exported."""
+    services, caller = services_of(request), caller_of(request)
+    user_id = given(_IMPORT.read(request).user_id)
+    with services.imports.taken({caller.tenant_id: IMPORTS_OF_TENANT}):
+        try:
+            line = await json_of(request, max_bytes=services.max_file_bytes)
+        except RequestEntityTooLarge:
+            raise FileTooLargeError.of_export(limit=services.max_file_bytes) from None
+        exported = read_exported(line, max_bytes=services.max_file_bytes)
+        taken_in = await services.textllm.conversations.import_one(caller, exported, user_id=user_id)
+    headers = {"Location": f"/conversations/{taken_in.id}"}
+    return json_response(taken_in, status_code=201 if taken_in.is_new else 200, headers=headers)
 
 
 @reading(

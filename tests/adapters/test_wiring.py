@@ -3,9 +3,10 @@
 import asyncio
 import re
 from dataclasses import fields
-from datetime import date
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
+from typing import Self
 
 import pytest
 from openai.types.shared import chat_model
@@ -208,6 +209,22 @@ async def test_an_own_model_must_have_a_price(tmp_path: Path) -> None:
 
 def test_every_port_can_be_given() -> None:
     assert set(Adapters.__annotations__) == {field.name for field in fields(Ports)}
+
+
+async def test_on_postgresql_the_database_tells_the_time(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(hours=5)
+
+    monkeypatch.setattr("textllm_adapters.clock.datetime", Ahead)
+    environment = {"TEXTLLM_DATA_DIR": str(tmp_path), "DATABASE_URL": postgres_url.replace("+asyncpg", "")}
+    async with open_textllm(load_settings(environ=environment, cwd=tmp_path), llm=ScriptedLLM()) as textllm:
+        reply = await textllm.send_message("Hello")
+        conversation = await textllm.conversations.get(Caller(), reply.conversation_id)
+    assert abs(conversation.created_at - datetime.now(UTC)) < timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])

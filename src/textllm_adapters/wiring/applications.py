@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack
 
-from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring.checks import check, priced
 from textllm_adapters.wiring.models import Model, Progress, chat_policy, open_model, open_openai
@@ -18,16 +17,17 @@ from textllm_adapters.wiring.storage import (
     conversations_of,
     engine_of,
     erasures_of,
+    in_background,
     journal_of,
     ledger_of,
     open_blobs,
+    open_clock,
     open_database,
     rate_limiter_of,
     turnstile_of,
 )
 from textllm_core.application import Adapters, Administration, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
-from textllm_core.errors import StorageUnavailableError
 from textllm_core.events import UNHEARD
 from textllm_core.files import FilePolicy
 from textllm_core.ready_transcripts import ReadyTranscripts
@@ -42,7 +42,6 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
 
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.health_probe import HealthProbe
-    from textllm_core.ports.rate_limiter import RateLimiter
 
 
 @asynccontextmanager
@@ -99,7 +98,7 @@ async def open_textllm(
         else:
             blobs, storage_probe = await open_blobs(stack, settings)
             probes.append(storage_probe)
-        clock, erasures, transcript = SystemClock(), erasures_of(engine), model.transcript
+        clock, erasures, transcript = await open_clock(stack, engine), erasures_of(engine), model.transcript
         if serves and transcript is not None and settings.store_messages and settings.ready_conversations:
             transcript = ReadyTranscripts(transcript, erasures, clock, most=settings.ready_conversations)
             await stack.enter_async_context(transcript.kept())
@@ -133,8 +132,8 @@ async def open_textllm(
             telemetry=telemetry,
         )
         textllm = TextLLM.over(ports, chat_policy(settings, model), _file_policy(settings), running)
-        await stack.enter_async_context(_in_background(textllm.reconcile, every_s=RECOVER_EVERY_S))
-        await stack.enter_async_context(_in_background(textllm.conversations.erase_at_provider))
+        await stack.enter_async_context(in_background(textllm.reconcile, every_s=RECOVER_EVERY_S))
+        await stack.enter_async_context(in_background(textllm.conversations.erase_at_provider))
         stack.push_async_callback(running.close, settings.stream_drain_s if grace_s is None else grace_s)
         yield textllm
 
@@ -153,8 +152,8 @@ async def try_out(
         if settings.resolved_provider == "embedded":  # a client of OpenAI's opens always: it asks for nothing yet
             await open_model(stack, settings, model_progress)
         blobs, _ = await open_blobs(stack, settings)
-        await _files(settings, engine, blobs, rate_limiter_of(engine))
-        yield _administration(stack, settings, engine)
+        await _files(stack, settings, engine, blobs)
+        yield await _administration(stack, settings, engine)
 
 
 @asynccontextmanager
@@ -165,10 +164,10 @@ async def open_administration(settings: Settings) -> AsyncIterator[Administratio
         ConfigurationError, StorageUnavailableError: as `open_textllm`.
     """
     async with AsyncExitStack() as stack:
-        yield _administration(stack, settings, await open_database(stack, settings, patience_s=0.0))
+        yield await _administration(stack, settings, await open_database(stack, settings, patience_s=0.0))
 
 
-def _administration(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Administration:
+async def _administration(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine) -> Administration:
     from textllm_adapters.sql.audit import SqlAudit
     from textllm_adapters.sql.session_repository import SqlSessionRepository
     from textllm_adapters.sql.usage_reports import SqlUsageReports
@@ -178,7 +177,7 @@ def _administration(stack: AsyncExitStack, settings: Settings, engine: AsyncEngi
         SqlUsageReports(engine),
         SqlAudit(_patient(stack, settings)),
         api_keys_of(engine),
-        SystemClock(),
+        await open_clock(stack, engine),
     )
 
 
@@ -199,16 +198,21 @@ async def open_files(settings: Settings) -> AsyncIterator[Files]:
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=0.0)
         blobs, _ = await open_blobs(stack, settings)
-        yield await _files(settings, engine, blobs, rate_limiter_of(engine))
+        yield await _files(stack, settings, engine, blobs)
 
 
-async def _files(settings: Settings, engine: AsyncEngine, blobs: BlobStore, rate_limiter: RateLimiter) -> Files:
+async def _files(stack: AsyncExitStack, settings: Settings, engine: AsyncEngine, blobs: BlobStore) -> Files:
     from textllm_adapters.filesystem.secrets import shared_secret
     from textllm_adapters.sql.file_repository import SqlFileRepository
 
     secret = await asyncio.to_thread(shared_secret, _link_secret(settings))
     return Files.over(
-        SqlFileRepository(engine), blobs, rate_limiter, SystemClock(), _file_policy(settings), link_secret=secret
+        SqlFileRepository(engine),
+        blobs,
+        rate_limiter_of(engine),
+        await open_clock(stack, engine),
+        _file_policy(settings),
+        link_secret=secret,
     )
 
 
@@ -242,8 +246,8 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
         if settings.resolved_provider == "openai":
             transcript = (await open_openai(stack, settings)).transcript
         blobs, _ = await open_blobs(stack, settings)
-        files = await _files(settings, engine, blobs, rate_limiter_of(engine))
-        running = RunningExchanges(journal_of(engine), SystemClock())
+        files, clock = await _files(stack, settings, engine, blobs), await open_clock(stack, engine)
+        running = RunningExchanges(journal_of(engine), clock)
         stack.push_async_callback(running.close, settings.stream_drain_s)  # before what it needs is closed
         repository = conversations_of(engine)
         yield Conversations.over(
@@ -252,7 +256,7 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
             transcript,
             running,
             files.of_turns(repository),
-            SystemClock(),
+            clock,
             admit=files.admit,
             keeps_messages=settings.store_messages,
             max_per_user=settings.max_conversations_per_user,
@@ -262,26 +266,3 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
 async def config_in_force(settings: Settings) -> Mapping[str, Any]:
     """The settings, without secrets."""
     return settings.public()
-
-
-@asynccontextmanager
-async def _in_background(
-    recover: Callable[[], Coroutine[Any, Any, int]], *, every_s: float | None = None
-) -> AsyncIterator[None]:
-    """Do what another process left undone while the block does its work: once, or on an interval."""
-
-    async def repeat() -> None:
-        while True:
-            with suppress(StorageUnavailableError):  # the next run does it
-                await recover()
-            if every_s is None:
-                return
-            await asyncio.sleep(every_s)
-
-    recovering = asyncio.create_task(repeat())
-    try:
-        yield
-    finally:
-        recovering.cancel()
-        with suppress(asyncio.CancelledError):
-            await recovering

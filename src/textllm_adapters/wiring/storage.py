@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeGuard
 
+from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import Settings
 from textllm_core.errors import ConfigurationError, StorageUnavailableError
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_adapters.sqlite.engine import SqliteEngine
     from textllm_core.ports.api_key_repository import ApiKeyRepository
     from textllm_core.ports.blob_store import BlobStore
+    from textllm_core.ports.clock import Clock
     from textllm_core.ports.conversation_repository import ConversationRepository
     from textllm_core.ports.erasures import Erasures
     from textllm_core.ports.health_probe import HealthProbe
@@ -102,6 +105,44 @@ def engine_of(settings: Settings, *, command_timeout_s: float | None = 4) -> Pos
 
 def _is_postgres(engine: AsyncEngine) -> TypeGuard[PostgresEngine]:
     return engine.dialect.name == "postgresql"
+
+
+async def open_clock(stack: AsyncExitStack, engine: AsyncEngine) -> Clock:
+    """The time that all processes on this database share, until the stack is closed.
+
+    Raises:
+        StorageUnavailableError: the database does not answer.
+    """
+    if not _is_postgres(engine):
+        return SystemClock()  # of the one machine
+    from textllm_adapters.postgres.clock import PostgresClock
+
+    clock = await PostgresClock.of(engine)
+    await stack.enter_async_context(in_background(clock.kept))
+    return clock
+
+
+@asynccontextmanager
+async def in_background(
+    job: Callable[[], Coroutine[object, object, object]], *, every_s: float | None = None
+) -> AsyncIterator[None]:
+    """Do it while the block does its work: once, or on an interval."""
+
+    async def repeat() -> None:
+        while True:
+            with suppress(StorageUnavailableError):  # the next run does it
+                await job()
+            if every_s is None:
+                return
+            await asyncio.sleep(every_s)
+
+    working = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
 
 
 def ledger_of(engine: AsyncEngine) -> Ledger:

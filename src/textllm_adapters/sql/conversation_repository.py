@@ -1,6 +1,7 @@
 """Conversations in SQL: rows in, records out."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,9 +14,14 @@ from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger_rows import erasure_rows, imported_message_rows
 from textllm_adapters.sql.ledger_statements import ADD_ERASURES
-from textllm_adapters.sql.message_words import catch_up
+from textllm_adapters.sql.message_words import catch_up, forget_gone
 from textllm_adapters.translation import translated
-from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
+from textllm_core.errors import (
+    ConversationBusyError,
+    ConversationNotFoundError,
+    ForbiddenError,
+    StorageUnavailableError,
+)
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
 from textllm_core.records.messages import Message, file_keys
 
@@ -174,6 +180,7 @@ class SqlConversationRepository:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
                 await connection.execute(statements.LOCK, it)
+                is_indexed = self._database.dialect == "sqlite" and await connection.scalar(statements.HAS_WORDS, it)
                 async for content in await connection.stream_scalars(statements.CONTENTS_WITH_FILES, it):
                     keys.update(file_keys(content))
                 erased = (await connection.execute(statements.ERASE, it)).one_or_none()
@@ -193,6 +200,9 @@ class SqlConversationRepository:
                         await connection.execute(ADD_ERASURES, rows)
         if erased is None:
             raise await self._refusal(tenant_id, statements.GET, it)
+        if is_indexed:
+            with suppress(StorageUnavailableError):  # the next erasure does it
+                await forget_gone(self._database)
         return sorted(keys)
 
     async def _lock(self, connection: AsyncConnection, tenant_id: str, user_id: str) -> None:

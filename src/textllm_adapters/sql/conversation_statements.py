@@ -28,6 +28,7 @@ from textllm_adapters.sql.tables import (
     holds,
     idempotency_keys,
     ledger,
+    message_words,
     messages,
     reply_ends,
     reply_events,
@@ -100,6 +101,13 @@ RESTORE: Final = update(conversations).where(_IT).values(is_deleted=False, delet
 
 # Nothing is said in it until we are done; SQLite has one writer at a time anyway.
 LOCK: Final = select(conversations.c.id).where(_IT).with_for_update()
+HAS_WORDS: Final = select(
+    exists().where(
+        message_words.c.tenant_id == bindparam("of_tenant"),
+        message_words.c.user_id == bindparam("of_user"),
+        message_words.c.conversation_id == bindparam("of_conversation"),
+    )
+)
 CONTENTS_WITH_FILES: Final = (
     select(messages.c.content)
     .where(

@@ -7,11 +7,23 @@ from collections.abc import Sequence
 from secrets import randbits
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, delete, func, literal, literal_column, select, table
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    and_,
+    bindparam,
+    delete,
+    func,
+    literal,
+    literal_column,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql import upserts
-from textllm_adapters.sql.database import Database
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.tables import conversations, message_words, messages
 from textllm_adapters.sql.types import PlainText
@@ -24,6 +36,10 @@ _SIMPLE: Final[ColumnElement[Any]] = literal_column("'simple'::regconfig")  # no
 _INDEX: Final = table("message_index")  # of FTS5, which no `Table` describes
 _AT_ONCE: Final = 500  # messages of one transaction
 _MOST_ROUNDS: Final = 40  # of one search: some seconds; who has more is asked to come back, and finds it nearer to done
+_PAGES_AT_ONCE: Final = 500  # of a merge: 50 ms, between which others write; it takes a second for 30,000 messages
+_LEAST_WRITTEN: Final = 2  # rows; as the pages of FTS5 say, a merge that writes fewer has found nothing more to do
+_MERGE: Final = text("INSERT INTO message_index (message_index, rank) VALUES ('merge', :pages)")
+_WRITTEN: Final = text("SELECT total_changes()")
 _OF_MESSAGE: Final = and_(
     message_words.c.tenant_id == messages.c.tenant_id,
     message_words.c.user_id == messages.c.user_id,
@@ -90,6 +106,23 @@ def _keep(dialect: str) -> Any:
         words = bindparam("words", type_=PlainText)
         kept = kept.values(words=func.to_tsvector(_SIMPLE, words))
     return kept.on_conflict_do_nothing(index_elements=message_words.primary_key)
+
+
+async def forget_gone(database: Database) -> None:
+    """Take the words that are gone out of SQLite's index, which only marks them until its parts are merged.
+
+    Raises:
+        StorageUnavailableError: the storage does not answer; the same call goes on with them.
+    """
+    pages, written = -_PAGES_AT_ONCE, _LEAST_WRITTEN  # the sign: all parts are to be merged
+    while written >= _LEAST_WRITTEN:
+        with translated(STORAGE_ERRORS):
+            async with database.transaction(EVERYONE) as connection:
+                before = (await connection.execute(_WRITTEN)).scalar_one()
+                await connection.execute(_MERGE, {"pages": pages})
+                after = (await connection.execute(_WRITTEN)).scalar_one()
+        written = after - before if pages > 0 else _LEAST_WRITTEN
+        pages = _PAGES_AT_ONCE
 
 
 def is_said(phrases: Sequence[Sequence[str]], dialect: str) -> ColumnElement[bool]:

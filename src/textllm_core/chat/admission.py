@@ -210,16 +210,19 @@ class Admission:
         return await self.rate_limiter.take(caller.tenant_id, charged, per_minute=self.policy.rate_per_minute)
 
     @asynccontextmanager
-    async def counted(self, caller: Caller, user_id: str, allowance: Allowance) -> AsyncIterator[None]:
+    async def counted(
+        self, caller: Caller, user_id: str, allowance: Allowance, *, has_cost_nothing: bool = True
+    ) -> AsyncIterator[None]:
         """Refusals of a turn that has been counted say what is left of the rate limit.
 
-        One for want of money, or of a conversation that is free, gives back what it was counted for.
+        One for want of money, or of a conversation that is free, gives back what it was counted for, unless its files
+        were read for it.
         """
         try:
             yield
         except TextLLMError as refusal:
             refusal.allowance = allowance
-            if isinstance(refusal, _NOT_COUNTED):
+            if has_cost_nothing and isinstance(refusal, _NOT_COUNTED):
                 charged = caller.pays_for(user_id) or user_id
                 with suppress(StorageUnavailableError):  # then this one counts: nobody gets more than the limit
                     refusal.allowance = await self.rate_limiter.give_back(
@@ -340,7 +343,8 @@ class Admission:
         if allowance is None:
             allowance = await self.count(caller, asked.user_id)
         if hold is None:
-            async with self.counted(caller, asked.user_id, allowance):
+            has_files = turn.discard_files is not None
+            async with self.counted(caller, asked.user_id, allowance, has_cost_nothing=not has_files):
                 if needs_room:
                     await self._check_room(asked)
                 running.protect()

@@ -244,7 +244,7 @@ class Exchange:
         return running
 
     async def _carry_out(self, caller: Caller, turn: Turn, running: Running) -> None:
-        log, since = running.log, asyncio.get_running_loop().time()
+        log, since = running.log, turn.since or asyncio.get_running_loop().time()
         try:
             of = await self._admit(caller, turn, running)
             if of is not None:  # else it is a repeat, whose events are in the log

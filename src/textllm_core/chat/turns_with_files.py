@@ -1,5 +1,6 @@
 """The path of every turn with files: they are looked at once it is counted, and those of a repeat never are."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -67,6 +68,7 @@ async def stream_with_files(
         InvalidRequestError, InputTooLongError: the message is wrong.
         TextLLMError: what `keep` and `Exchange.run` raise.
     """
+    since = asyncio.get_running_loop().time()  # its files may take longer to be read than a stream is silent
     exchange.policy.check_message(turn.text)
     admission = exchange.admission
     user_id = await files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
@@ -93,6 +95,7 @@ async def stream_with_files(
                     is_resumable=turn.is_resumable,
                     allowance=allowance,
                     discard_files=partial(files.discard, caller, [part.key for part in parts]),
+                    since=since,
                 )
                 events = exchange.run(caller, ready)
     async with aclosing(files.linked(caller, events)) as linked:

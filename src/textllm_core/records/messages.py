@@ -210,6 +210,7 @@ class Turn(Record, frozen=True, kw_only=True):
         allowance: what is left of the user's rate limit, where the turn has been counted already.
         file_tokens: about how many of them its images and documents make, for an estimate.
         discard_files: undoes what was stored for it, where its conversation keeps nothing of it. Raises nothing.
+        since: when its caller began to wait, by the clock of the loop; None: now.
     """
 
     kind: Kind
@@ -223,6 +224,7 @@ class Turn(Record, frozen=True, kw_only=True):
     allowance: Allowance | None = None
     file_tokens: int = 0
     discard_files: Callable[[], Coroutine[None, None, None]] | None = None
+    since: float | None = None
 
     @property
     def is_aside(self) -> bool:

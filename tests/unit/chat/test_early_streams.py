@@ -7,13 +7,16 @@ from typing import Literal
 
 import pytest
 from msgspec.structs import replace
+from tests.unit.chat.test_reasoning import Hurried
 from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_core import Caller, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta, TextTurn
+from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.errors import ContentRefusedError, NotFoundError, StorageUnavailableError
 from textllm_core.records.journal import JournalEntry
+from textllm_core.uploads import Upload
 
 IMPATIENT = replace(POLICY, begin_within_s=0.0)
 REFUSAL = ContentRefusedError()
@@ -62,6 +65,29 @@ async def test_a_stream_is_begun_before_its_model_and_told_once(bench: Bench) ->
     resumption = await other.resume_reply(Caller(), started.response_id)
     assert [event async for _, event in resumption.events] == [started, *rest]
     await bench.check_books()
+
+
+def test_a_stream_whose_files_took_their_time_to_be_read_is_begun_at_once() -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        await asyncio.sleep(11)
+        yield b"Tea is at five."
+
+    async def ask() -> ReplyEvent:
+        bench, begins = Bench(policy=replace(POLICY, begin_within_s=10.0)), Beginning()
+        bench.llm.script(ScriptedReply(begins=begins))
+        turn = DocumentTurn("Well?", Upload("a.txt", 15, slow), is_resumable=True)
+        events = bench.chat_with_document.stream(Caller(user_id="ada", role="user"), turn)
+        first = asyncio.ensure_future(anext(events))
+        await begins.is_awaited.wait()
+        await bench.exchange.writer.write()
+        async with asyncio.timeout(1):
+            started = await first
+        begins.set()
+        await bench.running.drain(1)
+        return started
+
+    with asyncio.Runner(loop_factory=Hurried) as runner:
+        assert isinstance(runner.run(ask()), ReplyStarted)
 
 
 async def test_another_process_reads_it_on_before_the_model_has_begun(bench: Bench) -> None:

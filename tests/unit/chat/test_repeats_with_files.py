@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 
 import pytest
@@ -20,6 +21,7 @@ from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
 from textllm_core.errors import (
     Allowance,
+    BudgetExceededError,
     ConversationNotFoundError,
     IdempotencyInProgressError,
     IdempotencyMismatchError,
@@ -210,6 +212,15 @@ async def test_a_repeat_counts_against_the_rate_limit_like_one_of_a_text_turn(do
     bench = Bench(policy=replace(POLICY, rate_per_minute=2))
     await door.events(bench)
     await door.events(bench, is_readable=False)
+    with pytest.raises(RateLimitedError):
+        await door.events(bench, is_readable=False)
+
+
+async def test_a_turn_whose_files_were_read_counts_though_it_is_refused_for_money(door: Door) -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=2, daily_limit=Decimal("0.0001")))
+    for _ in range(2):
+        with pytest.raises(BudgetExceededError):
+            await door.events(bench)
     with pytest.raises(RateLimitedError):
         await door.events(bench, is_readable=False)
 

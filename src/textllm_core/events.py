@@ -171,6 +171,7 @@ Event = (
     | ErasureFailed
     | ErasuresWaiting
 )
+"""What the core tells a `Telemetry`."""
 
 
 class Unheard:

@@ -24,7 +24,9 @@ K = TypeVar("K", date, str)
 class ReportUsage:
     """Statistics of one user over the last UTC days, today included; zeros for one who was never seen.
 
-    Both methods raise:
+    Both methods raise the same.
+
+    Raises:
         InvalidRequestError: `days` is not 1 to 3660, or `user_id` is malformed.
         NotFoundError: the caller may not act for the user.
     """

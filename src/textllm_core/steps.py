@@ -40,6 +40,7 @@ class Settling(Struct, frozen=True):
 
 
 Step = Serving | Admitting | Asking | Settling
+"""A part of the way of a turn, which a `Tracer` may time."""
 
 
 _NOTHING: Final = nullcontext()

@@ -9,6 +9,7 @@ from textllm_core.errors import ForbiddenError, NotFoundError
 from textllm_core.ids import checked_user_id, is_new_user_id
 
 Role = Literal["admin", "service", "user"]
+"""What a key allows; `Caller` says of each what it may do."""
 
 _RANK: Final[Mapping[Role, int]] = {"user": 0, "service": 1, "admin": 2}
 

@@ -3,14 +3,18 @@
 import ast
 import inspect
 import pkgutil
+import sys
 from dataclasses import fields
+from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import textllm_core
+from textllm_adapters import settings, testing, wiring
 from textllm_core import errors, ports, records
 from textllm_core.application import Administration, Conversations, Files, TextLLM
 
@@ -53,6 +57,34 @@ def test_every_record_port_and_error_is_exported(module: ModuleType) -> None:
 def test_every_use_case_is_exported() -> None:
     use_cases = {field.type for part in (Administration, Conversations, Files, TextLLM) for field in fields(part)}
     assert {getattr(kind, "__name__", kind) for kind in use_cases} <= set(textllm_core.__all__)
+
+
+def docstring_of(module: ModuleType, name: str) -> str:
+    """Its own: not an inherited one, and not what a dataclass says of itself."""
+    value = getattr(module, name)
+    if inspect.isclass(value):
+        told = vars(value).get("__doc__") or ""
+        return "" if told.startswith(f"{name}(") else told
+    if inspect.isroutine(value):
+        return value.__doc__ or ""
+    homes = [home for key, home in [*sys.modules.items()] if key.startswith("textllm_") and name in vars(home)]
+    return next(filter(None, (_told_below_names(home).get(name) for home in homes)), "")
+
+
+@cache
+def _told_below_names(module: ModuleType) -> dict[str, str]:
+    """What texts below `NAME = …` say in the source of a module."""
+    told = {}
+    for made, below in pairwise(ast.parse(inspect.getsource(module)).body):
+        targets = made.targets if isinstance(made, ast.Assign) else [getattr(made, "target", None)]
+        if isinstance(below, ast.Expr) and isinstance(targets[0], ast.Name):
+            told[targets[0].id] = str(ast.literal_eval(below.value))
+    return told
+
+
+@pytest.mark.parametrize("module", [textllm_core, wiring, settings, testing], ids=lambda module: module.__name__)
+def test_every_exported_name_says_what_it_is(module: ModuleType) -> None:
+    assert [name for name in module.__all__ if not docstring_of(module, name).strip()] == []
 
 
 def test_no_other_name_is() -> None:

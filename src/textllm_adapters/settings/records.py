@@ -234,7 +234,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def database(self) -> str:
-        """SQLAlchemy's URL: `postgresql+asyncpg://…` or `sqlite+aiosqlite:///ABSOLUTE_PATH`. It may hold a password."""
+        """The URL of the database, as SQLAlchemy takes it. It may hold a password."""
         if self.database_url is None or self.database_enabled is False:
             return _sqlite_url(self.data_dir / "textllm.db")
         scheme, rest = self.database_url.reveal().split("://", 1)

@@ -16,7 +16,6 @@ from textllm_adapters.settings.yaml_text import parse_yaml
 
 MAX_FILE_BYTES = 1_000_000
 
-# Variables with a name of their own, and the setting each one sets.
 ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "OPENAI_API_KEY": ("openai_api_key",),
     "OPENAI_BASE_URL": ("openai_base_url",),
@@ -38,6 +37,7 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "TEXTLLM_SERVER": ("server",),
     "TEXTLLM_USER": ("user",),
 }
+"""Variables with a name of their own, and the setting each one sets."""
 
 
 # Limits protect a service from its callers; whoever uses the engine in process is not protected from himself.
@@ -55,7 +55,8 @@ def _file_paths() -> Iterator[tuple[str, ...]]:
             yield from ((name, inner) for inner in fields_of(field.kind))
 
 
-CONFIG_KEYS = frozenset(".".join(path) for path in _file_paths())  # sections among them, as `logging`
+CONFIG_KEYS = frozenset(".".join(path) for path in _file_paths())
+"""Paths of what can stand in `config.yaml`, as `logging.level`; sections are among them, as `logging`."""
 
 # In the order they are read: for one setting, the longer name wins.
 _VARIABLES = dict(ENVIRONMENT) | {"TEXTLLM_" + "__".join(path).upper(): path for path in _file_paths()}
@@ -68,10 +69,10 @@ def _field_at(path: tuple[str, ...]) -> Field:
     return field
 
 
-# Variables that name a file, and the variable of the secret that is in it: what containers are given is mounted so.
 SECRET_FILES: Mapping[str, str] = {
     f"{name}_FILE": name for name, path in ENVIRONMENT.items() if _field_at(path).is_secret
 }
+"""Variables that name a file, and the variable of the secret that is in it: what containers are given is mounted so."""
 
 
 def _read_text(path: Path, place: Place, *, must_exist: bool) -> str:

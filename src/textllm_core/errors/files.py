@@ -60,6 +60,7 @@ class UnsupportedMediaTypeError(TextLLMError):
 
 
 UnreadableReason: TypeAlias = Literal["damaged", "encrypted", "empty", "unsafe", "timed_out", "too_complex"]
+"""Why nothing could be read in a document."""
 
 
 _UNREADABLE: Final[Mapping[UnreadableReason, str]] = {

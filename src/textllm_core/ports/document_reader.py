@@ -81,8 +81,9 @@ class DocumentReader(Protocol):
     those of others waiting for longer than one takes.
 
     What a file is is told by its content, whatever its name is; which kind of text a text is, by its name.
+    All methods raise the same.
 
-    All methods raise:
+    Raises:
         UnsupportedMediaTypeError: it is not one of the types above, or its name says PDF, DOCX or the like of something
             else.
         UnreadableDocumentError: damaged, encrypted, empty, or too much work; its `reason` says which.
@@ -104,8 +105,8 @@ class DocumentReader(Protocol):
 
         A line `[page 3]` stands before the text of a PDF's third page, and `[page 3 could not be read]` in place of the
         text if that page is broken and others are not. What is filled into a form, and comments, end their page. Cells
-        of a table are separated by tabs, rows by lines; items of lists begin with `- `. HTML loses its markup, scripts
-        and styles; Markdown, CSV and JSON are left as they are.
+        of a table are separated by tabs, rows by lines; items of lists begin with a hyphen. HTML loses its markup,
+        scripts and styles; Markdown, CSV and JSON are left as they are.
 
         Args:
             max_chars: of the text, page marks included.

@@ -27,7 +27,9 @@ from textllm_core.usage import Kind, Usage
 from textllm_core.wire import Record
 
 MessageRole = Literal["user", "assistant"]
+"""Who says a message."""
 FinishReason = Literal["stop", "length", "refusal", "cancelled"]
+"""Why a reply ended: the model had said all, it reached a limit of tokens, it would not answer, or it was cancelled."""
 MessageEnd = FinishReason | Literal["error"]
 
 
@@ -86,6 +88,7 @@ class Refusal(Record, frozen=True, tag="refusal"):
 
 
 ContentPart = InputText | InputImage | InputFile | OutputText | Refusal
+"""One part of what a message says."""
 
 
 def words_of(part: ContentPart) -> str | None:
@@ -370,3 +373,4 @@ class ReplyFailed(Record, frozen=True):
 
 
 ReplyEvent = ReplyStarted | TextDelta | ReplyCompleted | ReplyFailed
+"""What a stream yields: `ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`."""

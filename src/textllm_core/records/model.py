@@ -13,7 +13,8 @@ from textllm_core.wire import Record
 EndStatus = Literal["completed", "incomplete", "failed", "cancelled"]
 
 
-ReadBlob = Callable[[str], AsyncIterator[bytes]]  # by its key
+ReadBlob = Callable[[str], AsyncIterator[bytes]]
+"""Reads the bytes of a file that goes with a message, by its key."""
 
 
 class ModelRequest(Record, frozen=True, kw_only=True):
@@ -121,3 +122,4 @@ class ModelEnded(Record, frozen=True, kw_only=True):
 
 
 ModelEvent = ModelStarted | ModelThinking | ModelCounted | TextDelta | ModelEnded
+"""What an `LLM` says while it answers."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from decimal import Decimal
 from pathlib import Path
 from secrets import token_hex
@@ -46,6 +47,26 @@ def test_ctrl_c_cuts_the_reply_short_on_the_server_and_its_cost_is_exact(
     assert (entry.status, entry.cost > Decimal(0)) == ("cancelled", True)
     said = service.get(f"/conversations/{entry.conversation_id}/messages").json()["data"]
     assert [message["text"] for message in said] == ["hello", "partial"]
+
+
+def test_ctrl_c_before_the_first_word_ends_the_turn_on_the_server_all_the_same(
+    service: Service, provider: OpenAIStandIn, books: Books, tmp_path: Path
+) -> None:
+    user, asked, gate = f"ada-{token_hex(4)}", len(provider.requests), threading.Event()
+    provider.script(Reply(deltas=("one", " two"), created_pause_s=0.5, gate=gate))
+    try:
+        with asking(tmp_path, service.url, user) as running:
+            assert running.stdout is not None
+            deadline = time.monotonic() + 60
+            while len(provider.requests) < asked + 2:  # its conversation was made, and the model asked
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            running.send_signal(signal.SIGINT)
+            assert (running.wait(30), running.stdout.read()) == (130, b"")
+        [entry] = asyncio.run(books.entries(user))  # nothing runs any more, while the model would still write
+        assert entry.status == "cancelled"
+    finally:
+        gate.set()
 
 
 def test_a_lost_connection_is_read_on_and_nothing_is_lost_or_told_twice(

@@ -40,6 +40,7 @@ N = TypeVar("N", TextTurn, ImageTurn, DocumentTurn)
 
 _READ_ON_PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 4.0)  # a server that is renewed is back by then
 _CUT_TIMEOUT_S: Final = 10.0  # to settle takes milliseconds; who has pressed Ctrl-C waits no longer than this
+_BEGIN_TIMEOUT_S: Final = 15.0  # a server says after 10 s at the latest by what name it knows a turn
 _ROUTES: Final[Mapping[type, str]] = {TextTurn: "/chat", ImageTurn: "/chat/image", DocumentTurn: "/chat/file"}
 _REPLIES: Final[Mapping[type, type[Reply]]] = {TextTurn: Reply, ImageTurn: ImageReply, DocumentTurn: DocumentReply}
 
@@ -73,6 +74,7 @@ class RemoteTalk:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._running: set[str] = set()
+        self._beginning: dict[asyncio.Task[_Event], AsyncGenerator[_Event, None]] = {}  # left before they had begun
         self.send_message: RemoteAnswers[TextTurn] = RemoteAnswers(self)
         self.chat_with_image: RemoteAnswers[ImageTurn] = RemoteAnswers(self)
         self.chat_with_document: RemoteAnswers[DocumentTurn] = RemoteAnswers(self)
@@ -88,16 +90,27 @@ class RemoteTalk:
 
     async def cut_short(self) -> None:
         """End what is still running: whoever asked for it has left."""
-        for response_id in list(self._running):
-            with suppress(TextLLMError, TimeoutError):  # it has ended; or the server goes on with it, and charges it
-                async with asyncio.timeout(_CUT_TIMEOUT_S):
-                    await self.cancel_reply(Caller(), response_id)
+        await asyncio.gather(*(self._cut_once_begun(*each) for each in self._beginning.items()))
+        await asyncio.gather(*map(self._cut, self._running))
+
+    async def _cut(self, response_id: str) -> None:
+        with suppress(TextLLMError, TimeoutError):  # it has ended; or the server goes on with it, and charges it
+            async with asyncio.timeout(_CUT_TIMEOUT_S):
+                await self.cancel_reply(Caller(), response_id)
+
+    async def _cut_once_begun(self, reading: asyncio.Task[_Event], events: AsyncGenerator[_Event, None]) -> None:
+        with suppress(TextLLMError, TimeoutError):  # it was refused
+            async with asyncio.timeout(_BEGIN_TIMEOUT_S):
+                event, _ = await reading
+            if isinstance(begun := _told(event, None, Reply), ReplyStarted):
+                self._running.add(begun.response_id)
+        await events.aclose()
 
     async def stream(self, turn: AnyTurn) -> AsyncGenerator[ReplyEvent, None]:
         """The events of a turn's reply."""
         started: ReplyStarted | None = None
         count = 0
-        events = self._asked(turn)
+        events = await self._begun(self._asked(turn))
         for pause in (*_READ_ON_PAUSES_S, None):
             try:
                 async with aclosing(events):
@@ -118,6 +131,32 @@ class RemoteTalk:
                     raise
                 await asyncio.sleep(pause)
                 events = self._read_on(started.response_id, after=count)
+
+    async def _begun(self, events: AsyncGenerator[_Event, None]) -> AsyncGenerator[_Event, None]:
+        """The same, once the first has come.
+
+        It is read by a task of its own: until then nobody knows the name by which a turn is cut short, and whoever
+        leaves means to end it.
+        """
+        reading = asyncio.create_task(self._first(events))
+        try:
+            first = await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            self._beginning[reading] = events
+            raise
+
+        async def every() -> AsyncGenerator[_Event, None]:
+            async with aclosing(events):
+                yield first
+                async for event in events:
+                    yield event
+
+        return every()
+
+    async def _first(self, events: AsyncGenerator[_Event, None]) -> _Event:
+        async for event in events:
+            return event
+        raise ServiceUnavailableError(f"The connection to the server at {self._client.url} broke.")
 
     async def _asked(self, turn: AnyTurn) -> AsyncGenerator[_Event, None]:
         options = msgspec.structs.asdict(turn.options)

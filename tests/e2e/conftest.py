@@ -24,10 +24,12 @@ from tests.servers.openai import Bill, OpenAIStandIn
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres
 from textllm_adapters.sql.audit import SqlAudit
+from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import holds, ledger
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 from textllm_core.records.audit import Drift
+from textllm_core.records.messages import Message
 from textllm_core.usage import LedgerEntry, Usage
 
 TEXTLLM = str(Path(sys.executable).with_name("textllm"))
@@ -189,6 +191,15 @@ class Books:
                         return [_entry(dict(row)) for row in rows]
                 await asyncio.sleep(0.1)
             raise AssertionError(f"still running after 30 s: {running}")
+        finally:
+            await engine.dispose()
+
+    async def said(self, entry: LedgerEntry) -> Sequence[Message]:
+        """All messages of the conversation of an entry."""
+        engine = self.engine()
+        try:
+            of_it = entry.tenant_id, entry.user_id, entry.conversation_id
+            return await SqlConversationRepository(engine).last_messages(*of_it, limit=None)
         finally:
             await engine.dispose()
 

@@ -27,28 +27,6 @@ def asking(folder: Path, url: str, user: str, *options: str) -> subprocess.Popen
     )
 
 
-def test_ctrl_c_cuts_the_reply_short_on_the_server_and_its_cost_is_exact(
-    service: Service, provider: OpenAIStandIn, books: Books, tmp_path: Path
-) -> None:
-    user, gate = f"ada-{token_hex(4)}", threading.Event()
-    provider.script(Reply(deltas=("partial", " and", " the rest"), gate=gate))
-    try:
-        with asking(tmp_path, service.url, user) as running:
-            assert running.stdout is not None
-            assert running.stderr is not None
-            assert running.stdout.read(len("partial")) == b"partial"
-            running.send_signal(signal.SIGINT)
-            assert running.wait(30) == 130
-            assert running.stdout.read() == b"\n"
-            assert b"interrupted; settling what it cost" in running.stderr.read()
-    finally:
-        gate.set()
-    [entry] = asyncio.run(books.entries(user))
-    assert (entry.status, entry.cost > Decimal(0)) == ("cancelled", True)
-    said = service.get(f"/conversations/{entry.conversation_id}/messages").json()["data"]
-    assert [message["text"] for message in said] == ["hello", "partial"]
-
-
 def test_ctrl_c_before_the_first_word_ends_the_turn_on_the_server_all_the_same(
     service: Service, provider: OpenAIStandIn, books: Books, tmp_path: Path
 ) -> None:

@@ -40,9 +40,10 @@ def _pass_on(listener: socket.socket, url: str) -> None:
             )
             answered = b""
             while piece := upstream.recv(65536):
-                answered += piece
+                sent, answered = len(answered), answered + piece
                 if MARK in answered and not is_broken:
                     is_broken = True
+                    client.sendall(answered[sent : max(sent, answered.index(MARK))])
                     break
                 client.sendall(piece)
 

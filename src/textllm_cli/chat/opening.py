@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from textllm_cli.chat.conversation import Chat
 from textllm_cli.chat.editor import edited
 from textllm_cli.chat.piped import PipedLines, PlainPage
+from textllm_cli.interrupts import interruptibly
 from textllm_core.errors import TextLLMError
 from textllm_core.records.conversations import ConversationFilter
 
@@ -35,7 +36,7 @@ def chat(opener: Opener, speaker: Speaker, screen: Screen, settings: Settings, *
     """
     is_dumb = os.environ.get("TERM", "dumb") == "dumb"  # as that of an editor's window: it moves no cursor
     if sys.stdin.isatty() and sys.stdout.isatty() and not screen.as_json and not is_dumb:
-        asyncio.run(_at_terminal(opener, speaker, screen, settings, raw=raw))
+        interruptibly(_at_terminal(opener, speaker, screen, settings, raw=raw))
     else:
         _through_pipes(opener, speaker, screen)
 

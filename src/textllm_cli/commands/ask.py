@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,13 +11,14 @@ import typer
 
 from textllm_cli.commands import options
 from textllm_cli.fences import first_fenced_block
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting
 from textllm_cli.replies import Shown, finish, print_event
 from textllm_cli.speaking import Said, Speaker, heard, patiently
 from textllm_cli.uploads import STDIN, upload_of
-from textllm_core.errors import InvalidRequestError
-from textllm_core.records.messages import TurnOptions
+from textllm_core.errors import InvalidRequestError, TextLLMError
+from textllm_core.records.messages import ReplyEvent, ReplyStarted, TurnOptions
 
 MAX_STDIN_BYTES: Final = 16_000_000
 
@@ -101,7 +103,7 @@ def ask(
         if shown is Shown.TEXT and not settings.stream_responses:
             shown = Shown.WHOLE
         speaker = Speaker(invocation.user_id(user), conversation, latest, chosen, idempotency_key)
-        asyncio.run(_ask(invocation, speaker, said, screen, shown=shown, extract=extract, wait=wait))
+        interruptibly(_ask(invocation, speaker, said, screen, shown=shown, extract=extract, wait=wait))
 
 
 async def _ask(
@@ -117,12 +119,22 @@ async def _ask(
         events = speaker.ask(talk, said, conversation_id)
         if wait:
             events = patiently(lambda: speaker.ask(talk, said, conversation_id), screen.say)
+        begun: list[ReplyStarted] = []
+
+        def hear(event: ReplyEvent) -> None:
+            if isinstance(event, ReplyStarted):
+                begun.append(event)
+            print_event(screen, event, shown)
+
         try:
             with screen.text():
-                reply = (await heard(events, lambda event: print_event(screen, event, shown))).reply
+                reply = (await heard(events, hear)).reply
         except asyncio.CancelledError:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next Ctrl-C quits at once, whatever is running then
             screen.say("interrupted; settling what it cost (Ctrl-C again leaves at once)")
+            for reply_begun in begun:  # one that has not begun is cut short with all that runs
+                with suppress(TextLLMError):
+                    await talk.cancel_reply(speaker.caller, reply_begun.response_id)
             raise
     if extract:
         block = first_fenced_block(reply.text)

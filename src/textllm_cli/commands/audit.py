@@ -1,6 +1,5 @@
 """`textllm audit`: do the counters say what the ledger says?"""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from textllm_cli.commands import options
 from textllm_cli.exit_codes import UNEXPECTED
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting
 from textllm_core.records.audit import BooksSize, Drift
@@ -27,7 +27,7 @@ def audit(
     """
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
-        if asyncio.run(_audit(invocation, screen, repair=repair)):
+        if interruptibly(_audit(invocation, screen, repair=repair)):
             raise typer.Exit(UNEXPECTED)
 
 

@@ -1,6 +1,5 @@
 """`textllm batch`: many questions from a file, each answered once."""
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from textllm_cli.batch.purse import Purse
 from textllm_cli.batch.runner import Batch
 from textllm_cli.commands import options
 from textllm_cli.exit_codes import exit_code
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, reporting
 from textllm_cli.uploads import STDIN
@@ -83,7 +83,7 @@ def batch(
         lines = lines_of(content, str(source.absolute()) if source != STDIN else "-", chosen)
         invocation = invocation_of(context)
         user_id = invocation.user_id(user)
-        code = asyncio.run(_batch(invocation, screen, lines, chosen, user_id, source, output, max_cost, at_once))
+        code = interruptibly(_batch(invocation, screen, lines, chosen, user_id, source, output, max_cost, at_once))
         if code:
             raise typer.Exit(code)
 

@@ -1,10 +1,9 @@
 """`textllm config`: the settings in force."""
 
-import asyncio
-
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import outline, reporting
 
@@ -20,7 +19,7 @@ def show(context: typer.Context, as_json: options.Json = False) -> None:
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
         settings = invocation.settings(is_personal=False)
-        values = asyncio.run(invocation.engine(settings).config_in_force(settings))
+        values = interruptibly(invocation.engine(settings).config_in_force(settings))
         screen.record({"config": values}, outline(values))
 
 

@@ -1,6 +1,5 @@
 """`textllm conversations`: look at what was said, put it in order, or remove it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ from textllm_cli import importing
 from textllm_cli.commands import options
 from textllm_cli.engine import Conversations
 from textllm_cli.identifying import whole_id
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
 from textllm_cli.uploads import STDIN
@@ -203,7 +203,7 @@ def summarize(context: typer.Context, conversation_id: ConversationId, as_json: 
     Example: textllm conversations summarize conv_5f0c
     """
     with reporting(as_json=as_json) as screen:
-        conversation = asyncio.run(_summarized(invocation_of(context), conversation_id, screen))
+        conversation = interruptibly(_summarized(invocation_of(context), conversation_id, screen))
         screen.record(conversation, conversation.summary or "")
 
 
@@ -297,7 +297,7 @@ def _run_on(context: typer.Context, named: str, call: Callable[[Conversations, s
 
 
 def _run(context: typer.Context, call: Callable[[Conversations], Awaitable[T]]) -> T:
-    return asyncio.run(_called(invocation_of(context), call))
+    return interruptibly(_called(invocation_of(context), call))
 
 
 async def _called(invocation: Invocation, call: Callable[[Conversations], Awaitable[T]]) -> T:

@@ -1,10 +1,9 @@
 """`textllm db`: the database's revision. SQLite needs none of it: it is brought up to date whenever it is opened."""
 
-import asyncio
-
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import reporting
 from textllm_core.errors import ConfigurationError
@@ -21,7 +20,7 @@ def upgrade(context: typer.Context, as_json: options.Json = False) -> None:
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("db upgrade")
-        revision = asyncio.run(host.upgrade_database(settings))
+        revision = interruptibly(host.upgrade_database(settings))
         screen.record({"current": revision}, revision)
 
 
@@ -34,7 +33,7 @@ def current(context: typer.Context, as_json: options.Json = False) -> None:
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("db current")
-        revision, head = asyncio.run(host.database_revision(settings))
+        revision, head = interruptibly(host.database_revision(settings))
         screen.record({"current": revision, "head": head}, f"current: {revision or 'none'}\nhead: {head}")
         if revision != head:
             screen.say("`textllm db upgrade` brings it to the newest revision.")
@@ -49,7 +48,7 @@ def check(context: typer.Context, as_json: options.Json = False) -> None:
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("db check")
-        revision, head = asyncio.run(host.database_revision(settings))
+        revision, head = interruptibly(host.database_revision(settings))
         if revision != head:
             raise ConfigurationError(
                 f"The database is at revision {revision or 'none'}, the newest is {head}: run `textllm db upgrade`."

@@ -13,6 +13,7 @@ import typer
 
 from textllm_cli.commands import options
 from textllm_cli.engine import Files
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, reporting, table
 from textllm_cli.uploads import name_file, upload_of
@@ -142,7 +143,7 @@ def _run(context: typer.Context, call: Callable[[Files, Screen], Awaitable[None]
             await call(files, screen)
 
     with reporting(as_json=as_json) as screen:
-        asyncio.run(run(invocation_of(context), screen))
+        interruptibly(run(invocation_of(context), screen))
 
 
 async def _view(files: Files, file: StoredFile) -> FileView:

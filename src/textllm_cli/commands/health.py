@@ -1,10 +1,9 @@
 """`textllm health`: does it stand on firm ground?"""
 
-import asyncio
-
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import outline, reporting
 
@@ -21,7 +20,7 @@ def health(context: typer.Context, as_json: options.Json = False) -> None:
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
         settings = invocation.settings()
-        report = asyncio.run(invocation.engine(settings).health(settings))
+        report = interruptibly(invocation.engine(settings).health(settings))
         screen.record(report, outline(report))
         if report["status"] != "healthy":
             raise typer.Exit(UNHEALTHY)

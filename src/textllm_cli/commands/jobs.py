@@ -1,10 +1,9 @@
 """`textllm jobs`: what a server does from time to time, where there is none."""
 
-import asyncio
-
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import reporting
 
@@ -27,7 +26,7 @@ def run(context: typer.Context, as_json: options.Json = False) -> None:
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("jobs run")
-        done = asyncio.run(host.run_jobs(settings))
+        done = interruptibly(host.run_jobs(settings))
         words = {
             "settled": "exchanges settled",
             "purged_conversations": "conversations purged",

@@ -1,6 +1,5 @@
 """`textllm keys`: who may call the server. It works on the database itself, so that the first key can be made."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -8,6 +7,7 @@ import typer
 
 from textllm_cli.commands import options
 from textllm_cli.engine import Administration
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import reporting, table
 from textllm_core.api_keys import MAX_KEYS_PER_PAGE
@@ -88,7 +88,7 @@ def revoke(
 
 
 def _run(context: typer.Context, call: Callable[[Administration], Awaitable[T]]) -> T:
-    return asyncio.run(_called(invocation_of(context), call))
+    return interruptibly(_called(invocation_of(context), call))
 
 
 async def _called(invocation: Invocation, call: Callable[[Administration], Awaitable[T]]) -> T:

@@ -1,10 +1,9 @@
 """`textllm model`: the file of the embedded model."""
 
-import asyncio
-
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import reporting
 
@@ -25,5 +24,5 @@ def fetch(context: typer.Context, as_json: options.Json = False) -> None:
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("model fetch")
-        path = asyncio.run(host.fetch_model(settings, screen.model_progress))
+        path = interruptibly(host.fetch_model(settings, screen.model_progress))
         screen.record({"path": str(path)}, str(path))

@@ -1,11 +1,11 @@
 """`textllm models`: what can be asked."""
 
-import asyncio
 from decimal import Decimal
 
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import reporting, table
 from textllm_core.records.models import ListedModel
@@ -27,7 +27,7 @@ def list_(context: typer.Context, as_json: options.Json = False) -> None:
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
         settings = invocation.settings()
-        listed = asyncio.run(invocation.engine(settings).list_models(settings))
+        listed = interruptibly(invocation.engine(settings).list_models(settings))
         header = ("model", "USD a million in", "cached", "out", "images", "PDF as it is", "default")
         screen.record(listed, table(header, [_cells(model) for model in listed.data]))
 

@@ -1,6 +1,5 @@
 """`textllm serve`: the REST API, in worker processes."""
 
-import asyncio
 import ipaddress
 import os
 import socket
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Host, invocation_of
 from textllm_cli.render import Screen, reporting
 from textllm_core.errors import ConfigurationError
@@ -77,7 +77,7 @@ def serve(
             screen.warn(notice)
         if (notice_of_tracing := _tracing_notice()) is not None:
             screen.warn(notice_of_tracing)
-        asyncio.run(_try_out(here, settings, screen, requires_keys=requires_keys))
+        interruptibly(_try_out(here, settings, screen, requires_keys=requires_keys))
         os.environ["TEXTLLM_AUTH"] = "required" if requires_keys else "disabled"  # workers do not know the address
         _configure_logs(settings)
         _serve(settings, address, port, workers, settings.stream_drain_s if grace_s is None else grace_s, screen)

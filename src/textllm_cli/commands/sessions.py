@@ -1,6 +1,5 @@
 """`textllm sessions`: what a user spent, a UTC day each."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
@@ -9,6 +8,7 @@ import typer
 
 from textllm_cli.commands import options
 from textllm_cli.engine import Administration
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, dollars, outline, reporting, table
 from textllm_core.records.sessions import Session
@@ -73,7 +73,7 @@ def list_(
 
 
 def _run(context: typer.Context, call: Callable[[Administration], Awaitable[T]]) -> T:
-    return asyncio.run(_called(invocation_of(context), call))
+    return interruptibly(_called(invocation_of(context), call))
 
 
 async def _called(invocation: Invocation, call: Callable[[Administration], Awaitable[T]]) -> T:

@@ -1,6 +1,5 @@
 """`textllm usage`: what a user used and paid."""
 
-import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
@@ -9,6 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from textllm_cli.commands import options
+from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, comma_separated, dollars, reporting, table
 from textllm_core.records.usage_reports import UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
@@ -46,7 +46,7 @@ def usage(
         raise typer.BadParameter("give either --csv or --json, not both")
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
-        asyncio.run(_usage(invocation, screen, invocation.user_id(user), days=days, by=by, as_csv=as_csv))
+        interruptibly(_usage(invocation, screen, invocation.user_id(user), days=days, by=by, as_csv=as_csv))
 
 
 async def _usage(invocation: Invocation, screen: Screen, user: str, *, days: int, by: By, as_csv: bool) -> None:

@@ -82,6 +82,7 @@ class RemoteTalk:
 
     async def cancel_reply(self, caller: Caller, response_id: str) -> Reply:  # noqa: ARG002 - the key says who
         """What it came to, settled."""
+        self._running.discard(response_id)
         return await self._client.call("POST", named("chat", "stream", response_id, "cancel"), Reply)
 
     async def summarize_conversation(self, caller: Caller, conversation_id: str) -> Conversation:  # noqa: ARG002
@@ -91,7 +92,7 @@ class RemoteTalk:
     async def cut_short(self) -> None:
         """End what is still running: whoever asked for it has left."""
         await asyncio.gather(*(self._cut_once_begun(*each) for each in self._beginning.items()))
-        await asyncio.gather(*map(self._cut, self._running))
+        await asyncio.gather(*map(self._cut, list(self._running)))
 
     async def _cut(self, response_id: str) -> None:
         with suppress(TextLLMError, TimeoutError):  # it has ended; or the server goes on with it, and charges it

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.servers.pgbouncer import PgBouncer, pgbouncer
 from tests.servers.postgres import ReusableDatabase, RunningServer, open_postgres
 from tests.servers.s3 import S3Server, open_bucket
 from tests.servers.swift import SwiftServer
@@ -110,6 +111,23 @@ def sqlite_url(migrated_sqlite_file: Path, tmp_path: Path) -> str:
 async def postgres_engine(postgres_url: str) -> AsyncIterator[PostgresEngine]:
     """Connections to `postgres_url`."""
     engine = open_postgres_engine(postgres_url)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_server(postgres_server: RunningServer) -> Iterator[PgBouncer]:
+    """A pooler before the server, which makes do with a few sessions of it; started when a test first needs one."""
+    if pgbouncer() is None:
+        pytest.skip("needs PgBouncer 1.21 or newer in the PATH")
+    with PgBouncer(postgres_server.url, sessions=4) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+async def pgbouncer_engine(pgbouncer_server: PgBouncer, postgres_url: str) -> AsyncIterator[PostgresEngine]:
+    """Connections to `postgres_url` through a pooler."""
+    engine = open_postgres_engine(pgbouncer_server.before(postgres_url))
     yield engine
     await engine.dispose()
 

@@ -10,7 +10,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -138,17 +138,15 @@ async def test_readiness_sees_that_nothing_can_be_written_and_finds_the_way_back
 
 
 async def test_a_postgres_that_stays_read_only_stays_an_outage_and_never_a_defect(
-    postgres_engine: PostgresEngine,
+    postgres_engine: PostgresEngine, postgres_url: str
 ) -> None:
     probe, ledger = SqlHealthProbe(postgres_engine), ledger_of(postgres_engine)
-    await _set_for_new_sessions(postgres_engine, "default_transaction_read_only = on")
+    await _set_for_new_sessions(postgres_url, "default_transaction_read_only = on")
     for _ in range(2):
         assert "25006" in (await probe.check() or "")
         with pytest.raises(StorageUnavailableError):
             await ledger.reserve(reservation())
-    await _set_for_new_sessions(postgres_engine, "default_transaction_read_only = off")
-    with suppress(StorageUnavailableError):  # a session that had begun before
-        await ledger.reserve(reservation())
+    await _set_for_new_sessions(postgres_url, "default_transaction_read_only = off")
     await ledger.reserve(reservation())
 
 
@@ -182,12 +180,12 @@ async def _make_read_only(engine: PostgresEngine, *, sessions: int) -> None:
             await connection.execute(text(READ_ONLY))
 
 
-async def _set_for_new_sessions(engine: AsyncEngine, setting: str) -> None:
+async def _set_for_new_sessions(url: str, setting: str) -> None:
+    engine = open_postgres_engine(f"{url}&target_session_attrs=any")
     async with _outside(engine) as connection:
         await connection.execute(text("SET default_transaction_read_only = off"))
-        name = (await connection.execute(text("SELECT current_database()"))).scalar()
-        await connection.execute(text(f'ALTER DATABASE "{name}" SET {setting}'))
-        await connection.invalidate()
+        await connection.execute(text(f'ALTER DATABASE "{make_url(url).database}" SET {setting}'))
+    await engine.dispose()
 
 
 async def test_a_full_pool_is_an_outage(own_engine: PostgresEngine) -> None:

@@ -60,6 +60,8 @@ from textllm_core.ports.tracer import Tracer
 from textllm_core.records.ledger import Hold
 from textllm_core.steps import Untraced
 
+DATABASES = ["memory", "sqlite", "postgres", pytest.param("pgbouncer", marks=pytest.mark.pgbouncer)]
+
 
 def storage_of(store: MemoryStore) -> Storage:
     return Storage(
@@ -100,7 +102,12 @@ def postgres_storage(postgres_engine: AsyncEngine) -> Storage:
     return sql_storage(postgres_engine)
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture
+def pgbouncer_storage(pgbouncer_engine: PostgresEngine) -> Storage:
+    return sql_storage(pgbouncer_engine)
+
+
+@pytest.fixture(params=DATABASES)
 def storage(request: pytest.FixtureRequest) -> Storage:
     """One of the stores."""
     chosen = request.getfixturevalue(f"{request.param}_storage")
@@ -123,7 +130,12 @@ def postgres_api_keys(postgres_engine: PostgresEngine) -> ApiKeyRepository:
     return PostgresApiKeyRepository(postgres_engine)
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture
+def pgbouncer_api_keys(pgbouncer_engine: PostgresEngine) -> ApiKeyRepository:
+    return PostgresApiKeyRepository(pgbouncer_engine)
+
+
+@pytest.fixture(params=DATABASES)
 def api_keys(request: pytest.FixtureRequest) -> ApiKeyRepository:
     """One of the repositories of keys."""
     chosen: ApiKeyRepository = request.getfixturevalue(f"{request.param}_api_keys")
@@ -186,7 +198,12 @@ def _sql_auditing(engine: AsyncEngine) -> Auditing:
     return Auditing(sql_storage(engine), SqlAudit(engine), move, forget, forget_usage)
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture
+def pgbouncer_auditing(pgbouncer_engine: PostgresEngine) -> Auditing:
+    return _sql_auditing(pgbouncer_engine)
+
+
+@pytest.fixture(params=DATABASES)
 def auditing(request: pytest.FixtureRequest) -> Auditing:
     """One of the audits."""
     chosen = request.getfixturevalue(f"{request.param}_auditing")
@@ -225,7 +242,12 @@ def _waiting(engine: AsyncEngine) -> Callable[[timedelta], Awaitable[None]]:
     return wait
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture
+def pgbouncer_limiting(pgbouncer_engine: PostgresEngine) -> Limiting:
+    return Limiting(PostgresRateLimiter(pgbouncer_engine), _waiting(pgbouncer_engine))
+
+
+@pytest.fixture(params=DATABASES)
 def limiting(request: pytest.FixtureRequest) -> Limiting:
     """One of the rate limiters."""
     chosen = request.getfixturevalue(f"{request.param}_limiting")

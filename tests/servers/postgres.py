@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]  # it has no stubs
@@ -153,16 +154,32 @@ class PostgresServer(RunningServer):
 
     `folder` holds all of it: the socket, the data, the log. Commits survive `stop_now`, but a crash of the machine only
     where the server is `durable`, as one in service is: else `fsync` is off. Works as root (the server then runs as the
-    user `nobody`) and as any other user; no TCP port is opened. Raises RuntimeError when no PostgreSQL is found and
-    when the server does not start.
+    user `nobody`) and as any other user. Raises RuntimeError when no PostgreSQL is found and when the server does not
+    start.
     """
 
-    def __init__(self, binaries: Path | None = None, *, durable: bool = False) -> None:
-        """`binaries` is the folder of `initdb` and `postgres`; None: `find_binaries` looks for it."""
+    def __init__(
+        self,
+        binaries: Path | None = None,
+        *,
+        durable: bool = False,
+        port: int | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """
+        Args:
+            binaries: the folder of `initdb` and `postgres`; None: `find_binaries` looks for it.
+            port: on 127.0.0.1; None: it listens at its Unix socket alone.
+            settings: of the server, beside those that it needs here.
+        """
         # Under /tmp and with a short name, because a socket's path may have 103 bytes (macOS; 107 on Linux).
         self.folder = Path(tempfile.mkdtemp(prefix="textllm-pg-", dir="/tmp"))
-        super().__init__(f"postgresql+asyncpg://{ROLE}@/postgres?host={self.folder}")
-        self.superuser_url = f"postgresql+asyncpg://postgres@/postgres?host={self.folder}"
+        place = f"@/postgres?host={self.folder}" if port is None else f"@127.0.0.1:{port}/postgres"
+        super().__init__(f"postgresql+asyncpg://{ROLE}{place}")
+        self.superuser_url = f"postgresql+asyncpg://postgres{place}"
+        self.port = port or 5432
+        self._listen = "" if port is None else "127.0.0.1"
+        self._settings = settings
         self._data = self.folder / "data"
         self._log = self.folder / "server.log"
         self._binaries = binaries
@@ -188,14 +205,13 @@ class PostgresServer(RunningServer):
         if self._guard is not None:
             return
         if self._bin is None:
-            if os.geteuid() == 0:
-                nobody = pwd.getpwnam(UNPRIVILEGED_USER)
-                os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+            hand_over(self.folder)
             self._bin = runnable_binaries(self._binaries or find_binaries(), self.folder)
-            self._initdb()
+            self._make_data()
         (self._data / "postmaster.pid").unlink(missing_ok=True)  # of a crash: we know that nobody runs on this data
         # synchronous_commit stays on, so that `stop_now` loses nothing that was committed.
-        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": self._fsync}
+        settings = {"listen_addresses": self._listen, "unix_socket_directories": str(self.folder), "fsync": self._fsync}
+        settings |= {"port": str(self.port), **self._settings}
         server = [str(self._bin / "postgres"), "-D", str(self._data)]
         server += [argument for key, value in settings.items() for argument in ("-c", f"{key}={value}")]
         read_end, self._pipe = os.pipe()
@@ -208,7 +224,7 @@ class PostgresServer(RunningServer):
                 start_new_session=True,  # Ctrl-C at the terminal is for us, not for the server
                 cwd="/",
                 env=_environment(),
-                **_as_unprivileged(),
+                **as_unprivileged(),
             )
         os.close(read_end)
         self._wait_until_ready()
@@ -235,7 +251,7 @@ class PostgresServer(RunningServer):
         os.close(self._pipe)
         self._guard = None
 
-    def _initdb(self) -> None:
+    def _make_data(self) -> None:
         command = [f"{self._bin}/initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
         command += [f"--locale={LOCALE}", "--no-sync", "--no-instructions"]
         self._run(*command)
@@ -251,7 +267,7 @@ class PostgresServer(RunningServer):
             cwd="/",
             env=_environment(),
             check=False,
-            **_as_unprivileged(),
+            **as_unprivileged(),
         )
         if done.returncode:
             raise RuntimeError(f"{Path(command[0]).name} failed: {done.stderr.strip()}")
@@ -268,10 +284,30 @@ class PostgresServer(RunningServer):
     def _is_ready(self) -> bool:
         try:
             with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(str(self.folder / ".s.PGSQL.5432"))
+                probe.connect(str(self.folder / f".s.PGSQL.{self.port}"))
             return "ready" in (self._data / "postmaster.pid").read_text()
         except OSError:
             return False
+
+
+class Standby(PostgresServer):
+    """A copy of a running server, which follows it until it is promoted. Its name for synchronous commits is `standby`.
+
+    To be closed before the server that it copies.
+    """
+
+    def __init__(self, primary: PostgresServer, *, port: int | None = None) -> None:
+        super().__init__(port=port)
+        self._primary = primary
+
+    def promote(self) -> None:
+        """Make it take writes, and return once it does."""
+        _ask(self.superuser_url, lambda connection: connection.execute("SELECT pg_promote()"))
+
+    def _make_data(self) -> None:
+        primary = f"host={self._primary.folder} port={self._primary.port} user=postgres application_name=standby"
+        options = ["-X", "stream", "--checkpoint=fast", "--no-sync", "--write-recovery-conf"]
+        self._run(f"{self._bin}/pg_basebackup", "-D", str(self._data), "-d", primary, *options)
 
 
 @contextmanager
@@ -317,7 +353,7 @@ def runnable_binaries(binaries: Path, folder: Path) -> Path:
     """
     try:
         subprocess.run(
-            [binaries / "postgres", "--version"], check=True, capture_output=True, cwd="/", **_as_unprivileged()
+            [binaries / "postgres", "--version"], check=True, capture_output=True, cwd="/", **as_unprivileged()
         )
     except (OSError, subprocess.CalledProcessError):
         installation = binaries.parent.parent if binaries.parent.name == "pginstall" else binaries.parent
@@ -330,7 +366,15 @@ def runnable_binaries(binaries: Path, folder: Path) -> Path:
     return binaries
 
 
-def _as_unprivileged() -> dict[str, Any]:
+def hand_over(folder: Path) -> None:
+    """Give a folder and what is in it to the unprivileged user, if we are root."""
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam(UNPRIVILEGED_USER)
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+
+
+def as_unprivileged() -> dict[str, Any]:
     """Arguments of `subprocess` that start a child as the unprivileged user, if we are root."""
     if os.geteuid() != 0:
         return {}

@@ -2,29 +2,28 @@
 
 from typing import Any, Final
 
-import asyncpg  # type: ignore[import-untyped]  # it has no stubs
 import msgspec
 from sqlalchemy import Engine, ExceptionContext, event
-from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from textllm_adapters.postgres.lanes import LANES, SERVER_IS_GONE, Connect, Lanes
-from textllm_adapters.sql.database import Database
-from textllm_adapters.sql.opening import Opening
-from textllm_core.errors import ConfigurationError
+from textllm_adapters.postgres.connections import LIFETIME_S, Connections
+from textllm_adapters.postgres.lanes import LANES, Lanes
+from textllm_adapters.sql.database import IS_POOLED, Database
 
-_CONNECT_TIMEOUT_S: Final = 2  # to a server nearby, which answers in milliseconds or not at all; turns wait for it
 _POOL_TIMEOUT_S: Final = 30  # a burst waits for its turn; a server that is gone is noticed by the connection itself
+_IS_NEW: Final = "textllm.is_new"  # in the pool's notes on a connection: nobody has had it yet
 _CONNECTIONS: Final = 20  # at most; the pool keeps all it makes, for one that it did not would be made anew each time
 
 
 class PostgresEngine(AsyncEngine):
     """An engine with lanes of its own; whoever disposes of it closes them, too."""
 
-    def __init__(self, engine: Engine, connect: Connect, opening: Opening) -> None:
+    def __init__(self, engine: Engine, connections: Connections) -> None:
         super().__init__(engine)
-        self.opening = opening
-        self.lanes = Lanes(connect, Database(self))
+        self.opening = connections.opening
+        self.lanes = Lanes(connections, Database(self))
 
     async def dispose(self, close: bool = True) -> None:
         """Close the connections that are not in use."""
@@ -33,9 +32,13 @@ class PostgresEngine(AsyncEngine):
 
 
 def open_engine(
-    url: str, *, command_timeout_s: float | None = 4, pool_timeout_s: float = _POOL_TIMEOUT_S
+    url: str,
+    *,
+    command_timeout_s: float | None = 4,
+    pool_timeout_s: float = _POOL_TIMEOUT_S,
+    lifetime_s: float = LIFETIME_S,
 ) -> PostgresEngine:
-    """An engine for any URL that libpq knows, with its parameters such as `sslmode`; connects when first used.
+    """An engine for any URL that libpq knows, also with several hosts (`Connections`); connects when first used.
 
     The caller disposes of it. No wait is endless: for a place in the pool, a connection, or the answer to a command.
 
@@ -43,34 +46,14 @@ def open_engine(
         url: `postgres://…`, `postgresql://…` or `postgresql+asyncpg://…`.
         command_timeout_s: None: no limit, for migrations.
         pool_timeout_s: how long to wait for a place in the pool.
+        lifetime_s: how old a connection may become.
     Raises:
         ConfigurationError: on first use; the URL cannot be read, or the server refuses its user or lacks its database.
     """
-    scheme, _, rest = url.partition("://")
-    opening = Opening()
-
-    async def connect() -> Any:
-        opening.check()
-        try:
-            return await asyncpg.connect(
-                f"{scheme.removesuffix('+asyncpg')}://{rest}",
-                timeout=_CONNECT_TIMEOUT_S,
-                command_timeout=command_timeout_s,
-                max_cached_statement_lifetime=0,  # what is prepared stays so
-                server_settings={"application_name": "textllm"},
-            )
-        except asyncpg.ClientConfigurationError as error:
-            raise ConfigurationError("The URL of the database cannot be read.") from error
-        except asyncpg.InvalidCatalogNameError as error:
-            raise ConfigurationError("DATABASE_URL names a database that does not exist; create it first.") from error
-        except asyncpg.InvalidAuthorizationSpecificationError as error:
-            raise ConfigurationError("PostgreSQL refuses the user or the password in DATABASE_URL.") from error
-        except asyncpg.PostgresError as error:  # it starts, ends, or has as many connections as it may
-            raise ConnectionError(f"PostgreSQL takes no connection now: {error.sqlstate}") from error
-
+    connections = Connections(url, command_timeout_s=command_timeout_s, lifetime_s=lifetime_s)
     pool = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,
+        async_creator=connections.open,
         pool_size=_CONNECTIONS - LANES,
         max_overflow=0,
         pool_timeout=pool_timeout_s,
@@ -78,23 +61,25 @@ def open_engine(
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         json_deserializer=msgspec.json.decode,
     )
-    engine = PostgresEngine(pool.sync_engine, connect, opening)
+    engine = PostgresEngine(pool.sync_engine, connections)
 
-    # Once one of the connections hears that its server is no primary any more, all are replaced, of the pool and of the
-    # lanes. Nothing closes them otherwise: a demoted server goes on answering, and refuses every write for ever.
+    def connected(connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info[IS_POOLED] = connection.driver_connection.is_pooled
+        record.info[_IS_NEW] = True
 
-    def leave_if_gone(context: ExceptionContext) -> None:
-        if (getattr(context.original_exception, "sqlstate", None) or "") in SERVER_IS_GONE:
-            context.is_disconnect = True  # which invalidates the whole pool
-            engine.lanes.leave()
-
-    def check_out(connection: Any, _record: object, _proxy: object) -> None:
-        if engine.lanes.is_server_gone:
-            engine.lanes.is_server_gone = False
-            raise InvalidatePoolError
-        if connection.driver_connection.is_closed():  # by a restarted server; asyncpg knows without asking it
+    def check_out(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        # One that was just opened is as good as can be had: SQLAlchemy gives up after two that are refused here.
+        if not record.info.pop(_IS_NEW, False) and not connections.is_fit(connection.driver_connection):
             raise DisconnectionError
 
+    def leave_if_lost(context: ExceptionContext) -> None:
+        lost, error = context.connection, context.original_exception
+        if lost is None or lost.invalidated or not isinstance(error, Exception):  # else it is only cancelled
+            return
+        if connections.notices_loss(lost.connection.driver_connection, error):
+            context.is_disconnect = True
+
+    event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "checkout", check_out)
-    event.listen(engine.sync_engine, "handle_error", leave_if_gone)
+    event.listen(engine.sync_engine, "handle_error", leave_if_lost)
     return engine

@@ -8,34 +8,30 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from textllm_adapters.postgres.connections import Connection, Connections
 from textllm_adapters.sql.database import SETTING, Database
-from textllm_adapters.sql.errors import READ_ONLY, STORAGE_ERRORS
+from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.types import askable
 from textllm_adapters.translation import translated
 from textllm_core.errors import StorageUnavailableError
 
-# What a server says that is no primary any more, or ends: sessions that hear it are of no use, new ones may be.
-SERVER_IS_GONE: Final = (
-    READ_ONLY,
-    "57P01",  # shutdown by the administrator, or by a failover
-    "57P02",  # crash shutdown
-    "57P03",  # starting up, or in recovery
-)
 LANES: Final = 8  # about as many as there are different statements under way at once
 _AT_ONCE: Final = 64  # calls in a batch, whose locks are held until the last of them is done
 # Locks last for one batch of somebody else's. One that is held longer must not stop all who share the lane: they part.
 # Plans are made once: those for whatever values are as good as any here (tests hold them to it).
 _PREPARE: Final = "SET lock_timeout = '250ms'; SET plan_cache_mode = force_generic_plan"
 _SHOW: Final = f"SELECT set_config('{SETTING}', $1, false)"
-_CLOSE_TIMEOUT_S: Final = 2  # as long as opening one may take
+# The same for one transaction. In digits, for a parameter would take a round trip more.
+_BEGIN: Final = f"""
+    BEGIN; SET LOCAL lock_timeout = '250ms'; SET LOCAL plan_cache_mode = force_generic_plan;
+    SELECT set_config('{SETTING}', convert_from(decode('%s', 'hex'), 'UTF8'), true)
+"""
 _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
 _logger: Final = logging.getLogger("textllm")
-
-Connect: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 class Statement:
@@ -81,20 +77,17 @@ class Lanes:
     """A few connections, each for the rows of one tenant at a time, as `Database` has it.
 
     Args:
-        connect: opens a connection of asyncpg's; OSError where there is none.
-        database: connections to the same server, for calls that cannot go together.
-    Attributes:
-        is_server_gone: one of them has heard so; whoever has left the others too sets it back.
+        connections: whose these are.
+        database: others of them, for calls that cannot go together.
     """
 
-    def __init__(self, connect: Connect, database: Database) -> None:
-        self._database = database
-        self._idle = [_Lane(connect) for _ in range(LANES)]
+    def __init__(self, connections: Connections, database: Database) -> None:
+        self._connections, self._database = connections, database
+        self._idle = [_Lane(connections) for _ in range(LANES)]
         self._lanes = tuple(self._idle)
         self._gathered: dict[_Group, list[_Call]] = {}  # of all groups that are waiting or under way
         self._waiting: deque[_Group] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.is_server_gone = False
 
     async def ask(self, statement: Statement, tenant_id: str, parameters: Mapping[str, object]) -> Any:
         """The row that the statement returns, once it is committed; its columns are asked for by position.
@@ -119,16 +112,13 @@ class Lanes:
         place = next((n for n, lane in enumerate(self._idle) if lane.shows == tenant_id), -1)
         return self._idle.pop(place)
 
-    def leave(self) -> None:
-        """Use none of the connections any more that are open now."""
-        for lane in self._lanes:
-            lane.is_to_leave = True
-
     async def close(self) -> None:
         """Let what is under way come to its end, and close the connections. What is asked later opens new ones."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.gather(*[lane.close() for lane in self._lanes])
+        for lane in self._lanes:
+            lane.leave()
+        await self._connections.left()
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -167,15 +157,10 @@ class Lanes:
                 call.tell(row)
 
     def _is_outage(self, lane: "_Lane", error: Exception) -> bool:
-        sqlstate = getattr(error, "sqlstate", None) or ""
-        if sqlstate in SERVER_IS_GONE:
-            self.is_server_gone = True
-            self.leave()
-        elif isinstance(error, OSError) or sqlstate.startswith("08") or lane.is_lost:
-            lane.is_to_leave = True
-        else:
+        if not self._connections.notices_loss(lane.connection, error):
             return False
         # Their texts quote what was written.
+        sqlstate = getattr(error, "sqlstate", None)
         named = f"SQLSTATE {sqlstate}" if sqlstate else type(error).__name__
         _logger.warning("the database does not answer, or takes no writes: %s", named)
         return True
@@ -191,45 +176,61 @@ class Lanes:
 
 
 class _Lane:
-    """One connection, opened when it is first used, and again when it was lost."""
+    """One connection, opened when it is first used, and again when it was lost.
 
-    def __init__(self, connect: Connect) -> None:
-        self._connect = connect
-        self._connection: Any = None
+    Attributes:
+        connection: None before it is opened.
+        shows: the tenant whose rows it goes on showing; None: not known, or not for longer than a transaction.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.connection: Connection | None = None
         self.shows: str | None = None
-        self.is_to_leave = False
-
-    @property
-    def is_lost(self) -> bool:
-        return self._connection is not None and self._connection.is_closed()
 
     async def fetch(self, statement: Statement, tenant_id: str, batch: Sequence[tuple[object, ...]]) -> Sequence[Any]:
         """The rows of the batch, in its order, once all of it is committed."""
-        if self.is_to_leave:
-            await self.close()
-        if self._connection is None or self._connection.is_closed():
-            self.shows = None
-            self._connection = await self._opened()
+        connection = self.connection
+        if connection is None or not self._connections.is_fit(connection):
+            connection = await self._renewed()
+        if connection.is_pooled:
+            return await _fetch_by_transaction(connection, statement, tenant_id, batch)
         if self.shows != tenant_id:
             self.shows = None
-            await self._connection.fetchval(_SHOW, askable(tenant_id))
+            await connection.fetchval(_SHOW, askable(tenant_id))
             self.shows = tenant_id
-        return await self._connection.fetchmany(statement.sql, batch)  # type: ignore[no-any-return]
+        return await connection.fetchmany(statement.sql, batch)  # type: ignore[no-any-return]
 
-    async def _opened(self) -> Any:
-        connection = await self._connect()
+    async def _renewed(self) -> Connection:
+        self.leave()
+        connection = await self._connections.open()
         try:
-            await connection.execute(_PREPARE)
+            if not connection.is_pooled:
+                await connection.execute(_PREPARE)
         except BaseException:
             connection.terminate()
             raise
+        self.connection = connection
         return connection
 
-    async def close(self) -> None:
-        connection, self._connection, self.is_to_leave = self._connection, None, False
-        if connection is not None and not connection.is_closed():
-            try:
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await connection.close()  # and what it was cancelled in
-            except Exception:  # noqa: BLE001 - a server that is gone takes no leave
-                connection.terminate()
+    def leave(self) -> None:
+        connection, self.connection, self.shows = self.connection, None, None
+        if connection is not None:
+            self._connections.leave(connection)
+
+
+async def _fetch_by_transaction(
+    connection: Connection, statement: Statement, tenant_id: str, batch: Sequence[tuple[object, ...]]
+) -> Sequence[Any]:
+    """As `_Lane.fetch`, where the next transaction may have another session: each brings what it needs."""
+    try:
+        await connection.execute(_BEGIN % askable(tenant_id).encode().hex())
+        rows = await connection.fetchmany(statement.sql, batch)
+        await connection.execute("COMMIT")
+    except BaseException:
+        try:
+            await connection.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001 - the first error tells; nobody knows what this connection is in
+            connection.terminate()
+        raise
+    return rows  # type: ignore[no-any-return]

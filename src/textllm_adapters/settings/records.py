@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 import platformdirs
@@ -96,11 +96,24 @@ def _is_database_url(secret: Secret) -> bool:
         is_file = url.startswith("sqlite:///") and parts.path not in {"/", "/:memory:"}
         return is_file and "?" not in url and "%00" not in url
     is_postgres = parts.scheme in {"postgres", "postgresql", "postgresql+asyncpg"}
-    return is_postgres and parts.netloc.count("@") <= 1 and parts.port != 0 and len(parts.path) > 1
+    hosts = parts.netloc.rpartition("@")[2]
+    are_hosts = not hosts or all(_is_host(host) for host in hosts.split(","))
+    wanted = parse_qs(parts.query).get("target_session_attrs", ["read-write"])
+    is_writable = wanted[-1] in {"read-write", "primary", "any"}
+    return is_postgres and parts.netloc.count("@") <= 1 and are_hosts and is_writable and len(parts.path) > 1
+
+
+def _is_host(text: str) -> bool:
+    """Of the hosts of a database's URL one, with its port or without."""
+    found = re.fullmatch(r"(?:[^\[\]:]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", text)
+    return found is not None and 0 < int(found[1] or 5432) < 65536
 
 
 _DOLLARS = "a number of US dollars from 0 to 1000000 with at most 10 decimals"
-_DATABASE_URL = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE (special characters percent-encoded) or sqlite:///PATH"
+_DATABASE_URL = (
+    "postgresql://USER:PASSWORD@HOST:PORT/DATABASE or sqlite:///PATH: special characters percent-encoded, "
+    "several hosts as HOST:PORT,HOST:PORT, target_session_attrs read-write, primary or any"
+)
 _ORIGIN = "an exact origin such as https://app.example: no *, no path, lower case"
 _NETWORK = "an address or a network such as 10.0.0.0/8"
 _HOST = "a host name or address such as api.example.org: no *, no port, lower case"
@@ -209,6 +222,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stream_drain_s: Annotated[float, seconds(0, 3600)] = 120.0
     max_detached_streams: Annotated[int, whole(0, 100_000)] = 256
     ready_conversations: Annotated[int, whole(0, 100)] = 4
+    database_connection_lifetime_s: Annotated[float, seconds(1, 604_800)] = 1800.0
     logging: Logging = Logging()
 
     prompts: dict[PromptName, Prompt] = msgspec.field(default_factory=shipped_prompts)
@@ -300,6 +314,7 @@ def _without_secrets(url: str | None) -> str | None:
     if url is None:
         return None
     parts = urlsplit(url)
-    where = [(name, value) for name, value in parse_qsl(parts.query) if name in {"host", "port", "dbname", "sslmode"}]
+    told = {"host", "port", "dbname", "sslmode", "target_session_attrs"}
+    where = [(name, value) for name, value in parse_qsl(parts.query) if name in told]
     place = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{place}{parts.path}" + (f"?{urlencode(where, safe='/')}" if where else "")
+    return f"{parts.scheme}://{place}{parts.path}" + (f"?{urlencode(where, safe='/,')}" if where else "")

@@ -15,13 +15,21 @@ from textllm_adapters.sql.types import Id
 EVERYONE: Final = "*"  # and no tenant's id
 SETTING: Final = "textllm.tenant"  # which the policies read
 
+IS_POOLED: Final = "textllm.is_pooled"  # in the pool's notes on a connection: it keeps no session between transactions
+
 _SHOW: Final = select(func.set_config(SETTING, bindparam("of_tenant", type_=Id), False))
+_SHOW_HERE: Final = select(func.set_config(SETTING, bindparam("of_tenant", type_=Id), True))  # in this transaction
 
 
 def shared_tenant(tenant_ids: Iterable[str]) -> str:
     """The tenant that all of them are; else EVERYONE."""
     tenants = set(tenant_ids)
     return tenants.pop() if len(tenants) == 1 else EVERYONE
+
+
+def is_pooled(connection: AsyncConnection) -> bool:
+    """Whether it leads to a pooler, and may have another session for each transaction."""
+    return bool(connection.info.get(IS_POOLED))
 
 
 @runtime_checkable
@@ -36,7 +44,8 @@ class Pausing(Protocol):
 class Database:
     """Connections to a database, each for the rows of a tenant or, for jobs, of EVERYONE.
 
-    A connection goes on showing what it has shown last, so that to show the same again costs nothing.
+    A connection goes on showing what it has shown last, so that to show the same again costs nothing. Where it leads to
+    a pooler, which may have another session for each transaction, each is told.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -49,18 +58,26 @@ class Database:
     async def transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed unless an exception leaves it."""
         async with self._transactions.connect() as connection:
-            if not self._shows(connection, tenant_id):
+            if not (pooled := is_pooled(connection)) and not self._shows(connection, tenant_id):
                 # Before the transaction: one that rolled back would take the setting back as well.
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await self._show(connection, tenant_id)
                 await connection.execution_options(isolation_level=connection.default_isolation_level)
             async with self._pause(), connection.begin():
+                if pooled:
+                    await connection.execute(_SHOW_HERE, {"of_tenant": tenant_id})
                 yield connection
 
     @asynccontextmanager
     async def single(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement is a transaction of its own."""
+        """A connection on which each statement is a transaction of its own; or all of them, where there is a pooler."""
         async with self._single.connect() as connection:
+            if is_pooled(connection):
+                await connection.execution_options(isolation_level=connection.default_isolation_level)
+                async with connection.begin():
+                    await connection.execute(_SHOW_HERE, {"of_tenant": tenant_id})
+                    yield connection
+                return
             if not self._shows(connection, tenant_id):
                 await self._show(connection, tenant_id)
             yield connection

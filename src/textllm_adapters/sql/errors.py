@@ -17,7 +17,9 @@ _logger: Final = logging.getLogger("textllm")
 _SQLSTATES: Final = (
     "08",  # connection exceptions
     READ_ONLY,
+    "26000",  # a prepared statement that another session has, by a pooler which keeps none for its clients
     "40",  # rolled back: deadlock, serialization failure
+    "42P05",  # the same, the other way round
     "53",  # insufficient resources: disk full, too many connections
     "55P03",  # lock not available
     "57",  # operator intervention: shutdown, starting up, statement timeout

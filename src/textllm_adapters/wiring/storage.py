@@ -67,8 +67,14 @@ async def open_database(stack: AsyncExitStack, settings: Settings, *, patience_s
             f"The database is at revision {revision or 'none'}, but this version needs {migrations.head_revision()}; "
             "run `textllm db upgrade`."
         )
+    from textllm_adapters.postgres.poolers import are_statements_handed_on
     from textllm_adapters.postgres.row_security import is_row_security_active
 
+    if await are_statements_handed_on(engine):
+        _logger.warning(
+            "the pooler between this service and PostgreSQL keeps no prepared statements: unless it keeps sessions, "
+            "turns will fail; set max_prepared_statements = 200 in PgBouncer, of version 1.21 or newer"
+        )
     if not await is_row_security_active(engine):
         _logger.warning(
             "the role in DATABASE_URL passes row-level security by, as superusers and roles with BYPASSRLS do: "
@@ -97,7 +103,8 @@ def engine_of(settings: Settings, *, command_timeout_s: float | None = 4) -> Pos
                 "DATABASE_URL names PostgreSQL, which needs the extra `postgres` (in the checkout: "
                 "uv pip install -c constraints.txt -e '.[postgres]', or uv run --extra postgres textllm …)."
             ) from error
-        return open_postgres(settings.database, command_timeout_s=command_timeout_s)
+        lifetime_s = settings.database_connection_lifetime_s
+        return open_postgres(settings.database, command_timeout_s=command_timeout_s, lifetime_s=lifetime_s)
     from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 
     return open_sqlite(settings.database)

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from msgspec.structs import replace
 from tests.contracts.model_fixtures import QUICK
-from tests.servers.chat_quirks import QUIRKS, REFUSALS, REQUEST_ID, THOUGHT, WITHOUT_EYES, ChatQuirks
+from tests.servers.chat_charges import REQUEST_ID, THOUGHT
+from tests.servers.chat_quirks import QUIRKS, REFUSALS, WITHOUT_EYES, ChatQuirks
 
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client

@@ -94,6 +94,8 @@ FORMS: list[tuple[tuple[object, ...], Json, int, tuple[int, ...], bool]] = [
     ((5.0, 1.0, 6.0), {}, 3, (5, 1), EXACT),
     ((5.2, 0.7), {}, 3, (6, 1), EXACT),
     (("31", "1", "32"), {}, 3, (31, 1), EXACT),
+    (("5000.0", "1,900.5"), {}, 3, (5000, 1901), EXACT),
+    (("5,00", "1"), {}, 3, (0, 1), ESTIMATE),
     # A part that is missing, or cannot be
     ((5,), {}, LETTER, (5, 10), ESTIMATE),
     ((5, None, 25), {}, LETTER, (5, 20), EXACT),

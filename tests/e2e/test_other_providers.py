@@ -8,7 +8,8 @@ import httpx
 import pytest
 from tests.e2e.conftest import Books, Service, serving
 from tests.image_files import png
-from tests.servers.chat_quirks import QUIRKS, REQUEST_ID, TEXT, WITHOUT_EYES, ChatQuirks, Quirk
+from tests.servers.chat_charges import REQUEST_ID, TEXT, Quirk
+from tests.servers.chat_quirks import QUIRKS, WITHOUT_EYES, ChatQuirks
 
 from textllm_core.money import Rates
 from textllm_core.usage import LedgerEntry, Usage

@@ -4,13 +4,11 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import msgspec
-from msgspec import Struct
-
 from textllm_adapters.openai.bodies import chat_content
+from textllm_adapters.openai.chat_chunks import Chunk, chunk_of, told
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
-from textllm_adapters.openai.decoding import anything, decoded, word
+from textllm_adapters.openai.decoding import anything, word
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries
@@ -52,79 +50,6 @@ _FINISHES: Final = (
     | {"network_error": _BROKEN, "refusal": _Finish(reason="refusal")}
 )
 _NO_REASON: Final = ("", "null", "none")  # as some write that there is none yet
-
-
-# Only what is read; compatible servers leave out or add what they like, in any shape.
-class _Delta(Struct):
-    content: object = None
-    refusal: object = None
-    reasoning_content: object = None
-    reasoning: object = None
-    reasoning_text: object = None
-    reasoning_details: object = None
-    thinking: object = None  # of Ollama
-    usage: object = None
-
-    @property
-    def reasons(self) -> bool:
-        """It is about reasoning, even where it tells nothing of it: some send an empty one while the model reasons."""
-        told = (self.reasoning_content, self.reasoning, self.reasoning_text, self.reasoning_details, self.thinking)
-        return any(each is not None for each in told)
-
-
-class _Choice(Struct):
-    delta: _Delta | None = None
-    message: _Delta | None = None  # of a server that does not stream, or that says it all again at the end
-    text: object = None  # of one that answers as its completions of old did
-    finish_reason: object = None
-    native_finish_reason: object = None  # of a gateway: in the words of the server behind it
-    error: object = None
-    usage: object = None
-
-    @property
-    def stated(self) -> object:
-        """Its account of the usage; None where it has none."""
-        places = (self.usage, self.delta and self.delta.usage, self.message and self.message.usage)
-        return next((stated for stated in places if stated), None)
-
-    @property
-    def said(self) -> _Delta:
-        """Where it says something; an empty delta may stand beside it."""
-        delta = self.delta
-        if delta is not None and (delta.content or (self.message is None and self.text is None)):
-            return delta
-        return delta if delta is not None and delta.reasons else self.message or _Delta(content=self.text)
-
-
-class _Chunk(Struct):
-    kind: object = msgspec.field(name="object", default=None)
-    model: object = None
-    choices: list[_Choice] | None = None
-    usage: object = None
-    x_groq: object = None
-    service_tier: object = None
-    error: object = None
-    # As Ollama's own API writes it, and Gemini's.
-    message: object = None
-    done: object = None
-    done_reason: object = None
-    prompt_eval_count: object = None
-    eval_count: object = None
-    gemini_usage: object = msgspec.field(name="usageMetadata", default=None)
-
-    @property
-    def stated(self) -> object:
-        """Its account of the usage; None where it has none."""
-        groq = self.x_groq.get("usage") if isinstance(self.x_groq, dict) else None
-        stated = self.usage or groq or self.gemini_usage
-        for choice in self.choices or ():
-            stated = stated or choice.stated
-        if stated is None and (self.prompt_eval_count is not None or self.eval_count is not None):
-            stated = {"prompt_eval_count": self.prompt_eval_count, "eval_count": self.eval_count}
-        return stated
-
-
-_chunk: Final = msgspec.json.Decoder(_Chunk)
 
 
 @dataclass(slots=True)
@@ -179,7 +104,7 @@ class ChatCompletionsLLM:
         """Keeps `LLM.stream`."""
         heard = _Heard()
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
-        told: object = None  # the usage
+        so_far: object = None  # of the usage, as it was told
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
         body = _body(request, openai=self.client.url.host.endswith(_OPENAI_HOSTS))
         with hearing(asked):
@@ -195,15 +120,15 @@ class ChatCompletionsLLM:
                     if not heard.has_begun:
                         heard.has_begun = True
                         yield ModelStarted(None, word(chunk.model, request.model), asked.request_id, answer.has_come)
-                    if heard.usage is not told and heard.finish is None:
-                        told = heard.usage
-                        if (so_far := counted(told, seen=0)) is not None:
-                            yield ModelCounted(so_far.usage)
+                    if heard.usage is not so_far and heard.finish is None:
+                        so_far = heard.usage
+                        if (used := counted(so_far, seen=0)) is not None:
+                            yield ModelCounted(used.usage)
                     for choice in chunk.choices or ():
                         said = choice.said
                         if said.refusal:
                             heard.refused = True
-                        text, thought = _told(said)
+                        text, thought = told(said)
                         if said is not choice.delta:
                             text = text.removeprefix(written)
                         if thought is not None:
@@ -215,8 +140,10 @@ class ChatCompletionsLLM:
                     if heard.error is not None:
                         break
                 heard.text = written
-                if heard.error is not None:  # what it cost may follow
+                if heard.error is not None or heard.usage is None:  # what it cost may follow, and nothing else
+                    error = heard.error
                     await answer.drain(lambda event: _read(event, asked, heard))
+                    heard.error = error
                 yield _end(heard, asked)
                 await answer.drain()
             finally:
@@ -227,34 +154,25 @@ class ChatCompletionsLLM:
         return None
 
 
-def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> _Chunk:
+def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> Chunk:
     """The chunk; what it states beside text goes into `heard`."""
-    if event.name == b"error" or event.data.lstrip()[:1] not in (b"{", b""):
-        chunk = _Chunk(error=anything(event.data))
-    else:
-        chunk = _chunk_of(event.data)
-        if chunk.kind == "error":
-            chunk.error = anything(event.data)
-        elif not chunk.choices and isinstance(chunk.message, dict):
-            why = chunk.done_reason or ("stop" if chunk.done is True else None)
-            chunk.choices = [msgspec.convert({"delta": chunk.message, "finish_reason": why}, _Choice)]
+    chunk = chunk_of(event)
     if heard.service_tier is None and chunk.service_tier is not None:
         heard.service_tier = word(chunk.service_tier, "") or None
-    usage, error = chunk.stated, chunk.error
+    usage, error = chunk.stated, chunk.failure
     for choice in chunk.choices or ():
-        error = error or choice.error
         if isinstance(choice.finish_reason, str):
             heard.finish = _finish(heard.finish, word(choice.finish_reason.strip(), ""))
         native = choice.native_finish_reason
         if isinstance(native, str) and (heard.finish is None or _is_bad(native)):  # it knows nothing better
             heard.finish = _finish(heard.finish, word(native.strip(), ""))
-    if not chunk.choices and not error:
+    if not chunk.choices and error is None:
         aside = anything(event.data)
         if heard.aside is None or not usage:  # what states the usage follows a failure
             heard.aside = aside
     if usage is not None:
         heard.usage = fuller(heard.usage, usage)
-    if error and heard.error is None:
+    if error is not None and heard.error is None:
         heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
     return chunk
 
@@ -272,48 +190,6 @@ def _finish_of(reason: str) -> _Finish | None:
     """What a reason means; None for one that nobody foresaw."""
     known = _FINISHES.get(reason.lower())
     return _BROKEN if known is None and fault_of({"code": reason}).meaning() != "other" else known
-
-
-def _chunk_of(data: bytes) -> _Chunk:
-    """What the chunk says; choices and deltas of a shape of their own say nothing.
-
-    Raises:
-        msgspec.DecodeError: it is no JSON.
-    """
-    try:
-        return decoded(_chunk, data)
-    except msgspec.DecodeError:
-        said = anything(data)
-        if not isinstance(said, dict):
-            raise
-    choices = said.get("choices")
-    listed = choices if isinstance(choices, list) else []
-    return msgspec.convert(said | {"choices": [_shaped(each) for each in listed if isinstance(each, dict)]}, _Chunk)
-
-
-def _shaped(choice: dict[str, object]) -> dict[str, object]:
-    return {
-        name: value for name, value in choice.items() if name not in ("delta", "message") or isinstance(value, dict)
-    }
-
-
-def _told(said: _Delta) -> tuple[str, int | None]:
-    """The text of a delta, and how many characters of reasoning it tells; None where it is not about reasoning.
-
-    Some servers tell the same under two names, some only in secret.
-    """
-    text, thought = said.content, None
-    if said.reasons:
-        names = (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking)
-        thought = max(len(told) if isinstance(told, str) else 0 for told in names)
-    if isinstance(text, list):  # in parts
-        parts = [{"text": part} if isinstance(part, str) else part for part in text if isinstance(part, str | dict)]
-        if any("thinking" in part for part in parts):
-            thought = sum(len(str(part["thinking"])) for part in parts if "thinking" in part)
-        text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-    if not (isinstance(text, str) and text):
-        text = said.refusal if isinstance(said.refusal, str) else ""
-    return text, thought
 
 
 def _end(heard: _Heard, asked: Asked) -> ModelEnded:

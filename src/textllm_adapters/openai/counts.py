@@ -9,6 +9,7 @@ from textllm_core.usage import Usage, estimated_tokens
 
 _MOST: Final = 2**31  # no call has as many tokens; it is a sign of a fault
 _MOST_CHARS_PER_TOKEN: Final = 16  # texts of any language and code have 2 to 6; no whole reply has more than this
+_WRITTEN: Final = re.compile(r"([0-9]{1,10}|[0-9]{1,3}(,[0-9]{3}){1,3})(\.[0-9]{1,9})?")  # in a text
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")  # of a name as some gateways write it: promptTokens
 # As OpenAI and Anthropic name them, Ollama, and Gemini.
 _INPUT: Final = ("input_tokens", "prompt_tokens", "prompt_eval_count", "prompt_token_count")
@@ -85,6 +86,17 @@ def fuller(one: object, other: object) -> object:
     return was if is_less else together
 
 
+def timed(timings: object) -> dict[str, object] | None:
+    """The account in the words of llama.cpp's `timings`, where what was cached stands beside the input."""
+    told = timings if isinstance(timings, dict) else {}
+    prompt, cached, output = (_count(told.get(name)) for name in ("prompt_n", "cache_n", "predicted_n"))
+    if prompt is None or output is None:
+        return None
+    cached = cached or 0
+    details = {"cached_tokens": cached}
+    return {"input_tokens": prompt + cached, "output_tokens": output, "input_tokens_details": details}
+
+
 def _totals(
     given_input: int | None,
     given_output: int | None,
@@ -156,7 +168,7 @@ def _count(value: object) -> int | None:
     if type(value) is int:
         return value if 0 <= value < _MOST else None
     if isinstance(value, str):
-        value = int(value) if value.isascii() and value.isdigit() and len(value) <= 10 else None
+        value = float(value.replace(",", "")) if _WRITTEN.fullmatch(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return ceil(value) if 0 <= value < _MOST else None  # before it is rounded: it may have hundreds of digits

@@ -205,6 +205,13 @@ def named(code: object) -> str | None:
     return code if isinstance(code, str) and _NAME.fullmatch(code) else None
 
 
+def says_nothing(error: object) -> bool:
+    """Nothing stands in it: some write an error beside every reply, without a code, and without a message."""
+    if isinstance(error, dict | list):
+        return all(map(says_nothing, error.values() if isinstance(error, dict) else error))
+    return error.strip().lower() in ("", "none", "null") if isinstance(error, str) else not error
+
+
 def _unwrapped(said: object) -> object:
     """Some put the error into a list."""
     return said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else said

@@ -13,7 +13,7 @@ from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
-from textllm_adapters.openai.faults import fault_of
+from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import ProviderError, TextLLMError
@@ -39,7 +39,9 @@ _ENDS: Final[Mapping[bytes, EndStatus]] = {
     b"response.done": "completed",  # of gateways; its status says what it is
 }
 _ITEM: Final = b"response.output_item.done"
-_WHOLE: Final = frozenset({_ITEM, b"response.output_text.done"})  # say again what the deltas said; or they alone say it
+_PART: Final = b"response.content_part.done"
+# They say again what the deltas said; or they alone say it.
+_WHOLE: Final = frozenset({_ITEM, _PART, b"response.output_text.done", b"response.refusal.done"})
 _FAILURES: Final = frozenset({b"error", b"response.error"})
 _STATUSES: Final[Mapping[str | None, EndStatus]] = {s: s for s in get_args(EndStatus)}
 _UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that state no end of their own
@@ -60,7 +62,9 @@ class _Delta(Struct):
 
 class _Done(Struct):
     text: object = None
+    refusal: object = None
     item: object = None
+    part: object = None
 
 
 class _Response(Struct):
@@ -70,6 +74,7 @@ class _Response(Struct):
     error: object = None
     incomplete_details: object = None
     output: object = None
+    output_text: object = None
     usage: object = None
     service_tier: object = None
 
@@ -146,7 +151,7 @@ class ResponsesLLM:
                             for so_far in _so_far(stated):
                                 yield so_far
                             continue
-                        text, is_refusal = _output(response.output)
+                        text, is_refusal = _text_of(response)
                         if not text:
                             text, is_refusal = _told_whole(whole)
                         if text.startswith(said) and (rest := text.removeprefix(said)):  # else it is what came already
@@ -188,7 +193,7 @@ class ResponsesLLM:
             return None
         try:
             response = decoded(_response, body)
-            text, refused = _output(response.output)
+            text, refused = _text_of(response)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise ProviderError("The provider described the response in a way we cannot read.") from None
         status = _STATUSES.get(response.status) if isinstance(response.status, str) else None
@@ -256,24 +261,27 @@ def _name(event: ServerSentEvent) -> bytes:
     data = event.data.strip()
     if data == b"[DONE]":
         return event.name
-    if data == b"null":
+    if data in (b"", b"null"):
         return b""
-    if data[:1] not in (b"{", b""):  # a failure in a shape of its own
-        return b"error"
+    if data[:1] != b"{":  # a failure in a shape of its own, or no more than a sign of life
+        return b"" if fault_of(anything(data)).meaning() == "other" else b"error"
     kind = decoded(_kind, event.data)
     if kind.object == "response" and kind.type is None:  # all of the answer at once
         return b"response.failed" if kind.status == "failed" else b"response.done"
-    if kind.object == "error" or (kind.error and not kind.type):
+    if kind.object == "error" or (not kind.type and not says_nothing(kind.error)):
         return b"error"
     return kind.type.encode(errors="replace") if isinstance(kind.type, str) else b""
 
 
 def _told_whole(events: list[tuple[bytes, bytes]]) -> tuple[str, bool]:
     """The text of a reply, as `_output` has it, out of the events that tell of whole items, or whole texts."""
-    text, refused = _output([decoded(_done, data).item for name, data in events if name == _ITEM])
+    told = [(name, decoded(_done, data)) for name, data in events]
+    text, refused = _output([done.item for name, done in told if name == _ITEM])
     if not text:
-        texts = [decoded(_done, data).text for name, data in events if name != _ITEM]
-        text = "".join(each for each in texts if isinstance(each, str))
+        texts = [done.refusal or done.text for name, done in told if name not in (_ITEM, _PART)]
+        text, refused = "".join(each for each in texts if isinstance(each, str)), any(done.refusal for _, done in told)
+    if not text:
+        text, refused = _output([{"content": [done.part for _, done in told]}])
     return text, refused
 
 
@@ -305,16 +313,27 @@ def _failed(ends: list[_Response], stated: object, text: str, thought: int, erro
     )
 
 
+def _text_of(response: _Response) -> tuple[str, bool]:
+    """As `_output`; some say nothing there, and all of the text in a field of its own, as SDKs show it."""
+    text, refused = _output(response.output)
+    if not text and isinstance(response.output_text, str):
+        text = response.output_text
+    return text, refused
+
+
 def _output(output: object) -> tuple[str, bool]:
     """The text of all messages in the output, and whether any of it is a refusal. Reasoning comes before them."""
     text, refused = "", False
     for item in output if isinstance(output, list) else ():
-        content = item.get("content") if isinstance(item, dict) and item.get("type") == "message" else None
+        is_message = isinstance(item, dict) and item.get("type") in ("message", None)
+        content = item.get("content") if is_message else None
         for part in content if isinstance(content, list) else [content]:
             match part:
                 case {"type": "refusal", "refusal": str(words)}:
                     text, refused = text + words, True
-                case str(words) | {"type": "output_text", "text": str(words)}:  # some servers have a plain text there
+                case str(words):  # as some servers have it
+                    text += words
+                case {"text": str(words), **more} if more.get("type") in ("output_text", "text", None):
                     text += words
     return text, refused
 
@@ -333,15 +352,19 @@ def _calls_tool(output: object) -> bool:
 def _ended(
     status: EndStatus, response: _Response, text: str, refused: bool, asked: Asked, *, thought: int = 0
 ) -> ModelEnded:
+    failure = None if says_nothing(response.error) else response.error
     details = response.incomplete_details
     reason = details.get("reason") if isinstance(details, dict) else details
+    reason = None if says_nothing(reason) else reason
     stated = response.status if isinstance(response.status, str) else None
     if status == "completed" and stated not in _UNENDED:  # some servers name every last event so
         status = _STATUSES.get(stated, "incomplete")
-    if status == "completed" and (response.error or reason or _is_cut(response.output)):
-        status = "failed" if response.error else "incomplete"
-    usage = counted(response.usage, seen=len(text) + thought)
-    error = told_in_stream(fault_of({"error": response.error}), asked, has_begun=True) if response.error else None
+    if status == "completed" and (failure or reason or _is_cut(response.output)):
+        status = "failed" if failure else "incomplete"
+    items = response.output if isinstance(response.output, list) else ()
+    usages = [response.usage, *(item.get("usage") for item in items if isinstance(item, dict))]
+    usage = counted(next(filter(None, usages), None), seen=len(text) + thought)
+    error = told_in_stream(fault_of({"error": failure}), asked, has_begun=True) if failure else None
     if status == "completed" and not text and _calls_tool(response.output):
         status, error = "failed", wants_tool("function_call", asked)
     cut_short = status == "incomplete" and reason != "content_filter"

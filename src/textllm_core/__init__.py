@@ -143,6 +143,7 @@ _NAMES: Final = {
     "ports.blob_store": (
         "BlobStore",
         "StoredBlob",
+        "is_key",
     ),
     "ports.clock": ("Clock",),
     "ports.conversation_repository": ("ConversationRepository",),

@@ -94,7 +94,7 @@ from textllm_core.money import Band, Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
-from textllm_core.ports.blob_store import BlobStore, StoredBlob
+from textllm_core.ports.blob_store import BlobStore, StoredBlob, is_key
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText, Picture
@@ -390,6 +390,7 @@ __all__ = [
     "UsageReport",
     "UsageReports",
     "WindDown",
+    "is_key",
     "problem_of_error",
     "read_exported",
     "status_of",

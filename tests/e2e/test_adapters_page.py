@@ -51,7 +51,10 @@ def ollama() -> Iterator[str]:
 def folder(tmp_path: Path) -> Path:
     """What a reader has who did all that the page says."""
     files = dict(re.findall(SAVED, PAGE, re.DOTALL))
-    assert set(files) == {"ollama_llm.py", "talk.py", "test_ollama_llm.py", "test_application.py"}
+    assert set(files) == {
+        *("ollama_llm.py", "talk.py", "test_ollama_llm.py", "test_application.py"),
+        *("sqlite_blobs.py", "test_sqlite_blobs.py"),
+    }
     (files["conftest.py"],) = re.findall(r"```python\n(pytest_plugins.*?)```", PAGE, re.DOTALL)
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -72,7 +75,7 @@ def test_the_model_of_the_page_is_streamed_and_priced(folder: Path, ollama: str)
     assert ran.stdout == "Good day. (1500 tokens, 0.0003 USD)\n"
 
 
-def test_the_model_of_the_page_takes_thirty_lines_and_passes_the_suite(folder: Path) -> None:
+def test_the_model_of_the_page_takes_thirty_lines_and_its_adapters_pass_their_suites(folder: Path) -> None:
     stream = re.search(r"    async def stream.*?no end\.\"\)\n", (folder / "ollama_llm.py").read_text(), re.DOTALL)
     assert stream is not None
     assert len(stream[0].splitlines()) <= 30
@@ -91,7 +94,7 @@ def test_a_model_that_breaks_its_promise_fails_the_suite(folder: Path) -> None:
 
 
 def test_the_page_names_every_suite() -> None:
-    assert [name for name in testing.__all__ if f"`{name}`" not in PAGE and name not in ("Say", "echo")] == []
+    assert [name for name in testing.__all__ if f"`{name}`" not in PAGE and name not in ("Say", "echo", "seen")] == []
 
 
 def test_every_port_that_others_can_keep_has_a_suite() -> None:

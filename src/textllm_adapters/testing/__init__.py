@@ -32,6 +32,7 @@ from textllm_adapters.testing.reply_journal import ReplyJournalContract
 from textllm_adapters.testing.searched_conversations import SearchedConversationsContract
 from textllm_adapters.testing.session_repository import SessionRepositoryContract
 from textllm_adapters.testing.storage import Auditing, Storage
+from textllm_adapters.testing.stored_files import seen
 from textllm_adapters.testing.telemetry import TelemetryContract
 from textllm_adapters.testing.tracer import TracerContract
 from textllm_adapters.testing.transcript import TranscriptContract
@@ -76,4 +77,5 @@ __all__ = [
     "TurnstileContract",
     "UsageReportsContract",
     "echo",
+    "seen",
 ]

@@ -40,4 +40,5 @@ def asked(text: str, *parts: InputImage | InputFile) -> Message:
 
 
 def seen(*contents: bytes) -> str:
+    """What a stand-in answers behind its `echo`, where these images or files came along, in their order."""
     return "Seen: " + " ".join(hashlib.sha256(content).hexdigest()[:8] for content in contents)

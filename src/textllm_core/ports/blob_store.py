@@ -11,7 +11,7 @@ _NOT_IN_KEYS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def is_key(text: str) -> bool:
-    """Whether `text` can be the key of a blob; `BlobStore` says what a key is."""
+    """Whether `text` can be the key of a blob: what `BlobStore` calls one."""
     is_clean = not _NOT_IN_KEYS.search(text) and {"", ".", ".."}.isdisjoint(text.split("/"))
     return is_clean and len(text.encode()) <= 1024
 
@@ -44,7 +44,7 @@ class BlobStore(Protocol):
         """The bytes from `first` to `last`, both counted from 0 and included, in pieces of at most 1 MiB.
 
         Raises:
-            StoredFileNotFoundError: nothing is stored under the key.
+            StoredFileNotFoundError: nothing is stored under the key, or it is none.
         """
         ...
 
@@ -52,12 +52,12 @@ class BlobStore(Protocol):
         """Its size in bytes.
 
         Raises:
-            StoredFileNotFoundError: nothing is stored under the key.
+            StoredFileNotFoundError: nothing is stored under the key, or it is none.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Forget the key; nothing happens where it holds nothing."""
+        """Forget the key; nothing happens where it holds nothing, or is none."""
         ...
 
     async def link(self, key: str, *, expires_in_s: int, name: str, media_type: str) -> str | None:

@@ -20,6 +20,7 @@ from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.problem_details import problem_of_error
 from textllm_core.records.messages import InputImage, Reply
+from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.wire import to_json
 
 # What a terminal would obey, or show in another order than it was written (ECMA-48; Unicode's bidirectional controls).
@@ -158,6 +159,10 @@ class Screen:
                 if isinstance(part, InputImage | ListedFile):
                     kind = "image" if isinstance(part, InputImage) else "document"
                     self.result(f"  {kind} {part.name}: {part.key}")
+                elif isinstance(part, ToolCall):
+                    self.result(f"  asks for {part.name}({part.arguments}), as {part.call_id}")
+                elif isinstance(part, ToolResult):
+                    self.result(f"  result of {part.call_id}: {part.output}")
 
     # Talk
 

@@ -127,15 +127,14 @@ from textllm_core.records.conversations import (
     Deletion,
 )
 from textllm_core.records.erasures import Erasure
+from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.files import FilePage, StoredFile
 from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage
 from textllm_core.records.ledger import AlreadySettledError, Demand, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import (
     ContentPart,
-    DocumentReply,
     FinishReason,
     Idempotency,
-    ImageReply,
     InputFile,
     InputImage,
     InputText,
@@ -169,6 +168,18 @@ from textllm_core.records.models import (
     ModelPrice,
 )
 from textllm_core.records.sessions import Session
+from textllm_core.records.tools import (
+    CalledFunction,
+    FunctionTool,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedFunction,
+    ReplyToolCall,
+    ResponseFormat,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
 from textllm_core.report_usage import ReportUsage
 from textllm_core.retention import ForgetReplies
@@ -199,6 +210,7 @@ __all__ = [
     "BlobStore",
     "BooksSize",
     "BudgetExceededError",
+    "CalledFunction",
     "Caller",
     "CancelReply",
     "ChatPolicy",
@@ -259,6 +271,7 @@ __all__ = [
     "FinishReason",
     "ForbiddenError",
     "ForgetReplies",
+    "FunctionTool",
     "GetConversation",
     "GetFile",
     "GetSession",
@@ -283,6 +296,8 @@ __all__ = [
     "JournalEnd",
     "JournalEntry",
     "JournalPage",
+    "JsonObjectFormat",
+    "JsonSchemaFormat",
     "LatestConversation",
     "Ledger",
     "LedgerEntry",
@@ -307,6 +322,7 @@ __all__ = [
     "ModelRequest",
     "ModelStarted",
     "ModelThinking",
+    "NamedFunction",
     "NotFoundError",
     "OutputText",
     "Owner",
@@ -335,10 +351,12 @@ __all__ = [
     "ReplyFailed",
     "ReplyJournal",
     "ReplyStarted",
+    "ReplyToolCall",
     "ReplyUsage",
     "ReportUsage",
     "RequestAnswered",
     "Reservation",
+    "ResponseFormat",
     "RestoreConversation",
     "ResumeReply",
     "Resumed",
@@ -369,6 +387,9 @@ __all__ = [
     "TextLLMError",
     "TextTurn",
     "TodaysSession",
+    "ToolCall",
+    "ToolChoice",
+    "ToolResult",
     "Tracer",
     "TrackUsage",
     "Transcript",

@@ -21,8 +21,9 @@ from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.messages import ContentPart, InputImage, InputText, Message, OutputText, Refusal
+from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
-from textllm_core.wire import Record
+from textllm_core.wire import Record, to_json
 
 MAX_IMPORTED_MESSAGES: Final = 50_000  # some hundred MB of records while one conversation is taken in
 _CONVERSATION_ID: Final = re.compile(r"conv_[0-9a-f]{24}")
@@ -193,7 +194,7 @@ def _check_messages(messages: Sequence[ListedMessage]) -> None:
         at, is_reply = f"messages[{place}]", message.role == "assistant"
         if not _MESSAGE_ID.fullmatch(message.id):
             raise InvalidRequestError.of(f"{at}.id", "must be 1 to 255 characters of A-Z a-z 0-9 _ . : -")
-        if any(isinstance(part, OutputText | Refusal) != is_reply for part in message.content):
+        if any(isinstance(part, OutputText | Refusal | ToolCall) != is_reply for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", "has a part that a message of this role cannot have")
         _check_moment(message.created_at, f"{at}.created_at")
 
@@ -255,4 +256,5 @@ def _content(said: ListedMessage) -> tuple[ContentPart, ...]:
 
 def _bound(message: Message) -> int:
     """How many tokens it makes at most: a token has at least a byte."""
-    return len(message.text.encode()) + _OVERHEAD_TOKENS
+    of_tools = (part for part in message.content if isinstance(part, ToolCall | ToolResult))
+    return len(message.text.encode()) + sum(len(to_json(part)) for part in of_tools) + _OVERHEAD_TOKENS

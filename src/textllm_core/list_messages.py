@@ -34,6 +34,7 @@ from textllm_core.records.messages import (
     OutputText,
     Refusal,
 )
+from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
 
@@ -63,7 +64,7 @@ class ListedFile(Record, frozen=True, kw_only=True, tag="input_file"):
         )
 
 
-ListedPart = InputText | InputImage | ListedFile | OutputText | Refusal
+ListedPart = InputText | InputImage | ListedFile | OutputText | Refusal | ToolCall | ToolResult
 
 
 class ListedMessage(Record, frozen=True, kw_only=True):
@@ -77,7 +78,10 @@ class ListedMessage(Record, frozen=True, kw_only=True):
     id: Id
     role: Annotated[MessageRole, Meta(description="Who says it.")]
     text: Text
-    content: Annotated[Sequence[ListedPart], Meta(description="Its parts: texts, and the files that came with it.")]
+    content: Annotated[
+        Sequence[ListedPart],
+        Meta(description="Its parts: texts, the files that came with it, calls of functions, and their results."),
+    ]
     created_at: CreatedAt
     status: Annotated[
         Literal["completed", "incomplete"], Meta(description="`incomplete`: of a reply that was cut short.")

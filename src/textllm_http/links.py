@@ -8,7 +8,8 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from textllm_core.records.conversations import Conversation
-from textllm_core.records.messages import DocumentReply, ImageReply, Reply
+from textllm_core.records.file_replies import DocumentReply, ImageReply
+from textllm_core.records.messages import Reply
 
 T = TypeVar("T", Reply, Conversation)
 

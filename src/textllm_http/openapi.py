@@ -295,10 +295,10 @@ def _shapes_in(operation: Operation) -> set[type[Struct]]:
 def _components(shapes: Iterable[type[Struct]]) -> Mapping[str, Schema]:
     """The schemas of these Structs and of all that they hold."""
     components = _plain_components(shapes)
-    requests = {shape.__name__ for shape in shapes if shape.__struct_config__.forbid_unknown_fields}
-    for name, schema in components.items():
+    for schema in components.values():
+        is_request = schema.get("additionalProperties") is False  # which alone forbids fields that nobody knows
         for field, each in schema["properties"].items():
-            if name not in requests and "default" in each:  # a response has all its fields
+            if not is_request and "default" in each:  # a response has all its fields
                 del each["default"]
                 schema.setdefault("required", []).append(field)
             elif each.get("default", UNSET) is None:  # null says no more than leaving it out

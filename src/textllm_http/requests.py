@@ -10,19 +10,24 @@ from urllib.parse import parse_qsl
 import msgspec
 from litestar import Request
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
-from msgspec import UNSET, Struct, UnsetType, inspect
+from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.chat.deadline import Deadline
 from textllm_core.errors import InvalidRequestError, NotFoundError, UnsupportedMediaTypeError
+from textllm_http.field_words import fields_in_words, is_inside_object, text_fields, words_at
 from textllm_http.services import services_of
 
 MAX_PIECES: Final = 20_000  # each costs some work, however small it is
 _SANE_NAME: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 # Messages of msgspec. They may quote the request, so each pattern is tied to the end that the request cannot write.
-_FAULTY_NAME: Final = re.compile(r"\AObject (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
-_FAULTY_PATH: Final = re.compile(r" - at `\$\.(?P<field>\w+)(?P<inside>\[(?:\.\.\.|\d+)\])?`\Z")
+_FAULTY_NAME: Final = re.compile(
+    r"\AObject (?P<what>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL
+)
+_FAULTY_PATH: Final = re.compile(r" - at `\$\.(?P<field>\w+)(?P<inside>(?:\[(?:\.\.\.|\d+)\]|\.\w+)*)`\Z")
+_DEEPEST: Final = 64  # more than any schema of a function has, and less than any recursion of ours can bear
 _NUL: Final = "must not contain the character NUL"
 _NOT_JSON: Final = "The body is not valid JSON in UTF-8."
+_TOO_DEEP: Final = f"must not be nested deeper than {_DEEPEST} levels"
 
 # Objects are read as tuples of pairs, so that a name which comes twice is seen twice.
 _PAIRS: Final = json.JSONDecoder(object_pairs_hook=tuple)
@@ -38,9 +43,9 @@ class JsonBody(Generic[T]):
     """
 
     def __init__(self, kind: type[T]) -> None:
-        self._decoder = msgspec.json.Decoder(kind)
-        self._must_be = _fields_in_words(kind)
-        self._texts = _text_fields(kind)
+        self._decoder, self._kind = msgspec.json.Decoder(kind), kind
+        self._must_be = fields_in_words(kind)
+        self._texts = text_fields(kind)
 
     async def read(self, request: Request[Any, Any, Any], *, max_bytes: int) -> T:
         """
@@ -70,7 +75,11 @@ class JsonBody(Generic[T]):
             raise self._fault(str(error), body) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequestError(_NOT_JSON) from error
-        _check_texts_and_names("", _PAIRS.decode(body.decode()))
+        try:
+            pairs = _PAIRS.decode(body.decode())
+        except RecursionError as error:
+            raise InvalidRequestError(f"The body {_TOO_DEEP}.") from error
+        _check_texts_and_names("", pairs)
         return value
 
     def decode_texts(self, fields: Mapping[str, str]) -> T:
@@ -86,15 +95,22 @@ class JsonBody(Generic[T]):
         return self.decode(b"{" + b",".join(members) + b"}")
 
     def _fault(self, theirs: str, body: bytes) -> InvalidRequestError:
-        if named := _FAULTY_NAME.search(theirs):
+        named, place = _FAULTY_NAME.search(theirs), _FAULTY_PATH.search(theirs)
+        if place is not None and place["field"] in self._must_be:
+            field, inside = place["field"], place["inside"]
+            is_nested = is_inside_object(inside)
+            if named is not None:
+                says = "is required" if "missing" in named["what"] else "is no field of this object"
+                return refusal(f"{field}{inside}.{named['name'].partition('`')[0]}", says)
+            if inside and not is_nested and (key := _key_of_no_string(body, field)) is not None:
+                return refusal(_inside(field, key), "must be a string")
+            if not is_nested:
+                return refusal(field, f"must be {self._must_be[field]}")
+            return refusal(f"{field}{inside}", f"must be {words_at(self._kind, f'.{field}{inside}')}")
+        if named is not None:
             name = named["name"]
             return refusal(name, "is required") if name in self._must_be else unknown_field(name, self._must_be)
-        if (place := _FAULTY_PATH.search(theirs)) is None:
-            return InvalidRequestError("The body must be a JSON object.")
-        field = place["field"]
-        if place["inside"] and (key := _key_of_no_string(body, field)) is not None:
-            return refusal(_inside(field, key), "must be a string")
-        return refusal(field, f"must be {self._must_be[field]}")
+        return InvalidRequestError("The body must be a JSON object.")
 
 
 async def json_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
@@ -119,7 +135,7 @@ class QueryString(Generic[T]):
 
     def __init__(self, kind: type[T]) -> None:
         self.kind = kind
-        self._must_be = _fields_in_words(kind)
+        self._must_be = fields_in_words(kind)
 
     async def check(self, request: Request[Any, Any, Any]) -> None:
         """
@@ -252,15 +268,17 @@ def _is_json_in_utf8(content_type: str) -> bool:
     return media_type == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)
 
 
-def _check_texts_and_names(path: str, value: object) -> None:
-    """Refuse what the decoder lets pass. It has seen the shape already, so this is never deep."""
+def _check_texts_and_names(path: str, value: object, depth: int = 0) -> None:
+    """Refuse what the decoder lets pass."""
+    if depth > _DEEPEST:
+        raise refusal(path.partition(".")[0], _TOO_DEEP)
     match value:
         case str():
             if "\0" in value:
                 raise refusal(path, _NUL)
         case list():
             for child in value:
-                _check_texts_and_names(path, child)
+                _check_texts_and_names(path, child, depth + 1)
         case tuple():
             names = set()
             for name, child in value:
@@ -269,7 +287,7 @@ def _check_texts_and_names(path: str, value: object) -> None:
                 if "\0" in name:
                     raise refusal(name, _NUL)
                 if not isinstance(child, str) or "\0" in child:
-                    _check_texts_and_names(_inside(path, name), child)
+                    _check_texts_and_names(_inside(path, name), child, depth + 1)
                 names.add(name)
 
 
@@ -307,48 +325,3 @@ def _is_json(text: str) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
-
-
-def _text_fields(kind: type) -> frozenset[str]:
-    """The names, on the wire, of the fields of a Struct that hold a text, or one of some words."""
-    shape = inspect.type_info(kind)
-    assert isinstance(shape, inspect.StructType)
-
-    def is_text(of: inspect.Type) -> bool:
-        if isinstance(of, inspect.Metadata):
-            return is_text(of.type)
-        if isinstance(of, inspect.UnionType):
-            return all(is_text(each) or isinstance(each, inspect.NoneType) for each in of.types)
-        return isinstance(of, inspect.StrType | inspect.LiteralType)
-
-    return frozenset(field.encode_name for field in shape.fields if is_text(field.type))
-
-
-def _fields_in_words(kind: type) -> Mapping[str, str]:
-    """What each field of a Struct must be, by its name on the wire."""
-    shape = inspect.type_info(kind)
-    assert isinstance(shape, inspect.StructType)
-    return {field.encode_name: _in_words(field.type) for field in shape.fields}
-
-
-def _in_words(kind: inspect.Type) -> str:
-    match kind:
-        case inspect.Metadata(type=bare):
-            return _in_words(bare)
-        case inspect.UnionType(types):
-            return " or ".join(_in_words(each) for each in types if not isinstance(each, inspect.NoneType))
-        case inspect.LiteralType(values):
-            return " or ".join(f'"{value}"' for value in values)
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.IntType(ge=least, le=most):
-            return f"a whole number from {least} to {most}"
-        case inspect.FloatType():
-            return "a number"
-        case inspect.ListType():
-            return "a list of strings"
-        case inspect.DictType():
-            return "an object whose values are strings"
-        case inspect.StrType():
-            return "a string"
-    raise TypeError(f"there are no words yet for {kind}")

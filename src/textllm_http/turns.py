@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 
 from litestar import Request
 from litestar.types import ASGIApp
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.chat.reply_log import last_reply
-from textllm_core.errors import TextLLMError, UnauthenticatedError
+from textllm_core.errors import InvalidRequestError, TextLLMError, UnauthenticatedError
 from textllm_core.records.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
 from textllm_http.admission import headers_of
 from textllm_http.auth import caller_of, refuse_if_revoked
@@ -30,12 +30,23 @@ from textllm_http.requests import JsonBody
 from textllm_http.responses import json_response
 from textllm_http.services import services_of
 from textllm_http.sse import EventFrames, EventStream, Numbered, TextFrames, framed
+from textllm_http.tools import (
+    Choice,
+    Effort,
+    Format,
+    Parallel,
+    Results,
+    Tools,
+    choice_of,
+    format_of,
+    functions_of,
+)
 
 
 class TurnRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A turn as clients send it, but for its files; null is the same as left out."""
 
-    message: UserMessage
+    message: UserMessage | UnsetType = UNSET
     conversation_id: ConversationToGoOn | None = None
     user_id: ForUser | None = None
     stream: Annotated[
@@ -51,6 +62,24 @@ class TurnRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     max_output_tokens: MaxOutputTokens | None = None
     temperature: Temperature | None = None
     metadata: Labels | None = None
+    # What is left out stays out of the digest of the request, by which a repeat is known.
+    tools: Tools | UnsetType | None = UNSET
+    tool_choice: Choice | UnsetType | None = UNSET
+    parallel_tool_calls: Parallel | UnsetType | None = UNSET
+    response_format: Format | UnsetType | None = UNSET
+    reasoning_effort: Effort | UnsetType | None = UNSET
+    tool_results: Results | UnsetType | None = UNSET
+
+    @property
+    def text(self) -> str:
+        """The message.
+
+        Raises:
+            InvalidRequestError: it was left out, and there are no results of calls in its place.
+        """
+        if self.message is UNSET and not self.tool_results:
+            raise InvalidRequestError.of("message", "is required")
+        return self.message or ""
 
     @property
     def options(self) -> TurnOptions:
@@ -62,6 +91,11 @@ class TurnRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             max_output_tokens=self.max_output_tokens,
             temperature=self.temperature,
             metadata=self.metadata,
+            tools=functions_of(self.tools) if self.tools else (),
+            tool_choice=choice_of(self.tool_choice) if self.tool_choice else None,
+            parallel_tool_calls=None if self.parallel_tool_calls is UNSET else self.parallel_tool_calls,
+            response_format=format_of(self.response_format) if self.response_format else None,
+            reasoning_effort=self.reasoning_effort or None,
         )
 
 

@@ -17,7 +17,7 @@ from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault
 
-from textllm_adapters.openai.bodies import input_message
+from textllm_adapters.openai.bodies import input_items
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
@@ -63,7 +63,7 @@ def digest(content: bytes) -> str:
 )
 def test_a_pdf_is_sent_under_a_name_that_says_so(name: str, sent: str) -> None:
     turn = Message(id="msg_1", role="user", content=(replace(pdf(), name=name),), created_at=NOON)
-    assert input_message(turn)["content"] == [PDF_PART | {"filename": sent, "file_data": ANY}]
+    assert input_items(turn)[0]["content"] == [PDF_PART | {"filename": sent, "file_data": ANY}]
 
 
 async def test_the_responses_api_takes_images_files_and_texts_as_parts(provider: OpenAIStandIn, client: Client) -> None:

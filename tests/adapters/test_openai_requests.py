@@ -1,7 +1,7 @@
 """Whatever we can send is what OpenAI's own description of its API allows; the stand-in refuses the rest."""
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,18 +10,49 @@ from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_shapes import refusal_of
 
+from textllm_adapters.openai.bodies import input_items
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import NOON, hear
 from textllm_adapters.testing.stored_files import STORED, image, pdf, reading
+from textllm_core.chat.tool_use import paired
 from textllm_core.records.messages import InputFile, InputText, Message, OutputText, Refusal
 from textllm_core.records.model import ModelRequest
+from textllm_core.records.tools import (
+    FunctionTool,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedFunction,
+    ReasoningEffort,
+    ToolCall,
+    ToolResult,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NOTES = st.builds(lambda text: InputFile(key="k", media_type="text/plain", size=1, name=text, extracted=text), TEXT)
 SAID = st.builds(InputText, TEXT)
+CALL = st.builds(ToolCall, call_id=st.just("call_1"), name=st.just("weather"), arguments=TEXT)
+RESULT = st.builds(ToolResult, call_id=st.just("call_1"), output=TEXT)
+SCHEMA = st.just({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]})
+TOOL = st.builds(
+    FunctionTool,
+    name=st.just("weather"),
+    description=st.none() | TEXT,
+    parameters=st.none() | SCHEMA,
+    strict=st.none() | st.booleans(),
+)
+FORMAT = st.one_of(
+    st.just(JsonObjectFormat()),
+    st.builds(
+        JsonSchemaFormat,
+        name=st.just("city"),
+        schema=SCHEMA,
+        description=st.none() | TEXT,
+        strict=st.none() | st.booleans(),
+    ),
+)
 FILES = st.one_of(st.just(image("LLM/one.png")), NOTES)
 NATIVE = st.one_of(FILES, st.just(pdf()))
 REPLY = st.one_of(st.builds(OutputText, TEXT), st.builds(Refusal, TEXT))
@@ -34,21 +65,34 @@ def messages(of_user: st.SearchStrategy[Any]) -> st.SearchStrategy[Message]:
     status = st.sampled_from(["completed", "incomplete"])
     return st.one_of(
         st.builds(build, st.just("user"), st.lists(st.one_of(SAID, of_user), min_size=1, max_size=3), status),
+        st.builds(build, st.just("user"), st.tuples(RESULT, SAID).map(list), status),
         st.builds(build, st.just("assistant"), st.lists(REPLY, max_size=2), status),
+        st.builds(build, st.just("assistant"), st.tuples(REPLY, CALL).map(list) | st.tuples(CALL).map(list), status),
     )
+
+
+def closed(past: list[Message]) -> tuple[Message, ...]:
+    """A history as turns send it, and a turn behind it that answers what is open."""
+    turn = Message(id="msg_1", role="user", content=(InputText("now"),), created_at=NOON)
+    return paired((*past, turn))
 
 
 def requests(of_user: st.SearchStrategy[Any]) -> st.SearchStrategy[ModelRequest]:
     return st.builds(
         ModelRequest,
         model=st.just("gpt-4o"),
-        messages=st.lists(messages(of_user), min_size=1, max_size=4).map(tuple),
+        messages=st.lists(messages(of_user), max_size=4).map(closed),
         instructions=st.none() | TEXT,
         max_output_tokens=st.integers(16, 100_000),
         safety_identifier=st.text("0123456789abcdef", max_size=64),
         cache_key=TEXT,
         temperature=st.none() | st.floats(0, 2),
         metadata=st.none() | st.dictionaries(st.text("k", max_size=64), TEXT, max_size=16),
+        tools=st.lists(TOOL, min_size=1, max_size=2),
+        tool_choice=st.sampled_from([None, "auto", "none", "required", NamedFunction("weather")]),
+        parallel_tool_calls=st.none() | st.booleans(),
+        response_format=st.none() | FORMAT,
+        reasoning_effort=st.sampled_from([None, *get_args(ReasoningEffort)]),
         read=st.just(reading(STORED)),
     )
 
@@ -98,7 +142,8 @@ async def test_any_history_is_taken_by_the_conversations_api(
     provider: OpenAIStandIn, client: Client, past: list[Message]
 ) -> None:
     transcript_id = await OpenAITranscript(client, QUICK).create(past, read=reading(STORED))
-    assert (len(provider.conversations[transcript_id]), provider.malformed) == (len(past), [])
+    items = sum(len(input_items(message)) for message in past)
+    assert (len(provider.conversations[transcript_id]), provider.malformed) == (items, [])
 
 
 ITEM = {"type": "message", "role": "user", "content": "hi"}

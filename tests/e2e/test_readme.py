@@ -1,4 +1,4 @@
-"""What the README and `docs/library.md` print runs as printed."""
+"""What the README, `docs/library.md` and `docs/tools.md` print runs as printed."""
 
 import os
 import re
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from tests.image_files import png
-from tests.servers.openai import OpenAIStandIn
+from tests.servers.openai import OpenAIStandIn, Reply
 
 from textllm_adapters.testing.stored_files import seen
 from textllm_core.policy import SUMMARY_PROMPT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+TOOLS = (ROOT / "docs" / "tools.md").read_text()
 LIBRARY = (ROOT / "docs" / "library.md").read_text()
 
 
@@ -26,6 +27,7 @@ SHOWN = (
     f"[0] You said: What is it? {seen(CAT)}\n"
     f"[2] You said: Is it in here, too? File report.txt:\n\nA report. {seen(CAT)}\n"
 )
+CALLED = "[0] You said: Is it raining in Oslo? Results: rain in Oslo\n"
 FILED = "notes.txt 12 text/plain\nTea at five.\nfile_not_found No such file.\n"
 
 
@@ -40,14 +42,17 @@ FILED = "notes.txt 12 text/plain\nTea at five.\nfile_not_found No such file.\n"
         (LIBRARY, "chat_with_image", SHOWN),
         (LIBRARY, "files.upload", FILED),
         (LIBRARY, "resume_reply", RESUMED),
+        (TOOLS, "ToolResult", CALLED),
     ],
-    ids=["readme", "readme-sync", "talk", "sync", "notebook", "images", "files", "resume"],
+    ids=["readme", "readme-sync", "talk", "sync", "notebook", "images", "files", "resume", "tools"],
 )
 def test_the_library_examples_print_what_they_should(tmp_path: Path, page: str, shown: str, printed: str) -> None:
     (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if shown in block)
     (tmp_path / "cat.png").write_bytes(CAT)
     (tmp_path / "report.txt").write_bytes(b"A report.")
     with OpenAIStandIn(api_key="sk-test") as provider:
+        if page is TOOLS:
+            provider.script(Reply(calls=(("weather", '{"city": "Oslo"}'),)))
         result = subprocess.run(
             [sys.executable, "-c", program],
             capture_output=True,

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from aiohttp import web
 from tests.servers.openai_chat import ChatWire, items_of
-from tests.servers.openai_items import digests_in, full_items, invalid, shown, wrong_type
+from tests.servers.openai_items import check_calls, digests_in, full_items, invalid, shown, wrong_type
 from tests.servers.openai_responses import ResponsesWire, check_capability, check_include, check_references
 from tests.servers.openai_runs import Conversation, Prompt, Run
 from tests.servers.openai_script import ApiError, Bill, Fault, Json, RecordedRequest, Reply, Usage
@@ -275,6 +275,7 @@ class OpenAIStandIn:
             message = "Another process is currently operating on this conversation. Please retry in a few seconds."
             raise ApiError(400, message, param="conversation", code="conversation_locked")
         check_capability(body)
+        check_calls(prompt.context)
         step = self._next_step()
         if isinstance(step, Fault):
             return await _suffer(step, request)
@@ -354,6 +355,7 @@ class OpenAIStandIn:
         body = request[BODY]
         items = tuple(full_items(items_of(body), "messages", self._known))
         check_capability(body)
+        check_calls(items)
         step = self._next_step()
         if isinstance(step, Fault):
             return await _suffer(step, request)

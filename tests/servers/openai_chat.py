@@ -13,7 +13,18 @@ from tests.servers.openai_script import Json, Usage
 
 def items_of(body: Json) -> list[Json]:
     """The messages of a chat request as input items, unchecked."""
-    return [{"role": message["role"], "content": _content(message)} for message in body["messages"]]
+    return [item for message in body["messages"] for item in _items_of(message)]
+
+
+def _items_of(message: Json) -> Iterable[Json]:
+    if message["role"] == "tool":
+        yield {"type": "function_call_output", "call_id": message["tool_call_id"], "output": message["content"]}
+        return
+    calls = message.get("tool_calls") or []
+    if message.get("content") is not None or not calls:
+        yield {"role": message["role"], "content": _content(message)}
+    for call in calls:
+        yield {"type": "function_call", "call_id": call["id"], **call["function"]}
 
 
 def _content(message: Json) -> Any:
@@ -74,8 +85,20 @@ class ChatWire:
             yield _data({"error": error})
             return
         reasons = {None: "stop", "max_output_tokens": "length", "content_filter": "content_filter"}
-        reason = reasons[outcome.detail]
-        message = {"role": "assistant", "content": None, "refusal": None, self._field: "".join(self._said)}
+        reason = "tool_calls" if outcome.calls else reasons[outcome.detail]
+        message: Json = {"role": "assistant", "content": None, "refusal": None, self._field: "".join(self._said)}
+        if outcome.calls:
+            calls: list[Json] = [
+                {"id": new_id("call")[:29], "type": "function", "function": {"name": name, "arguments": arguments}}
+                for name, arguments in outcome.calls
+            ]
+            message["tool_calls"] = calls
+            for index, call in enumerate(calls):
+                whole = call["function"]["arguments"]
+                head = {**call, "function": {**call["function"], "arguments": ""}}
+                yield self._chunk({"tool_calls": [{"index": index, **head}]})
+                for piece in (whole[: len(whole) // 2], whole[len(whole) // 2 :]):
+                    yield self._chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
         usage = _usage(outcome.usage)
         self.completion = {**self._head("chat.completion"), "choices": [choice], "usage": usage}

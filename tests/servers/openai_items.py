@@ -165,6 +165,21 @@ def _bytes_of(data_url: str, param: str, code: str) -> bytes:
         raise ApiError(400, f"Invalid '{param}': {error}.", param=param, code=code) from error
 
 
+def check_calls(items: Iterable[Json]) -> None:
+    """Each call of a function is followed by its output, and each output follows its call."""
+    waiting: list[str] = []
+    for item in items:
+        if item["type"] == "function_call":
+            waiting.append(item["call_id"])
+        elif item["type"] == "function_call_output":
+            if item["call_id"] not in waiting:
+                message = f"No tool call found for function call output with call_id {item['call_id']}."
+                raise ApiError(400, message, param="input")
+            waiting.remove(item["call_id"])
+    if waiting:
+        raise ApiError(400, f"No tool output found for function call {waiting[0]}.", param="input")
+
+
 def shown(item: Json, include: Iterable[str]) -> Json:
     """A stored item as an item route shows it: the URL of an image is left out unless it is asked for."""
     if item["type"] != "message" or "message.input_image.image_url" in include:
@@ -217,6 +232,8 @@ def echo_of(items: list[Json]) -> str:
     parts = messages[asked[-1]]["content"]
     said = " ".join(part["text"] for part in parts if part["type"] == "input_text")
     seen = " ".join(digest[:8] for digest in digests_in(messages))
+    results = " ".join(item["output"] for item in items if item["type"] == "function_call_output")
+    said += f"{' Results: ' if results else ''}{results}"
     return f"[{asked[-1]}] You said: {said}{' Seen: ' if seen else ''}{seen}"
 
 

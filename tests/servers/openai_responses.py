@@ -151,6 +151,8 @@ class ResponsesWire:
             case "completed" | "incomplete":
                 if self._said:
                     yield from self._finish_message(outcome.status)
+                for name, arguments in outcome.calls:
+                    yield from self._call(name, arguments)
                 reason = {"reason": outcome.detail} if outcome.status == "incomplete" else None
                 completed_at = int(time.time()) if outcome.status == "completed" else None
                 changes = {"output": list(self.output), "incomplete_details": reason, "completed_at": completed_at}
@@ -176,6 +178,19 @@ class ResponsesWire:
         yield self._event("response.content_part.done", **self._place(), part=self._part(text))
         yield self._event("response.output_item.done", output_index=len(self.output), item=message)
         self.output.append(message)
+
+    def _call(self, name: str, arguments: str) -> Iterable[bytes]:
+        item = {"id": new_id("fc"), "type": "function_call", "status": "in_progress", "call_id": new_id("call")[:29]}
+        item |= {"name": name, "arguments": ""}
+        place = {"item_id": item["id"], "output_index": len(self.output)}
+        yield self._event("response.output_item.added", output_index=len(self.output), item=item)
+        half = len(arguments) // 2
+        for piece in (arguments[:half], arguments[half:]):
+            yield self._event("response.function_call_arguments.delta", **place, delta=piece, **self._padding())
+        yield self._event("response.function_call_arguments.done", **place, name=name, arguments=arguments)
+        item |= {"status": "completed", "arguments": arguments}
+        yield self._event("response.output_item.done", output_index=len(self.output), item=item)
+        self.output.append(item)
 
     def _message(self, status: str, content: list[Json]) -> Json:
         return {"id": self._message_id, "type": "message", "status": status, "role": "assistant", "content": content}

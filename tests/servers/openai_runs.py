@@ -19,6 +19,7 @@ class Outcome:
     usage: Usage | None = None
     detail: str | None = None
     shape: str = "failed"  # of a failed one: "failed", "error_flat" or "error_nested"
+    calls: tuple[tuple[str, str], ...] = ()  # of functions, by name and arguments
 
 
 class Wire(Protocol):
@@ -180,7 +181,7 @@ class Run:
             case "silent" | "cut":
                 self._settle(Outcome("failed", detail="server_error"), heard=False)
             case "completed":
-                self._settle(Outcome("completed", self._usage(spoken)))
+                self._settle(Outcome("completed", self._usage(spoken), calls=self.reply.calls))
             case "incomplete":
                 self._settle(Outcome("incomplete", self._usage(spoken), detail))
             case _:
@@ -192,7 +193,8 @@ class Run:
             input_tokens=self.prompt.input_tokens,
             cached_tokens=self.prompt.cached_tokens,
             cache_write_tokens=0,
-            output_tokens=text_tokens("".join(deltas)) + self._reasoning_tokens,
+            output_tokens=text_tokens("".join(deltas) + "".join(map("".join, self.reply.calls)))
+            + self._reasoning_tokens,
             reasoning_tokens=self._reasoning_tokens,
         )
         return replace(counted, **self.reply.usage)

@@ -91,6 +91,7 @@ class Reply:
     text: str | None = None
     deltas: tuple[str, ...] | None = None  # else the text is cut in words
     refusal: str | None = None  # takes the place of the text
+    calls: tuple[tuple[str, str], ...] = ()  # of functions, by name and arguments, behind the text, or without one
     reasoning: str | None = None  # an item before the message; counted as reasoning tokens
     usage: Mapping[str, int] = field(default_factory=dict)  # fields of Usage that replace the counted ones
     service_tier: str | None = None  # the tier the response reports; else the one asked for
@@ -115,7 +116,7 @@ class Reply:
         """The deltas to send when the echo of this request would be `echo`."""
         if self.deltas is not None:
             return self.deltas
-        chosen = [text for text in (self.refusal, self.text, echo) if text is not None]
+        chosen = [text for text in (self.refusal, self.text, "" if self.calls else echo) if text is not None]
         return tuple(re.findall(r"\S+\s*|\s+", chosen[0]))
 
 

@@ -58,6 +58,12 @@ class EmbeddedLLM:
         """As the port says. The provider's id of the response is None: nothing is kept."""
         if any(message.stored_parts for message in request.messages):
             raise InvalidRequestError("The embedded model reads text alone, no images and no files.")
+        if request.tools:
+            raise InvalidRequestError.of("tools", "the embedded model calls no functions; configure another provider")
+        if request.response_format is not None:
+            raise InvalidRequestError.of(
+                "response_format", "the embedded model writes plain text alone; configure another provider"
+            )
         messages = request.messages
         while True:
             async with aclosing(self._chunks(_body(request, messages))) as chunks:

@@ -51,6 +51,7 @@ class MemoryConversationRepository:
             user_id=kept.conversation.user_id,
             transcript_id=kept.transcript_id,
             context_tokens=kept.context_tokens,
+            open_calls=kept.open_calls,
             message_count=kept.conversation.message_count,
             revision=kept.revision,
             keeps_messages=kept.keeps_messages,
@@ -109,6 +110,7 @@ class MemoryConversationRepository:
             messages=tuple(messages),
             context_tokens=context_tokens,
             imported_turns=conversation.message_count,
+            open_calls=messages[-1].open_calls if messages else None,
         )
         return self._write(key, kept, replace(kept.conversation, summary=summary))
 

@@ -30,6 +30,7 @@ from textllm_core.records.model import (
     ModelStarted,
     ModelThinking,
 )
+from textllm_core.records.tools import ToolCall
 from textllm_core.usage import Usage
 
 BYTES_PER_TOKEN = 4
@@ -45,6 +46,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
             `Seen: 1f3a5c7e 99aa0b4d` follows: how the SHA-256 of each of them begins.
         deltas: what to say, already cut; takes the place of `text`.
         usage: None counts a token for each four bytes.
+        tool_calls: what to ask the caller to run, behind the text; without a text of its own it then says nothing.
         status, is_estimate, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
         usage_stated: False leaves the usage out of the end.
         thoughts: characters of reasoning, a sign of life each, before the first delta.
@@ -66,6 +68,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
     thoughts: tuple[int, ...] = ()
     status: EndStatus = "completed"
     finish_reason: FinishReason = "stop"
+    tool_calls: tuple[ToolCall, ...] = ()
     content_filtered: bool = False
     service_tier: str | None = None
     error_code: str | None = None
@@ -170,14 +173,15 @@ class ScriptedLLM:
         if self._transcript is None or request.transcript_id is None or end.status in ("failed", "cancelled"):
             return
         part = Refusal(end.text) if end.finish_reason == "refusal" else OutputText(end.text)
-        reply = Message(id=new_id("msg"), role="assistant", content=(part,), created_at=datetime.now(UTC))
+        content = end.tool_calls if end.tool_calls and not end.text else (part, *end.tool_calls)
+        reply = Message(id=new_id("msg"), role="assistant", content=tuple(content), created_at=datetime.now(UTC))
         self._transcript.append(request.transcript_id, [*request.messages, reply])
 
 
 def _play(
     reply: ScriptedReply, request: ModelRequest, history: Sequence[Message], received: Mapping[str, str]
 ) -> tuple[Sequence[str], ModelEnded]:
-    text = reply.text if reply.text is not None else _echo(history, received)
+    text = reply.text if reply.text is not None else "" if reply.tool_calls else _echo(history, received)
     wanted = reply.deltas if reply.deltas is not None else tuple(re.findall(r"\S+\s*|\s+", text))
     deltas = _shortened(wanted, request.max_output_tokens * BYTES_PER_TOKEN)
     cut = "".join(deltas) != "".join(wanted)
@@ -189,7 +193,8 @@ def _play(
         status="incomplete" if cut and reply.status == "completed" else reply.status,
         usage=(reply.usage or counted) if reply.usage_stated else None,
         text="".join(deltas),
-        finish_reason="length" if cut else reply.finish_reason,
+        finish_reason="length" if cut else "tool_calls" if reply.tool_calls else reply.finish_reason,
+        tool_calls=() if cut else reply.tool_calls,
         content_filtered=reply.content_filtered,
         service_tier=reply.service_tier,
         is_estimate=reply.is_estimate,
@@ -205,7 +210,9 @@ def _reported(code: str) -> TextLLMError:
 
 def _echo(history: Sequence[Message], received: Mapping[str, str]) -> str:
     seen = [received[part.key][:8] for message in history for part in message.stored_parts]
-    return f"[{len(history) - 1}] You said: {history[-1].text_for_model}{' Seen: ' if seen else ''}{' '.join(seen)}"
+    results = " ".join(f"{result.call_id}={result.output}" for result in history[-1].tool_results)
+    said = f"{history[-1].text_for_model}{' Results: ' if results else ''}{results}"
+    return f"[{len(history) - 1}] You said: {said}{' Seen: ' if seen else ''}{' '.join(seen)}"
 
 
 def _tokens_of(message: Message) -> int:

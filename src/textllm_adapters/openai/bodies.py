@@ -9,6 +9,7 @@ from typing import cast
 
 import msgspec
 
+from textllm_adapters.openai.functions import call_items, result_items
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
 from textllm_core.records.messages import InputFile, InputImage, Message, words_of
 from textllm_core.records.model import ReadBlob
@@ -21,15 +22,18 @@ class DataURL:
         self.part = part
 
 
-def input_message(message: Message) -> dict[str, object]:
-    """A message as an item of the Responses and the Conversations API.
+def input_items(message: Message) -> list[dict[str, object]]:
+    """A message as items of the Responses and the Conversations API: what it says, its calls, or its results.
 
     Its text is one string, in the form that OpenAI and all compatible servers take, for earlier replies too: with a
     type, without parts, id and status. The parts of a reply would need an id, which only the provider gives.
     """
+    calls, results = call_items(message), result_items(message)
+    if len(calls) + len(results) == len(message.content) > 0:
+        return [*results, *calls]
     has_files = any(isinstance(part, InputImage | InputFile) for part in message.content)
     content = _input_parts(message) if has_files else message.text
-    return {"type": "message", "role": message.role, "content": content}
+    return [*results, {"type": "message", "role": message.role, "content": content}, *calls]
 
 
 def _input_parts(message: Message) -> list[dict[str, object]]:
@@ -42,8 +46,8 @@ def _input_parts(message: Message) -> list[dict[str, object]]:
                 # The API tells by the name what a file is, and only PDF files go as they are.
                 name = part.name if part.name.lower().endswith(".pdf") else f"{part.name}.pdf"
                 parts.append({"type": "input_file", "filename": name, "file_data": DataURL(part)})
-            case _:
-                parts.append({"type": "input_text", "text": words_of(part)})
+            case _ if (words := words_of(part)) is not None:
+                parts.append({"type": "input_text", "text": words})
     return parts
 
 

@@ -20,6 +20,7 @@ class Delta(Struct):
     reasoning_text: object = None
     reasoning_details: object = None
     thinking: object = None  # of Ollama
+    tool_calls: object = None
     usage: object = None
     error: object = None
 
@@ -61,7 +62,8 @@ class Choice(Struct):
         delta = self.delta
         if delta is not None and (delta.content or (self.message is None and self.text is None)):
             return delta
-        return delta if delta is not None and delta.reasons else self.message or Delta(content=self.text)
+        says = delta is not None and (delta.reasons or delta.tool_calls)
+        return delta if delta is not None and says else self.message or Delta(content=self.text)
 
 
 class Chunk(Struct):

@@ -1,7 +1,7 @@
 """The Chat Completions API, which nearly every compatible server speaks; the whole history goes with every call."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from textllm_adapters.openai.bodies import chat_content
@@ -11,6 +11,7 @@ from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, word
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of
+from textllm_adapters.openai.functions import CallsInPieces, chat_calls, chat_options
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import TextLLMError
@@ -37,7 +38,7 @@ class _Finish(NamedTuple):
 _CUT: Final = _Finish("incomplete", "length")
 _FILTERED: Final = _Finish("incomplete", content_filtered=True)
 _BROKEN: Final = _Finish("failed")
-_TOOL: Final = _Finish()  # nobody has offered one; text that stands beside the call is whole
+_TOOL: Final = _Finish()  # where nobody has offered one, text that stands beside the call is whole
 # In lower case. What is not named here is no end that anybody foresaw: the reply is told as cut short.
 _FINISHES: Final = (
     dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), _Finish())
@@ -62,6 +63,8 @@ class _Heard:
     finish: str | None = None
     usage: object = None  # as stated; what says most
     service_tier: str | None = None
+    offers_tools: bool = False
+    calls: CallsInPieces = field(default_factory=CallsInPieces)
     error: TextLLMError | None = None
     aside: object = None  # the last that was neither a part of a reply nor a failure in any form it should have
     has_begun: bool = False
@@ -71,12 +74,15 @@ class _Heard:
         usage = counted(self.usage, seen=len(self.text) + self.thought)
         if finish.status == "failed" and self.error is not None and usage is None:
             raise self.error
+        calls = self.calls.all() if self.offers_tools and finish.status == "completed" else ()
+        reason: FinishReason = "tool_calls" if calls else finish.reason
         return ModelEnded(
             status=finish.status,
             usage=usage.usage if usage else None,
             is_estimate=usage is not None and usage.is_estimate,
             text=self.text,
-            finish_reason="refusal" if self.refused else finish.reason,
+            finish_reason="refusal" if self.refused else reason,
+            tool_calls=calls,
             content_filtered=finish.content_filtered,
             service_tier=self.service_tier,
             error=self.error if finish.status == "failed" else None,
@@ -102,7 +108,7 @@ class ChatCompletionsLLM:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
-        heard = _Heard()
+        heard = _Heard(offers_tools=bool(request.tools))
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
         so_far: object = None  # of the usage, as it was told
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
@@ -134,6 +140,10 @@ class ChatCompletionsLLM:
                         if thought is not None:
                             heard.thought += thought
                             yield ModelThinking(thought)
+                        if said.tool_calls is not None:
+                            characters = heard.calls.take(said.tool_calls)
+                            heard.thought += characters
+                            yield ModelThinking(characters)
                         if text:
                             written += text
                             yield TextDelta(text)
@@ -202,7 +212,9 @@ def _end(heard: _Heard, asked: Asked) -> ModelEnded:
         heard.error = ended_early(heard.aside, asked, has_begun=heard.has_begun)
     elif heard.error is None and heard.finish is not None:
         finish = _finish_of(heard.finish) or _CUT
-        if finish is _TOOL and not heard.text:
+        calls = heard.calls.all()
+        is_said = heard.text or (calls and heard.offers_tools)
+        if not is_said and (finish is _TOOL or (calls and finish.status == "completed")):
             finish, heard.error = _BROKEN, wants_tool(heard.finish, asked)
         elif finish is _BROKEN:
             heard.error = told_in_stream(fault_of({"code": heard.finish}), asked, has_begun=True)
@@ -216,10 +228,16 @@ def _in_turns(messages: Sequence[Message]) -> list[dict[str, object]]:
     """
     turns: list[dict[str, object]] = []
     for message in messages:
+        turns += (
+            {"role": "tool", "tool_call_id": result.call_id, "content": result.output}
+            for result in message.tool_results
+        )
         content = chat_content(message)
-        if turns and turns[-1]["role"] == message.role:
+        if message.tool_calls:
+            turns.append({"role": "assistant", "content": content or None, "tool_calls": chat_calls(message)})
+        elif turns and turns[-1]["role"] == message.role:
             turns[-1]["content"] = _joined(turns[-1]["content"], content)
-        else:
+        elif content or not message.tool_results:
             turns.append({"role": message.role, "content": content})
     return turns
 
@@ -250,4 +268,4 @@ def _body(request: ModelRequest, *, openai: bool) -> dict[str, object]:
         body["safety_identifier"] = request.safety_identifier
     if openai and request.cache_key:
         body["prompt_cache_key"] = request.cache_key
-    return body
+    return body | chat_options(request)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from textllm_adapters.openai.bodies import input_message
+from textllm_adapters.openai.bodies import input_items
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import Asked, hearing, nothing_there, told_in_stream
@@ -90,7 +90,7 @@ class OpenAITranscript:
 
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`; twenty messages a call."""
-        items = [input_message(message) for message in messages]
+        items = [item for message in messages for item in input_items(message)]
         with hearing(asked := Asked.of(self.client.base_url, "/conversations")):
             body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
             try:

@@ -120,7 +120,7 @@ def told_in_stream(fault: Fault, asked: Asked, *, has_begun: bool, what: str = "
 
 
 def wants_tool(name: str, asked: Asked) -> TextLLMError:
-    """Why there is no reply where the model has only called a tool; none is ever offered to it."""
+    """Why there is no reply where the model has only called a tool that nobody has offered to it."""
     what = "wants to use a tool in the place of a reply, but there is none for it"
     return told_in_stream(fault_of({"code": name}), asked, has_begun=True, what=what)
 

@@ -1,6 +1,6 @@
 """OpenAI's Responses API: with a conversation on the provider's side, or with the whole history in every call."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 from urllib.parse import quote
@@ -8,12 +8,13 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from textllm_adapters.openai.bodies import input_message
+from textllm_adapters.openai.bodies import input_items
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of, says_nothing
+from textllm_adapters.openai.functions import calls_any, calls_in, responses_options
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import ProviderError, TextLLMError
@@ -27,6 +28,7 @@ from textllm_core.records.model import (
     ModelStarted,
     ModelThinking,
 )
+from textllm_core.records.tools import ToolCall
 from textllm_core.texts import well_formed
 
 _BEGINNINGS: Final = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
@@ -38,6 +40,7 @@ _ENDS: Final[Mapping[bytes, EndStatus]] = {
     b"response.cancelled": "cancelled",
     b"response.done": "completed",  # of gateways; its status says what it is
 }
+_ARGUMENTS: Final = b"response.function_call_arguments.delta"
 _ITEM: Final = b"response.output_item.done"
 _PART: Final = b"response.content_part.done"
 # They say again what the deltas said; or they alone say it.
@@ -77,6 +80,7 @@ class _Response(Struct):
     output_text: object = None
     usage: object = None
     service_tier: object = None
+    tools: object = None  # that were offered
 
 
 class _ResponseEvent(Struct):
@@ -157,10 +161,12 @@ class ResponsesLLM:
                         if text.startswith(said) and (rest := text.removeprefix(said)):  # else it is what came already
                             said, refused = text, refused or is_refusal
                             yield TextDelta(rest)
-                        yield _ended(_ENDS[name], response, said, refused, asked, thought=thought)
+                        calls = calls_in(response.output) or calls_in(_items(whole))
+                        response.tools = request.tools
+                        yield _ended(_ENDS[name], response, said, refused, calls, asked, thought=thought)
                         await answer.drain()
                         return
-                    elif b"reasoning" in name:
+                    elif b"reasoning" in name or name == _ARGUMENTS:
                         characters = _characters(event.data)
                         thought += characters
                         if not started:
@@ -199,13 +205,14 @@ class ResponsesLLM:
         status = _STATUSES.get(response.status) if isinstance(response.status, str) else None
         if status is None:
             return None
-        return _ended(status, response, well_formed(text), refused, Asked.of(self.client.base_url, path))
+        asked = Asked.of(self.client.base_url, path)
+        return _ended(status, response, well_formed(text), refused, calls_in(response.output), asked)
 
 
 def _body(request: ModelRequest) -> dict[str, object]:
     body: dict[str, object] = {
         "model": request.model,
-        "input": [input_message(message) for message in request.messages],
+        "input": [item for message in request.messages for item in input_items(message)],
         "max_output_tokens": request.max_output_tokens,
         "store": request.transcript_id is not None,  # only what is stored can be asked for after a broken stream
         "stream": True,
@@ -219,7 +226,7 @@ def _body(request: ModelRequest) -> dict[str, object]:
         "temperature": request.temperature,
         "metadata": request.metadata or None,
     }
-    return body | {key: value for key, value in optional.items() if value is not None}
+    return body | {key: value for key, value in optional.items() if value is not None} | responses_options(request)
 
 
 def _response_in(data: bytes) -> _Response | None:
@@ -285,6 +292,11 @@ def _told_whole(events: list[tuple[bytes, bytes]]) -> tuple[str, bool]:
     return text, refused
 
 
+def _items(events: list[tuple[bytes, bytes]]) -> list[object]:
+    """The items that events tell of whole."""
+    return [decoded(_done, data).item for name, data in events if name == _ITEM]
+
+
 async def _rest(answer: EventStream) -> list[_Response]:
     """The ends that follow a failure."""
     ends: list[_Response] = []
@@ -344,13 +356,15 @@ def _is_cut(output: object) -> bool:
     return any(isinstance(item, dict) and item.get("status") == "incomplete" for item in items)
 
 
-def _calls_tool(output: object) -> bool:
-    items = output if isinstance(output, list) else ()
-    return any(isinstance(item, dict) and item.get("type") == "function_call" for item in items)
-
-
 def _ended(
-    status: EndStatus, response: _Response, text: str, refused: bool, asked: Asked, *, thought: int = 0
+    status: EndStatus,
+    response: _Response,
+    text: str,
+    refused: bool,
+    calls: Sequence[ToolCall],
+    asked: Asked,
+    *,
+    thought: int = 0,
 ) -> ModelEnded:
     failure = None if says_nothing(response.error) else response.error
     details = response.incomplete_details
@@ -365,16 +379,21 @@ def _ended(
     usages = [response.usage, *(item.get("usage") for item in items if isinstance(item, dict))]
     usage = counted(next(filter(None, usages), None), seen=len(text) + thought)
     error = told_in_stream(fault_of({"error": failure}), asked, has_begun=True) if failure else None
-    if status == "completed" and not text and _calls_tool(response.output):
+    if not response.tools:
+        calls = ()
+    if status == "completed" and not (text or calls) and calls_any(response.output):
         status, error = "failed", wants_tool("function_call", asked)
     cut_short = status == "incomplete" and reason != "content_filter"
     finish_reason: FinishReason = "refusal" if refused else "length" if cut_short else "stop"
+    if calls and status == "completed":
+        finish_reason = "tool_calls"
     return ModelEnded(
         status=status,
         usage=usage.usage if usage else None,
         is_estimate=usage is not None and usage.is_estimate,
         text=text,
         finish_reason=finish_reason,
+        tool_calls=calls if status == "completed" else (),
         content_filtered=status == "incomplete" and reason == "content_filter",
         service_tier=word(response.service_tier, "") or None,
         error=error,

@@ -1,10 +1,17 @@
 """Conversations in PostgreSQL."""
 
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
 from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.types import askable
 from textllm_core.records.conversations import ConversationState
+
+_CALLS: Final = msgspec.json.Decoder(tuple[str, ...])
 
 
 class PostgresConversationRepository(SqlConversationRepository):
@@ -17,4 +24,7 @@ class PostgresConversationRepository(SqlConversationRepository):
     async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
         asked = {"tenant": askable(tenant_id), "conversation": askable(conversation_id)}
         row = await self._lanes.ask(statements.STATE, tenant_id, asked)
-        return None if row[0] is None else ConversationState(*row)
+        if row[0] is None:
+            return None
+        state = ConversationState(*row)
+        return state if row[-1] is None else replace(state, open_calls=_CALLS.decode(row[-1]))

@@ -155,6 +155,7 @@ def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
         "last_image": _text(end.last_image),
         "transcript": _text(end.transcript_id),
         "context_tokens": end.context_tokens,
+        "open_calls": None if end.open_calls is None else _json(end.open_calls),
         "summary": _text(end.summary),
         "model": model,
         "model_of_day": model_of_day(end.model),

@@ -22,7 +22,7 @@ CALLER: Final = Statement(
 STATE: Final = Statement(
     """
     SELECT known.id, known.user_id, known.transcript_id, known.context_tokens, known.message_count, known.revision,
-        known.keeps_messages
+        known.keeps_messages, known.open_calls
     FROM (SELECT) AS asked LEFT JOIN conversations AS known
         ON known.tenant_id = :tenant AND known.id = :conversation AND NOT known.is_deleted
     """,
@@ -99,6 +99,7 @@ _SETTLED: Final = """
             last_image_url = coalesce(:last_image, last_image_url),
             transcript_id = CASE WHEN turn_id = :response THEN :transcript ELSE transcript_id END,
             context_tokens = CASE WHEN turn_id = :response THEN :context_tokens ELSE context_tokens END,
+            open_calls = CASE WHEN turn_id = :response THEN :open_calls ELSE open_calls END,
             summary = coalesce(:summary, summary),
             turn_until = CASE WHEN turn_id = :response THEN NULL ELSE turn_until END,
             turn_id = CASE WHEN turn_id = :response THEN NULL ELSE turn_id END

@@ -128,6 +128,7 @@ class SqlConversationRepository:
     ) -> Conversation | None:
         row = _row(tenant_id, conversation) | {"keeps_messages": True, "context_tokens": context_tokens}
         row |= {"last_message": len(messages), "imported_turns": conversation.message_count}
+        row |= {"open_calls": messages[-1].open_calls if messages else None}
         it = _it(tenant_id, conversation.user_id, conversation.id)
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:

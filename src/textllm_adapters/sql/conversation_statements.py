@@ -71,6 +71,7 @@ STATE: Final = select(
     conversations.c.message_count,
     conversations.c.revision,
     conversations.c.keeps_messages,
+    conversations.c.open_calls,
 ).where(_OF_TENANT, _ID, _IS_THERE)
 
 ADD: Final = insert(conversations).returning(conversations)

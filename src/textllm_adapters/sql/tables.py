@@ -37,6 +37,7 @@ metadata: Final = MetaData()
 # transcript_id: the provider's side of it. revision: how many exchanges have ended in it.
 # last_image_url: the key of its newest image; links run out, and are made when they are asked for.
 # imported_turns: how many of message_count came with an import; the ledger has none of them.
+# open_calls: calls of functions that its last reply asks for, whose results the next turn brings.
 # last_message: the number of the newest message kept. session_id: of the newest turn; it changes with the first
 # turn of a day alone, so that all others leave the indexes as they are.
 conversations: Final = Table(
@@ -61,6 +62,7 @@ conversations: Final = Table(
     Column("last_image_url", PlainText),
     Column("transcript_id", PlainText),
     Column("context_tokens", BigInteger, nullable=False),
+    Column("open_calls", Record(tuple[str, ...])),
     Column("keeps_messages", Boolean, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("last_message", Integer, nullable=False),

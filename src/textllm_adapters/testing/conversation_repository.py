@@ -8,8 +8,10 @@ from msgspec.structs import replace
 
 from textllm_adapters.testing.books import LEASE, NOON, exchange, next_turn, reservation, settlement
 from textllm_adapters.testing.storage import Storage
+from textllm_core.ids import new_id
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import InputText, Message, OutputText, Refusal
+from textllm_core.records.tools import ToolCall
 
 
 async def answered(storage: Storage, **more: Any) -> Hold:
@@ -83,6 +85,27 @@ class ConversationRepositoryContract:
         found = await storage.conversations.get("tenant", other.conversation_id)
         assert found is not None
         assert found.last_image_url is None
+
+    async def test_the_calls_of_the_last_reply_are_open_until_the_next_one(self, storage: Storage) -> None:
+        hold = await storage.ledger.reserve(reservation())
+        content = (ToolCall(call_id="call_1", name="weather", arguments='{"city": "Oslo"}'),)
+        asks = Message(id=new_id("msg"), role="assistant", content=content, created_at=NOON, finish_reason="tool_calls")
+        await storage.ledger.settle(hold, settlement(messages=(asks,), open_calls=("call_1",)))
+
+        async def open_calls() -> tuple[str, ...] | None:
+            state = await storage.conversations.state("tenant", hold.conversation_id)
+            assert state is not None
+            return state.open_calls
+
+        assert await open_calls() == ("call_1",)
+        kept = await storage.conversations.last_messages("tenant", "user", hold.conversation_id, limit=1)
+        assert [*kept] == [asks]
+        running = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+        await storage.ledger.release(running)
+        assert await open_calls() == ("call_1",)
+        running = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+        await storage.ledger.settle(running, settlement())
+        assert await open_calls() is None
 
     async def test_the_revision_changes_with_every_exchange_that_ends(self, storage: Storage) -> None:
         hold = await answered(storage)

@@ -12,6 +12,7 @@ from textllm_adapters.testing.storage import Storage
 from textllm_core.errors import ForbiddenError
 from textllm_core.records.conversations import Conversation
 from textllm_core.records.messages import Message
+from textllm_core.records.tools import ToolCall
 
 SAID = (*exchange("the Nile\0", "It is long."), *exchange("And the Rhine?", "Shorter."))
 
@@ -49,6 +50,15 @@ class ImportedConversationsContract:
         texts = ["the Nile\0", "It is long.", "And the Rhine?", "Shorter.", "Hello", "Hi"]
         assert await paged(storage, given.id, newest_first=False, limit=4) == texts
         await assert_balanced(storage)
+
+    async def test_calls_of_its_last_reply_wait_for_their_results(self, storage: Storage) -> None:
+        asked, replied = exchange("Is it raining?", "Let me see.")
+        call = ToolCall(call_id="call_1", name="weather", arguments="{}")
+        given = elsewhere()
+        await imported(storage, given, asked, replace(replied, content=(*replied.content, call)))
+        state = await storage.conversations.state("tenant", given.id)
+        assert state is not None
+        assert state.open_calls == ("call_1",)
 
     async def test_of_very_many_messages_none_is_lost(self, storage: Storage) -> None:
         said = [message for number in range(700) for message in exchange(f"q{number}", f"a{number}")]

@@ -251,6 +251,7 @@ class LedgerContract:
         )
         assert (conversation.total_tokens_input, conversation.total_tokens_output) == (100, 20)
         assert (state.transcript_id, state.context_tokens, state.message_count) == ("conv_theirs", 120, 1)
+        assert state.open_calls is None
         messages = await storage.conversations.last_messages("tenant", "user", hold.conversation_id, limit=None)
         assert tuple(messages) == tuple(end.messages)
         await assert_balanced(storage)

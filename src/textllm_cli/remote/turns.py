@@ -19,9 +19,8 @@ from textllm_core.chat.chat_with_document import DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
 from textllm_core.errors import ServiceUnavailableError, TextLLMError
 from textllm_core.records.conversations import Conversation
+from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.messages import (
-    DocumentReply,
-    ImageReply,
     Reply,
     ReplyCompleted,
     ReplyEvent,

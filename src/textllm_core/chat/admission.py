@@ -1,6 +1,5 @@
 """The first part of every turn: is it right, may it start, and what is promised to it."""
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.room import Room
 from textllm_core.chat.running import LEASE, Running
+from textllm_core.chat.tool_use import answering, options_bound, results_estimate
+from textllm_core.chat.turn_options import check_options
 from textllm_core.errors import (
     Allowance,
     BudgetExceededError,
@@ -22,7 +23,6 @@ from textllm_core.errors import (
     ConversationNotFoundError,
     ForbiddenError,
     IdempotencyInProgressError,
-    InputTooLongError,
     InvalidRequestError,
     ModelError,
     ProviderReport,
@@ -30,7 +30,6 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.ids import new_id, new_user_id
-from textllm_core.metadata import check_metadata
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -40,18 +39,17 @@ from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
-from textllm_core.records.messages import Idempotency, Message, ReplyEvent, ReplyStarted, Turn, TurnOptions
+from textllm_core.records.messages import ContentPart, Idempotency, Message, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.model import ModelStarted
-from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
+from textllm_core.rules.budgets import affordable_output_tokens, demand
 from textllm_core.tenancy import Caller
-from textllm_core.texts import WholeCharacters, refuse_half_characters
+from textllm_core.texts import WholeCharacters
 from textllm_core.usage import Usage, estimated_tokens
 
 _NOTHING: Final = Usage()
 _OVERHEAD_TOKENS: Final = 64  # what a provider adds around messages: roles, separators, the reply's opening
 # What may pass a moment later, or once there is money again, without the user having had anything for it.
 _NOT_COUNTED: Final = (BudgetExceededError, ConversationBusyError, IdempotencyInProgressError)
-_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 
 
 @dataclass(slots=True)
@@ -256,8 +254,15 @@ class Admission:
         Raises:
             TextLLMError: what `Exchange.run` raises before the model is asked.
         """
+        try:
+            return await self._admit(caller, turn, running)
+        except AlreadySettledError as repeat:
+            self._tell(running.log, repeat.replay)
+            return None
+
+    async def _admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange:
         options = turn.options
-        self._check(options)
+        check_options(options, max_input_chars=self.policy.max_input_chars)
         instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions)
         model = options.model or self.policy.model
 
@@ -275,10 +280,12 @@ class Admission:
         price = self.pricing.price(model)
         past_tokens = conversation.context_tokens if conversation else 0
         # A token is at least one byte, so bytes bound tokens; what came before was counted by the provider itself.
-        input_tokens = turn.token_bound + len((instructions or "").encode()) + past_tokens + _OVERHEAD_TOKENS
+        sent_beside = len((instructions or "").encode()) + options_bound(options)
+        input_tokens = turn.token_bound + sent_beside + past_tokens + _OVERHEAD_TOKENS
         ceiling = min(options.max_output_tokens or self.policy.max_output_tokens, self.policy.max_output_tokens)
         now = self.clock.now()
-        message = Message(id=new_id("msg"), role="user", content=turn.content, created_at=now)
+        content = await self._answering(caller, turn, conversation)
+        message = Message(id=new_id("msg"), role="user", content=content, created_at=now)
         keeps_messages = conversation.keeps_messages if conversation else self.policy.keep_messages
         # One that was kept while another API was configured does not know what was said since.
         transcript_id = conversation.transcript_id if conversation and self.has_transcripts else None
@@ -294,7 +301,10 @@ class Admission:
             kind=turn.kind,
             model=model,
             price=price,
-            input_estimate=estimated_tokens(message.text, instructions or "") + turn.file_tokens + past_tokens,
+            input_estimate=estimated_tokens(message.text, instructions or "", characters=options_bound(options))
+            + results_estimate(content)
+            + turn.file_tokens
+            + past_tokens,
             keeps_messages=self.policy.keep_messages,
             demand=demand(price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit),
             at=now,
@@ -305,11 +315,7 @@ class Admission:
             is_resumable=turn.is_resumable,
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )
-        try:
-            allowance, hold = await self._let_in(caller, turn, reservation, running, is_new_user=is_new_user)
-        except AlreadySettledError as repeat:
-            self._tell(running.log, repeat.replay)
-            return None
+        allowance, hold = await self._let_in(caller, turn, reservation, running, is_new_user=is_new_user)
         return OpenExchange(
             turn=turn,
             message=message,
@@ -325,6 +331,24 @@ class Admission:
             keeps_messages=keeps_messages,
             allowance=allowance,
         )
+
+    async def _answering(
+        self, caller: Caller, turn: Turn, conversation: ConversationState | None
+    ) -> tuple[ContentPart, ...]:
+        """What the turn says, with a result for each call that its conversation waits for.
+
+        Raises:
+            InvalidRequestError: it has one that nobody waits for.
+            AlreadySettledError: it is a repeat, so that its results are there already.
+            TextLLMError: as `Ledger.replay`.
+        """
+        try:
+            return answering(turn.content, (conversation and conversation.open_calls) or ())
+        except InvalidRequestError:
+            repeat = turn.idempotency and turn.idempotency.within(caller.user_id)
+            if repeat and (replay := await self.ledger.replay(caller.tenant_id, repeat)):
+                raise AlreadySettledError(replay) from None
+            raise
 
     async def _let_in(
         self, caller: Caller, turn: Turn, asked: Reservation, running: Running, *, is_new_user: bool
@@ -366,22 +390,3 @@ class Admission:
         if asked.idempotency and (replay := await self.ledger.replay(asked.tenant_id, asked.idempotency)):
             raise AlreadySettledError(replay)
         raise ForbiddenError.of_full_list(limit)
-
-    def _check(self, options: TurnOptions) -> None:
-        """Refuse options that no model takes.
-
-        Raises:
-            InvalidRequestError, InputTooLongError
-        """
-        if options.model is not None and not _MODEL_NAME.fullmatch(options.model):
-            raise InvalidRequestError.of("model", "must be a model's name: 1 to 200 letters, digits and . _ : / @ + -")
-        if options.max_output_tokens is not None and options.max_output_tokens < MIN_OUTPUT_TOKENS:
-            raise InvalidRequestError.of("max_output_tokens", f"must be at least {MIN_OUTPUT_TOKENS}")
-        if options.temperature is not None and not 0 <= options.temperature <= 2:
-            raise InvalidRequestError.of("temperature", "must be from 0 to 2")
-        if options.instructions is not None and len(options.instructions) > self.policy.max_input_chars:
-            length = len(options.instructions)
-            raise InputTooLongError(length=length, limit=self.policy.max_input_chars, what="system prompt")
-        metadata = options.metadata or {}
-        refuse_half_characters(instructions=options.instructions, metadata="".join(map("".join, metadata.items())))
-        check_metadata(metadata)

@@ -13,6 +13,7 @@ from textllm_core.chat.admission import OpenExchange
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.deadline import NEVER, Deadline
 from textllm_core.chat.journal import JournalWriter
+from textllm_core.chat.tool_use import paired
 from textllm_core.errors import (
     ContextTooLongError,
     ConversationLostError,
@@ -139,10 +140,10 @@ class AskModel:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
         if self.transcript is None or of.turn.is_aside:
             transcript_id = None
-            messages = await self._sendable(of, (*await self._past(of), of.message))
+            messages = await self._sendable(of, paired((*await self._past(of), of.message)))
         else:
             if of.transcript_id is None:
-                history = await self._sendable(of, await self._history(of, limit=None))
+                history = await self._sendable(of, paired(await self._history(of, limit=None)))
                 of.transcript_id = await self.transcript.create(history, read=self._read_blob)
             transcript_id = of.transcript_id
             messages = await self._sendable(of, (of.message,))
@@ -154,6 +155,11 @@ class AskModel:
             max_output_tokens=of.max_output_tokens,
             temperature=options.temperature,
             metadata=options.metadata,
+            tools=options.tools,
+            tool_choice=options.tool_choice,
+            parallel_tool_calls=options.parallel_tool_calls,
+            response_format=options.response_format,
+            reasoning_effort=options.reasoning_effort,
             safety_identifier=hashlib.sha256(f"{hold.tenant_id}\0{hold.user_id}".encode()).hexdigest(),
             cache_key=hold.conversation_id,
             read=self._read_blob,
@@ -183,9 +189,12 @@ class AskModel:
         messages = list(
             await self.conversations.last_messages(hold.tenant_id, hold.user_id, hold.conversation_id, limit=limit)
         )
-        while messages and messages[0].role != "user":  # a cut through the middle of a turn
+        # A cut through the middle of a turn; but a call is left to whoever brings its result.
+        while messages and messages[0].role != "user" and not (len(messages) == 1 and of.message.tool_results):
             del messages[0]
-        return tuple(message for message in messages if message.text_for_model or message.role == "user")
+        return tuple(
+            message for message in messages if message.text_for_model or message.tool_calls or message.role == "user"
+        )
 
     async def _begin(self, of: OpenExchange, started: ModelStarted) -> None:
         of.started = started

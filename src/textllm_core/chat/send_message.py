@@ -6,6 +6,7 @@ from typing import overload
 
 from textllm_core.chat.calls import call_of
 from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.tool_use import check_results, results_bound
 from textllm_core.policy import ChatPolicy
 from textllm_core.records.messages import InputText, Reply, ReplyEvent, ReplyStarted, TextTurn, Turn
 from textllm_core.tenancy import Caller
@@ -13,7 +14,7 @@ from textllm_core.tenancy import Caller
 
 @dataclass(frozen=True, slots=True)
 class SendMessage:
-    """Answer one text turn, neither blank nor longer than `policy.max_input_chars` characters."""
+    """Answer one text turn, neither blank, unless it has results of calls, nor longer than `policy.max_input_chars`."""
 
     exchange: Exchange
     policy: ChatPolicy
@@ -61,12 +62,14 @@ class SendMessage:
         return self.exchange.batches(caller, self._checked(turn))
 
     def _checked(self, turn: TextTurn) -> Turn:
-        text = turn.text
-        self.policy.check_message(text)
+        text, results = turn.text, tuple(turn.tool_results)
+        check_results(results)
+        if text or not results:
+            self.policy.check_message(text)
         return Turn(
             kind="text",
-            content=(InputText(text),),
-            token_bound=len(text.encode()),
+            content=(*results, InputText(text)) if text else results,
+            token_bound=len(text.encode()) + results_bound(results),
             conversation_id=turn.conversation_id,
             user_id=turn.user_id,
             options=turn.options,

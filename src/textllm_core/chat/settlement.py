@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from textllm_core.chat.admission import OpenExchange
@@ -30,6 +31,7 @@ from textllm_core.records.messages import (
     ReplyUsage,
 )
 from textllm_core.records.model import ModelEnded
+from textllm_core.records.tools import ReplyToolCall, ToolCall
 from textllm_core.usage import Usage, estimated_tokens
 
 _OPEN_FOR: Final = timedelta(minutes=10)  # longer than a provider that is left writes on, or than most of its outages
@@ -77,7 +79,7 @@ def ending(
     return _ending(
         of,
         left,
-        _reply_message(OutputText(left.text), left, ended, at=at) if left.is_kept else None,
+        _reply_message(left, ended, at=at) if left.is_kept else None,
         told=error or "cancelled",
         text=left.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -105,7 +107,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
     return _ending(
         of,
         left,
-        _reply_message(Refusal(ended.text) if is_refusal else OutputText(ended.text), left, ended, at=at),
+        _reply_message(left, ended, at=at),
         told=ended.finish_reason,
         text=ended.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -139,15 +141,19 @@ def _ending(
         if of.is_remembered:
             remembered = remembered_failure(begun, told)
     else:
-        end = _reply(hold, left, text, told, model=of.model, cost=cost)
+        calls = reply_message.tool_calls if reply_message else ()
+        end = _reply(hold, left, text, told, calls, model=of.model, cost=cost)
         if of.is_remembered and begun is not None:
             remembered = remembered_reply(begun, end, turn.files)
     waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
     is_kept = reply_message is not None and of.keeps_messages and not is_aside
     # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
     transcript_id = None if in_doubt and of.keeps_messages else of.transcript_id
+    open_calls = of.conversation.open_calls if of.conversation else None
     if is_aside:
         transcript_id = of.conversation.transcript_id if of.conversation else None
+    elif reply_message is not None:
+        open_calls = reply_message.open_calls
     settlement = Settlement(
         status=left.status,
         estimated=left.estimated,
@@ -169,6 +175,7 @@ def _ending(
         remembered=remembered,
         summary=summary if is_aside else None,
         end_number=of.log.end_number,
+        open_calls=open_calls,
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
     )
     return Ending(settlement, end)
@@ -201,13 +208,16 @@ def recovered(
     known = hold.transcript_id or (conversation.transcript_id if conversation else None)
     past = conversation.context_tokens if conversation else 0
     is_dropped = keeps_messages and not is_aside
+    reply_message = _reply_message(left, ended, at=at) if is_kept else None
+    open_calls = conversation.open_calls if conversation else None
     return _by_account(
         hold,
         left,
         ended,
         pricing=pricing,
         at=at,
-        messages=(hold.message, _stated(left, ended, at=at)) if is_kept and hold.message else (),
+        messages=(hold.message, reply_message) if reply_message and hold.message else (),
+        open_calls=reply_message.open_calls if reply_message else open_calls,
         answered=is_kept,
         last_image=hold.message.last_image if is_kept and hold.message else None,
         transcript_id=None if is_dropped else known,
@@ -223,7 +233,8 @@ def corrected(
 ) -> Settlement:
     """What the provider's late account puts in the place of an estimate."""
     left = remains(ended, "", Usage(input_tokens=hold.input_estimate))
-    messages = (_stated(left, ended, at=at),) if left.text else ()
+    # Calls are not brought after the fact: by now the conversation may have gone on without their results.
+    messages = (_reply_message(left, replace(ended, tool_calls=()), at=at),) if left.text else ()
     return _by_account(
         hold, left, ended, pricing=pricing, at=at, messages=messages, transcript_id=None, context_tokens=0, files=files
     )
@@ -240,6 +251,7 @@ def _by_account(
     transcript_id: str | None,
     context_tokens: int,
     files: Sequence[InputImage | InputFile],
+    open_calls: tuple[str, ...] | None = None,
     answered: bool = False,
     last_image: str | None = None,
     transcripts: tuple[str, ...] = (),
@@ -255,7 +267,7 @@ def _by_account(
     cost, remembered = price.cost(left.usage), otherwise
     if ended is not None and not ended.content_filtered and ended.status in ("completed", "incomplete"):
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
-        reply = _reply(hold, left, left.text, ended.finish_reason, model=model, cost=cost)
+        reply = _reply(hold, left, left.text, ended.finish_reason, _calls(left, ended), model=model, cost=cost)
         remembered = remembered_reply(begun, reply, tuple(files))
     is_summary = hold.kind == "summary" and left.status == "completed"
     return Settlement(
@@ -279,11 +291,21 @@ def _by_account(
         remembered=remembered,
         summary=left.text.strip() or None if is_summary else None,
         end_number=END_OF_LOST,
+        open_calls=open_calls,
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
     )
 
 
-def _reply(hold: Hold, left: Remains, text: str, finish_reason: FinishReason, *, model: str, cost: Decimal) -> Reply:
+def _reply(
+    hold: Hold,
+    left: Remains,
+    text: str,
+    finish_reason: FinishReason,
+    calls: Sequence[ToolCall],
+    *,
+    model: str,
+    cost: Decimal,
+) -> Reply:
     """The reply, but for what only the books count."""
     return Reply(
         text=text,
@@ -297,20 +319,28 @@ def _reply(hold: Hold, left: Remains, text: str, finish_reason: FinishReason, *,
         session_id=hold.session_id,
         model=model,
         finish_reason=finish_reason,
+        tool_calls=[ReplyToolCall.of(call) for call in calls] or UNSET,
     )
 
 
-def _reply_message(content: OutputText | Refusal, left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
+def _reply_message(left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
     """The reply as its conversation keeps it."""
+    end, calls = _message_end(left, ended), _calls(left, ended)
+    said: OutputText | Refusal = Refusal(left.text) if end == "refusal" else OutputText(left.text)
     return Message(
         id=new_id("msg"),
         role="assistant",
-        content=(content,),
+        content=calls if calls and not left.text else (said, *calls),
         created_at=at,
         status="completed" if left.status == "completed" else "incomplete",
         estimated=left.estimated,
-        finish_reason=_message_end(left, ended),
+        finish_reason=end,
     )
+
+
+def _calls(left: Remains, ended: ModelEnded | None) -> tuple[ToolCall, ...]:
+    """What the reply asks to be run: of one that broke off nobody knows whether that is all, so it asks for nothing."""
+    return tuple(ended.tool_calls) if ended is not None and left.status == "completed" else ()
 
 
 def _message_end(left: Remains, ended: ModelEnded | None) -> MessageEnd:
@@ -320,11 +350,6 @@ def _message_end(left: Remains, ended: ModelEnded | None) -> MessageEnd:
     if ended is None or ended.content_filtered or ended.status not in ("completed", "incomplete"):
         return "error"
     return ended.finish_reason
-
-
-def _stated(left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
-    is_refusal = ended is not None and ended.finish_reason == "refusal"
-    return _reply_message(Refusal(left.text) if is_refusal else OutputText(left.text), left, ended, at=at)
 
 
 def _price(pricing: Pricing, hold: Hold, model: str, ended: ModelEnded | None) -> Price:

@@ -13,7 +13,7 @@ class ConversationAccount(Record, frozen=True, kw_only=True):
     Args:
         session_id, title, summary, last_image_url, message_count, total_tokens_input, total_tokens_output, total_cost,
             updated_at, is_deleted: as a `Conversation` has them; the image is its key.
-        transcript_id, context_tokens, revision: as a `ConversationState` has them.
+        transcript_id, context_tokens, revision, open_calls: as a `ConversationState` has them.
         last_message: the number of the newest message that is kept.
         turn_id: the exchange that is running in it; turn_until: its lease, for workers of the last release.
     """
@@ -30,6 +30,7 @@ class ConversationAccount(Record, frozen=True, kw_only=True):
     is_deleted: bool = False
     transcript_id: str | None = None
     context_tokens: int = 0
+    open_calls: tuple[str, ...] | None = None
     revision: int = 0
     last_message: int = 0
     turn_id: str | None = None

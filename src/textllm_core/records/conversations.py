@@ -145,6 +145,7 @@ class ConversationState(Record, frozen=True):
         context_tokens: how many tokens its past has, as the provider last counted.
         message_count: how many of its turns were answered.
         keeps_messages: our own copy of its messages is complete.
+        open_calls: the ids of the calls that its last reply asks for; the next turn brings their results.
         revision: changes with every exchange that ends in it.
     """
 
@@ -155,3 +156,4 @@ class ConversationState(Record, frozen=True):
     message_count: int
     revision: int
     keeps_messages: bool
+    open_calls: tuple[str, ...] | None = None

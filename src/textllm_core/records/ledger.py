@@ -168,6 +168,7 @@ class Settlement(Record, frozen=True, kw_only=True):
             text; kept where it has one, or is resumable.
         summary: of the conversation from now on; None: it keeps the one it has.
         end_number: the number of its terminal event, for a reader who resumes it.
+        open_calls: as the conversation's state has them from now on.
         open_until: it is an estimate, and until then the provider is asked again; see `Ledger.estimated`.
     """
 
@@ -191,6 +192,7 @@ class Settlement(Record, frozen=True, kw_only=True):
     remembered: bytes = b""
     summary: str | None = None
     end_number: int = 1
+    open_calls: tuple[str, ...] | None = None
     open_until: datetime | None = None
 
 

@@ -17,19 +17,27 @@ from textllm_core.fields import (
     FileName,
     MediaType,
     ModelName,
-    Pages,
     SizeInBytes,
     Text,
     Usd,
     UserId,
+)
+from textllm_core.records.tools import (
+    FunctionTool,
+    ReasoningEffort,
+    ReplyToolCall,
+    ResponseFormat,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
 )
 from textllm_core.usage import Kind, Usage
 from textllm_core.wire import Record
 
 MessageRole = Literal["user", "assistant"]
 """Who says a message."""
-FinishReason = Literal["stop", "length", "refusal", "cancelled"]
-"""Why a reply ended: the model had said all, it reached a limit of tokens, it would not answer, or it was cancelled."""
+FinishReason = Literal["stop", "length", "refusal", "tool_calls", "cancelled"]
+"""Why a reply ended: all was said, a limit of tokens was reached, the model refused, asks for functions, or was cut."""
 MessageEnd = FinishReason | Literal["error"]
 
 
@@ -87,14 +95,14 @@ class Refusal(Record, frozen=True, tag="refusal"):
         return self.refusal
 
 
-ContentPart = InputText | InputImage | InputFile | OutputText | Refusal
+ContentPart = InputText | InputImage | InputFile | OutputText | Refusal | ToolCall | ToolResult
 """One part of what a message says."""
 
 
 def words_of(part: ContentPart) -> str | None:
-    """What a part says in words: a file the text extracted from it; None where the bytes themselves are sent."""
+    """What a part says in words: a file the text extracted from it; None where it is sent as something else."""
     match part:
-        case InputImage() | InputFile(extracted=None):
+        case InputImage() | InputFile(extracted=None) | ToolCall() | ToolResult():
             return None
         case InputFile():
             return f"File {part.name}:\n\n{part.extracted}"
@@ -144,6 +152,21 @@ class Message(Record, frozen=True, kw_only=True):
         )
 
     @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """What the model asks its caller to run."""
+        return tuple(part for part in self.content if isinstance(part, ToolCall))
+
+    @property
+    def open_calls(self) -> tuple[str, ...] | None:
+        """The ids of its calls, which wait for their results; None where there are none."""
+        return tuple(call.call_id for call in self.tool_calls) or None
+
+    @property
+    def tool_results(self) -> tuple[ToolResult, ...]:
+        """What came of the calls of the message before it."""
+        return tuple(part for part in self.content if isinstance(part, ToolResult))
+
+    @property
     def last_image(self) -> str | None:
         """The key of its last image; None: it has none."""
         return next((part.key for part in reversed(self.content) if isinstance(part, InputImage)), None)
@@ -157,6 +180,10 @@ class TurnOptions(Record, frozen=True, kw_only=True):
         max_output_tokens: at least 16; lowered to the operator's ceiling and to what the budget leaves.
         temperature: 0 to 2; reasoning models refuse it.
         metadata: for the provider and the ledger: at most 16 pairs, keys of 64 and values of 512 characters.
+        tools: functions that the model may ask for; `tool_choice`: whether it is to; `parallel_tool_calls`: whether it
+            may ask for several at once.
+        response_format: the shape that the reply is to have; None: plain text.
+        reasoning_effort: how much a reasoning model is to think.
     """
 
     model: str | None = None
@@ -165,6 +192,11 @@ class TurnOptions(Record, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     temperature: float | None = None
     metadata: Mapping[str, str] | None = None
+    tools: Sequence[FunctionTool] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
 
 
 class Idempotency(Record, frozen=True):
@@ -194,6 +226,8 @@ class TextTurn(Record, frozen=True):
 
     Args:
         is_resumable: what the reply says is kept, so that any process can read it on, until ten minutes after its end.
+        tool_results: what came of the calls of the last reply; then `text` may be empty. Calls without a result are
+            told to the model as such.
     """
 
     text: str
@@ -202,6 +236,7 @@ class TextTurn(Record, frozen=True):
     options: TurnOptions = TurnOptions()
     idempotency: Idempotency | None = None
     is_resumable: bool = False
+    tool_results: Sequence[ToolResult] = ()
 
 
 class Turn(Record, frozen=True, kw_only=True):
@@ -286,9 +321,14 @@ class Reply(Record, frozen=True, kw_only=True):
         FinishReason,
         Meta(
             description="`stop`: the model had said all; `length`: it reached a limit of tokens; `refusal`: it would "
-            "not answer; `cancelled`: the stream was cancelled, and `text` is what had been written."
+            "not answer; `tool_calls`: it waits for the results of `tool_calls`, which the next turn brings; "
+            "`cancelled`: the stream was cancelled, and `text` is what had been written."
         ),
     ]
+    tool_calls: Annotated[
+        Sequence[ReplyToolCall] | UnsetType,
+        Meta(description="What the model asks you to run; left out where there is nothing."),
+    ] = UNSET
     warnings: Annotated[
         Sequence[str],
         Meta(
@@ -296,39 +336,6 @@ class Reply(Record, frozen=True, kw_only=True):
             "wrong or missing in its text, such as `page 4 may be garbled`."
         ),
     ] = msgspec.field(default_factory=tuple)
-
-
-class ImageReply(Reply, frozen=True, kw_only=True):
-    """A reply to a turn with images; the wire shape of `/chat/image`."""
-
-    image_urls: Annotated[
-        Sequence[str], Meta(description="Links, to be followed for a while, to those of the images that still exist.")
-    ]
-    image_count: Annotated[int, Meta(description="How many images the turn had.")]
-
-
-class DocumentReply(Reply, frozen=True, kw_only=True):
-    """A reply to a turn with documents; the wire shape of `/chat/file`. With several, `file_url`, `file_type` and
-    `pages` are those of the first.
-    """
-
-    file_url: Annotated[
-        str | None,
-        Meta(description="A link to the document that can be followed for a while; null once it is deleted."),
-    ]
-    file_type: Annotated[str, Meta(description="What the document is, such as `.pdf`.")]
-    pages: Pages = UNSET
-    file_urls: Annotated[
-        Sequence[str] | UnsetType,
-        Meta(description="Where the turn had several documents: links to those that still exist, in their order."),
-    ] = UNSET
-    image_urls: Annotated[
-        Sequence[str] | UnsetType,
-        Meta(description="Where images came with them: links to those that still exist."),
-    ] = UNSET
-    image_count: Annotated[int | UnsetType, Meta(description="Where images came with them: how many the turn had.")] = (
-        UNSET
-    )
 
 
 class ReplyStarted(Record, frozen=True):

@@ -1,12 +1,13 @@
 """One call of a model: what it is asked, and what comes back."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Literal
 
 from msgspec.structs import replace
 
 from textllm_core.errors import TextLLMError
 from textllm_core.records.messages import FinishReason, Message, TextDelta
+from textllm_core.records.tools import FunctionTool, ReasoningEffort, ResponseFormat, ToolCall, ToolChoice
 from textllm_core.usage import Usage
 from textllm_core.wire import Record
 
@@ -27,6 +28,8 @@ class ModelRequest(Record, frozen=True, kw_only=True):
         max_output_tokens: the longest reply, in tokens, reasoning included.
         safety_identifier: a hash that stands for the end user.
         cache_key: the same for all turns of a conversation.
+        tools, tool_choice, parallel_tool_calls, response_format, reasoning_effort: as `TurnOptions` has them. Each call
+            in the messages has its result in the message that follows.
         read: the bytes of an image or a file in the messages, by its key, in pieces of at most 1 MiB. They are read
             while the call is made, again for each further try, and not kept; it raises StoredFileNotFoundError or
             StorageUnavailableError. None where no message has any.
@@ -41,6 +44,11 @@ class ModelRequest(Record, frozen=True, kw_only=True):
     transcript_id: str | None = None
     temperature: float | None = None
     metadata: Mapping[str, str] | None = None
+    tools: Sequence[FunctionTool] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
     read: ReadBlob | None = None
 
 
@@ -60,7 +68,10 @@ class ModelStarted(Record, frozen=True):
 
 
 class ModelThinking(Record, frozen=True, gc=False):
-    """A sign of life that is no text of the reply: the model reasons. `characters`: of reasoning that was received."""
+    """A sign of life that is no text of the reply: the model reasons, or writes a call of a function.
+
+    `characters`: of that which were received.
+    """
 
     characters: int
 
@@ -77,6 +88,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
     Args:
         status: the text of `failed` and `cancelled` is what came before the failure.
         finish_reason: of a `completed` or `incomplete` reply.
+        tool_calls: what a `completed` reply asks the caller to run.
         usage: None where the provider did not say.
         is_estimate: what it says of the usage cannot be all of it, so that a part of `usage` is estimated.
         content_filtered: the provider's filter ended the reply.
@@ -89,6 +101,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
     is_estimate: bool = False
     text: str = ""
     finish_reason: FinishReason = "stop"
+    tool_calls: Sequence[ToolCall] = ()
     content_filtered: bool = False
     service_tier: str | None = None
     error: TextLLMError | None = None

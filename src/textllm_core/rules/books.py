@@ -127,7 +127,12 @@ def closing(conversation: ConversationAccount, session: SessionAccount, hold: Ho
     )
     if conversation.turn_id == hold.response_id:
         after = replace(
-            after, transcript_id=end.transcript_id, context_tokens=end.context_tokens, turn_id=None, turn_until=None
+            after,
+            transcript_id=end.transcript_id,
+            context_tokens=end.context_tokens,
+            open_calls=end.open_calls,
+            turn_id=None,
+            turn_until=None,
         )
     paid = replace(_spent(session, moves), reserved=session.reserved - hold.amount, last_activity=end.at)
     return Closing(

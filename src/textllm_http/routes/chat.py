@@ -29,6 +29,7 @@ from textllm_http.openapi_turns import (
 from textllm_http.requests import QueryString
 from textllm_http.responses import WholeResponse
 from textllm_http.services import services_of
+from textllm_http.tools import results_of
 from textllm_http.turns import TURN, TurnRequest, begins, event_stream, whole
 
 
@@ -39,12 +40,26 @@ class Resumption(Struct, frozen=True):
 
 
 _RESUMPTION: Final = QueryString(Resumption)
+_WEATHER: Final = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city now.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
 _CHAT_BODY: Final = {
     JSON: Content(
         TurnRequest,
         {
             "first turn": {"message": "Name three rivers.", "user_id": "ada"},
             "next turn": {"message": "Which is longest?", "conversation_id": CONVERSATION_ID, "temperature": 0.2},
+            "with a function": {"message": "Is it raining in Oslo?", "tools": [_WEATHER]},
+            "its result": {
+                "conversation_id": CONVERSATION_ID,
+                "tool_results": [{"tool_call_id": "call_1", "content": "rain, 4 degrees"}],
+                "tools": [_WEATHER],
+            },
         },
     )
 }
@@ -164,7 +179,13 @@ async def _answer(request: Request[Any, Any, Any], asked: TurnRequest, *, stream
     textllm = services_of(request).textllm
     idempotency = idempotency_of(request, to_json(asked))
     turn = TextTurn(
-        asked.message, asked.conversation_id, asked.user_id, asked.options, idempotency, is_resumable=bool(stream)
+        asked.text,
+        asked.conversation_id,
+        asked.user_id,
+        asked.options,
+        idempotency,
+        is_resumable=bool(stream),
+        tool_results=results_of(asked.tool_results or ()),
     )
     if not stream:
         started, reply = await textllm.send_message.answer(caller_of(request), turn)

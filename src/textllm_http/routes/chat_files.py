@@ -12,8 +12,9 @@ from litestar.types import ASGIApp
 
 from textllm_core.chat.chat_with_document import MAX_DOCUMENTS, DocumentTurn
 from textllm_core.chat.chat_with_image import MAX_IMAGES, ImageTurn
-from textllm_core.errors import Allowance, TextLLMError
-from textllm_core.records.messages import DocumentReply, Idempotency, ImageReply
+from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
+from textllm_core.records.file_replies import DocumentReply, ImageReply
+from textllm_core.records.messages import Idempotency
 from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
 from textllm_http.admission import idempotency_of
@@ -77,7 +78,7 @@ async def chat_image(request: Request[Any, Any, Any]) -> ASGIApp:
     async with _arrived(request, _IMAGES) as form:
         asked = form.asked
         turn = ImageTurn(
-            asked.message,
+            asked.text,
             form.files["images"],
             asked.conversation_id,
             asked.user_id,
@@ -131,7 +132,7 @@ async def chat_file(request: Request[Any, Any, Any]) -> ASGIApp:
         asked = form.asked
         document, *others = form.files["file"]
         turn = DocumentTurn(
-            asked.message,
+            asked.text,
             document,
             asked.conversation_id,
             asked.user_id,
@@ -160,6 +161,8 @@ async def _arrived(request: Request[Any, Any, Any], shape: MultipartBody) -> Asy
             request, services.spool, max_file_bytes=services.max_file_bytes, max_text_bytes=services.max_body_bytes
         ) as form:
             asked = TURN.decode_texts(form.texts)
+            if asked.tool_results:
+                raise InvalidRequestError.of("tool_results", "must be sent to /chat, in a turn without files")
             idempotency = None
             if "idempotency-key" in request.headers:
                 idempotency = idempotency_of(request, await _canonical(asked, form.files))

@@ -39,10 +39,9 @@ from textllm_core.errors import (
     UnreadableDocumentError,
     UnsupportedMediaTypeError,
 )
+from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.messages import (
-    DocumentReply,
     Idempotency,
-    ImageReply,
     InputImage,
     InputText,
     Message,

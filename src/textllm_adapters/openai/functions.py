@@ -1,0 +1,189 @@
+"""Functions, their calls and their results, as OpenAI's two APIs write them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from textllm_adapters.openai.decoding import word
+from textllm_core.records.messages import Message
+from textllm_core.records.model import ModelRequest
+from textllm_core.records.tools import JsonSchemaFormat, NamedFunction, ResponseFormat, ToolCall
+from textllm_core.texts import well_formed
+
+_NO_PARAMETERS: Final = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def responses_options(request: ModelRequest) -> dict[str, object]:
+    """What a request lets the model do, as the Responses API has it; nothing where it asks for nothing."""
+    options: dict[str, object] = {}
+    if request.tools:
+        # This API demands both of them, though either may be null.
+        options["tools"] = [
+            {
+                "type": "function",
+                "name": tool.name,
+                "parameters": tool.parameters or _NO_PARAMETERS,
+                "strict": tool.strict,
+            }
+            | _if_any(description=tool.description)
+            for tool in request.tools
+        ]
+    if request.tool_choice is not None:
+        options["tool_choice"] = (
+            {"type": "function", "name": request.tool_choice.name}
+            if isinstance(request.tool_choice, NamedFunction)
+            else request.tool_choice
+        )
+    if request.response_format is not None:
+        options["text"] = {"format": _format_of(request.response_format)}
+    if request.reasoning_effort is not None:
+        options["reasoning"] = {"effort": request.reasoning_effort}
+    return options | _if_any(parallel_tool_calls=request.parallel_tool_calls)
+
+
+def chat_options(request: ModelRequest) -> dict[str, object]:
+    """The same as the Chat Completions API has it."""
+    options: dict[str, object] = {}
+    if request.tools:
+        options["tools"] = [
+            {
+                "type": "function",
+                "function": {"name": tool.name}
+                | _if_any(description=tool.description, parameters=tool.parameters, strict=tool.strict),
+            }
+            for tool in request.tools
+        ]
+    if request.tool_choice is not None:
+        options["tool_choice"] = (
+            {"type": "function", "function": {"name": request.tool_choice.name}}
+            if isinstance(request.tool_choice, NamedFunction)
+            else request.tool_choice
+        )
+    match request.response_format:
+        case JsonSchemaFormat() as shape:
+            options["response_format"] = {"type": "json_schema", "json_schema": _schema_of(shape)}
+        case None:
+            pass
+        case _:
+            options["response_format"] = {"type": "json_object"}
+    return options | _if_any(parallel_tool_calls=request.parallel_tool_calls, reasoning_effort=request.reasoning_effort)
+
+
+def _format_of(shape: ResponseFormat) -> dict[str, object]:
+    return (
+        {"type": "json_schema"} | _schema_of(shape) if isinstance(shape, JsonSchemaFormat) else {"type": "json_object"}
+    )
+
+
+def _schema_of(shape: JsonSchemaFormat) -> dict[str, object]:
+    return {"name": shape.name, "schema": shape.schema} | _if_any(description=shape.description, strict=shape.strict)
+
+
+def _if_any(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def call_items(message: Message) -> list[dict[str, object]]:
+    """The calls of a message as items of the Responses and the Conversations API."""
+    return [
+        {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
+        for call in message.tool_calls
+    ]
+
+
+def result_items(message: Message) -> list[dict[str, object]]:
+    """The results in a message, likewise."""
+    return [
+        {"type": "function_call_output", "call_id": result.call_id, "output": result.output}
+        for result in message.tool_results
+    ]
+
+
+def chat_calls(message: Message) -> list[dict[str, object]]:
+    """The calls of a message, as the Chat Completions API has them."""
+    return [
+        {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+
+
+def calls_in(output: object) -> list[ToolCall]:
+    """The calls in a response's output; one that is incomplete is none."""
+    calls = []
+    for item in output if isinstance(output, list) else ():
+        if isinstance(item, dict) and item.get("type") == "function_call" and item.get("status") != "incomplete":
+            call = _call(item.get("call_id") or item.get("id"), item.get("name"), item.get("arguments"))
+            if call is not None:
+                calls.append(call)
+    return calls
+
+
+def calls_any(output: object) -> bool:
+    """Whether a response's output has a call of a function, whole or not."""
+    items = output if isinstance(output, list) else ()
+    return any(isinstance(item, dict) and item.get("type") == "function_call" for item in items)
+
+
+def _call(call_id: object, name: object, arguments: object) -> ToolCall | None:
+    """The call; None where it has no name, by which anybody could run it."""
+    if not isinstance(name, str) or not name:
+        return None
+    written = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
+    return ToolCall(
+        call_id=word(call_id, f"call_{name}"), name=well_formed(name), arguments=well_formed(written or "{}")
+    )
+
+
+class CallsInPieces:
+    """The calls of a chat completion, which come in pieces; some servers number none of them, or send each whole."""
+
+    def __init__(self) -> None:
+        self._calls: dict[object, _Pieces] = {}
+        self._last: object = None
+
+    def take(self, pieces: object) -> int:
+        """Hear the pieces of a chunk; how many characters they have."""
+        characters = 0
+        for piece in pieces if isinstance(pieces, list) else ():
+            if isinstance(piece, dict):
+                characters += self._take(piece)
+        return characters
+
+    def _take(self, piece: Mapping[str, object]) -> int:
+        function = piece.get("function")
+        function = function if isinstance(function, dict) else {}
+        call_id, name, arguments = piece.get("id"), function.get("name"), function.get("arguments")
+        place = piece.get("index")
+        if not isinstance(place, int):
+            place = self._last if not call_id and self._last is not None else f"{len(self._calls)} of no number"
+        known = self._calls.get(place)
+        if known is not None and call_id and known.call_id and call_id != known.call_id:  # numbered alike
+            place, known = f"{place} {call_id}", None
+        if known is None:
+            known = self._calls[place] = _Pieces()
+        self._last = place
+        known.call_id = known.call_id or (call_id if isinstance(call_id, str) else "")
+        if isinstance(name, str) and name != known.name:
+            known.name += name
+        if isinstance(arguments, dict):
+            arguments = msgspec.json.encode(arguments).decode()
+        if not isinstance(arguments, str):
+            return 0
+        known.arguments += arguments
+        return len(arguments)
+
+    def all(self) -> Sequence[ToolCall]:
+        """The calls, in the order in which they began."""
+        found = (
+            _call(each.call_id or f"call_{place}", each.name, each.arguments)
+            for place, each in enumerate(self._calls.values())
+        )
+        return [call for call in found if call is not None]
+
+
+class _Pieces(Struct):
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""

@@ -1,0 +1,126 @@
+"""Calls of functions and their results: what a turn may ask for, and that each call in a history has its result."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from textllm_core.errors import InvalidRequestError
+from textllm_core.records.messages import ContentPart, Message, TurnOptions
+from textllm_core.records.tools import (
+    MAX_NAME_CHARS,
+    MAX_TOOLS,
+    JsonSchemaFormat,
+    NamedFunction,
+    ToolCall,
+    ToolResult,
+)
+from textllm_core.texts import well_formed
+from textllm_core.usage import estimated_tokens
+
+_NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_CHARS}}}")
+_NAMED: Final = f"must have 1 to {MAX_NAME_CHARS} letters, digits, _ and -"
+_NO_RESULT: Final = "There is no result: this call was not run."
+_TOKENS_BESIDE: Final = 32  # which a provider writes around a function, or a result, for its model
+
+
+def check_tools(options: TurnOptions) -> None:
+    """Refuse functions and formats that no provider takes.
+
+    Raises:
+        InvalidRequestError
+    """
+    names = [tool.name for tool in options.tools]
+    if len(names) > MAX_TOOLS:
+        raise InvalidRequestError.of("tools", f"may be {MAX_TOOLS} at most")
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise InvalidRequestError.of("tools", f"the name of a function {_NAMED}")
+    if len(set(names)) < len(names):
+        raise InvalidRequestError.of("tools", "must have different names")
+    if not names and (options.tool_choice is not None or options.parallel_tool_calls is not None):
+        field = "parallel_tool_calls" if options.tool_choice is None else "tool_choice"
+        raise InvalidRequestError.of(field, "needs tools beside it")
+    if isinstance(options.tool_choice, NamedFunction) and options.tool_choice.name not in names:
+        raise InvalidRequestError.of("tool_choice", "names a function that is not among the tools")
+    shape = options.response_format
+    if isinstance(shape, JsonSchemaFormat) and not _NAME.fullmatch(shape.name):
+        raise InvalidRequestError.of("response_format", f"the name of a schema {_NAMED}")
+    for field, value in (("tools", options.tools), ("response_format", shape)):
+        try:
+            msgspec.json.encode(value)
+        except UnicodeEncodeError:
+            raise InvalidRequestError.of(field, "has half of a surrogate pair, which is no character") from None
+
+
+def options_bound(options: TurnOptions) -> int:
+    """An upper bound of the tokens that functions and formats make."""
+    if not options.tools and options.response_format is None:
+        return 0
+    written = len(msgspec.json.encode(options.tools)) + len(msgspec.json.encode(options.response_format))
+    return written + _TOKENS_BESIDE * (len(options.tools) + 1)
+
+
+def results_bound(content: Sequence[ContentPart]) -> int:
+    """An upper bound of the tokens that the results among the parts make."""
+    results = [part for part in content if isinstance(part, ToolResult)]
+    return sum(len(part.output.encode()) + len(part.call_id.encode()) + _TOKENS_BESIDE for part in results)
+
+
+def results_estimate(content: Sequence[ContentPart]) -> int:
+    """About how many tokens the results among the parts make."""
+    return estimated_tokens(*(part.output for part in content if isinstance(part, ToolResult)))
+
+
+def check_results(results: Sequence[ToolResult]) -> None:
+    """
+    Raises:
+        InvalidRequestError: one has half of a character, or two are of the same call.
+    """
+    ids = [result.call_id for result in results]
+    if any(text != well_formed(text) for result in results for text in (result.call_id, result.output)):
+        raise InvalidRequestError.of("tool_results", "has half of a surrogate pair, which is no character")
+    if len(set(ids)) < len(ids):
+        raise InvalidRequestError.of("tool_results", "has two results of the same call")
+
+
+def answering(content: Sequence[ContentPart], open_calls: Sequence[str]) -> tuple[ContentPart, ...]:
+    """The content of a turn, with a word for each call of the last reply that it brings no result of.
+
+    Raises:
+        InvalidRequestError: it has the result of a call that nobody waits for.
+    """
+    given = {part.call_id for part in content if isinstance(part, ToolResult)}
+    if not given <= {*open_calls}:
+        waiting = ", ".join(open_calls) or "no call at all"
+        raise InvalidRequestError.of(
+            "tool_results", f"has the result of a call that the last reply did not ask for; it waits for {waiting}"
+        )
+    missing = (ToolResult(call_id=call, output=_NO_RESULT) for call in open_calls if call not in given)
+    return (*missing, *content)
+
+
+def paired(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages, each result behind its call and each call with its result, as providers demand it.
+
+    Those of the last message stay open. A history that was cut may begin with a result, whose call nobody sees.
+    """
+    whole: list[Message] = []
+    open_calls: tuple[str, ...] = ()
+    for message in messages:
+        content = message.content
+        if message.role == "user":
+            known = tuple(part for part in content if not isinstance(part, ToolResult) or part.call_id in open_calls)
+            content, open_calls = answering(known, open_calls), ()
+        else:
+            if open_calls:
+                whole[-1] = _without_calls(whole[-1])
+            open_calls = tuple(call.call_id for call in message.tool_calls)
+        whole.append(message if content == message.content else replace(message, content=content))
+    return tuple(message for message in whole if message.content)
+
+
+def _without_calls(message: Message) -> Message:
+    return replace(message, content=tuple(part for part in message.content if not isinstance(part, ToolCall)))

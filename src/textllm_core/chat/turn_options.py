@@ -1,0 +1,33 @@
+"""What a turn may ask for beside what it says."""
+
+import re
+from typing import Final
+
+from textllm_core.chat.tool_use import check_tools
+from textllm_core.errors import InputTooLongError, InvalidRequestError
+from textllm_core.metadata import check_metadata
+from textllm_core.records.messages import TurnOptions
+from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
+from textllm_core.texts import refuse_half_characters
+
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
+
+
+def check_options(options: TurnOptions, *, max_input_chars: int) -> None:
+    """Refuse options that no model takes.
+
+    Raises:
+        InvalidRequestError, InputTooLongError
+    """
+    if options.model is not None and not _MODEL_NAME.fullmatch(options.model):
+        raise InvalidRequestError.of("model", "must be a model's name: 1 to 200 letters, digits and . _ : / @ + -")
+    if options.max_output_tokens is not None and options.max_output_tokens < MIN_OUTPUT_TOKENS:
+        raise InvalidRequestError.of("max_output_tokens", f"must be at least {MIN_OUTPUT_TOKENS}")
+    if options.temperature is not None and not 0 <= options.temperature <= 2:
+        raise InvalidRequestError.of("temperature", "must be from 0 to 2")
+    if options.instructions is not None and len(options.instructions) > max_input_chars:
+        raise InputTooLongError(length=len(options.instructions), limit=max_input_chars, what="system prompt")
+    metadata = options.metadata or {}
+    refuse_half_characters(instructions=options.instructions, metadata="".join(map("".join, metadata.items())))
+    check_metadata(metadata)
+    check_tools(options)

@@ -67,14 +67,6 @@ def test_with_stdout_in_a_file_the_terminal_shows_no_colour(world: World, tmp_pa
     assert screen.seen == ""
 
 
-def test_a_model_cannot_drive_the_terminal(world: World) -> None:
-    environment = world.environment([["a\x1b", "[31mb\x1b]0;ti", "tle\x07c"]], gated=False, NO_COLOR="1")
-    with terminal(["ask", "hi"], environment) as screen:
-        assert screen.end() == 0
-    assert screen.seen.startswith("abc\r\n")
-    assert "\x1b" not in screen.seen
-
-
 def test_nothing_to_ask_at_a_terminal_is_a_usage_error(world: World) -> None:
     with terminal(["ask"], world.environment([], gated=False)) as screen:
         assert screen.end() == 2

@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 from rich.segment import SegmentLines
 from rich.spinner import Spinner
 
-from textllm_cli.render import PlainText
+from textllm_cli.render import PlainText, plain
 
 _REFRESHES_PER_S: Final = 12  # what an eye takes for motion; more would only cost
 _ROOM: Final = 2  # lines of a terminal that what moves leaves free
@@ -19,14 +19,9 @@ _PARSER: Final = MarkdownIt().enable("table")
 
 
 class MarkdownPage:
-    """Whole blocks are printed once and for all; the last one, which may still change, is drawn again and again.
+    """Whole blocks are printed once and for all; the last one, which may still change, is drawn again and again."""
 
-    Args:
-        raw: control sequences in a model's text pass as they are.
-    """
-
-    def __init__(self, *, raw: bool = False) -> None:
-        self._raw = raw
+    def __init__(self) -> None:
         self._live: Live | None = None
         self._plain = PlainText()
         self._rest = ""  # what is not printed for good
@@ -47,7 +42,7 @@ class MarkdownPage:
         """As `Page` has it."""
         if self._live is None:
             return
-        self._rest += text if self._raw else self._plain(text)
+        self._rest += self._plain(text)
         now = time.monotonic()
         if self._rest.strip() and now - self._drawn_at >= 1 / _REFRESHES_PER_S:
             self._drawn_at = now
@@ -76,10 +71,19 @@ class MarkdownPage:
         if not self._is_first:
             self._console.print()
         self._is_first = False
-        self._console.print(Markdown(text, hyperlinks=False))
+        self._console.print(_rendered(text))
 
     def _tail(self, text: str) -> RenderableType:
         """The end of what is written, as much as the terminal shows."""
-        lines = self._console.render_lines(Markdown(text, hyperlinks=False), pad=False)
+        lines = self._console.render_lines(_rendered(text), pad=False)
         most = max(1, self._console.height - _ROOM)
         return SegmentLines(lines[-most:], new_lines=True)
+
+
+def _rendered(text: str) -> Markdown:
+    """The text as Markdown, without what its entities, such as `&#x202e;`, would have a terminal obey."""
+    markdown = Markdown(text, hyperlinks=False)
+    for token in markdown.parsed:
+        for each in (token, *(token.children or ())):
+            each.content = plain(each.content)
+    return markdown

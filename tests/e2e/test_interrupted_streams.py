@@ -38,6 +38,7 @@ def asking(request: pytest.FixtureRequest, provider: OpenAIStandIn, database: st
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            bufsize=0,  # what is read ahead would be lost to `communicate`
         )
         begun.append(asking)
         return asking
@@ -59,7 +60,9 @@ def test_whatever_was_printed_is_kept_and_its_cost_is_exact(
         provider.script(Reply(deltas=WORDS, pause_s=0.003))
         running = asking(user)
         assert running.stdout is not None
-        said = running.stdout.read(point)
+        said = b""
+        while len(said) < point:
+            said += running.stdout.read(point - len(said))
         running.send_signal(signal.SIGINT)
         rest, talk = running.communicate(timeout=60)
         printed = (said + rest).removesuffix(b"\n").decode()

@@ -1,5 +1,6 @@
 """The JSON that every door shows: records as they are, money as exact numbers, times as ISO 8601 with `Z`."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -19,3 +20,17 @@ class Record(Struct, frozen=True):
     def to_dict(self) -> dict[str, object]:
         """The same as plain dicts, lists, texts and numbers, by its names on the wire: for any JSON encoder."""
         return msgspec.json.decode(to_json(self), type=dict[str, object])
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        """So that `dict(record)` is the same as `to_dict`, and a FastAPI handler may return the record."""
+        return iter(self.to_dict().items())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> dict[str, object]:
+        """So that a FastAPI handler may say that it returns the record. Pydantic's schemas are plain dicts."""
+        told = {"type": "function-plain", "function": cls.to_dict}
+        return {"type": "is-instance", "cls": cls, "serialization": told}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_: object) -> dict[str, object]:
+        return {"type": "object", "title": cls.__name__}

@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from pydantic import TypeAdapter
+
 import textllm_core
 from textllm_core import (
     Conversation,
@@ -37,6 +39,14 @@ def test_a_reply_is_the_document_that_rest_shows() -> None:
     assert json.loads(json.dumps(reply.to_dict())) == json.loads(to_json(reply))
     assert reply.to_dict()["cost"] == 0.0000075
     assert reply.to_dict()["usage"] == {"input": 1, "output": 2, "total": 3, "cached": 0, "reasoning": 0}
+
+
+def test_a_framework_can_send_a_record_as_it_is() -> None:
+    reply = Reply(**REPLY)  # type: ignore[arg-type]
+    assert dict(reply) == reply.to_dict()
+    fastapi_takes = TypeAdapter(Reply)
+    assert fastapi_takes.dump_python(fastapi_takes.validate_python(reply)) == reply.to_dict()
+    assert fastapi_takes.json_schema() == {"type": "object", "title": "Reply"}
 
 
 def test_what_is_left_out_there_is_left_out_here() -> None:

@@ -33,6 +33,7 @@ _MAX_UNFINISHED: Final = 4096
 _OBEYED: Final = re.compile(_SINGLE)
 
 _BAR_COLUMNS: Final = 24
+_USUAL_COLUMNS: Final = 80
 _DIM: Final = "\x1b[2m{}\x1b[0m"
 
 
@@ -202,11 +203,12 @@ class Screen:
         """How far something is, as a bar that moves on a terminal; nothing elsewhere."""
         if self.as_json or not self._err.isatty() or not total:
             return
-        bar = ("█" if self._err.encoding.lower().startswith("utf") else "#") * (done * _BAR_COLUMNS // total)
+        text = f" {done}/{total} {what}{note}"
+        width = os.get_terminal_size(self._err.fileno()).columns or _USUAL_COLUMNS  # some do not say it
+        columns = max(0, min(_BAR_COLUMNS, width - len(text) - 1))  # a line that is full would begin another
+        bar = ("█" if self._err.encoding.lower().startswith("utf") else "#") * (done * columns // total)
         self._is_moving = done < total
-        self._write(
-            self._err, f"\r{bar.ljust(_BAR_COLUMNS)} {done}/{total} {what}{note}" + ("" if self._is_moving else "\n")
-        )
+        self._write(self._err, f"\r{bar.ljust(columns)}{text}" + ("" if self._is_moving else "\n"))
 
     # Streams
 

@@ -8,6 +8,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyte
 from tests.cli.terminal import PATIENCE_S, Terminal
@@ -29,8 +30,10 @@ class _Answering(pyte.Screen):
 class Emulated(Terminal):
     """A program, and the screen of its terminal."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], *, columns: int, lines: int) -> None:
-        super().__init__(arguments, {**environment, "COLUMNS": "", "LINES": ""})  # the terminal says it
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], *, columns: int, lines: int, **options: Any
+    ) -> None:
+        super().__init__(arguments, {**environment, "COLUMNS": "", "LINES": ""}, **options)  # the terminal says it
         self.screen = _Answering(columns, lines, self.press)
         self._stream = pyte.ByteStream(self.screen)
         self.resize(columns, lines)
@@ -73,9 +76,9 @@ class Emulated(Terminal):
 
 @contextmanager
 def emulated(
-    arguments: list[str], environment: dict[str, str], *, columns: int = 80, lines: int = 24
+    arguments: list[str], environment: dict[str, str], *, columns: int = 80, lines: int = 24, **options: Any
 ) -> Iterator[Emulated]:
-    program = Emulated(arguments, environment, columns=columns, lines=lines)
+    program = Emulated(arguments, environment, columns=columns, lines=lines, **options)
     try:
         yield program
     finally:

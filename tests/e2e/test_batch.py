@@ -12,28 +12,38 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import API_KEY, TEXTLLM, Books
+from tests.e2e.conftest import API_KEY, TEXTLLM, Books, Service
 from tests.servers.openai import OpenAIStandIn
 
 MAX_COST = "2.00"
 
 
 @pytest.mark.parametrize(
-    ("lines", "kills"), [(60, 2), pytest.param(500, 10, marks=pytest.mark.slow)], ids=["60 lines", "500 lines"]
+    ("way", "lines", "kills"),
+    [
+        ("in process", 60, 2),
+        pytest.param("in process", 500, 10, marks=pytest.mark.slow),
+        pytest.param("remote", 500, 10, marks=pytest.mark.slow),
+    ],
 )
 def test_a_batch_that_is_killed_and_resumed_answers_each_line_once(
-    provider: OpenAIStandIn, database: str, books: Books, tmp_path: Path, lines: int, kills: int
+    request: pytest.FixtureRequest,
+    provider: OpenAIStandIn,
+    database: str,
+    books: Books,
+    tmp_path: Path,
+    way: str,
+    lines: int,
+    kills: int,
 ) -> None:
     user = f"batch-{tmp_path.name}"
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "OPENAI_API_KEY": API_KEY,
-        "OPENAI_BASE_URL": provider.base_url,
-        "DATABASE_URL": database,
-        "TEXTLLM_DATA_DIR": str(tmp_path / "data"),
-        "TEXTLLM_USER": user,
-    }
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEXTLLM_USER": user}
+    environment["TEXTLLM_DATA_DIR"] = str(tmp_path / "data")
+    if way == "remote":
+        service: Service = request.getfixturevalue("service")
+        environment["TEXTLLM_SERVER"] = service.url
+    else:
+        environment |= {"OPENAI_API_KEY": API_KEY, "OPENAI_BASE_URL": provider.base_url, "DATABASE_URL": database}
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(f"question {n}") + "\n" for n in range(1, lines + 1)))
     output = tmp_path / "out.jsonl"
     command = [
@@ -72,5 +82,6 @@ def test_a_batch_that_is_killed_and_resumed_answers_each_line_once(
     assert {outcome["reply"]["text"] for outcome in outcomes} == said
     entries = asyncio.run(books.entries(user))
     spent = sum(entry.cost for entry in entries)
+    assert sum(entry.answered and entry.status == "completed" for entry in entries) == lines
     assert spent <= sum(outcome["cost"] for outcome in outcomes) <= Decimal(MAX_COST)
     assert asyncio.run(books.drifts()) == []

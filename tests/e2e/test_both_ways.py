@@ -8,6 +8,7 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
+from tests.cli.help_page import commands
 from tests.e2e.conftest import API_KEY, Service, serving
 from tests.image_files import png
 from tests.servers.openai import OpenAIStandIn
@@ -279,7 +280,9 @@ def test_a_server_that_is_not_there_or_is_none_is_named(way: Way, provider: Open
         assert running({}, "ada")("--server", server, "conversations", "list").exit_code == 5
 
 
-@pytest.mark.parametrize("command", ["audit", "db upgrade", "db current", "model fetch", "serve", "jobs run"])
+@pytest.mark.parametrize(
+    "command", ["audit", "db upgrade", "db current", "db check", "model fetch", "serve", "jobs run"]
+)
 def test_what_needs_the_database_itself_says_where_it_works(way: Way, command: str) -> None:
     result = way("remote", "ada")(*command.split())
     assert (result.exit_code, result.stdout) == (2, "")
@@ -314,6 +317,34 @@ def test_keys_of_a_server_are_managed_with_one(
         )
         assert running(environments["remote"], "ada")("ask", "hi").exit_code == 9
         assert running({**environments["remote"], "TEXTLLM_API_KEY": "sk-wrong"}, "ada")("ask", "hi").exit_code == 9
+
+
+@pytest.mark.parametrize("option", [(), ("--json",)], ids=str)
+def test_a_chat_through_pipes_is_the_same(way: Way, option: tuple[str, ...]) -> None:
+    lines = "Hello\n/imgae x\n/usage\n/history\n/model gpt-4o-mini\nMore\n/open conv_0\n/file none.txt\n \n/new\nexit\n"
+    told = []
+    for name in ("in process", "remote"):
+        result = way(name, f"ada-{token_hex(4)}")("chat", *option, stdin=lines)
+        assert result.exit_code == 0, result.stderr
+        talk = re.sub(r'"instance":"[^"]+",', "", result.stderr)
+        told.append(re.sub(r"ada-[0-9a-f]{8}", "ada", masked(result.stdout + talk)))
+    assert told[0] == told[1]
+    assert "There is no /imgae; did you mean /image?" in told[0]
+
+
+def test_settings_are_shown_and_checked_by_both(way: Way) -> None:
+    shown = [json.loads(way(name, "ada")("config", "show", "--json").stdout) for name in ("in process", "remote")]
+    assert shown[0].keys() == shown[1].keys()
+    same([way(name, "ada")("config", "check", "--json") for name in ("in process", "remote")])
+
+
+def test_no_command_is_missing_here() -> None:
+    """Each is run both ways above, or says where alone it works."""
+    tried, known = Path(__file__).read_text(), list(commands())
+    for command in known:
+        if command and not any(other[:-1] == command for other in known):
+            words = '", "'.join(command)
+            assert f'("{words}"' in tried or f'"{" ".join(command)}"' in tried, command
 
 
 def test_both_are_well_alike(way: Way) -> None:

@@ -1,5 +1,7 @@
 """`textllm config`: the settings in force."""
 
+from collections.abc import Sequence
+
 import typer
 
 from textllm_cli.commands import options
@@ -32,8 +34,10 @@ def check(context: typer.Context, as_json: options.Json = False) -> None:
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
         settings, wiring = invocation.settings(is_personal=False), invocation.load_wiring()
-        wiring.check(settings)
-        notices = wiring.notices(settings)
+        notices: Sequence[str] = ()
+        if settings.server is None:  # else the model and the storage are the server's, which checks its own
+            wiring.check(settings)
+            notices = wiring.notices(settings)
         for notice in notices:
             screen.warn(notice)
         screen.record({"ok": True, "notices": notices}, "The settings can be used.")

@@ -4,6 +4,8 @@ And buckets: one S3 server a run.
 """
 
 import asyncio
+import atexit
+import gc
 import os
 import shutil
 import sys
@@ -31,6 +33,8 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 SLOW_TIMEOUT_S = 2400  # the longest of the slow tests takes 19 minutes on two cores
+# New objects until Python looks for circles among all that thousands of tests have loaded, which takes a while; 20 MB.
+OBJECTS = 100_000
 SPARE_MEMORY_BYTES = 2 * 1024**3  # a run takes some 100 MB, and three are kept
 
 
@@ -38,7 +42,10 @@ def pytest_configure() -> None:
     """Keep the tests' folders in memory where there is plenty: SQLite waits for the disk at each commit.
 
     And keep what was compiled, also where the machine's owner would rather not: hundreds of processes are started.
+    And look for circles of objects less often: each time, all that was loaded is looked through.
     """
+    gc.set_threshold(OBJECTS)
+    atexit.register(gc.freeze)
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     memory = Path("/dev/shm")  # of Linux
@@ -51,6 +58,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays: it need not be looked through."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +40,9 @@ COMMANDS: Final = {
     "jobs": "Do what a server does from time to time.",
 }  # each is in the module `commands.NAME`, as `app` or as a function of its name; the words are those of its help
 _UNLOADED: Final = TyperCommand(name=None)
+# New objects until Python looks for circles among them, 10 MB or so. One question makes twice as many, which stay until
+# its end: with the usual number, 700, they would be looked through again and again.
+_OBJECTS: Final = 50_000
 
 
 class _Commands(TyperGroup):
@@ -162,6 +167,8 @@ def main(load_wiring: Callable[[], Wiring] = _load_wiring) -> None:
     Args:
         load_wiring: what opens the engine; another one serves tests and trials.
     """
+    gc.set_threshold(_OBJECTS)
+    atexit.register(gc.freeze)  # else all of it is looked through at the end: a quarter of the time of one question
     app(prog_name="textllm", obj=load_wiring)
 
 

@@ -77,6 +77,12 @@ async def test_text_whose_encoding_is_a_guess_or_that_is_damaged_says_so(
         assert (await read(name, content)).warnings == warnings
 
 
+@pytest.mark.parametrize("lines", [2, 20])
+async def test_some_binary_in_a_log_makes_no_utf_16(lines: int) -> None:
+    content = b"line ok\nline \0\x01\x02 binary\nline ok\n" * lines
+    assert (await read("a.txt", content)).text == "line ok\nline  binary\nline ok\n" * lines
+
+
 @pytest.mark.parametrize("content", [b"abc\0def", b"abc\0", b"\0abc", b"a\0b", b"ab\0cd\0ef"])
 async def test_a_stray_nul_makes_no_utf_16(content: bytes) -> None:
     with pytest.raises(UnsupportedMediaTypeError):

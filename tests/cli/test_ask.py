@@ -285,6 +285,10 @@ def test_a_repeat_with_its_key_gets_the_first_answer(run: Run, wiring: MemoryWir
     assert again.stdout == first.stdout
     assert len(wiring.store.entries) == 1
     assert run("ask", "other", "--idempotency-key", "k1").exit_code == 4
+    for unset in ("", " ", "k\n1", "é", "k" * 256):
+        refused = run("ask", "hi", "--idempotency-key", unset)
+        assert (refused.exit_code, refused.stdout) == (4, "")
+        assert "1 to 255 visible ASCII characters" in refused.stderr
 
 
 def test_whoever_waits_is_told_why_and_gets_the_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
-from textllm_core.errors import Allowance, TextLLMError
+from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
 from textllm_core.fields import (
     ConversationId,
     Estimated,
@@ -210,6 +210,14 @@ class Idempotency(Record, frozen=True):
     key: str
     scope: str
     fingerprint: str
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            InvalidRequestError: the key is none that can be sent anywhere.
+        """
+        if not (self.key.isascii() and self.key.isprintable() and " " not in self.key and 0 < len(self.key) < 256):
+            raise InvalidRequestError.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters, given once")
 
     def within(self, user_id: str | None) -> "Idempotency":
         """The same as the books know it: of the key, in which clients write what they like, a digest alone.

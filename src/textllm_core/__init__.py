@@ -161,6 +161,7 @@ _NAMES: Final = {
     "ports.prices": ("Prices",),
     "ports.rate_limiter": ("RateLimiter",),
     "ports.reply_journal": ("ReplyJournal",),
+    "ports.schedule": ("Schedule",),
     "ports.session_repository": ("SessionRepository",),
     "ports.telemetry": ("Telemetry",),
     "ports.tracer": ("Tracer",),
@@ -267,8 +268,7 @@ _NAMES: Final = {
         "ToolResult",
     ),
     "report_usage": ("ReportUsage",),
-    "purging": ("PurgeDeleted",),
-    "retention": ("ForgetReplies",),
+    "retention": ("PurgeDeleted", "RemoveExpired"),
     "sessions": (
         "EndSession",
         "GetSession",

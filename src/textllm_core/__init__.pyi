@@ -106,6 +106,7 @@ from textllm_core.ports.llm import LLM
 from textllm_core.ports.prices import Prices
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.ports.schedule import Schedule
 from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
@@ -114,7 +115,6 @@ from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
 from textllm_core.problem_details import problem_of_error, status_of
-from textllm_core.purging import PurgeDeleted
 from textllm_core.reconcile import Reconcile
 from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
 from textllm_core.records.audit import BooksSize, Drift
@@ -182,7 +182,7 @@ from textllm_core.records.tools import (
 )
 from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import ForgetReplies
+from textllm_core.retention import PurgeDeleted, RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 from textllm_core.summarize_conversation import SummarizeConversation
@@ -270,7 +270,6 @@ __all__ = [
     "Files",
     "FinishReason",
     "ForbiddenError",
-    "ForgetReplies",
     "FunctionTool",
     "GetConversation",
     "GetFile",
@@ -344,6 +343,7 @@ __all__ = [
     "Reconcile",
     "Record",
     "Refusal",
+    "RemoveExpired",
     "Replay",
     "Reply",
     "ReplyCompleted",
@@ -363,6 +363,7 @@ __all__ = [
     "RevokeApiKey",
     "Role",
     "RunningExchanges",
+    "Schedule",
     "SendMessage",
     "ServiceUnavailableError",
     "Serving",

@@ -57,6 +57,7 @@ from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.ports.schedule import Schedule
 from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
@@ -64,10 +65,9 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
-from textllm_core.purging import PurgeDeleted
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import ForgetReplies
+from textllm_core.retention import PurgeDeleted, RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import UNTRACED
 from textllm_core.summarize_conversation import SummarizeConversation
@@ -230,6 +230,7 @@ class Ports:
     blobs: BlobStore
     documents: DocumentReader
     clock: Clock
+    schedule: Schedule
     link_secret: bytes
     turnstile: Turnstile | None = None
     probes: Sequence[HealthProbe] = ()
@@ -256,6 +257,7 @@ class Adapters(TypedDict, total=False):
     blobs: BlobStore
     documents: DocumentReader
     clock: Clock
+    schedule: Schedule
     link_secret: bytes
     turnstile: Turnstile | None
     probes: Sequence[HealthProbe]
@@ -279,8 +281,7 @@ class TextLLM:
     files: Files
     track_usage: TrackUsage
     reconcile: Reconcile
-    forget_replies: ForgetReplies
-    purge_deleted: PurgeDeleted
+    remove_expired: RemoveExpired
     check_health: CheckHealth
 
     @classmethod
@@ -345,7 +346,16 @@ class TextLLM:
                 ports.pricing,
                 ports.clock,
             ),
-            forget_replies=ForgetReplies(ports.ledger, ports.journal, ports.rate_limiter, ports.clock),
-            purge_deleted=PurgeDeleted(ports.conversations, of_turns, ports.clock, policy.deleted_kept),
+            remove_expired=RemoveExpired(
+                ledger=ports.ledger,
+                journal=ports.journal,
+                rate_limiter=ports.rate_limiter,
+                api_keys=ports.api_keys,
+                purge_deleted=PurgeDeleted(ports.conversations, of_turns, ports.clock, policy.retention.deleted),
+                schedule=ports.schedule,
+                clock=ports.clock,
+                kept=policy.retention,
+                telemetry=ports.telemetry,
+            ),
             check_health=CheckHealth(ports.probes),
         )

@@ -135,6 +135,13 @@ class ExchangesRunning(Struct, frozen=True, kw_only=True):
     held: Decimal
 
 
+class Removed(Struct, frozen=True):
+    """What was kept for a time only is gone: so many, of what."""
+
+    kind: str
+    count: int
+
+
 class ErasureFailed(Struct, frozen=True, kw_only=True):
     """The provider has not confirmed that something is erased; it is asked again.
 
@@ -168,6 +175,7 @@ Event = (
     | ExchangeCorrected
     | ExchangeFailed
     | ExchangesRunning
+    | Removed
     | ErasureFailed
     | ErasuresWaiting
 )

@@ -17,6 +17,22 @@ SUMMARY_PROMPT: Final = (
 )
 
 
+class Retention(Struct, frozen=True, kw_only=True):
+    """For how long what nobody needs for ever is kept; None: for ever.
+
+    Args:
+        deleted: conversations that were deleted, and can be restored until then.
+        journals: what resumable replies said, after their end.
+        repeats: idempotency keys, and what their turns came to.
+        revoked_keys: API keys, after they were revoked.
+    """
+
+    deleted: timedelta | None = None
+    journals: timedelta = timedelta(hours=1)
+    repeats: timedelta = timedelta(hours=24)
+    revoked_keys: timedelta | None = timedelta(days=90)
+
+
 class ChatPolicy(Struct, frozen=True, kw_only=True):
     """Rules of every turn.
 
@@ -32,7 +48,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
         max_file_bytes: of an image or a document.
         max_document_chars, max_document_pages: of a document.
         max_conversations: of one user.
-        deleted_kept: for how long a deleted conversation can be restored; None: for ever.
+        retention: for how long what nobody needs for ever is kept.
         first_token_timeout_s, silence_timeout_s: how long the model may take to begin, and to be silent later.
         begin_within_s: how long the caller of a stream waits for the model to begin; then it is told what is known, and
             a later refusal is an event. The headers go out with that, before a proxy takes the silence for a failure.
@@ -60,7 +76,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
     outcome_pauses_s: Sequence[float] = (0.0, 0.5, 2.0, 5.0)
     storage_pauses_s: Sequence[float] = (0.1, 0.3, 1.0, *[2.0] * 20)
     max_conversations: int = 10_000
-    deleted_kept: timedelta | None = None
+    retention: Retention = Retention()
 
     def check_message(self, text: str) -> None:
         """

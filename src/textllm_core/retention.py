@@ -1,40 +1,126 @@
-"""Lets go of what is kept for a time only."""
+"""Removes what nobody reads any more, in steps so small that nothing else waits for them."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
+from textllm_core.chat.replay import remembered_failure
+from textllm_core.chat.turn_files import TurnFiles
+from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
+from textllm_core.events import UNHEARD, Removed
+from textllm_core.policy import Retention
+from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.ports.schedule import Schedule
+from textllm_core.ports.telemetry import Telemetry
+from textllm_core.tenancy import Caller
 
-_REPEATS_KEPT: Final = timedelta(hours=24)
-_JOURNALS_KEPT: Final = timedelta(minutes=10)
-_LIMITS_AT_ONCE: Final = 1000  # a few milliseconds of the database's time
-_MOST_STEPS: Final = 100  # a run each minute keeps up with 1,600 new users a second
+_JOB: Final = "remove_expired"
+_EVERY: Final = timedelta(minutes=1)  # what is old by hours need not go on the second
+_AT_ONCE: Final = 500  # rows of a step, some milliseconds of the database's time
+_MOST_STEPS: Final = 400  # a run each minute keeps up with 3,000 new rows a second
+
+_FOUND_AT_ONCE: Final = (
+    100  # found by one statement; each is then erased by a transaction of its own, of some milliseconds
+)
+_MOST_PURGED: Final = 1000  # in a run each minute: 60,000 an hour; what is left goes with the next
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetReplies:
-    """Forget what repeats of a turn are told, a day after it, and what a reply said, ten minutes after its end.
+class PurgeDeleted:
+    """Erase conversations that were deleted long ago, and that nobody has restored since, one after the other.
 
-    And rate limits that nobody has used for an hour, so many at once that nothing else waits for it.
+    The provider is told by the next run of `EraseAtProvider`. Any number of processes may run it at once.
+
+    Args:
+        kept: for how long they can be restored; None: for ever.
     """
+
+    conversations: ConversationRepository
+    files: TurnFiles
+    clock: Clock
+    kept: timedelta | None
+
+    async def __call__(self) -> int:
+        """How many were erased.
+
+        Raises:
+            StorageUnavailableError: the next run does the rest.
+        """
+        if self.kept is None:
+            return 0
+        total, now = 0, self.clock.now()
+        while total < _MOST_PURGED:
+            hidden = await self.conversations.hidden(before=now - self.kept, limit=_FOUND_AT_ONCE)
+            erased = sum([await self._erase(*each, at=now) for each in hidden])
+            total += erased
+            if erased < _FOUND_AT_ONCE:
+                break
+        return total
+
+    async def _erase(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> bool:
+        gone = remembered_failure(None, ConversationNotFoundError())
+        try:
+            files = await self.conversations.erase(tenant_id, user_id, conversation_id, at=at, remembered=gone)
+        except (ConversationNotFoundError, ConversationBusyError):  # another process, or another time
+            return False
+        await self.files.discard(Caller(tenant_id), files)  # what stays is hidden, and swept
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveExpired:
+    """Remove what is kept for a time only, as the operator's `Retention` says; of all processes one does it."""
 
     ledger: Ledger
     journal: ReplyJournal
     rate_limiter: RateLimiter
+    api_keys: ApiKeyRepository
+    purge_deleted: PurgeDeleted
+    schedule: Schedule
     clock: Clock
+    kept: Retention
+    telemetry: Telemetry = UNHEARD
 
-    async def __call__(self) -> None:
-        """
+    async def __call__(self, *, scheduled: bool = False) -> Mapping[str, int]:
+        """How much was removed, by kind; nothing where another process has done it within the last minute.
+
+        Args:
+            scheduled: False: in any case.
         Raises:
-            StorageUnavailableError: the next run does it.
+            StorageUnavailableError: the next run does the rest.
         """
         now = self.clock.now()
-        await self.ledger.forget_repeats(before=now - _REPEATS_KEPT)
-        await self.journal.forget(before=now - _JOURNALS_KEPT)
-        for _ in range(_MOST_STEPS):
-            if await self.rate_limiter.forget(limit=_LIMITS_AT_ONCE) < _LIMITS_AT_ONCE:
-                break
+        if scheduled and not await self.schedule.take(_JOB, at=now, next_at=now + _EVERY):
+            return {}
+        removed = {
+            "repeats": await _in_steps(
+                lambda: self.ledger.forget_repeats(before=now - self.kept.repeats, limit=_AT_ONCE)
+            ),
+            "journals": await _in_steps(lambda: self.journal.forget(before=now - self.kept.journals, limit=_AT_ONCE)),
+            "rate_limits": await _in_steps(lambda: self.rate_limiter.forget(limit=_AT_ONCE)),
+        }
+        if (keys := self.kept.revoked_keys) is not None:
+            removed["revoked_keys"] = await _in_steps(
+                lambda: self.api_keys.forget_revoked(before=now - keys, limit=_AT_ONCE)
+            )
+        removed["conversations"] = await self.purge_deleted()
+        for kind, count in removed.items():
+            if count:
+                self.telemetry.emit(Removed(kind, count))
+        return removed
+
+
+async def _in_steps(step: Callable[[], Awaitable[int]]) -> int:
+    total = 0
+    for _ in range(_MOST_STEPS):
+        done = await step()
+        total += done
+        if done < _AT_ONCE:
+            break
+    return total

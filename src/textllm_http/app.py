@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -34,7 +34,7 @@ from textllm_http.spool import Spool
 from textllm_http.unknown_keys import UnknownKeyLimit
 from textllm_http.worker_state import WorkerState
 
-FORGET_EVERY_S: Final = 60.0  # what is old by ten minutes or by hours need not go on the second
+EXPIRE_EVERY_S: Final = 20.0  # how often a worker asks whether it is its turn; each minute one of them does it
 ERASE_EVERY_S: Final = 30.0  # what was erased here is gone at the provider within a minute
 SWEEP_EVERY_S: Final = 600.0  # files that a dead process left; they only cost space
 _NO_MODELS: Final = ModelList()
@@ -174,8 +174,9 @@ def create_app(
         async with (
             opener() as textllm,
             _repeating(textllm.reconcile, recover_every_s, "abandoned exchanges wait to be settled"),
-            _repeating(textllm.forget_replies, FORGET_EVERY_S, "old replies wait to be forgotten"),
-            _repeating(textllm.purge_deleted, FORGET_EVERY_S, "what was deleted long ago waits to be erased"),
+            _repeating(
+                partial(textllm.remove_expired, scheduled=True), EXPIRE_EVERY_S, "what has expired waits to be removed"
+            ),
             _repeating(textllm.files.sweep, SWEEP_EVERY_S, "abandoned files wait to be removed"),
             _repeating(
                 textllm.conversations.erase_at_provider, ERASE_EVERY_S, "deleted conversations wait to be erased"

@@ -35,7 +35,9 @@ OF_TYPE: dict[str, object] = {
 }
 OF_RECORD: dict[str, object] = {"events": [], "price": PRICE, "hold": reservation().granted(ZERO, session_id="x")}
 
-tables = pytest.mark.parametrize("table", metadata.sorted_tables, ids=str)
+# `jobs` alone is about the service, and says nothing of any tenant.
+TABLES = [table for table in metadata.sorted_tables if table.name != "jobs"]
+tables = pytest.mark.parametrize("table", TABLES, ids=str)
 
 
 def row(table: Table, tenant_id: str) -> dict[str, object]:
@@ -54,7 +56,7 @@ async def database(postgres_engine: AsyncEngine) -> Database:
     database = Database(postgres_engine)
     for tenant_id in ("ours", "theirs"):
         async with database.transaction(tenant_id) as connection:
-            for table in metadata.sorted_tables:
+            for table in TABLES:
                 await connection.execute(insert(table), row(table, tenant_id))
     return database
 
@@ -72,7 +74,7 @@ async def test_a_statement_that_names_no_tenant_finds_the_rows_of_its_own(databa
     assert await seen(database, "other", table) == []
     async with database.transaction("ours") as connection:
         assert (await connection.execute(update(table).values(tenant_id=table.c.tenant_id))).rowcount == 1
-    for dependent in reversed(metadata.sorted_tables):
+    for dependent in reversed(TABLES):
         async with database.transaction("ours") as connection:
             await connection.execute(delete(dependent))
     assert await seen(database, EVERYONE, table) == ["theirs"]

@@ -79,7 +79,7 @@ class Bench:
         self.chat_with_image, self.chat_with_document = textllm.chat_with_image, textllm.chat_with_document
         self.summarize, self.files = textllm.summarize_conversation, textllm.files
         self.resume_reply, self.cancel_reply = textllm.resume_reply, textllm.cancel_reply
-        self.forget_replies, self.reconcile = textllm.forget_replies, textllm.reconcile
+        self.remove_expired, self.reconcile = textllm.remove_expired, textllm.reconcile
 
     def over(self, *, running: RunningExchanges | None = None, **chosen: Any) -> TextLLM:
         """The same with other adapters of some ports."""

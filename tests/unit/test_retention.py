@@ -6,7 +6,10 @@ from msgspec.structs import replace
 from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.application import memory_conversations
-from textllm_core import Caller, Conversations, PurgeDeleted
+from textllm_adapters.testing.books import reservation, settlement
+from textllm_core import Caller, Conversations, Idempotency, PurgeDeleted
+from textllm_core.events import Removed
+from textllm_core.policy import Retention
 
 KEPT = timedelta(days=30)
 
@@ -53,3 +56,30 @@ async def test_without_a_time_everything_stays() -> None:
     bench.clock.advance(timedelta(days=10_000))
     assert await purging(bench, None)() == 0
     assert len(bench.store.conversations) == 1
+
+
+async def test_all_that_is_old_is_removed_by_one_of_many_processes_and_counted() -> None:
+    kept = Retention(deleted=KEPT, revoked_keys=timedelta(days=1))
+    bench = Bench(policy=replace(POLICY, retention=kept))
+    reply = await bench.say("Hi", idempotency=Idempotency("k", "chat", "same"), is_resumable=True)
+    await managing(bench).delete(Caller(), reply.conversation_id)
+    issued = await bench.textllm.administration.issue_api_key(Caller(role="admin"), role="service")
+    await bench.textllm.administration.revoke_api_key(Caller(role="admin"), issued.id)
+    bench.clock.advance(timedelta(minutes=59))
+    assert set((await bench.remove_expired()).values()) == {0}
+    bench.clock.advance(2 * KEPT)
+    everything = {"repeats": 1, "journals": 1, "rate_limits": 1, "revoked_keys": 1, "conversations": 1}
+    assert [await bench.remove_expired(scheduled=True) for _ in range(2)] == [everything, {}]
+    assert {event.kind: event.count for event in bench.telemetry.events if isinstance(event, Removed)} == everything
+    bench.clock.advance(timedelta(minutes=1))
+    assert set((await bench.remove_expired(scheduled=True)).values()) == {0}
+
+
+async def test_much_is_removed_in_steps() -> None:
+    bench = Bench()
+    for number in range(1001):
+        asked = reservation(user_id=f"user{number}", idempotency=Idempotency(str(number), "chat", "same"))
+        hold = await bench.ledger.reserve(asked)
+        await bench.ledger.settle(hold, settlement(remembered=b"{}"))
+    bench.clock.advance(timedelta(days=400))
+    assert (await bench.remove_expired())["repeats"] == 1001

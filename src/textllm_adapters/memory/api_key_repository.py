@@ -44,5 +44,12 @@ class MemoryApiKeyRepository:
         self.store.api_keys[tenant_id, key_id] = replace(kept, key=revoked)
         return revoked
 
+    async def forget_revoked(self, *, before: datetime, limit: int) -> int:
+        revoked = {key: kept.key.revoked_at for key, kept in self.store.api_keys.items()}
+        old = [key for key, at in revoked.items() if at is not None and at < before][:limit]
+        for key in old:
+            del self.store.api_keys[key]
+        return len(old)
+
     async def is_any_in_force(self) -> bool:
         return any(kept.key.revoked_at is None for kept in self.store.api_keys.values())

@@ -18,6 +18,7 @@ from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
+from textllm_adapters.memory.schedule import MemorySchedule
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
@@ -120,6 +121,7 @@ def memory_ports(
         blobs=blobs,
         documents=MemoryDocumentReader(),
         clock=clock,
+        schedule=MemorySchedule(),
         link_secret=_LINK_SECRET,
         telemetry=telemetry,
     )

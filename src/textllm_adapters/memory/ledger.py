@@ -237,10 +237,12 @@ class MemoryLedger:
             del store.repeats[ended.repeat.key]
         return True
 
-    async def forget_repeats(self, *, before: datetime) -> None:
+    async def forget_repeats(self, *, before: datetime, limit: int) -> int:
         repeats = self.store.repeats
-        for kept in [kept for kept in repeats.values() if kept.replay is not None and kept.reserved_at < before]:
+        old = [kept for kept in repeats.values() if kept.replay is not None and kept.reserved_at < before][:limit]
+        for kept in old:
             del repeats[kept.key]
+        return len(old)
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
         holds, latest = self.store.holds.values(), at + WRONG_CLOCK_FROM

@@ -46,10 +46,12 @@ class MemoryReplyJournal:
     async def asked_to_cancel(self) -> Sequence[tuple[str, str, str]]:
         return [key for key, kept in self.store.holds.items() if kept.cancel_asked]
 
-    async def forget(self, *, before: datetime) -> None:
-        for key in [key for key, kept in self.store.ends.items() if kept.at < before]:
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        old = [key for key, kept in self.store.ends.items() if kept.at < before][:limit]
+        for key in old:
             del self.store.ends[key]
             self.store.spoken.pop(key, None)
+        return len(old)
 
     def _change(self, key: Key, **changes: object) -> None:
         if (kept := self.store.holds.get(key)) is not None:

@@ -219,6 +219,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_s: Annotated[float, seconds(1, 3600)] = 20.0
     unread_timeout_s: Annotated[float, seconds(1, 3600)] = 25.0
     retention_days: Annotated[int, whole(1, 36_500)] | None = None
+    journal_hours: Annotated[int, whole(1, 8_760)] = 1
+    idempotency_hours: Annotated[int, whole(1, 8_760)] = 24
+    revoked_key_days: Annotated[int, whole(1, 36_500)] | None = 90
     stream_drain_s: Annotated[float, seconds(0, 3600)] = 120.0
     max_detached_streams: Annotated[int, whole(0, 100_000)] = 256
     ready_conversations: Annotated[int, whole(0, 100)] = 4

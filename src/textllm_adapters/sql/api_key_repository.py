@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Executable, and_, bindparam, exists, func, insert, or_, select, update
+from sqlalchemy import Executable, and_, bindparam, delete, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.database import EVERYONE, Database
@@ -42,6 +42,14 @@ _REVOKE: Final = (
     .values(revoked_at=func.coalesce(api_keys.c.revoked_at, bindparam("at", type_=api_keys.c.revoked_at.type)))
     .returning(*_FIELDS)
 )
+_FORGET: Final = delete(api_keys).where(
+    tuple_(*api_keys.primary_key).in_(
+        select(*api_keys.primary_key)
+        .where(api_keys.c.revoked_at < bindparam("of_moment"))
+        .limit(bindparam("at_most"))
+        .with_for_update(skip_locked=True)
+    )
+)
 _ANY: Final = select(exists().where(_IN_FORCE))
 
 
@@ -75,6 +83,11 @@ class SqlApiKeyRepository:
     async def revoke(self, tenant_id: str, key_id: str, *, at: datetime) -> ApiKey | None:
         rows = await self._all(tenant_id, _REVOKE, {"of_tenant": tenant_id, "of_key": key_id, "at": at})
         return ApiKey(*rows[0]) if rows else None
+
+    async def forget_revoked(self, *, before: datetime, limit: int) -> int:
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(EVERYONE) as connection:
+                return (await connection.execute(_FORGET, {"of_moment": before, "at_most": limit})).rowcount
 
     async def is_any_in_force(self) -> bool:
         return bool((await self._all(EVERYONE, _ANY, {}))[0][0])

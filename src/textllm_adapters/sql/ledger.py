@@ -107,10 +107,11 @@ class SqlLedger:
                 await connection.execute(statements.CLOSE_OLD_ESTIMATES, {"of_moment": at})
                 return list((await connection.execute(statements.PUT_OFF_ESTIMATES, due)).scalars())
 
-    async def forget_repeats(self, *, before: datetime) -> None:
+    async def forget_repeats(self, *, before: datetime, limit: int) -> int:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(EVERYONE) as connection:
-                await connection.execute(statements.FORGET_KEYS, {"of_moment": before})
+                old = {"of_moment": before, "at_most": limit}
+                return (await connection.execute(statements.FORGET_KEYS, old)).rowcount
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:
         lease = {"new_lease": lease_until}

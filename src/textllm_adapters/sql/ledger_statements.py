@@ -145,7 +145,12 @@ _OF_KEY: Final = (
 KEY: Final = select(idempotency_keys).where(*_OF_KEY)
 GIVE_KEY_BACK: Final = delete(idempotency_keys).where(*_OF_KEY)
 FORGET_KEYS: Final = delete(idempotency_keys).where(
-    idempotency_keys.c.created_at < bindparam("of_moment"), idempotency_keys.c.remembered.is_not(None)
+    tuple_(*idempotency_keys.primary_key).in_(
+        select(*idempotency_keys.primary_key)
+        .where(idempotency_keys.c.created_at < bindparam("of_moment"), idempotency_keys.c.remembered.is_not(None))
+        .limit(bindparam("at_most"))
+        .with_for_update(skip_locked=True)
+    )
 )
 
 

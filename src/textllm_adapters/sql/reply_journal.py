@@ -46,11 +46,20 @@ _WATCH: Final = update(holds).where(*_OF_HOLD).values(watched_until=bindparam("n
 _IS_WATCHED: Final = select(holds.c.response_id).where(*_OF_HOLD, holds.c.watched_until > bindparam("of_moment"))
 _CANCEL: Final = update(holds).where(*_OF_HOLD).values(cancel_asked=True)
 _CANCELLED: Final = select(*holds.primary_key).where(holds.c.cancel_asked)
-_OLD: Final = select(*reply_ends.primary_key).where(reply_ends.c.ended_at < bindparam("of_moment"))
-_FORGET_EVENTS: Final = delete(reply_events).where(
-    tuple_(reply_events.c.tenant_id, reply_events.c.user_id, reply_events.c.response_id).in_(_OLD)
+_OLD: Final = (
+    select(*reply_ends.primary_key)
+    .where(reply_ends.c.ended_at < bindparam("of_moment"))
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)
 )
-_FORGET_ENDS: Final = delete(reply_ends).where(reply_ends.c.ended_at < bindparam("of_moment"))
+_FORGET_EVENTS: Final = delete(reply_events).where(
+    tuple_(reply_events.c.tenant_id, reply_events.c.user_id, reply_events.c.response_id).in_(
+        bindparam("of_replies", expanding=True)
+    )
+)
+_FORGET_ENDS: Final = delete(reply_ends).where(
+    tuple_(*reply_ends.primary_key).in_(bindparam("of_replies", expanding=True))
+)
 
 
 class SqlReplyJournal:
@@ -100,11 +109,15 @@ class SqlReplyJournal:
             async with self._database.single(EVERYONE) as connection:
                 return [(row[0], row[1], row[2]) for row in await connection.execute(_CANCELLED)]
 
-    async def forget(self, *, before: datetime) -> None:
+    async def forget(self, *, before: datetime, limit: int) -> int:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(EVERYONE) as connection:
-                await connection.execute(_FORGET_EVENTS, {"of_moment": before})
-                await connection.execute(_FORGET_ENDS, {"of_moment": before})
+                found = await connection.execute(_OLD, {"of_moment": before, "at_most": limit})
+                old = [tuple(row) for row in found]
+                if old:
+                    await connection.execute(_FORGET_EVENTS, {"of_replies": old})
+                    await connection.execute(_FORGET_ENDS, {"of_replies": old})
+                return len(old)
 
 
 def _event(said: ReplyStarted | str) -> Spoken:

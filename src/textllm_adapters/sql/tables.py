@@ -318,6 +318,15 @@ reply_ends: Final = Table(
     Index("ix_reply_ends_ended_at", "ended_at"),
 )
 
+# What is done from time to time, by one of all processes. due_at: when it is done again.
+jobs: Final = Table(
+    "jobs",
+    metadata,
+    Column("name", Id, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("name", name="pk_jobs"),
+)
+
 # UNLOGGED on PostgreSQL: after a crash it is empty, and a bucket never seen is full.
 # level: in parts of a token, 60 million each; so many fill in a microsecond as tokens do in a minute: whole numbers.
 # updated_at: microseconds since 1970 by the database's clock. admitted: whether the last take passed.
@@ -379,5 +388,6 @@ api_keys: Final = Table(
     Column("revoked_at", UtcDateTime),
     PrimaryKeyConstraint("tenant_id", "id", name="pk_api_keys"),
     Index("ix_api_keys_digest", "digest", unique=True),
+    Index("ix_api_keys_revoked_at", "revoked_at"),
     Index("ix_api_keys_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
 )

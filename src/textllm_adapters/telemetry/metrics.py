@@ -19,6 +19,7 @@ from textllm_core.events import (
     ExchangeFailed,
     ExchangeSettled,
     ExchangesRunning,
+    Removed,
     RequestAnswered,
 )
 
@@ -87,6 +88,9 @@ class PrometheusTelemetry:
         self._held = self._level("textllm_holds_usd", "Money held for turns that run now.")
         self._live = self._level("textllm_replies_live", "Replies that run now and have a reader.")
         self._detached = self._level("textllm_replies_detached", "Replies that run on without a reader.")
+        self._removed = Counter(
+            "textllm_removed", "What was kept for a time only, and is gone.", ("kind",), registry=own
+        )
         self._erasures = self._fact("textllm_erasures_pending", "Erasures that the provider has not confirmed yet.")
         self._failing = self._fact("textllm_erasures_failing", "Those of them that were tried before.")
         self._models: set[str] = set()
@@ -161,6 +165,8 @@ class PrometheusTelemetry:
                 self._note_correction(event)
             case ExchangeFailed(code=code):
                 self._count(self._failures, code)
+            case Removed(kind=kind, count=count):
+                self._count(self._removed, kind, amount=count)
             case ErasuresWaiting(pending=pending, failing=failing):
                 self._levels |= {self._erasures: pending, self._failing: failing}
             case ExchangesRunning(count=count, detached=detached, held=held):

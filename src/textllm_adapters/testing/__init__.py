@@ -29,6 +29,7 @@ from textllm_adapters.testing.models import ConversingModel, ModelUnderTest, Say
 from textllm_adapters.testing.payers import PayersContract
 from textllm_adapters.testing.rate_limiter import Limiting, RateLimiterContract
 from textllm_adapters.testing.reply_journal import ReplyJournalContract
+from textllm_adapters.testing.schedule import ScheduleContract
 from textllm_adapters.testing.searched_conversations import SearchedConversationsContract
 from textllm_adapters.testing.session_repository import SessionRepositoryContract
 from textllm_adapters.testing.storage import Auditing, Storage
@@ -68,6 +69,7 @@ __all__ = [
     "RefusalsLLMContract",
     "ReplyJournalContract",
     "Say",
+    "ScheduleContract",
     "SearchedConversationsContract",
     "SessionRepositoryContract",
     "Storage",

@@ -95,6 +95,16 @@ class ApiKeyRepositoryContract:
         await api_keys.revoke("other", "key_1", at=NOON)
         assert await api_keys.get("tenant", "key_1") == key()
 
+    async def test_what_was_revoked_long_ago_is_forgotten_and_nothing_else(self, api_keys: ApiKeyRepository) -> None:
+        for number in (1, 2, 3):
+            await api_keys.add(key(number), digest_of(str(number)))
+        await api_keys.revoke("tenant", "key_1", at=NOON)
+        await api_keys.revoke("tenant", "key_2", at=NOON + timedelta(seconds=1))
+        before = NOON + timedelta(seconds=1)
+        assert [await api_keys.forget_revoked(before=before, limit=1) for _ in range(2)] == [1, 0]
+        left = await api_keys.newest("tenant", older_than=None, limit=9)
+        assert {each.id for each in left} == {"key_2", "key_3"}
+
     async def test_there_is_a_key_in_force_until_the_last_is_revoked(self, api_keys: ApiKeyRepository) -> None:
         assert not await api_keys.is_any_in_force()
         await api_keys.add(key(), DIGEST)

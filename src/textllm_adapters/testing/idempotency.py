@@ -146,10 +146,11 @@ class IdempotencyContract:
         await storage.ledger.settle(settled, settlement(remembered=b"{}"))
         running = Idempotency("key-2", KEY.scope, KEY.fingerprint)
         await storage.ledger.reserve(reservation(idempotency=running))
-        await storage.ledger.forget_repeats(before=NOON)
+        assert await storage.ledger.forget_repeats(before=NOON, limit=9) == 0
         with pytest.raises(AlreadySettledError):
             await storage.ledger.reserve(reservation(idempotency=KEY))
-        await storage.ledger.forget_repeats(before=NOON + timedelta(seconds=1))
+        old = NOON + timedelta(seconds=1)
+        assert [await storage.ledger.forget_repeats(before=old, limit=1) for _ in range(2)] == [1, 0]
         await storage.ledger.reserve(reservation(idempotency=KEY))
         with pytest.raises(IdempotencyInProgressError):
             await storage.ledger.reserve(reservation(idempotency=running))

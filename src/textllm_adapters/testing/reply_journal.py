@@ -107,7 +107,7 @@ class ReplyJournalContract:
         await storage.ledger.pend(hold, provider_response_id="theirs", model="m", said=JournalEntry(hold, 1, (first,)))
         await storage.ledger.settle(hold, settlement(remembered=b"{}", estimated=True, end_number=9))
         if is_forgotten:
-            await storage.journal.forget(before=NOON + timedelta(days=1))
+            await storage.journal.forget(before=NOON + timedelta(days=1), limit=9)
         assert (
             await storage.ledger.correct(hold, settlement(remembered=b'{"n":1}', end_number=4), said=rest) is not None
         )
@@ -159,7 +159,8 @@ class ReplyJournalContract:
             await write(storage, hold, 1, started(hold))
         await storage.ledger.settle(old, settlement(remembered=b"{}", at=NOON))
         await storage.ledger.settle(new, settlement(remembered=b"{}", at=NOON + timedelta(seconds=1)))
-        await storage.journal.forget(before=NOON + timedelta(seconds=1))
+        before = NOON + timedelta(seconds=1)
+        assert [await storage.journal.forget(before=before, limit=1) for _ in range(2)] == [1, 0]
         assert await storage.journal.read("tenant", None, old.response_id, after=0) is None
         assert (await read(storage, new)).events == (started(new),)
         assert (await read(storage, live)).events == (started(live),)

@@ -89,6 +89,7 @@ async def open_textllm(
         from textllm_adapters.sql.audit import SqlAudit
         from textllm_adapters.sql.file_repository import SqlFileRepository
         from textllm_adapters.sql.health_probe import SqlHealthProbe
+        from textllm_adapters.sql.schedule import SqlSchedule
         from textllm_adapters.sql.session_repository import SqlSessionRepository
         from textllm_adapters.sql.usage_reports import SqlUsageReports
 
@@ -120,6 +121,7 @@ async def open_textllm(
             blobs=blobs,
             documents=ChildDocumentReader(),
             clock=clock,
+            schedule=SqlSchedule(engine),
             link_secret=await asyncio.to_thread(shared_secret, _link_secret(settings)),
             probes=probes,
         )

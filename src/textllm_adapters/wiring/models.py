@@ -14,7 +14,7 @@ from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import ModelPrice, Settings
 from textllm_core.errors import InvalidRequestError
 from textllm_core.money import ZERO, Price, Rates
-from textllm_core.policy import ChatPolicy
+from textllm_core.policy import ChatPolicy, Retention
 from textllm_core.pricing import FREE, Pricing
 from textllm_core.records.models import ListedModel, ModelList
 from textllm_core.records.models import ModelPrice as ListedPrice
@@ -176,7 +176,12 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
         max_document_chars=settings.max_document_chars,
         max_document_pages=settings.max_document_pages,
         max_conversations=settings.max_conversations_per_user,
-        deleted_kept=None if settings.retention_days is None else timedelta(days=settings.retention_days),
+        retention=Retention(
+            deleted=None if settings.retention_days is None else timedelta(days=settings.retention_days),
+            journals=timedelta(hours=settings.journal_hours),
+            repeats=timedelta(hours=settings.idempotency_hours),
+            revoked_keys=None if settings.revoked_key_days is None else timedelta(days=settings.revoked_key_days),
+        ),
     )
 
 

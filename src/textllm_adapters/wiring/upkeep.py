@@ -67,10 +67,11 @@ async def run_jobs(settings: Settings) -> Mapping[str, int]:
     """
     async with open_textllm(settings, grace_s=0) as textllm:
         settled = await textllm.reconcile()
-        await textllm.forget_replies()
+        removed = await textllm.remove_expired()
         return {
             "settled": settled,
-            "purged_conversations": await textllm.purge_deleted(),
+            "purged_conversations": removed["conversations"],
+            **{f"removed_{kind}": count for kind, count in removed.items() if kind != "conversations"},
             "swept_files": await textllm.files.sweep(),
             "erased_at_provider": await textllm.conversations.erase_at_provider(),
         }

@@ -30,6 +30,10 @@ def run(context: typer.Context, as_json: options.Json = False) -> None:
         words = {
             "settled": "exchanges settled",
             "purged_conversations": "conversations purged",
+            "removed_repeats": "idempotency keys removed",
+            "removed_journals": "ended streams removed",
+            "removed_rate_limits": "unused rate limits removed",
+            "removed_revoked_keys": "revoked API keys removed",
             "swept_files": "files removed",
             "erased_at_provider": "replies erased",
         }

@@ -39,7 +39,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class ResumeReply:
-    """Read a resumable reply of the caller's on, while it runs and for ten minutes after its end."""
+    """Read a resumable reply of the caller's on, while it runs and for a while after its end."""
 
     running: RunningExchanges
     journal: ReplyJournal

@@ -41,6 +41,10 @@ class ApiKeyRepository(Protocol):
         """Revoke a key of the tenant, unless it is revoked already; the key as it is then, None where there is none."""
         ...
 
+    async def forget_revoked(self, *, before: datetime, limit: int) -> int:
+        """Forget at most `limit` keys, of any tenant, that were revoked before then; how many."""
+        ...
+
     async def is_any_in_force(self) -> bool:
         """Whether any tenant has a key that is not revoked."""
         ...

@@ -106,8 +106,8 @@ class Ledger(Protocol):
         """
         ...
 
-    async def forget_repeats(self, *, before: datetime) -> None:
-        """Give up the idempotency keys of settled exchanges that were reserved before then."""
+    async def forget_repeats(self, *, before: datetime, limit: int) -> int:
+        """Give up at most `limit` idempotency keys of settled exchanges that were reserved before then; how many."""
         ...
 
     async def abandoned(self, *, at: datetime, lease_until: datetime, limit: int) -> Sequence[Hold]:

@@ -42,6 +42,6 @@ class ReplyJournal(Protocol):
         """The tenant, user and response of every running exchange that is to be cut short, in whatever process."""
         ...
 
-    async def forget(self, *, before: datetime) -> None:
-        """Forget the exchanges that ended before then."""
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        """Forget at most `limit` exchanges that ended before then; how many."""
         ...

@@ -118,7 +118,8 @@ async def chat_stream(request: Request[Any, Any, Any]) -> ASGIApp:
     before_request=_RESUMPTION.check,
     described=Operation(
         tag="Chat",
-        says="While it runs, and for ten minutes after its end: what was missed, then live, from any worker.",
+        says="While it runs, and for an hour after its end (the setting `journal_hours`): what was missed, then live, "
+        "from any worker.",
         headers=("Last-Event-ID",),
         answers={
             200: Answer(says=STREAM_SAYS, content=STREAM_CONTENT, headers=(*LIMITED, *STREAM_IDS)),

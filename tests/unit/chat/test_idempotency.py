@@ -116,10 +116,10 @@ async def test_the_key_of_another_request_is_refused(bench: Bench) -> None:
 async def test_a_key_counts_for_a_day_and_no_longer(bench: Bench) -> None:
     first: Reply = await bench.send_message(Caller(), TURN)
     bench.clock.advance(timedelta(hours=24))
-    await bench.forget_replies()
+    await bench.remove_expired()
     assert await bench.send_message(Caller(), TURN) == first
     bench.clock.advance(timedelta(seconds=1))
-    await bench.forget_replies()
+    await bench.remove_expired()
     assert (await bench.send_message(Caller(), TURN)).response_id != first.response_id
     await bench.check_books()
 

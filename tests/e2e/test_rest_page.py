@@ -1,4 +1,4 @@
-"""What `docs/rest.md` prints runs as printed, against a server whose connections break."""
+"""What `docs/rest.md` prints runs as printed, against a server whose connections break; so do others' calls of curl."""
 
 import json
 import os
@@ -20,7 +20,9 @@ from tests.servers.openai import OpenAIStandIn, Reply
 
 from textllm_http.app import routes
 
-PAGE = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "rest.md").read_text()
+OTHERS = ((ROOT / "README.md").read_text(), (ROOT / "docs" / "server.md").read_text())
 PRINTED = "http://localhost:8000"
 TOKEN = "operator-token-of-32-characters."
 PROGRAMS = [
@@ -56,9 +58,9 @@ def test_a_stream_is_read_in_both_formats_and_read_on_after_a_lost_connection(
     assert len(provider.requests) == asked + 2
 
 
-def commands() -> list[str]:
+def commands(page: str) -> list[str]:
     """Every call of curl, without what is said about it."""
-    lines = [line for code in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in code.splitlines()]
+    lines = [line for code in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in code.splitlines()]
     return [re.sub(r"\s+#.*", "", line) for line in lines if line.startswith("curl")]
 
 
@@ -91,12 +93,12 @@ def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response
     return httpx.request(method, url, headers=headers, content=content, files=form or None, timeout=60)
 
 
-def test_every_call_of_curl_succeeds_in_the_order_of_the_page(provider: OpenAIStandIn, tmp_path: Path) -> None:
+def test_every_call_of_curl_succeeds_in_the_order_of_its_page(provider: OpenAIStandIn, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/textllm.db"
     with serving(tmp_path, provider, database, TEXTLLM_AUTH="required", TEXTLLM_METRICS_TOKEN=TOKEN) as service:
         variables = {"json": "Content-Type: application/json", "KEY": _admin_key(service, database)}
         variables["TEXTLLM_METRICS_TOKEN"] = TOKEN
-        for command in commands():
+        for command in (command for page in (PAGE, *OTHERS) for command in commands(page)):
             answer = sent(command, service.url, variables)
             assert answer.status_code in (200, 201), (command, answer.text)
             variables |= _named(answer)
@@ -132,7 +134,7 @@ def _named(answer: httpx.Response) -> dict[str, str]:
 
 def test_the_page_has_every_route() -> None:
     shown = set()
-    for command in commands():
+    for command in commands(PAGE):
         method = re.search(r"-X (\w+)", command) or re.search(r"()-[dF] ", command)
         path = re.search(r"localhost:8000([^ ?]*)", command)
         assert path is not None

@@ -61,7 +61,9 @@ def check(file: IO[bytes], *, max_bytes: int) -> int:
         more = len(faults) - _MOST_FAULTS_SHOWN
         rest = f"\n  and {more} more" if more > 0 else ""
         shown = "\n".join(faults[:_MOST_FAULTS_SHOWN])
-        raise InvalidRequestError(f"Nothing was imported: {len(faults)} of {count} lines cannot be.\n{shown}{rest}")
+        raise InvalidRequestError(
+            f"Nothing was imported: {len(faults)} of {count} lines cannot be taken in.\n{shown}{rest}"
+        )
     return count
 
 

@@ -297,7 +297,8 @@ def outline(values: Mapping[str, object], prefix: str = "") -> str:
         if isinstance(value, Mapping) and value:
             lines.append(outline(value, f"{prefix}{key}."))
         else:
-            lines.append(f"{prefix}{key}: {value if isinstance(value, str) else to_json(value).decode()}")
+            shown = value if isinstance(value, str) else to_json(value).decode().strip('"')
+            lines.append(f"{prefix}{key}: {shown}")
     return "\n".join(lines)
 
 

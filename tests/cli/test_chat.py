@@ -127,7 +127,7 @@ def test_a_message_may_be_written_in_an_editor(run: Run, tmp_path: Path, monkeyp
     assert "Set EDITOR" in run("chat", stdin="/edit\n").stderr
 
 
-@pytest.mark.parametrize("line", ["exit", " quit ", "/quit"])
+@pytest.mark.parametrize("line", ["exit", " Quit ", "/quit", "/exit"])
 def test_leaving_has_several_names(run: Run, line: str) -> None:
     assert run("chat", stdin=f"{line}\none\n").stdout == ""
 

@@ -122,7 +122,9 @@ def test_of_a_file_with_broken_lines_nothing_is_imported_and_each_is_named(
         path = written(tmp_path / "in.jsonl", [lines[1], spoiled(lines[0], spoil)])
         result = run("conversations", "import", path)
         assert (result.exit_code, result.stdout, wiring.store.conversations) == (4, "", {}), told
-        assert f"Nothing was imported: 1 of 2 lines cannot be.\n  line 2: {told}" in result.stderr, result.stderr
+        assert f"Nothing was imported: 1 of 2 lines cannot be taken in.\n  line 2: {told}" in result.stderr, (
+            result.stderr
+        )
     for line in (b"{", b"[1]", b'"\xff"', b"{}", b'"\\ud800"', b"[" * 10_000):
         (tmp_path / "in.jsonl").write_bytes(b"\n" + json.dumps(lines[0]).encode() + b"\r\n" + line + b"\n\n")
         result = run("conversations", "import", str(tmp_path / "in.jsonl"))

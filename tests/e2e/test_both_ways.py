@@ -354,6 +354,8 @@ def test_both_are_well_alike(way: Way) -> None:
         report = json.loads(result.stdout)
         assert (result.exit_code, report["status"]) == (0, "healthy"), result.stdout
         told.append((list(report), list(report["checks"]), report["checks"]["database"], list(report["uptime"])))
+        lines = way(name, "ada")("health").stdout.splitlines()
+        assert masked(lines[1]) == "timestamp: NEW"
     assert told[0] == told[1]
 
 

@@ -29,7 +29,7 @@ COMMANDS: Final = {
 TALKING: Final = frozenset({"image", "file", "retry", "edit"})  # those that send a message, or hand the keyboard on
 
 _COMMAND: Final = re.compile(r"/(?P<name>[A-Za-z][\w-]*)(?:\s+(?P<rest>.*))?", re.DOTALL)
-_LEAVING: Final = frozenset({"exit", "quit"})
+_LEAVING: Final = frozenset({"exit", "quit", "/exit"})
 
 
 def help_text() -> str:
@@ -59,7 +59,7 @@ def command_of(line: str) -> Command | None:
     Raises:
         InvalidRequestError: it looks like a command, and there is none of that name.
     """
-    if line.strip() in _LEAVING:
+    if line.strip().lower() in _LEAVING:
         return Command("quit", "")
     found = _COMMAND.fullmatch(line.rstrip())
     if found is None:

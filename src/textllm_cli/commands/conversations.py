@@ -8,7 +8,6 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 
-from textllm_cli import importing
 from textllm_cli.commands import options
 from textllm_cli.engine import Conversations
 from textllm_cli.identifying import whole_id
@@ -249,6 +248,8 @@ def import_(
 
     Example: textllm conversations import conversations.jsonl
     """
+    from textllm_cli import importing  # here, since no other of these commands needs what it loads
+
     with reporting(as_json=as_json) as screen:
         if source != STDIN and not source.exists():
             raise typer.BadParameter(f"file '{source}' does not exist.", param_hint="IN.jsonl")

@@ -11,9 +11,11 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
+from botocore.loaders import create_loader
 from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.pgbouncer import PgBouncer, pgbouncer
@@ -154,8 +156,14 @@ async def sqlite_engine(sqlite_url: str) -> AsyncIterator[SqliteEngine]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """An S3 that looks at no signature, started when a test first needs one; to be left as it was."""
-    with S3Server() as server:
+    """An S3 that looks at no signature, started when a test first needs one; to be left as it was.
+
+    Clients share what botocore reads of its data, which is half the work of opening one, and wait little before they
+    ask again what failed.
+    """
+    with S3Server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", cache(create_loader))
+        patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
         yield server
 
 

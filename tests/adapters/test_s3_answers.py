@@ -29,12 +29,14 @@ async def server(s3_server: S3Server) -> AsyncIterator[S3Server]:
 
 
 @pytest.fixture
-async def store(server: S3Server, s3_store: S3BlobStore) -> AsyncIterator[S3BlobStore]:
+async def store(server: S3Server) -> AsyncIterator[S3BlobStore]:
     """An impatient store, which holds one blob and an upload that was left."""
-    await put(s3_store, 3, KEPT)
-    await s3_store.client.create_multipart_upload(Bucket=s3_store.bucket, Key="LLM/left")
-    async with open_bucket(server, s3_store.bucket, timeout_s=2) as store:
+    bucket = server.create_bucket()
+    async with open_bucket(server, bucket, timeout_s=2) as store:
+        await put(store, 3, KEPT)
+        await store.client.create_multipart_upload(Bucket=bucket, Key="LLM/left")
         yield store
+    server.delete_bucket(bucket)
 
 
 async def put(store: S3BlobStore, size: int, key: str = NEW) -> None:

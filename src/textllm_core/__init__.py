@@ -16,6 +16,7 @@ _NAMES: Final = {
         "RevokeApiKey",
     ),
     "application": (
+        "Adapters",
         "Administration",
         "Conversations",
         "Files",

@@ -1,5 +1,5 @@
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
-from textllm_core.application import Administration, Conversations, Files, Ports, TextLLM
+from textllm_core.application import Adapters, Administration, Conversations, Files, Ports, TextLLM
 from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
@@ -193,6 +193,7 @@ from textllm_core.wire import Record
 
 __all__ = [
     "LLM",
+    "Adapters",
     "Administration",
     "AdmitUpload",
     "Admitting",

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import pkgutil
+import re
 import sys
 from dataclasses import fields
 from functools import cache
@@ -90,3 +91,10 @@ def test_every_exported_name_says_what_it_is(module: ModuleType) -> None:
 def test_no_other_name_is() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = textllm_core.Nothing  # type: ignore[attr-defined]
+
+
+def test_pages_name_what_is_there() -> None:
+    pages = "".join(page.read_text() for page in (Path(__file__).parents[2] / "docs").glob("*.md"))
+    named = set(re.findall(r"`textllm_core\.(\w+)`", pages))
+    assert named
+    assert named <= {*textllm_core.__all__, *(found.name for found in pkgutil.iter_modules(textllm_core.__path__))}

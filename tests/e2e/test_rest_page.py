@@ -22,7 +22,7 @@ from textllm_http.app import routes
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "rest.md").read_text()
-OTHERS = ((ROOT / "README.md").read_text(), (ROOT / "docs" / "server.md").read_text())
+TOOLS, *OTHERS = ((ROOT / name).read_text() for name in ("docs/tools.md", "README.md", "docs/server.md"))
 PRINTED = "http://localhost:8000"
 TOKEN = "operator-token-of-32-characters."
 PROGRAMS = [
@@ -59,9 +59,14 @@ def test_a_stream_is_read_in_both_formats_and_read_on_after_a_lost_connection(
 
 
 def commands(page: str) -> list[str]:
-    """Every call of curl, without what is said about it."""
-    lines = [line for code in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in code.splitlines()]
-    return [re.sub(r"\s+#.*", "", line) for line in lines if line.startswith("curl")]
+    """Every call of curl, without what is said about it; one goes on in the next line while a quote is open."""
+    found, rest = [], ""
+    for line in "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).splitlines():
+        rest += line if rest else re.sub(r"\s+#.*", "", line)
+        if rest.count("'") % 2 == 0:
+            found += [rest] if rest.startswith("curl") else []
+            rest = ""
+    return found
 
 
 def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response:
@@ -98,7 +103,8 @@ def test_every_call_of_curl_succeeds_in_the_order_of_its_page(provider: OpenAISt
     with serving(tmp_path, provider, database, TEXTLLM_AUTH="required", TEXTLLM_METRICS_TOKEN=TOKEN) as service:
         variables = {"json": "Content-Type: application/json", "KEY": _admin_key(service, database)}
         variables["TEXTLLM_METRICS_TOKEN"] = TOKEN
-        for command in (command for page in (PAGE, *OTHERS) for command in commands(page)):
+        provider.script(Reply(calls=(("weather", '{"city": "Oslo"}'),)))
+        for command in (command for page in (TOOLS, PAGE, *OTHERS) for command in commands(page)):
             answer = sent(command, service.url, variables)
             assert answer.status_code in (200, 201), (command, answer.text)
             variables |= _named(answer)
@@ -128,6 +134,7 @@ def _named(answer: httpx.Response) -> dict[str, str]:
         return named
     said = answer.json()
     found = {"CONVERSATION": said.get("conversation_id"), "SESSION": said.get("session_id")}
+    found["CALL"] = said["tool_calls"][0]["id"] if "tool_calls" in said else None
     found |= {"FILE": said.get("key")} if "sha256" in said else {"KEY_ID": said.get("id") if "role" in said else None}
     return named | {name: value for name, value in found.items() if value}
 

@@ -110,7 +110,8 @@ def lines_of(content: bytes, source: str, options: TurnOptions) -> Sequence[Line
         more = len(faults) - _MOST_FAULTS_SHOWN
         shown = "\n".join(f"  {fault}" for fault in faults[:_MOST_FAULTS_SHOWN])
         rest = f"\n  and {more} more" if more > 0 else ""
-        raise InvalidRequestError(f"Nothing was asked: {len(faults)} lines cannot be read.\n{shown}{rest}")
+        hint = 'A line is a text in quotes, or an object as {"message": "Hello"}.'
+        raise InvalidRequestError(f"Nothing was asked: {len(faults)} lines cannot be read. {hint}\n{shown}{rest}")
     return lines
 
 

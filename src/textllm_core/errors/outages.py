@@ -100,4 +100,4 @@ class ServiceUnavailableError(TextLLMError):
     @classmethod
     def of_closed(cls) -> "ServiceUnavailableError":
         """A call of the library that comes too late."""
-        return cls("TextLLM is closed. Make your calls within the block of `async with open_textllm(…)`.")
+        return cls("TextLLM is closed. Make your calls before you close it or leave its block, or open it again.")

@@ -221,7 +221,7 @@ class Screen:
         os.close(nowhere)
 
     def _dim(self, text: str) -> str:
-        is_wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        is_wanted = not os.environ.get("NO_COLOR") and not is_dumb_terminal()
         return _DIM.format(text) if is_wanted and self._err.isatty() else text
 
     def _line(self, text: str) -> None:
@@ -260,6 +260,11 @@ def reporting(*, as_json: bool = False, raw: bool = False) -> Iterator[Screen]:
         screen.problem(TextLLMError(str(error)))
         screen.leave_stdout()  # else Python tries once more to write what is buffered, and complains
         raise typer.Exit(UNEXPECTED) from None
+
+
+def is_dumb_terminal() -> bool:
+    """Whether it shows text and nothing else, as that of an editor's window; one that has no name may be one."""
+    return os.environ.get("TERM", "") in ("", "dumb")
 
 
 def dollars(amount: Decimal) -> str:

@@ -29,6 +29,7 @@ MAX_IMPORTED_MESSAGES: Final = 50_000  # some hundred MB of records while one co
 _CONVERSATION_ID: Final = re.compile(r"conv_[0-9a-f]{24}")
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST: Final = 2**63 - 1  # of a sum
 _OVERHEAD_TOKENS: Final = 8  # what a provider adds around one message
 _MOST_IDS: Final = 100  # how often one conversation may be taken in and erased again
 # Of msgspec's messages, which may quote what was sent: the place alone, and what is wrong there.
@@ -51,6 +52,10 @@ class ExportedConversation(Conversation, frozen=True, kw_only=True, forbid_unkno
         if not _CONVERSATION_ID.fullmatch(self.id):
             raise InvalidRequestError.of("id", "must be conv_ and 24 of 0-9 a-f, as an export has it")
         checked_user_id(self.user_id)
+        for name in ("message_count", "total_tokens_input", "total_tokens_output", "total_cost"):
+            value = Decimal(getattr(self, name))
+            if not value.is_finite() or not 0 <= value <= _MOST:  # what is no number compares with nothing
+                raise InvalidRequestError.of(name, f"must be a number from 0 to {_MOST}")
         ConversationChanges(title=self.title or None, tags=self.tags, metadata=self.metadata).checked()
         _check_moment(self.created_at, "created_at")
         _check_moment(self.updated_at, "updated_at")
@@ -196,6 +201,8 @@ def _check_messages(messages: Sequence[ListedMessage]) -> None:
             raise InvalidRequestError.of(f"{at}.id", "must be 1 to 255 characters of A-Z a-z 0-9 _ . : -")
         if any(isinstance(part, OutputText | Refusal | ToolCall) != is_reply for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", "has a part that a message of this role cannot have")
+        if not is_reply and all(isinstance(part, InputText) and not part.text.strip() for part in message.content):
+            raise InvalidRequestError.of(f"{at}.content", "must say something")
         _check_moment(message.created_at, f"{at}.created_at")
 
 

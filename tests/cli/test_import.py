@@ -101,6 +101,9 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda of: of.pop("id"), "id: is missing"),
     (lambda of: of.update(id="conv_1/../x"), "id: must be conv_"),
     (lambda of: of.update(user_id="a b"), "user_id: must be"),
+    (lambda of: of.update(message_count=10**400), "message_count: must be a number"),
+    (lambda of: of.update(total_cost="sNaN"), "total_cost: must be a number"),
+    (lambda of: of.update(total_cost=-1), "total_cost: must be a number"),
     (lambda of: of.update(extra=1), "extra: is no field"),
     (lambda of: of.update(title="x" * 501), "title: must have"),
     (lambda of: of.update(tags=["a", "a"]), "tags: must differ"),
@@ -111,6 +114,7 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda of: of["messages"][1].update(id=of["messages"][0]["id"]), "messages: must have ids"),
     (lambda of: of["messages"][0].update(role="system"), "messages[0].role: is not what"),
     (lambda of: of["messages"][0].pop("content"), "messages[0].content: is missing"),
+    (lambda of: of["messages"][0].update(content=[]), "messages[0].content: must say something"),
     (lambda of: of["messages"][0].update(content=[{"type": "output_text", "text": "x"}]), "messages[0].content: has"),
 ]
 
@@ -182,3 +186,17 @@ def test_a_file_of_a_message_is_named_in_its_place(run: Run, lines: Lines, tmp_p
     said = exported(run)[0]["messages"][0]
     assert said["text"] == "Name three rivers\n\n[The file cat.png was not imported.]\n"
     assert {part["type"] for part in said["content"]} == {"input_text"}
+
+
+def test_calls_of_functions_and_their_results_come_along(run: Run, lines: Lines, tmp_path: Path) -> None:
+    call = {"type": "function_call", "call_id": "c1", "name": "level", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c1", "output": "3 m"}
+
+    def use(of: dict[str, Any]) -> None:
+        of["messages"][1]["content"] = [call]
+        of["messages"][2]["content"] = [result]
+
+    taken_in = run("conversations", "import", written(tmp_path / "in.jsonl", [spoiled(lines[0], use)]))
+    assert taken_in.exit_code == 0, taken_in.stderr
+    kept = [message["content"] for message in exported(run)[0]["messages"]]
+    assert (kept[1], kept[2]) == ([call], [result])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from textllm_cli.chat.conversation import Chat
 from textllm_cli.chat.editor import edited
 from textllm_cli.chat.piped import PipedLines, PlainPage
 from textllm_cli.interrupts import interruptibly
+from textllm_cli.render import is_dumb_terminal
 from textllm_core.errors import TextLLMError
 from textllm_core.records.conversations import ConversationFilter
 
@@ -34,8 +34,7 @@ def chat(opener: Opener, speaker: Speaker, screen: Screen, settings: Settings, *
         KeyboardInterrupt: Ctrl-C while the engine was being opened or closed.
         TextLLMError: it could not be opened, or the conversation to go on with does not exist.
     """
-    is_dumb = os.environ.get("TERM", "dumb") == "dumb"  # as that of an editor's window: it moves no cursor
-    if sys.stdin.isatty() and sys.stdout.isatty() and not screen.as_json and not is_dumb:
+    if sys.stdin.isatty() and sys.stdout.isatty() and not screen.as_json and not is_dumb_terminal():
         interruptibly(_at_terminal(opener, speaker, screen, settings, raw=raw))
     else:
         _through_pipes(opener, speaker, screen)

@@ -1,6 +1,7 @@
 """`textllm ask`, in this process."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tests.cli.app_over_memory import MemoryWiring
@@ -8,6 +9,7 @@ from tests.cli.conftest import Run
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core.errors import ProviderError, ProviderUnavailableError, StorageUnavailableError
+from textllm_core.records.tools import JsonSchemaFormat
 
 
 def test_the_answer_is_printed_with_one_newline_at_its_end(run: Run) -> None:
@@ -325,3 +327,21 @@ def test_a_beginning_that_several_ids_have_is_refused_with_all_of_them(run: Run)
     shared = next(each for each in ids if sum(other[5] == each[5] for other in ids) > 1)[5]
     result = run("conversations", "show", shared)
     assert (result.exit_code, f"conversations begin with {shared}" in result.stderr) == (4, True)
+
+
+CAPITAL = '{"title": "The capital!", "type": "object", "properties": {"city": {"type": "string"}}}'
+
+
+def test_an_answer_keeps_the_schema_of_a_file(run: Run, wiring: MemoryWiring, tmp_path: Path) -> None:
+    (tmp_path / "capital.json").write_text(CAPITAL)
+    run("ask", "The capital of France?", "--schema", str(tmp_path / "capital.json"))
+    (asked,) = wiring.asked
+    assert asked.response_format == JsonSchemaFormat(name="The_capital", schema=json.loads(CAPITAL))
+
+
+@pytest.mark.parametrize(("content", "words"), [("{", "is not valid JSON"), ("[1]", "must hold a JSON object")])
+def test_a_file_without_a_schema_is_a_wrong_use(run: Run, tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "no.json").write_text(content)
+    result = run("ask", "hi", "--schema", str(tmp_path / "no.json"))
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())

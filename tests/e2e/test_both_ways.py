@@ -97,18 +97,24 @@ def conversation_of(run: Textllm, text: str = "Name three rivers.") -> str:
         ("--json", "-s", "Rhyme.", "--max-tokens", "99", "--temperature", "0.5"),
         ("--json", "-p", "document_analyst", "-m", "gpt-4o-mini"),
         ("--json", "--wait", "--idempotency-key", "k1"),
+        ("--json", "--schema", "schema.json"),
         ("-x",),
     ],
     ids=" ".join,
 )
-def test_a_question_is_answered_alike(way: Way, options: tuple[str, ...]) -> None:
+def test_a_question_is_answered_alike(way: Way, options: tuple[str, ...], provider: OpenAIStandIn) -> None:
     answers = []
+    Path("schema.json").write_text('{"title": "Greeting", "type": "object"}')
     for name in ("in process", "remote"):
         result = way(name, f"ada-{token_hex(4)}")("ask", "Hello, ünïcode 漢字", *options)
         result.stdout_bytes.decode()
         answers.append(re.sub(r"ada-[0-9a-f]{8}", "ada", masked(result.stdout)))
         assert result.exit_code == (4 if options == ("-x",) else 0), result.stderr
     assert answers[0] == answers[1]
+    if "--schema" in options:
+        asked = [request.body for request in provider.requests if request.path == "/v1/responses"][-2:]
+        schema = {"type": "json_schema", "name": "Greeting", "schema": {"title": "Greeting", "type": "object"}}
+        assert [body["text"] for body in asked] == [{"format": schema}] * 2
 
 
 def test_turns_with_files_are_answered_alike(way: Way, user: str, tmp_path: Path) -> None:

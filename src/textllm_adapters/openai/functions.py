@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from textllm_adapters.openai.decoding import word
-from textllm_core.records.messages import Message
+from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.tools import JsonSchemaFormat, NamedFunction, ResponseFormat, ToolCall
 from textllm_core.texts import well_formed
@@ -43,8 +43,8 @@ def responses_options(request: ModelRequest) -> dict[str, object]:
     return options | _if_any(parallel_tool_calls=request.parallel_tool_calls)
 
 
-def chat_options(request: ModelRequest) -> dict[str, object]:
-    """The same as the Chat Completions API has it."""
+def chat_options(request: ModelRequest | TurnOptions) -> dict[str, object]:
+    """The same as the Chat Completions API has it, and `/chat`."""
     options: dict[str, object] = {}
     if request.tools:
         options["tools"] = [

@@ -1,6 +1,8 @@
 """`textllm ask`: one question, one answer."""
 
 import asyncio
+import json
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -19,6 +21,7 @@ from textllm_cli.speaking import Said, Speaker, heard, patiently
 from textllm_cli.uploads import STDIN, upload_of
 from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.records.messages import ReplyEvent, ReplyStarted, TurnOptions
+from textllm_core.records.tools import MAX_NAME_CHARS, JsonSchemaFormat
 
 MAX_STDIN_BYTES: Final = 16_000_000
 
@@ -59,6 +62,16 @@ def ask(
     extract: Annotated[
         bool, typer.Option("--extract", "-x", help="Print the first fenced block of the answer, and nothing else.")
     ] = False,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            "--schema",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Answer in JSON that keeps the JSON Schema in this file.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Where it is refused for now, wait as long as that asks for, and ask again.")
     ] = False,
@@ -88,7 +101,12 @@ def ask(
     if sum((extract, as_json, stream_json)) > 1:
         raise typer.BadParameter("give only one of --extract, --json and --stream-json")
     chosen = TurnOptions(
-        model=model, prompt=prompt, instructions=system, max_output_tokens=max_tokens, temperature=temperature
+        model=model,
+        prompt=prompt,
+        instructions=system,
+        max_output_tokens=max_tokens,
+        temperature=temperature,
+        response_format=None if schema is None else _format_of(schema),
     )
     files, images = files or [], images or []
     with reporting(as_json=as_json or stream_json, raw=raw) as screen:
@@ -147,6 +165,22 @@ async def _ask(
     elif shown is not Shown.EVENTS:
         screen.reply(reply, is_printed=shown is Shown.TEXT)
     finish(reply, screen)
+
+
+def _format_of(path: Path) -> JsonSchemaFormat:
+    """What the schema in a file asks for; its title is its name, as providers want one.
+
+    Raises:
+        BadParameter: there is none in it.
+    """
+    try:
+        schema = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"'{path}' is not valid JSON in UTF-8.", param_hint="--schema") from error
+    if not isinstance(schema, dict):
+        raise typer.BadParameter(f"'{path}' must hold a JSON object, as a JSON Schema is one.", param_hint="--schema")
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", str(schema.get("title") or "answer")).strip("_")[:MAX_NAME_CHARS]
+    return JsonSchemaFormat(name=name or "answer", schema=schema)
 
 
 def _question(text: str | None, *, reads_stdin: bool) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from textllm_adapters.openai.functions import chat_options
 from textllm_adapters.openai.sse import EventSplitter, ServerSentEvent
 from textllm_cli.remote.client import Client, is_replayed, named
 from textllm_cli.remote.conversations import RemoteConversations
@@ -159,9 +160,7 @@ class RemoteTalk:
         raise ServiceUnavailableError(f"The connection to the server at {self._client.url} broke.")
 
     async def _asked(self, turn: AnyTurn) -> AsyncGenerator[_Event, None]:
-        options = msgspec.structs.asdict(turn.options)
-        fields = {"message": turn.text, "conversation_id": turn.conversation_id, "user_id": turn.user_id, **options}
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = _fields_of(turn)
         given |= {"stream": True, "stream_format": "events"}
         headers = {} if turn.idempotency is None else {"Idempotency-Key": turn.idempotency.key}
         if isinstance(turn, TextTurn):
@@ -195,6 +194,23 @@ def _told(event: ServerSentEvent, started: ReplyStarted | None, kind: type[Reply
             return ReplyCompleted(msgspec.json.decode(event.data, type=kind))
     response_id = "" if started is None else started.response_id
     return ReplyFailed(response_id, error_of(event.data) or TextLLMError("The reply broke off."))
+
+
+def _fields_of(turn: AnyTurn) -> dict[str, object]:
+    """What `/chat` takes of a turn."""
+    options = turn.options
+    fields = {
+        "message": turn.text,
+        "conversation_id": turn.conversation_id,
+        "user_id": turn.user_id,
+        "model": options.model,
+        "prompt": options.prompt,
+        "instructions": options.instructions,
+        "max_output_tokens": options.max_output_tokens,
+        "temperature": options.temperature,
+        "metadata": options.metadata,
+    }
+    return {name: value for name, value in fields.items() if value is not None} | chat_options(options)
 
 
 def _files_of(turn: ImageTurn | DocumentTurn) -> Sequence[tuple[str, Upload]]:

@@ -43,6 +43,7 @@ def openai(tmp_path: Path):  # type: ignore[no-untyped-def]
         yield {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": provider.base_url}
 
 
+@pytest.mark.usefixtures("sqlite_url")  # with its tables, which a process would take its time for
 def test_a_question_is_answered_and_continued(tmp_path: Path, openai: dict[str, str]) -> None:
     first = textllm(tmp_path, "ask", "Summarize:", stdin="a long text\n", **openai)
     assert (first.stdout, first.stderr, first.returncode) == ("[0] You said: Summarize:\n\na long text\n", "", 0)
@@ -58,6 +59,7 @@ def test_the_shipped_prompts_can_be_asked_with_wherever_one_stands(tmp_path: Pat
     assert provider.requests[-1].body["instructions"].startswith("Answer questions about the document")
 
 
+@pytest.mark.usefixtures("sqlite_url")  # with its tables, which a process would take its time for
 @pytest.mark.parametrize(
     ("arguments", "environment", "code"),
     [

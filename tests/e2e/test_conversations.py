@@ -58,6 +58,7 @@ def openai() -> Iterator[OpenAIStandIn]:
         yield provider
 
 
+@pytest.mark.usefixtures("sqlite_url")  # with its tables, which a process would take its time for
 def test_the_command_line_erases_at_the_provider_and_the_storage_before_it_leaves(
     openai: OpenAIStandIn, s3_server: S3Server, tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_summary_costs_what_the_provider_billed_and_leaves_nothing_there(
     assert asyncio.run(books.drifts()) == []
 
 
+@pytest.mark.usefixtures("sqlite_url")  # with its tables, which a process would take its time for
 def test_the_command_line_sums_up_what_the_provider_alone_keeps(openai: OpenAIStandIn, tmp_path: Path) -> None:
     settings = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": openai.base_url, "TEXTLLM_STORE_MESSAGES": "false"}
     it = json.loads(textllm(tmp_path, "ask", "hi", "--json", **settings).stdout)["conversation_id"]

@@ -46,8 +46,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('docs')}/textllm.db"
+def database(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{shutil.copy(migrated_sqlite_file, tmp_path_factory.mktemp('docs'))}"
 
 
 @pytest.fixture(scope="module")

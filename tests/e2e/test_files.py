@@ -53,10 +53,9 @@ def peak_of(worker: int) -> int:
 
 
 @pytest.fixture
-def lone(provider: OpenAIStandIn, tmp_path: Path) -> Iterator[Service]:
+def lone(provider: OpenAIStandIn, tmp_path: Path, sqlite_url: str) -> Iterator[Service]:
     """A server of one worker on SQLite, which has taken a file before."""
-    database = f"sqlite:///{tmp_path}/textllm.db"
-    with serving(tmp_path, provider, database, TEXTLLM_MAX_FILE_SIZE_MB="5000") as service:
+    with serving(tmp_path, provider, sqlite_url, TEXTLLM_MAX_FILE_SIZE_MB="5000") as service:
         assert send(service, 2 * MB, "ann").status_code == 201
         yield service
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -89,10 +90,13 @@ IMAGES: dict[str, Case] = {
 
 
 @pytest.fixture(scope="module")
-def exposed(provider: OpenAIStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def exposed(
+    provider: OpenAIStandIn, migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """A server of one worker that has answered a document and an image before."""
     folder = tmp_path_factory.mktemp("exposed")
-    with serving(folder, provider, f"sqlite:///{folder}/textllm.db") as service:
+    database = shutil.copy(migrated_sqlite_file, folder)
+    with serving(folder, provider, f"sqlite:///{database}") as service:
         good = ask(service, "file", "a.docx", documents.written_docx()), ask(service, "images", "a.png", png(9, 9))
         assert [answer.status_code for answer in good] == [200, 200], [answer.text for answer in good]
         yield service
@@ -150,10 +154,12 @@ def test_a_bad_image_is_refused_and_nobody_else_notices(exposed: Service, case: 
     check(exposed, "images", case)
 
 
-def test_the_slow_documents_of_one_user_hold_up_nobody_else(provider: OpenAIStandIn, tmp_path: Path) -> None:
+def test_the_slow_documents_of_one_user_hold_up_nobody_else(
+    provider: OpenAIStandIn, sqlite_url: str, tmp_path: Path
+) -> None:
     bomb = b"<!--" * 125_000  # busy for as long as it may be
     room = (os.cpu_count() or 1) + 8  # as many of a user's are read, or wait, at a time
-    with serving(tmp_path, provider, f"sqlite:///{tmp_path}/textllm.db") as service, ExitStack() as stack:
+    with serving(tmp_path, provider, sqlite_url) as service, ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(room + 1))
         stack.callback(service.kill)  # whatever is still being read then
         bombs = [threads.submit(ask, service, "file", "a.html", bomb) for _ in range(room + 1)]

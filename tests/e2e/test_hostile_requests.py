@@ -1,6 +1,7 @@
 """What the internet sends: each request ends in a clear 4xx or a closed connection, and nobody else notices."""
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -241,17 +242,20 @@ class Talk:
 
 
 @pytest.fixture(scope="module")
-def service(provider: OpenAIStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    provider: OpenAIStandIn, migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("hostile")
-    with serving(folder, provider, f"sqlite:///{folder}/textllm.db", TEXTLLM_COST_LIMIT_PER_SESSION="1000") as service:
+    database = shutil.copy(migrated_sqlite_file, folder)
+    with serving(folder, provider, f"sqlite:///{database}", TEXTLLM_COST_LIMIT_PER_SESSION="1000") as service:
         yield service
 
 
 @pytest.fixture
-def impatient(provider: OpenAIStandIn, tmp_path: Path) -> Iterator[Service]:
+def impatient(provider: OpenAIStandIn, sqlite_url: str, tmp_path: Path) -> Iterator[Service]:
     """One that waits for nobody as long as by default."""
     waits = {f"TEXTLLM_{what}_TIMEOUT_S": "2" for what in ("HEADER", "BODY", "UNREAD")}
-    with serving(tmp_path, provider, f"sqlite:///{tmp_path}/textllm.db", **waits) as service:
+    with serving(tmp_path, provider, sqlite_url, **waits) as service:
         yield service
 
 

@@ -174,6 +174,7 @@ def environment(openai: OpenAIStandIn) -> dict[str, str]:
     return {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": openai.base_url}
 
 
+@pytest.mark.usefixtures("sqlite_url")  # with its tables, which a process would take its time for
 @pytest.mark.parametrize("name", FILES)
 def test_the_command_line_sends_a_file_byte_for_byte(tmp_path: Path, openai: OpenAIStandIn, name: str) -> None:
     (tmp_path / name).write_bytes(FILES[name])
@@ -183,6 +184,7 @@ def test_the_command_line_sends_a_file_byte_for_byte(tmp_path: Path, openai: Ope
     assert_arrived(openai, FILES[name])
 
 
+@pytest.mark.usefixtures("sqlite_url")  # with its tables, which a process would take its time for
 def test_a_chat_at_the_command_line_remembers_its_files(tmp_path: Path, openai: OpenAIStandIn) -> None:
     (tmp_path / "my cat.png").write_bytes(IMAGES["a.png"])
     stdin = '/image "my cat.png" What is it?\nAnd now?\n'
@@ -191,6 +193,7 @@ def test_a_chat_at_the_command_line_remembers_its_files(tmp_path: Path, openai: 
     assert result.stdout == f"[0] You said: What is it? {both}\n[2] You said: And now? {both}\n"
 
 
+@pytest.mark.usefixtures("sqlite_url")  # with its tables, which a process would take its time for
 def test_where_the_api_takes_no_files_the_text_of_a_pdf_is_sent(tmp_path: Path, openai: OpenAIStandIn) -> None:
     (tmp_path / "e.pdf").write_bytes(PDF)
     api = {"TEXTLLM_LLM_API": "chat_completions"} | environment(openai)

@@ -78,16 +78,17 @@ def test_off_loopback_keys_are_required_and_appear_nowhere(
         assert API_KEY not in told + logged
 
 
-def test_a_server_without_any_key_says_how_to_make_one(provider: OpenAIStandIn, tmp_path: Path) -> None:
-    with serving(tmp_path, provider, f"sqlite:///{tmp_path}/new.db", TEXTLLM_AUTH="required") as service:
+def test_a_server_without_any_key_says_how_to_make_one(
+    provider: OpenAIStandIn, sqlite_url: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, provider, sqlite_url, TEXTLLM_AUTH="required") as service:
         assert "textllm keys create --role admin" in service.log.read_text()
 
 
 def test_off_loopback_no_keys_are_required_only_where_that_is_said_aloud(
-    provider: OpenAIStandIn, tmp_path: Path
+    provider: OpenAIStandIn, sqlite_url: str, tmp_path: Path
 ) -> None:
-    database = f"sqlite:///{tmp_path}/new.db"
-    with serving(tmp_path, provider, database, "--host", "0.0.0.0", TEXTLLM_AUTH="disabled") as service:
+    with serving(tmp_path, provider, sqlite_url, "--host", "0.0.0.0", TEXTLLM_AUTH="disabled") as service:
         assert service.chat("hi").status_code == 200
         assert "no authentication" in service.log.read_text()
         assert httpx.get(f"{service.url}/config", timeout=30).json()["config"]["auth"] == "disabled"

@@ -1,8 +1,10 @@
 """Servers that are not OpenAI's, through the whole service: each turn is told for what it is, and charged for it."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import httpx
 import pytest
@@ -33,8 +35,8 @@ def servers() -> Iterator[ChatQuirks]:
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('quirks')}/textllm.db"
+def database(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{shutil.copy(migrated_sqlite_file, tmp_path_factory.mktemp('quirks'))}"
 
 
 @pytest.fixture(scope="module")

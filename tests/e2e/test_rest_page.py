@@ -33,9 +33,12 @@ LOST_AND_FOUND = "[0] You said: Hello\nOnce upon\n\na time.\n"
 
 
 @pytest.fixture(scope="module")
-def service(provider: OpenAIStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    provider: OpenAIStandIn, migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("rest")
-    with serving(folder, provider, f"sqlite:///{folder}/textllm.db", TEXTLLM_LLM_API="responses") as running:
+    database = shutil.copy(migrated_sqlite_file, folder)
+    with serving(folder, provider, f"sqlite:///{database}", TEXTLLM_LLM_API="responses") as running:
         yield running
 
 
@@ -98,10 +101,11 @@ def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response
     return httpx.request(method, url, headers=headers, content=content, files=form or None, timeout=60)
 
 
-def test_every_call_of_curl_succeeds_in_the_order_of_its_page(provider: OpenAIStandIn, tmp_path: Path) -> None:
-    database = f"sqlite:///{tmp_path}/textllm.db"
-    with serving(tmp_path, provider, database, TEXTLLM_AUTH="required", TEXTLLM_METRICS_TOKEN=TOKEN) as service:
-        variables = {"json": "Content-Type: application/json", "KEY": _admin_key(service, database)}
+def test_every_call_of_curl_succeeds_in_the_order_of_its_page(
+    provider: OpenAIStandIn, sqlite_url: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path, provider, sqlite_url, TEXTLLM_AUTH="required", TEXTLLM_METRICS_TOKEN=TOKEN) as service:
+        variables = {"json": "Content-Type: application/json", "KEY": _admin_key(service, sqlite_url)}
         variables["TEXTLLM_METRICS_TOKEN"] = TOKEN
         provider.script(Reply(calls=(("weather", '{"city": "Oslo"}'),)))
         for command in (command for page in (TOOLS, PAGE, *OTHERS) for command in commands(page)):

@@ -19,14 +19,25 @@ from textllm_adapters.sql.tables import holds
 from textllm_core.ids import new_id
 
 
+@pytest.fixture(scope="module")
+def one(provider: OpenAIStandIn, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server."""
+    with serving(tmp_path_factory.mktemp("one"), provider, database) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def other(provider: OpenAIStandIn, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Another server over the same database."""
+    with serving(tmp_path_factory.mktemp("other"), provider, database) as service:
+        yield service
+
+
 @pytest.fixture
-def two(provider: OpenAIStandIn, database: str, tmp_path: Path) -> Iterator[tuple[Service, Service]]:
-    """Two servers over one database."""
-    folders = [tmp_path / "one", tmp_path / "other"]
-    for folder in folders:
-        folder.mkdir()
-    with serving(folders[0], provider, database) as one, serving(folders[1], provider, database) as other:
-        yield one, other
+def doomed(provider: OpenAIStandIn, database: str, tmp_path: Path) -> Iterator[Service]:
+    """A third one, of this test alone."""
+    with serving(tmp_path, provider, database) as service:
+        yield service
 
 
 class Lost:
@@ -58,9 +69,8 @@ def text_of(events: list[Received]) -> str:
 
 
 async def test_another_worker_tells_what_was_missed_and_then_what_is_new(
-    two: tuple[Service, Service], provider: OpenAIStandIn, books: Books
+    one: Service, other: Service, provider: OpenAIStandIn, books: Books
 ) -> None:
-    one, other = two
     lost = Lost(one, provider)
     threading.Timer(0.5, lost.gate.set).start()
     events = lost.events + lost.resume(other)
@@ -74,12 +84,11 @@ async def test_another_worker_tells_what_was_missed_and_then_what_is_new(
 
 
 async def test_a_stream_whose_worker_was_killed_ends_in_a_failure_and_the_conversation_goes_on(
-    two: tuple[Service, Service], provider: OpenAIStandIn, books: Books
+    doomed: Service, other: Service, provider: OpenAIStandIn, books: Books
 ) -> None:
-    one, other = two
-    lost = Lost(one, provider)
+    lost = Lost(doomed, provider)
     await asyncio.sleep(0.6)  # what was read by then is in the journal
-    one.kill()
+    doomed.kill()
     await _let_the_lease_run_out(books, lost.user)
     (end,) = lost.resume(other)
     assert (end.name, json.loads(end.data)["code"]) == ("reply.failed", "provider_error")
@@ -102,9 +111,8 @@ async def _let_the_lease_run_out(books: Books, user: str) -> None:
 
 
 async def test_a_reply_is_cancelled_through_another_worker(
-    two: tuple[Service, Service], provider: OpenAIStandIn, books: Books
+    one: Service, other: Service, provider: OpenAIStandIn, books: Books
 ) -> None:
-    one, other = two
     lost = Lost(one, provider)
     answer = other.post(f"/chat/stream/{lost.response_id}/cancel")
     lost.gate.set()

@@ -366,7 +366,6 @@ async def test_a_file_whose_name_says_what_it_is_not_is_refused(name: str, conte
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.pdf", b"Hello", "not PDF: save it as PDF, or rename it"),
         ("a.pdf", documents.zip_of([("a.txt", b"Hello")]), "not PDF: save it as PDF, or rename it"),
         ("a.bin", documents.EXE, "not text: save it as text, or rename it"),
         ("a.pdf", documents.encrypted_pdf(password="secret"), "encrypted; remove its password first"),

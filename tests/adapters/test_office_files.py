@@ -193,8 +193,7 @@ SHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.xlsx", b"Hello"),
-        ("a.epub", b"Hello"),
+        ("a.xlsx", bytes(range(256)) * 4),
         ("a", bytes(range(256)) * 4),
         ("a.xlsm", zip_of({**docx_frame("application/vnd.ms-excel.sheet.macroEnabled.main+xml")}.items())),
         ("a.odg", open_document("graphics", "")),
@@ -203,6 +202,16 @@ SHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+
 async def test_what_is_none_of_these_is_refused(name: str, content: bytes) -> None:
     with pytest.raises(UnsupportedMediaTypeError):
         await read(content, name)
+
+
+@pytest.mark.parametrize(
+    ("content", "file_type", "text"),
+    [(b"a,b\n1,2\n", "txt", "a,b\n1,2\n"), (b"<html><body><p>Tea</p></body></html>", "html", "Tea")],
+)
+async def test_a_text_that_is_called_a_spreadsheet_is_read_and_told(content: bytes, file_type: str, text: str) -> None:
+    document = await read(content, "a.xlsx")
+    assert (document.file_type, document.text) == (file_type, text)
+    assert document.warnings == ("its name says that it is XLSX, but it is text, and was read as that",)
 
 
 async def test_a_chart_of_an_unknown_kind_leaves_a_mark_in_its_place() -> None:

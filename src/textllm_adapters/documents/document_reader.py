@@ -100,8 +100,11 @@ class ChildDocumentReader:
         """As the port says."""
         file_type = await _file_type(upload)
         found = await self._ask("read", file_type, upload, owner=owner, max_chars=max_chars, max_pages=max_pages)
+        named, warnings = _named(upload), found.warnings
+        if named in _NO_TEXTS and file_type in ("txt", "html"):
+            warnings = (f"its name says that it is {named.upper()}, but it is text, and was read as that", *warnings)
         return DocumentText(
-            file_type=found.file_type or file_type, text=found.text, pages=found.pages, warnings=found.warnings
+            file_type=found.file_type or file_type, text=found.text, pages=found.pages, warnings=warnings
         )
 
     async def pages(self, upload: Upload, *, owner: Owner, most: int) -> tuple[Picture, ...]:
@@ -171,8 +174,10 @@ async def _file_type(upload: Upload) -> FileType:
         return "pdf"  # mail, scanners and web servers put lines of their own before it, and every viewer looks for it
     if named == "eml" or (named in {None, "txt"} and _MAIL.match(begins)):
         return "eml"
-    if named in _NO_TEXTS:
-        raise unsupported(named)
+    if named in _NO_TEXTS:  # a table in HTML, or one in CSV, is what many programs call a spreadsheet
+        if media_type_of(head).startswith("image/"):
+            raise unsupported(named)
+        named = None
     if named is None and _HTML.match(begins):
         return "html"
     return named if named is not None and named != "rtf" else "txt"

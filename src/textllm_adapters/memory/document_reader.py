@@ -10,15 +10,15 @@ from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 _KINDS: Final[Mapping[str, FileType]] = {"md": "md", "csv": "csv", "json": "json", "html": "html"}
-_NO_TEXTS: Final = frozenset({"pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp", "epub"})
+_NO_TEXTS: Final = (b"%PDF-", b"PK\x03\x04")  # how others begin
 
 
 class MemoryDocumentReader:
-    """A `DocumentReader` for text in UTF-8, HTML with its markup; its kind is told by its name."""
+    """A `DocumentReader` for text in UTF-8, HTML with its markup; its kind of text is told by its name."""
 
     async def inspect(self, upload: Upload, *, owner: Owner, max_pages: int) -> Document:  # noqa: ARG002 - as below
         """As the port says."""
-        return Document(file_type=_file_type(upload.name))
+        return Document(file_type=await _file_type(upload))
 
     async def read(
         self,
@@ -29,7 +29,7 @@ class MemoryDocumentReader:
         max_pages: int,  # noqa: ARG002 - text has none
     ) -> DocumentText:
         """As the port says."""
-        file_type = _file_type(upload.name)
+        file_type = await _file_type(upload)
         content = b"".join([piece async for piece in upload.read()])
         try:
             text = _clean(content.decode("utf-8-sig"))
@@ -56,9 +56,7 @@ def _clean(text: str) -> str:
     return "".join(character for character in text if character in "\n\t" or category(character) != "Cc")
 
 
-def _file_type(name: str) -> FileType:
-    """By its name; it is text whatever that says, but for kinds that are none."""
-    ending = name.rpartition(".")[2].lower()
-    if ending in _NO_TEXTS:
+async def _file_type(upload: Upload) -> FileType:
+    if (await upload.beginning(8)).startswith(_NO_TEXTS):
         raise UnsupportedMediaTypeError("Only files of text are read here.")
-    return _KINDS.get(ending, "txt")
+    return _KINDS.get(upload.name.rpartition(".")[2].lower(), "txt")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError, UnsupportedMediaTypeError
+from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError
 from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
@@ -82,7 +82,7 @@ class DocumentReaderContract:
     async def test_the_rest_of_a_name_does_not_matter(self, reader: DocumentReader, name: str) -> None:
         assert (await read(reader, name, b"Hello")).text == "Hello"
 
-    @pytest.mark.parametrize("name", ["a.pdf", "a.docx"])
-    async def test_text_is_no_pdf_and_no_docx(self, reader: DocumentReader, name: str) -> None:
-        with pytest.raises(UnsupportedMediaTypeError):
-            await read(reader, name, b"Hello")
+    @pytest.mark.parametrize("name", ["a.pdf", "a.docx", "a.xlsx"])
+    async def test_text_whose_name_says_something_else_is_read(self, reader: DocumentReader, name: str) -> None:
+        document = await read(reader, name, b"a,b\n1,2\n")
+        assert (document.file_type, document.text) == ("txt", "a,b\n1,2\n")

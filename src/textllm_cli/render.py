@@ -15,12 +15,13 @@ from typing import Final, TextIO
 import typer
 
 from textllm_cli.exit_codes import UNEXPECTED, exit_code
-from textllm_core.errors import TextLLMError
+from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.problem_details import problem_of_error
 from textllm_core.records.messages import InputImage, Reply
 from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.texts import well_formed
 from textllm_core.wire import to_json
 
 # What a terminal would obey, or show in another order than it was written (ECMA-48; Unicode's bidirectional controls).
@@ -253,6 +254,12 @@ def reporting(*, as_json: bool = False, raw: bool = False) -> Iterator[Screen]:
     except TextLLMError as error:
         screen.problem(error)
         raise typer.Exit(exit_code(error)) from None
+    except UnicodeEncodeError as error:  # an argument in another encoding, in what is sent to a server or written down
+        if str(error.object) == well_formed(str(error.object)):
+            raise
+        refusal = InvalidRequestError("What you wrote has bytes that are no text in UTF-8; write it in UTF-8.")
+        screen.problem(refusal)
+        raise typer.Exit(exit_code(refusal)) from None
     except BrokenPipeError:  # whoever read our output has had enough, as `head` has
         screen.leave_stdout()
         raise typer.Exit from None

@@ -29,6 +29,7 @@ from textllm_core.records.messages import (
     TurnOptions,
 )
 from textllm_core.tenancy import Caller
+from textllm_core.texts import refuse_half_characters
 from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
 
@@ -78,6 +79,8 @@ class Speaker:
 
     async def ask(self, talk: Talk, said: Said, conversation_id: str | None) -> AsyncGenerator[ReplyEvent, None]:
         """The reply, as `SendMessage.stream` has it."""
+        refuse_half_characters(message=said.text, conversation_id=conversation_id, user_id=self.user_id)
+        refuse_half_characters(model=self.options.model, instructions=self.options.instructions)
         idempotency = await self._idempotency(said, conversation_id)
         whose = (conversation_id, self.user_id, self.options, idempotency)
         if said.documents:

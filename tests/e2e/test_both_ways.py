@@ -87,6 +87,35 @@ def conversation_of(run: Textllm, text: str = "Name three rivers.") -> str:
     return conversation
 
 
+BYTE = "\udce9"  # of an argument that is not in UTF-8, as Python shows it
+NO_TEXTS = [
+    (4, ("ask", f"caf{BYTE}")),
+    (4, ("ask", "x", "-s", BYTE)),
+    (4, ("ask", "x", "-m", BYTE)),
+    (4, ("ask", "x", "-c", BYTE)),
+    (4, ("ask", f"caf{BYTE}", "--idempotency-key", "k1")),
+    (4, ("ask", "x", "--idempotency-key", BYTE)),
+    (4, ("ask", "x", "--idempotency-key", "é")),
+    (4, ("ask", "x", "--idempotency-key", " ")),
+    (3, ("conversations", "show", BYTE)),
+    (4, ("conversations", "search", BYTE)),
+    (3, ("files", "download", BYTE)),
+    (3, ("sessions", "show", BYTE)),
+    (3, ("sessions", "show", "..")),
+]
+
+
+def test_what_is_no_text_is_refused_alike(way: Way, user: str) -> None:
+    told = {}
+    for code, arguments in NO_TEXTS:
+        for name in ("in process", "remote"):
+            result = way(name, user)(*arguments, "--json")
+            problem = json.loads(result.stderr) if isinstance(result.exception, SystemExit) else repr(result.exception)
+            if result.exit_code != code or not isinstance(problem, dict) or result.stdout:
+                told[name, arguments] = (result.exit_code, problem)
+    assert told == {}
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -13,7 +13,8 @@ import httpx2
 import msgspec
 
 from textllm_cli.remote.problems import error_of
-from textllm_core.errors import ConfigurationError, ServiceUnavailableError, TextLLMError
+from textllm_core.errors import ConfigurationError, NotFoundError, ServiceUnavailableError, TextLLMError
+from textllm_core.texts import well_formed
 from textllm_core.wire import to_json
 
 if TYPE_CHECKING:
@@ -146,7 +147,13 @@ def is_replayed(answer: httpx2.Response) -> bool:
 
 
 def named(*path: str) -> str:
-    """A path of these names, escaped."""
+    """A path of these names, escaped.
+
+    Raises:
+        NotFoundError: nothing has one of them for its name: it is no text, or means a place relative to others.
+    """
+    if any(name in (".", "..") or name != well_formed(name) for name in path):
+        raise NotFoundError
     return "".join(f"/{quote(name, safe='')}" for name in path)
 
 

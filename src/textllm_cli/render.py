@@ -208,8 +208,10 @@ class Screen:
         width = os.get_terminal_size(self._err.fileno()).columns or _USUAL_COLUMNS  # some do not say it
         columns = max(0, min(_BAR_COLUMNS, width - len(text) - 1))  # a line that is full would begin another
         bar = ("█" if self._err.encoding.lower().startswith("utf") else "#") * (done * columns // total)
-        self._is_moving = done < total
-        self._write(self._err, f"\r{bar.ljust(columns)}{text}" + ("" if self._is_moving else "\n"))
+        line = bar.ljust(columns) + text
+        self._is_moving, over = done < total, max(0, len(self._progress) - len(line))
+        self._progress = line
+        self._write(self._err, f"\r{line}{' ' * over}" + ("" if self._is_moving else "\n"))
 
     # Streams
 

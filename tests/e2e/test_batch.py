@@ -19,11 +19,11 @@ MAX_COST = "2.00"
 
 
 @pytest.mark.parametrize(
-    ("way", "lines", "kills"),
+    ("way", "lines", "ends"),
     [
-        ("in process", 60, 2),
-        pytest.param("in process", 500, 10, marks=pytest.mark.slow),
-        pytest.param("remote", 500, 10, marks=pytest.mark.slow),
+        ("in process", 60, [signal.SIGINT, signal.SIGKILL]),
+        pytest.param("in process", 500, [signal.SIGKILL] * 10, marks=pytest.mark.slow),
+        pytest.param("remote", 500, [signal.SIGKILL] * 10, marks=pytest.mark.slow),
     ],
 )
 def test_a_batch_that_is_killed_and_resumed_answers_each_line_once(
@@ -34,7 +34,7 @@ def test_a_batch_that_is_killed_and_resumed_answers_each_line_once(
     tmp_path: Path,
     way: str,
     lines: int,
-    kills: int,
+    ends: list[signal.Signals],
 ) -> None:
     user = f"batch-{tmp_path.name}"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEXTLLM_USER": user}
@@ -63,15 +63,15 @@ def test_a_batch_that_is_killed_and_resumed_answers_each_line_once(
         return output.read_bytes().count(b"\n") if output.exists() else 0
 
     chance = random.Random(7)
-    for kill in range(kills):
+    for end in ends:
         running = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL)
-        enough = answered() + lines // (kills + 1) - chance.randrange(5)
+        enough = answered() + lines // (len(ends) + 1) - chance.randrange(5)
         deadline = time.monotonic() + 120
         while answered() < enough and running.poll() is None:
-            assert time.monotonic() < deadline, kill
+            assert time.monotonic() < deadline, end
             time.sleep(0.01)
-        running.send_signal(signal.SIGKILL)
-        running.wait(10)
+        running.send_signal(end)
+        assert running.wait(30) == (130 if end is signal.SIGINT else -end)
     last = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )

@@ -1,5 +1,6 @@
 """`textllm batch`: many questions from a file, each answered once."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -134,7 +135,12 @@ async def _batch(
                 write,
                 lambda done: screen.progress("answered", len(before) + done, len(lines), f"  {dollars(purse.spent)}"),
             )
-            await batch.run(left, at_once=at_once)
+            try:
+                await batch.run(left, at_once=at_once)
+            except asyncio.CancelledError:
+                again = "the same command" if output is None else "the same command with --resume"
+                screen.say(f"interrupted; settling what it cost ({again} goes on with what is left)")
+                raise
     answered = len(lines) - failed - batch.unasked
     cost = purse.spent if max_cost is not None or purse.spent else ZERO
     summary = {"lines": len(lines), "answered": answered, "failed": failed, "not_asked": batch.unasked, "cost": cost}

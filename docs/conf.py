@@ -98,6 +98,8 @@ def show_names(app: Sphinx, page: str, source: list[str]) -> None:
         return "\n".join([*lines, "```"])
 
     source[0] = re.sub(r"<!-- reference: ([\w-]+) -->", shown, source[0])
+    # A link that is named after its file gets the title of the page.
+    source[0] = re.sub(r"\[[\w/]+\.md\]\((?!https?:)([^)]+)\)", r"[](\1)", source[0])
 
 
 def attribute_docs(module: str) -> dict[tuple[str, str], list[str]]:
@@ -173,6 +175,8 @@ def plain_signature(
     """Signatures without what annotations say beside the type; the types of fields stand below, with what they mean."""
     if signature is None or not callable(value):
         return None
+    if getattr(value, "_is_protocol", False):
+        return "", None
     found = inspect.signature(value)
     hints = {} if fields_of(value) else types_of(value.__init__ if inspect.isclass(value) else inspect.unwrap(value))
     given = [

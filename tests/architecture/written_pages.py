@@ -39,8 +39,9 @@ TextLLM needs no settings to start. Each one you make is read from these places;
 `textllm config check` reports all mistakes at once, and `textllm config show` prints what is in force. System prompts
 are in `prompts.yaml` beside the configuration file; they add to those that come with TextLLM.
 
-The limits of one user protect a service from its callers. The command line in your own process does not apply
-`rate_limit_per_minute`, `max_input_length` and `max_conversations_per_user`, unless you set them.
+The limits of one user protect a service from its callers. The command line in your own process, and `open_textllm()`
+without settings, do not apply `rate_limit_per_minute`, `max_input_length` and `max_conversations_per_user`, unless you
+set them.
 
 {WRITTEN_BY}"""
 

@@ -56,8 +56,16 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             assert server.wait(PATIENCE_S) == 0  # TextLLM was closed: a process that does not close it does not end
 
 
-def test_both_frameworks_are_there() -> None:
-    assert [f"{module}.py" for _, module, _ in COMMANDS] == list(APPLICATIONS) == ["fastapi_app.py", "django_app.py"]
+def test_all_frameworks_are_there() -> None:
+    assert (
+        [f"{module}.py" for _, module, _ in COMMANDS]
+        == list(APPLICATIONS)
+        == [
+            "fastapi_app.py",
+            "django_app.py",
+            "django_wsgi.py",
+        ]
+    )
 
 
 def test_a_reply_is_plain_json(client: httpx.Client) -> None:

@@ -78,7 +78,7 @@ def postgres_server() -> Iterator[RunningServer]:
 def migrated_postgres_url(postgres_server: RunningServer) -> Iterator[str]:
     """A database with all tables, to be copied; nobody may be connected to it."""
     url = postgres_server.create_database()
-    _run_migrations(open_postgres_engine(url))
+    run_migrations(open_postgres_engine(url))
     yield url
     postgres_server.drop_database(url)
 
@@ -87,7 +87,7 @@ def migrated_postgres_url(postgres_server: RunningServer) -> Iterator[str]:
 def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with all tables, to be copied; nobody may be connected to it."""
     path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
-    _run_migrations(open_sqlite_engine(f"sqlite:///{path}"))
+    run_migrations(open_sqlite_engine(f"sqlite:///{path}"))
     return path
 
 
@@ -190,7 +190,9 @@ async def swift_store(swift_server: SwiftServer) -> AsyncIterator[S3BlobStore]:
         yield store
 
 
-def _run_migrations(engine: AsyncEngine) -> None:
+def run_migrations(engine: AsyncEngine) -> None:
+    """Make all tables, and let go of the database."""
+
     async def run() -> None:
         await migrations.upgrade(engine)
         await engine.dispose()

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from tests.conftest import run_migrations
 from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import PostgresEngine
@@ -32,17 +33,25 @@ from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.errors import ConfigurationError, StorageUnavailableError
 
 
-@pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    """A server of this test alone, to be stopped at will."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[PostgresServer, str]]:
+    """A server of these tests alone, and a database with all tables, to be copied."""
     with PostgresServer() as server:
-        yield server
+        run_migrations(open_postgres_engine(tables := server.create_database()))
+        yield server, tables
 
 
 @pytest.fixture
-async def own_engine(own_server: PostgresServer) -> AsyncIterator[PostgresEngine]:
-    engine = open_postgres_engine(own_server.create_database(), command_timeout_s=1, pool_timeout_s=2)
-    await migrations.upgrade(engine)
+def own_server(cluster: tuple[PostgresServer, str]) -> Iterator[PostgresServer]:
+    """It, to be stopped at will."""
+    yield cluster[0]
+    cluster[0].start()
+
+
+@pytest.fixture
+async def own_engine(own_server: PostgresServer, cluster: tuple[PostgresServer, str]) -> AsyncIterator[PostgresEngine]:
+    database = own_server.create_database(template=cluster[1])
+    engine = open_postgres_engine(database, command_timeout_s=1, pool_timeout_s=2)
     yield engine
     await engine.dispose()
 

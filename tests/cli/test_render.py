@@ -111,7 +111,9 @@ def test_progress_on_a_terminal_moves_only_when_it_changes(monkeypatch: pytest.M
         screen = Screen()
         for done in (0, 0, 50, 50, 100, 100):
             screen.model_progress(done * 1_000_000, 100_000_000)
-    seen = os.read(master, 1000).decode()
+        seen = ""
+        while not seen.endswith("\n"):  # a terminal hands on what was written when it likes
+            seen += os.read(master, 1000).decode()
     os.close(master)
     assert [seen.count(f" {percent} %") for percent in (0, 50, 100)] == [1, 1, 1]
     assert seen.count("\n") == 1

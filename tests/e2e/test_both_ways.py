@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 
@@ -324,11 +324,22 @@ def test_what_needs_the_database_itself_says_where_it_works(way: Way, command: s
     assert f"`textllm {command}` works where the server's own database is" in result.stderr
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def database_without_keys(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        (tmp_path / "keys.db").write_bytes(request.getfixturevalue("migrated_sqlite_file").read_bytes())
+        yield f"sqlite:///{tmp_path / 'keys.db'}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    url = server.create_database(template=request.getfixturevalue("migrated_postgres_url"))
+    yield url
+    server.drop_database(url)
+
+
 def test_keys_of_a_server_are_managed_with_one(
-    migrated_sqlite_file: Path, provider: OpenAIStandIn, tmp_path: Path
+    database_without_keys: str, provider: OpenAIStandIn, tmp_path: Path
 ) -> None:
-    database = f"sqlite:///{tmp_path / 'keys.db'}"
-    (tmp_path / "keys.db").write_bytes(migrated_sqlite_file.read_bytes())
+    database = database_without_keys
     with serving(tmp_path, provider, database, TEXTLLM_AUTH="required") as service:
         environments = ways_to(database, provider, service)
         here = running(environments["in process"], "ada")

@@ -230,6 +230,11 @@ class PostgresServer(RunningServer):
         self._wait_until_ready()
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._guard is not None
+
+    @property
     def pid(self) -> int:
         """The process that all others of the running server are children of."""
         return int((self._data / "postmaster.pid").read_text().split()[0])

@@ -5,7 +5,6 @@ that was opened before is used again. Nothing closes them otherwise: a demoted s
 every write for ever.
 """
 
-import asyncio
 import random
 import time
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ from textllm_core.errors import ConfigurationError
 LIFETIME_S: Final = 1800.0  # as the settings have it, with its reason
 _TIMEOUT_S: Final = 2  # to a server nearby, which answers in milliseconds or not at all; turns wait for it
 _TIMEOUT_OF_ONE_S: Final = 1  # of several: one that is silent must leave time for the next
-_CLOSE_TIMEOUT_S: Final = 2  # a server that is gone takes no leave
 _YOUNGEST: Final = 0.9  # of a lifetime: what was opened at once is not all renewed at once
 
 # What a server says that is no primary any more, or ends: sessions that hear it are of no use, new ones may be.
@@ -78,7 +76,6 @@ class Connections:
         self._command_timeout_s, self._lifetime_s = command_timeout_s, lifetime_s
         self._hosts: Sequence[Host] = ()
         self._era = 0
-        self._closing: set[asyncio.Task[None]] = set()
         self.opening: Final = Opening()
 
     async def open(self) -> Connection:
@@ -107,7 +104,7 @@ class Connections:
         return connection
 
     def is_fit(self, connection: Any) -> bool:
-        """Whether to use it once more."""
+        """Whether to use it once more; else terminate it, for a server that is gone takes no leave."""
         return connection.era == self._era and connection.ends_at > time.monotonic() and not connection.is_closed()
 
     def notices_loss(self, connection: Connection | None, error: Exception) -> bool:
@@ -123,16 +120,6 @@ class Connections:
         if connection is not None and connection.era == self._era:
             self._era += 1
         return True
-
-    def leave(self, connection: Connection) -> None:
-        """Close it, and what it was cancelled in, while nobody waits for that."""
-        task = asyncio.create_task(_close(connection))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def left(self) -> None:
-        """Wait until all that were left are closed."""
-        await asyncio.gather(*self._closing)
 
     async def _open(self) -> Connection:
         """To the host that had the last one, or else to the next that takes writes."""
@@ -173,12 +160,3 @@ class Connections:
             raise ReadOnlyServerError("PostgreSQL takes no writes here.")
         connection.is_pooled = pid != connection.get_server_pid()  # a pooler has keys of its own for its clients
         return connection
-
-
-async def _close(connection: Connection) -> None:
-    if not connection.is_closed():
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await connection.close()
-        except Exception:  # noqa: BLE001 - it is closed in any case
-            connection.terminate()

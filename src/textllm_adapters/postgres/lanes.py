@@ -30,6 +30,7 @@ _BEGIN: Final = f"""
     BEGIN; SET LOCAL lock_timeout = '250ms'; SET LOCAL plan_cache_mode = force_generic_plan;
     SELECT set_config('{SETTING}', convert_from(decode('%s', 'hex'), 'UTF8'), true)
 """
+_CLOSE_TIMEOUT_S: Final = 2  # as long as opening one may take
 _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
 _logger: Final = logging.getLogger("textllm")
 
@@ -116,9 +117,7 @@ class Lanes:
         """Let what is under way come to its end, and close the connections. What is asked later opens new ones."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        for lane in self._lanes:
-            lane.leave()
-        await self._connections.left()
+        await asyncio.gather(*[lane.close() for lane in self._lanes])
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -202,7 +201,9 @@ class _Lane:
         return await connection.fetchmany(statement.sql, batch)  # type: ignore[no-any-return]
 
     async def _renewed(self) -> Connection:
-        self.leave()
+        if self.connection is not None:
+            self.connection.terminate()
+        self.connection = self.shows = None
         connection = await self._connections.open()
         try:
             if not connection.is_pooled:
@@ -213,10 +214,14 @@ class _Lane:
         self.connection = connection
         return connection
 
-    def leave(self) -> None:
-        connection, self.connection, self.shows = self.connection, None, None
-        if connection is not None:
-            self._connections.leave(connection)
+    async def close(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None and not connection.is_closed():
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await connection.close()  # and what it was cancelled in
+            except Exception:  # noqa: BLE001 - a server that is gone takes no leave
+                connection.terminate()
 
 
 async def _fetch_by_transaction(

@@ -143,6 +143,24 @@ def test_ctrl_c_ends_what_was_waited_for(textllm: SyncTextLLM) -> None:
     assert textllm.send_message("Hello").text == "[0] You said: Hello"
 
 
+def test_a_block_that_ctrl_c_ends_cuts_replies_short(settings: Settings, llm: ScriptedLLM) -> None:
+    llm.script(ScriptedReply(text="Once upon a time", gate=asyncio.Event()))  # which nobody opens
+
+    def read() -> None:
+        with open_textllm_sync(settings, llm=llm) as textllm:
+            reading = textllm.stream("Hello")
+            started, _ = next(reading), next(reading)
+            assert isinstance(started, ReplyStarted)
+            said.append(started.conversation_id)
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        read()
+    with open_textllm_sync(settings, llm=llm) as textllm:
+        assert textllm.wait(textllm.conversations.get(Caller(), said[0])).message_count == 1
+
+
 def test_a_process_ends_though_nobody_closed_it(tmp_path: Path) -> None:
     program = "\n".join(
         [

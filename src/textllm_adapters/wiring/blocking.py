@@ -27,8 +27,8 @@ T = TypeVar("T")
 def open_textllm_sync(settings: Settings | None = None, **adapters: Unpack[Adapters]) -> SyncTextLLM:
     """The same as `open_textllm`, on an event loop in a thread of its own: also where another loop runs in this one.
 
-    Close it, or use it in a `with` block, which does. What nobody closed is closed when the main thread ends. Arguments
-    and errors are those of `open_textllm`.
+    Close it, or use it in a `with` block, which does. A block that Ctrl-C ends cuts replies short, and settles them.
+    What nobody closed is closed when the main thread ends. Arguments and errors are those of `open_textllm`.
     """
     from anyio.from_thread import start_blocking_portal  # here, since those who await need none of it
 
@@ -76,7 +76,9 @@ class SyncTextLLM:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:  # whoever presses Ctrl-C waits for no reply
+            self.wait(self._textllm.wind_down(grace_s=0))
         self.close()
 
     def close(self) -> None:

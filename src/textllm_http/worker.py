@@ -102,6 +102,7 @@ class _Worker:
             serving = asyncio.create_task(server.serve())
             leaving = asyncio.create_task(self._leave.wait())
             gc.freeze()  # what the start has made stays, and holds up nobody by being looked through again
+            gc.enable()
             with suppress(ConnectionError):  # whom nobody listens to any more hears that soon
                 self._channel.send(Word.READY.value)
             await asyncio.wait([serving, leaving], return_when=asyncio.FIRST_COMPLETED)
@@ -175,6 +176,7 @@ async def _happens(event: asyncio.Event, timeout_s: float) -> None:
 
 def main(listener: str, channel: str, grace_s: str) -> int:
     """The exit code."""
+    gc.disable()  # until it serves: it would find nothing in what a start makes
     logging.basicConfig(format="%(message)s")  # until the settings say how: why there are none is to be read somewhere
     for own in (int(listener), int(channel)):
         os.set_inheritable(own, False)

@@ -224,7 +224,7 @@ async def test_a_sqlite_file_that_another_process_writes_for_too_long_is_an_outa
 
 def test_work_on_sqlite_that_was_cancelled_outlives_neither_its_engine_nor_the_loop(sqlite_url: str) -> None:
     async def cancelled(work: str, other: sqlite3.Connection) -> None:
-        engine = open_sqlite_engine(sqlite_url)
+        engine = open_sqlite_engine(sqlite_url, busy_timeout_s=0.2)
         if work == "writing":
             async with engine.connect():
                 pass

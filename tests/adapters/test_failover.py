@@ -15,13 +15,17 @@ from textllm_adapters.postgres import connections
 from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.hosts import hosts_of, wanted_of
 from textllm_adapters.postgres.lanes import LANES, Statement
+from textllm_adapters.settings import load_settings
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.testing.books import reservation, settlement
+from textllm_adapters.wiring import database_revision, upgrade_database
 from textllm_adapters.wiring.storage import ledger_of
 from textllm_core.errors import ConfigurationError, StorageUnavailableError
 
 BACKEND = Statement("SELECT pg_backend_pid(), :user::text")
+SLEEP = Statement("SELECT pg_sleep(60)::text, :user::text")
+ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
 ITS_END = Statement("SELECT pg_terminate_backend(pg_backend_pid()), :user::text")
 
 
@@ -34,12 +38,15 @@ def pair() -> Iterator[tuple[PostgresServer, Standby]]:
 
 
 async def test_after_a_failover_the_other_host_is_used_and_has_all_that_was_promised(
-    pair: tuple[PostgresServer, Standby],
+    pair: tuple[PostgresServer, Standby], tmp_path: Path
 ) -> None:
     primary, standby = pair
     name = make_url(primary.create_database()).database
-    engine = open_engine(f"postgresql://textllm@/{name}?host={standby.folder},{primary.folder}")  # the standby first
-    await migrations.upgrade(engine)
+    url = f"postgresql://textllm@/{name}?host={standby.folder},{primary.folder}"  # the standby first
+    settings = load_settings(environ={"DATABASE_URL": url}, cwd=tmp_path)
+    await upgrade_database(settings)
+    assert await database_revision(settings) == (migrations.head_revision(), migrations.head_revision())
+    engine = open_engine(settings.database)
     ledger, probe = ledger_of(engine), SqlHealthProbe(engine)
     holds = await asyncio.gather(*[ledger.reserve(reservation(user_id=f"user {n}")) for n in range(20)])
     assert await probe.check() is None
@@ -81,6 +88,20 @@ async def test_a_lost_connection_takes_all_that_were_opened_before_it_with_it(po
         with pytest.raises(DBAPIError):
             await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
     assert not set(by_lane) & set(await _backends(postgres_engine))
+
+
+async def test_what_is_not_answered_in_time_is_ended_at_the_server(
+    postgres_engine: PostgresEngine, postgres_url: str
+) -> None:
+    impatient = open_engine(postgres_url, command_timeout_s=0.2)
+    with pytest.raises(StorageUnavailableError):
+        await impatient.lanes.ask(SLEEP, "tenant", {"user": "any"})
+    await impatient.lanes.ask(BACKEND, "tenant", {"user": "any"})  # by the same lane, which has another connection now
+    async with postgres_engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        async with asyncio.timeout(30):
+            while (await connection.execute(text(ASLEEP))).scalar_one():  # noqa: ASYNC110 - the server is waited for
+                await asyncio.sleep(0.01)
+    await impatient.dispose()
 
 
 async def _backends(engine: PostgresEngine) -> list[int]:

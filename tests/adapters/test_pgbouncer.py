@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
 from tests.servers.pgbouncer import PgBouncer, pgbouncer
-from tests.servers.postgres import RunningServer
+from tests.servers.postgres import PostgresServer, RunningServer
 
 from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.lanes import Statement
@@ -19,7 +19,10 @@ from textllm_adapters.sql import migrations
 from textllm_adapters.sql.database import SETTING, Database
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.tables import rate_buckets
+from textllm_adapters.testing.books import reservation, settlement
 from textllm_adapters.wiring import open_administration
+from textllm_adapters.wiring.storage import ledger_of
+from textllm_core.errors import StorageUnavailableError
 
 pytestmark = pytest.mark.pgbouncer
 TENANTS = ("one", "two", "it's \\ \0", "*")
@@ -118,6 +121,26 @@ async def test_a_pooler_that_keeps_no_prepared_statements_is_warned_of_at_the_st
     with PgBouncer(postgres_server.url, sessions=1, prepared=0) as pooler:
         (warning,) = await _warnings_at_the_start(pooler.before(postgres_url), tmp_path, caplog)
     assert "max_prepared_statements" in warning
+
+
+async def test_a_server_that_went_down_behind_it_and_came_back_is_used_again() -> None:
+    with PostgresServer() as server, PgBouncer(server.url, sessions=2) as pooler:
+        engine = open_engine(pooler.before(server.create_database()), command_timeout_s=1)
+        await migrations.upgrade(engine)
+        ledger, probe = ledger_of(engine), SqlHealthProbe(engine)
+        holds = await asyncio.gather(*[ledger.reserve(reservation(user_id=f"user {n}")) for n in range(5)])
+        await asyncio.to_thread(server.stop_now)
+        for _ in range(2):
+            with pytest.raises(StorageUnavailableError):
+                await ledger.settle(holds[0], settlement())
+            with pytest.raises(StorageUnavailableError):
+                await ledger.entries("tenant", "user 0")
+            assert await probe.check() is not None
+        await asyncio.to_thread(server.start)
+        while await probe.check():  # noqa: ASYNC110 - the pooler is waited for
+            await asyncio.sleep(0.1)
+        assert None not in await asyncio.gather(*[ledger.settle(hold, settlement()) for hold in holds])
+        await engine.dispose()
 
 
 async def _warnings_at_the_start(url: str, folder: Path, caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -104,7 +104,7 @@ class Connections:
         return connection
 
     def is_fit(self, connection: Any) -> bool:
-        """Whether to use it once more; else terminate it, for a server that is gone takes no leave."""
+        """Whether to use it once more."""
         return connection.era == self._era and connection.ends_at > time.monotonic() and not connection.is_closed()
 
     def notices_loss(self, connection: Connection | None, error: Exception) -> bool:

@@ -70,7 +70,7 @@ def open_engine(
     def check_out(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
         # One that was just opened is as good as can be had: SQLAlchemy gives up after two that are refused here.
         if not record.info.pop(_IS_NEW, False) and not connections.is_fit(connection.driver_connection):
-            connection.driver_connection.terminate()
+            connection.driver_connection.terminate()  # idle, and maybe at a server that takes no leave
             raise DisconnectionError
 
     def leave_if_lost(context: ExceptionContext) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -117,7 +117,7 @@ class Lanes:
         """Let what is under way come to its end, and close the connections. What is asked later opens new ones."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.gather(*[lane.close() for lane in self._lanes])
+        await asyncio.gather(*[lane.leave() for lane in self._lanes])
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -146,6 +146,7 @@ class Lanes:
             rows = await lane.fetch(statement, tenant_id, [call.values for call in calls])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait
             if self._is_outage(lane, error):
+                self._start(lane.leave())  # while nobody waits for it
                 for call in calls:
                     call.fail(StorageUnavailableError.of_database())
             else:  # nothing of it happened, and only one of them may be to blame
@@ -202,7 +203,7 @@ class _Lane:
 
     async def _renewed(self) -> Connection:
         if self.connection is not None:
-            self.connection.terminate()
+            self.connection.terminate()  # idle, and maybe at a server that takes no leave
         self.connection = self.shows = None
         connection = await self._connections.open()
         try:
@@ -214,14 +215,20 @@ class _Lane:
         self.connection = connection
         return connection
 
-    async def close(self) -> None:
+    def leave(self) -> Coroutine[Any, Any, None]:
+        """Have no connection any more; what is returned closes the one it had."""
         connection, self.connection = self.connection, None
-        if connection is not None and not connection.is_closed():
-            try:
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await connection.close()  # and what it was cancelled in
-            except Exception:  # noqa: BLE001 - a server that is gone takes no leave
-                connection.terminate()
+        return _close(connection)
+
+
+async def _close(connection: Connection | None) -> None:
+    """Also what it was cancelled in, which would go on at the server otherwise."""
+    if connection is not None and not connection.is_closed():
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await connection.close()
+        except Exception:  # noqa: BLE001 - a server that is gone takes no leave
+            connection.terminate()
 
 
 async def _fetch_by_transaction(

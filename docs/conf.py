@@ -6,9 +6,11 @@ in it.
 
 import dataclasses
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Final, get_args, get_type_hints
 
@@ -25,9 +27,8 @@ from sphinx.util.inspect import stringify_signature
 from sphinx.util.typing import stringify_annotation
 
 import textllm_core
-from textllm_adapters import settings, testing, wiring
-from textllm_adapters.memory import application as memory
-from textllm_adapters.memory import llm as scripted
+from textllm_adapters import memory, settings, testing, wiring
+from textllm_adapters.memory import application
 
 project = "TextLLM"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
@@ -73,8 +74,15 @@ def groups() -> dict[str, list[tuple[ModuleType, list[str]]]]:
         ],
         "settings": [(settings, settings.__all__)],
         "testing": [(testing, testing.__all__)],
-        "memory": [(memory, ["open_in_memory"]), (scripted, ["ScriptedLLM", "ScriptedReply"])],
+        "memory": [(application, ["open_in_memory"]), *_adapters_of(memory)],
     }
+
+
+def _adapters_of(package: ModuleType) -> Iterator[tuple[ModuleType, list[str]]]:
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        module = import_module(found.name)
+        classes = [name for name, kind in vars(module).items() if getattr(kind, "__module__", None) == found.name]
+        yield module, [name for name in classes if name.startswith(("Memory", "Fixed", "Scripted"))]
 
 
 class Mermaid(SphinxDirective):

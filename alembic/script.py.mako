@@ -9,6 +9,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+workers_go_on = True  # those of the version before, while this step is taken and after it
 
 
 def upgrade() -> None:

@@ -9,6 +9,7 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+workers_go_on = True
 
 
 def upgrade() -> None:

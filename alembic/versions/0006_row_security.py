@@ -6,6 +6,7 @@ revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
+workers_go_on = False
 
 _TABLES = (
     "api_keys",

@@ -10,6 +10,7 @@ revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
+workers_go_on = False
 
 # Each is of the id and the columns that used to stand before it.
 _INDEXES = (

@@ -9,6 +9,7 @@ revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
+workers_go_on = False
 
 _OF_DAY = """
     UPDATE daily_usage SET estimated_cost = coalesce((

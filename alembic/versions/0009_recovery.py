@@ -12,6 +12,7 @@ revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
+workers_go_on = True
 
 _SHOWN = "current_setting('textllm.tenant', true)"  # as 0006 has it
 _IS_SHOWN = f"CASE WHEN {_SHOWN} = '*' THEN true ELSE tenant_id = {_SHOWN} END"

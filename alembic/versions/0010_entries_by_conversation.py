@@ -2,14 +2,17 @@
 
 from alembic import op
 
+from textllm_adapters.sql.indexes import add_index
+
 revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
+workers_go_on = True
 
 
 def upgrade() -> None:
-    op.create_index("ix_ledger_conversation_id_tenant_id", "ledger", ["conversation_id", "tenant_id"])
+    add_index("ix_ledger_conversation_id_tenant_id", "ledger", ["conversation_id", "tenant_id"])
 
 
 def downgrade() -> None:

@@ -9,6 +9,7 @@ revision = "0014"
 down_revision = "0013"
 branch_labels = None
 depends_on = None
+workers_go_on = True
 
 _SHOWN = "current_setting('textllm.tenant', true)"  # as 0006 has it
 _IS_SHOWN = f"CASE WHEN {_SHOWN} = '*' THEN true ELSE tenant_id = {_SHOWN} END"

@@ -3,16 +3,19 @@
 import sqlalchemy as sa
 from alembic import op
 
+from textllm_adapters.sql.indexes import add_index
+
 revision = "0015"
 down_revision = "0014"
 branch_labels = None
 depends_on = None
+workers_go_on = True
 
 _HIDDEN = sa.text("deleted_at IS NOT NULL")
 
 
 def upgrade() -> None:
-    op.create_index(
+    add_index(
         "ix_conversations_deleted_at",
         "conversations",
         ["deleted_at"],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # help pages need none of them
     from textllm_cli.engine import Progress
     from textllm_core.application import Administration
     from textllm_core.records.models import ModelList
+    from textllm_core.records.schema import SchemaStep
 
 USUAL_USER: Final = "cli"
 
@@ -98,6 +99,10 @@ class Host(Protocol):
 
     async def database_revision(self, settings: Settings, /) -> tuple[str | None, str]:
         """The database's revision, None where it has no tables yet; and the newest there is."""
+        ...
+
+    async def database_steps(self, settings: Settings, /) -> Sequence[SchemaStep]:
+        """What `upgrade_database` would do, in its order."""
         ...
 
     async def run_jobs(self, settings: Settings, /) -> Mapping[str, int]:

@@ -248,6 +248,7 @@ _NAMES: Final = {
         "ModelList",
         "ModelPrice",
     ),
+    "records.schema": ("SchemaStep",),
     "records.sessions": ("Session",),
     "records.usage_reports": (
         "DailyUsage",

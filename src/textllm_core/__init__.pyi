@@ -167,6 +167,7 @@ from textllm_core.records.models import (
     ModelList,
     ModelPrice,
 )
+from textllm_core.records.schema import SchemaStep
 from textllm_core.records.sessions import Session
 from textllm_core.records.tools import (
     CalledFunction,
@@ -365,6 +366,7 @@ __all__ = [
     "Role",
     "RunningExchanges",
     "Schedule",
+    "SchemaStep",
     "SendMessage",
     "ServiceUnavailableError",
     "Serving",

@@ -2,16 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from msgspec.structs import replace
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Boolean,
+    Connection,
+    Date,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    inspect,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.types import TypeEngine
 from tests.contracts.conftest import sql_storage
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
@@ -19,10 +35,12 @@ from textllm_adapters.sql import (
     migrations,
     partial_indexes,  # noqa: F401 - which makes them
 )
+from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import metadata
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 from textllm_adapters.testing.books import TODAY, exchange, reservation, settlement, usd
 from textllm_adapters.testing.storage import Storage
+from textllm_core.errors import ConfigurationError, StorageUnavailableError
 from textllm_core.records.conversations import ConversationFilter
 
 
@@ -44,6 +62,7 @@ def empty_postgres(empty_postgres_url: str) -> AsyncEngine:
     return open_postgres_engine(empty_postgres_url, command_timeout_s=None)
 
 
+STEPS = list(ScriptDirectory(str(migrations.migrations_path())).walk_revisions())[::-1]
 OF_WORDS = {"ix_message_words_words", "ix_message_words_place"}  # each for one of the two databases
 
 
@@ -76,13 +95,57 @@ async def test_an_empty_database_is_at_no_revision_and_an_upgraded_one_at_head(e
     assert await migrations.current_revision(empty) == migrations.head_revision()
 
 
-async def test_all_steps_down_leave_nothing_and_can_be_taken_up_again(empty: AsyncEngine) -> None:
+async def test_all_steps_down_and_up_again_keep_what_both_revisions_know(empty: AsyncEngine) -> None:
     await migrations.upgrade(empty)
+    async with Database(empty).transaction(EVERYONE) as connection:
+        await connection.run_sync(_fill)
+        rows = await connection.run_sync(_rows)
+    assert all(rows.values())
+    by = 1 if empty.dialect.name == "sqlite" else 6  # PostgreSQL alters in place, and takes its time for each look
+    revisions = [step.revision for step in STEPS][(len(STEPS) - 1) % by :: by]
+    ways = [(migrations.downgrade, one) for one in revisions[-2::-1]]
+    ways += [(migrations.upgrade, one) for one in revisions[1:]]
+    for migrate, revision in ways:
+        await migrate(empty, revision)
+        before = rows
+        async with Database(empty).transaction(EVERYONE) as connection:
+            rows = await connection.run_sync(_rows)
+        for name in [name for name, row in before.items() if row and name in rows]:
+            known = before[name].keys() & rows[name].keys()
+            assert known, f"the row of {name} went with {revision}"
+            assert {key: rows[name][key] for key in known} == {key: before[name][key] for key in known}
     await migrations.downgrade(empty, "base")
     async with empty.connect() as connection:
         assert await connection.run_sync(table_names) == ["alembic_version"]
-    await migrations.upgrade(empty)
-    assert await migrations.current_revision(empty) == migrations.head_revision()
+
+
+def _fill(connection: Connection) -> None:
+    """Put a row into every table. Its values are equal wherever their types are, so that it refers to what is there."""
+    reflected = MetaData()
+    reflected.reflect(connection, only=[name for name in table_names(connection) if name != "alembic_version"])
+    for of in reflected.sorted_tables:
+        connection.execute(of.insert(), {name: _value(column.type) for name, column in of.columns.items()})
+
+
+def _value(of: TypeEngine[Any]) -> object:
+    values: dict[type[TypeEngine[Any]], object] = {
+        JSON: {},
+        ARRAY: ["one"],
+        LargeBinary: b"one",
+        Boolean: True,
+        DateTime: datetime(2026, 5, 1, tzinfo=UTC),
+        Date: date(2026, 5, 1),
+        Integer: 1,
+        Numeric: Decimal(1),
+    }
+    return next((value for kind, value in values.items() if isinstance(of, kind)), "one")
+
+
+def _rows(connection: Connection) -> dict[str, dict[str, object]]:
+    """The row of each table, by column; an empty one where it has none."""
+    tables = [name for name in table_names(connection) if name != "alembic_version"]
+    found = {name: connection.execute(text(f"SELECT * FROM {name}")).mappings().one_or_none() for name in tables}
+    return {name: dict(row or {}) for name, row in found.items()}
 
 
 async def test_a_step_up_finds_what_was_estimated_before_it(empty: AsyncEngine) -> None:
@@ -108,6 +171,44 @@ async def _estimates(storage: Storage) -> tuple[Decimal, list[bool]]:
 async def test_upgrades_at_once_take_each_step_once(empty: AsyncEngine) -> None:
     await asyncio.gather(*[migrations.upgrade(empty) for _ in range(4)])
     assert await migrations.current_revision(empty) == migrations.head_revision()
+
+
+async def test_a_step_waits_a_while_for_a_table_and_then_says_who_may_have_it(
+    empty_postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "_LOCK_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(migrations, "_PAUSE_S", 0.02)
+    await migrations.upgrade(empty_postgres, "0010")
+    async with empty_postgres.connect() as reading:
+        await reading.execute(text("SELECT 1 FROM messages"))
+        with pytest.raises(StorageUnavailableError, match=r"after revision 0011 .*pg_stat_activity"):
+            await migrations.upgrade(empty_postgres)
+        assert await migrations.current_revision(empty_postgres) == "0011"
+        upgrading = asyncio.create_task(migrations.upgrade(empty_postgres, "0012"))
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        while not await reading.scalar(waiting):  # noqa: ASYNC110 - it is the server that is asked
+            await asyncio.sleep(0)
+        await reading.rollback()
+        await upgrading
+    await empty_postgres.dispose()
+
+
+async def test_what_an_upgrade_would_do_is_told_and_nothing_is_changed(empty: AsyncEngine) -> None:
+    told = await migrations.steps_to_head(empty)
+    assert [step.revision for step in told] == [step.revision for step in STEPS]
+    assert told[0].title == "Conversations, sessions, holds, the ledger, messages and rate buckets."
+    assert await migrations.current_revision(empty) is None
+    await migrations.upgrade(empty)
+    assert await migrations.steps_to_head(empty) == []
+
+
+async def test_the_database_of_a_newer_version_is_left_as_it_is(empty: AsyncEngine) -> None:
+    await migrations.upgrade(empty, "0001")
+    async with empty.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for asked in (migrations.upgrade, migrations.steps_to_head):
+        with pytest.raises(ConfigurationError, match="at revision 9999"):
+            await asked(empty)
 
 
 async def test_rate_buckets_cost_postgres_no_log(postgres_engine: AsyncEngine) -> None:

@@ -39,6 +39,7 @@ from textllm_core.application import Administration, Conversations, Files, TextL
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.models import ModelList
+from textllm_core.records.schema import SchemaStep
 from textllm_core.wire import to_json
 
 HEAD = "0007"
@@ -153,6 +154,9 @@ class MemoryWiring:
 
     async def database_revision(self, _settings: Settings) -> tuple[str | None, str]:
         return self.revision, HEAD
+
+    async def database_steps(self, _settings: Settings) -> list[SchemaStep]:
+        return [] if self.revision == HEAD else [SchemaStep(revision=HEAD, title="More room.", workers_go_on=False)]
 
     async def fetch_model(self, settings: Settings, progress: Callable[[int, int], None]) -> Path:
         for done in range(0, 100_000_001, 10_000_000):

@@ -113,6 +113,21 @@ def test_a_check_of_bad_settings_lists_them_all(run: Run, tmp_path: Path) -> Non
     assert all(name in problem["detail"] for name in ("model", "max_input_length", "modle"))
 
 
+def test_a_look_at_an_upgrade_says_what_it_would_do_and_changes_nothing(run: Run) -> None:
+    found = run("db", "upgrade", "--check")
+    assert (found.exit_code, found.stdout) == (
+        2,
+        "0007  More room.\nStop all workers first: they cannot work beside 0007.\n",
+    )
+    assert json.loads(run("db", "upgrade", "--check", "--json").stdout) == {
+        "steps": [{"revision": "0007", "title": "More room.", "workers_go_on": False}],
+        "workers_go_on": False,
+    }
+    assert run("db", "current").stdout == "current: none\nhead: 0007\n"
+    run("db", "upgrade")
+    assert (run("db", "upgrade", "--check").exit_code, run("db", "check").exit_code) == (0, 0)
+
+
 def test_the_database_is_upgraded(run: Run) -> None:
     assert run("db", "current").stdout == "current: none\nhead: 0007\n"
     assert "textllm db upgrade" in run("db", "current").stderr

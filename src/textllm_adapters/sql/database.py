@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final, Protocol, runtime_checkable
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Connection, bindparam, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from textllm_adapters.sql.types import Id
@@ -30,6 +30,16 @@ def shared_tenant(tenant_ids: Iterable[str]) -> str:
 def is_pooled(connection: AsyncConnection) -> bool:
     """Whether it leads to a pooler, and may have another session for each transaction."""
     return bool(connection.info.get(IS_POOLED))
+
+
+def has_transactions(connection: Connection) -> bool:
+    """Whether what begins on it is a transaction; else each statement is one."""
+    return connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+
+
+def _show_everyone(connection: Connection) -> None:
+    if has_transactions(connection):
+        connection.execute(_SHOW_HERE, {"of_tenant": EVERYONE})
 
 
 @runtime_checkable
@@ -80,6 +90,13 @@ class Database:
                 return
             if not self._shows(connection, tenant_id):
                 await self._show(connection, tenant_id)
+            yield connection
+
+    @asynccontextmanager
+    async def unbegun(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of PostgreSQL's on which the caller begins each transaction, for the rows of EVERYONE."""
+        async with self._transactions.connect() as connection:
+            event.listen(connection.sync_connection, "begin", _show_everyone)
             yield connection
 
     def batch(self, tenant_id: str) -> AbstractAsyncContextManager[AsyncConnection]:

@@ -12,7 +12,7 @@ from textllm_adapters.wiring.applications import (
 from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
 from textllm_adapters.wiring.checks import check, notices
 from textllm_adapters.wiring.models import fetch_model, list_models, models_of
-from textllm_adapters.wiring.storage import database_revision, upgrade_database
+from textllm_adapters.wiring.storage import database_revision, database_steps, upgrade_database
 from textllm_adapters.wiring.upkeep import health, run_jobs
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "check",
     "config_in_force",
     "database_revision",
+    "database_steps",
     "fetch_model",
     "health",
     "list_models",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeGuard
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.reply_journal import ReplyJournal
     from textllm_core.ports.turnstile import Turnstile
+    from textllm_core.records.schema import SchemaStep
 
 
 _RETRY_S: Final = 0.5  # a start is late by no more than that once the database is there
@@ -263,6 +264,21 @@ async def database_revision(settings: Settings) -> tuple[str | None, str]:
     engine = engine_of(settings)
     try:
         return await migrations.current_revision(engine), migrations.head_revision()
+    finally:
+        await engine.dispose()
+
+
+async def database_steps(settings: Settings) -> Sequence[SchemaStep]:
+    """What `upgrade_database` would do, in its order; nothing is changed.
+
+    Raises:
+        ConfigurationError, StorageUnavailableError
+    """
+    from textllm_adapters.sql import migrations
+
+    engine = engine_of(settings)
+    try:
+        return await migrations.steps_to_head(engine)
     finally:
         await engine.dispose()
 

@@ -104,11 +104,11 @@ async def test_what_fails_takes_nothing_with_it_and_leaves_no_transaction_open(e
 
 
 async def test_the_tables_are_made_and_altered_through_it(
-    one_session: PgBouncer, empty_postgres_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pgbouncer_server: PgBouncer, empty_postgres_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = one_session.before(empty_postgres_url)
+    url = pgbouncer_server.before(empty_postgres_url)
     engine = open_engine(url)
-    await migrations.upgrade(engine)
+    await asyncio.gather(*[migrations.upgrade(engine) for _ in range(3)])
     await migrations.downgrade(engine, "0005")
     await migrations.upgrade(engine)
     await engine.dispose()

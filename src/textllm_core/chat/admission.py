@@ -309,7 +309,7 @@ class Admission:
             demand=demand(price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit),
             at=now,
             lease_until=now + LEASE,
-            message=message if keeps_messages and not turn.is_aside else None,
+            message=None if turn.is_aside else message if keeps_messages else message.files_alone,
             metadata=turn.options.metadata,
             is_asked=not (needs_transcript or message.stored_parts),
             is_resumable=turn.is_resumable,

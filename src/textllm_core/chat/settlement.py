@@ -216,7 +216,7 @@ def recovered(
         ended,
         pricing=pricing,
         at=at,
-        messages=(hold.message, reply_message) if reply_message and hold.message else (),
+        messages=(hold.message, reply_message) if reply_message and hold.message and keeps_messages else (),
         open_calls=reply_message.open_calls if reply_message else open_calls,
         answered=is_kept,
         last_image=hold.message.last_image if is_kept and hold.message else None,

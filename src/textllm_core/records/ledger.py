@@ -36,7 +36,7 @@ class Reservation(Record, frozen=True, kw_only=True):
         keeps_messages: of a new conversation: our own copy of its messages is kept.
         at: time of the turn, aware UTC; its UTC day says which session pays.
         lease_until: when others may take the exchange for dead, unless it is renewed.
-        message: the turn as its conversation is to keep it; None where it keeps no copy of its own.
+        message: the turn as its conversation is to keep it; where it keeps no copy of its own the files alone, if any.
         metadata: the caller's, for the entry.
         is_asked: the provider is asked at once; False where `ask` says so first.
         payer_id: whose session pays, in the user's place; None: the user's own.

@@ -143,6 +143,12 @@ class Message(Record, frozen=True, kw_only=True):
         return "\n\n".join(words for part in self.content if (words := words_of(part)) is not None)
 
     @property
+    def files_alone(self) -> "Message | None":
+        """The message without all that it says; None where it has no files."""
+        files = files_of(self.content)
+        return replace(self, content=files) if files else None
+
+    @property
     def stored_parts(self) -> tuple[InputImage | InputFile, ...]:
         """Its parts whose bytes the model is to be sent."""
         return tuple(

@@ -547,8 +547,9 @@ async def test_the_turn_after_a_dense_pdf_that_was_never_billed_holds_its_text_a
     await bench.check_books()
 
 
-async def test_the_files_of_a_turn_whose_process_died_before_it_asked_are_gone() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_the_files_of_a_turn_whose_process_died_before_it_asked_are_gone(keeps: bool) -> None:
+    bench = Bench(policy=replace(POLICY, keep_messages=keeps))
     hanging = asyncio.Event()
 
     class Hanging(MemoryTranscript):

@@ -89,7 +89,9 @@ async def test_what_nobody_can_account_for_costs_at_least_what_was_sent(bench: B
     assert (entry.estimated, entry.usage, entry.cost) == (True, Usage(input_tokens=100), GPT.cost(entry.usage))
 
 
-async def test_the_image_of_a_turn_whose_process_died_is_the_last_one_of_its_conversation(bench: Bench) -> None:
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_the_image_of_a_turn_whose_process_died_is_the_last_one_of_its_conversation(keeps: bool) -> None:
+    bench = Bench(policy=replace(POLICY, keep_messages=keeps))
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
     turn = ImageTurn(
         "What is it?", [Upload.of_bytes("one.png", png(8, 8)), Upload.of_bytes("two.png", png(9, 9))], user_id="ada"
@@ -99,9 +101,10 @@ async def test_the_image_of_a_turn_whose_process_died_is_the_last_one_of_its_con
     survivor.clock.advance(timedelta(minutes=1))
     assert await survivor.reconcile() == 1
     (entry,) = await survivor.ledger.entries("default", "ada")
-    (said, _) = await survivor.said(entry)
     (conversation,) = (kept.conversation for kept in survivor.store.conversations.values())
-    assert conversation.last_image_url == said.stored_parts[1].key
+    assert conversation.last_image_url == [key[2] for key in survivor.store.files][1]
+    said = await survivor.said(entry)
+    assert [part.key for message in said for part in message.stored_parts][1:] == [conversation.last_image_url] * keeps
 
 
 async def test_a_price_that_is_gone_does_not_keep_recovery_from_its_work(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import textllm_core
 from textllm_adapters.memory.application import SCRIPTED_POLICY, open_in_memory
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.store import MemoryStore
@@ -28,6 +29,18 @@ def test_the_example_of_the_page_passes_as_a_test_of_its_own(tmp_path: Path) -> 
         check=False,
     )
     assert run.returncode == 0, run.stdout
+
+
+async def test_every_call_of_the_table_of_the_page_succeeds_in_its_order() -> None:
+    calls = re.findall(r"\| `(textllm\.[^`]+)` \|", PAGE.read_text())
+    assert len(calls) == 10
+    async with open_in_memory() as textllm:
+        reply = await textllm.send_message(Caller(), TextTurn("Which is the longest river?", user_id="ada"))
+        names = {name: getattr(textllm_core, name) for name in textllm_core.__all__}
+        names |= {"textllm": textllm, "caller": Caller(), "id": reply.conversation_id}
+        found = [await eval(call, names) for call in calls]
+        assert [page.total for page in found[:2]] == [1, 1]
+        assert found[-1].total_cost > reply.cost  # the summary's is in it
 
 
 async def test_the_model_shows_what_it_was_asked_and_the_store_stays(

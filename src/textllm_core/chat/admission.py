@@ -13,7 +13,7 @@ from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.room import Room
 from textllm_core.chat.running import LEASE, Running
-from textllm_core.chat.tool_use import answering, options_bound, results_estimate
+from textllm_core.chat.tool_use import answering, check_record, options_bound, results_estimate, told_again
 from textllm_core.chat.turn_options import check_options
 from textllm_core.errors import (
     Allowance,
@@ -287,6 +287,7 @@ class Admission:
         content = await self._answering(caller, turn, conversation)
         message = Message(id=new_id("msg"), role="user", content=content, created_at=now)
         keeps_messages = conversation.keeps_messages if conversation else self.policy.keep_messages
+        check_record(options, keeps_messages=keeps_messages)
         # One that was kept while another API was configured does not know what was said since.
         transcript_id = conversation.transcript_id if conversation and self.has_transcripts else None
         needs_transcript = self.has_transcripts and transcript_id is None and not turn.is_aside
@@ -348,7 +349,13 @@ class Admission:
             repeat = turn.idempotency and turn.idempotency.within(caller.user_id)
             if repeat and (replay := await self.ledger.replay(caller.tenant_id, repeat)):
                 raise AlreadySettledError(replay) from None
-            raise
+            if conversation is None:
+                raise
+            where = caller.tenant_id, conversation.user_id, conversation.id
+            again = told_again(turn.content, await self.conversations.last_messages(*where, limit=2))
+            if again is None:
+                raise
+            return again
 
     async def _let_in(
         self, caller: Caller, turn: Turn, asked: Reservation, running: Running, *, is_new_user: bool

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from textllm_core.errors import InvalidRequestError
-from textllm_core.records.messages import ContentPart, Message, TurnOptions
+from textllm_core.records.messages import ContentPart, InputText, Message, TurnOptions
 from textllm_core.records.tools import (
     MAX_NAME_CHARS,
     MAX_TOOLS,
@@ -53,6 +53,16 @@ def check_tools(options: TurnOptions) -> None:
             msgspec.json.encode(value)
         except UnicodeEncodeError:
             raise InvalidRequestError.of(field, "has half of a surrogate pair, which is no character") from None
+
+
+def check_record(options: TurnOptions, *, keeps_messages: bool) -> None:
+    """Functions need a record of our own: after a reply that broke off it alone says which calls have their results.
+
+    Raises:
+        InvalidRequestError: there is none.
+    """
+    if options.tools and not keeps_messages:
+        raise InvalidRequestError.of("tools", "need a copy of the messages here (the setting store_messages)")
 
 
 def options_bound(options: TurnOptions) -> int:
@@ -100,6 +110,27 @@ def answering(content: Sequence[ContentPart], open_calls: Sequence[str]) -> tupl
         )
     missing = (ToolResult(call_id=call, output=_NO_RESULT) for call in open_calls if call not in given)
     return (*missing, *content)
+
+
+def told_again(content: Sequence[ContentPart], said: Sequence[Message]) -> tuple[ContentPart, ...] | None:
+    """The content of a turn that brings results once more, as words; None where it is no such turn.
+
+    The reply to the first ones broke off, and the turn was kept: no provider takes the result of a call twice.
+
+    Args:
+        said: the last two messages of its conversation.
+    """
+    if len(said) != 2 or said[1].status != "incomplete":
+        return None
+    known = {result.call_id for result in said[0].tool_results}
+    if not {part.call_id for part in content if isinstance(part, ToolResult)} <= known:
+        return None
+    return tuple(
+        InputText(f"Once more, the result of the call {part.call_id}: {part.output}\n")
+        if isinstance(part, ToolResult)
+        else part
+        for part in content
+    )
 
 
 def paired(messages: Sequence[Message]) -> tuple[Message, ...]:

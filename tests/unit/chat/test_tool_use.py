@@ -149,6 +149,19 @@ async def test_calls_of_a_reply_that_was_cut_are_none(bench: Bench) -> None:
     assert not any(isinstance(part, ToolResult) for part in sent(bench))
 
 
+async def test_results_may_come_again_after_a_reply_that_broke_off(tool_bench: Bench) -> None:
+    asked = await call(tool_bench)
+    tool_bench.llm.script(ScriptedReply(text="It is rain", error=ProviderError("cut"), after=1))
+    with pytest.raises(ProviderError):
+        await answer(tool_bench, asked, RAIN)
+    reply = await answer(tool_bench, asked, RAIN, text="Well?")
+    told = InputText("Once more, the result of the call call_1: rain\n")
+    assert (reply.message_number, sent(tool_bench)) == (3, (told, InputText("Well?")))
+    with pytest.raises(InvalidRequestError, match="no call at all"):
+        await answer(tool_bench, asked, RAIN)
+    await tool_bench.check_books()
+
+
 async def test_a_failed_turn_leaves_the_calls_open(bench: Bench) -> None:
     asked = await call(bench)
     bench.llm.script(ScriptedReply(error=ProviderError("refused", may_have_run=False)))
@@ -215,6 +228,13 @@ async def test_what_no_provider_takes_is_refused_before_anything_is_held(
         await bench.say("Hello", options=TurnOptions(**options))  # type: ignore[arg-type]
     assert bench.llm.requests == []
     assert await bench.entries() == []
+
+
+async def test_functions_need_our_own_copy_of_what_is_said() -> None:
+    bench = Bench(policy=replace(POLICY, keep_messages=False))
+    with pytest.raises(InvalidRequestError, match="store_messages"):
+        await bench.say("Hello", options=OPTIONS)
+    assert bench.llm.requests == []
 
 
 async def test_functions_and_formats_are_a_part_of_what_is_held_and_go_to_the_model(bench: Bench) -> None:

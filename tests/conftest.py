@@ -8,11 +8,13 @@ import atexit
 import gc
 import os
 import shutil
+import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.loaders import create_loader
@@ -34,6 +36,7 @@ from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+BUNDLE_BYTES = 100_000  # the certificates of the world's authorities have twice as many, one of a test a hundredth
 SLOW_TIMEOUT_S = 2400  # the longest of the slow tests takes 19 minutes on two cores
 # New objects until Python looks for circles among all that thousands of tests have loaded, which takes a while; 20 MB.
 OBJECTS = 100_000
@@ -65,6 +68,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What was collected stays: it need not be looked through."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_authorities() -> Iterator[None]:
+    """No test asks the internet: nobody reads the certificates of the world's authorities, a client 20 ms long."""
+    load = ssl.SSLContext.load_verify_locations
+
+    def load_ours(context: ssl.SSLContext, cafile: str | Path | None = None, *more: Any, **other: Any) -> None:
+        if cafile is None or Path(cafile).stat().st_size < BUNDLE_BYTES:
+            load(context, cafile, *more, **other)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_verify_locations", load_ours)
+        yield
 
 
 @pytest.fixture(scope="session")

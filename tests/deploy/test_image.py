@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 from tests.deploy.containers import Container, Images
-from tests.e2e.conftest import API_KEY, NO_TLS
+from tests.e2e.conftest import API_KEY
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.postgres import RunningServer
 
@@ -38,7 +38,7 @@ def secrets_in(folder: Path, **values: str) -> Path:
 
 def is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health/ready", timeout=5, verify=NO_TLS).status_code == 200
+        return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -51,16 +51,16 @@ def serves_and_ends(container: Container, url: str) -> None:
         time.sleep(0.2)
     key = container.run("textllm", "keys", "create", "--role", "admin").strip()
     by_key = {"Authorization": f"Bearer {key}"}
-    assert httpx.post(f"{url}/chat", json={"message": "Hello"}, verify=NO_TLS).status_code == 401
-    reply = httpx.post(f"{url}/chat", json={"message": "Hello"}, headers=by_key, timeout=30, verify=NO_TLS)
+    assert httpx.post(f"{url}/chat", json={"message": "Hello"}).status_code == 401
+    reply = httpx.post(f"{url}/chat", json={"message": "Hello"}, headers=by_key, timeout=30)
     assert reply.json()["text"] == "[0] You said: Hello"
     files = {"file": ("notes.txt", b"Tea at five.")}
     form = {"message": "When?", "user_id": "ada"}
-    read = httpx.post(f"{url}/chat/file", data=form, files=files, headers=by_key, timeout=60, verify=NO_TLS)
+    read = httpx.post(f"{url}/chat/file", data=form, files=files, headers=by_key, timeout=60)
     assert (read.status_code, read.json().get("file_type")) == (200, ".txt"), read.text
-    assert httpx.get(f"{url}/metrics", headers=by_key, verify=NO_TLS).status_code == 403
+    assert httpx.get(f"{url}/metrics", headers=by_key).status_code == 403
     token = {"Authorization": f"Bearer {TOKEN}"}
-    assert "textllm_turns_total" in httpx.get(f"{url}/metrics", headers=token, verify=NO_TLS).text
+    assert "textllm_turns_total" in httpx.get(f"{url}/metrics", headers=token).text
     assert "healthy" in container.run("textllm", "health", "--server", url)
     assert container.run("id", "-u").strip() == "10001"
     assert "the books balance" in container.run("textllm", "audit")

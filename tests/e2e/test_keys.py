@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-from tests.e2e.conftest import API_KEY, NO_TLS, TEXTLLM, Service, serving
+from tests.e2e.conftest import API_KEY, TEXTLLM, Service, serving
 from tests.servers.openai import OpenAIStandIn
 
 
@@ -39,7 +39,7 @@ def test_a_revoked_key_is_refused_by_every_worker_within_a_second(
         def statuses(secret: str) -> set[int]:
             """What connections of their own are told, so many that each worker has some."""
             url = f"{service.url}/files"
-            return {httpx.get(url, headers=bearer(secret), timeout=30, verify=NO_TLS).status_code for _ in range(30)}
+            return {httpx.get(url, headers=bearer(secret), timeout=30).status_code for _ in range(30)}
 
         assert statuses(issued["secret"]) == {200}
         revoked = httpx.delete(f"{service.url}/keys/{issued['id']}", headers=bearer(admin["secret"]), timeout=30)

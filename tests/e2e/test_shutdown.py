@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from tests.e2e.conftest import API_KEY, NO_TLS, Books, Service, price_of, serving
+from tests.e2e.conftest import API_KEY, Books, Service, price_of, serving
 from tests.http.sse_reader import Received, read_events
 from tests.servers.openai import OpenAIStandIn, Reply
 
@@ -82,12 +82,12 @@ def texts(events: Sequence[Received]) -> str:
 
 
 def readiness(service: Service) -> tuple[int, str]:
-    answer = httpx.get(f"{service.url}/health/ready", timeout=PATIENCE_S, verify=NO_TLS)
+    answer = httpx.get(f"{service.url}/health/ready", timeout=PATIENCE_S)
     return answer.status_code, answer.json()["status"]
 
 
 def is_alive(service: Service) -> bool:
-    return httpx.get(f"{service.url}/health/live", timeout=PATIENCE_S, verify=NO_TLS).status_code == 200
+    return httpx.get(f"{service.url}/health/live", timeout=PATIENCE_S).status_code == 200
 
 
 def replaced(service: Service, killed: Sequence[int], workers: int) -> bool:

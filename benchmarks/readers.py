@@ -3,10 +3,11 @@
     python -m benchmarks.readers FOLDER [--worst N]
 
 Reads every PDF, DOCX and labelled text under FOLDER. PDFs are compared with what `pdftotext` of poppler-utils finds,
-DOCX files with what `pandoc` does; files in which these find no words are left out. A figure is the F1 of words: twice
-those that both have, each as often as it is there, over all of both. Chinese, Japanese and Thai characters are words.
-A text is labelled where its folder is named as an encoding is, with the language or without (`tests/KOI8-R/a.txt`,
-`iso-8859-2-czech/b.html`), as in the test data of chardet; it is right where all of its characters are. Whatever is
+DOCX files with what `pandoc` does. Files in which these find no words are left out, and those of whose characters they
+give the codes: one in twenty is a control character then. A figure is the F1 of words: twice those that both have, each
+as often as it is there, over all of both. Chinese, Japanese and Thai characters are words. A text is labelled where its
+folder is named as an encoding is, with the language or without (`tests/KOI8-R/a.txt`, `iso-8859-2-czech/b.html`), as in
+the test data of chardet; it is right where all of its characters are. Whatever is
 refused counts as nothing. Others are measured where they are installed beside us: pypdfium2, pypdf, PyMuPDF,
 pdfminer.six; markitdown, mammoth, docx2python; chardet, faust-cchardet, chardetng-py, charset-normalizer.
 """
@@ -38,6 +39,8 @@ TIMEOUT_S = 30.0
 # Marks of pages, and what is said beside them, are ours; letters without spaces between words are words, one by one.
 OURS = re.compile(r"^\[(?:page \d|comment: |field |header: |footer: ).*?\]$", re.MULTILINE | re.DOTALL)
 UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+MOST_CONTROLS = 0.05  # of a text
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
@@ -77,8 +80,12 @@ async def measure(files: Sequence[Path], worst: int) -> None:
 async def compare(kind: str, files: Sequence[Path], reference: str, others: Sequence[str], worst: int) -> None:
     """Print the table of a kind of files."""
     texts = await at_once(lambda path: output(*(part.format(path) for part in reference.split())), files)
-    expected = {path: words for path, text in zip(files, texts, strict=True) if (words := words_of(text.text))}
-    print(f"{kind}: {len(files)} files, {len(expected)} with words")
+    expected = {
+        path: words
+        for path, text in zip(files, texts, strict=True)
+        if (words := words_of(text.text)) and not is_codes(text.text or "")
+    }
+    print(f"{kind}: {len(files)} files, {len(expected)} with text")
     if not expected:
         return
     print(f"{'':20}{'median':>8}{'p10':>8}{'mean':>8}{'< 0.8':>7}{'refused':>9}")
@@ -145,7 +152,11 @@ def as_labelled(content: bytes, label: str) -> set[str]:
 def plain(text: str) -> str:
     """A text without what readers may differ in: marks, line ends, control characters."""
     text = re.sub(r"\r\n?|[\x85\u2028\u2029\v\f]", "\n", text.removeprefix("\ufeff"))
-    return re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", "", text).strip()
+    return CONTROL.sub("", text).strip()
+
+
+def is_codes(text: str) -> bool:
+    return len(CONTROL.findall(text)) >= MOST_CONTROLS * len("".join(text.split()))
 
 
 def words_of(text: str | None) -> Counter[str]:

@@ -1,17 +1,22 @@
 """PDF files with faults that viewers mend: what others open is refused no model that reads files itself."""
 
+import os
 import re
+import signal
 import time
 import zlib
 from collections.abc import Callable
 
 import pytest
+from msgspec import json
 from tests.documents import encrypted_pdf, pdf_of_pages, pdf_of_stream, stream
 
 from textllm_adapters.documents import pdf, pdf_text
+from textllm_adapters.documents.crashes import CrashedPages, outlive
 from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.documents.outcomes import Found
 from textllm_adapters.documents.pdf import measure_pdf, read_pdf
+from textllm_adapters.documents.pdfium import PdfiumDocument
 from textllm_core.errors import UnreadableDocumentError
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
@@ -84,6 +89,46 @@ def test_one_bad_page_does_not_lose_the_document() -> None:
     found = read(bad)
     assert found.text == "[page 1]\n[page 1 could not be read]\n[page 2]\nHello two"
     assert found.warnings == ("page 1 could not be read",)
+
+
+def read_by_copies(content: bytes) -> Found:
+    """As in the child: a copy reads, and after a crash another one."""
+    ours, its = os.pipe()
+    child = os.fork()
+    if not child:
+        crashed = CrashedPages()
+        outlive(
+            lambda: os.write(its, json.encode(read_pdf(content, max_pages=10, max_chars=1000, crashed=crashed))),
+            crashed,
+        )
+    os.close(its)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    with os.fdopen(ours, "rb") as told:
+        return json.decode(told.read(), type=Found)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("crashing", [{1}, {0, 1, 3, 4, 5}, None])
+def test_a_crash_of_pdfium_loses_only_what_pypdf_cannot_read_either(
+    monkeypatch: pytest.MonkeyPatch, crashing: set[int] | None
+) -> None:
+    def crash(asked: Callable[..., object]) -> Callable[..., object]:
+        def ask(document: PdfiumDocument, *index: int) -> object:
+            if crashing is None or crashing.issuperset(index):
+                os.kill(os.getpid(), signal.SIGTRAP)  # as it ends itself
+            return asked(document, *index)
+
+        return ask
+
+    method = "text" if crashing else "__init__"
+    monkeypatch.setattr(PdfiumDocument, method, crash(getattr(PdfiumDocument, method)))
+    pages = [f"Hello {number}" for number in range(1, 7)]
+    bad = pdf_of_pages(pages).replace(b"(Hello 2)", b"(Hello 2 ")
+    found = read_by_copies(bad)
+    assert found.warnings == ("page 2 could not be read",)
+    lines = [line for line in found.text.splitlines() if not line.startswith("[")]
+    assert lines == [page for page in pages if page != "Hello 2"]
 
 
 def test_text_whose_characters_have_the_wrong_names_is_said_to_be_garbled() -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from msgspec import json
 
+from textllm_adapters.documents.crashes import CrashedPages, outlive
 from textllm_adapters.documents.outcomes import Outcome, Unreadable, outcome_of
 from textllm_core.errors import TextLLMError
 
@@ -31,14 +32,24 @@ _LIMITS: Final[Mapping[int, tuple[int, int]]] = {
 def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
     """Read one document."""
     # Imported before the limits hold, so that compiled modules can be written, and failures be seen.
-    read = _task(action, file_type, max_chars, max_pages)
+    crashed = CrashedPages()
+    read = _task(action, file_type, max_chars, max_pages, crashed)
     _give_up_privileges()
-    sys.stdout.buffer.write(json.encode(_outcome(read)))
-    sys.stdout.buffer.flush()
+    content = sys.stdin.buffer.read()
+    if file_type == "pdf" and action != "inspect":
+        outlive(partial(_tell, read, content), crashed)
+    _tell(read, content)
     os._exit(0)  # nothing is left to tidy up, however much there is
 
 
-def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callable[[bytes], Outcome]:
+def _tell(read: Callable[[bytes], Outcome], content: bytes) -> None:
+    sys.stdout.buffer.write(json.encode(_outcome(read, content)))
+    sys.stdout.buffer.flush()
+
+
+def _task(
+    action: str, file_type: str, max_chars: int, max_pages: int, crashed: CrashedPages
+) -> Callable[[bytes], Outcome]:
     match action, file_type:
         case "inspect", "pdf":
             from textllm_adapters.documents.pdf import measure_pdf
@@ -47,7 +58,7 @@ def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callab
         case "read", "pdf":
             from textllm_adapters.documents.pdf import read_pdf
 
-            return partial(read_pdf, max_chars=max_chars, max_pages=max_pages)
+            return partial(read_pdf, max_chars=max_chars, max_pages=max_pages, crashed=crashed)
         case "read", "docx":
             from textllm_adapters.documents.office import read_package
 
@@ -67,7 +78,7 @@ def _task(action: str, file_type: str, max_chars: int, max_pages: int) -> Callab
         case "draw", _:
             from textllm_adapters.documents.pdf_pages import draw_pages
 
-            return partial(draw_pages, most=max_pages)
+            return partial(draw_pages, most=max_pages, crashed=crashed)
         case "picture", _:
             from textllm_adapters.documents.pictures import turn_picture
 
@@ -89,9 +100,9 @@ def _give_up_privileges() -> None:
             resource.setrlimit(kind, (soft, hard))
 
 
-def _outcome(read: Callable[[bytes], Outcome]) -> Outcome:
+def _outcome(read: Callable[[bytes], Outcome], content: bytes) -> Outcome:
     try:
-        return read(sys.stdin.buffer.read())
+        return read(content)
     except TextLLMError as error:
         return outcome_of(error)
     except (MemoryError, RecursionError):

@@ -16,6 +16,9 @@ _SAMPLE: Final = 20_000  # characters that are looked at
 _FEWEST: Final = 10  # characters: less can be anything, such as a number
 _FEWEST_ALONE: Final = 20  # letters: fewer are those of a list, or of a drawing
 _WORD: Final = re.compile(r"(?:[^\W\d_]|[\u0300-\u036f])+")  # also the accents that stand by themselves
+_GLYPHS: Final = re.compile(r"(?:/[A-Za-z]{1,3}_?\d{1,5}){2,}")  # `/g3/g131/g148`: their names, not what they mean
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+_MOST_CONTROLS: Final = 0.05  # of its characters: a space is one where codes are shifted, every sixth
 _TOKEN: Final = re.compile(r"\S+")
 _NO_LETTERS: Final = frozenset({"Cc", "Cn", "Co", "Cs"})
 _LONGEST_WORD: Final = 45  # the longest in dictionaries of English and German; in scripts with spaces
@@ -40,12 +43,17 @@ def doubt(text: str) -> float:
     letters = "".join(sample.split())
     if len(letters) < _FEWEST:
         return 0.0
-    return max(
-        sum(map(_is_no_letter, letters)) / len(letters),
-        _share(_of_many_scripts(sample), letters),
-        _share(_run_together(sample), letters),
-        _spaced_out(sample),
-        _share(_of_wrong_case(sample), letters),
+    return min(
+        1.0,
+        max(
+            _share(iter(_GLYPHS.findall(sample)), letters),
+            sum(map(_is_no_letter, letters)) / len(letters),
+            _share(iter(_CONTROLS.findall(letters)), letters) / _MOST_CONTROLS * GARBLED,
+            _share(_of_many_scripts(sample), letters),
+            _share(_run_together(sample), letters),
+            _spaced_out(sample),
+            _share(_of_wrong_case(sample), letters),
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from pypdf import PdfReader
 from pypdf.errors import LimitReachedError
 from pypdfium2 import PdfiumError
 
+from textllm_adapters.documents.crashes import CrashedPages
 from textllm_adapters.documents.doubt import GARBLED, doubt
 from textllm_adapters.documents.lines import Lines
 from textllm_adapters.documents.outcomes import Found
@@ -47,9 +48,9 @@ def measure_pdf(content: bytes, *, max_pages: int) -> Found:
         return Found(pages=_allowed(len(document), max_pages))
 
 
-def read_pdf(content: bytes, *, max_chars: int, max_pages: int) -> Found:
-    """Its text, with the line `[page 3]` before that of the third page."""
-    pages = _Pages(content, max_pages)
+def read_pdf(content: bytes, *, max_chars: int, max_pages: int, crashed: CrashedPages | None = None) -> Found:
+    """Its text, with the line `[page 3]` before that of the third page; pdfium is spared pages that it crashes on."""
+    pages = _Pages(content, max_pages, crashed or CrashedPages())
     lines, has_text = Lines(max_chars), False
     lost, garbled = [], []
     for number in range(1, len(pages) + 1):
@@ -61,7 +62,7 @@ def read_pdf(content: bytes, *, max_chars: int, max_pages: int) -> Found:
             continue
         has_text = has_text or text != ""
         lines.add(text)
-        if doubt(text) >= GARBLED or pages.lacks(text, number - 1):
+        if pages.is_garbled(text, number - 1):
             garbled.append(number)
     if not has_text:
         raise UnreadableDocumentError("damaged" if lost or pages.is_mended else "empty")
@@ -78,12 +79,13 @@ class _Pages:
         DocumentTooLargeError: it has too many of them.
     """
 
-    def __init__(self, content: bytes, max_pages: int) -> None:
-        self._content, self._max_pages = content, max_pages
+    def __init__(self, content: bytes, max_pages: int, crashed: CrashedPages) -> None:
+        self._content, self._max_pages, self._crashed = content, max_pages, crashed
         self._reader: PdfReader | None = None
         self._count: TextCount | None = None
+        self._raw: set[int] = set()
         self.is_mended = False
-        self._pdfium = _by_pdfium(content)
+        self._pdfium = None if crashed.is_hopeless else _by_pdfium(content)
         if self._pdfium is None:
             self._reader, self.is_mended = _open(content, max_pages)
         else:
@@ -105,17 +107,29 @@ class _Pages:
         """What a page says; None where neither can tell."""
         if self._pdfium is None:
             return self._by_pypdf(index)
+        if index in self._crashed.pages:
+            return self._by_pypdf(index) or None
+        self._crashed.begin(index)
         try:
-            text = self._pdfium.text(index)
+            text, is_raw = self._pdfium.text(index)
         except PdfiumError:
             return self._by_pypdf(index)
-        if process_time() < _SECOND_OPINIONS_S and (self.lacks(text, index) or not text or doubt(text) >= GARBLED):
-            text = _better(text, self._by_pypdf(index) or "")
+        if is_raw:
+            self._raw.add(index)
+        if process_time() < _SECOND_OPINIONS_S and (self.is_garbled(text, index) or not text):
+            second = self._by_pypdf(index) or ""
+            if _is_better(second, text, is_raw=is_raw):
+                self._raw.discard(index)
+                return second
             if not text and self._count is not None and self._count.is_broken:
                 return None
         return text
 
-    def lacks(self, text: str, index: int) -> bool:
+    def is_garbled(self, text: str, index: int) -> bool:
+        """Whether this is not what the page shows, as far as can be told."""
+        return index in self._raw or doubt(text) >= GARBLED or self._lacks(text, index)
+
+    def _lacks(self, text: str, index: int) -> bool:
         """Whether the text is much shorter than what the page shows; never once time is short."""
         if self._reader is None or process_time() > _SECOND_OPINIONS_S:
             return False
@@ -145,14 +159,16 @@ class _Pages:
             return 0
 
 
-def _better(first: str, second: str) -> str:
-    """The second where more of it, by a tenth at least, can be read; what is said again does not count."""
+def _is_better(second: str, first: str, *, is_raw: bool) -> bool:
+    """Whether more of the second, by a tenth at least, can be read; what is said again does not count."""
 
     def readable(text: str) -> float:
         letters = "".join(text.split())
-        return len(set(pairwise(letters))) * (1 - doubt(text))
+        return len({*letters, *pairwise(letters)}) * (1 - doubt(text))
 
-    return second if readable(second) > readable(first) * _CLEARLY and doubt(second) < GARBLED else first
+    if doubt(second) >= GARBLED:
+        return False
+    return readable(second) > (readable(first) * _CLEARLY if not is_raw else 0)
 
 
 def _named(numbers: Sequence[int]) -> str:

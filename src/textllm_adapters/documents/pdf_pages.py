@@ -1,11 +1,13 @@
 """Pages of PDF files as images, drawn by pdfium. Runs in the child alone."""
 
+from contextlib import suppress
 from io import BytesIO
 from typing import Any, Final
 
 import pypdfium2
 from PIL import Image
 
+from textllm_adapters.documents.crashes import CrashedPages
 from textllm_adapters.documents.outcomes import Drawn, Pictured
 from textllm_core.errors import UnreadableDocumentError
 
@@ -15,26 +17,36 @@ _MOST_BYTES: Final = 1_500_000  # of a page: ten of them are a reply of the chil
 _HALF: Final = 2
 
 
-def draw_pages(content: bytes, *, most: int) -> Drawn:
-    """The first pages, each an image that fits into 2048 x 2048 pixels.
+def draw_pages(content: bytes, *, most: int, crashed: CrashedPages | None = None) -> Drawn:
+    """The first pages, each an image that fits into 2048 x 2048 pixels; without those that pdfium cannot draw.
 
     Raises:
         UnreadableDocumentError: no page can be drawn.
     """
-    pages = []
+    crashed = crashed or CrashedPages()
+    if crashed.is_hopeless:
+        raise UnreadableDocumentError("damaged")
     try:
         document: Any = pypdfium2.PdfDocument(content)
-        for index in range(min(len(document), most)):
-            page = document[index]
-            scale = _LONGER_SIDE / max(*page.get_size(), 1)
-            pages.append(_packed(page.render(scale=scale, may_draw_forms=True).to_pil().convert("RGB")))
-            page.close()
     except pypdfium2.PdfiumError as error:
-        if not pages:
-            raise UnreadableDocumentError("damaged") from error
+        raise UnreadableDocumentError("damaged") from error
+    first = range(min(len(document), most))
+    pages = []
+    for index in first:
+        if index not in crashed.pages:
+            crashed.begin(index)
+            with suppress(pypdfium2.PdfiumError):
+                pages.append(_drawn(document[index]))
     if not pages:
-        raise UnreadableDocumentError("empty")
+        raise UnreadableDocumentError("damaged" if first else "empty")
     return Drawn(tuple(pages))
+
+
+def _drawn(page: Any) -> Pictured:
+    scale = _LONGER_SIDE / max(*page.get_size(), 1)
+    picture = _packed(page.render(scale=scale, may_draw_forms=True).to_pil().convert("RGB"))
+    page.close()
+    return picture
 
 
 def _packed(image: Image.Image) -> Pictured:

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pypdfium2
 import pypdfium2.raw as api
@@ -16,6 +16,16 @@ _WITHOUT_WORDS: Final = frozenset({api.FPDF_ANNOT_LINK, api.FPDF_ANNOT_POPUP})
 _MOST_MISSING: Final = 10  # pages, before a file is given up
 _LONGEST_WORDS: Final = 100_000  # bytes of a comment or a value; more is no person's
 _MOST_ANNOTATIONS: Final = 1_000  # of a page
+_LOOKED_AT: Final = 200  # characters of a page
+_CONTROLS: Final = frozenset([*range(1, 32), *range(127, 160)]) - frozenset(b"\x02\t\n\r")
+_MOST_CONTROLS: Final = 0.05  # of its characters, as in other texts (`doubt`)
+
+
+class PageText(NamedTuple):
+    """What a page says; `is_raw`: by the codes of its characters, since a font does not say which ones they are."""
+
+    text: str
+    is_raw: bool
 
 
 class PdfiumDocument:
@@ -46,7 +56,7 @@ class PdfiumDocument:
                 return True
         return False
 
-    def text(self, index: int) -> str:
+    def text(self, index: int) -> PageText:
         """What a page says, the values of its form and the comments on it.
 
         Raises:
@@ -54,11 +64,12 @@ class PdfiumDocument:
         """
         page = self._document[index]
         said = list(dict.fromkeys(_said_beside(page)))
-        texts = [_text(page), self._text_of_annotations(page, index)]
+        text, is_raw = _text(page)
+        texts = [text, self._text_of_annotations(page, index)]
         page.close()
         shown = "".join("".join(texts).split())
         texts += [line for words, line in said if "".join(words.split()) not in shown]
-        return "\n".join(text for text in texts if text)
+        return PageText("\n".join(text for text in texts if text), is_raw)
 
     def _text_of_annotations(self, page: Any, index: int) -> str:
         """What fields of forms and other annotations show: made a part of the page, and all else taken off it."""
@@ -72,16 +83,18 @@ class PdfiumDocument:
             page_object = api.FPDFPage_GetObject(flat, 0)
             api.FPDFPage_RemoveObject(flat, page_object)
             api.FPDFPageObj_Destroy(page_object)
-        text = _text(flat)
+        text, _ = _text(flat)
         flat.close()
         return text
 
 
-def _text(page: Any) -> str:
+def _text(page: Any) -> PageText:
     textpage = page.get_textpage()
     text: str = textpage.get_text_range(errors="replace").translate(_HYPHENS).strip()
+    count = textpage.count_chars()
+    codes = [api.FPDFText_GetUnicode(textpage, place) for place in range(0, count, count // _LOOKED_AT + 1)]
     textpage.close()
-    return text
+    return PageText(text, sum(code in _CONTROLS for code in codes) > len(codes) * _MOST_CONTROLS)
 
 
 def _said_beside(page: Any) -> Iterator[tuple[str, str]]:
@@ -100,8 +113,8 @@ def _said_beside(page: Any) -> Iterator[tuple[str, str]]:
                     name = _words(api.FPDFAnnot_GetFormFieldName, page.formenv, annotation)
                     yield value, f"[field {name}: {value}]"
             else:
-                comment = _words(api.FPDFAnnot_GetStringValue, annotation, b"Contents")
-                yield comment, f"[comment: {comment}]"
+                words = _words(api.FPDFAnnot_GetStringValue, annotation, b"Contents")
+                yield words, words if kind == api.FPDF_ANNOT_FREETEXT else f"[comment: {words}]"
         finally:
             api.FPDFPage_CloseAnnot(annotation)
 

@@ -4,7 +4,7 @@
 
 Starts `textllm serve` with one worker on SQLite before the stand-in provider, and sends it FILES (1000 unless said
 otherwise) of the files under FOLDER, taken evenly, SENDERS (4) at a time: images to `/chat/image`, all else to
-`/chat/file`. Prints how they were answered, with an example of each refusal; the memory of the worker before, in the
+`/chat/file`. Prints how many were taken, and each refusal with an example; the memory of the worker before, in the
 middle and at the end, and the most that parsers had; and what the audit finds. Ends with 1 where an answer is a 5xx, a
 refusal has no detail, the worker is another one at the end, or the books do not balance.
 """
@@ -29,7 +29,7 @@ from tests.e2e.conftest import API_KEY, NO_TLS, Books, Service, serving
 from tests.servers.openai import OpenAIStandIn
 
 IMAGES = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-SERVER_ERROR = 500
+TAKEN, SERVER_ERROR = "taken", 500
 
 
 class Answered(NamedTuple):
@@ -112,9 +112,11 @@ def main() -> int:
             service.stop()
             log = service.log.read_text()
         drifts = asyncio.run(Books(database).drifts())
-    for (status, code), count in sorted(Counter((answer.status, answer.code) for answer in answered).items()):
-        example = next(answer for answer in answered if (answer.status, answer.code) == (status, code))
-        print(f"{count:6} {status} {code}: {example.path.name}: {example.detail}")
+    print(f"{sum(answer.code == TAKEN for answer in answered):6} taken")
+    refused = [(answer.status, answer.code, answer.detail) for answer in answered if answer.code != TAKEN]
+    for (status, code, detail), count in sorted(Counter(refused).items()):
+        example = next(answer.path.name for answer in answered if (answer.code, answer.detail) == (code, detail))
+        print(f"{count:6} {status} {code}: {detail} {example[-40:]}")
     longest = max(answered, key=lambda answer: answer.took_s)
     print(f"longest: {longest.took_s:.1f} s: {longest.path.name}; drifts of the books: {drifts}")
     print(f"worker restarted: {not is_same_worker}; tracebacks in its log: {log.count('Traceback')}")

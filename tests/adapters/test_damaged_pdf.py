@@ -144,18 +144,36 @@ def test_text_whose_characters_have_the_wrong_names_is_said_to_be_garbled() -> N
     assert found.warnings == ("page 1 may be garbled",)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+XLOH\\003G\\003\\0322OLYHV\\0039DO\\003-RDQLV\\003IURP\\003D\\003IRQW",  # each is 29 less than it should be
+        "/g131/g149/g149/g135/g148/g3/g6/g138/g151/g150/g150",  # names of glyphs
+    ],
+)
+def test_codes_and_names_in_the_place_of_characters_are_said_to_be_garbled(text: str) -> None:
+    assert read(pdf_of_pages([text])).warnings == ("page 1 may be garbled",)
+
+
+def test_a_page_of_a_single_letter_is_read_by_whoever_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PdfiumDocument, "text", lambda *_: ("", False))
+    assert read(pdf_of_pages(["A"])).text == "[page 1]\nA"
+
+
 def test_what_is_filled_into_a_form_and_comments_stand_at_the_end_of_their_page() -> None:
     page = b"/Annots [6 0 R 7 0 R] /Contents"
     filled = (
         b"6 0 obj\n<< /Type /Annot /Subtype /Widget /FT /Tx /T (name) /V (Ada Lovelace) /Rect [0 0 99 20] >>\nendobj\n"
         b"7 0 obj\n<< /Type /Annot /Subtype /Text /Contents (Is this right?) /Rect [0 30 99 50] >>\nendobj\nxref"
     )
+    written = b"8 0 obj\n<< /Type /Annot /Subtype /FreeText /Contents (By hand) /Rect [0 60 99 80] >>\nendobj\nxref"
+    page, filled = page.replace(b"]", b" 8 0 R]"), filled.replace(b"xref", written)
     form = pdf_of_pages(["Your name:"]).replace(b"/Contents", page).replace(b"\nxref", b"\n" + filled)
     form = form.replace(b"/Pages 2 0 R", b"/Pages 2 0 R /AcroForm << /Fields [6 0 R] >>")
     text = read(form).text
     assert text.startswith("[page 1]\nYour name:\n")
     assert "Ada Lovelace" in text
-    assert text.endswith("[comment: Is this right?]")
+    assert text.endswith("[comment: Is this right?]\nBy hand")
 
 
 @pytest.mark.parametrize("reading", [inspect, read])

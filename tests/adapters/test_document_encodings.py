@@ -3,6 +3,8 @@
 import pytest
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
+from textllm_adapters.documents.html import read_html
+from textllm_adapters.documents.plain_text import read_plain_text
 from textllm_core.errors import UnsupportedMediaTypeError
 from textllm_core.ports.document_reader import DocumentText
 from textllm_core.tenancy import Owner
@@ -66,15 +68,21 @@ async def test_utf_8_is_read_although_a_few_of_its_bytes_are_faulty(content: byt
     [
         (("Привет, как дела? " * 9).encode("cp1251"), ()),
         ("Müller".encode("cp1252"), ("the encoding of the text is not sure; it was read as windows-1250",)),
+        (
+            ("Jūs zināt, ka šī ir " * 9).encode("iso8859-10"),
+            ("the encoding of the text is not sure; it was read as iso8859-4",),
+        ),
+        (
+            ("Aceștia știu și își țin țara. " * 9).encode("iso8859-16"),
+            ("the encoding of the text is not sure; it was read as windows-1250",),
+        ),
         (("Grüße " * 20).encode() + b"\xff", ("some characters could not be read",)),
         ("Grüße".encode("utf-16") + b"\0", ("some characters could not be read",)),
     ],
 )
-async def test_text_whose_encoding_is_a_guess_or_that_is_damaged_says_so(
-    content: bytes, warnings: tuple[str, ...]
-) -> None:
-    for name in ("a.txt", "a.html"):
-        assert (await read(name, content)).warnings == warnings
+def test_text_whose_encoding_is_a_guess_or_that_is_damaged_says_so(content: bytes, warnings: tuple[str, ...]) -> None:
+    for reading in (read_plain_text, read_html):
+        assert reading(content, max_chars=1000).warnings == warnings
 
 
 @pytest.mark.parametrize("lines", [2, 20])

@@ -15,6 +15,7 @@ from pptx.util import Inches
 from tests.documents import docx_frame, docx_of, paragraph, zip_of
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
+from textllm_adapters.documents.office import read_package
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError, UnsupportedMediaTypeError
 from textllm_core.ports.document_reader import DocumentText
 from textllm_core.tenancy import Owner
@@ -185,6 +186,26 @@ async def test_a_bad_office_file_is_refused_with_the_reason(content: Callable[[]
     with pytest.raises(UnreadableDocumentError) as refusal:
         await read(content())
     assert refusal.value.reason == reason
+
+
+def of_type(content: bytes, kind: bytes, other: bytes) -> bytes:
+    """A file whose main part is of another type."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        return zip_of([(name, file.read(name).replace(kind, other)) for name in file.namelist()])
+
+
+EMBEDDED = b'<Default Extension="xlsb" ContentType="application/vnd.ms-excel.sheet.binary.macroEnabled.12"/></Types>'
+OF_OTHER_TYPES = [
+    of_type(docx_of(paragraph("Together")), b"document.main+xml", b"template.main+xml"),
+    of_type(docx_of(paragraph("Together")), b"</Types>", EMBEDDED),
+    of_type(pptx(), b"presentation.main+xml", b"slideshow.main+xml"),
+    of_type(pptx(), b"presentation.main+xml", b"template.main+xml"),
+]
+
+
+@pytest.mark.parametrize("content", OF_OTHER_TYPES, ids=["dotx", "with a workbook in it", "ppsx", "potx"])
+def test_templates_slide_shows_and_files_with_workbooks_in_them_are_read(content: bytes) -> None:
+    assert "Together" in read_package(content, max_chars=1000).text
 
 
 SHEET = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"

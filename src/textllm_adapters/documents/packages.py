@@ -30,14 +30,23 @@ _ENCRYPTED_ENTRY: Final = 0x1  # a flag bit of an entry
 _CONTENT_TYPES: Final = "[Content_Types].xml"
 _RELATIONSHIPS: Final = ".rels"
 _XML: Final = (".xml", _RELATIONSHIPS)
-_MACROS: Final = "macroEnabled"
+_MACROS: Final = re.compile(r".*macroEnabled.*\.main\+xml")  # not files that are only within this one
+# Templates and slide shows are built as documents are; python-docx and python-pptx open those alone.
+_SHAPES: Final[Mapping[bytes, bytes]] = {
+    b"wordprocessingml.template.main+xml": b"wordprocessingml.document.main+xml",
+    b"presentationml.template.main+xml": b"presentationml.presentation.main+xml",
+    b"presentationml.slideshow.main+xml": b"presentationml.presentation.main+xml",
+}
 _PARSED: Final = re.compile(r"application/vnd\.openxmlformats-(?:officedocument|package)\..*\+xml")
 # By the type of the main part, or what the entry "mimetype" says.
 _KINDS: Final[Mapping[str, FileType]] = {
     CONTENT_TYPE.WML_DOCUMENT_MAIN: "docx",
+    CONTENT_TYPE.WML_DOCUMENT_MAIN.replace("document.main", "template.main"): "docx",
     CONTENT_TYPE.PML_PRESENTATION_MAIN: "pptx",
     CONTENT_TYPE.PML_SLIDESHOW_MAIN: "pptx",
+    CONTENT_TYPE.PML_TEMPLATE_MAIN: "pptx",
     CONTENT_TYPE.SML_SHEET_MAIN: "xlsx",
+    CONTENT_TYPE.SML_TEMPLATE_MAIN: "xlsx",
 }
 _MIME_KINDS: Final[Mapping[bytes, FileType]] = {
     b"application/vnd.oasis.opendocument.text": "odt",
@@ -107,6 +116,9 @@ def mended(content: bytes) -> BytesIO:
                 part = _STRICT_TAG.sub(lambda tag: _STRICT.sub(_TRANSITIONAL, tag[0]), part)
             if name.lower().endswith(_RELATIONSHIPS):
                 part = _without_missing(part, names, base=f"/{posixpath.dirname(posixpath.dirname(name))}")
+            if name == _CONTENT_TYPES:
+                for template, document in _SHAPES.items():
+                    part = part.replace(template, document)
             copy.writestr(name, part)
     file.seek(0)
     return file
@@ -177,7 +189,7 @@ def _check_content_types(xml: bytes) -> FileType:
         for element in parse_xml(xml)
     ]
     main = next((_KINDS[kind] for kind, _ in kinds if kind in _KINDS), None)
-    if main is None or any(_MACROS in kind for kind, _ in kinds):
+    if main is None or any(_MACROS.fullmatch(kind) for kind, _ in kinds):
         raise unsupported("docx")
     if any(_PARSED.fullmatch(kind) and not name.lower().endswith(_XML) for kind, name in kinds):
         raise UnreadableDocumentError("unsafe")

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import httpx
 import psutil
 from benchmarks.processes import MB, own_memory
-from tests.e2e.conftest import API_KEY, NO_TLS, Books, Service, serving
+from tests.e2e.conftest import API_KEY, Books, Service, serving
 from tests.servers.openai import OpenAIStandIn
 
 IMAGES = frozenset({".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -54,9 +54,7 @@ def send(service: Service, path: Path) -> Answered:
     form = {"message": "What is it?", "user_id": f"user_{hash(path) % 50}"}
     began = time.perf_counter()
     with path.open("rb") as content:
-        answer = httpx.post(
-            service.url + route, data=form, files={field: (path.name, content)}, timeout=120, verify=NO_TLS
-        )
+        answer = httpx.post(service.url + route, data=form, files={field: (path.name, content)}, timeout=120)
     said = answer.json()
     is_taken = answer.status_code == httpx.codes.OK
     code, detail = (

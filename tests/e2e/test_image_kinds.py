@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.adapters.test_pictures import BOMBS as BOXED_BOMBS
 from tests.adapters.test_pictures import drawn, file_of, is_same
-from tests.e2e.conftest import NO_TLS, Service, serving
+from tests.e2e.conftest import Service, serving
 from tests.e2e.test_files import MB, peak_of
 from tests.image_files import gif, jpeg, png, webp
 from tests.servers.openai import OpenAIStandIn
@@ -39,7 +39,7 @@ def lone(provider: OpenAIStandIn, tmp_path_factory: pytest.TempPathFactory) -> I
 
 def show(service: Service, *images: bytes) -> httpx.Response:
     files = [("images", ("photo", image)) for image in images]
-    return httpx.post(service.url + "/chat/image", data={"message": "Well?"}, files=files, timeout=60, verify=NO_TLS)
+    return httpx.post(service.url + "/chat/image", data={"message": "Well?"}, files=files, timeout=60)
 
 
 def test_the_model_is_shown_the_same_pixels(lone: Service, provider: OpenAIStandIn) -> None:

@@ -20,7 +20,8 @@ COPY config config
 COPY alembic alembic
 COPY src src
 RUN tools/bin/hatchling build -t wheel -d wheels \
-    && tools/bin/uv pip install --python /opt/textllm/bin/python --no-cache --compile-bytecode --no-deps wheels/*.whl
+    && tools/bin/uv pip install --python /opt/textllm/bin/python --no-cache --compile-bytecode --no-deps wheels/*.whl \
+    && rm /opt/textllm/.lock
 
 FROM ${BASE}
 # tini is the first process: it hands on SIGTERM from the first moment, and buries whatever is left behind.

@@ -82,6 +82,7 @@ def test_what_kubernetes_sets_makes_settings(tmp_path: Path) -> None:
     environ = given | {name: path.replace(mount, str(tmp_path)) for name, path in secrets.items()}
     assert load_settings(cwd=tmp_path, environ=environ).s3.enabled
     for pod in PODS.values():
+        assert pod["spec"]["enableServiceLinks"] is False  # their variables begin with TEXTLLM_, and would be refused
         assert mount in {each["mountPath"] for each in pod["spec"]["containers"][0]["volumeMounts"]}
 
 

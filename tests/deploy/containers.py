@@ -5,6 +5,7 @@ removed again, unless TEXTLLM_TEST_IMAGES names one: then what was built stays t
 """
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -16,7 +17,8 @@ from typing import Self
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
-PROGRAMS = ("buildah", "podman", "runc", "mmdebstrap")  # and what they need: `apt-get install` of these names
+PROGRAMS = ("buildah", "podman", "runc", "mmdebstrap")  # by `apt-get install` of these names
+SUBORDINATES = Path("/etc/subuid")  # who may be whom in containers without root
 OWN_AUTHORITIES = Path("/usr/local/share/ca-certificates")  # of this machine's network, where it looks into TLS
 BUILD_TIMEOUT_S = 1800  # the image takes three minutes on two cores, most of them for the network
 STOP_TIMEOUT_S = 60
@@ -26,7 +28,10 @@ def missing() -> str | None:
     """Why there can be no containers here; None where there can."""
     if lacking := [program for program in PROGRAMS if shutil.which(program) is None]:
         return f"containers need {', '.join(lacking)}: apt-get install {' '.join(PROGRAMS)}"
-    return None if os.geteuid() == 0 else "mmdebstrap and chroots need root here"
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    if user != "root" and not any(line.startswith(f"{user}:") for line in SUBORDINATES.read_text().splitlines()):
+        return f"containers without root need users of their own: usermod --add-subuids 100000-165535 {user}"
+    return None
 
 
 def base_name() -> str:
@@ -71,7 +76,8 @@ class Images:
         for command in (("podman", "rm", "--all", "--force"), ("buildah", "rm", "--all")):
             subprocess.run([command[0], *self._store, *command[1:]], capture_output=True, check=False)
         if not self._is_kept:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            as_owner = () if os.geteuid() == 0 else ("podman", "unshare")  # of files of other users, too
+            subprocess.run([*as_owner, "rm", "-rf", self._folder], check=False)
 
     def make_base(self) -> None:
         """Debian as in the real base, from its packages."""
@@ -94,19 +100,11 @@ class Images:
         options = ("--format", "docker", "--isolation", "chroot", "--pull-never", "--layers")
         self._buildah("bud", *options, "--tag", name, "--file", str(dockerfile), str(context))
 
-    @contextmanager
-    def mounted(self, name: str) -> Iterator[Path]:
-        """The files of an image."""
-        container = self._buildah("from", "--pull-never", name).strip()
-        try:
-            yield Path(self._buildah("mount", container).strip())
-        finally:
-            self._buildah("rm", container)
-
-    def run(self, image: str, *command: str, folders: Mapping[Path, str] | None = None) -> str:
+    def run(
+        self, image: str, *command: str, folders: Mapping[Path, str] | None = None, options: Sequence[str] = ()
+    ) -> str:
         """What a command says on stdout in a container of its own; AssertionError where it fails."""
-        mounts = _mounts(folders or {})
-        return self.podman("run", "--rm", *_AS_HERE, *mounts, image, *command)
+        return self.podman("run", "--rm", *_AS_HERE, *options, *_mounts(folders or {}), image, *command)
 
     @contextmanager
     def running(

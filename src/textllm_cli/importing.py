@@ -80,7 +80,8 @@ async def take_in(
         try:
             imported = await _patiently(manage, read_exported(line, max_bytes=max_bytes), user_id, screen)
         except TextLLMError as error:
-            error.add_note(f"This is about line {number}; the {done} before it are there. Run it again to go on.")
+            before = f" What stands before it is there, {done} in all; run it again to go on." if done else ""
+            error.add_note(f"This is about line {number}.{before}")
             raise
         new += imported.is_new
         screen.record({"line": number} | asdict(imported), _in_words(imported))

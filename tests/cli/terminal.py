@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,12 @@ class World:
 class Terminal:
     """A program whose three streams are one terminal."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str], **streams: Any) -> None:
+    def __init__(
+        self, arguments: list[str], environment: dict[str, str], program: Sequence[str] = PROGRAM, **streams: Any
+    ) -> None:
         self._master, slave = pty.openpty()
         at = {"stdin": slave, "stdout": slave, "stderr": slave} | streams
-        self.process = subprocess.Popen([*PROGRAM, *arguments], env=environment, start_new_session=True, **at)
+        self.process = subprocess.Popen([*program, *arguments], env=environment, start_new_session=True, **at)
         os.close(slave)
         self.seen = ""
         self._read_for = 0

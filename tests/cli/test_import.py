@@ -153,7 +153,9 @@ def test_whoever_may_have_no_more_is_told_which_line_it_is_about(
     result = run("conversations", "import", written(tmp_path / "in.jsonl", lines))
     assert (result.exit_code, result.stdout) == (9, f"{lines[0]['id']} is imported\n")
     assert "max_conversations_per_user" in result.stderr
-    assert result.stderr.endswith("This is about line 2; the 1 before it are there. Run it again to go on.\n")
+    assert result.stderr.endswith(
+        "This is about line 2. What stands before it is there, 1 in all; run it again to go on.\n"
+    )
 
 
 def test_what_is_piped_in_is_imported(run: Run, lines: Lines) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ from textllm_core.usage import LedgerEntry, Usage
 
 TEXTLLM = str(Path(sys.executable).with_name("textllm"))
 API_KEY = "sk-test-canary-7f3a"
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # else a call outside of tests would load all certificates, in 20 ms
 
 
 class Service:

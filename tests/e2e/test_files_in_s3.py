@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import signal
 import socket
 import struct
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,12 +31,6 @@ from textllm_adapters.wiring import load_settings, open_textllm
 
 SOON_S = 30.0
 NOTHING: dict[str, list[str]] = {"objects": [], "parts": [], "rows": [], "spooled": [], "open": []}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with S3Server() as server:
-        yield server
 
 
 @dataclass
@@ -111,8 +106,8 @@ def open_files(process: int) -> list[str]:
     return found
 
 
-@pytest.fixture
-def stored(provider: OpenAIStandIn, s3: S3Server, tmp_path: Path, own_database: str) -> Iterator[Stored]:
+@contextmanager
+def storing(provider: OpenAIStandIn, s3: S3Server, folder: Path, database: str) -> Iterator[Stored]:
     bucket = s3.create_bucket()
     settings = {
         "S3_ENABLED": "true",
@@ -125,15 +120,44 @@ def stored(provider: OpenAIStandIn, s3: S3Server, tmp_path: Path, own_database: 
     others = {
         "OPENAI_API_KEY": API_KEY,
         "OPENAI_BASE_URL": provider.base_url,
-        "DATABASE_URL": own_database,
-        "TEXTLLM_DATA_DIR": str(tmp_path / "data"),
+        "DATABASE_URL": database,
+        "TEXTLLM_DATA_DIR": str(folder / "data"),
     }
-    try:
-        with serving(tmp_path, provider, own_database, **settings) as service:
-            yield Stored(service, s3, bucket, own_database, settings | others)
-    finally:
-        s3.start()
-        s3.recover()
+    with serving(folder, provider, database, **settings) as service:
+        yield Stored(service, s3, bucket, database, settings | others)
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> Iterator[S3Server]:
+    """A bucket's server, to be stopped and to fail at will."""
+    yield s3_server
+    s3_server.start()
+    s3_server.recover()
+
+
+@pytest.fixture
+def stored(provider: OpenAIStandIn, s3: S3Server, tmp_path: Path, own_database: str) -> Iterator[Stored]:
+    with storing(provider, s3, tmp_path, own_database) as stored:
+        yield stored
+
+
+@pytest.fixture(scope="module")
+def of_many(
+    provider: OpenAIStandIn,
+    s3_server: S3Server,
+    migrated_sqlite_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stored]:
+    """One for the tests that do not ask what is left in the end."""
+    folder = tmp_path_factory.mktemp("stored")
+    database = shutil.copy(migrated_sqlite_file, folder)
+    with storing(provider, s3_server, folder, f"sqlite:///{database}") as stored:
+        yield stored
+
+
+@pytest.fixture
+def shared(of_many: Stored, s3: S3Server) -> Stored:
+    return of_many
 
 
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
@@ -172,31 +196,29 @@ async def test_an_outage_of_the_storage_is_told_and_heals_by_itself(stored: Stor
     assert await stored.settled(NOTHING) == NOTHING
 
 
-@pytest.mark.parametrize("own_database", ["sqlite_url"], indirect=True)
 @pytest.mark.parametrize("stream", ["false", "true"])
-def test_a_repeat_of_a_turn_with_a_file_is_answered_in_an_outage(stored: Stored, stream: str) -> None:
-    first = stored.ask(b"Tea is at five.", key="once", stream=stream)
+def test_a_repeat_of_a_turn_with_a_file_is_answered_in_an_outage(shared: Stored, stream: str) -> None:
+    first = shared.ask(b"Tea is at five.", key=f"once-{stream}", stream=stream)
     assert first.status_code == 200, first.text
-    stored.s3.stop()
-    again = stored.ask(b"Tea is at five.", key="once", stream=stream)
+    shared.s3.stop()
+    again = shared.ask(b"Tea is at five.", key=f"once-{stream}", stream=stream)
     assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true"), again.text
     assert "Tea is at five." in again.text
-    other = stored.ask(b"Tea is at five.", key="another", stream=stream)
+    other = shared.ask(b"Tea is at five.", key=f"another-{stream}", stream=stream)
     assert (other.status_code, other.json()["code"]) == (503, "storage_unavailable")
 
 
-@pytest.mark.parametrize("own_database", ["sqlite_url"], indirect=True)
-async def test_clients_that_do_not_read_their_downloads_hold_up_nobody(stored: Stored) -> None:
-    big = stored.upload(random.Random(2).randbytes(10_000_000)).json()["key"]
-    small = stored.upload(b"Tea").json()["key"]
-    address = urlsplit(stored.service.url)
+async def test_clients_that_do_not_read_their_downloads_hold_up_nobody(shared: Stored) -> None:
+    big = shared.upload(random.Random(2).randbytes(10_000_000)).json()["key"]
+    small = shared.upload(b"Tea").json()["key"]
+    address = urlsplit(shared.service.url)
     with ExitStack() as clients:
         for _ in range(100):
             client = clients.enter_context(socket.create_connection((address.hostname, address.port), timeout=SOON_S))
             client.sendall(f"GET /files/{big}/content HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert client.recv(12) == b"HTTP/1.1 200"
-        assert stored.content(small).content == b"Tea"
-        assert stored.upload(b"Cake").status_code == 201
+        assert shared.content(small).content == b"Tea"
+        assert shared.upload(b"Cake").status_code == 201
 
 
 async def ready_again(service: Service) -> None:
@@ -301,15 +323,14 @@ async def test_credentials_that_expired_are_an_outage_that_tells_no_secret_and_l
         assert secret not in said
 
 
-@pytest.mark.parametrize("own_database", ["sqlite_url"], indirect=True)
-async def test_what_was_exchanged_in_the_bucket_is_never_taken_for_the_file(stored: Stored) -> None:
+async def test_what_was_exchanged_in_the_bucket_is_never_taken_for_the_file(shared: Stored) -> None:
     content = random.Random(3).randbytes(1_000_000)
-    key = stored.upload(content).json()["key"]
-    async with open_bucket(stored.s3, stored.bucket) as store:
+    key = shared.upload(content).json()["key"]
+    async with open_bucket(shared.s3, shared.bucket) as store:
         for other in (content[:500_000], content + b"more"):
-            await store.client.put_object(Bucket=stored.bucket, Key=key, Body=other)
+            await store.client.put_object(Bucket=shared.bucket, Key=key, Body=other)
             with pytest.raises(httpx.RemoteProtocolError):
-                stored.content(key)
-            assert stored.content(key, "HEAD").status_code == 503
-        await store.client.put_object(Bucket=stored.bucket, Key=key, Body=content)
-    assert stored.content(key).content == content
+                shared.content(key)
+            assert shared.content(key, "HEAD").status_code == 503
+        await store.client.put_object(Bucket=shared.bucket, Key=key, Body=content)
+    assert shared.content(key).content == content

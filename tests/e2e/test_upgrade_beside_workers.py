@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.e2e.conftest import API_KEY, NO_TLS, Books, price_of, serving
+from tests.e2e.conftest import API_KEY, Books, price_of, serving
 from tests.servers.openai import OpenAIStandIn, Reply
 
 from textllm_adapters.postgres.engine import open_engine
@@ -58,7 +58,7 @@ class Load:
     async def going_on(self) -> AsyncIterator[None]:
         """While the block runs, and until each user has had an answer more."""
         self._is_over = False
-        async with httpx.AsyncClient(timeout=30, verify=NO_TLS) as client, asyncio.TaskGroup() as users:
+        async with httpx.AsyncClient(timeout=30) as client, asyncio.TaskGroup() as users:
             for number in range(USERS):
                 users.create_task(self._chat(client, f"user{number}"))
             try:

@@ -210,7 +210,7 @@ class EventStream:
         """
         while True:
             if (event := next(self._events, None)) is not None:
-                if event.data[:1] != b"[" or not (listed := _listed(event)):
+                if event.data[:1] != b"[" or event.data == b"[DONE]" or not (listed := _listed(event)):
                     return event
                 self._events = chain(listed, self._events)
             elif chunk := await self._answer.read():

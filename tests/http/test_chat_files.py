@@ -369,7 +369,7 @@ async def test_a_turn_may_have_several_documents_and_images_beside_them(server: 
 
 
 async def test_of_several_documents_none_is_kept_where_one_is_refused(server: Server) -> None:
-    answer = await send(server, NOTES, ("file", "b.pdf", b"no pdf"))
+    answer = await send(server, NOTES, ("file", "b.pdf", b"\xff no text"))
     assert (answer.status, answer.json()["detail"][:17]) == (415, "Document 2 of 2: ")
     answer = await send(server, NOTES, ("images", "a.png", b"no image"))
     assert answer.status == 415

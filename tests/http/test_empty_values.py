@@ -46,14 +46,14 @@ def parameters() -> Iterator[tuple[str, str, str, str]]:
 
 
 def texts() -> Iterator[tuple[str, str, str]]:
-    """Method, address and name of every text in every JSON body; those of keys have tests of their own."""
+    """Method, address and name of every text in every JSON body; those of keys and imports have tests of their own."""
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             shape = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
             for name, schema in DOCUMENT["components"]["schemas"].get(shape, {}).get("properties", {}).items():
                 if (
-                    path != "/keys"
+                    path not in ("/keys", "/conversations/import")
                     and name != "instructions"
                     and "string" in {kind.get("type") for kind in schema.get("anyOf", [schema])}
                 ):

@@ -4,7 +4,8 @@ import pytest
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.documents.html import read_html
-from textllm_adapters.documents.plain_text import read_plain_text
+from textllm_adapters.documents.plain_text import decode, read_plain_text
+from textllm_adapters.documents.taiwan import by_iconv
 from textllm_core.errors import UnsupportedMediaTypeError
 from textllm_core.ports.document_reader import DocumentText
 from textllm_core.tenancy import Owner
@@ -48,6 +49,14 @@ async def read(name: str, content: bytes) -> DocumentText:
 )
 async def test_text_is_read_in_its_encoding(text: str, encoding: str) -> None:
     assert (await read("a.txt", text.encode(encoding))).text == text
+
+
+@pytest.mark.skipif(by_iconv(b"a") is None, reason="the C library of this system has no table of EUC-TW")
+def test_traditional_chinese_in_euc_tw_is_read() -> None:
+    content = bytes.fromhex("eac4d9d7c4cbcca8cfafeabde6fbd2b3f6f0e2f5c5b2c4b6cfa1c6bed6c0cbc6")
+    assert decode(content) == ("維基大典者網路為礎集天下知四海言", ())
+    with pytest.raises(UnsupportedMediaTypeError):
+        decode(content + b"\xfe\xfe")  # which is no character
 
 
 @pytest.mark.parametrize(

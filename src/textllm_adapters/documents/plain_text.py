@@ -11,6 +11,7 @@ from chardet import DetectionDict, detect, detect_all
 
 from textllm_adapters.documents.lines import Lines
 from textllm_adapters.documents.outcomes import Found, unsupported
+from textllm_adapters.documents.taiwan import by_iconv, is_euc_tw
 
 # UTF-32's little-endian mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS: Final = {
@@ -25,6 +26,7 @@ _GROWN: Final = {"GB2312": "gb18030", "SHIFT_JIS": "cp932", "EUC-KR": "cp949", "
 _WESTERN: Final = "cp1252"
 # In a short text, these are seldom what they seem to be.
 _COMMON: Final = re.compile(r"windows-|iso-?8859|koi8|utf|gb|big5|euc|cp9|shift|johab|iso-?2022|hz", re.IGNORECASE)
+_EAST_ASIAN: Final = re.compile(r"gb|big5|euc|cp949|johab", re.IGNORECASE)
 _USUAL_LETTERS: Final = frozenset(
     "ÄÖÜäöüßàâçéèêëîïôùûœÀÂÇÉÈÊËÎÏÔÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøæÅØÆìòÌÒ“”‘’„‚«»‹›–—…•€£§©®™°·²³¼½¾´µ×¤\xa0"
 )
@@ -159,6 +161,10 @@ def _guessed(content: bytes) -> Decoded:
     guesses = [guess for guess in detect_all(sample) if guess["encoding"] is not None]
     if not guesses:
         raise unsupported("txt")
+    if _EAST_ASIAN.match(str(guesses[0]["encoding"])) and is_euc_tw(content):
+        if (text := by_iconv(content)) is None:
+            raise unsupported("txt")
+        return Decoded(text)
     try:
         likely = _likely(sample, guesses)
         encoding, is_known = likely[0], guesses[0]["confidence"] >= _SURE

@@ -269,6 +269,8 @@ def test_what_was_exported_is_imported_alike_costs_nothing_and_goes_on(way: Way,
             3,
         )
         assert json.loads(run("usage", "--user", other, "--json").stdout)["total_messages"] == 1
+        used = run("usage", "--by", "conversation", "--user", other, "--csv").stdout
+        assert [line.partition(",")[0] for line in used.splitlines()[1:]] == [first["id"]]
         results = [imports[0].stdout, found.stdout, run("conversations", "export", first["id"]).stdout]
         (tmp_path / "in.jsonl").write_text(json.dumps(line) + "\n\n{}\n")
         broken = [run("conversations", "import", "in.jsonl", *option) for option in ((), ("--json",))]

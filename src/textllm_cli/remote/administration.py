@@ -47,7 +47,7 @@ class RemoteReports:
                 of.id, of.title, of.message_count, of.total_tokens_input, of.total_tokens_output, of.total_cost
             )
             for of in page.data
-            if of.updated_at.date() >= first
+            if of.session_id is not None and of.updated_at.date() >= first  # else nobody has spoken in it here
         ]
 
 

@@ -419,11 +419,11 @@ def test_an_engine_that_is_not_well_says_so_and_fails(tmp_path: Path) -> None:
 
 
 def test_jobs_are_run_where_there_is_no_server(way: Way) -> None:
-    result = way("in process", "ada")("jobs", "run", "--json")
-    assert (result.exit_code, list(json.loads(result.stdout))) == (
-        0,
-        ["settled", "purged_conversations", "swept_files", "erased_at_provider"],
-    )
+    run = way("in process", "ada")
+    result = run("jobs", "run", "--json")
+    done = json.loads(result.stdout)
+    assert (result.exit_code, {"settled", "purged_conversations", "swept_files"} <= done.keys()) == (0, True)
+    assert len(run("jobs", "run").stdout.splitlines()) == len(done)
 
 
 def test_a_batch_is_answered_alike_and_repeats_cost_nothing(way: Way, tmp_path: Path) -> None:

@@ -113,15 +113,17 @@ class JsonBody(Generic[T]):
         return InvalidRequestError("The body must be a JSON object.")
 
 
-async def json_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
+async def json_of(request: Request[Any, Any, Any], *, max_bytes: int, more_time_s: float = 0.0) -> bytes:
     """A body that is declared as JSON, as it came.
 
+    Args:
+        more_time_s: it may take longer than others, by as much.
     Raises:
         InvalidRequestError, RequestEntityTooLarge, UnsupportedMediaTypeError: as `JsonBody.read`, but for its shape.
     """
     _check_length(request, max_bytes=max_bytes)
     _check_type(request)
-    return await _bytes_of(request, max_bytes=max_bytes)
+    return await _bytes_of(request, max_bytes=max_bytes, more_time_s=more_time_s)
 
 
 class QueryString(Generic[T]):
@@ -201,8 +203,8 @@ def _refuse_empty_id(request: Request[Any, Any, Any]) -> None:
             raise NotFoundError("There is nothing at this address; the id behind its last / is missing.")
 
 
-async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
-    body, timeout_s = bytearray(), services_of(request).body_timeout_s
+async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int, more_time_s: float = 0.0) -> bytes:
+    body, timeout_s = bytearray(), services_of(request).body_timeout_s + more_time_s
     try:
         with Deadline(asyncio.get_running_loop().time() + timeout_s):
             for _ in range(MAX_PIECES):

@@ -30,7 +30,7 @@ from textllm_http.links import with_absolute_links
 from textllm_http.openapi_examples import CONVERSATION, CONVERSATION_ID, MESSAGE, REPLY_MESSAGE
 from textllm_http.openapi_shapes import JSON, LIMITED, Content, Operation, json_answer
 from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
-from textllm_http.requests import JsonBody, QueryString, given, json_of
+from textllm_http.requests import JsonBody, QueryString, content_length_of, given, json_of
 from textllm_http.responses import json_response
 from textllm_http.routes.reading import reading
 from textllm_http.services import IMPORTS_OF_TENANT, services_of
@@ -94,6 +94,7 @@ class ImportQuery(Struct, frozen=True):
     ] = UNSET
 
 
+_SLOW_BYTES_PER_S: Final = 128 * 1024  # of a line to the internet by which somebody sends what was said in years
 _TAKEN_IN: Final = {
     "id": CONVERSATION_ID,
     "user_id": "ada",
@@ -159,7 +160,11 @@ async def import_one(request: Request[Any, Any, Any]) -> ASGIApp:
     user_id = given(_IMPORT.read(request).user_id)
     with services.imports.taken({caller.tenant_id: IMPORTS_OF_TENANT}):
         try:
-            line = await json_of(request, max_bytes=services.max_file_bytes)
+            line = await json_of(
+                request,
+                max_bytes=services.max_file_bytes,
+                more_time_s=min(content_length_of(request), services.max_file_bytes) / _SLOW_BYTES_PER_S,
+            )
         except RequestEntityTooLarge:
             raise FileTooLargeError.of_export(limit=services.max_file_bytes) from None
         exported = read_exported(line, max_bytes=services.max_file_bytes)

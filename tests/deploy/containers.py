@@ -20,6 +20,7 @@ DOCKERFILE = ROOT / "Dockerfile"
 PROGRAMS = ("buildah", "podman", "runc", "mmdebstrap")  # by `apt-get install` of these names
 SUBORDINATES = Path("/etc/subuid")  # who may be whom in containers without root
 OWN_AUTHORITIES = Path("/usr/local/share/ca-certificates")  # of this machine's network, where it looks into TLS
+DRIVER = {"STORAGE_DRIVER": "overlay"}  # which Linux lends to others than root, too; theirs would copy each layer
 BUILD_TIMEOUT_S = 1800  # the image takes three minutes on two cores, most of them for the network
 STOP_TIMEOUT_S = 60
 
@@ -148,6 +149,7 @@ def _said(*command: str, merged: bool = False) -> str:
         check=False,
         timeout=BUILD_TIMEOUT_S,
         cwd="/",
+        env=DRIVER | os.environ,
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{(done.stderr or '')[-3000:]}"
     return done.stdout

@@ -2,7 +2,8 @@
 
 The program takes its part from the environment, as JSON or paths:
     TEXTLLM_TEST_REPLIES: what the model says, a list of lists of deltas; what a reply with the delta "unaccountable"
-        has used is not stated, and where it is cut short nobody can tell for some seconds.
+        has used is not stated, and where it is cut short nobody can tell.
+    TEXTLLM_TEST_UNTOLD_S: for how long the provider is asked for it.
     TEXTLLM_TEST_GATE: every reply waits behind its first delta until this file exists.
     TEXTLLM_TEST_LEDGER: where the ledger's entries are written, a line each, once the engine is closed.
 """
@@ -54,6 +55,7 @@ class MemoryWiring:
     blobs: MemoryBlobStore = field(default_factory=MemoryBlobStore)
     revision: str | None = None
     gate: Path | None = None
+    untold_s: float = 0.0
     noticed: Sequence[str] = ()
     report: Mapping[str, Any] = field(default_factory=lambda: {"status": "healthy"})
     asked: Sequence[ModelRequest] = ()
@@ -104,6 +106,7 @@ class MemoryWiring:
             rate_per_minute=settings.rate_limit_per_minute,
             daily_limit=settings.cost_limit_per_session,
             warn_at=settings.warn_at_cost,
+            outcome_pauses_s=(0.0, self.untold_s),
         )
         try:
             async with open_in_memory(
@@ -183,7 +186,8 @@ def _program() -> None:
         for deltas in json.loads(os.environ["TEXTLLM_TEST_REPLIES"])
     ]
     gate = os.environ.get("TEXTLLM_TEST_GATE")
-    wiring = MemoryWiring(replies, gate=Path(gate) if gate else None)
+    untold_s = float(os.environ.get("TEXTLLM_TEST_UNTOLD_S", "0"))
+    wiring = MemoryWiring(replies, gate=Path(gate) if gate else None, untold_s=untold_s)
     if os.isatty(0):
         os.close(os.open(os.ttyname(0), os.O_RDWR))  # the leader of a session takes the terminal it opens: Ctrl-C works
 

@@ -89,7 +89,8 @@ def test_ctrl_c_keeps_the_partial_text_and_the_books(world: World) -> None:
 
 
 def test_a_second_ctrl_c_quits_at_once(world: World) -> None:
-    with terminal(["ask", "hi"], world.environment([["partial", "unaccountable"]], gated=True)) as screen:
+    settling = world.environment([["partial", "unaccountable"]], gated=True, TEXTLLM_TEST_UNTOLD_S="60")
+    with terminal(["ask", "hi"], settling) as screen:
         screen.read_until("partial")
         screen.press(CTRL_C)
         screen.read_until("settling what it cost")

@@ -20,6 +20,7 @@ import pytest
 from botocore.loaders import create_loader
 from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.servers.memory import folder_in_memory
 from tests.servers.pgbouncer import PgBouncer, pgbouncer
 from tests.servers.postgres import ReusableDatabase, RunningServer, open_postgres
 from tests.servers.s3 import S3Server, open_bucket
@@ -40,7 +41,6 @@ BUNDLE_BYTES = 100_000  # the certificates of the world's authorities have twice
 SLOW_TIMEOUT_S = 2400  # the longest of the slow tests takes 19 minutes on two cores
 # New objects until Python looks for circles among all that thousands of tests have loaded, which takes a while; 20 MB.
 OBJECTS = 100_000
-SPARE_MEMORY_BYTES = 2 * 1024**3  # a run takes some 100 MB, and three are kept
 
 
 def pytest_configure() -> None:
@@ -53,8 +53,7 @@ def pytest_configure() -> None:
     atexit.register(gc.freeze)
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    memory = Path("/dev/shm")  # of Linux
-    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > SPARE_MEMORY_BYTES:
+    if memory := folder_in_memory():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # whoever has set it has chosen
 
 

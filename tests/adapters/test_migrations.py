@@ -1,6 +1,7 @@
 """Alembic's steps lead to exactly the tables that the adapters use, and back."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -202,12 +203,37 @@ async def test_what_an_upgrade_would_do_is_told_and_nothing_is_changed(empty: As
     assert await migrations.steps_to_head(empty) == []
 
 
-async def test_the_database_of_a_newer_version_is_left_as_it_is(empty: AsyncEngine) -> None:
-    await migrations.upgrade(empty, "0001")
-    async with empty.begin() as connection:
-        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    for asked in (migrations.upgrade, migrations.steps_to_head):
-        with pytest.raises(ConfigurationError, match="at revision 9999"):
+NEXT_STEP = """
+'''A step of a later version.'''
+revision = "{revision}"
+down_revision = "{after}"
+workers_go_on = {workers_go_on}
+def upgrade(): pass
+"""
+
+
+async def test_the_database_of_a_newer_version_is_used_unless_a_step_keeps_this_version_away(
+    empty: AsyncEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = tmp_path / "alembic"
+    shutil.copytree(migrations.migrations_path(), later)
+    for revision, after, go_on in [("9998", migrations.head_revision(), True), ("9999", "9998", False)]:
+        script = NEXT_STEP.format(revision=revision, after=after, workers_go_on=go_on)
+        (later / "versions" / f"{revision}_later.py").write_text(script)
+    await migrations.upgrade(empty)
+
+    async def upgraded_by_a_later_version(revision: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(migrations, "migrations_path", lambda: later)
+            await migrations.upgrade(empty, revision)
+
+    await upgraded_by_a_later_version("9998")
+    assert await migrations.is_up_to_date(empty)
+    await migrations.upgrade(empty)
+    assert (await migrations.current_revision(empty), await migrations.steps_to_head(empty)) == ("9998", [])
+    await upgraded_by_a_later_version("9999")
+    for asked in (migrations.is_up_to_date, migrations.upgrade, migrations.steps_to_head):
+        with pytest.raises(ConfigurationError, match=r"at revision 9999.*only versions that know revision 9999"):
             await asked(empty)
 
 

@@ -5,7 +5,10 @@ The version before is taken from the repository's history: the commit before the
 
 import asyncio
 import itertools
+import os
+import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 from tests.e2e.conftest import API_KEY, Books, price_of, serving
 from tests.servers.openai import OpenAIStandIn, Reply
 
@@ -119,6 +123,30 @@ async def test_an_upgrade_beside_workers_of_the_version_before_refuses_no_turn_a
         assert len(entries) == load.answered + both.answered
         assert sum(entry.cost for entry in entries) == sum(price_of(bill) for bill in provider.bills)
         assert await books.drifts() == []
+    await engine.dispose()
+
+
+@pytest.mark.slow
+async def test_a_worker_that_dies_after_a_later_version_has_upgraded_is_replaced(
+    empty_postgres_url: str, tmp_path: Path
+) -> None:
+    engine = open_engine(empty_postgres_url, command_timeout_s=None)
+    await migrations.upgrade(engine)
+    with (
+        OpenAIStandIn(api_key=API_KEY) as provider,
+        serving(tmp_path, provider, empty_postgres_url, "--workers", "1") as old,
+    ):
+        async with engine.begin() as connection:  # as a step does at its end that workers go on beside
+            await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        [first] = old.workers()
+        os.kill(first, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while first in old.workers() or not old.workers():
+            assert time.monotonic() < deadline, old.log.read_text()
+            await asyncio.sleep(0.05)
+        assert (await asyncio.to_thread(old.chat, "Hello")).status_code == 200
+        old.stop()
+        assert "could not start" not in old.log.read_text()
     await engine.dispose()
 
 

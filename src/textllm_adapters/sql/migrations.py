@@ -27,7 +27,8 @@ from textllm_core.records.schema import SchemaStep
 if TYPE_CHECKING:
     from alembic.config import Config
 
-_ALEMBICS: Final = table("alembic_version", column("version_num"))  # the one row that it keeps in a database
+# The one row that Alembic keeps in a database; oldest: versions that know this revision may use the database.
+ALEMBICS: Final = table("alembic_version", column("version_num"), column("oldest"))
 _LOCK: Final = 8_447_195_536_019  # ours alone among the advisory locks of a database
 _ASK_AGAIN_S: Final = 0.2  # whether another caller has finished
 # While a step waits for a table, all who want it stand in line behind the step. Workers wait 4 s for an answer.
@@ -61,17 +62,41 @@ async def current_revision(engine: AsyncEngine) -> str | None:
             return await connection.run_sync(_current_revision)
 
 
+async def is_up_to_date(engine: AsyncEngine) -> bool:
+    """Whether this version may use the database as it is: its tables are of this version, or of a newer one after whose
+    steps workers of this one go on.
+
+    Raises:
+        ConfigurationError: the tables are of a newer version, and this one cannot use them.
+        StorageUnavailableError: the database does not answer.
+    """
+    head = head_revision()
+    with translated(STORAGE_ERRORS):
+        async with Database(engine).single(EVERYONE) as connection:
+            current = await connection.run_sync(_current_revision)
+            if current is None or current <= head:
+                return current == head
+            oldest: str = (await connection.execute(select(ALEMBICS.c.oldest))).scalar_one()
+    if oldest > head:
+        raise ConfigurationError(
+            f"The database is at revision {current}. A newer version of TextLLM made it, and only versions that know "
+            f"revision {oldest} can use it; this one knows none after {head}. Install the newer version, or restore a "
+            "backup from before the upgrade."
+        )
+    return True
+
+
 async def steps_to_head(engine: AsyncEngine) -> Sequence[SchemaStep]:
     """What `upgrade` would do, in its order.
 
     Raises:
-        ConfigurationError: the database is of a newer version.
-        StorageUnavailableError: the database does not answer.
+        ConfigurationError, StorageUnavailableError: as `is_up_to_date` has them.
     """
+    if await is_up_to_date(engine):
+        return []
     from alembic.script import ScriptDirectory
 
     current = await current_revision(engine)
-    _refuse_newer(current)
     scripts = ScriptDirectory(str(migrations_path()))
     pending = list(scripts.iterate_revisions("head", current or "base"))[::-1]
     return [
@@ -89,10 +114,12 @@ async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
 
     Steps on large tables may take long: give an engine without a time limit for its commands.
     Raises:
-        ConfigurationError: the database is of a newer version.
+        ConfigurationError: as `is_up_to_date` has it.
         StorageUnavailableError: the database does not answer, or others keep what a step needs; steps before that one
             stay taken on PostgreSQL, and nothing else was changed.
     """
+    if await is_up_to_date(engine):
+        return
     from alembic import command
 
     await _migrate(engine, command.upgrade, revision)
@@ -106,21 +133,12 @@ async def downgrade(engine: AsyncEngine, revision: str) -> None:
 
 
 def _current_revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(_ALEMBICS.name):
+    if not inspect(connection).has_table(ALEMBICS.name):
         return None
-    return connection.execute(select(_ALEMBICS.c.version_num)).scalar_one_or_none()
-
-
-def _refuse_newer(current: str | None) -> None:
-    if current is not None and current > head_revision():
-        raise ConfigurationError(
-            f"The database is at revision {current}, and this version knows none after {head_revision()}: "
-            "a newer version of TextLLM made it. Install that one, or restore a backup from before."
-        )
+    return connection.execute(select(ALEMBICS.c.version_num)).scalar_one_or_none()
 
 
 async def _migrate(engine: AsyncEngine, step: Callable[[Config, str], None], revision: str) -> None:
-    _refuse_newer(await current_revision(engine))
     with translated(STORAGE_ERRORS):
         if engine.dialect.name == "sqlite":
             async with Database(engine).transaction(EVERYONE) as connection:

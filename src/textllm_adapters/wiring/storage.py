@@ -51,19 +51,19 @@ async def open_database(stack: AsyncExitStack, settings: Settings, *, patience_s
     engine = engine_of(settings)
     stack.push_async_callback(close_database, engine)
     if engine.dialect.name == "sqlite":
-        if await migrations.current_revision(engine) != migrations.head_revision():
-            await migrations.upgrade(engine)
+        await migrations.upgrade(engine)
         return engine
     deadline = asyncio.get_running_loop().time() + patience_s
     while True:
         try:
-            revision = await migrations.current_revision(engine)
+            is_up_to_date = await migrations.is_up_to_date(engine)
             break
         except StorageUnavailableError:
             if asyncio.get_running_loop().time() >= deadline:
                 raise
             await asyncio.sleep(_RETRY_S)
-    if revision != migrations.head_revision():
+    if not is_up_to_date:
+        revision = await migrations.current_revision(engine)
         raise ConfigurationError(
             f"The database is at revision {revision or 'none'}, but this version needs {migrations.head_revision()}; "
             "run `textllm db upgrade`."
@@ -248,9 +248,9 @@ async def upgrade_database(settings: Settings) -> str:
     engine = engine_of(settings, command_timeout_s=None)
     try:
         await migrations.upgrade(engine)
+        return await migrations.current_revision(engine) or ""  # never: there are tables now
     finally:
         await engine.dispose()
-    return migrations.head_revision()
 
 
 async def database_revision(settings: Settings) -> tuple[str | None, str]:

@@ -55,25 +55,27 @@ def current(context: typer.Context, as_json: options.Json = False) -> None:
         settings, host = invocation.host("db current")
         revision, head = interruptibly(host.database_revision(settings))
         screen.record({"current": revision, "head": head}, f"current: {revision or 'none'}\nhead: {head}")
-        if revision != head:
+        if revision is None or revision < head:
             screen.say("`textllm db upgrade` brings it to the newest revision.")
 
 
 @app.command()
 def check(context: typer.Context, as_json: options.Json = False) -> None:
-    """Tell whether the database is at the newest revision; exit code 2 where it is not.
+    """Tell whether this version can use the database as it is; exit code 2 where it must be upgraded.
 
     Example: textllm db check && textllm serve
     """
     invocation = invocation_of(context)
     with reporting(as_json=as_json) as screen:
         settings, host = invocation.host("db check")
+        steps = interruptibly(host.database_steps(settings))
         revision, head = interruptibly(host.database_revision(settings))
-        if revision != head:
+        if steps:
             raise ConfigurationError(
                 f"The database is at revision {revision or 'none'}, the newest is {head}: run `textllm db upgrade`."
             )
-        screen.record({"ok": True, "current": revision}, f"The database is at the newest revision, {head}.")
+        is_newer = ", made by a newer version, which this one can use" if revision != head else ", the newest"
+        screen.record({"ok": True, "current": revision}, f"The database is at revision {revision}{is_newer}.")
 
 
 def _plan(steps: Sequence[SchemaStep]) -> str:

@@ -101,8 +101,9 @@ def test_starting_and_stopping_twice_does_no_harm(server: PostgresServer) -> Non
 def test_nothing_is_left_after_the_block() -> None:
     with PostgresServer() as server:
         folder = server.folder
-        pid = pid_in(folder)
+        data, pid = (folder / "data").resolve(), pid_in(folder)
     assert not folder.exists()
+    assert not data.exists()
     assert not is_running(pid)
 
 
@@ -175,12 +176,12 @@ def assert_nothing_is_left_when_the_starting_process_dies_of(how: signal.Signals
         try:
             assert process.stdout is not None
             folder = Path(process.stdout.readline().strip())
-            pid = pid_in(folder)
+            data, pid = (folder / "data").resolve(), pid_in(folder)
             process.send_signal(how)
             process.wait()
         finally:
             process.kill()
     deadline = time.monotonic() + PATIENCE_S
-    while folder.exists() or is_running(pid):
+    while folder.exists() or data.exists() or is_running(pid):
         assert time.monotonic() < deadline, f"{folder} or process {pid} is still there"
         time.sleep(0.05)

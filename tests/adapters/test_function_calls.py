@@ -94,6 +94,35 @@ async def test_a_call_and_its_result_are_sent_as_the_api_has_them(
         ]
 
 
+@BOTH
+async def test_a_call_that_the_model_wrote_wrongly_is_sent_as_apis_take_it(
+    provider: OpenAIStandIn, client: Client, model: Callable[..., LLM]
+) -> None:
+    wrong = ToolCall(call_id="c" * 100, name="functions.weather" * 9, arguments='{"city": Oslo}')
+    asked = Message(id="msg_2", role="assistant", content=(wrong,), created_at=NOON)
+    told = Message(
+        id="msg_3", role="user", content=(ToolResult(call_id=wrong.call_id, output="rain"),), created_at=NOON
+    )
+    heard = await hear(model(client, QUICK).stream(request("Is it raining?", asked, told)))
+    assert heard.ended.text.endswith("Results: rain")
+    assert provider.malformed == []
+    body = provider.requests[-1].body
+    if model is ResponsesLLM:
+        _, sent, result = body["input"]
+        assert len(sent["call_id"]) <= 64
+        assert sent["call_id"] == result["call_id"]
+    else:
+        [call] = body["messages"][1]["tool_calls"]
+        assert (
+            call["id"] == body["messages"][2]["tool_call_id"] == wrong.call_id
+        )  # servers write into it what they like
+        sent = call["function"]
+    assert (sent["name"], json.loads(sent["arguments"])) == (
+        ("functions_weather" * 9)[:64],
+        {"input": '{"city": Oslo}'},
+    )
+
+
 OPTIONS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     (
         {"tools": [WEATHER]},
@@ -200,6 +229,10 @@ QUIRKS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
     "pieces without numbers": (
         [chunk([piece('{"a"', **WHOLE)]), chunk([piece(":1}")]), chunk(finish="tool_calls")],
         [("a", "weather", '{"a":1}')],
+    ),
+    "ids alike": (
+        [chunk([piece("{}", index=0, **WHOLE), piece("{}", index=1, **WHOLE)], "tool_calls")],
+        [("a", "weather", "{}"), ("a_2", "weather", "{}")],
     ),
     "no id": ([chunk([piece("{}", name="weather")]), chunk(finish="tool_calls")], [("call_0", "weather", "{}")]),
     "arguments as an object": (

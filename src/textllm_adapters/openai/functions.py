@@ -1,17 +1,23 @@
 """Functions, their calls and their results, as OpenAI's two APIs write them."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from itertools import chain, count
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from textllm_adapters.openai.decoding import word
+from textllm_adapters.openai.decoding import anything, word
 from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.tools import JsonSchemaFormat, NamedFunction, ResponseFormat, ToolCall
 from textllm_core.texts import well_formed
 
+_NO_LETTER: Final = re.compile(r"[^A-Za-z0-9_-]")
+_MOST_LETTERS: Final = 64  # of a name and of an id, as OpenAI's description has it
 _NO_PARAMETERS: Final = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -88,25 +94,38 @@ def _if_any(**values: object) -> dict[str, object]:
 def call_items(message: Message) -> list[dict[str, object]]:
     """The calls of a message as items of the Responses and the Conversations API."""
     return [
-        {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
-        for call in message.tool_calls
+        {"type": "function_call", "call_id": _short(call.call_id), **_sendable(call)} for call in message.tool_calls
     ]
 
 
 def result_items(message: Message) -> list[dict[str, object]]:
     """The results in a message, likewise."""
     return [
-        {"type": "function_call_output", "call_id": result.call_id, "output": result.output}
+        {"type": "function_call_output", "call_id": _short(result.call_id), "output": result.output}
         for result in message.tool_results
     ]
 
 
 def chat_calls(message: Message) -> list[dict[str, object]]:
     """The calls of a message, as the Chat Completions API has them."""
-    return [
-        {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in message.tool_calls
-    ]
+    return [{"id": call.call_id, "type": "function", "function": _sendable(call)} for call in message.tool_calls]
+
+
+def _sendable(call: ToolCall) -> dict[str, object]:
+    """What the model wrote, as APIs take it back: a name of letters they know, and arguments that are an object."""
+    name = _NO_LETTER.sub("_", call.name)[:_MOST_LETTERS]
+    is_object = isinstance(anything(call.arguments.encode()), dict)
+    arguments = call.arguments if is_object else msgspec.json.encode({"input": call.arguments}).decode()
+    return {"name": name, "arguments": arguments}
+
+
+def _short(call_id: str) -> str:
+    """An id that OpenAI takes, for a call and for its result."""
+    return call_id if len(call_id) <= _MOST_LETTERS else _digest(call_id)
+
+
+def _digest(call_id: str) -> str:
+    return f"call_{sha256(call_id.encode('utf-8', 'replace')).hexdigest()[:24]}"
 
 
 def calls_in(output: object) -> list[ToolCall]:
@@ -117,7 +136,7 @@ def calls_in(output: object) -> list[ToolCall]:
             call = _call(item.get("call_id") or item.get("id"), item.get("name"), item.get("arguments"))
             if call is not None:
                 calls.append(call)
-    return calls
+    return _told_apart(calls)
 
 
 def calls_any(output: object) -> bool:
@@ -131,9 +150,21 @@ def _call(call_id: object, name: object, arguments: object) -> ToolCall | None:
     if not isinstance(name, str) or not name:
         return None
     written = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
-    return ToolCall(
-        call_id=word(call_id, f"call_{name}"), name=well_formed(name), arguments=well_formed(written or "{}")
-    )
+    otherwise = _digest(call_id if isinstance(call_id, str) and call_id else name)
+    return ToolCall(call_id=word(call_id, otherwise), name=well_formed(name), arguments=well_formed(written or "{}"))
+
+
+def _told_apart(calls: Iterable[ToolCall | None]) -> list[ToolCall]:
+    """Calls whose ids differ, by a number behind those that do not."""
+    found: dict[str, ToolCall] = {}
+    for call in calls:
+        if call is not None:
+            ids = chain(
+                [call.call_id], (f"{call.call_id[:190]}_{n}" for n in count(2))
+            )  # none has more than 200 letters
+            call_id = next(each for each in ids if each not in found)
+            found[call_id] = replace(call, call_id=call_id)
+    return list(found.values())
 
 
 class CallsInPieces:
@@ -180,7 +211,7 @@ class CallsInPieces:
             _call(each.call_id or f"call_{place}", each.name, each.arguments)
             for place, each in enumerate(self._calls.values())
         )
-        return [call for call in found if call is not None]
+        return _told_apart(found)
 
 
 class _Pieces(Struct):

@@ -30,6 +30,7 @@ _CONVERSATION_ID: Final = re.compile(r"conv_[0-9a-f]{24}")
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST: Final = 2**63 - 1  # of a sum
+_MOST_OF_SUMMARY: Final = 65_536  # characters: 16 for each token of a long reply; lists have a hundred of them
 _OVERHEAD_TOKENS: Final = 8  # what a provider adds around one message
 _MOST_IDS: Final = 100  # how often one conversation may be taken in and erased again
 # Of msgspec's messages, which may quote what was sent: the place alone, and what is wrong there.
@@ -56,6 +57,8 @@ class ExportedConversation(Conversation, frozen=True, kw_only=True, forbid_unkno
             value = Decimal(getattr(self, name))
             if not value.is_finite() or not 0 <= value <= _MOST:  # what is no number compares with nothing
                 raise InvalidRequestError.of(name, f"must be a number from 0 to {_MOST}")
+        if len(self.summary or "") > _MOST_OF_SUMMARY:
+            raise InvalidRequestError.of("summary", f"must have at most {_MOST_OF_SUMMARY} characters")
         ConversationChanges(title=self.title or None, tags=self.tags, metadata=self.metadata).checked()
         _check_moment(self.created_at, "created_at")
         _check_moment(self.updated_at, "updated_at")

@@ -106,6 +106,7 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda of: of.update(total_cost=-1), "total_cost: must be a number"),
     (lambda of: of.update(extra=1), "extra: is no field"),
     (lambda of: of.update(title="x" * 501), "title: must have"),
+    (lambda of: of.update(summary="x" * 65_537), "summary: must have at most 65536"),
     (lambda of: of.update(tags=["a", "a"]), "tags: must differ"),
     (lambda of: of.update(created_at="2026-03-14T09:26:53"), "created_at: must be a moment"),
     (lambda of: of.update(updated_at="0001-01-01T00:00:00+14:00"), "updated_at: must be a moment"),

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault, Reply
@@ -25,6 +26,7 @@ from textllm_core.records.tools import (
     ToolCall,
     ToolResult,
 )
+from textllm_core.wire import to_json
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = FunctionTool(name="weather", description="The weather.", parameters=SCHEMA, strict=False)
@@ -253,6 +255,26 @@ QUIRKS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
     "no calls at all": ([chunk(content="Hi.", finish="tool_calls")], []),
     "cut short": ([chunk([piece('{"a', **WHOLE)], content="Hi."), chunk(finish="length")], []),
 }
+
+
+@pytest.mark.parametrize(("size", "kept"), [(300, True), (99_999, False)])
+async def test_what_gemini_puts_beside_a_call_goes_back_with_it(
+    provider: OpenAIStandIn, client: Client, size: int, kept: bool
+) -> None:
+    signed = piece("{}", **WHOLE) | {"extra_content": {"google": {"thought_signature": "\0\ud83d" + "s" * size}}}
+    body = b"data: " + json.dumps(chunk([signed], "tool_calls")).encode() + b"\n\ndata: [DONE]\n\n"
+    provider.script(Fault("answer", 200, body, "text/event-stream"))
+    llm = ChatCompletionsLLM(client, QUICK)
+    end = (await hear(llm.stream(request("Hello", tools=[WEATHER])))).ended
+    asked = Message(id="msg_2", role="assistant", content=tuple(end.tool_calls), created_at=NOON)
+    told = Message(id="msg_3", role="user", content=(ToolResult(call_id="a", output="rain"),), created_at=NOON)
+    await hear(llm.stream(request("Hello", asked, told)))
+    [sent] = provider.requests[-1].body["messages"][1]["tool_calls"]
+    expected = {"google": {"thought_signature": "\0\ufffd" + "s" * size}}
+    assert sent.get("extra_content") == (expected if kept else None)
+    assert "\0" not in str(to_json(asked))
+    spoiled = replace(asked, content=(replace(end.tool_calls[0], beside="[" * 9999, arguments="[" * 9999),))
+    assert (await hear(llm.stream(request("Hello", spoiled, told)))).ended.status == "completed"
 
 
 @pytest.mark.parametrize("quirk", QUIRKS)

@@ -221,7 +221,7 @@ def _end(heard: _Heard, asked: Asked) -> ModelEnded:
     return heard.ended(finish)
 
 
-def _in_turns(messages: Sequence[Message]) -> list[dict[str, object]]:
+def _in_turns(messages: Sequence[Message], *, openai: bool) -> list[dict[str, object]]:
     """The messages, what one role says twice in a row as one: many models' templates take nothing else.
 
     A reply that was cut off before its first word leaves such a pair.
@@ -234,7 +234,9 @@ def _in_turns(messages: Sequence[Message]) -> list[dict[str, object]]:
         )
         content = chat_content(message)
         if message.tool_calls:
-            turns.append({"role": "assistant", "content": content or None, "tool_calls": chat_calls(message)})
+            turns.append(
+                {"role": "assistant", "content": content or None, "tool_calls": chat_calls(message, openai=openai)}
+            )
         elif turns and turns[-1]["role"] == message.role:
             turns[-1]["content"] = _joined(turns[-1]["content"], content)
         elif content or not message.tool_results:
@@ -256,7 +258,7 @@ def _body(request: ModelRequest, *, openai: bool) -> dict[str, object]:
     instructions = [{"role": "system", "content": request.instructions}] if request.instructions else []
     body: dict[str, object] = {
         "model": request.model,
-        "messages": [*instructions, *_in_turns(request.messages)],
+        "messages": [*instructions, *_in_turns(request.messages, openai=openai)],
         "stream": True,
         "stream_options": {"include_usage": True},
         # OpenAI's newer models refuse the old name, other servers may not know the new one.

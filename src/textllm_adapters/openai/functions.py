@@ -1,5 +1,6 @@
 """Functions, their calls and their results, as OpenAI's two APIs write them."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -7,7 +8,7 @@ from itertools import chain, count
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from textllm_adapters.openai.decoding import anything, word
@@ -18,6 +19,7 @@ from textllm_core.texts import well_formed
 
 _NO_LETTER: Final = re.compile(r"[^A-Za-z0-9_-]")
 _MOST_LETTERS: Final = 64  # of a name and of an id, as OpenAI's description has it
+_MOST_BESIDE: Final = 16_384  # characters; Gemini's signatures of thoughts have some hundred, at times some thousand
 _NO_PARAMETERS: Final = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -106,15 +108,32 @@ def result_items(message: Message) -> list[dict[str, object]]:
     ]
 
 
-def chat_calls(message: Message) -> list[dict[str, object]]:
-    """The calls of a message, as the Chat Completions API has them."""
-    return [{"id": call.call_id, "type": "function", "function": _sendable(call)} for call in message.tool_calls]
+def chat_calls(message: Message, *, openai: bool = False) -> list[dict[str, object]]:
+    """The calls of a message, as the Chat Completions API has them; OpenAI's own takes nothing beside them."""
+    return [
+        {"id": call.call_id, "type": "function", "function": _sendable(call)} | ({} if openai else _beside(call))
+        for call in message.tool_calls
+    ]
+
+
+def _beside(call: ToolCall) -> dict[str, object]:
+    said = None if call.beside is UNSET or len(call.beside) > _MOST_BESIDE else _object(call.beside)
+    return {} if said is None else {"extra_content": said}  # an imported one may be anything
+
+
+def _object(text: str) -> dict[str, object] | None:
+    """The object that it is in JSON; None where it is none, or one that nobody reads, it is so deep."""
+    try:
+        said = anything(text.encode())
+    except RecursionError:
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _sendable(call: ToolCall) -> dict[str, object]:
     """What the model wrote, as APIs take it back: a name of letters they know, and arguments that are an object."""
     name = _NO_LETTER.sub("_", call.name)[:_MOST_LETTERS]
-    is_object = isinstance(anything(call.arguments.encode()), dict)
+    is_object = _object(call.arguments) is not None
     arguments = call.arguments if is_object else msgspec.json.encode({"input": call.arguments}).decode()
     return {"name": name, "arguments": arguments}
 
@@ -145,13 +164,18 @@ def calls_any(output: object) -> bool:
     return any(isinstance(item, dict) and item.get("type") == "function_call" for item in items)
 
 
-def _call(call_id: object, name: object, arguments: object) -> ToolCall | None:
+def _call(call_id: object, name: object, arguments: object, *, beside: str = "") -> ToolCall | None:
     """The call; None where it has no name, by which anybody could run it."""
     if not isinstance(name, str) or not name:
         return None
     written = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
     otherwise = _digest(call_id if isinstance(call_id, str) and call_id else name)
-    return ToolCall(call_id=word(call_id, otherwise), name=well_formed(name), arguments=well_formed(written or "{}"))
+    return ToolCall(
+        call_id=word(call_id, otherwise),
+        name=well_formed(name),
+        arguments=well_formed(written or "{}"),
+        beside=beside if 0 < len(beside) <= _MOST_BESIDE else UNSET,
+    )
 
 
 def _told_apart(calls: Iterable[ToolCall | None]) -> list[ToolCall]:
@@ -195,6 +219,8 @@ class CallsInPieces:
         if known is None:
             known = self._calls[place] = _Pieces()
         self._last = place
+        if isinstance(beside := piece.get("extra_content"), dict):
+            known.beside = well_formed(json.dumps(beside, ensure_ascii=False))
         known.call_id = known.call_id or (call_id if isinstance(call_id, str) else "")
         if isinstance(name, str) and name != known.name:
             known.name += name
@@ -208,13 +234,14 @@ class CallsInPieces:
     def all(self) -> Sequence[ToolCall]:
         """The calls, in the order in which they began."""
         found = (
-            _call(each.call_id or f"call_{place}", each.name, each.arguments)
+            _call(each.call_id or f"call_{place}", each.name, each.arguments, beside=each.beside)
             for place, each in enumerate(self._calls.values())
         )
         return _told_apart(found)
 
 
 class _Pieces(Struct):
+    beside: str = ""
     call_id: str = ""
     name: str = ""
     arguments: str = ""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeAlias
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from textllm_core.wire import Record
 
@@ -27,11 +27,15 @@ class ToolCall(Record, frozen=True, kw_only=True, tag="function_call"):
     Args:
         call_id: the provider's, by which the result is told.
         arguments: JSON, as the model wrote it: it may be none, or not fit the function's schema.
+        beside: JSON of what some providers put beside the call and want back with it, as the signature of a thought.
     """
 
     call_id: CallId
     name: FunctionName
     arguments: Arguments
+    beside: Annotated[
+        str | UnsetType, Meta(description="What the provider put beside the call, as JSON; it gets that back.")
+    ] = UNSET
 
 
 class ToolResult(Record, frozen=True, kw_only=True, tag="function_call_output"):

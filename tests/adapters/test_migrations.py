@@ -27,6 +27,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import TypeEngine
 from tests.contracts.conftest import sql_storage
@@ -192,6 +193,24 @@ async def test_a_step_waits_a_while_for_a_table_and_then_says_who_may_have_it(
             await asyncio.sleep(0)
         await reading.rollback()
         await upgrading
+    await empty_postgres.dispose()
+
+
+async def test_an_index_that_was_cut_short_is_made_anew(empty_postgres: AsyncEngine) -> None:
+    await migrations.upgrade(empty_postgres, "0014")
+    name = "ix_conversations_deleted_at"
+    async with empty_postgres.connect() as reading, empty_postgres.connect() as connection:
+        await reading.execute(text("SELECT 1 FROM conversations"))
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("SET lock_timeout = '20ms'"))
+        with pytest.raises(DBAPIError):
+            await connection.execute(text(f"CREATE INDEX CONCURRENTLY {name} ON conversations (deleted_at)"))
+        await connection.execute(text("SET lock_timeout = 0"))
+        await reading.rollback()
+        is_valid = text("SELECT indisvalid FROM pg_index WHERE indexrelid = CAST(:name AS regclass)")
+        assert await connection.scalar(is_valid, {"name": name}) is False
+        await migrations.upgrade(empty_postgres, "0015")
+        assert await connection.scalar(is_valid, {"name": name}) is True
     await empty_postgres.dispose()
 
 

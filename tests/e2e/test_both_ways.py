@@ -369,7 +369,8 @@ def test_keys_of_a_server_are_managed_with_one(
 
 @pytest.mark.parametrize("option", [(), ("--json",)], ids=str)
 def test_a_chat_through_pipes_is_the_same(way: Way, option: tuple[str, ...]) -> None:
-    lines = "Hello\n/imgae x\n/usage\n/history\n/model gpt-4o-mini\nMore\n/open conv_0\n/file none.txt\n \n/new\nexit\n"
+    lines = "Hello\n/imgae x\n/usage\n/history\n/model gpt-4o-mini\nMore\n"
+    lines += "/open conv_000000000\n/file none.txt\n \n/new\nexit\n"
     told = []
     for name in ("in process", "remote"):
         result = way(name, f"ada-{token_hex(4)}")("chat", *option, stdin=lines)

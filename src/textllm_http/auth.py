@@ -104,6 +104,10 @@ async def _authenticated(connection: Connection) -> Caller:
         raise UnauthenticatedError
     address, digest = _address_of(connection), digest_of(secret)
     services.unknown_keys.admit(address, digest)
-    caller = await services.textllm.administration.authenticate(secret)
+    try:
+        caller = await services.textllm.administration.authenticate(secret)
+    except UnauthenticatedError:
+        services.unknown_keys.forget(digest)
+        raise
     services.unknown_keys.know(address, digest)
     return caller

@@ -59,6 +59,10 @@ class UnknownKeyLimit:
         if (place := network_of(address)) in self._even_at:
             self._even_at[place] -= _EACH_S
 
+    def forget(self, digest: bytes) -> None:
+        """The key is in force no more: from now on it is as unknown as any."""
+        self._known.pop(digest, None)
+
 
 @lru_cache(maxsize=4096)  # the same ask again and again, and taking one apart costs what routing does
 def network_of(address: str) -> str:

@@ -84,6 +84,18 @@ async def test_a_flood_of_unknown_keys_costs_few_questions_and_bars_nobody_who_i
         assert (await ask(new_secret(), peer="203.0.113.8"))[0] == 401
 
 
+async def test_a_key_that_was_revoked_is_as_unknown_as_any(tmp_path: Path) -> None:
+    bench = Bench()
+    keys, admin = memory_administration(bench.store, bench.clock), Caller(role="admin")
+    issued = await keys.issue_api_key(admin, role="service")
+    async with serving(bench, requires_keys=True, spool_dir=tmp_path) as server:
+        assert (await server.get("/conversations", bearer(issued.secret))).status == 200
+        await keys.revoke_api_key(admin, issued.id)
+        bench.clock.advance(timedelta(seconds=1))
+        told = [(await server.get("/conversations", bearer(issued.secret))).status for _ in range(PER_MINUTE + 3)]
+    assert told == [401] * (PER_MINUTE + 1) + [429] * 2  # the first was known still
+
+
 def test_tries_come_back_one_by_one() -> None:
     time = 0.0
     limit = UnknownKeyLimit(lambda: time)

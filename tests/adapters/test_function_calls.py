@@ -236,6 +236,11 @@ QUIRKS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
         [chunk([piece("{}", index=0, **WHOLE), piece("{}", index=1, **WHOLE)], "tool_calls")],
         [("a", "weather", "{}"), ("a_2", "weather", "{}")],
     ),
+    "whole ones numbered alike without ids": (
+        [chunk([piece(f'{{"city":"{city}"}}', index=0, id="", name="weather")]) for city in ("Oslo", "Rome", "Bern")]
+        + [chunk(finish="tool_calls")],
+        [(f"call_{n}", "weather", f'{{"city":"{city}"}}') for n, city in enumerate(("Oslo", "Rome", "Bern"))],
+    ),
     "no id": ([chunk([piece("{}", name="weather")]), chunk(finish="tool_calls")], [("call_0", "weather", "{}")]),
     "arguments as an object": (
         [chunk([piece({"city": "Oslo"}, **WHOLE)], "tool_calls")],

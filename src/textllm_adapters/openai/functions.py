@@ -216,6 +216,8 @@ class CallsInPieces:
         known = self._calls.get(place)
         if known is not None and call_id and known.call_id and call_id != known.call_id:  # numbered alike
             place, known = f"{place} {call_id}", None
+        if known is not None and not call_id and arguments and name == known.name and _object(known.arguments):
+            place, known = f"{place} again {len(self._calls)}", None  # what is whole already was another
         if known is None:
             known = self._calls[place] = _Pieces()
         self._last = place

@@ -233,11 +233,14 @@ def corrected(
 ) -> Settlement:
     """What the provider's late account puts in the place of an estimate."""
     left = remains(ended, "", Usage(input_tokens=hold.input_estimate))
-    # Calls are not brought after the fact: by now the conversation may have gone on without their results.
-    messages = (_reply_message(left, replace(ended, tool_calls=()), at=at),) if left.text else ()
-    return _by_account(
+    is_of_calls = bool(ended.tool_calls)
+    if is_of_calls:  # not brought after the fact: by now the conversation may have gone on without their results
+        ended = replace(ended, tool_calls=(), finish_reason="stop")
+    messages = (_reply_message(left, ended, at=at),) if left.text else ()
+    end = _by_account(
         hold, left, ended, pricing=pricing, at=at, messages=messages, transcript_id=None, context_tokens=0, files=files
     )
+    return replace(end, remembered=b"") if is_of_calls and not left.text else end  # a repeat is told what it was told
 
 
 def _by_account(

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from datetime import timedelta
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 from tests.unit.conftest import POLICY, Bench
 
@@ -21,6 +22,7 @@ from textllm_core.errors import (
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import FinishReason, Idempotency, ReplyUsage
 from textllm_core.records.model import EndStatus, ModelEnded
+from textllm_core.records.tools import ToolCall
 from textllm_core.usage import Usage
 from textllm_core.wire import to_json
 
@@ -176,6 +178,26 @@ async def test_a_repeat_of_a_reply_that_the_provider_gave_up_is_told_of_the_inte
     assert await survivor.reconcile() == 1
     with pytest.raises(ProviderError, match="interrupted"):
         await survivor.send_message(Caller(), TURN)
+
+
+@pytest.mark.parametrize("text", ["Let me see.", ""])
+async def test_calls_that_are_told_too_late_are_told_to_no_repeat_either(bench: Bench, text: str) -> None:
+    bench.llm.script(ScriptedReply(deltas=("Let",), error=ProviderError("cut"), after=0 if text == "" else 1))
+    assert isinstance((await events_of(bench))[-1], ReplyFailed)
+    (hold,) = (kept.hold for kept in bench.store.estimates.values())
+    call = ToolCall(call_id="call_1", name="weather", arguments="{}")
+    bench.llm.ended[hold.provider_response_id or ""] = ModelEnded(
+        status="completed", text=text, usage=USAGE, tool_calls=(call,), finish_reason="tool_calls"
+    )
+    bench.clock.advance(timedelta(minutes=1))
+    assert await bench.reconcile() == 1
+    end = (await events_of(bench))[-1]
+    if text:
+        assert isinstance(end, ReplyCompleted)
+        assert (end.reply.text, end.reply.finish_reason, end.reply.tool_calls) == (text, "stop", UNSET)
+    else:
+        assert isinstance(end, ReplyFailed)
+    await bench.check_books()
 
 
 async def test_a_repeat_of_a_reply_that_broke_off_gets_what_the_provider_tells_of_it_later(bench: Bench) -> None:

@@ -218,7 +218,11 @@ async def test_what_an_upgrade_would_do_is_told_and_nothing_is_changed(empty: As
     told = await migrations.steps_to_head(empty)
     assert [step.revision for step in told] == [step.revision for step in STEPS]
     assert told[0].title == "Conversations, sessions, holds, the ledger, messages and rate buckets."
+    assert all(step.workers_go_on for step in told)  # nobody works on an empty database
     assert await migrations.current_revision(empty) is None
+    await migrations.upgrade(empty, "0005")
+    told = await migrations.steps_to_head(empty)
+    assert [step.revision for step in told if not step.workers_go_on] == ["0006", "0007", "0008"]
 
 
 NEXT_STEP = """

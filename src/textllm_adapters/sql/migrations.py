@@ -103,7 +103,7 @@ async def steps_to_head(engine: AsyncEngine) -> Sequence[SchemaStep]:
         SchemaStep(
             revision=script.revision,
             title=script.doc.partition("\n")[0],
-            workers_go_on=script.module.workers_go_on,
+            workers_go_on=current is None or script.module.workers_go_on,  # on an empty database nobody works yet
         )
         for script in pending
     ]

@@ -74,6 +74,31 @@ def test_how_long_a_failure_asks_to_wait(wait_s: float | None, error: dict[str, 
     assert fault_of({"error": {"code": 429} | error}).wait_s == wait_s
 
 
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        (
+            {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]},
+            ("extra_forbidden", "stream_options"),
+        ),
+        ({"detail": [{"type": "missing", "loc": ["body", "x", "Über"]}]}, ("missing", None)),
+        ({"error": {"code": 400, "status": "INVALID_ARGUMENT"}}, ("INVALID_ARGUMENT", None)),
+        ({"__type": "ValidationException", "message": "no"}, ("ValidationException", None)),
+        ({"error": {"type": "error", "status": 400}}, (None, None)),
+    ],
+)
+def test_names_are_reported_wherever_a_server_puts_them(said: object, names: tuple[str | None, ...]) -> None:
+    fault = fault_of(said, status=400)
+    assert (fault.type, fault.param) == names
+
+
+@pytest.mark.parametrize("header", ["x-request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id", "cf-ray"])
+def test_whoever_answers_is_asked_by_the_id_of_the_call(header: str) -> None:
+    error = refusal(400, {header: "req_1"}, b"", Asked("http://provider.example/v1", "/responses"))
+    assert error.report is not None
+    assert error.report.request_id == "req_1"
+
+
 @pytest.mark.parametrize("date", ["Fri, 31 Dec 2100 23:59:59 GMT", "Fri Dec 31 23:59:59 2100", "31 Dec 2100 23:59:59"])
 def test_a_date_to_wait_for_is_of_no_zone_but_utc(date: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")

@@ -35,7 +35,10 @@ from textllm_core.records.model import ModelRequest
 # A client that obeys would stay away for days because of a clock, or a proxy, that is wrong; and where it is right, an
 # hour later the provider says again how long it takes.
 LONGEST_WAIT_S: Final = 3600
-_REQUEST_IDS: Final = ("x-request-id", "request-id")
+# As OpenAI and Anthropic name it, AWS, Azure, and Cloudflare before whoever it is.
+_REQUEST_IDS: Final = (
+    *("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id", "cf-ray"),
+)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 # The provider's names of what our caller may set.

@@ -178,12 +178,15 @@ def fault_of(said: object, *, status: int | None = None) -> Fault:
     if isinstance(given.get("status"), str) and (code is None or (isinstance(code, int) and not _status(code))):
         code = given["status"]  # Google's name for it, beside a number of gRPC
     kind = given.get("type") if given.get("type") != "error" else given.get("error_type")
+    kind = kind or given.get("__type")  # of Bedrock
+    if kind is None and isinstance(given.get("status"), str):  # of Google, beside a status of HTTP
+        kind = given["status"]
     words = " ".join(_words(said, 0))[:_MOST_CHARS].lower()
     return Fault(
         status=status or _first_status(*(given.get(name) for name in _STATUS_NAMES), inner, said, _status_in(words)),
         code=None if _status(code) else named(code),
         type=named(kind),
-        param=_param(given.get("param")),
+        param=_param(given.get("param") or _place(given.get("loc"))),
         words=words,
         wait_s=_wait(given, words),
     )
@@ -246,6 +249,12 @@ def _status(code: object) -> int | None:
     if isinstance(code, str) and re.fullmatch(r"[0-9]{3}", code):
         code = int(code)
     return int(code) if isinstance(code, int | float) and 400 <= code <= 599 else None
+
+
+def _place(loc: object) -> str | None:
+    """A parameter as pydantic has it: the way to it, from the body on."""
+    names = [str(name) for name in loc if name != "body"] if isinstance(loc, list) else []
+    return ".".join(names) or None
 
 
 def _param(param: object) -> str | None:

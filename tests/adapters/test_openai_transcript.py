@@ -233,6 +233,36 @@ async def test_erasing_takes_every_item_that_has_a_name(provider: OpenAIStandIn,
     assert erased == ["msg_1", "msg_2", "mcp_1", "x_1", "msg_3", "msg_5", transcript_id]
 
 
+ITEM = "DELETE /conversations/{conversation_id}/items/{item_id}"
+
+
+@pytest.mark.parametrize(
+    ("route", "fault"),
+    [
+        *((LIST, answer(body)) for body in (b"{}", b"[]", b'{"items": []}', b'{"data": 7}')),
+        *((route, Fault.http(status, should_retry=False)) for route in (LIST, ITEM) for status in (405, 501)),
+    ],
+)
+async def test_where_a_server_knows_no_items_the_conversation_is_erased(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, route: str, fault: Fault
+) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    provider.script_route(route, *[fault] * 5)
+    await transcript.erase(transcript_id)
+    assert transcript_id not in provider.conversations
+
+
+@pytest.mark.parametrize("fault", [answer(b"<html>"), Fault.http(403), Fault.http(400)])
+async def test_where_items_may_stay_their_conversation_does(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, fault: Fault
+) -> None:
+    transcript_id = await transcript.create([user("Hello")])
+    provider.script_route(LIST, fault)
+    with pytest.raises(ProviderError):
+        await transcript.erase(transcript_id)
+    assert transcript_id in provider.conversations
+
+
 async def test_the_pages_of_a_server_that_never_says_there_are_more_are_read_to_their_end(
     provider: OpenAIStandIn, transcript: OpenAITranscript
 ) -> None:

@@ -15,11 +15,12 @@ from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import Asked, hearing, nothing_there, told_in_stream
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, Retries, post, whole
-from textllm_core.errors import ConversationLostError, ProviderError, TextLLMError
+from textllm_core.errors import ConversationLostError, ModelError, ProviderError, TextLLMError
 from textllm_core.records.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal
 from textllm_core.records.model import ReadBlob
 from textllm_core.texts import well_formed
 
+_NO_ROUTE: Final = (405, 501)
 _BATCH: Final = 20  # the most items that one call may create
 _PAGE: Final = 100
 _YEAR_9999: Final = 253_370_764_800  # in seconds; behind it, there are no dates
@@ -127,18 +128,31 @@ class OpenAITranscript:
 
     async def erase(self, transcript_id: str) -> None:
         """Keeps `Transcript.erase`; a call an item, since they would outlive their conversation."""
-        path, last = _path(transcript_id), None
+        path = _path(transcript_id)
         with hearing(Asked.of(self.client.base_url, path)):
-            while (body := await self.client.get(f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
-                ids = decoded(_page, body).ids
-                if not ids:
-                    break
-                if ids[0] == last:
-                    raise ProviderError("The provider still lists an item that it has deleted.")
-                last = ids[0]
-                for item_id in ids:
-                    await self.client.delete(f"{path}/items/{quote(item_id, safe='')}")
+            try:
+                await self._erase_items(path)
+            except ModelError as failure:  # a server without such routes has nothing but the conversation
+                if failure.report is None or failure.report.status not in _NO_ROUTE:
+                    raise
             await self.client.delete(path)
+
+    async def _erase_items(self, path: str) -> None:
+        last = None
+        while (body := await self.client.get(f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
+            try:
+                ids = decoded(_page, body).ids
+            except msgspec.DecodeError:
+                if isinstance(anything(body), dict | list):  # it does not tell of items
+                    break
+                raise
+            if not ids:
+                break
+            if ids[0] == last:
+                raise ProviderError("The provider still lists an item that it has deleted.")
+            last = ids[0]
+            for item_id in ids:
+                await self.client.delete(f"{path}/items/{quote(item_id, safe='')}")
 
     async def erase_reply(self, provider_response_id: str) -> None:
         """Keeps `Transcript.erase_reply`."""

@@ -128,10 +128,12 @@ def test_no_thread_is_left_behind(settings: Settings, llm: ScriptedLLM) -> None:
 
 
 def test_ctrl_c_ends_what_was_waited_for(textllm: SyncTextLLM) -> None:
-    ended = threading.Event()
+    ended, waiter = threading.Event(), threading.main_thread().ident or 0
 
     async def work() -> None:
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        while sys._current_frames()[waiter].f_code is not threading.Condition.wait.__code__:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+        signal.pthread_kill(waiter, signal.SIGINT)
         try:
             await asyncio.sleep(3600)
         finally:

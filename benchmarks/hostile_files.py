@@ -109,7 +109,7 @@ def watch(worker: int, highest: "Queue[int]", is_over: Event) -> None:
     stand_aside()
     most = 0
     while not is_over.wait(0.1):
-        most = max(most, sum(own_memory(child) for child in psutil.Process(worker).children()))
+        most = max(most, sum(own_memory(child) for child in psutil.Process(worker).children(recursive=True)))
     highest.put(most)
 
 

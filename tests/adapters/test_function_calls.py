@@ -96,11 +96,16 @@ async def test_a_call_and_its_result_are_sent_as_the_api_has_them(
         ]
 
 
+# No object; or one to lenient parsers alone: a number that is none, half a character.
+WRONG_ARGUMENTS = ['{"city": Oslo}', '["Oslo"]', '{"a": NaN}', r'{"a": "\ud83d"}', r'{"\ud83d": 1}']
+
+
 @BOTH
+@pytest.mark.parametrize("arguments", WRONG_ARGUMENTS)
 async def test_a_call_that_the_model_wrote_wrongly_is_sent_as_apis_take_it(
-    provider: OpenAIStandIn, client: Client, model: Callable[..., LLM]
+    provider: OpenAIStandIn, client: Client, model: Callable[..., LLM], arguments: str
 ) -> None:
-    wrong = ToolCall(call_id="c" * 100, name="functions.weather" * 9, arguments='{"city": Oslo}')
+    wrong = ToolCall(call_id="c" * 100, name="functions.weather" * 9, arguments=arguments)
     asked = Message(id="msg_2", role="assistant", content=(wrong,), created_at=NOON)
     told = Message(
         id="msg_3", role="user", content=(ToolResult(call_id=wrong.call_id, output="rain"),), created_at=NOON
@@ -121,7 +126,7 @@ async def test_a_call_that_the_model_wrote_wrongly_is_sent_as_apis_take_it(
         sent = call["function"]
     assert (sent["name"], json.loads(sent["arguments"])) == (
         ("functions_weather" * 9)[:64],
-        {"input": '{"city": Oslo}'},
+        {"input": arguments},
     )
 
 

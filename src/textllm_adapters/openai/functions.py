@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from textllm_adapters.openai.decoding import anything, word
+from textllm_adapters.openai.decoding import word
 from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.tools import JsonSchemaFormat, NamedFunction, ResponseFormat, ToolCall
@@ -122,10 +122,10 @@ def _beside(call: ToolCall) -> dict[str, object]:
 
 
 def _object(text: str) -> dict[str, object] | None:
-    """The object that it is in JSON; None where it is none, or one that nobody reads, it is so deep."""
+    """The object that it is in strict JSON; None where it is none, or one that nobody reads, it is so deep."""
     try:
-        said = anything(text.encode())
-    except RecursionError:
+        said = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
 

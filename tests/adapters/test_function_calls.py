@@ -15,6 +15,7 @@ from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import NOON, hear, request, user
+from textllm_core.errors import ConversationLostError
 from textllm_core.ports.llm import LLM
 from textllm_core.records.messages import Message, OutputText
 from textllm_core.records.model import ModelRequest, ModelThinking
@@ -208,7 +209,8 @@ async def test_a_conversation_of_the_provider_keeps_calls_and_results(provider: 
     told = await llm.outcome(heard.started.provider_response_id or "")
     assert told is not None
     assert [*told.tool_calls] == [*heard.ended.tool_calls]
-    assert (await hear(llm.stream(request("Well?", transcript_id=transcript_id)))).error is not None  # it waits
+    lost = await hear(llm.stream(request("Well?", transcript_id=transcript_id)))  # it waits for what nobody sends
+    assert isinstance(lost.error, ConversationLostError)
 
 
 def chunk(calls: object = None, finish: str | None = None, **more: Any) -> dict[str, Any]:

@@ -42,6 +42,7 @@ _REQUEST_IDS: Final = (
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 # The provider's names of what our caller may set.
+_OPEN_CALL: Final = re.compile(r"no tool (output|call) found for function call")
 _OPTIONS: Final = {
     "temperature": "temperature",
     "metadata": "metadata",
@@ -151,6 +152,8 @@ def _meant(fault: Fault, asked: Asked, *, what: str = "refused the call") -> Tex
     meaning = fault.meaning(with_files=asked.has_files)
     if asked.has_transcript and fault.status == 404 and meaning == "route" and "conversation" in fault.words:
         return ConversationLostError()
+    if asked.has_transcript and fault.status == 400 and _OPEN_CALL.search(fault.words):
+        return ConversationLostError()  # it has kept a call that no reply told us of: made anew it goes on
     if meaning == "route" and fault.status != 501 and fault.code is not None:
         meaning = "other"  # the address exists: what it names does not
     if meaning == "other":

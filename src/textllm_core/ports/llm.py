@@ -31,7 +31,7 @@ class LLM(Protocol):
         Reading it to its end frees the connection for the next call; closing it earlier ends the call at once.
         Only what surely was not executed is tried again.
         Raises:
-            ConversationLostError: `transcript_id` does not exist any more; nothing ran.
+            ConversationLostError: `transcript_id` does not exist any more, or cannot be gone on with; nothing ran.
             ConversationBusyError: the provider is still at work on `transcript_id`; nothing ran.
             ContextTooLongError, ContentRefusedError, InvalidRequestError, UnsupportedMediaTypeError: refused before it
                 ran; the last where it cannot read an image or a file.

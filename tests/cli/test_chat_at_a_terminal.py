@@ -92,7 +92,9 @@ def test_ctrl_c_has_the_prompt_back_at_once_and_the_books_are_settled_behind(wor
         screen.wait_for_prompt()
         assert "interrupted; what was written is kept" in screen.text
         world.open_gate()
-        screen.press(b"four\r")
+        screen.press(b"four")
+        screen.wait_for("> four")  # or it would be held back, should the prompt not be up yet
+        screen.press(b"\r")
         screen.wait_for("second")
         assert "(an estimate)" in screen.text
         screen.press(b"/history\r")

@@ -49,6 +49,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
         tool_calls: what to ask the caller to run, behind the text; without a text of its own it then says nothing.
         status, is_estimate, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
         usage_stated: False leaves the usage out of the end.
+        counted: what is stated of the usage before the first delta; None: nothing.
         thoughts: characters of reasoning, a sign of life each, before the first delta.
         pause_s: before each delta and each thought, in seconds.
         begins: the model takes the turn, or refuses it, once this is set.

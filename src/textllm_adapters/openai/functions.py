@@ -14,74 +14,53 @@ from msgspec.structs import replace
 from textllm_adapters.openai.decoding import word
 from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.model import ModelRequest
-from textllm_core.records.tools import JsonSchemaFormat, NamedFunction, ResponseFormat, ToolCall
+from textllm_core.records.tools import JsonSchemaFormat, NamedFunction, ToolCall
 from textllm_core.texts import well_formed
 
 _NO_LETTER: Final = re.compile(r"[^A-Za-z0-9_-]")
 _MOST_LETTERS: Final = 64  # of a name and of an id, as OpenAI's description has it
 _MOST_BESIDE: Final = 16_384  # characters; Gemini's signatures of thoughts have some hundred, at times some thousand
+_ANY_OBJECT: Final = {"type": "json_object"}
 _NO_PARAMETERS: Final = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def responses_options(request: ModelRequest) -> dict[str, object]:
     """What a request lets the model do, as the Responses API has it; nothing where it asks for nothing."""
-    options: dict[str, object] = {}
-    if request.tools:
-        # This API demands both of them, though either may be null.
-        options["tools"] = [
-            {
-                "type": "function",
-                "name": tool.name,
-                "parameters": tool.parameters or _NO_PARAMETERS,
-                "strict": tool.strict,
-            }
-            | _if_any(description=tool.description)
-            for tool in request.tools
-        ]
-    if request.tool_choice is not None:
-        options["tool_choice"] = (
-            {"type": "function", "name": request.tool_choice.name}
-            if isinstance(request.tool_choice, NamedFunction)
-            else request.tool_choice
-        )
-    if request.response_format is not None:
-        options["text"] = {"format": _format_of(request.response_format)}
-    if request.reasoning_effort is not None:
-        options["reasoning"] = {"effort": request.reasoning_effort}
-    return options | _if_any(parallel_tool_calls=request.parallel_tool_calls)
+    choice, shape, effort = request.tool_choice, request.response_format, request.reasoning_effort
+    form = {"type": "json_schema"} | _schema_of(shape) if isinstance(shape, JsonSchemaFormat) else _ANY_OBJECT
+    # This API demands parameters and strict, though either may be null.
+    tools = [
+        {"type": "function", "name": tool.name, "parameters": tool.parameters or _NO_PARAMETERS, "strict": tool.strict}
+        | _if_any(description=tool.description)
+        for tool in request.tools
+    ]
+    return _if_any(
+        tools=tools or None,
+        tool_choice={"type": "function", "name": choice.name} if isinstance(choice, NamedFunction) else choice,
+        parallel_tool_calls=request.parallel_tool_calls,
+        text=None if shape is None else {"format": form},
+        reasoning=None if effort is None else {"effort": effort},
+    )
 
 
 def chat_options(request: ModelRequest | TurnOptions) -> dict[str, object]:
     """The same as the Chat Completions API has it, and `/chat`."""
-    options: dict[str, object] = {}
-    if request.tools:
-        options["tools"] = [
-            {
-                "type": "function",
-                "function": {"name": tool.name}
-                | _if_any(description=tool.description, parameters=tool.parameters, strict=tool.strict),
-            }
-            for tool in request.tools
-        ]
-    if request.tool_choice is not None:
-        options["tool_choice"] = (
-            {"type": "function", "function": {"name": request.tool_choice.name}}
-            if isinstance(request.tool_choice, NamedFunction)
-            else request.tool_choice
-        )
-    match request.response_format:
-        case JsonSchemaFormat() as shape:
-            options["response_format"] = {"type": "json_schema", "json_schema": _schema_of(shape)}
-        case None:
-            pass
-        case _:
-            options["response_format"] = {"type": "json_object"}
-    return options | _if_any(parallel_tool_calls=request.parallel_tool_calls, reasoning_effort=request.reasoning_effort)
-
-
-def _format_of(shape: ResponseFormat) -> dict[str, object]:
-    return (
-        {"type": "json_schema"} | _schema_of(shape) if isinstance(shape, JsonSchemaFormat) else {"type": "json_object"}
+    choice, shape = request.tool_choice, request.response_format
+    form: Mapping[str, object] = _ANY_OBJECT
+    if isinstance(shape, JsonSchemaFormat):
+        form = {"type": "json_schema", "json_schema": _schema_of(shape)}
+    functions = [
+        {"name": tool.name} | _if_any(description=tool.description, parameters=tool.parameters, strict=tool.strict)
+        for tool in request.tools
+    ]
+    return _if_any(
+        tools=[{"type": "function", "function": function} for function in functions] or None,
+        tool_choice={"type": "function", "function": {"name": choice.name}}
+        if isinstance(choice, NamedFunction)
+        else choice,
+        parallel_tool_calls=request.parallel_tool_calls,
+        response_format=None if shape is None else form,
+        reasoning_effort=request.reasoning_effort,
     )
 
 
@@ -216,7 +195,7 @@ class CallsInPieces:
         known = self._calls.get(place)
         if known is not None and call_id and known.call_id and call_id != known.call_id:  # numbered alike
             place, known = f"{place} {call_id}", None
-        if known is not None and not call_id and arguments and name == known.name and _object(known.arguments):
+        if known is not None and not call_id and arguments and name == known.name and known.is_whole:
             place, known = f"{place} again {len(self._calls)}", None  # what is whole already was another
         if known is None:
             known = self._calls[place] = _Pieces()
@@ -230,13 +209,13 @@ class CallsInPieces:
             arguments = msgspec.json.encode(arguments).decode()
         if not isinstance(arguments, str):
             return 0
-        known.arguments += arguments
+        known.arguments.append(arguments)
         return len(arguments)
 
     def all(self) -> Sequence[ToolCall]:
         """The calls, in the order in which they began."""
         found = (
-            _call(each.call_id or f"call_{place}", each.name, each.arguments, beside=each.beside)
+            _call(each.call_id or f"call_{place}", each.name, "".join(each.arguments), beside=each.beside)
             for place, each in enumerate(self._calls.values())
         )
         return _told_apart(found)
@@ -246,4 +225,11 @@ class _Pieces(Struct):
     beside: str = ""
     call_id: str = ""
     name: str = ""
-    arguments: str = ""
+    arguments: list[str] = msgspec.field(default_factory=list)  # thousands of them, put together once
+
+    @property
+    def is_whole(self) -> bool:
+        """Its arguments are an object by now. It is read where it may be one: some say the name with each piece."""
+        return (
+            bool(self.arguments) and self.arguments[-1].rstrip()[-1:] == "}" and bool(_object("".join(self.arguments)))
+        )

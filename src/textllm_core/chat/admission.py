@@ -280,8 +280,9 @@ class Admission:
         price = self.pricing.price(model)
         past_tokens = conversation.context_tokens if conversation else 0
         # A token is at least one byte, so bytes bound tokens; what came before was counted by the provider itself.
-        sent_beside = len((instructions or "").encode()) + options_bound(options)
-        input_tokens = turn.token_bound + sent_beside + past_tokens + _OVERHEAD_TOKENS
+        tools = options_bound(options)
+        sent_beside = len((instructions or "").encode()) + tools + _OVERHEAD_TOKENS
+        input_tokens = turn.token_bound + sent_beside + past_tokens
         ceiling = min(options.max_output_tokens or self.policy.max_output_tokens, self.policy.max_output_tokens)
         now = self.clock.now()
         content = await self._answering(caller, turn, conversation)
@@ -302,7 +303,7 @@ class Admission:
             kind=turn.kind,
             model=model,
             price=price,
-            input_estimate=estimated_tokens(message.text, instructions or "", characters=options_bound(options))
+            input_estimate=estimated_tokens(message.text, instructions or "", characters=tools)
             + results_estimate(content)
             + turn.file_tokens
             + past_tokens,

@@ -239,7 +239,7 @@ class TextTurn(Record, frozen=True):
     """What a user says in plain text. Without `conversation_id` it starts a conversation; without `user_id` a user.
 
     Args:
-        is_resumable: what the reply says is kept, so that any process can read it on, for an hour after its end.
+        is_resumable: what the reply says is kept, so that any process can read it on, for `Retention.journals` longer.
         tool_results: what came of the calls of the last reply; then `text` may be empty. Calls without a result are
             told to the model as such.
     """
@@ -258,7 +258,7 @@ class Turn(Record, frozen=True, kw_only=True):
 
     Args:
         token_bound: an upper bound of the tokens that the content makes.
-        is_resumable: what the reply says is kept, so that any process can read it on, for an hour after its end.
+        is_resumable: what the reply says is kept, so that any process can read it on, for `Retention.journals` longer.
         allowance: what is left of the user's rate limit, where the turn has been counted already.
         file_tokens: about how many of them its images and documents make, for an estimate.
         discard_files: undoes what was stored for it, where its conversation keeps nothing of it. Raises nothing.

@@ -74,22 +74,55 @@ def test_how_long_a_failure_asks_to_wait(wait_s: float | None, error: dict[str, 
     assert fault_of({"error": {"code": 429} | error}).wait_s == wait_s
 
 
+FORBIDDEN = {"type": "extra_forbidden", "loc": ["body", "stream_options"]}
+OF_A_TOOL = {
+    "loc": ["body", "tools", 2, "function", "parameters", "properties", "salary"],
+    "type": "value_error.missing",
+}
+VIOLATION = {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [{"field": "contents[0].parts"}]}
+RAW = '{"error": {"code": "invalid_value", "param": "top_p", "message": "no"}}'
+
+
 @pytest.mark.parametrize(
     ("said", "names"),
     [
+        ({"detail": [FORBIDDEN]}, (None, "extra_forbidden", "stream_options")),
+        ({"detail": [{"type": "missing", "loc": ["body", "x", "Über"]}]}, (None, "missing", "x")),
+        ({"detail": [{"type": "type_error.integer", "loc": ["body", "n"]}]}, (None, "type_error.integer", "n")),
         (
-            {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]},
-            ("extra_forbidden", "stream_options"),
+            {"detail": [{"type": "string_type", "loc": ["body", "messages", 0, "content", "str"]}]},
+            (None, "string_type", "messages[0].content.str"),
         ),
-        ({"detail": [{"type": "missing", "loc": ["body", "x", "Über"]}]}, ("missing", None)),
-        ({"error": {"code": 400, "status": "INVALID_ARGUMENT"}}, ("INVALID_ARGUMENT", None)),
-        ({"__type": "ValidationException", "message": "no"}, ("ValidationException", None)),
-        ({"error": {"type": "error", "status": 400}}, (None, None)),
+        ({"detail": [OF_A_TOOL]}, (None, "value_error.missing", "tools[2].function.parameters")),
+        (
+            {"object": "error", "type": "invalid_request_error", "code": None, "message": {"detail": [FORBIDDEN]}},
+            (None, "invalid_request_error", "stream_options"),
+        ),
+        ({"error": {"param": "messages.[0].content"}}, (None, None, "messages[0].content")),
+        ({"error": {"param": "metadata.my secret"}}, (None, None, "metadata")),
+        ({"error": {"param": "My secret. It is out"}}, (None, None, None)),
+        (
+            {"error": {"code": 400, "status": "INVALID_ARGUMENT", "details": [{"@type": "Info"}, VIOLATION]}},
+            (None, "INVALID_ARGUMENT", "contents[0].parts"),
+        ),
+        ({"error": {"code": 400, "status": "INVALID_ARGUMENT"}}, (None, "INVALID_ARGUMENT", None)),
+        ({"__type": "ValidationException", "message": "no"}, (None, "ValidationException", None)),
+        ({"error": {"type": "error", "status": 400}}, (None, None, None)),
+        ({"error": {"code": 400, "message": "no", "metadata": {"raw": RAW}}}, ("invalid_value", None, "top_p")),
+        ({"error": {"code": "model-not-ready", "type": "sk-a1"}}, ("model-not-ready", None, None)),
     ],
 )
 def test_names_are_reported_wherever_a_server_puts_them(said: object, names: tuple[str | None, ...]) -> None:
     fault = fault_of(said, status=400)
-    assert (fault.type, fault.param) == names
+    assert (fault.code, fault.type, fault.param) == names
+
+
+@pytest.mark.parametrize("name", ["request_id", "requestId", "RequestId", "trace"])
+def test_the_id_of_a_call_is_taken_from_the_body_where_no_header_has_it(name: str) -> None:
+    asked = Asked("http://provider.example/v1", "/responses")
+    body = f'{{"type": "error", "error": {{"type": "api_error"}}, "{name}": "req_9"}}'.encode()
+    of_body, of_header = refusal(400, {}, body, asked), refusal(400, {"request-id": "req_1"}, body, asked)
+    assert [error.report.request_id for error in (of_body, of_header) if error.report] == ["req_9", "req_1"]
 
 
 @pytest.mark.parametrize("header", ["x-request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id", "cf-ray"])

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from textllm_adapters.openai.connections import SilenceError, UnreachableError
-from textllm_adapters.openai.faults import Fault, Meaning, fault_in, fault_of
+from textllm_adapters.openai.faults import Fault, Meaning, fault_in, fault_of, identified
 from textllm_core.errors import (
     ContentRefusedError,
     ContextTooLongError,
@@ -39,7 +39,6 @@ LONGEST_WAIT_S: Final = 3600
 _REQUEST_IDS: Final = (
     *("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id", "cf-ray"),
 )
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 # The provider's names of what our caller may set.
 _OPEN_CALL: Final = re.compile(r"no tool (output|call) found for function call")
@@ -97,8 +96,8 @@ class Asked:
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Remember under which name the provider knows the call."""
-        ids = (headers.get(name) for name in _REQUEST_IDS)
-        self.request_id = next((known for known in ids if known and _REQUEST_ID.fullmatch(known)), None)
+        ids = (identified(headers.get(name)) for name in _REQUEST_IDS)
+        self.request_id = next(filter(None, ids), None)
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes, asked: Asked) -> TextLLMError:
@@ -143,7 +142,11 @@ def ended_early(aside: object, asked: Asked, *, has_begun: bool) -> TextLLMError
 
 def _reported(error: TextLLMError, fault: Fault, asked: Asked) -> TextLLMError:
     error.report = ProviderReport(
-        status=fault.status, code=fault.code, type=fault.type, param=fault.param, request_id=asked.request_id
+        status=fault.status,
+        code=fault.code,
+        type=fault.type,
+        param=fault.param,
+        request_id=asked.request_id or fault.request_id,
     )
     return error
 

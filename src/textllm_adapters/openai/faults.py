@@ -3,23 +3,31 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final, Literal, NamedTuple
 
 Meaning = Literal[
     "busy", "quota", "rate", "too_long", "filtered", "key", "blind", "model", "route", "unavailable", "other"
 ]
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
-_PARAM: Final = re.compile(r"[a-z_]{1,64}(\[[0-9]{1,4}\]|\.[a-z_]{1,64}){0,8}")
+_NAME: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_]+(\.[A-Za-z0-9_]+|-[A-Za-z_]+)*")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_STEP: Final = re.compile(r"\[?([0-9]{1,4})\]?|([A-Za-z_][A-Za-z0-9_]{0,63})")  # of the way to a parameter
+_MOST_STEPS: Final = 9
+_OF_CALLERS: Final = ("metadata", "parameters", "schema", "properties", "arguments")  # whose keys are their own words
 _SPEAKING: Final = (
     *("message", "error", "detail", "details", "errors", "msg", "metadata", "raw", "error_message"),
     *("base_resp", "status_msg"),  # MiniMax's names
 )
-_ASIDE: Final = ("errors", "detail", "details", "base_resp")  # where they put names, if not into the error itself
+# Where they put names, if not into the error itself; the last two have what another one said, as a text.
+_ASIDE: Final = ("errors", "detail", "details", "base_resp", "message", "fieldViolations", "metadata", "raw")
+_PARAMS: Final = ("param", "loc", "field")  # as OpenAI, pydantic and Google call it
+_IDS: Final = ("request_id", "requestId", "RequestId", "trace", "trace_id")
 _STATUS_NAMES: Final = ("code", "status_code", "status", "statusCode", "http_status", "http_code")
 _STATUS_IN_WORDS: Final = re.compile(r"(?:\A|\b(?:http|status|error)(?: (?:status|code))*:? )([45][0-9]{2})\b")
 _MOST_CHARS: Final = 4000  # read of what it says; whatever it means stands at its beginning
 _MOST_DEPTH: Final = 6  # of lists and objects within each other
+_MOST_ASIDE: Final = 8  # failures that are told of together
 _LONGEST_WAIT_S: Final = 10**9  # no float holds every whole number that JSON may have
 
 # Names that codes and types have, in lower case.
@@ -100,6 +108,7 @@ class Fault(NamedTuple):
     Args:
         status: of HTTP, or a code that is one.
         code, type, param: None where they are not such names as may be repeated.
+        request_id: by which its support finds the call; None where it says none.
         words: all that it says, in lower case. They may hold what was sent: they are matched, and go no further.
         wait_s: how long it asks us to wait.
     """
@@ -108,6 +117,7 @@ class Fault(NamedTuple):
     code: str | None
     type: str | None
     param: str | None
+    request_id: str | None
     words: str
     wait_s: float | None
 
@@ -165,15 +175,8 @@ _WORDS: Final[tuple[tuple[re.Pattern[str], Meaning], ...]] = (
 def fault_of(said: object, *, status: int | None = None) -> Fault:
     """What a decoded body, an `error` in it, or a plain text says. `status`: of the answer, where it has one."""
     said = _unwrapped(said)
-    given: dict[object, object] = said if isinstance(said, dict) else {}
-    inner = _unwrapped(given.get("error"))
-    while isinstance(inner, dict):  # some hand on in theirs what another one said
-        given = given | _stated(inner)
-        inner = _unwrapped(inner.get("error"))
-    for name in _ASIDE:
-        if isinstance(aside := _unwrapped(given.get(name)), dict):
-            within = _unwrapped(aside.get("error"))
-            given = _stated(aside) | _stated(within if isinstance(within, dict) else {}) | _stated(given)
+    given = _given(said, 0)
+    inner = _unwrapped(said.get("error")) if isinstance(said, dict) else None
     code = given.get("code")
     if isinstance(given.get("status"), str) and (code is None or (isinstance(code, int) and not _status(code))):
         code = given["status"]  # Google's name for it, beside a number of gRPC
@@ -186,7 +189,8 @@ def fault_of(said: object, *, status: int | None = None) -> Fault:
         status=status or _first_status(*(given.get(name) for name in _STATUS_NAMES), inner, said, _status_in(words)),
         code=None if _status(code) else named(code),
         type=named(kind),
-        param=_param(given.get("param") or _place(given.get("loc"))),
+        param=next(filter(None, (_param(given.get(name)) for name in _PARAMS)), None),
+        request_id=next(filter(None, (identified(given.get(name)) for name in _IDS)), None),
         words=words,
         wait_s=_wait(given, words),
     )
@@ -215,9 +219,32 @@ def says_nothing(error: object) -> bool:
     return error.strip().lower() in ("", "none", "null") if isinstance(error, str) else not error
 
 
+def identified(request: object) -> str | None:
+    """An id of a call that is safe to repeat, else None."""
+    return request if isinstance(request, str) and _REQUEST_ID.fullmatch(request) else None
+
+
 def _unwrapped(said: object) -> object:
-    """Some put the error into a list."""
+    """Some put the error into a list, or into a text."""
+    if isinstance(said, str) and said[:1] in ("{", "["):
+        with suppress(ValueError, RecursionError):
+            said = json.loads(said)
     return said[0] if isinstance(said, list) and said and isinstance(said[0], dict) else said
+
+
+def _given(said: object, depth: int) -> dict[object, object]:
+    """All that is stated in it: first by the failure that it tells of, then by itself, then by what stands beside."""
+    if not isinstance(said, dict) or depth >= _MOST_DEPTH:
+        return {}
+    given = said | _stated(_given(_unwrapped(said.get("error")), depth + 1))  # in theirs, what another one said
+    for name in _ASIDE:
+        aside = said.get(name)
+        for each in aside[:_MOST_ASIDE] if isinstance(aside, list) else [_unwrapped(aside)]:
+            beside, code = _stated(_given(each, depth + 1)), given.get("code")
+            if _status(code) and beside.get("code"):  # a status has no name of its own
+                given = given | {"code": beside["code"], "status_code": code}
+            given = beside | _stated(given)
+    return given
 
 
 def _stated(said: Mapping[object, object]) -> dict[object, object]:
@@ -251,16 +278,23 @@ def _status(code: object) -> int | None:
     return int(code) if isinstance(code, int | float) and 400 <= code <= 599 else None
 
 
-def _place(loc: object) -> str | None:
-    """A parameter as pydantic has it: the way to it, from the body on."""
-    names = [str(name) for name in loc if name != "body"] if isinstance(loc, list) else []
-    return ".".join(names) or None
-
-
 def _param(param: object) -> str | None:
-    if not isinstance(param, str) or not _PARAM.fullmatch(param):
-        return None
-    return "metadata" if param.startswith("metadata") else param  # its keys are the caller's own words
+    """The way to a parameter, where it is one; of pydantic's, from the body on, what has names of the API."""
+    named = param if isinstance(param, list) else param.split(".") if isinstance(param, str) else []
+    steps = [step for name in named for step in re.findall(r"\[[^\]]*\]?|[^\[]+", str(name))]
+    way = ""
+    for step in steps[:_MOST_STEPS]:
+        if (known := _STEP.fullmatch(step)) is None:
+            if isinstance(param, str):
+                return None
+            break
+        if known[1]:
+            way += f"[{known[1]}]"
+        elif way or step != "body":
+            way += f".{step}" if way else step
+        if step in _OF_CALLERS:
+            break
+    return way or None
 
 
 def _wait(given: Mapping[object, object], words: str) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from textllm_core.errors import ModelError, ProviderTimeoutError, TextLLMError
+from textllm_core.errors import ModelError, ProviderError, ProviderTimeoutError, TextLLMError
 from textllm_core.events import UNHEARD, ErasureFailed
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.erasures import Erasures
@@ -16,6 +16,7 @@ from textllm_core.records.erasures import Erasure
 _BATCH: Final = 10
 _MOST_BATCHES: Final = 50
 _TOO_LONG: Final = "The conversation is long; erasing it goes on with the next try."
+_KEPT: Final = "The provider still lists {} messages of the conversation, or more, and has no way to delete them."
 _EACH_S: Final = 45.0  # what a long conversation has not lost by then, it loses the next time
 _LEASE: Final = timedelta(seconds=_BATCH * _EACH_S * 1.5)  # for a whole batch that is slow, and half of it more
 _FIRST_PAUSE: Final = timedelta(seconds=15)  # doubled with each further attempt
@@ -59,24 +60,28 @@ class EraseAtProvider:
     async def _erase(self, erasure: Erasure, transcript: Transcript) -> bool:
         try:
             async with asyncio.timeout(_EACH_S):
-                if erasure.kind == "reply":
-                    await transcript.erase_reply(erasure.provider_id)
-                else:
-                    await transcript.erase(erasure.provider_id)
+                erase = transcript.erase_reply if erasure.kind == "reply" else transcript.erase
+                left = await erase(erasure.provider_id)
         except (TextLLMError, TimeoutError) as failure:
             pause = min(_FIRST_PAUSE * 2 ** min(erasure.attempts - 1, 20), _LONGEST_PAUSE)
             error = failure if isinstance(failure, TextLLMError) else ProviderTimeoutError(_TOO_LONG)
-            self.telemetry.emit(
-                ErasureFailed(
-                    erasure_id=erasure.id,
-                    attempts=erasure.attempts,
-                    retry_in_s=int(pause.total_seconds()),
-                    code=error.code,
-                    reason=str(error),
-                    report=error.report if isinstance(error, ModelError) else None,
-                )
-            )
+            self._tell(erasure, error, retry_in_s=int(pause.total_seconds()))
             await self.erasures.put_off(erasure, until=self.clock.now() + pause)
             return False
+        if left:  # for ever: whoever runs the provider has to delete them
+            self._tell(erasure, ProviderError(_KEPT.format(left)), retry_in_s=None)
         await self.erasures.done(erasure)
         return True
+
+    def _tell(self, erasure: Erasure, error: TextLLMError, *, retry_in_s: int | None) -> None:
+        self.telemetry.emit(
+            ErasureFailed(
+                erasure_id=erasure.id,
+                provider_id=erasure.provider_id,
+                attempts=erasure.attempts,
+                retry_in_s=retry_in_s,
+                code=error.code,
+                reason=str(error),
+                report=error.report if isinstance(error, ModelError) else None,
+            )
+        )

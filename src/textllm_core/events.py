@@ -143,17 +143,19 @@ class Removed(Struct, frozen=True):
 
 
 class ErasureFailed(Struct, frozen=True, kw_only=True):
-    """The provider has not confirmed that something is erased; it is asked again.
+    """The provider has not confirmed that something is erased.
 
     Args:
-        attempts: how often it was tried; `retry_in_s`: seconds until the next.
+        provider_id: the provider's name of it.
+        attempts: how often it was tried; `retry_in_s`: seconds until the next, None where it is not asked again.
         code: of the error; `reason`: our own words for it, without anything private.
         report: the provider's own account; None where it has given none.
     """
 
     erasure_id: str
+    provider_id: str
     attempts: int
-    retry_in_s: int
+    retry_in_s: int | None
     code: str
     reason: str
     report: ProviderReport | None = None

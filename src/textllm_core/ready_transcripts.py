@@ -78,13 +78,13 @@ class ReadyTranscripts:
         """Keeps `Transcript.messages`."""
         return await self._transcript.messages(transcript_id)
 
-    async def erase(self, transcript_id: str) -> None:
+    async def erase(self, transcript_id: str) -> int:
         """Keeps `Transcript.erase`."""
-        await self._transcript.erase(transcript_id)
+        return await self._transcript.erase(transcript_id)
 
-    async def erase_reply(self, provider_response_id: str) -> None:
+    async def erase_reply(self, provider_response_id: str) -> int:
         """Keeps `Transcript.erase_reply`."""
-        await self._transcript.erase_reply(provider_response_id)
+        return await self._transcript.erase_reply(provider_response_id)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:

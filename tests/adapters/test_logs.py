@@ -96,6 +96,7 @@ def test_a_reply_that_failed_is_logged_with_both_codes_and_both_ids(lines: list[
 def test_an_erasure_that_failed_is_logged_with_its_reason(lines: list[dict[str, Any]]) -> None:
     failed = ErasureFailed(
         erasure_id="erase_1",
+        provider_id="conv_1",
         attempts=1,
         retry_in_s=15,
         code="provider_error",
@@ -107,10 +108,20 @@ def test_an_erasure_that_failed_is_logged_with_its_reason(lines: list[dict[str, 
         {
             "level": "WARNING",
             "message": "the provider did not erase what was deleted here; it is asked again",
-            "erasure_id": "erase_1", "attempts": 1, "retry_in_s": 15, "code": "provider_error",
+            "erasure_id": "erase_1", "provider_id": "conv_1", "attempts": 1, "retry_in_s": 15, "code": "provider_error",
             "reason": "The provider refused the call (403).", "provider_status": 403,
         }
     ]  # fmt: skip
+
+
+def test_what_a_provider_keeps_for_ever_is_an_error(lines: list[dict[str, Any]]) -> None:
+    names = {"erasure_id": "erase_1", "provider_id": "conv_1", "code": "provider_error", "reason": "kept"}
+    LogTelemetry().emit(ErasureFailed(**names, attempts=1, retry_in_s=None))
+    (line,) = map(fields, lines)
+    assert (line["level"], line["message"]) == (
+        "ERROR",
+        "the provider keeps what was deleted here; it is not asked again",
+    )
 
 
 def test_a_turn_that_cost_more_than_was_held_is_logged(lines: list[dict[str, Any]]) -> None:

@@ -248,7 +248,16 @@ async def test_where_a_server_knows_no_items_the_conversation_is_erased(
 ) -> None:
     transcript_id = await transcript.create([user("Hello")])
     provider.script_route(route, *[fault] * 5)
-    await transcript.erase(transcript_id)
+    assert await transcript.erase(transcript_id) == (route == ITEM)
+    assert transcript_id not in provider.conversations
+
+
+async def test_where_a_server_knows_none_of_the_items_that_it_lists_erasing_says_so_and_ends(
+    provider: OpenAIStandIn, transcript: OpenAITranscript
+) -> None:
+    transcript_id = await transcript.create([user("Hello"), user("you")])
+    provider.script_route(ITEM, *[Fault.http(404)] * 4)
+    assert await transcript.erase(transcript_id) == 2
     assert transcript_id not in provider.conversations
 
 
@@ -362,5 +371,6 @@ async def test_a_list_that_never_gets_shorter_ends(provider: OpenAIStandIn, tran
     transcript_id = await transcript.create([user("Hello")])
     endless = answer(b'{"data": [{"id": "msg_1", "type": "message"}]}')
     provider.script_route(LIST, endless, endless, endless)
+    provider.script_route(ITEM, *[answer(b"{}")] * 3)
     with pytest.raises(ProviderError):
         await transcript.erase(transcript_id)

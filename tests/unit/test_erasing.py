@@ -28,12 +28,14 @@ class Stubborn(MemoryTranscript):
     """Refuses to erase anything `refusals` times."""
 
     refusals = 0
+    left = 0
 
-    async def erase(self, transcript_id: str) -> None:
+    async def erase(self, transcript_id: str) -> int:
         if self.refusals:
             self.refusals -= 1
             raise ProviderUnavailableError("not now", may_have_run=False)
         await super().erase(transcript_id)
+        return self.left
 
 
 def managing(bench: Bench) -> Conversations:
@@ -83,6 +85,20 @@ async def test_the_operator_is_told_of_every_failure_and_of_what_waits() -> None
     bench.clock.advance(timedelta(seconds=15))
     await managing(bench).erase_at_provider()
     assert bench.telemetry.events[-1] == ErasuresWaiting(pending=0, failing=0)
+
+
+async def test_the_operator_is_told_of_what_the_provider_keeps_for_ever_and_it_is_not_asked_again() -> None:
+    stubborn = Stubborn()
+    stubborn.left = 7
+    bench = Bench(transcript=stubborn)
+    reply = await bench.say("Hi")
+    (provider_id,) = sides(bench)
+    await erase_for_good(bench, reply.conversation_id)
+    failed, waiting = (event for event in bench.telemetry.events if isinstance(event, ErasureFailed | ErasuresWaiting))
+    assert isinstance(failed, ErasureFailed)
+    assert (failed.provider_id, failed.retry_in_s, failed.code) == (provider_id, None, "provider_error")
+    assert "still lists 7 messages" in failed.reason
+    assert waiting == ErasuresWaiting(pending=0, failing=0)
 
 
 async def test_a_provider_that_refuses_for_days_is_asked_every_hour() -> None:

@@ -30,11 +30,13 @@ class MemoryTranscript:
             raise ConversationLostError
         return self._messages[transcript_id]
 
-    async def erase(self, transcript_id: str) -> None:
+    async def erase(self, transcript_id: str) -> int:
         self._messages.pop(transcript_id, None)
+        return 0
 
-    async def erase_reply(self, provider_response_id: str) -> None:
+    async def erase_reply(self, provider_response_id: str) -> int:  # noqa: ARG002 - it is kept nowhere else
         """Replies are kept in their transcripts alone, so there is nothing to erase."""
+        return 0
 
     @property
     def ids(self) -> Set[str]:

@@ -105,13 +105,13 @@ class Client(Provider):
         """
         return await (await self.sdk()).get(path, params)
 
-    async def delete(self, path: str) -> None:
-        """Remove a resource; one that does not exist is as good as removed.
+    async def delete(self, path: str) -> bool:
+        """Remove a resource; False: it does not exist, which is as good as removed.
 
         Raises:
             TextLLMError: the provider refused or did not answer.
         """
-        await (await self.sdk()).delete(path)
+        return await (await self.sdk()).delete(path)
 
     async def session(self) -> Session:
         """The way of aiohttp."""

@@ -126,43 +126,59 @@ class OpenAITranscript:
                     return messages
                 read.add(after or "")
 
-    async def erase(self, transcript_id: str) -> None:
+    async def erase(self, transcript_id: str) -> int:
         """Keeps `Transcript.erase`; a call an item, since they would outlive their conversation."""
         path = _path(transcript_id)
         with hearing(Asked.of(self.client.base_url, path)):
-            try:
-                await self._erase_items(path)
-            except ModelError as failure:  # a server without such routes has nothing but the conversation
-                if failure.report is None or failure.report.status not in _NO_ROUTE:
-                    raise
+            left = await self._erase_items(path)
             await self.client.delete(path)
+        return left
 
-    async def _erase_items(self, path: str) -> None:
-        last = None
-        while (body := await self.client.get(f"{path}/items", {"limit": _PAGE, "order": "asc"})) is not None:
-            try:
-                ids = decoded(_page, body).ids
-            except msgspec.DecodeError:
-                if isinstance(anything(body), dict | list):  # it does not tell of items
-                    break
-                raise
-            if not ids:
-                break
+    async def _erase_items(self, path: str) -> int:
+        """Delete all that are listed; how many are left, at least, because the server has no route to delete them."""
+        last, found = None, 0
+        while ids := await self._items(path):
             if ids[0] == last:
+                if not found:  # of none it knew: that is how many servers answer where they have no route
+                    return len(ids)
                 raise ProviderError("The provider still lists an item that it has deleted.")
-            last = ids[0]
+            last, found = ids[0], 0
             for item_id in ids:
-                await self.client.delete(f"{path}/items/{quote(item_id, safe='')}")
+                try:
+                    found += await self.client.delete(f"{path}/items/{quote(item_id, safe='')}")
+                except ModelError as failure:
+                    if _has_route(failure):
+                        raise
+                    return len(ids)
+        return 0
 
-    async def erase_reply(self, provider_response_id: str) -> None:
+    async def _items(self, path: str) -> list[str]:
+        """The first that are listed, by id; none where the server tells of no items."""
+        try:
+            body = await self.client.get(f"{path}/items", {"limit": _PAGE, "order": "asc"})
+        except ModelError as failure:
+            if _has_route(failure):
+                raise
+            return []
+        if body is None:
+            return []
+        try:
+            return decoded(_page, body).ids
+        except msgspec.DecodeError:
+            if isinstance(anything(body), dict | list):
+                return []
+            raise
+
+    async def erase_reply(self, provider_response_id: str) -> int:
         """Keeps `Transcript.erase_reply`."""
-        path = f"/responses/{quote(provider_response_id, safe='')}"
+        path, left = f"/responses/{quote(provider_response_id, safe='')}", 0
         with hearing(Asked.of(self.client.base_url, path)):
             if (body := await self.client.get(path)) is None:
-                return
+                return 0
             if (transcript_id := decoded(_stored_response, body).transcript_id) is not None:
-                await self.erase(transcript_id)
+                left = await self.erase(transcript_id)
             await self.client.delete(path)
+        return left
 
     async def _post(self, path: str, body: Mapping[str, object], read: ReadBlob | None) -> bytes:
         return await whole(await post(self.client, path, body, self.retries, read=read))
@@ -180,6 +196,11 @@ def _no_conversation(body: bytes, asked: Asked) -> TextLLMError:
     if fault.meaning() in ("other", "route"):
         return nothing_there(asked)
     return told_in_stream(fault, asked, has_begun=False)
+
+
+def _has_route(failure: ModelError) -> bool:
+    """A server without such routes has nothing but the conversation."""
+    return failure.report is None or failure.report.status not in _NO_ROUTE
 
 
 def _path(transcript_id: str) -> str:

@@ -67,8 +67,8 @@ class Sdk:
         """End its connections."""
         await self.openai.close()
 
-    async def delete(self, path: str) -> None:
-        """Remove a resource; one that does not exist is as good as removed.
+    async def delete(self, path: str) -> bool:
+        """Remove a resource; False: it does not exist, which is as good as removed.
 
         Raises:
             TextLLMError: the provider refused or did not answer.
@@ -79,9 +79,10 @@ class Sdk:
             )
             await answer.aread()
         except openai.NotFoundError:
-            return
+            return False
         except _FAILURES as failure:
             raise _meant(failure, Asked.of(self._base_url, path)) from None
+        return True
 
     async def get(self, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
         """The body of a resource, None where it does not exist.

@@ -42,6 +42,7 @@ _FIELDS: Final = frozenset(
         "provider_param",
         "provider_request_id",
         "erasure_id",
+        "provider_id",
         "attempts",
         "retry_in_s",
         "reason",
@@ -146,9 +147,12 @@ class LogTelemetry:
         _access.info("request", extra=fields)
 
     def _log_erasure(self, event: ErasureFailed) -> None:
-        names = ("erasure_id", "attempts", "retry_in_s", "code", "reason")
+        names = ("erasure_id", "provider_id", "attempts", "retry_in_s", "code", "reason")
         fields = {name: getattr(event, name) for name in names} | _said(event.report)
-        _logger.warning("the provider did not erase what was deleted here; it is asked again", extra=fields)
+        if event.retry_in_s is None:
+            _logger.error("the provider keeps what was deleted here; it is not asked again", extra=fields)
+        else:
+            _logger.warning("the provider did not erase what was deleted here; it is asked again", extra=fields)
 
     def _log_exchange(self, event: ExchangeSettled) -> None:
         fields = {"response_id": event.response_id, "model": event.model, "cost": event.cost, "held": event.held}

@@ -33,16 +33,17 @@ class Transcript(Protocol):
         """
         ...
 
-    async def erase(self, transcript_id: str) -> None:
+    async def erase(self, transcript_id: str) -> int:
         """Erase all its messages, then itself; what is not there counts as erased.
 
+        Returns how many of its messages the provider still lists, at least, and has no way to delete: 0 if all is well.
         Raises:
             ModelError, ConversationBusyError: some of it may be left; calling again goes on.
         """
         ...
 
-    async def erase_reply(self, provider_response_id: str) -> None:
-        """Erase what is stored of one reply, and the whole transcript that it was written to.
+    async def erase_reply(self, provider_response_id: str) -> int:
+        """Erase what is stored of one reply, and the whole transcript that it was written to; returns as `erase`.
 
         Raises:
             ModelError, ConversationBusyError: some of it may be left; calling again goes on.

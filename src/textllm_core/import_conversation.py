@@ -60,6 +60,8 @@ class ExportedConversation(Conversation, frozen=True, kw_only=True, forbid_unkno
         if len(self.summary or "") > _MOST_OF_SUMMARY:
             raise InvalidRequestError.of("summary", f"must have at most {_MOST_OF_SUMMARY} characters")
         ConversationChanges(title=self.title or None, tags=self.tags, metadata=self.metadata).checked()
+        metadata = [word for pair in self.metadata.items() for word in pair]
+        _check_texts(title=[self.title or ""], summary=[self.summary or ""], tags=self.tags, metadata=metadata)
         _check_moment(self.created_at, "created_at")
         _check_moment(self.updated_at, "updated_at")
         _check_messages(self.messages)
@@ -189,6 +191,12 @@ def _ids(tenant_id: str, user_id: str, first: str) -> Sequence[str]:
         sha256(f"{tenant_id}\0{user_id}\0{first}\0{number}".encode()).hexdigest()[:24] for number in range(1, _MOST_IDS)
     )
     return [first, *(f"conv_{other}" for other in others)]
+
+
+def _check_texts(**fields: Sequence[str]) -> None:
+    for field, texts in fields.items():
+        if any("\0" in text for text in texts):  # which is kept of what was said alone
+            raise InvalidRequestError.of(field, "must not contain the character NUL")
 
 
 def _check_messages(messages: Sequence[ListedMessage]) -> None:

@@ -115,8 +115,10 @@ def test_an_erasure_that_failed_is_logged_with_its_reason(lines: list[dict[str, 
 
 
 def test_what_a_provider_keeps_for_ever_is_an_error(lines: list[dict[str, Any]]) -> None:
-    names = {"erasure_id": "erase_1", "provider_id": "conv_1", "code": "provider_error", "reason": "kept"}
-    LogTelemetry().emit(ErasureFailed(**names, attempts=1, retry_in_s=None))
+    kept = ErasureFailed(
+        erasure_id="erase_1", provider_id="conv_1", attempts=1, retry_in_s=None, code="provider_error", reason="kept"
+    )
+    LogTelemetry().emit(kept)
     (line,) = map(fields, lines)
     assert (line["level"], line["message"]) == (
         "ERROR",

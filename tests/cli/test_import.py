@@ -108,6 +108,10 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda of: of.update(title="x" * 501), "title: must have"),
     (lambda of: of.update(summary="x" * 65_537), "summary: must have at most 65536"),
     (lambda of: of.update(tags=["a", "a"]), "tags: must differ"),
+    *(
+        (lambda of, field=field, value=value: of.update({field: value}), f"{field}: must not contain the character NUL")
+        for field, value in {"title": "a\0", "summary": "a\0", "tags": ["a", "a\0"], "metadata": {"k\0": "v"}}.items()
+    ),
     (lambda of: of.update(created_at="2026-03-14T09:26:53"), "created_at: must be a moment"),
     (lambda of: of.update(updated_at="0001-01-01T00:00:00+14:00"), "updated_at: must be a moment"),
     (lambda of: of["messages"].pop(), "messages: must begin"),

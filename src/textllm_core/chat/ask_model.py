@@ -9,10 +9,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core import steps
-from textllm_core.chat.admission import OpenExchange
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.deadline import NEVER, Deadline
 from textllm_core.chat.journal import JournalWriter
+from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.tool_use import paired
 from textllm_core.errors import (
     ContextTooLongError,

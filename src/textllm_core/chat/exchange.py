@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from textllm_core import steps
 from textllm_core.cancellation import carried_through
-from textllm_core.chat.admission import Admission, OpenExchange
+from textllm_core.chat.admission import Admission
 from textllm_core.chat.ask_model import AskModel
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.journal import WRITE_EVERY_S, JournalWriter
+from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.reply_log import reply_of
 from textllm_core.chat.running import LEASE, RENEW_EVERY_S, Running, RunningExchanges

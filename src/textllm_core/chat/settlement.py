@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from textllm_core.chat.admission import OpenExchange
+from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import Remains, remains
 from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError

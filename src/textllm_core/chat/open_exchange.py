@@ -1,0 +1,150 @@
+"""One exchange while it is carried out: what came in, what is promised, and what has been heard so far."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from msgspec.structs import replace
+
+from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.errors import Allowance, ContextTooLongError, ModelError, ProviderReport, TextLLMError
+from textllm_core.records.conversations import ConversationState
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import Message, ReplyStarted, Turn
+from textllm_core.records.model import ModelStarted
+from textllm_core.texts import WholeCharacters
+from textllm_core.usage import Usage, estimated_tokens
+
+_NOTHING: Final = Usage()
+
+
+@dataclass(slots=True)
+class OpenExchange:
+    """One exchange; only its own task changes it.
+
+    Args:
+        message: the turn as the conversation keeps it.
+        conversation: as it was before this turn; None for a new one.
+        transcript_id: the provider's side of the conversation, once it is known.
+        keeps_messages: our own copy of what is said is kept, and is the record.
+        allowance: what the turn has left of the user's rate limit.
+        is_asked: the model was called, so that from here on a failure may have cost something.
+        thought: characters of reasoning that came with the reply; they are charged as its text is.
+        counted: what the provider has stated so far that it has used.
+        sends_files: False once the model has refused those of earlier turns.
+        started: the model's own words, once it has taken the turn.
+    """
+
+    turn: Turn
+    message: Message
+    conversation: ConversationState | None
+    hold: Hold
+    instructions: str | None
+    max_output_tokens: int
+    log: ReplyLog
+    asked_at: datetime
+    transcript_id: str | None
+    keeps_messages: bool
+    allowance: Allowance | None = None
+    is_asked: bool = False
+    thought: int = 0
+    counted: Usage = _NOTHING
+    sends_files: bool = True
+    started: ModelStarted | None = None
+    characters: WholeCharacters = field(default_factory=WholeCharacters)
+    first_text_at: datetime | None = None
+
+    def begun(self) -> ReplyStarted | None:
+        """The first event; None before the model has taken the turn, unless its caller was told early."""
+        if self.log.length:
+            return self.log.first
+        return None if self.started is None else self.first_event(self.started.model)
+
+    def first_event(self, model: str) -> ReplyStarted:
+        """What is told first of the reply, `model` being at work."""
+        hold = self.hold
+        return ReplyStarted(
+            response_id=hold.response_id,
+            conversation_id=hold.conversation_id,
+            user_id=hold.user_id,
+            session_id=hold.session_id,
+            model=model,
+            allowance=self.allowance,
+        )
+
+    def told(self, error: TextLLMError) -> TextLLMError:
+        """The error in the words of this turn: without a past it is the turn itself that is too long."""
+        if not isinstance(error, ContextTooLongError) or error.is_of_turn or self.has_past:
+            return error
+        of_turn = ContextTooLongError.of_turn()
+        of_turn.report = error.report
+        return of_turn
+
+    @property
+    def text(self) -> str:
+        """What was written of the reply so far."""
+        return self.log.text
+
+    @property
+    def model(self) -> str:
+        """The model at work, in the provider's words where it has said it."""
+        return self.started.model if self.started else self.hold.model
+
+    @property
+    def is_remembered(self) -> bool:
+        """Whether somebody may ask for the reply again."""
+        return self.turn.idempotency is not None or self.turn.is_resumable
+
+    @property
+    def transcripts(self) -> tuple[str, ...]:
+        """The provider's sides of the conversation that this exchange found or made."""
+        found = self.conversation.transcript_id if self.conversation else None
+        return tuple({known for known in (found, self.transcript_id) if known is not None})
+
+    @property
+    def made_transcripts(self) -> tuple[str, ...]:
+        """Those of them that are of no use to anyone unless the exchange is settled."""
+        found = self.conversation.transcript_id if self.conversation else None
+        return tuple(known for known in self.transcripts if known != found)
+
+    @property
+    def unasked_transcript(self) -> str | None:
+        """The provider's side of the conversation, where it was made for this turn."""
+        return self.transcript_id if self.transcript_id in self.made_transcripts else None
+
+    @property
+    def has_past(self) -> bool:
+        """Something was said in the conversation before this turn."""
+        return self.conversation is not None and self.conversation.message_count > 0
+
+    @property
+    def past_tokens(self) -> int:
+        return self.conversation.context_tokens if self.conversation else 0
+
+    @property
+    def estimate(self) -> Usage:
+        """Tokens of what was certainly sent and certainly received, and no less than the provider has stated of it."""
+        stated = self.counted
+        return replace(
+            stated,
+            input_tokens=stated.input_tokens or self.hold.input_estimate,
+            output_tokens=max(stated.output_tokens, estimated_tokens(self.text, characters=self.thought)),
+            reasoning_tokens=max(stated.reasoning_tokens, self.thought // 4),
+        )
+
+    @property
+    def context_bound(self) -> int:
+        """An upper bound of the tokens that the conversation may now have on the provider's side."""
+        return self.past_tokens + self.turn.token_bound + len(self.text.encode())
+
+    def report_of(self, error: TextLLMError) -> ProviderReport | None:
+        """The provider's own account of the failure; where it has none, by what name it knows the call."""
+        if error.report is not None or self.started is None or self.started.request_id is None:
+            return error.report
+        return ProviderReport(request_id=self.started.request_id, is_answer=False)
+
+    def may_have_run(self, error: TextLLMError | None) -> bool:
+        """Whether the provider may have done something for it, that ended with this error of it, or was cut short."""
+        if self.started is not None or error is None:
+            return self.is_asked
+        return self.is_asked and isinstance(error, ModelError) and error.may_have_run

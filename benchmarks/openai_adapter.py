@@ -16,8 +16,9 @@ from benchmarks.upstream import WORD, upstream
 
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.responses import ResponsesLLM
-from textllm_core.records.messages import InputText, Message
+from textllm_core.records.messages import Message
 from textllm_core.records.model import ModelRequest
+from textllm_core.records.parts import InputText
 
 DELTAS = 500
 REPLIES = 10  # in a round

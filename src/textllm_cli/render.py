@@ -19,7 +19,8 @@ from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.problem_details import problem_of_error
-from textllm_core.records.messages import InputImage, Reply
+from textllm_core.records.messages import Reply
+from textllm_core.records.parts import InputImage
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.texts import well_formed
 from textllm_core.wire import to_json

@@ -132,16 +132,10 @@ from textllm_core.records.files import FilePage, StoredFile
 from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage
 from textllm_core.records.ledger import AlreadySettledError, Demand, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import (
-    ContentPart,
     FinishReason,
     Idempotency,
-    InputFile,
-    InputImage,
-    InputText,
     Message,
     MessageRole,
-    OutputText,
-    Refusal,
     Reply,
     ReplyCompleted,
     ReplyEvent,
@@ -167,6 +161,7 @@ from textllm_core.records.models import (
     ModelList,
     ModelPrice,
 )
+from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputText, OutputText, Refusal
 from textllm_core.records.schema import SchemaStep
 from textllm_core.records.sessions import Session
 from textllm_core.records.tools import (

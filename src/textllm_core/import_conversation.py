@@ -20,7 +20,8 @@ from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
-from textllm_core.records.messages import ContentPart, InputImage, InputText, Message, OutputText, Refusal
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import ContentPart, InputImage, InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record, to_json

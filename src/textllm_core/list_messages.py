@@ -24,16 +24,8 @@ from textllm_core.fields import (
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.transcript import Transcript
 from textllm_core.records.conversations import ConversationState
-from textllm_core.records.messages import (
-    InputFile,
-    InputImage,
-    InputText,
-    Message,
-    MessageEnd,
-    MessageRole,
-    OutputText,
-    Refusal,
-)
+from textllm_core.records.messages import Message, MessageEnd, MessageRole
+from textllm_core.records.parts import InputFile, InputImage, InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record

@@ -19,8 +19,9 @@ from textllm_core.ports.llm import LLM
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.pricing import Pricing
 from textllm_core.records.ledger import Hold
-from textllm_core.records.messages import InputFile, InputImage, TextDelta, files_of
+from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelEnded
+from textllm_core.records.parts import InputFile, InputImage, files_of
 from textllm_core.tenancy import Caller
 
 RECOVER_EVERY_S: Final = 3.0  # see `LEASE`

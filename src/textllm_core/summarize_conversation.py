@@ -10,15 +10,8 @@ from textllm_core.conversations import GetConversation
 from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.policy import ChatPolicy
 from textllm_core.records.conversations import Conversation
-from textllm_core.records.messages import (
-    Idempotency,
-    InputText,
-    ReplyCompleted,
-    ReplyEvent,
-    ReplyFailed,
-    Turn,
-    TurnOptions,
-)
+from textllm_core.records.messages import Idempotency, ReplyCompleted, ReplyEvent, ReplyFailed, Turn, TurnOptions
+from textllm_core.records.parts import InputText
 from textllm_core.tenancy import Caller
 
 

@@ -25,8 +25,9 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.records.messages import InputText, Message, TextDelta
+from textllm_core.records.messages import Message, TextDelta
 from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking
+from textllm_core.records.parts import InputText
 from textllm_core.texts import well_formed
 from textllm_core.usage import Usage
 

@@ -14,8 +14,9 @@ from tests.servers.embedded_model import cached_model
 
 from textllm_adapters.embedded.llm import EmbeddedLLM, open_embedded
 from textllm_core.errors import ConfigurationError, ContextTooLongError, InvalidRequestError, ProviderError
-from textllm_core.records.messages import InputFile, InputImage, InputText, Message, MessageRole, OutputText, TextDelta
+from textllm_core.records.messages import Message, MessageRole, TextDelta
 from textllm_core.records.model import ModelEnded, ModelEvent, ModelRequest, ModelStarted
+from textllm_core.records.parts import InputFile, InputImage, InputText, OutputText
 
 PATIENCE_S = 120
 COUNT_FOREVER = "Count from one to one thousand in words, and write every number."

@@ -17,8 +17,9 @@ from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import NOON, hear, request, user
 from textllm_core.errors import ConversationLostError
 from textllm_core.ports.llm import LLM
-from textllm_core.records.messages import Message, OutputText
+from textllm_core.records.messages import Message
 from textllm_core.records.model import ModelRequest, ModelThinking
+from textllm_core.records.parts import OutputText
 from textllm_core.records.tools import (
     FunctionTool,
     JsonObjectFormat,

@@ -26,7 +26,8 @@ from textllm_adapters.testing.models import NOON, assistant, first_delta, hear, 
 from textllm_adapters.testing.stored_files import GIF, PDF, PNG, STORED, asked, image, pdf, reading
 from textllm_core.errors import InvalidRequestError, ProviderError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.llm import LLM
-from textllm_core.records.messages import InputFile, InputImage, InputText, Message
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import InputFile, InputImage, InputText
 
 MIB = 1024 * 1024
 PNG_PART = {

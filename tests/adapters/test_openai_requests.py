@@ -18,8 +18,9 @@ from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import NOON, hear
 from textllm_adapters.testing.stored_files import STORED, image, pdf, reading
 from textllm_core.chat.tool_use import paired
-from textllm_core.records.messages import InputFile, InputText, Message, OutputText, Refusal
+from textllm_core.records.messages import Message
 from textllm_core.records.model import ModelRequest
+from textllm_core.records.parts import InputFile, InputText, OutputText, Refusal
 from textllm_core.records.tools import (
     FunctionTool,
     JsonObjectFormat,

@@ -10,7 +10,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.types import Content, Id, Labels, Money, PlainText, Tags, UtcDateTime
-from textllm_core.records.messages import InputText, Refusal
+from textllm_core.records.parts import InputText, Refusal
 
 samples = Table(
     "samples",

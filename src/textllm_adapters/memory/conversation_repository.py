@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from textllm_adapters.memory.store import KeptConversation, KeptFile, Key, MemoryStore
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
-from textllm_core.records.messages import Message, file_keys
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import file_keys
 from textllm_core.rules.searching import has_phrase, phrases_of, words_of
 
 

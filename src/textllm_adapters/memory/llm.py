@@ -20,7 +20,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.ids import new_id
-from textllm_core.records.messages import FinishReason, InputImage, Message, OutputText, Refusal, TextDelta
+from textllm_core.records.messages import FinishReason, Message, TextDelta
 from textllm_core.records.model import (
     EndStatus,
     ModelCounted,
@@ -30,6 +30,7 @@ from textllm_core.records.model import (
     ModelStarted,
     ModelThinking,
 )
+from textllm_core.records.parts import InputImage, OutputText, Refusal
 from textllm_core.records.tools import ToolCall
 from textllm_core.usage import Usage
 

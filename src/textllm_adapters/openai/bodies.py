@@ -11,8 +11,9 @@ import msgspec
 
 from textllm_adapters.openai.functions import call_items, result_items
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
-from textllm_core.records.messages import InputFile, InputImage, Message, words_of
+from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
+from textllm_core.records.parts import InputFile, InputImage, words_of
 
 
 class DataURL:

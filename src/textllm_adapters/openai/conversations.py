@@ -16,8 +16,9 @@ from textllm_adapters.openai.errors import Asked, hearing, nothing_there, told_i
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, Retries, post, whole
 from textllm_core.errors import ConversationLostError, ModelError, ProviderError, TextLLMError
-from textllm_core.records.messages import ContentPart, InputText, Message, MessageRole, OutputText, Refusal
+from textllm_core.records.messages import Message, MessageRole
 from textllm_core.records.model import ReadBlob
+from textllm_core.records.parts import ContentPart, InputText, OutputText, Refusal
 from textllm_core.texts import well_formed
 
 _NO_ROUTE: Final = (405, 501)

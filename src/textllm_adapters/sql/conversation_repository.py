@@ -23,7 +23,8 @@ from textllm_core.errors import (
     StorageUnavailableError,
 )
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
-from textllm_core.records.messages import Message, file_keys
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import file_keys
 
 _BEHIND_ALL: Final = 2**31 - 1
 _MESSAGES_AT_ONCE: Final = 500  # so that no more of them are in memory a second time, as rows

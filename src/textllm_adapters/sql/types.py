@@ -13,7 +13,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from textllm_core.money import exact
-from textllm_core.records.messages import ContentPart
+from textllm_core.records.parts import ContentPart
 
 _DECIMALS: Final = 10
 _CONTENT: Final = msgspec.json.Decoder(tuple[ContentPart, ...])

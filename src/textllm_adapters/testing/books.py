@@ -13,7 +13,8 @@ from textllm_core.ids import new_id
 from textllm_core.money import ZERO, Band, Price, Rates
 from textllm_core.records.conversations import Conversation
 from textllm_core.records.ledger import Demand, Hold, Reservation, Settlement
-from textllm_core.records.messages import InputText, Message, OutputText
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import InputText, OutputText
 from textllm_core.records.sessions import day_of
 from textllm_core.usage import Usage
 

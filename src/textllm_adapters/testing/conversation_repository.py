@@ -10,7 +10,8 @@ from textllm_adapters.testing.books import LEASE, NOON, exchange, next_turn, res
 from textllm_adapters.testing.storage import Storage
 from textllm_core.ids import new_id
 from textllm_core.records.ledger import Hold
-from textllm_core.records.messages import InputText, Message, OutputText, Refusal
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall
 
 

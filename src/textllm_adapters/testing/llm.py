@@ -21,8 +21,9 @@ from textllm_core.errors import (
     StorageUnavailableError,
     StoredFileNotFoundError,
 )
-from textllm_core.records.messages import InputFile, TextDelta
+from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelEnded, ModelStarted
+from textllm_core.records.parts import InputFile
 
 
 class LLMContract:

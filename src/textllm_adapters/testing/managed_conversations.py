@@ -24,7 +24,8 @@ from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.ids import new_id
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter
 from textllm_core.records.ledger import AlreadySettledError, Hold
-from textllm_core.records.messages import Idempotency, InputFile, InputImage, InputText, Message
+from textllm_core.records.messages import Idempotency, Message
+from textllm_core.records.parts import InputFile, InputImage, InputText
 
 GONE = b"gone"
 

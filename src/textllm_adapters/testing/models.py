@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.transcript import Transcript
-from textllm_core.records.messages import InputText, Message, OutputText, TextDelta
+from textllm_core.records.messages import Message, TextDelta
 from textllm_core.records.model import ModelEnded, ModelEvent, ModelRequest, ModelStarted
+from textllm_core.records.parts import InputText, OutputText
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

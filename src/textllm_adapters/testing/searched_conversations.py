@@ -5,7 +5,8 @@ from textllm_adapters.testing.managed_conversations import GONE, ids
 from textllm_adapters.testing.storage import Storage
 from textllm_core.ids import new_id
 from textllm_core.records.conversations import ConversationFilter
-from textllm_core.records.messages import InputText, Message, OutputText
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import InputText, OutputText
 
 
 def asked(text: str) -> Message:

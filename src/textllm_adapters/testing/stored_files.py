@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Mapping
 
 from textllm_adapters.testing.models import NOON
 from textllm_core.errors import StoredFileNotFoundError
-from textllm_core.records.messages import InputFile, InputImage, InputText, Message
+from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
+from textllm_core.records.parts import InputFile, InputImage, InputText
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40
 GIF = b"GIF89a" + b"\x01" * 11

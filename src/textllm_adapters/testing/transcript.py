@@ -5,7 +5,8 @@ import pytest
 from textllm_adapters.testing.models import NOON, assistant, user
 from textllm_core.errors import ConversationLostError
 from textllm_core.ports.transcript import Transcript
-from textllm_core.records.messages import Message, Refusal
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import Refusal
 
 
 class TranscriptContract:

@@ -34,7 +34,8 @@ from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
-from textllm_core.records.messages import ContentPart, Idempotency, Message, ReplyEvent, Turn
+from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn
+from textllm_core.records.parts import ContentPart
 from textllm_core.rules.budgets import affordable_output_tokens, demand
 from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens

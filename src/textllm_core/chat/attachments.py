@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from textllm_core.errors import StoredFileNotFoundError
 from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.llm import LLM
-from textllm_core.records.messages import ContentPart, InputFile, InputImage, InputText, Message, words_of
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputText, words_of
 
 MOST_BYTES: Final = 50 * 1024 * 1024  # of all files of one call: the least that providers publish
 _READ_AT_ONCE: Final = 64  # files, each a piece of at most 1 MiB in memory

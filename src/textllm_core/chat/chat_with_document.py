@@ -20,7 +20,8 @@ from textllm_core.file_tokens import FileTokens, pdf_tokens
 from textllm_core.images import Image
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText
-from textllm_core.records.messages import Idempotency, InputFile, Reply, ReplyEvent, TurnOptions, words_of
+from textllm_core.records.messages import Idempotency, Reply, ReplyEvent, TurnOptions
+from textllm_core.records.parts import InputFile, words_of
 from textllm_core.tenancy import Caller, Owner
 from textllm_core.uploads import Upload
 from textllm_core.usage import estimated_tokens

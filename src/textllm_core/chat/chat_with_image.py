@@ -25,7 +25,8 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import DocumentReader
 from textllm_core.ports.llm import LLM
 from textllm_core.records.files import StoredFile
-from textllm_core.records.messages import Idempotency, InputImage, Reply, ReplyEvent, TurnOptions
+from textllm_core.records.messages import Idempotency, Reply, ReplyEvent, TurnOptions
+from textllm_core.records.parts import InputImage
 from textllm_core.tenancy import Caller, Owner
 from textllm_core.uploads import Upload, in_bytes
 

@@ -19,16 +19,8 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.records.ledger import Replay
-from textllm_core.records.messages import (
-    InputFile,
-    InputImage,
-    Reply,
-    ReplyCompleted,
-    ReplyEvent,
-    ReplyFailed,
-    ReplyStarted,
-    TextDelta,
-)
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.records.parts import InputFile, InputImage
 
 _FIXED: Final = (ContentRefusedError, ConversationNotFoundError)
 _WORDED: Final = (

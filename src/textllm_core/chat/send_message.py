@@ -8,7 +8,8 @@ from textllm_core.chat.calls import call_of
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.tool_use import check_results, results_bound
 from textllm_core.policy import ChatPolicy
-from textllm_core.records.messages import InputText, Reply, ReplyEvent, ReplyStarted, TextTurn, Turn
+from textllm_core.records.messages import Reply, ReplyEvent, ReplyStarted, TextTurn, Turn
+from textllm_core.records.parts import InputText
 from textllm_core.tenancy import Caller
 
 

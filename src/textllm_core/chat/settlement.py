@@ -18,19 +18,9 @@ from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.journal import END_OF_LOST
 from textllm_core.records.ledger import Hold, Settlement
-from textllm_core.records.messages import (
-    FinishReason,
-    InputFile,
-    InputImage,
-    Message,
-    MessageEnd,
-    OutputText,
-    Refusal,
-    Reply,
-    ReplyStarted,
-    ReplyUsage,
-)
+from textllm_core.records.messages import FinishReason, Message, MessageEnd, Reply, ReplyStarted, ReplyUsage
 from textllm_core.records.model import ModelEnded
+from textllm_core.records.parts import InputFile, InputImage, OutputText, Refusal
 from textllm_core.records.tools import ReplyToolCall, ToolCall
 from textllm_core.usage import Usage, estimated_tokens
 

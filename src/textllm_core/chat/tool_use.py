@@ -8,7 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from textllm_core.errors import InvalidRequestError
-from textllm_core.records.messages import ContentPart, InputText, Message, TurnOptions
+from textllm_core.records.messages import Message, TurnOptions
+from textllm_core.records.parts import ContentPart, InputText
 from textllm_core.records.tools import (
     MAX_NAME_CHARS,
     MAX_TOOLS,

@@ -17,7 +17,8 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.document_reader import MEDIA_TYPES
 from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.files import StoredFile
-from textllm_core.records.messages import InputFile, InputImage, Reply, ReplyCompleted, ReplyEvent
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent
+from textllm_core.records.parts import InputFile, InputImage
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
 

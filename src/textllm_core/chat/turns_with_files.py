@@ -10,7 +10,8 @@ from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import Allowance, TextLLMError
 from textllm_core.file_tokens import FileTokens
-from textllm_core.records.messages import Idempotency, InputFile, InputImage, InputText, ReplyEvent, Turn, TurnOptions
+from textllm_core.records.messages import Idempotency, ReplyEvent, Turn, TurnOptions
+from textllm_core.records.parts import InputFile, InputImage, InputText
 from textllm_core.tenancy import Caller
 
 

@@ -13,14 +13,20 @@ from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
 from textllm_core.fields import (
     ConversationId,
     Estimated,
-    FileKey,
-    FileName,
-    MediaType,
     ModelName,
-    SizeInBytes,
     Text,
     Usd,
     UserId,
+)
+from textllm_core.records.parts import (
+    ContentPart,
+    InputFile,
+    InputImage,
+    InputText,
+    OutputText,
+    Refusal,
+    files_of,
+    words_of,
 )
 from textllm_core.records.tools import (
     FunctionTool,
@@ -39,79 +45,6 @@ MessageRole = Literal["user", "assistant"]
 FinishReason = Literal["stop", "length", "refusal", "tool_calls", "cancelled"]
 """Why a reply ended: all was said, a limit of tokens was reached, the model refused, asks for functions, or was cut."""
 MessageEnd = FinishReason | Literal["error"]
-
-
-class InputText(Record, frozen=True, tag="input_text"):
-    """Text that the user sent."""
-
-    text: Text
-
-
-class InputImage(Record, frozen=True, kw_only=True, omit_defaults=True, tag="input_image"):
-    """An image that the user sent; its bytes lie in the blob store, as `key`.
-
-    Args:
-        warnings: what of it the model does not see.
-    """
-
-    key: FileKey
-    media_type: MediaType
-    size: SizeInBytes
-    name: FileName
-    warnings: Annotated[tuple[str, ...], Meta(description="What of it the model does not see.")] = ()
-
-
-class InputFile(Record, frozen=True, kw_only=True, tag="input_file"):
-    """A document that the user sent; its bytes lie in the blob store.
-
-    Args:
-        extracted: its text, which is sent in its place; None where the model is to read the file itself.
-        pages: how many it has, where that is known.
-        warnings: what may be wrong or missing in what the model is told of it.
-    """
-
-    key: FileKey
-    media_type: MediaType
-    size: SizeInBytes
-    name: FileName
-    extracted: str | None = None
-    pages: int | None = None
-    warnings: tuple[str, ...] = ()
-
-
-class OutputText(Record, frozen=True, tag="output_text"):
-    """Text that the model wrote."""
-
-    text: Text
-
-
-class Refusal(Record, frozen=True, tag="refusal"):
-    """The model's words for why it would not answer."""
-
-    refusal: Annotated[str, Meta(description="The model's words for why it would not answer.")]
-
-    @property
-    def text(self) -> str:
-        return self.refusal
-
-
-ContentPart = InputText | InputImage | InputFile | OutputText | Refusal | ToolCall | ToolResult
-"""One part of what a message says."""
-
-
-def words_of(part: ContentPart) -> str | None:
-    """What a part says in words: a file the text extracted from it; None where it is sent as something else."""
-    match part:
-        case InputImage() | InputFile(extracted=None) | ToolCall() | ToolResult():
-            return None
-        case InputFile():
-            return f"File {part.name}:\n\n{part.extracted}"
-    return part.text
-
-
-def file_keys(content: Sequence[ContentPart]) -> list[str]:
-    """Where the files of a message lie in the blob store."""
-    return [part.key for part in content if isinstance(part, InputImage | InputFile)]
 
 
 class Message(Record, frozen=True, kw_only=True):
@@ -287,15 +220,6 @@ class Turn(Record, frozen=True, kw_only=True):
     def files(self) -> tuple[InputImage | InputFile, ...]:
         """Its images and documents, without extracted text."""
         return files_of(self.content)
-
-
-def files_of(content: Sequence[ContentPart]) -> tuple[InputImage | InputFile, ...]:
-    """The images and documents among the parts, without extracted text."""
-    return tuple(
-        replace(part, extracted=None) if isinstance(part, InputFile) else part
-        for part in content
-        if isinstance(part, InputImage | InputFile)
-    )
 
 
 class ReplyUsage(Record, frozen=True):

@@ -12,7 +12,8 @@ from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.llm import ScriptedLLM
 from textllm_core.chat.attachments import MOST_BYTES, Attachments
 from textllm_core.errors import StoredFileNotFoundError
-from textllm_core.records.messages import InputFile, InputImage, InputText, Message
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import InputFile, InputImage, InputText
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -40,16 +40,9 @@ from textllm_core.errors import (
     UnsupportedMediaTypeError,
 )
 from textllm_core.records.file_replies import DocumentReply, ImageReply
-from textllm_core.records.messages import (
-    Idempotency,
-    InputImage,
-    InputText,
-    Message,
-    ReplyFailed,
-    ReplyStarted,
-    words_of,
-)
+from textllm_core.records.messages import Idempotency, Message, ReplyFailed, ReplyStarted
 from textllm_core.records.model import ReadBlob
+from textllm_core.records.parts import InputImage, InputText, words_of
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 

@@ -26,7 +26,8 @@ from textllm_core import (
 )
 from textllm_core.chat.tool_use import paired
 from textllm_core.errors import InvalidRequestError, ProviderError
-from textllm_core.records.messages import ContentPart, Idempotency
+from textllm_core.records.messages import Idempotency
+from textllm_core.records.parts import ContentPart
 
 WEATHER = FunctionTool(
     name="weather",

@@ -1,0 +1,93 @@
+"""What a message consists of."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from textllm_core.fields import FileKey, FileName, MediaType, SizeInBytes, Text
+from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.wire import Record
+
+
+class InputText(Record, frozen=True, tag="input_text"):
+    """Text that the user sent."""
+
+    text: Text
+
+
+class InputImage(Record, frozen=True, kw_only=True, omit_defaults=True, tag="input_image"):
+    """An image that the user sent; its bytes lie in the blob store, as `key`.
+
+    Args:
+        warnings: what of it the model does not see.
+    """
+
+    key: FileKey
+    media_type: MediaType
+    size: SizeInBytes
+    name: FileName
+    warnings: Annotated[tuple[str, ...], Meta(description="What of it the model does not see.")] = ()
+
+
+class InputFile(Record, frozen=True, kw_only=True, tag="input_file"):
+    """A document that the user sent; its bytes lie in the blob store.
+
+    Args:
+        extracted: its text, which is sent in its place; None where the model is to read the file itself.
+        pages: how many it has, where that is known.
+        warnings: what may be wrong or missing in what the model is told of it.
+    """
+
+    key: FileKey
+    media_type: MediaType
+    size: SizeInBytes
+    name: FileName
+    extracted: str | None = None
+    pages: int | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class OutputText(Record, frozen=True, tag="output_text"):
+    """Text that the model wrote."""
+
+    text: Text
+
+
+class Refusal(Record, frozen=True, tag="refusal"):
+    """The model's words for why it would not answer."""
+
+    refusal: Annotated[str, Meta(description="The model's words for why it would not answer.")]
+
+    @property
+    def text(self) -> str:
+        return self.refusal
+
+
+ContentPart = InputText | InputImage | InputFile | OutputText | Refusal | ToolCall | ToolResult
+"""One part of what a message says."""
+
+
+def words_of(part: ContentPart) -> str | None:
+    """What a part says in words: a file the text extracted from it; None where it is sent as something else."""
+    match part:
+        case InputImage() | InputFile(extracted=None) | ToolCall() | ToolResult():
+            return None
+        case InputFile():
+            return f"File {part.name}:\n\n{part.extracted}"
+    return part.text
+
+
+def file_keys(content: Sequence[ContentPart]) -> list[str]:
+    """Where the files of a message lie in the blob store."""
+    return [part.key for part in content if isinstance(part, InputImage | InputFile)]
+
+
+def files_of(content: Sequence[ContentPart]) -> tuple[InputImage | InputFile, ...]:
+    """The images and documents among the parts, without extracted text."""
+    return tuple(
+        replace(part, extracted=None) if isinstance(part, InputFile) else part
+        for part in content
+        if isinstance(part, InputImage | InputFile)
+    )

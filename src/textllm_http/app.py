@@ -25,9 +25,11 @@ from textllm_http.download import MAX_DOWNLOADS
 from textllm_http.entrance import Entrance
 from textllm_http.middleware import ResponseHeaders
 from textllm_http.observing import observed
-from textllm_http.problems import respond, trace_of
+from textllm_http.openai_door.routes import DOOR
+from textllm_http.problems import trace_of
+from textllm_http.refusals import respond
 from textllm_http.requests import refuse_query
-from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, models, operations, sessions, usage
+from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
 from textllm_http.services import MAX_IMPORTS, Services
 from textllm_http.short_way import ShortWay
 from textllm_http.spool import Spool
@@ -101,7 +103,7 @@ def routes() -> Litestar:
             keys.issue,
             keys.list_,
             keys.revoke,
-            models.listed,
+            *DOOR,
             operations.health,
             operations.live,
             operations.ready,

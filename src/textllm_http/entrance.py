@@ -8,8 +8,7 @@ from typing import Final, TypeAlias
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from textllm_core.errors import InvalidRequestError
-from textllm_http.middleware import request_id_of
-from textllm_http.problems import problem_of, response_of
+from textllm_http.refusals import refusal_of
 
 _HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,255}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
 _HOP: Final = re.compile(r"\[?(?P<address>[0-9a-fA-F.]+|[0-9a-fA-F:.]+(?=\]|\Z))\]?(:[0-9]{1,5})?")
@@ -41,7 +40,7 @@ class Entrance:
             self._check_host(scope)
             _check_encodings(scope)
         except InvalidRequestError as error:
-            return response_of(problem_of(error, request_id_of(scope)))(scope, receive, send)
+            return refusal_of(scope, error)(scope, receive, send)
         return self._app(scope, receive, send)
 
     def _believe_proxies(self, scope: Scope) -> None:

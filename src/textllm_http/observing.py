@@ -14,8 +14,7 @@ from textllm_core.ports.tracer import Tracer
 from textllm_core.steps import Serving
 from textllm_core.tenancy import Caller
 from textllm_http.middleware import request_id_of
-from textllm_http.problems import problem_of, response_of
-from textllm_http.responses import WholeResponse
+from textllm_http.refusals import refusal_of
 from textllm_http.worker_state import Unanswered
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"})  # that any route takes
@@ -49,7 +48,7 @@ def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer, unanswered: Una
                 if not unanswered.is_refused(task):
                     raise
                 task.uncancel()
-                await _stopping(request_id)(scope, receive, watched)
+                await refusal_of(scope, _stopping())(scope, receive, watched)
             finally:
                 unanswered.tasks.discard(task)
                 caller: Caller | None = scope["state"].get("caller")
@@ -70,6 +69,5 @@ def observed(app: ASGIApp, telemetry: Telemetry, tracer: Tracer, unanswered: Una
     return answer
 
 
-def _stopping(request_id: str) -> WholeResponse:
-    stopping = ServiceUnavailableError("The service is shutting down; send this request again.")
-    return response_of(problem_of(stopping, request_id))
+def _stopping() -> ServiceUnavailableError:
+    return ServiceUnavailableError("The service is shutting down; send this request again.")

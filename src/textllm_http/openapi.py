@@ -14,8 +14,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.errors import UnreadableReason
 from textllm_http.auth import admin_caller, any_caller_or_link, open_to_all, operator
+from textllm_http.openai_door.errors import DoorErrorDocument
 from textllm_http.openapi_problems import PROBLEMS
-from textllm_http.openapi_shapes import Answer, Content, Form, Operation
+from textllm_http.openapi_shapes import DOOR_LIMITED, JSON, LIMITED, Answer, Content, Form, Operation
 from textllm_http.openapi_words import PATHS, REQUEST_HEADERS, RESPONSE_HEADERS, Schema
 from textllm_http.problems import PROBLEM_JSON
 from textllm_http.requests import QueryString
@@ -25,6 +26,8 @@ _ABOUT: Final = (
     "A self-hosted conversation backend with exact books. JSON in and out; unknown fields and query parameters are "
     "refused. Every error is `application/problem+json` (RFC 9457) with a `code` that never changes; every response "
     "has an `X-Request-ID`. What answers GET answers HEAD, too, but for streams. Money is USD, time is UTC.\n\n"
+    "Below `/v1` stands the door for OpenAI's clients: errors have the shape of OpenAI's API, with the same codes, and "
+    "unknown fields and query parameters are ignored.\n\n"
     "Where keys are required, a call brings one as `Authorization: Bearer tllm_…`. A key of the role `user` acts for "
     "one user alone, `service` for every user of the tenant; `admin` may do that, too, and manages the tenant's keys. "
     "What a key may not see is 404, as if it did not exist.\n\n"
@@ -39,6 +42,7 @@ _TAGS: Final = {
     "Usage": "What users used, by day and by model.",
     "Files": "Files that users keep.",
     "Keys": "API keys of a tenant, for its admins.",
+    "OpenAI": "The door for OpenAI's clients: bodies, answers and errors have the shapes of OpenAI's API.",
     "Operations": "For whoever runs the service.",
     "Documentation": "What you are reading.",
 }
@@ -83,7 +87,7 @@ class ProblemDocument(Struct, frozen=True):
 def document_of(routes: Iterable[BaseRoute]) -> Schema:
     """The document of these routes: what their handlers are, and what stands beside them as `described`."""
     paths: dict[str, Schema] = {}
-    shapes: set[type[Struct]] = {ProblemDocument}
+    shapes: set[type[Struct]] = {ProblemDocument, DoorErrorDocument}
     for method, path, handler, operation in operations_of(routes):
         shapes |= _shapes_in(operation)
         paths.setdefault(path, {})[method.lower()] = _operation(method, path, handler, operation)
@@ -100,7 +104,10 @@ def document_of(routes: Iterable[BaseRoute]) -> Schema:
         "paths": paths,
         "components": {
             "schemas": _components(shapes),
-            "examples": {name: {"value": problem.document} for name, problem in PROBLEMS.items()},
+            "examples": {
+                **{name: {"value": problem.document} for name, problem in PROBLEMS.items()},
+                **{_of_door(name): {"value": problem.door_document} for name, problem in PROBLEMS.items()},
+            },
             "headers": {
                 name: {"description": says, "schema": {"type": "string"}, "required": name == "X-Request-ID"}
                 for name, says in RESPONSE_HEADERS.items()
@@ -158,7 +165,7 @@ def _operation(method: str, path: str, handler: HTTPRouteHandler, words: Operati
             *(_query_parameters(handler) if words.has_query else ()),
             *_header_parameters(words.headers),
         ],
-        "responses": _responses(words.answers, problems),
+        "responses": _responses(words.answers, problems, is_door=words.tag == "OpenAI"),
     }
     if words.body:
         written["requestBody"] = {"required": words.needs_body, "content": _content(words.body)}
@@ -209,7 +216,11 @@ def _header_parameters(names: Iterable[str]) -> Iterator[Schema]:
         yield {"$ref": f"#/components/parameters/{name}"}
 
 
-def _responses(answers: Mapping[int, Answer], problems: Iterable[str]) -> Schema:
+def _of_door(name: str) -> str:
+    return f"{name}_of_v1"
+
+
+def _responses(answers: Mapping[int, Answer], problems: Iterable[str], *, is_door: bool) -> Schema:
     responses: dict[int, Schema] = {}
     for status, answer in answers.items():
         responses[status] = {
@@ -218,26 +229,34 @@ def _responses(answers: Mapping[int, Answer], problems: Iterable[str]) -> Schema
             "content": _content(answer.content),
         }
     sent = {name for answer in answers.values() for name in answer.headers}
-    counted = [name for name in ("RateLimit", "RateLimit-Policy", "Idempotent-Replayed") if name in sent]
+    counted = [name for name in (*LIMITED, *DOOR_LIMITED, "Idempotent-Replayed") if name in sent]
     for name in sorted(problems):
         status = PROBLEMS[name].status
         response = responses.setdefault(status, {"description": "", "headers": _headers(()), "content": {}})
         says = f"`{PROBLEMS[name].code}`: {PROBLEMS[name].says}"
         response["description"] = "\n\n".join(filter(None, (response["description"], says)))
-        response["headers"] |= _headers((*counted, *PROBLEMS[name].headers))
-        told = response["content"].setdefault(
-            PROBLEM_JSON,
-            {
-                "schema": {
-                    "allOf": [{"$ref": _REF.format(name="ProblemDocument")}],
-                    "properties": {"code": {"enum": []}},
-                },
-                "examples": {},
-            },
-        )
-        told["schema"]["properties"]["code"]["enum"].append(PROBLEMS[name].code)
-        told["examples"][name] = {"$ref": f"#/components/examples/{name}"}
+        (_add_door_error if is_door else _add_problem)(response, name, counted)
     return {str(status): response for status, response in sorted(responses.items())}
+
+
+def _add_problem(response: Schema, name: str, counted: Iterable[str]) -> None:
+    response["headers"] |= _headers((*counted, *PROBLEMS[name].headers))
+    told = response["content"].setdefault(PROBLEM_JSON, _told_of("ProblemDocument", {"code": {"enum": []}}))
+    told["schema"]["properties"]["code"]["enum"].append(PROBLEMS[name].code)
+    told["examples"][name] = {"$ref": f"#/components/examples/{name}"}
+
+
+def _add_door_error(response: Schema, name: str, counted: Iterable[str]) -> None:
+    response["headers"] |= _headers((*counted, *PROBLEMS[name].door_headers))
+    where: Schema = {"error": {"properties": {"code": {"enum": []}}}}
+    told = response["content"].setdefault(JSON, _told_of("DoorErrorDocument", where))
+    told["schema"]["properties"]["error"]["properties"]["code"]["enum"].append(PROBLEMS[name].code)
+    told["examples"][name] = {"$ref": f"#/components/examples/{_of_door(name)}"}
+
+
+def _told_of(shape: str, code: Schema) -> Schema:
+    """What failures of one status are; `code`: where theirs stands, with a list for those that there are."""
+    return {"schema": {"allOf": [{"$ref": _REF.format(name=shape)}], "properties": code}, "examples": {}}
 
 
 def _headers(names: Iterable[str]) -> Schema:

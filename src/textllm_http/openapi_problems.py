@@ -36,23 +36,41 @@ from textllm_core.errors import (
     UnreadableDocumentError,
     UnsupportedMediaTypeError,
 )
+from textllm_http.openai_door import errors as door
+from textllm_http.openapi_words import RESPONSE_HEADERS
 from textllm_http.problems import described
+
+_WRITTEN: Final = {name.lower(): name for name in RESPONSE_HEADERS}
 
 
 class DescribedProblem(Struct, frozen=True):
-    """A problem: when it is told, and one of its kind. `headers` are the names of those that come with it."""
+    """A problem: when it is told, and one of its kind. `headers` are the names of those that come with it.
+
+    `door_document` and `door_headers` are what it is below `/v1`.
+    """
 
     says: str
     status: int
     code: str
     headers: Sequence[str]
     document: Mapping[str, Any]
+    door_document: Mapping[str, Any]
+    door_headers: Sequence[str]
 
 
 def _like(error: Exception, says: str) -> DescribedProblem:
     problem = described(error, "req_3c5d7e9f0a1b2c3d4e5f6071")
     document = msgspec.json.decode(problem.document)
-    return DescribedProblem(says, problem.status, document["code"], tuple(problem.headers), document)
+    of_door = msgspec.json.decode(door.document(problem))
+    return DescribedProblem(
+        says,
+        problem.status,
+        document["code"],
+        tuple(problem.headers),
+        document,
+        of_door,
+        tuple(_WRITTEN.get(name, name) for name in door.headers(problem)),
+    )
 
 
 _EXAMPLES: Final = (

@@ -9,6 +9,11 @@ from textllm_http.openapi_words import Schema
 
 JSON: Final = "application/json"
 LIMITED: Final = ("RateLimit", "RateLimit-Policy")
+DOOR_LIMITED: Final = (
+    "X-RateLimit-Limit-Requests",
+    "X-RateLimit-Remaining-Requests",
+    "X-RateLimit-Reset-Requests",
+)
 FILE: Final[Schema] = {"type": "string", "format": "binary", "description": "The file."}
 
 
@@ -51,7 +56,7 @@ class Operation(Struct, frozen=True, kw_only=True):
         problems: the codes of its problems, beyond those that all of its kind have.
     """
 
-    tag: Literal["Chat", "Conversations", "Usage", "Files", "Keys", "Operations", "Documentation"]
+    tag: Literal["Chat", "Conversations", "Usage", "Files", "Keys", "OpenAI", "Operations", "Documentation"]
     path: str | None = None
     summary: str | None = None
     says: str = ""

@@ -14,6 +14,7 @@ PATHS: Final[Mapping[str, tuple[str, Schema]]] = {
         "The id of the conversation.",
         {"pattern": ANY_ID, "examples": ["conv_5f0c2b9a7d31e8640c1f9b22"]},
     ),
+    "model": ("The name of the model.", {"pattern": "^[A-Za-z0-9._:/@+-]{1,200}$", "examples": ["gpt-4o"]}),
     "key": (
         "The key of the file; its slashes may be escaped as `%2F`.",
         {"pattern": "^[A-Za-z0-9._/-]{1,255}$", "examples": ["LLM/uploads/ada/20250314_092653_5a1b2c3d_report.pdf"]},
@@ -45,6 +46,10 @@ REQUEST_HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
 }
 
 RESPONSE_HEADERS: Final[Mapping[str, str]] = {
+    "X-Should-Retry": "Whether the same request may pass if it is sent again; OpenAI's SDKs heed it.",
+    "X-RateLimit-Limit-Requests": "The user's rate limit: requests in a minute.",
+    "X-RateLimit-Remaining-Requests": "What is left of it.",
+    "X-RateLimit-Reset-Requests": "How long it takes until all of it is back, such as `12s`.",
     "X-Request-ID": "The id of the request: yours where it was sane, else a new one.",
     "RateLimit": "What is left of the user's rate limit, and the seconds until all of it is back.",
     "RateLimit-Policy": "The user's rate limit: requests in a window of seconds.",

@@ -4,9 +4,8 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from traceback import format_tb
-from typing import Any, Final
+from typing import Final
 
-from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from msgspec import Struct
 
@@ -21,8 +20,6 @@ from textllm_core.errors import (
 from textllm_core.problem_details import problem_details, status_of
 from textllm_core.wire import to_json
 from textllm_http.admission import headers_of, rate_limit_headers
-from textllm_http.middleware import request_id_of
-from textllm_http.responses import WholeResponse
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -43,13 +40,31 @@ _OTHERWISE: Final = ("invalid_request", "The request is malformed.")
 _logger: Final = logging.getLogger("textllm")
 
 
-class Problem(Struct, frozen=True):
-    """A failure as it is told: `document` is the body, one line of JSON."""
+class Problem(Struct, frozen=True, kw_only=True):
+    """A failure as it is told.
 
+    Args:
+        error: what failed.
+        detail: what it means, for people; `details`: what a client acts on besides `code`.
+        allowance: what is left of the caller's rate limit, where that is known.
+    """
+
+    error: Exception
     status: int
     code: str
+    detail: str
+    details: Mapping[str, object]
     headers: Mapping[str, str]
-    document: bytes
+    request_id: str
+    allowance: Allowance | None = None
+
+    @property
+    def document(self) -> bytes:
+        """The body, one line of JSON."""
+        told = problem_details(
+            self.code, status=self.status, detail=self.detail, details=self.details, instance=self.request_id
+        )
+        return to_json(told)
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
@@ -68,46 +83,37 @@ def described(error: Exception, request_id: str) -> Problem:
     match error:
         case HTTPException(status_code=status) if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             code, detail = _FRAMEWORK.get(status, _OTHERWISE)
-            return _problem(status, code, detail, request_id, headers=error.headers or {})
+            headers = error.headers or {}
+            return Problem(
+                error=error,
+                status=status,
+                code=code,
+                detail=detail,
+                details={},
+                headers=headers,
+                request_id=request_id,
+            )
         case TextLLMError() if (status := status_of(error)) != HTTPStatus.INTERNAL_SERVER_ERROR:
             details = error.details()
-            return _problem(status, error.code, str(error), request_id, details, headers=_headers_of(error, details))
-    return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong on our side.", request_id)
-
-
-def response_of(problem: Problem) -> WholeResponse:
-    """The response that tells it."""
-    return WholeResponse(problem.document, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON)
-
-
-def refused(request: Request[Any, Any, Any], error: Exception) -> WholeResponse:
-    """The response to a request that failed."""
-    return response_of(_noted(request, error))
-
-
-def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """The same in the framework's form, as its handlers of exceptions have to have it."""
-    problem = _noted(request, error)
-    return Response(problem.document, status_code=problem.status, headers=problem.headers, media_type=PROBLEM_JSON)
-
-
-def _noted(request: Request[Any, Any, Any], error: Exception) -> Problem:
-    problem = problem_of(error, request_id_of(request.scope))
-    request.scope["state"]["problem_code"] = problem.code
-    return problem
-
-
-def _problem(
-    status: int,
-    code: str,
-    detail: str,
-    request_id: str,
-    details: Mapping[str, object] | None = None,
-    *,
-    headers: Mapping[str, str] | None = None,
-) -> Problem:
-    document = problem_details(code, status=status, detail=detail, details=details or {}, instance=request_id)
-    return Problem(int(status), code, headers or {}, to_json(document))
+            return Problem(
+                error=error,
+                status=int(status),
+                code=error.code,
+                detail=str(error),
+                details=details,
+                headers=_headers_of(error, details),
+                request_id=request_id,
+                allowance=_allowance_of(error),
+            )
+    return Problem(
+        error=error,
+        status=int(HTTPStatus.INTERNAL_SERVER_ERROR),
+        code="internal_error",
+        detail="Something went wrong on our side.",
+        details={},
+        headers={},
+        request_id=request_id,
+    )
 
 
 def _headers_of(error: TextLLMError, details: Mapping[str, object]) -> dict[str, str]:
@@ -116,9 +122,15 @@ def _headers_of(error: TextLLMError, details: Mapping[str, object]) -> dict[str,
         headers["Retry-After"] = str(details["retry_after_s"])
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, RateLimitedError) and not isinstance(error, UnknownKeysError):  # the bucket is empty
-        headers |= rate_limit_headers(Allowance(limit=error.limit, remaining=0, resets_in_s=error.retry_after_s))
+    if (allowance := _allowance_of(error)) is not None:
+        headers |= rate_limit_headers(allowance)
     return headers
+
+
+def _allowance_of(error: TextLLMError) -> Allowance | None:
+    if isinstance(error, RateLimitedError) and not isinstance(error, UnknownKeysError):  # the bucket is empty
+        return Allowance(limit=error.limit, remaining=0, resets_in_s=error.retry_after_s)
+    return error.allowance
 
 
 def trace_of(error: BaseException) -> str:

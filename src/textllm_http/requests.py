@@ -137,7 +137,7 @@ class QueryString(Generic[T]):
 
     def __init__(self, kind: type[T]) -> None:
         self.kind = kind
-        self._must_be = fields_in_words(kind)
+        self.must_be = fields_in_words(kind)
 
     async def check(self, request: Request[Any, Any, Any]) -> None:
         """
@@ -156,7 +156,7 @@ class QueryString(Generic[T]):
         """
         values: dict[str, str] = {}
         for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
-            if name not in self._must_be:
+            if name not in self.must_be:
                 raise refusal(name, "is no query parameter of this address")
             if name in values:
                 raise refusal(name, "is there more than once")
@@ -165,12 +165,20 @@ class QueryString(Generic[T]):
             if not value:  # a client whose variable is empty means something else than all there is
                 raise refusal(name, "must not be empty; leave it out instead")
             values[name] = value
+        return self.converted(values)
+
+    def converted(self, values: Mapping[str, object]) -> T:
+        """The parameters out of the texts that came.
+
+        Raises:
+            InvalidRequestError: one has another type.
+        """
         try:
             return msgspec.convert(values, self.kind, strict=False)
         except msgspec.ValidationError as error:
             place = _FAULTY_PATH.search(str(error))
             assert place is not None
-            raise refusal(place["field"], f"must be {self._must_be[place['field']]}") from error
+            raise refusal(place["field"], f"must be {self.must_be[place['field']]}") from error
 
 
 def given(value: str | UnsetType) -> str | None:

@@ -9,7 +9,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, Guard, Receive, Scope, Send
 
-from textllm_http.problems import refused
+from textllm_http.refusals import refused
 
 _Request = Request[Any, Any, Any]
 

@@ -163,6 +163,9 @@ def check_described(method: str, route: str, answer: Answer) -> None:
     if answer.headers.get("content-type") == PROBLEM_JSON and answer.is_complete:
         codes = response["content"][PROBLEM_JSON]["schema"]["properties"]["code"]["enum"]
         assert answer.json()["code"] in codes, f"{what} has a problem that OpenAPI does not name"
+    elif route.startswith("/v1/") and answer.status >= 400 and answer.is_complete:
+        codes = response["content"]["application/json"]["schema"]["properties"]["error"]["properties"]["code"]["enum"]
+        assert answer.json()["error"]["code"] in codes, f"{what} has an error that OpenAPI does not name"
 
 
 @cache

@@ -17,9 +17,11 @@ class StrangeError(TextLLMError):
 
 
 def error_of(document: bytes) -> TextLLMError | None:
-    """The error that a problem document tells of; None where it is no such document."""
+    """The error that a problem document tells of, or what stands for it below `/v1`; None where it is neither."""
     try:
         told = json.loads(document, parse_float=Decimal)  # money is exact
+        if "error" in told:
+            told = told["error"] | {"detail": told["error"]["message"]}
         code, detail = str(told["code"]), str(told["detail"])
     except (ValueError, KeyError, TypeError):
         return None

@@ -30,9 +30,9 @@ from textllm_http.links import with_absolute_links
 from textllm_http.openapi_examples import CONVERSATION, CONVERSATION_ID, MESSAGE, REPLY_MESSAGE
 from textllm_http.openapi_shapes import JSON, LIMITED, Content, Operation, json_answer
 from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
+from textllm_http.reading import reading
 from textllm_http.requests import JsonBody, QueryString, content_length_of, given, json_of
 from textllm_http.responses import json_response
-from textllm_http.routes.reading import reading
 from textllm_http.services import IMPORTS_OF_TENANT, services_of
 
 

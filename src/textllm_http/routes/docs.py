@@ -15,8 +15,8 @@ from textllm_http.auth import open_to_all
 from textllm_http.openapi import document_of
 from textllm_http.openapi_shapes import JSON, Answer, Content, Operation
 from textllm_http.problem_pages import EXPLAINED, page_of
+from textllm_http.reading import reading
 from textllm_http.responses import WholeResponse
-from textllm_http.routes.reading import reading
 
 # Redoc's style elements, and no others: those that it fills by script, which are empty, and one that it writes.
 _STYLES: Final = (

@@ -24,9 +24,9 @@ from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
 from textllm_http.openapi_examples import FILE_KEY, FILE_VIEW
 from textllm_http.openapi_shapes import FILE, LIMITED, Answer, Content, Operation, form, json_answer
+from textllm_http.reading import reading
 from textllm_http.requests import QueryString, given
 from textllm_http.responses import json_response
-from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
 _CONTENT: Final = "/content"

@@ -16,9 +16,9 @@ from textllm_http.auth import admin_caller, caller_of
 from textllm_http.fields import After, AnyUserId, KeyName, Limit
 from textllm_http.openapi_examples import API_KEY
 from textllm_http.openapi_shapes import JSON, LIMITED, Content, Operation, json_answer
+from textllm_http.reading import reading
 from textllm_http.requests import JsonBody, QueryString, given
 from textllm_http.responses import json_response
-from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
 

@@ -18,8 +18,8 @@ from textllm_core.health import health_report, told_checks
 from textllm_http.auth import open_to_all, operator
 from textllm_http.openapi_examples import NOT_READY, READY
 from textllm_http.openapi_shapes import Answer, Content, Operation, json_answer
+from textllm_http.reading import reading
 from textllm_http.responses import WholeResponse, json_response
-from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
 _RETRY_AFTER_S = 5  # about as often as balancers ask anyway

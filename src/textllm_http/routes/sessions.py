@@ -14,9 +14,9 @@ from textllm_http.auth import any_caller, caller_of
 from textllm_http.fields import Days
 from textllm_http.openapi_examples import SESSION
 from textllm_http.openapi_shapes import JSON, Answer, Content, Operation, json_answer
+from textllm_http.reading import reading
 from textllm_http.requests import QueryString
 from textllm_http.responses import json_response
-from textllm_http.routes.reading import reading
 from textllm_http.services import services_of
 
 

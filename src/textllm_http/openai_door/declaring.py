@@ -1,0 +1,14 @@
+"""How the routes of the door are declared: any caller, and query parameters that nobody knows are ignored."""
+
+from functools import partial
+from typing import Final
+
+from litestar import delete, post
+
+from textllm_http.auth import any_caller
+from textllm_http.openai_door.queries import ANY_QUERY
+from textllm_http.reading import reading
+
+door_reading: Final = partial(reading, guards=[any_caller], before_request=ANY_QUERY.check)
+door_post: Final = partial(post, status_code=200, guards=[any_caller], before_request=ANY_QUERY.check)
+door_delete: Final = partial(delete, status_code=200, guards=[any_caller], before_request=ANY_QUERY.check)

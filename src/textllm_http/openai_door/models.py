@@ -1,0 +1,56 @@
+"""`/v1/models`."""
+
+from typing import Any, Final
+
+from litestar import Request
+from litestar.params import FromPath
+from litestar.types import ASGIApp
+
+from textllm_core.errors import NotFoundError
+from textllm_core.records.models import ListedModel, ModelList
+from textllm_http.openai_door.declaring import door_reading
+from textllm_http.openapi_shapes import Operation, json_answer
+from textllm_http.responses import json_response
+from textllm_http.services import services_of
+
+_MODEL: Final = {
+    "id": "gpt-4o",
+    "object": "model",
+    "created": 0,
+    "owned_by": "openai",
+    "is_default": True,
+    "price": {"input": 2.5, "output": 10, "cached_input": 1.25},
+    "reads_images": True,
+    "reads_files": True,
+}
+
+
+@door_reading(
+    "/v1/models",
+    described=Operation(
+        tag="OpenAI",
+        says="Those that the operator's settings name; others that have a price may be asked, too.",
+        answers={200: json_answer("The models.", ModelList, {"object": "list", "data": [_MODEL]})},
+    ),
+)
+async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
+    """List the models that can be asked, with what they cost and can read."""
+    return json_response(services_of(request).models)
+
+
+@door_reading(
+    "/v1/models/{model:path}",
+    described=Operation(
+        tag="OpenAI",
+        says="One of those that the list has.",
+        answers={200: json_answer("The model.", ListedModel, _MODEL)},
+        problems=["not_found"],
+    ),
+)
+async def one(request: Request[Any, Any, Any], model: FromPath[str]) -> ASGIApp:
+    """Tell what one model costs and can read."""
+    name = model.removeprefix("/")
+    for each in services_of(request).models.data:
+        if each.id == name:
+            return json_response(each)
+    raise NotFoundError("There is no such model in the list; /v1/models has it.")

@@ -153,7 +153,7 @@ class Files:
 
     def of_turns(self, conversations: ConversationRepository) -> TurnFiles:
         """The files that come with turns."""
-        return TurnFiles(self.upload.store, self.get, self.link, self.delete, conversations)
+        return TurnFiles(self.upload.store, self.get, self.link, conversations)
 
 
 @dataclass(frozen=True, slots=True)

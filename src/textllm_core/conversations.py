@@ -236,11 +236,11 @@ class DeleteConversation:
             gone = remembered_failure(None, ConversationNotFoundError())
             files = await self.conversations.erase(*key, at=self.clock.now(), remembered=gone)
             with suppress(ServiceUnavailableError):  # this process has no time for it: another one does it
-                self.running.start(self._erase_elsewhere(caller, files))
+                self.running.start(self._erase_elsewhere(caller, found.user_id, files))
         return Deletion(found.id, soft)
 
-    async def _erase_elsewhere(self, caller: Caller, files: Sequence[str]) -> None:
-        await self.files.discard(caller, files)  # what stays is hidden, and swept
+    async def _erase_elsewhere(self, caller: Caller, user_id: str, files: Sequence[str]) -> None:
+        await self.files.discard(caller, user_id, files)  # what stays is hidden, and swept
         with suppress(StorageUnavailableError):  # it is done with the next run
             await self.erase_at_provider()
 

@@ -73,7 +73,10 @@ class AdmitUpload:
 
 @dataclass(frozen=True, slots=True)
 class StoreFile:
-    """Keep a file: written down first, visible last, and gone without a trace if anything fails between."""
+    """Keep a file: written down first, visible last, and gone without a trace if anything fails between.
+
+    Between `keep` and `show` comes what the file is kept for; where that never comes, `SweepFiles` takes it away.
+    """
 
     files: FileRepository
     blobs: BlobStore
@@ -83,7 +86,20 @@ class StoreFile:
     async def __call__(
         self, caller: Caller, upload: Upload, *, user_id: str | None = None, folder: Folder = "uploads"
     ) -> StoredFile:
-        """
+        """Keep and show it; raises what both do."""
+        file = await self.keep(caller, upload, user_id=user_id, folder=folder)
+        try:
+            await self.show(caller.tenant_id, file)
+        except BaseException:
+            await carried_through(self._undo(caller.tenant_id, file, is_in_doubt=False))
+            raise
+        return file
+
+    async def keep(
+        self, caller: Caller, upload: Upload, *, user_id: str | None = None, folder: Folder = "uploads"
+    ) -> StoredFile:
+        """Store what nobody sees yet.
+
         Args:
             user_id: whose it is; left out, a new user's.
         Raises:
@@ -108,14 +124,35 @@ class StoreFile:
         )
         try:
             await self.files.announce(caller.tenant_id, file, max_total_bytes=self.policy.max_tenant_bytes)
-            return await self._store(caller.tenant_id, file, upload)
+            return await self._store(file, upload)
         except StorageQuotaExceededError:  # nothing was written down
             raise
         except BaseException as error:
             await carried_through(self._undo(caller.tenant_id, file, is_in_doubt=_is_in_doubt(error)))
             raise
 
-    async def _store(self, tenant_id: str, file: StoredFile, upload: Upload) -> StoredFile:
+    async def show(self, tenant_id: str, file: StoredFile) -> None:
+        """Let a file be seen that was kept.
+
+        Raises:
+            StorageUnavailableError: it cannot, or was swept meanwhile.
+        """
+        if not await self.files.make_ready(tenant_id, file):
+            raise StorageUnavailableError("Storing the file took too long; send it again.", storage="file storage")
+
+    async def discard(self, tenant_id: str, user_id: str, key: str) -> None:
+        """Take away what was kept, whether it is shown already or not; nothing where it is gone.
+
+        Raises:
+            StorageUnavailableError: it may be hidden by now; `SweepFiles` ends the work.
+        """
+        is_hidden = await self.files.give_up(tenant_id, user_id, key)
+        if not is_hidden and await self.files.hide(tenant_id, key, user_id=user_id) is None:
+            return
+        await self.blobs.delete(key)
+        await self.files.forget(tenant_id, user_id, key)
+
+    async def _store(self, file: StoredFile, upload: Upload) -> StoredFile:
         beginning = b""
 
         async def content() -> AsyncIterator[bytes]:
@@ -131,10 +168,7 @@ class StoreFile:
                 raise _changed()
 
         blob = await self.blobs.put(file.key, content(), max_bytes=file.size)
-        stored = replace(file, sha256=blob.sha256, content_type=media_type_of(beginning))
-        if not await self.files.make_ready(tenant_id, stored):
-            raise StorageUnavailableError("Storing the file took too long; send it again.", storage="file storage")
-        return stored
+        return replace(file, sha256=blob.sha256, content_type=media_type_of(beginning))
 
     async def _undo(self, tenant_id: str, file: StoredFile, *, is_in_doubt: bool) -> None:
         with suppress(StorageUnavailableError):  # then `SweepFiles` does it

@@ -78,7 +78,7 @@ class Reconcile:
         """Let go of what was stored for a turn that its conversation knows nothing of."""
         if hold.message is not None and hold.kind in ("image", "document"):
             keys = [file.key for file in files_of(hold.message.content)]
-            await self.files.discard(Caller(hold.tenant_id), keys)  # what stays is hidden, and swept
+            await self.files.discard(Caller(hold.tenant_id), hold.user_id, keys)  # what stays is hidden, and swept
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:
         if ended.usage is None:  # it failed; what was received of it was used all the same

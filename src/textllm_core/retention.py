@@ -69,7 +69,7 @@ class PurgeDeleted:
             files = await self.conversations.erase(tenant_id, user_id, conversation_id, at=at, remembered=gone)
         except (ConversationNotFoundError, ConversationBusyError):  # another process, or another time
             return False
-        await self.files.discard(Caller(tenant_id), files)  # what stays is hidden, and swept
+        await self.files.discard(Caller(tenant_id), user_id, files)  # what stays is hidden, and swept
         return True
 
 

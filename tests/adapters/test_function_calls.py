@@ -210,6 +210,13 @@ async def test_a_conversation_of_the_provider_keeps_calls_and_results(provider: 
     told = await llm.outcome(heard.started.provider_response_id or "")
     assert told is not None
     assert [*told.tool_calls] == [*heard.ended.tool_calls]
+    (called,) = told.tool_calls
+    told_call = {"type": "function_call", "call_id": called.call_id, "name": called.name, "arguments": called.arguments}
+    silent = {"id": "resp_1", "object": "response", "status": "completed", "output": [told_call]}  # of the tools
+    provider.script_route("GET /responses/{response_id}", Fault("answer", 200, json.dumps(silent).encode()))
+    again = await llm.outcome("resp_1")
+    assert again is not None
+    assert (again.status, [*again.tool_calls]) == ("completed", [*heard.ended.tool_calls])
     lost = await hear(llm.stream(request("Well?", transcript_id=transcript_id)))  # it waits for what nobody sends
     assert isinstance(lost.error, ConversationLostError)
 

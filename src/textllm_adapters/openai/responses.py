@@ -379,7 +379,7 @@ def _ended(
     usages = [response.usage, *(item.get("usage") for item in items if isinstance(item, dict))]
     usage = counted(next(filter(None, usages), None), seen=len(text) + thought)
     error = told_in_stream(fault_of({"error": failure}), asked, has_begun=True) if failure else None
-    if not response.tools:
+    if response.tools is not None and not response.tools:  # of what a server does not tell, it was offered
         calls = ()
     if status == "completed" and not (text or calls) and calls_any(response.output):
         status, error = "failed", wants_tool("function_call", asked)

@@ -174,7 +174,7 @@ class Admission:
             lease_until=now + LEASE,
             message=None if turn.is_aside else message if keeps_messages else message.files_alone,
             metadata=turn.options.metadata,
-            is_asked=not (needs_transcript or message.stored_parts),
+            is_asked=not (needs_transcript or turn.show_files is not None),
             is_resumable=turn.is_resumable,
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
         )

@@ -133,7 +133,7 @@ class ChatWithDocument:
             for file, (document, extracted) in zip(stored, read, strict=True)
         ]
         sizes = [_tokens(document, part, model=model) for (document, _), part in zip(read, parts, strict=True)]
-        documents = KeptFiles(parts, sum(sizes, FileTokens(0, 0)))
+        documents = KeptFiles(stored, parts, sum(sizes, FileTokens(0, 0)))
         if not images:
             return documents
         try:
@@ -141,10 +141,10 @@ class ChatWithDocument:
                 caller, [image.upload for image in images], user_id=user_id, folder="chat_images"
             )
         except BaseException:
-            await carried_through(self.files.discard(caller, [part.key for part in parts]))
+            await carried_through(self.files.discard(caller, user_id, [part.key for part in parts]))
             raise
         seen = kept_images(kept, images, model=model)
-        return KeptFiles([*documents.parts, *seen.parts], documents.tokens + seen.tokens)
+        return KeptFiles([*stored, *kept], [*parts, *seen.parts], documents.tokens + seen.tokens)
 
     async def _drawn(
         self, upload: Upload, owner: Owner, refusal: UnreadableDocumentError, *, most: int

@@ -167,4 +167,4 @@ def kept_images(stored: Sequence[StoredFile], images: Sequence[SeenImage], *, mo
         for file, seen in zip(stored, images, strict=True)
     ]
     tokens = (image_tokens(seen.image.width, seen.image.height, model=model) for seen in images)
-    return KeptFiles(parts, sum(tokens, FileTokens(0, 0)))
+    return KeptFiles(stored, parts, sum(tokens, FileTokens(0, 0)))

@@ -286,6 +286,8 @@ class Exchange:
         is_cut_short = False
         try:
             running.expose()
+            if of.turn.show_files is not None:
+                await of.turn.show_files()
             ended = await self.ask(of)
         except asyncio.CancelledError:
             is_cut_short, error = True, None if running.is_cancelled else self._why_cut_short()

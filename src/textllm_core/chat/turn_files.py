@@ -1,4 +1,4 @@
-"""The files that come with a turn: kept before the model is asked, discarded where the turn is not admitted."""
+"""The files that come with a turn: kept before it is admitted, shown once it is, discarded where it is not."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -11,7 +11,7 @@ from msgspec.structs import asdict, replace
 from textllm_core.cancellation import carried_through
 from textllm_core.errors import ConversationNotFoundError, StorageUnavailableError, TextLLMError
 from textllm_core.file_links import LinkFile
-from textllm_core.files import DeleteFile, GetFile, StoreFile
+from textllm_core.files import GetFile, StoreFile
 from textllm_core.ids import new_user_id
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.document_reader import MEDIA_TYPES
@@ -37,7 +37,6 @@ class TurnFiles:
     store: StoreFile
     get: GetFile
     link: LinkFile
-    delete: DeleteFile
     conversations: ConversationRepository
 
     async def owner(self, caller: Caller, *, user_id: str | None, conversation_id: str | None) -> str:
@@ -58,7 +57,7 @@ class TurnFiles:
     async def keep(
         self, caller: Caller, uploads: Sequence[Upload], *, user_id: str, folder: TurnFolder
     ) -> tuple[StoredFile, ...]:
-        """Store all of them, or none.
+        """Store all of them, or none; nobody sees them yet.
 
         Raises:
             FileTooLargeError, StorageUnavailableError: nothing was stored.
@@ -66,17 +65,26 @@ class TurnFiles:
         stored: list[StoredFile] = []
         try:
             for upload in uploads:
-                stored.append(await self.store(caller, upload, user_id=user_id, folder=folder))  # noqa: PERF401
+                stored.append(await self.store.keep(caller, upload, user_id=user_id, folder=folder))  # noqa: PERF401
         except BaseException:
-            await carried_through(self.discard(caller, [file.key for file in stored]))
+            await carried_through(self.discard(caller, user_id, [file.key for file in stored]))
             raise
         return tuple(stored)
 
-    async def discard(self, caller: Caller, keys: Sequence[str]) -> None:
+    async def show(self, caller: Caller, files: Sequence[StoredFile]) -> None:
+        """Let them be seen: a turn is admitted to which they belong.
+
+        Raises:
+            StorageUnavailableError: not all can be.
+        """
+        for file in files:
+            await self.store.show(caller.tenant_id, file)
+
+    async def discard(self, caller: Caller, user_id: str, keys: Sequence[str]) -> None:
         """Delete them; what the store keeps is hidden and swept, what cannot be hidden stays among the user's."""
         for key in keys:
             with suppress(TextLLMError):
-                await self.delete(caller, key)
+                await self.store.discard(caller.tenant_id, user_id, key)
 
     async def linked(
         self, caller: Caller, events: AsyncGenerator[ReplyEvent, None]

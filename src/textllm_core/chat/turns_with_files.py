@@ -10,6 +10,7 @@ from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import Allowance, TextLLMError
 from textllm_core.file_tokens import FileTokens
+from textllm_core.records.files import StoredFile
 from textllm_core.records.messages import Idempotency, ReplyEvent, Turn, TurnOptions
 from textllm_core.records.parts import InputFile, InputImage, InputText
 from textllm_core.tenancy import Caller
@@ -37,6 +38,7 @@ class TurnWithFiles(Protocol):
 class KeptFiles(NamedTuple):
     """The files of a turn, checked and stored, and what they cost."""
 
+    stored: Sequence[StoredFile]
     parts: Sequence[InputImage | InputFile]
     tokens: FileTokens
 
@@ -78,7 +80,7 @@ async def stream_with_files(
         events = await admission.repeat(caller, turn.idempotency)
         if events is None:
             try:
-                parts, tokens = await keep(user_id)
+                stored, parts, tokens = await keep(user_id)
             except TextLLMError:  # perhaps for a first one that came at the same time, and has filled the quota
                 events = await admission.repeat(caller, turn.idempotency)
                 if events is None:
@@ -95,7 +97,8 @@ async def stream_with_files(
                     idempotency=turn.idempotency,
                     is_resumable=turn.is_resumable,
                     allowance=allowance,
-                    discard_files=partial(files.discard, caller, [part.key for part in parts]),
+                    show_files=partial(files.show, caller, stored),
+                    discard_files=partial(files.discard, caller, user_id, [file.key for file in stored]),
                     since=since,
                 )
                 events = exchange.run(caller, ready)

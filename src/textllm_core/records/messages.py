@@ -194,6 +194,7 @@ class Turn(Record, frozen=True, kw_only=True):
         is_resumable: what the reply says is kept, so that any process can read it on, for `Retention.journals` longer.
         allowance: what is left of the user's rate limit, where the turn has been counted already.
         file_tokens: about how many of them its images and documents make, for an estimate.
+        show_files: lets be seen what was stored for it, once it is admitted; raises StorageUnavailableError.
         discard_files: undoes what was stored for it, where its conversation keeps nothing of it. Raises nothing.
         since: when its caller began to wait, by the clock of the loop; None: now.
     """
@@ -208,6 +209,7 @@ class Turn(Record, frozen=True, kw_only=True):
     is_resumable: bool = False
     allowance: Allowance | None = None
     file_tokens: int = 0
+    show_files: Callable[[], Coroutine[None, None, None]] | None = None
     discard_files: Callable[[], Coroutine[None, None, None]] | None = None
     since: float | None = None
 

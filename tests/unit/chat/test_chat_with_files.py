@@ -17,9 +17,11 @@ from tests.unit.chat.kept_files import FaultyBlobs, PlainReader, kept
 from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
+from textllm_adapters.memory.file_repository import MemoryFileRepository
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import Caller, Reply, TextLLMError, TurnOptions
+from textllm_core.chat.admission import Admission
 from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
 from textllm_core.chat.chat_with_image import ImageTurn
 from textllm_core.errors import (
@@ -563,3 +565,31 @@ async def test_the_files_of_a_turn_whose_process_died_before_it_asked_are_gone(k
     assert not bench.store.files
     reading.cancel()
     await survivor.check_books()
+
+
+@pytest.mark.parametrize("name", ["one.png", "a.txt"])
+@pytest.mark.parametrize("is_admitted", [False, True])
+async def test_files_of_a_turn_whose_process_died_before_the_model_was_asked_do_not_stay(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, is_admitted: bool, name: str
+) -> None:
+    bench = desk.bench
+    kept = await (desk.show("Look", upload(name, PNG)) if name == "one.png" else desk.hand("Read", upload(name, b"Hi")))
+    before = dict(desk.kept)
+
+    async def dying(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    owner = MemoryFileRepository if is_admitted else Admission
+    monkeypatch.setattr(owner, "make_ready" if is_admitted else "admit", dying)
+    turn = desk.show("Look", upload(name, PNG)) if name == "one.png" else desk.hand("Read", upload(name, b"Hi"))
+    asking = asyncio.create_task(turn)
+    await asyncio.sleep(0.05)
+    assert (len(desk.kept), len(bench.store.holds)) == (2, int(is_admitted))
+    monkeypatch.undo()
+    survivor = Bench(store=bench.store, blobs=bench.blobs, transcript=bench.transcript)
+    survivor.clock.advance(timedelta(hours=2))
+    assert await survivor.reconcile() == int(is_admitted)
+    await survivor.files.sweep()
+    assert desk.kept == before
+    assert (await survivor.say("Well?", kept.conversation_id)).text
+    asking.cancel()

@@ -33,16 +33,18 @@ _NAMES: Final = {
         "ChatWithImage",
         "ImageTurn",
     ),
-    "chat.exchange": (
-        "Exchange",
-        "TrackUsage",
-    ),
+    "chat.exchange": ("Exchange",),
     "chat.resume_reply": (
         "ResumeReply",
         "Resumed",
     ),
+    "chat.routes": (
+        "Route",
+        "Routes",
+    ),
     "chat.running": ("RunningExchanges",),
     "chat.send_message": ("SendMessage",),
+    "chat.track_usage": ("TrackUsage",),
     "chat.wind_down": ("WindDown",),
     "conversations": (
         "CreateConversation",
@@ -99,6 +101,7 @@ _NAMES: Final = {
         "ExchangeBegun",
         "ExchangeCorrected",
         "ExchangeFailed",
+        "ExchangeRerouted",
         "ExchangeSettled",
         "ExchangesRunning",
         "RequestAnswered",

@@ -4,10 +4,12 @@ from textllm_core.audit import AuditBooks
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
 from textllm_core.chat.chat_with_image import ChatWithImage, ImageTurn
-from textllm_core.chat.exchange import Exchange, TrackUsage
+from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.resume_reply import Resumed, ResumeReply
+from textllm_core.chat.routes import Route, Routes
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import (
     CreateConversation,
@@ -64,6 +66,7 @@ from textllm_core.events import (
     ExchangeBegun,
     ExchangeCorrected,
     ExchangeFailed,
+    ExchangeRerouted,
     ExchangeSettled,
     ExchangesRunning,
     RequestAnswered,
@@ -255,6 +258,7 @@ __all__ = [
     "ExchangeBegun",
     "ExchangeCorrected",
     "ExchangeFailed",
+    "ExchangeRerouted",
     "ExchangeSettled",
     "ExchangesRunning",
     "ExportedConversation",
@@ -359,6 +363,8 @@ __all__ = [
     "Resumed",
     "RevokeApiKey",
     "Role",
+    "Route",
+    "Routes",
     "RunningExchanges",
     "Schedule",
     "SchemaStep",

@@ -10,11 +10,13 @@ from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
 from textllm_core.chat.chat_with_image import ChatWithImage
-from textllm_core.chat.exchange import Exchange, TrackUsage
+from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.in_two_steps import InTwoSteps
 from textllm_core.chat.resume_reply import ResumeReply
+from textllm_core.chat.routes import Routes
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.chat.send_message import SendMessage
+from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.conversations import (
@@ -209,6 +211,8 @@ class Ports:
     Args:
         transcript: the provider's side of conversations; None where the history is sent with each turn.
         pricing: what models charge.
+        routes: where the models are that may be asked; `llm` and `transcript` then take the ids of all of them. None:
+            all are behind these two.
         link_secret: as `LinkFile` has it.
         turnstile: over the storage of `ledger` and `rate_limiter`; None: these are asked one after the other.
         probes: of what the service depends on.
@@ -232,6 +236,7 @@ class Ports:
     clock: Clock
     schedule: Schedule
     link_secret: bytes
+    routes: Routes | None = None
     turnstile: Turnstile | None = None
     probes: Sequence[HealthProbe] = ()
     telemetry: Telemetry = UNHEARD
@@ -259,6 +264,7 @@ class Adapters(TypedDict, total=False):
     clock: Clock
     schedule: Schedule
     link_secret: bytes
+    routes: Routes | None
     turnstile: Turnstile | None
     probes: Sequence[HealthProbe]
     telemetry: Telemetry
@@ -294,7 +300,7 @@ class TextLLM:
         track_usage = TrackUsage(ports.ledger, ports.telemetry)
         exchange = Exchange.over(
             llm=ports.llm,
-            transcript=ports.transcript,
+            routes=ports.routes or Routes.of_one(ports.llm, ports.transcript),
             ledger=ports.ledger,
             conversations=ports.conversations,
             journal=ports.journal,

@@ -127,6 +127,22 @@ class ExchangeFailed(Struct, frozen=True, kw_only=True):
     report: ProviderReport | None = None
 
 
+class ExchangeRerouted(Struct, frozen=True):
+    """A model gave no reply, and surely charges nothing for it; another one is asked in its place.
+
+    Args:
+        code: of the error.
+        model: which was asked; `to`: which is asked now.
+        report: the provider's own account; None where it has given none.
+    """
+
+    response_id: str
+    code: str
+    model: str
+    to: str
+    report: ProviderReport | None = None
+
+
 class ExchangesRunning(Struct, frozen=True, kw_only=True):
     """How many exchanges this process carries out now, how many of them nobody reads, and the USD that they hold."""
 
@@ -176,6 +192,7 @@ Event = (
     | ExchangeSettled
     | ExchangeCorrected
     | ExchangeFailed
+    | ExchangeRerouted
     | ExchangesRunning
     | Removed
     | ErasureFailed

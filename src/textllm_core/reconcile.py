@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from textllm_core.chat.exchange import TrackUsage
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.running import LEASE
 from textllm_core.chat.settlement import corrected, recovered
+from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import TextLLMError
 from textllm_core.ports.clock import Clock

@@ -1,6 +1,6 @@
 """Who asks, and who pays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -29,12 +29,14 @@ class Caller(Struct, frozen=True):
 
     Args:
         id: whom limits and the budget count where no user was named: the key's id; without keys the client's address.
+        models: the names of models that it may use; None: all.
     """
 
     tenant_id: str = "default"
     role: Role = "service"
     user_id: str | None = None
     id: str = "default"
+    models: Sequence[str] | None = None
 
     def must_be(self, role: Role) -> None:
         """
@@ -43,6 +45,14 @@ class Caller(Struct, frozen=True):
         """
         if _RANK[self.role] < _RANK[role]:
             raise ForbiddenError.of_role(role)
+
+    def may_use(self, model: str) -> None:
+        """
+        Raises:
+            ForbiddenError: the caller is limited to other models.
+        """
+        if self.models is not None and model not in self.models:
+            raise ForbiddenError.of_model(model, self.models)
 
     def acts_for(self, user_id: str | None) -> str | None:
         """The user this caller acts for when it names `user_id`; None when neither says.

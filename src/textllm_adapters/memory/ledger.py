@@ -104,7 +104,7 @@ class MemoryLedger:
         kept = self.store.holds.get(_key(hold))
         if kept is None:
             raise ServiceUnavailableError(GIVEN_UP)
-        asked = replace(kept.hold, is_asked=True, transcript_id=transcript_id)
+        asked = replace(kept.hold, is_asked=True, transcript_id=transcript_id, model=hold.model, price=hold.price)
         self.store.holds[_key(hold)] = replace(kept, hold=asked)
         return asked
 

@@ -66,8 +66,8 @@ class PostgresLedger(LockingLedger):
             return None
 
     async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
-        parameters = _of(hold) | {"transcript": _text(transcript_id)}
-        (asked,) = await self._lanes.ask(statements.ASK, hold.tenant_id, parameters)
+        what = {"transcript": _text(transcript_id), "model": storable(hold.model), "price": _json(hold.price)}
+        (asked,) = await self._lanes.ask(statements.ASK, hold.tenant_id, _of(hold) | what)
         if asked is None:
             raise ServiceUnavailableError(GIVEN_UP)
         return replace(hold, is_asked=True, transcript_id=transcript_id)

@@ -33,7 +33,7 @@ STATE: Final = Statement(
 ASK: Final = Statement(
     """
     WITH hold AS (
-        UPDATE holds SET is_asked = TRUE, transcript_id = :transcript
+        UPDATE holds SET is_asked = TRUE, transcript_id = :transcript, model = :model, price = :price
         WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
         RETURNING response_id
     )

@@ -108,14 +108,12 @@ class SqliteLedger(SqlLedger):
             return await self._writer.run(partial(_reserve, asked=reservation))
 
     async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
-        asked = replace(hold, is_asked=True, transcript_id=transcript_id)
+        what = {"is_asked": True, "transcript_id": transcript_id, "model": hold.model, "price": hold.price}
         with translated(STORAGE_ERRORS):
-            is_held = await self._writer.run(
-                lambda connection: _HOLDS.set(connection, *_hold(hold), is_asked=True, transcript_id=transcript_id)
-            )
+            is_held = await self._writer.run(lambda connection: _HOLDS.set(connection, *_hold(hold), **what))
         if not is_held:
             raise ServiceUnavailableError(GIVEN_UP)
-        return asked
+        return replace(hold, is_asked=True, transcript_id=transcript_id)
 
     async def pend(
         self, hold: Hold, *, provider_response_id: str | None, model: str, said: JournalEntry | None = None

@@ -18,6 +18,7 @@ from textllm_core.events import (
     Event,
     ExchangeCorrected,
     ExchangeFailed,
+    ExchangeRerouted,
     ExchangeSettled,
     RequestAnswered,
 )
@@ -33,6 +34,7 @@ _FIELDS: Final = frozenset(
         "route",
         "status",
         "code",
+        "to",
         "duration_ms",
         "tenant_id",
         "response_id",
@@ -123,6 +125,11 @@ class LogTelemetry:
                     "model": event.model,
                 }
                 _logger.warning("a reply failed", extra=fields | _said(event.report))
+            case ExchangeRerouted():
+                fields = {name: getattr(event, name) for name in ("response_id", "code", "model", "to")}
+                _logger.warning(
+                    "another model is asked in the place of one that failed", extra=fields | _said(event.report)
+                )
             case ExchangeSettled():
                 self._log_exchange(event)
             case ExchangeCorrected():

@@ -17,6 +17,7 @@ from textllm_core.events import (
     Event,
     ExchangeCorrected,
     ExchangeFailed,
+    ExchangeRerouted,
     ExchangeSettled,
     ExchangesRunning,
     Removed,
@@ -50,6 +51,9 @@ class PrometheusTelemetry:
             ("route", "method"),
             buckets=_LATENCY_S,
             registry=own,
+        )
+        self._fallbacks = Counter(
+            "textllm_fallbacks", "Turns for which another model was asked.", ("model", "to"), registry=own
         )
         self._problems = Counter("textllm_http_problems", "Requests refused or failed.", ("code",), registry=own)
         self._turns = Counter(
@@ -165,6 +169,8 @@ class PrometheusTelemetry:
                 self._note_correction(event)
             case ExchangeFailed(code=code):
                 self._count(self._failures, code)
+            case ExchangeRerouted(model=model, to=to):
+                self._count(self._fallbacks, self._known(model), self._known(to))
             case Removed(kind=kind, count=count):
                 self._count(self._removed, kind, amount=count)
             case ErasuresWaiting(pending=pending, failing=failing):

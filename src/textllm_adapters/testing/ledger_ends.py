@@ -215,6 +215,14 @@ class LedgerEndsContract:
         assert found.metadata == metadata
         assert (found.model, found.reported_model) == ("gpt-4o", "gpt-4o-2024-11-20")
 
+    async def test_another_model_that_is_asked_is_known_to_whoever_settles(self, storage: Storage) -> None:
+        hold = await storage.ledger.reserve(reservation())
+        price = replace(hold.price, source="of another")
+        hold = await storage.ledger.ask(replace(hold, model="other/größer", price=price), transcript_id=None)
+        (found,) = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=10)
+        assert found == hold
+        assert (found.model, found.price) == ("other/größer", price)
+
     async def test_a_clock_that_is_set_back_is_not_waited_for(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())
         guess = await estimated(storage)

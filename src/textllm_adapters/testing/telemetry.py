@@ -12,6 +12,7 @@ from textllm_core.events import (
     ExchangeBegun,
     ExchangeCorrected,
     ExchangeFailed,
+    ExchangeRerouted,
     ExchangeSettled,
     ExchangesRunning,
     RequestAnswered,
@@ -50,6 +51,9 @@ EVENTS: dict[str, Event] = {
     ),
     "a failure": ExchangeFailed(
         response_id="resp_1", code="provider_error", model="m", report=ProviderReport(code="\x1b[2J\n{}")
+    ),
+    "a fallback": ExchangeRerouted(
+        "resp_1", "provider_unavailable", "m", "\ud800\n" * 1000, ProviderReport(status=503)
     ),
     "a load": ExchangesRunning(count=0, detached=1, held=Decimal(0)),
 }

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from msgspec.structs import replace
+
 from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.room import Room
+from textllm_core.chat.routes import Routes
 from textllm_core.chat.running import LEASE, Running
 from textllm_core.chat.tool_use import answering, check_record, options_bound, results_estimate, told_again
 from textllm_core.chat.turn_options import check_options
@@ -56,7 +59,7 @@ class Admission:
     pricing: Pricing
     clock: Clock
     policy: ChatPolicy
-    has_transcripts: bool
+    routes: Routes
     room: Room = field(default_factory=Room)
 
     async def count(self, caller: Caller, user_id: str) -> Allowance:
@@ -126,6 +129,8 @@ class Admission:
         check_options(options, max_input_chars=self.policy.max_input_chars)
         instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions)
         model = options.model or self.policy.model
+        caller.may_use(model)
+        route, *others = self.routes.to(model)
 
         user_id = caller.acts_for(turn.user_id)
         conversation = None
@@ -138,21 +143,38 @@ class Admission:
             user_id = conversation.user_id
         is_new_user, user_id = user_id is None, user_id or new_user_id()
 
-        price = self.pricing.price(model)
+        price = self.pricing.price(route.model)
+        fallbacks = [(other, self.pricing.price(other.model)) for other in others]
         past_tokens = conversation.context_tokens if conversation else 0
         # A token is at least one byte, so bytes bound tokens; what came before was counted by the provider itself.
         tools = options_bound(options)
         sent_beside = len((instructions or "").encode()) + tools + _OVERHEAD_TOKENS
         input_tokens = turn.token_bound + sent_beside + past_tokens
         ceiling = min(options.max_output_tokens or self.policy.max_output_tokens, self.policy.max_output_tokens)
+        limit = self.policy.daily_limit
         now = self.clock.now()
         content = await self._answering(caller, turn, conversation)
         message = Message(id=new_id("msg"), role="user", content=content, created_at=now)
         keeps_messages = conversation.keeps_messages if conversation else self.policy.keep_messages
         check_record(options, keeps_messages=keeps_messages)
-        # One that was kept while another API was configured does not know what was said since.
-        transcript_id = conversation.transcript_id if conversation and self.has_transcripts else None
-        needs_transcript = self.has_transcripts and transcript_id is None and not turn.is_aside
+        # One of another provider, or from when another API was configured, does not know what was said since.
+        transcript_id = conversation.transcript_id if conversation else None
+        if transcript_id is not None and not route.keeps(transcript_id):
+            if route.transcript is not None and not keeps_messages:
+                raise InvalidRequestError.of("model", "what was said here is kept at another provider; use its models")
+            transcript_id = None
+        needs_transcript = route.transcript is not None and transcript_id is None and not turn.is_aside
+        estimate = (
+            estimated_tokens(message.text, instructions or "", characters=tools)
+            + results_estimate(content)
+            + turn.file_tokens
+            + past_tokens
+        )
+        longest = route.longest(ceiling, input_tokens=input_tokens, estimate=estimate)
+        wanted = demand(price, input_tokens=input_tokens, max_output_tokens=longest, limit=limit)
+        for _, other in fallbacks:  # any of them may answer
+            most = demand(other, input_tokens=input_tokens, max_output_tokens=ceiling, limit=limit).most
+            wanted = replace(wanted, most=max(wanted.most, most))
         reservation = Reservation(
             tenant_id=caller.tenant_id,
             user_id=user_id,
@@ -162,14 +184,11 @@ class Admission:
             title=title_from(message.text),
             response_id=new_id("resp"),
             kind=turn.kind,
-            model=model,
+            model=route.model,
             price=price,
-            input_estimate=estimated_tokens(message.text, instructions or "", characters=tools)
-            + results_estimate(content)
-            + turn.file_tokens
-            + past_tokens,
+            input_estimate=estimate,
             keeps_messages=self.policy.keep_messages,
-            demand=demand(price, input_tokens=input_tokens, max_output_tokens=ceiling, limit=self.policy.daily_limit),
+            demand=wanted,
             at=now,
             lease_until=now + LEASE,
             message=None if turn.is_aside else message if keeps_messages else message.files_alone,
@@ -184,9 +203,13 @@ class Admission:
             message=message,
             conversation=conversation,
             hold=hold,
+            route=route,
+            fallbacks=fallbacks,
             instructions=instructions,
+            ceiling=ceiling,
+            input_tokens=input_tokens,
             max_output_tokens=affordable_output_tokens(
-                price, held=hold.amount, input_tokens=input_tokens, max_output_tokens=ceiling
+                price, held=hold.amount, input_tokens=input_tokens, max_output_tokens=longest
             ),
             log=running.log,
             asked_at=now,

@@ -17,21 +17,20 @@ from textllm_core.chat.tool_use import paired
 from textllm_core.errors import (
     ContextTooLongError,
     ConversationLostError,
+    ModelError,
     ProviderError,
     ProviderTimeoutError,
     StorageUnavailableError,
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.events import ExchangeAnswered, ExchangeBegun
+from textllm_core.events import ExchangeAnswered, ExchangeBegun, ExchangeRerouted
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
-from textllm_core.ports.llm import LLM
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
-from textllm_core.ports.transcript import Transcript
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, TextDelta
@@ -49,8 +48,6 @@ _SHOWN_BEFORE: Final = (
 class AskModel:
     """Asks the model with what its conversation has said before, and hears it out."""
 
-    llm: LLM
-    transcript: Transcript | None
     ledger: Ledger
     conversations: ConversationRepository
     writer: JournalWriter
@@ -67,23 +64,45 @@ class AskModel:
             TextLLMError: it has none.
         """
         try:
-            ended = await self._call(of)
+            ended = await self._any(of)
         except ContextTooLongError as error:
             raise of.told(error) from error
+        return ended if ended.error is None else replace(ended, error=of.told(ended.error))
+
+    async def _any(self, of: OpenExchange) -> ModelEnded:
+        """The reply of the first model that gives one; each was surely not at work when the next one is asked."""
+        ran: ModelError | None = None  # once a call has reached a provider, no later refusal takes that back
+        fallbacks = iter(of.fallbacks)
+        while True:
+            try:
+                return await self._one(of)
+            except ModelError as error:
+                if ran is None and of.may_have_run(error):
+                    ran = error
+                failed, last = of.hold.model, ran or error
+                if not _gave_nothing(of, error) or not any(of.turn_to(*fallback) for fallback in fallbacks):
+                    raise last from None
+            self.telemetry.emit(
+                ExchangeRerouted(of.hold.response_id, last.code, failed, of.hold.model, of.report_of(last))
+            )
+            of.hold = await self.ledger.ask(of.hold, transcript_id=of.unasked_transcript)
+
+    async def _one(self, of: OpenExchange) -> ModelEnded:
+        try:
+            return await self._call(of)
         except UnsupportedMediaTypeError:
             if of.message.stored_parts or of.started is not None:
                 raise
-            if self.transcript is not None:
+            if of.route.transcript is not None:
                 raise UnsupportedMediaTypeError(_SHOWN_BEFORE) from None
             of.sends_files = False  # what was shown earlier must not keep the conversation from going on
-            ended = await self._call(of)
+            return await self._call(of)
         except ConversationLostError:
             if not of.keeps_messages:
                 raise
             # Our own copy is the record; the provider's side of it is made anew.
             of.transcript_id = None
-            ended = await self._call(of)
-        return ended if ended.error is None else replace(ended, error=of.told(ended.error))
+            return await self._call(of)
 
     async def _call(self, of: OpenExchange) -> ModelEnded:
         request = await self._request(of)
@@ -94,9 +113,11 @@ class AskModel:
             return await self._read(of, request)
 
     async def _read(self, of: OpenExchange, request: ModelRequest) -> ModelEnded:
-        loop, policy, log, ended = asyncio.get_running_loop(), self.policy, of.log, None
-        begins_by = loop.time() + policy.first_token_timeout_s
-        async with aclosing(self.llm.stream(request)) as events:
+        loop, log, ended = asyncio.get_running_loop(), of.log, None
+        first_token_s = of.route.first_token_timeout_s or self.policy.first_token_timeout_s
+        silence_s = of.route.silence_timeout_s or self.policy.silence_timeout_s
+        begins_by = loop.time() + first_token_s
+        async with aclosing(of.route.llm.stream(request)) as events:
             try:
                 with Deadline(begins_by) as deadline:
                     async for event in events:
@@ -105,11 +126,11 @@ class AskModel:
                                 if of.first_text_at is None:
                                     of.first_text_at = self.clock.now()
                                 log.say(of.characters.encoded(text))
-                                deadline.move(loop.time() + policy.silence_timeout_s)
+                                deadline.move(loop.time() + silence_s)
                             case ModelThinking(characters):
                                 of.thought += characters
                                 is_begun = of.first_text_at is not None
-                                patience = policy.silence_timeout_s if is_begun else policy.first_token_timeout_s
+                                patience = silence_s if is_begun else first_token_s
                                 deadline.move(loop.time() + patience)
                             case ModelCounted(usage):
                                 of.counted = usage
@@ -138,13 +159,14 @@ class AskModel:
         hold, options = of.hold, of.turn.options
         if of.transcript_id is None and of.has_past and not of.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
-        if self.transcript is None or of.turn.is_aside:
+        transcript = of.route.transcript
+        if transcript is None or of.turn.is_aside:
             transcript_id = None
             messages = await self._sendable(of, paired((*await self._past(of), of.message)))
         else:
             if of.transcript_id is None:
                 history = await self._sendable(of, paired(await self._history(of, limit=None)))
-                of.transcript_id = await self.transcript.create(history, read=self._read_blob)
+                of.transcript_id = await transcript.create(history, read=self._read_blob)
             transcript_id = of.transcript_id
             messages = await self._sendable(of, (of.message,))
         return ModelRequest(
@@ -172,15 +194,16 @@ class AskModel:
     async def _sendable(self, of: OpenExchange, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if self.attachments is None:
             return messages
-        return await self.attachments.sendable(messages, self.llm if of.sends_files else None)
+        return await self.attachments.sendable(messages, of.route.llm if of.sends_files else None)
 
     async def _past(self, of: OpenExchange) -> tuple[Message, ...]:
         """What was said before, to be sent with the turn."""
-        if self.transcript is None:
+        transcript = of.route.transcript
+        if transcript is None:
             return await self._history(of, limit=self.policy.max_history_items)
         if of.keeps_messages or of.transcript_id is None:
             return await self._history(of, limit=None)
-        return tuple(message for message in await self.transcript.messages(of.transcript_id) if message.content)
+        return tuple(message for message in await transcript.messages(of.transcript_id) if message.content)
 
     async def _history(self, of: OpenExchange, *, limit: int | None) -> tuple[Message, ...]:
         if not of.has_past:
@@ -236,3 +259,10 @@ class AskModel:
             else:
                 return
         await self.ledger.pend(hold, provider_response_id=named, model=started.model, said=said)
+
+
+def _gave_nothing(of: OpenExchange, error: ModelError) -> bool:
+    """Whether another model may be asked: no reply has begun, and the call did not run, or the provider itself says
+    that it failed, and bills nobody for it."""
+    is_stated = error.report is not None and error.report.is_answer
+    return of.started is None and (is_stated or not of.may_have_run(error))

@@ -20,6 +20,7 @@ from textllm_core.file_tokens import FileTokens, pdf_tokens
 from textllm_core.images import Image
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText
+from textllm_core.ports.llm import LLM
 from textllm_core.records.messages import Idempotency, Reply, ReplyEvent, TurnOptions
 from textllm_core.records.parts import InputFile, words_of
 from textllm_core.tenancy import Caller, Owner
@@ -98,25 +99,22 @@ class ChatWithDocument:
         uploads, owner = (turn.document, *turn.others), Owner(caller.tenant_id, user_id)
         if len(uploads) > MAX_DOCUMENTS:
             raise InvalidRequestError.of("file", f"send 1 to {MAX_DOCUMENTS} documents")
+        llm = self.exchange.route(turn.options.model).llm
         read, drawn = [], list[SeenImage]()
         for place, upload in enumerate(uploads, 1):
             with told_apart("Document", place, len(uploads)):
                 if upload.size > self.policy.max_file_bytes:
                     raise FileTooLargeError(limit=self.policy.max_file_bytes)
                 try:
-                    read.append(await self._read(upload, owner))
+                    read.append(await self._read(upload, owner, llm))
                 except UnreadableDocumentError as error:
-                    most = MAX_IMAGES - len(drawn) if self.exchange.llm.reads_images else 0
+                    most = MAX_IMAGES - len(drawn) if llm.reads_images else 0
                     if error.reason != "empty" or most == 0:
                         raise
                     document, pages = await self._drawn(upload, owner, error, most=most)
                     read.append((document, document.text))
                     drawn += pages
-        images = (
-            await checked_images(turn.images, self.exchange.llm, self.policy, self.reader, owner=owner)
-            if turn.images
-            else ()
-        )
+        images = await checked_images(turn.images, llm, self.policy, self.reader, owner=owner) if turn.images else ()
         images = [*images, *drawn]
         stored = await self.files.keep(caller, uploads, user_id=user_id, folder="documents")
         model = turn.options.model or self.policy.model
@@ -166,9 +164,9 @@ class ChatWithDocument:
         warnings = (f"no text was found: {sent}",)
         return DocumentText(file_type="pdf", pages=document.pages, text=text, warnings=warnings), pages
 
-    async def _read(self, upload: Upload, owner: Owner) -> tuple[Document, str | None]:
+    async def _read(self, upload: Upload, owner: Owner, llm: LLM) -> tuple[Document, str | None]:
         """What the document is, and the text to send in its place."""
-        if self.exchange.llm.reads_files and upload.size <= MOST_BYTES:
+        if llm.reads_files and upload.size <= MOST_BYTES:
             document = await self.reader.inspect(upload, owner=owner, max_pages=self.policy.max_document_pages)
             if document.file_type == "pdf":
                 return document, None

@@ -92,7 +92,8 @@ class ChatWithImage:
 
     async def _keep(self, caller: Caller, turn: ImageTurn, user_id: str) -> KeptFiles:
         owner = Owner(caller.tenant_id, user_id)
-        images = await checked_images(turn.images, self.exchange.llm, self.policy, self.reader, owner=owner)
+        llm = self.exchange.route(turn.options.model).llm
+        images = await checked_images(turn.images, llm, self.policy, self.reader, owner=owner)
         model = turn.options.model or self.policy.model
         stored = await self.files.keep(
             caller, [image.upload for image in images], user_id=user_id, folder="chat_images"

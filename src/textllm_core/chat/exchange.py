@@ -17,8 +17,10 @@ from textllm_core.chat.journal import WRITE_EVERY_S, JournalWriter
 from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.reply_log import reply_of
+from textllm_core.chat.routes import Route, Routes
 from textllm_core.chat.running import LEASE, RENEW_EVERY_S, Running, RunningExchanges
 from textllm_core.chat.settlement import Ending, ending
+from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.errors import (
     ProviderError,
     ProviderUnavailableError,
@@ -26,7 +28,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.events import UNHEARD, ExchangeAdmitted, ExchangeCorrected, ExchangeFailed, ExchangeSettled
+from textllm_core.events import UNHEARD, ExchangeAdmitted, ExchangeFailed
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -36,79 +38,14 @@ from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
-from textllm_core.ports.transcript import Transcript
 from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
-from textllm_core.records.journal import JournalEntry
-from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.model import ModelEnded
 from textllm_core.steps import UNTRACED
 from textllm_core.tenancy import Caller
 
 _TELL_AFTER_TRIES: Final = 3  # of settling, after 1.4 s; then the caller is told that the storage is away
-
-
-@dataclass(frozen=True, slots=True)
-class TrackUsage:
-    """Charge an exchange: the first call settles it, any further one changes nothing."""
-
-    ledger: Ledger
-    telemetry: Telemetry = UNHEARD
-
-    async def __call__(
-        self, hold: Hold, end: Settlement, *, said: JournalEntry | None = None, recovered: bool = False
-    ) -> Settled | None:
-        """Write down how an exchange ended; None where that was done before.
-
-        Where recovery took its process for dead, and has estimated what is known here, the estimate is set right.
-
-        Args:
-            said: as `Ledger.settle` has it.
-            recovered: it is not settled by whoever carried it out.
-        Raises:
-            StorageUnavailableError: nothing is settled yet; call again.
-        """
-        settled = await self.ledger.settle(hold, end, said=said)
-        if settled is None:
-            return await self.correct(hold, end, said=said)
-        self.telemetry.emit(
-            ExchangeSettled(
-                response_id=hold.response_id,
-                kind=hold.kind,
-                model=end.model,
-                status=end.status,
-                usage=end.usage,
-                held=hold.amount,
-                cost=end.cost,
-                estimated=end.estimated,
-                recovered=recovered,
-                time_to_first_token_ms=end.time_to_first_token_ms,
-            )
-        )
-        return settled
-
-    async def correct(self, hold: Hold, end: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
-        """Put what is known at last in the place of an estimate; None where it is none, or the entry is none any more.
-
-        Raises:
-            StorageUnavailableError: nothing is corrected yet; call again.
-        """
-        if end.estimated:
-            return None
-        estimate = await self.ledger.entry(hold.tenant_id, hold.response_id)  # an estimate changes but once
-        settled = await self.ledger.correct(hold, end, said=said)
-        if settled is not None and estimate is not None:
-            self.telemetry.emit(
-                ExchangeCorrected(
-                    response_id=hold.response_id,
-                    model=end.model,
-                    held=hold.amount,
-                    estimate=estimate.cost,
-                    cost=end.cost,
-                )
-            )
-        return settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +70,7 @@ class Exchange:
         cls,
         *,
         llm: LLM,
-        transcript: Transcript | None,
+        routes: Routes,
         ledger: Ledger,
         conversations: ConversationRepository,
         journal: ReplyJournal,
@@ -151,7 +88,8 @@ class Exchange:
         """Over one set of adapters; what runs is looked after for as long as it does.
 
         Args:
-            transcript: the provider's side of conversations; None where the history is sent with each turn.
+            llm: says what became of replies, whichever provider wrote them.
+            routes: the models that answer.
             attachments: reads the files of messages; None where no turn ever has any.
             tracer: follows each turn through admission, the call of the provider and settlement.
         """
@@ -165,11 +103,9 @@ class Exchange:
                 pricing=pricing,
                 clock=clock,
                 policy=policy,
-                has_transcripts=transcript is not None,
+                routes=routes,
             ),
             ask=AskModel(
-                llm=llm,
-                transcript=transcript,
                 ledger=ledger,
                 conversations=conversations,
                 writer=writer,
@@ -193,6 +129,14 @@ class Exchange:
         running.repeat(exchange.renew_leases, every_s=RENEW_EVERY_S)
         running.repeat(writer.write, every_s=WRITE_EVERY_S)
         return exchange
+
+    def route(self, model: str | None) -> Route:
+        """Where a turn goes first that names this model, or none.
+
+        Raises:
+            InvalidRequestError: there is none of this name.
+        """
+        return self.admission.routes.to(model or self.policy.model)[0]
 
     async def run(self, caller: Caller, turn: Turn) -> AsyncGenerator[ReplyEvent, None]:
         """`ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`.

@@ -1,5 +1,6 @@
 """One exchange while it is carried out: what came in, what is promised, and what has been heard so far."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -7,11 +8,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core.chat.reply_log import ReplyLog
+from textllm_core.chat.routes import Route
 from textllm_core.errors import Allowance, ContextTooLongError, ModelError, ProviderReport, TextLLMError
+from textllm_core.money import Price
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, ReplyStarted, Turn
 from textllm_core.records.model import ModelStarted
+from textllm_core.rules.budgets import affordable_output_tokens, demand
 from textllm_core.texts import WholeCharacters
 from textllm_core.usage import Usage, estimated_tokens
 
@@ -25,7 +29,11 @@ class OpenExchange:
     Args:
         message: the turn as the conversation keeps it.
         conversation: as it was before this turn; None for a new one.
+        route: the model that is asked, or is at work.
+        fallbacks: those that stand in for it, and what they charge.
+        ceiling, input_tokens: of the reply, and of what is sent at most, in tokens.
         transcript_id: the provider's side of the conversation, once it is known.
+        left_transcript: one that was made for a model which then could not answer.
         keeps_messages: our own copy of what is said is kept, and is the record.
         allowance: what the turn has left of the user's rate limit.
         is_asked: the model was called, so that from here on a failure may have cost something.
@@ -39,12 +47,17 @@ class OpenExchange:
     message: Message
     conversation: ConversationState | None
     hold: Hold
+    route: Route
+    fallbacks: Sequence[tuple[Route, Price]]
     instructions: str | None
+    ceiling: int
+    input_tokens: int
     max_output_tokens: int
     log: ReplyLog
     asked_at: datetime
     transcript_id: str | None
     keeps_messages: bool
+    left_transcript: str | None = None
     allowance: Allowance | None = None
     is_asked: bool = False
     thought: int = 0
@@ -99,7 +112,7 @@ class OpenExchange:
     def transcripts(self) -> tuple[str, ...]:
         """The provider's sides of the conversation that this exchange found or made."""
         found = self.conversation.transcript_id if self.conversation else None
-        return tuple({known for known in (found, self.transcript_id) if known is not None})
+        return tuple({known for known in (found, self.left_transcript, self.transcript_id) if known is not None})
 
     @property
     def made_transcripts(self) -> tuple[str, ...]:
@@ -111,6 +124,24 @@ class OpenExchange:
     def unasked_transcript(self) -> str | None:
         """The provider's side of the conversation, where it was made for this turn."""
         return self.transcript_id if self.transcript_id in self.made_transcripts else None
+
+    def turn_to(self, route: Route, price: Price) -> bool:
+        """Have another model asked; False where it cannot take the turn, or for no price that is held."""
+        hold, tokens = self.hold, self.input_tokens
+        ceiling = route.longest(self.ceiling, input_tokens=tokens, estimate=hold.input_estimate)
+        wanted = demand(price, input_tokens=tokens, max_output_tokens=ceiling, limit=hold.amount)
+        if wanted.least > hold.amount or not route.reads(self.message):
+            return False
+        if self.transcript_id is not None and not route.keeps(self.transcript_id):
+            if not self.keeps_messages and self.has_past:
+                return False
+            self.left_transcript = self.unasked_transcript
+            self.transcript_id = None
+        self.route, self.hold = route, replace(hold, model=route.model, price=price)
+        self.max_output_tokens = affordable_output_tokens(
+            price, held=hold.amount, input_tokens=tokens, max_output_tokens=ceiling
+        )
+        return True
 
     @property
     def has_past(self) -> bool:

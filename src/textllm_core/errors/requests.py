@@ -70,6 +70,11 @@ class ForbiddenError(TextLLMError):
         return cls(f"This needs a key of the role {needed}.")
 
     @classmethod
+    def of_model(cls, model: str, allowed: Sequence[str]) -> "ForbiddenError":
+        """The key is limited to other models."""
+        return cls(f"This key may not use the model {model[:100]!r}; it may use {', '.join(allowed)}.")
+
+    @classmethod
     def of_operator(cls) -> "ForbiddenError":
         """It is about the whole service, of which a tenant's key shows nothing."""
         return cls(

@@ -42,6 +42,8 @@ class Ledger(Protocol):
     async def ask(self, hold: Hold, *, transcript_id: str | None) -> Hold:
         """Write down, right before the call, that the provider is asked, and what was made there for it.
 
+        The model that is asked, and its price, are from now on those of `hold`.
+
         Raises:
             ServiceUnavailableError: the exchange was given up meanwhile, so that nobody would account for the call.
         """

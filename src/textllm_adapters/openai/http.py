@@ -145,7 +145,7 @@ async def whole(answer: Answer) -> bytes:
     """
     body = await _read(answer, MAX_EVENT_BYTES + 1)
     if len(body) > MAX_EVENT_BYTES:
-        raise _too_much()
+        raise too_much()
     return body
 
 
@@ -168,7 +168,8 @@ def _listed(event: ServerSentEvent) -> list[ServerSentEvent]:
     return []
 
 
-def _too_much() -> ProviderError:
+def too_much() -> ProviderError:
+    """An answer has no end."""
     return ProviderError("The provider sent an answer of more than 16 MB.")
 
 
@@ -232,7 +233,7 @@ class EventStream:
                 *lines, self._document = self._document.split(b"\n")
                 self._events = iter([ServerSentEvent(b"", line) for line in lines if line.strip()])
             if len(self._document) > MAX_EVENT_BYTES:
-                raise _too_much()
+                raise too_much()
         else:
             self._has_begun = self._has_begun or not chunk.isspace()
             self._events = self._splitter.feed(chunk)

@@ -16,6 +16,7 @@ from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_
 from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.functions import calls_any, calls_in, responses_options
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
+from textllm_adapters.openai.outputs import WHOLE, Whole, words_of_output
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import ProviderError, TextLLMError
 from textllm_core.records.messages import FinishReason, TextDelta
@@ -41,10 +42,6 @@ _ENDS: Final[Mapping[bytes, EndStatus]] = {
     b"response.done": "completed",  # of gateways; its status says what it is
 }
 _ARGUMENTS: Final = b"response.function_call_arguments.delta"
-_ITEM: Final = b"response.output_item.done"
-_PART: Final = b"response.content_part.done"
-# They say again what the deltas said; or they alone say it.
-_WHOLE: Final = frozenset({_ITEM, _PART, b"response.output_text.done", b"response.refusal.done"})
 _FAILURES: Final = frozenset({b"error", b"response.error"})
 _STATUSES: Final[Mapping[str | None, EndStatus]] = {s: s for s in get_args(EndStatus)}
 _UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that state no end of their own
@@ -61,13 +58,6 @@ class _Kind(Struct):
 class _Delta(Struct):
     delta: object = None
     usage: object = None
-
-
-class _Done(Struct):
-    text: object = None
-    refusal: object = None
-    item: object = None
-    part: object = None
 
 
 class _Response(Struct):
@@ -92,7 +82,6 @@ class _ResponseEvent(Struct):
 
 _kind: Final = msgspec.json.Decoder(_Kind)
 _delta: Final = msgspec.json.Decoder(_Delta)
-_done: Final = msgspec.json.Decoder(_Done)
 _response: Final = msgspec.json.Decoder(_Response)
 _response_event: Final = msgspec.json.Decoder(_ResponseEvent)
 
@@ -121,7 +110,7 @@ class ResponsesLLM:
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
         stated: object = None  # of the usage
-        whole: list[tuple[bytes, bytes]] = []  # events of that kind, unread: mostly nobody needs them
+        whole = Whole()
         asked = Asked.of(self.client.base_url, "/responses", request)
         with hearing(asked):
             answer = await EventStream.of(self.client, asked, request, _body(request), self.retries)
@@ -157,11 +146,11 @@ class ResponsesLLM:
                             continue
                         text, is_refusal = _text_of(response)
                         if not text:
-                            text, is_refusal = _told_whole(whole)
+                            text, is_refusal = whole.told()
                         if text.startswith(said) and (rest := text.removeprefix(said)):  # else it is what came already
                             said, refused = text, refused or is_refusal
                             yield TextDelta(rest)
-                        calls = calls_in(response.output) or calls_in(_items(whole))
+                        calls = calls_in(response.output) or calls_in(whole.items())
                         response.tools = request.tools
                         yield _ended(_ENDS[name], response, said, refused, calls, asked, thought=thought)
                         await answer.drain()
@@ -183,8 +172,8 @@ class ResponsesLLM:
                             yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
                         yield failed
                         return
-                    elif name in _WHOLE:
-                        whole.append((name, event.data))
+                    elif name in WHOLE:
+                        whole.add(name, event.data)
                     elif not name:
                         aside = anything(event.data)
             finally:
@@ -280,23 +269,6 @@ def _name(event: ServerSentEvent) -> bytes:
     return kind.type.encode(errors="replace") if isinstance(kind.type, str) else b""
 
 
-def _told_whole(events: list[tuple[bytes, bytes]]) -> tuple[str, bool]:
-    """The text of a reply, as `_output` has it, out of the events that tell of whole items, or whole texts."""
-    told = [(name, decoded(_done, data)) for name, data in events]
-    text, refused = _output([done.item for name, done in told if name == _ITEM])
-    if not text:
-        texts = [done.refusal or done.text for name, done in told if name not in (_ITEM, _PART)]
-        text, refused = "".join(each for each in texts if isinstance(each, str)), any(done.refusal for _, done in told)
-    if not text:
-        text, refused = _output([{"content": [done.part for _, done in told]}])
-    return text, refused
-
-
-def _items(events: list[tuple[bytes, bytes]]) -> list[object]:
-    """The items that events tell of whole."""
-    return [decoded(_done, data).item for name, data in events if name == _ITEM]
-
-
 async def _rest(answer: EventStream) -> list[_Response]:
     """The ends that follow a failure."""
     ends: list[_Response] = []
@@ -326,27 +298,10 @@ def _failed(ends: list[_Response], stated: object, text: str, thought: int, erro
 
 
 def _text_of(response: _Response) -> tuple[str, bool]:
-    """As `_output`; some say nothing there, and all of the text in a field of its own, as SDKs show it."""
-    text, refused = _output(response.output)
+    """As `words_of_output`; some say nothing there, and all of the text in a field of its own, as SDKs show it."""
+    text, refused = words_of_output(response.output)
     if not text and isinstance(response.output_text, str):
         text = response.output_text
-    return text, refused
-
-
-def _output(output: object) -> tuple[str, bool]:
-    """The text of all messages in the output, and whether any of it is a refusal. Reasoning comes before them."""
-    text, refused = "", False
-    for item in output if isinstance(output, list) else ():
-        is_message = isinstance(item, dict) and item.get("type") in ("message", None)
-        content = item.get("content") if is_message else None
-        for part in content if isinstance(content, list) else [content]:
-            match part:
-                case {"type": "refusal", "refusal": str(words)}:
-                    text, refused = text + words, True
-                case str(words):  # as some servers have it
-                    text += words
-                case {"text": str(words), **more} if more.get("type") in ("output_text", "text", None):
-                    text += words
     return text, refused
 
 

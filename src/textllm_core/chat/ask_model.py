@@ -39,6 +39,9 @@ from textllm_core.texts import well_formed
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
 _READ_ON_S: Final = 1.0  # what follows the end of a reply came in the same packet, or is no loss
+# OpenAI's longest tokens have 128 bytes, the usual ones 4: what is longer does not end where it was told to.
+_MOST_BYTES_OF_TOKEN: Final = 128
+_MOST_BYTES_BESIDE: Final = 64 * 1024  # so that a provider which takes no small limit is heard out
 _SHOWN_BEFORE: Final = (
     "This conversation has an image or a file that the model cannot read; use another model, or begin a new one."
 )
@@ -116,6 +119,7 @@ class AskModel:
         loop, log, ended = asyncio.get_running_loop(), of.log, None
         first_token_s = of.route.first_token_timeout_s or self.policy.first_token_timeout_s
         silence_s = of.route.silence_timeout_s or self.policy.silence_timeout_s
+        most = of.max_output_tokens * _MOST_BYTES_OF_TOKEN + _MOST_BYTES_BESIDE
         begins_by = loop.time() + first_token_s
         async with aclosing(of.route.llm.stream(request)) as events:
             try:
@@ -126,9 +130,11 @@ class AskModel:
                                 if of.first_text_at is None:
                                     of.first_text_at = self.clock.now()
                                 log.say(of.characters.encoded(text))
+                                _check_size(of, most)
                                 deadline.move(loop.time() + silence_s)
                             case ModelThinking(characters):
                                 of.thought += characters
+                                _check_size(of, most)
                                 is_begun = of.first_text_at is not None
                                 patience = silence_s if is_begun else first_token_s
                                 deadline.move(loop.time() + patience)
@@ -266,3 +272,12 @@ def _gave_nothing(of: OpenExchange, error: ModelError) -> bool:
     that it failed, and bills nobody for it."""
     is_stated = error.report is not None and error.report.is_answer
     return of.started is None and (is_stated or not of.may_have_run(error))
+
+
+def _check_size(of: OpenExchange, most: int) -> None:
+    """
+    Raises:
+        ProviderError: the reply, with all that was thought for it, has more bytes than that.
+    """
+    if of.log.size + of.thought > most:
+        raise ProviderError(f"The model {of.model} writes far more than max_output_tokens allows; it was cut off.")

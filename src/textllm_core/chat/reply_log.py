@@ -12,7 +12,7 @@ from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, Rep
 class ReplyLog:
     """The events of one exchange, kept while it runs. It is written by one task; a reader may come and leave at will.
 
-    It grows with the reply, whose length the model's `max_output_tokens` bounds, and not with its readers: a slow one
+    It grows with the reply, whose length `AskModel` bounds, and not with its readers: a slow one
     holds a place in it and nothing else. Once closed it does not change any more. Events count from 1.
     """
 
@@ -48,6 +48,11 @@ class ReplyLog:
     def end_number(self) -> int:
         """The number that its terminal event has, or will have."""
         return self.length + (not self._is_closed)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has said so far."""
+        return len(self._text)
 
     @property
     def text(self) -> str:

@@ -10,7 +10,7 @@ Meaning = Literal[
     "busy", "quota", "rate", "too_long", "filtered", "key", "blind", "model", "route", "unavailable", "other"
 ]
 
-_NAME: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_]+(\.[A-Za-z0-9_]+|-[A-Za-z_]+)*")
+_NAME: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _STEP: Final = re.compile(r"\[?([0-9]{1,4})\]?|([A-Za-z_][A-Za-z0-9_]{0,63})")  # of the way to a parameter
 _MOST_STEPS: Final = 9

@@ -34,6 +34,12 @@ _NAMES: Final = {
         "ImageTurn",
     ),
     "chat.exchange": ("Exchange",),
+    "chat.given_parts": (
+        "GivenFile",
+        "GivenPart",
+        "TakeParts",
+        "TakenParts",
+    ),
     "chat.resume_reply": (
         "ResumeReply",
         "Resumed",
@@ -249,6 +255,7 @@ _NAMES: Final = {
         "ContentPart",
         "InputFile",
         "InputImage",
+        "InputLink",
         "InputText",
         "OutputText",
         "Refusal",
@@ -295,7 +302,11 @@ _NAMES: Final = {
         "Owner",
         "Role",
     ),
-    "uploads": ("Upload",),
+    "uploads": (
+        "Attached",
+        "HeldFiles",
+        "Upload",
+    ),
     "usage": (
         "LedgerEntry",
         "Usage",

@@ -5,6 +5,7 @@ from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
 from textllm_core.chat.chat_with_image import ChatWithImage, ImageTurn
 from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.given_parts import GivenFile, GivenPart, TakenParts, TakeParts
 from textllm_core.chat.resume_reply import Resumed, ResumeReply
 from textllm_core.chat.routes import Route, Routes
 from textllm_core.chat.running import RunningExchanges
@@ -164,7 +165,7 @@ from textllm_core.records.models import (
     ModelList,
     ModelPrice,
 )
-from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputText, OutputText, Refusal
+from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
 from textllm_core.records.schema import SchemaStep
 from textllm_core.records.sessions import Session
 from textllm_core.records.tools import (
@@ -186,7 +187,7 @@ from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSe
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 from textllm_core.summarize_conversation import SummarizeConversation
 from textllm_core.tenancy import Caller, Owner, Role
-from textllm_core.uploads import Upload
+from textllm_core.uploads import Attached, HeldFiles, Upload
 from textllm_core.usage import LedgerEntry, Usage
 from textllm_core.wire import Record
 
@@ -203,6 +204,7 @@ __all__ = [
     "ApiKeyPage",
     "ApiKeyRepository",
     "Asking",
+    "Attached",
     "Audit",
     "AuditBooks",
     "Authenticate",
@@ -275,7 +277,10 @@ __all__ = [
     "GetConversation",
     "GetFile",
     "GetSession",
+    "GivenFile",
+    "GivenPart",
     "HealthProbe",
+    "HeldFiles",
     "Hold",
     "Idempotency",
     "IdempotencyInProgressError",
@@ -288,6 +293,7 @@ __all__ = [
     "ImportedConversation",
     "InputFile",
     "InputImage",
+    "InputLink",
     "InputText",
     "InputTooLongError",
     "InvalidRequestError",
@@ -386,6 +392,8 @@ __all__ = [
     "StoredFileNotFoundError",
     "SummarizeConversation",
     "SweepFiles",
+    "TakeParts",
+    "TakenParts",
     "Telemetry",
     "TextDelta",
     "TextLLM",

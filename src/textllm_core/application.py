@@ -11,6 +11,7 @@ from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
 from textllm_core.chat.chat_with_image import ChatWithImage
 from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.given_parts import TakeParts
 from textllm_core.chat.in_two_steps import InTwoSteps
 from textllm_core.chat.resume_reply import ResumeReply
 from textllm_core.chat.routes import Routes
@@ -278,6 +279,7 @@ class TextLLM:
     send_message: SendMessage
     chat_with_image: ChatWithImage
     chat_with_document: ChatWithDocument
+    take_parts: TakeParts
     summarize_conversation: SummarizeConversation
     resume_reply: ResumeReply
     cancel_reply: CancelReply
@@ -332,6 +334,7 @@ class TextLLM:
             send_message=SendMessage(exchange, policy),
             chat_with_image=ChatWithImage(exchange, of_turns, ports.documents, policy),
             chat_with_document=ChatWithDocument(exchange, of_turns, ports.documents, policy),
+            take_parts=TakeParts(exchange, of_turns, ports.documents, files.read),
             summarize_conversation=SummarizeConversation(
                 exchange, GetConversation(ports.conversations, of_turns), policy
             ),

@@ -6,7 +6,7 @@ factor of the model, at most 2.46. Of a PDF they read the text and an image of e
 """
 
 from math import ceil
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -19,6 +19,10 @@ _TILES: Final = (85, 170)  # for the image, and for each tile; other models ask 
 _TILES_OF_4O_MINI: Final = (2_833, 5_667)
 _DENSEST_PAGE: Final = 4_000  # tokens of its text; a page of a printed book has less than 1,000
 _USUAL_PAGE: Final = 1_500
+_USUAL_FILE_PAGES: Final = 10
+_USUAL_IMAGE: Final = 1_024  # patches of 1024 x 1024 pixels
+_LARGEST: Final = 3_200  # pixels of a side that make 10,000 patches
+_LARGEST_CONTEXT: Final = 1_050_000  # of the models that read files
 
 
 class FileTokens(Struct, frozen=True):
@@ -57,6 +61,16 @@ def pdf_tokens(*, pages: int, size: int, model: str, text_bytes: int = 0, is_tex
     )
     text = text_bytes if is_text_counted else max(text_bytes, min(pages * _DENSEST_PAGE, size))
     return FileTokens(pages * page + text, max(pages * _USUAL_PAGE, text_bytes // 4))
+
+
+def linked_tokens(kind: Literal["image", "file"], *, model: str) -> FileTokens:
+    """Tokens of what the provider reads at an address, of which nobody here knows how large it is.
+
+    An image makes no more than the largest; a file no more than the largest context of a model.
+    """
+    if kind == "image":
+        return FileTokens(image_tokens(_LARGEST, _LARGEST, model=model).most, _USUAL_IMAGE)
+    return FileTokens(_LARGEST_CONTEXT, _USUAL_FILE_PAGES * _USUAL_PAGE)
 
 
 def _tiled(tiles: int, price: tuple[int, int]) -> int:

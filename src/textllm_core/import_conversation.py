@@ -21,7 +21,7 @@ from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.messages import Message
-from textllm_core.records.parts import ContentPart, InputImage, InputText, OutputText, Refusal
+from textllm_core.records.parts import ContentPart, InputImage, InputLink, InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record, to_json
@@ -262,12 +262,13 @@ def _message(said: ListedMessage, now: datetime) -> Message:
 
 
 def _content(said: ListedMessage) -> tuple[ContentPart, ...]:
-    """Its parts; an export has no bytes of files, so that a note stands in the place of each."""
+    """Its parts; an export has no bytes of files, and addresses end, so that a note stands in the place of each."""
     parts: list[ContentPart] = []
     for part in said.content:
-        if isinstance(part, InputImage | ListedFile):
+        if isinstance(part, InputImage | ListedFile | InputLink):
+            name = f"at {part.url}" if isinstance(part, InputLink) else part.name
             before = "\n\n" if parts else ""
-            parts.append(InputText(f"{before}[The file {part.name} was not imported.]\n"))
+            parts.append(InputText(f"{before}[The file {name} was not imported.]\n"))
         else:
             parts.append(part)
     return tuple(parts)

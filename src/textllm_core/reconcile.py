@@ -21,7 +21,7 @@ from textllm_core.pricing import Pricing
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelEnded
-from textllm_core.records.parts import InputFile, InputImage, files_of
+from textllm_core.records.parts import InputFile, InputImage, file_keys, files_of
 from textllm_core.tenancy import Caller
 
 RECOVER_EVERY_S: Final = 3.0  # see `LEASE`
@@ -77,7 +77,7 @@ class Reconcile:
     async def _discard_files(self, hold: Hold) -> None:
         """Let go of what was stored for a turn that its conversation knows nothing of."""
         if hold.message is not None and hold.kind in ("image", "document"):
-            keys = [file.key for file in files_of(hold.message.content)]
+            keys = file_keys(hold.message.content)
             await self.files.discard(Caller(hold.tenant_id), hold.user_id, keys)  # what stays is hidden, and swept
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:

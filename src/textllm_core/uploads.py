@@ -1,8 +1,9 @@
 """Files on their way in."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from asyncio import Task
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 MEGABYTE: Final = 1024 * 1024  # of settings that count in MB
 
@@ -56,6 +57,37 @@ class Upload:
         if isinstance(pieces, AsyncGenerator):
             await pieces.aclose()
         return found
+
+
+class HeldFiles(Protocol):
+    """Where the files of one request wait: gone once everyone who holds them has let go."""
+
+    async def keep(self, upload: Upload) -> Upload:
+        """The same file, from there: one that was in memory.
+
+        Raises:
+            StorageUnavailableError: there is no room for it.
+        """
+        ...
+
+    def hold(self) -> None:
+        """Have them wait until `let_go`, once for each time."""
+        ...
+
+    def let_go(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Files that a turn shows its model and nobody stores, by the keys that its message has for them."""
+
+    uploads: Mapping[str, Upload]
+    held: HeldFiles
+
+    def wait_for(self, task: Task[None]) -> None:
+        """Have them wait until the task has ended."""
+        self.held.hold()
+        task.add_done_callback(lambda _: self.held.let_go())
 
 
 def in_bytes(size: int) -> str:

@@ -27,7 +27,7 @@ from textllm_adapters.testing.stored_files import GIF, PDF, PNG, STORED, asked, 
 from textllm_core.errors import InvalidRequestError, ProviderError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.llm import LLM
 from textllm_core.records.messages import Message
-from textllm_core.records.parts import InputFile, InputImage, InputText
+from textllm_core.records.parts import InputFile, InputImage, InputLink, InputText
 
 MIB = 1024 * 1024
 PNG_PART = {
@@ -92,6 +92,27 @@ async def test_the_responses_api_takes_images_files_and_texts_as_parts(provider:
     ]
     assert recorded.files == (digest(PNG), digest(PDF))
     assert "transfer-encoding" not in recorded.headers
+
+
+async def test_addresses_are_passed_on_and_how_closely_to_look(provider: OpenAIStandIn, client: Client) -> None:
+    closely = replace(image("LLM/one.png"), detail="high")
+    there = InputLink(kind="image", url="https://example.com/a.png", detail="low")
+    document = InputLink(kind="file", url="https://example.com/a.pdf")
+    turn = Message(id="msg_1", role="user", content=(InputText("Well?"), closely, there, document), created_at=NOON)
+    await hear(ResponsesLLM(client, QUICK).stream(request(turn, read=reading(STORED))))
+    assert provider.requests[0].body["input"][0]["content"][1:] == [
+        PNG_PART | {"detail": "high"},
+        {"type": "input_image", "detail": "low", "image_url": "https://example.com/a.png"},
+        {"type": "input_file", "file_url": "https://example.com/a.pdf"},
+    ]
+    turn = replace(turn, content=(closely, there))
+    await hear(ChatCompletionsLLM(client, QUICK).stream(request(turn, read=reading(STORED))))
+    assert provider.requests[1].body["messages"][0]["content"] == [
+        {"type": "image_url", "image_url": {"url": PNG_PART["image_url"], "detail": "high"}},
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}},
+    ]
+    heard = await hear(ChatCompletionsLLM(client, QUICK).stream(request(replace(turn, content=(document,)))))
+    assert isinstance(heard.error, InvalidRequestError)
 
 
 async def test_a_conversation_is_made_with_images_and_files_as_parts(provider: OpenAIStandIn, client: Client) -> None:

@@ -56,7 +56,7 @@ class EmbeddedLLM:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """As the port says. The provider's id of the response is None: nothing is kept."""
-        if any(message.stored_parts for message in request.messages):
+        if any(message.has_shown_parts for message in request.messages):
             raise InvalidRequestError("The embedded model reads text alone, no images and no files.")
         if request.tools:
             raise InvalidRequestError.of("tools", "the embedded model calls no functions; configure another provider")

@@ -1,7 +1,7 @@
 """What is sent: messages with their files, and bodies whose files are read while they are on their way."""
 
 from binascii import b2a_base64
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from contextlib import aclosing
 from itertools import zip_longest
 from secrets import token_hex
@@ -13,7 +13,7 @@ from textllm_adapters.openai.functions import call_items, result_items
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
 from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
-from textllm_core.records.parts import InputFile, InputImage, words_of
+from textllm_core.records.parts import InputFile, InputImage, InputLink, words_of
 
 
 class DataURL:
@@ -32,7 +32,7 @@ def input_items(message: Message) -> list[dict[str, object]]:
     calls, results = call_items(message), result_items(message)
     if len(calls) + len(results) == len(message.content) > 0:
         return [*results, *calls]
-    has_files = any(isinstance(part, InputImage | InputFile) for part in message.content)
+    has_files = any(isinstance(part, InputImage | InputFile | InputLink) for part in message.content)
     content = _input_parts(message) if has_files else message.text
     return [*results, {"type": "message", "role": message.role, "content": content}, *calls]
 
@@ -42,7 +42,11 @@ def _input_parts(message: Message) -> list[dict[str, object]]:
     for part in message.content:
         match part:
             case InputImage():
-                parts.append({"type": "input_image", "detail": "auto", "image_url": DataURL(part)})
+                parts.append({"type": "input_image", "detail": part.detail, "image_url": DataURL(part)})
+            case InputLink(kind="image"):
+                parts.append({"type": "input_image", "detail": part.detail, "image_url": part.url})
+            case InputLink():
+                parts.append({"type": "input_file", "file_url": part.url})
             case InputFile(extracted=None):
                 # The API tells by the name what a file is, and only PDF files go as they are.
                 name = part.name if part.name.lower().endswith(".pdf") else f"{part.name}.pdf"
@@ -58,16 +62,24 @@ def chat_content(message: Message) -> object:
     Raises:
         InvalidRequestError: a file without extracted text, for which this API has no portable form.
     """
-    images = message.stored_parts
     text = message.text_for_model
-    if not images:
+    if not message.has_shown_parts:
         return text
-    if any(isinstance(part, InputFile) for part in images):
-        raise InvalidRequestError.of("file", "this API takes no files as they are; their text must be extracted")
-    return [
-        *([{"type": "text", "text": text}] if text else []),
-        *({"type": "image_url", "image_url": {"url": DataURL(image)}} for image in images),
-    ]
+    return [*([{"type": "text", "text": text}] if text else []), *_chat_images(message)]
+
+
+def _chat_images(message: Message) -> Iterator[dict[str, object]]:
+    for part in message.content:
+        match part:
+            case InputFile(extracted=None) | InputLink(kind="file"):
+                raise InvalidRequestError.of(
+                    "file", "this API takes no files as they are; their text must be extracted"
+                )
+            case InputImage() | InputLink():
+                url = part.url if isinstance(part, InputLink) else DataURL(part)
+                # "original" is of the Responses API alone.
+                detail = {} if part.detail == "auto" else {"detail": "low" if part.detail == "low" else "high"}
+                yield {"type": "image_url", "image_url": {"url": url, **detail}}
 
 
 class Body:

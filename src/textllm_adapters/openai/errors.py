@@ -87,7 +87,7 @@ class Asked:
             path,
             request.model,
             has_transcript=request.transcript_id is not None,
-            has_files=request.transcript_id is not None or any(message.stored_parts for message in request.messages),
+            has_files=request.transcript_id is not None or any(message.has_shown_parts for message in request.messages),
             options=frozenset(name for name in _OPTIONS.values() if getattr(request, name) is not None),
         )
 

@@ -339,17 +339,17 @@ class ManagedConversationsContract:
         assert len(await conversations.last_messages("tenant", "user", other.conversation_id, limit=None)) == 2
 
     async def test_the_files_of_its_turns_are_hidden_with_it_and_no_others(self, storage: Storage) -> None:
-        image, document, later, other, elsewhere = [await kept(storage.files, "user") for _ in range(5)]
+        image, document, later, other, elsewhere, lent = [await kept(storage.files, "user") for _ in "abcdef"]
         shown = InputImage(key=image.key, media_type="image/png", size=5, name='"type":"input_file"')
         read = InputFile(key=document.key, media_type="text/plain", size=5, name="a.txt", extracted="Tea")
-        said = Message(id=new_id("msg"), role="user", content=(InputText("What?"), shown, read), created_at=NOON)
+        borrowed = replace(shown, key=lent.key, is_borrowed=True)
+        content = (InputText("What?"), shown, borrowed, read)
+        said = Message(id=new_id("msg"), role="user", content=content, created_at=NOON)
         hold = await storage.ledger.reserve(reservation())
         await storage.ledger.settle(hold, settlement(messages=(said, exchange("", "Tea")[1]), last_image=image.key))
         turn = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
         await storage.ledger.settle(turn, settlement(messages=(), last_image=later.key))
-        named = Message(
-            id=new_id("msg"), role="user", content=(InputText(f'"input_file" {other.key}'),), created_at=NOON
-        )
+        named = replace(said, id=new_id("msg"), content=(InputText(f'"input_file" {other.key}'),))
         turn = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
         await storage.ledger.settle(turn, settlement(messages=(named,)))
         foreign = replace(read, key=elsewhere.key)
@@ -358,8 +358,8 @@ class ManagedConversationsContract:
         )
         hidden = await storage.conversations.erase("tenant", "user", hold.conversation_id, at=NOON, remembered=GONE)
         assert hidden == sorted([image.key, document.key, later.key])
-        seen = await storage.files.find("tenant", [file.key for file in (image, document, later, other, elsewhere)])
-        assert set(seen) == {other.key, elsewhere.key}
+        seen = await storage.files.find("tenant", [*hidden, other.key, elsewhere.key, lent.key])
+        assert set(seen) == {other.key, elsewhere.key, lent.key}
         swept = await storage.files.abandoned(NOON + timedelta(days=1), limit=9)
         assert sorted(file.key for _, file in swept) == hidden
 

@@ -94,7 +94,7 @@ class AskModel:
         try:
             return await self._call(of)
         except UnsupportedMediaTypeError:
-            if of.message.stored_parts or of.started is not None:
+            if of.message.has_shown_parts or of.started is not None:
                 raise
             if of.route.transcript is not None:
                 raise UnsupportedMediaTypeError(_SHOWN_BEFORE) from None
@@ -172,7 +172,7 @@ class AskModel:
         else:
             if of.transcript_id is None:
                 history = await self._sendable(of, paired(await self._history(of, limit=None)))
-                of.transcript_id = await transcript.create(history, read=self._read_blob)
+                of.transcript_id = await transcript.create(history, read=self._read_blob(of))
             transcript_id = of.transcript_id
             messages = await self._sendable(of, (of.message,))
         return ModelRequest(
@@ -190,17 +190,16 @@ class AskModel:
             reasoning_effort=options.reasoning_effort,
             safety_identifier=hashlib.sha256(f"{hold.tenant_id}\0{hold.user_id}".encode()).hexdigest(),
             cache_key=hold.conversation_id,
-            read=self._read_blob,
+            read=self._read_blob(of),
         )
 
-    @property
-    def _read_blob(self) -> ReadBlob | None:
-        return None if self.attachments is None else self.attachments.read
+    def _read_blob(self, of: OpenExchange) -> ReadBlob | None:
+        return None if self.attachments is None else self.attachments.reading(of.turn.attached)
 
     async def _sendable(self, of: OpenExchange, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if self.attachments is None:
             return messages
-        return await self.attachments.sendable(messages, of.route.llm if of.sends_files else None)
+        return await self.attachments.sendable(messages, of.route.llm if of.sends_files else None, of.turn.attached)
 
     async def _past(self, of: OpenExchange) -> tuple[Message, ...]:
         """What was said before, to be sent with the turn."""

@@ -3,32 +3,29 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple, overload
+from typing import Final, overload
 
 from msgspec import Struct
 
-from textllm_core.chat.attachments import MOST_BYTES
 from textllm_core.chat.calls import call_of
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import last_reply
+from textllm_core.chat.seen_files import SeenImage, refuse_too_many_bytes, seen_image
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files, told_apart
 from textllm_core.errors import (
     Allowance,
     FileTooLargeError,
-    ImageTooLargeError,
     InvalidRequestError,
 )
-from textllm_core.file_tokens import FileTokens, image_tokens
-from textllm_core.images import Image, inspect_image, kind_to_turn
+from textllm_core.file_tokens import FileTokens
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import DocumentReader
 from textllm_core.ports.llm import LLM
 from textllm_core.records.files import StoredFile
 from textllm_core.records.messages import Idempotency, Reply, ReplyEvent, TurnOptions
-from textllm_core.records.parts import InputImage
 from textllm_core.tenancy import Caller, Owner
-from textllm_core.uploads import Upload, in_bytes
+from textllm_core.uploads import Upload
 
 MAX_IMAGES: Final = 10
 
@@ -101,14 +98,6 @@ class ChatWithImage:
         return kept_images(stored, images, model=model)
 
 
-class SeenImage(NamedTuple):
-    """An image as the model is to see it, and what of it is not seen."""
-
-    upload: Upload
-    image: Image
-    warnings: tuple[str, ...] = ()
-
-
 async def checked_images(
     uploads: Sequence[Upload], llm: LLM, policy: ChatPolicy, reader: DocumentReader, *, owner: Owner
 ) -> Sequence[SeenImage]:
@@ -129,43 +118,19 @@ async def checked_images(
         if upload.size > policy.max_file_bytes:
             with told_apart("Image", place, len(uploads)):
                 raise FileTooLargeError(limit=policy.max_file_bytes)
-    _refuse_too_many_bytes(uploads)
+    refuse_too_many_bytes(uploads)
     seen = []
     for place, upload in enumerate(uploads, 1):
         with told_apart("Image", place, len(uploads)):
-            found = await _seen(upload, reader, owner)
+            found = await seen_image(upload, reader, owner)
         which = f"image {place} of {len(uploads)}: " if len(uploads) > 1 else ""
         seen.append(found._replace(warnings=tuple(which + warning for warning in found.warnings)))
-    _refuse_too_many_bytes([image.upload for image in seen])
+    refuse_too_many_bytes([image.upload for image in seen])
     return seen
-
-
-async def _seen(upload: Upload, reader: DocumentReader, owner: Owner) -> SeenImage:
-    media_type = await kind_to_turn(upload)
-    if media_type is None:
-        return SeenImage(upload, await inspect_image(upload))
-    picture = await reader.picture(upload, owner=owner, media_type=media_type)
-    stem = upload.name.rpartition(".")[0] or upload.name
-    turned = Upload.of_bytes(f"{stem}.{picture.media_type.removeprefix('image/')}", picture.content)
-    return SeenImage(turned, Image(picture.media_type, picture.width, picture.height), picture.warnings)
-
-
-def _refuse_too_many_bytes(uploads: Sequence[Upload]) -> None:
-    if sum(upload.size for upload in uploads) > MOST_BYTES:
-        raise ImageTooLargeError(
-            f"The images together have more than {in_bytes(MOST_BYTES)}; send fewer or smaller ones.",
-            limit=MOST_BYTES,
-            counts="bytes",
-        )
 
 
 def kept_images(stored: Sequence[StoredFile], images: Sequence[SeenImage], *, model: str) -> KeptFiles:
     """The parts of a message that images become, once they are stored."""
-    parts = [
-        InputImage(
-            key=file.key, media_type=seen.image.media_type, size=file.size, name=file.name, warnings=seen.warnings
-        )
-        for file, seen in zip(stored, images, strict=True)
-    ]
-    tokens = (image_tokens(seen.image.width, seen.image.height, model=model) for seen in images)
+    parts = [image.part(key=file.key, name=file.name) for file, image in zip(stored, images, strict=True)]
+    tokens = (image.tokens(model) for image in images)
     return KeptFiles(stored, parts, sum(tokens, FileTokens(0, 0)))

@@ -186,6 +186,8 @@ class Exchange:
             raise
         # It may be cut short before it has begun.
         running.task.add_done_callback(lambda _: running.log.refuse(self._why_cut_short()))
+        if turn.attached is not None:
+            turn.attached.wait_for(running.task)
         return running
 
     async def _carry_out(self, caller: Caller, turn: Turn, running: Running) -> None:

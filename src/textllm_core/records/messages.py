@@ -22,6 +22,7 @@ from textllm_core.records.parts import (
     ContentPart,
     InputFile,
     InputImage,
+    InputLink,
     InputText,
     OutputText,
     Refusal,
@@ -37,6 +38,7 @@ from textllm_core.records.tools import (
     ToolChoice,
     ToolResult,
 )
+from textllm_core.uploads import Attached
 from textllm_core.usage import Kind, Usage
 from textllm_core.wire import Record
 
@@ -91,6 +93,11 @@ class Message(Record, frozen=True, kw_only=True):
         )
 
     @property
+    def has_shown_parts(self) -> bool:
+        """Whether the model is to read images or files in it by itself."""
+        return bool(self.stored_parts) or any(isinstance(part, InputLink) for part in self.content)
+
+    @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """What the model asks its caller to run."""
         return tuple(part for part in self.content if isinstance(part, ToolCall))
@@ -107,8 +114,9 @@ class Message(Record, frozen=True, kw_only=True):
 
     @property
     def last_image(self) -> str | None:
-        """The key of its last image; None: it has none."""
-        return next((part.key for part in reversed(self.content) if isinstance(part, InputImage)), None)
+        """The key of its last image; None: it has none of its own."""
+        images = (part for part in reversed(self.content) if isinstance(part, InputImage) and not part.is_borrowed)
+        return next((part.key for part in images), None)
 
 
 class TurnOptions(Record, frozen=True, kw_only=True):
@@ -195,6 +203,7 @@ class Turn(Record, frozen=True, kw_only=True):
         allowance: what is left of the user's rate limit, where the turn has been counted already.
         file_tokens: about how many of them its images and documents make, for an estimate.
         show_files: lets be seen what was stored for it, once it is admitted; raises StorageUnavailableError.
+        attached: its files that are stored nowhere; None: all are.
         discard_files: undoes what was stored for it, where its conversation keeps nothing of it. Raises nothing.
         since: when its caller began to wait, by the clock of the loop; None: now.
     """
@@ -210,6 +219,7 @@ class Turn(Record, frozen=True, kw_only=True):
     allowance: Allowance | None = None
     file_tokens: int = 0
     show_files: Callable[[], Coroutine[None, None, None]] | None = None
+    attached: Attached | None = None
     discard_files: Callable[[], Coroutine[None, None, None]] | None = None
     since: float | None = None
 

@@ -1,7 +1,7 @@
 """What a message consists of."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta
 from msgspec.structs import replace
@@ -9,6 +9,9 @@ from msgspec.structs import replace
 from textllm_core.fields import FileKey, FileName, MediaType, SizeInBytes, Text
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.wire import Record
+
+Detail: TypeAlias = Literal["auto", "low", "high", "original"]
+"""How closely a model is to look at an image."""
 
 
 class InputText(Record, frozen=True, tag="input_text"):
@@ -22,6 +25,8 @@ class InputImage(Record, frozen=True, kw_only=True, omit_defaults=True, tag="inp
 
     Args:
         warnings: what of it the model does not see.
+        detail: how closely the model is to look.
+        is_borrowed: it was uploaded by itself, and outlives the message that names it.
     """
 
     key: FileKey
@@ -29,15 +34,20 @@ class InputImage(Record, frozen=True, kw_only=True, omit_defaults=True, tag="inp
     size: SizeInBytes
     name: FileName
     warnings: Annotated[tuple[str, ...], Meta(description="What of it the model does not see.")] = ()
+    detail: Annotated[Detail, Meta(description="How closely the model is to look.")] = "auto"
+    is_borrowed: Annotated[
+        bool, Meta(description="Whether it was uploaded by itself, and outlives the message that names it.")
+    ] = False
 
 
-class InputFile(Record, frozen=True, kw_only=True, tag="input_file"):
+class InputFile(Record, frozen=True, kw_only=True, omit_defaults=True, tag="input_file"):
     """A document that the user sent; its bytes lie in the blob store.
 
     Args:
         extracted: its text, which is sent in its place; None where the model is to read the file itself.
         pages: how many it has, where that is known.
         warnings: what may be wrong or missing in what the model is told of it.
+        is_borrowed: it was uploaded by itself, and outlives the message that names it.
     """
 
     key: FileKey
@@ -47,6 +57,15 @@ class InputFile(Record, frozen=True, kw_only=True, tag="input_file"):
     extracted: str | None = None
     pages: int | None = None
     warnings: tuple[str, ...] = ()
+    is_borrowed: bool = False
+
+
+class InputLink(Record, frozen=True, kw_only=True, omit_defaults=True, tag="input_link"):
+    """An image or a document at an address that the provider reads itself; nobody here ever does."""
+
+    kind: Annotated[Literal["image", "file"], Meta(description="What is there.")]
+    url: Annotated[str, Meta(description="Where the provider reads it.")]
+    detail: Annotated[Detail, Meta(description="How closely the model is to look at an image.")] = "auto"
 
 
 class OutputText(Record, frozen=True, tag="output_text"):
@@ -65,14 +84,14 @@ class Refusal(Record, frozen=True, tag="refusal"):
         return self.refusal
 
 
-ContentPart = InputText | InputImage | InputFile | OutputText | Refusal | ToolCall | ToolResult
+ContentPart = InputText | InputImage | InputFile | InputLink | OutputText | Refusal | ToolCall | ToolResult
 """One part of what a message says."""
 
 
 def words_of(part: ContentPart) -> str | None:
     """What a part says in words: a file the text extracted from it; None where it is sent as something else."""
     match part:
-        case InputImage() | InputFile(extracted=None) | ToolCall() | ToolResult():
+        case InputImage() | InputFile(extracted=None) | InputLink() | ToolCall() | ToolResult():
             return None
         case InputFile():
             return f"File {part.name}:\n\n{part.extracted}"
@@ -80,8 +99,8 @@ def words_of(part: ContentPart) -> str | None:
 
 
 def file_keys(content: Sequence[ContentPart]) -> list[str]:
-    """Where the files of a message lie in the blob store."""
-    return [part.key for part in content if isinstance(part, InputImage | InputFile)]
+    """Where the files of a message lie in the blob store, but for those that are not its own."""
+    return [part.key for part in content if isinstance(part, InputImage | InputFile) and not part.is_borrowed]
 
 
 def files_of(content: Sequence[ContentPart]) -> tuple[InputImage | InputFile, ...]:

@@ -66,6 +66,7 @@ SESSION: Final = {
     "total_cost": 0.00018,
     "conversation_count": 1,
     "is_active": True,
+    "estimated_cost": 0,
 }
 _USED: Final = {"messages": 1, "tokens_input": 12, "tokens_output": 15, "cost": 0.00018, "estimated_cost": 0}
 STATS: Final = {

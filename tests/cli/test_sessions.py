@@ -12,9 +12,10 @@ from textllm_adapters.clock import SystemClock
 from textllm_adapters.memory.store import KeptSession
 from textllm_core.ids import new_id
 from textllm_core.records.sessions import Session, day_of
+from textllm_core.records.usage_reports import DailyUsage
 
 FIELDS = ["id", "user_id", "created_at", "last_activity"]
-FIELDS += ["total_tokens", "total_cost", "conversation_count", "is_active"]
+FIELDS += ["total_tokens", "total_cost", "conversation_count", "is_active", "estimated_cost"]
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_todays_session_is_shown(run: Run, session_id: str) -> None:
     shown = run("sessions", "today", "--user", "ada")
     assert shown.exit_code == 0
     assert shown.stdout.startswith(f"id: {session_id}\nuser_id: ada\n")
-    assert shown.stdout.endswith("conversation_count: 1\nis_active: true\n")
+    assert shown.stdout.endswith("conversation_count: 1\nis_active: true\nestimated_cost: 0\n")
 
 
 def test_before_the_first_turn_of_the_day_there_is_none(run: Run) -> None:
@@ -44,9 +45,9 @@ def test_json_is_the_session_as_rest_has_it(run: Run, session_id: str, command: 
 
 def test_an_ended_session_reopens_with_the_next_turn(run: Run, session_id: str) -> None:
     for _ in range(2):
-        assert run("sessions", "end", session_id).stdout.endswith("is_active: false\n")
+        assert run("sessions", "end", session_id).stdout.endswith("is_active: false\nestimated_cost: 0\n")
     run("ask", "hi", "--user", "ada")
-    assert run("sessions", "show", session_id).stdout.endswith("is_active: true\n")
+    assert run("sessions", "show", session_id).stdout.endswith("is_active: true\nestimated_cost: 0\n")
 
 
 @pytest.mark.parametrize("command", ["show", "end"])
@@ -74,5 +75,9 @@ def test_sessions_are_listed_newest_first(run: Run, wiring: MemoryWiring, sessio
     lines = run("sessions", "list", "--user", "ada").stdout.splitlines()
     assert lines[0].split() == ["session", "day", "conversations", "tokens", "cost", "active"]
     assert lines[2].split() == [old.id, f"{yesterday:%Y-%m-%d}", "2", "1,234", "$0.25", "no"]
+    used = DailyUsage(day_of(yesterday), "gpt-4o", 1, 1, 1, Decimal("0.25"), Decimal("0.2"))
+    wiring.store.daily_usage["default", "ada", used.day, used.model] = used
+    lines = run("sessions", "list", "--user", "ada").stdout.splitlines()
+    assert [lines[0].split()[-1], lines[2].split()[-1]] == ["estimated", "$0.2"]
     assert len(run("sessions", "list", "--user", "ada", "--days", "1").stdout.splitlines()) == 2
     assert len(run("sessions", "list").stdout.splitlines()) == 1

@@ -26,6 +26,7 @@ async def test_a_session_has_exactly_the_fields_of_the_contract(server: Server, 
         "total_cost": float(reply.cost),
         "conversation_count": 1,
         "is_active": True,
+        "estimated_cost": 0,
     }
 
 

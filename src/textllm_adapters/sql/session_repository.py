@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import Select, bindparam, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
-from textllm_adapters.sql.tables import sessions
+from textllm_adapters.sql.tables import daily_usage, sessions
 from textllm_adapters.translation import translated
+from textllm_core.money import ZERO
 from textllm_core.records.sessions import Session
 
 _FIELDS: Final = (
@@ -23,6 +23,14 @@ _FIELDS: Final = (
     sessions.c.total_cost,
     sessions.c.conversation_count,
     sessions.c.is_active,
+    select(func.coalesce(func.sum(daily_usage.c.estimated_cost), literal(ZERO, daily_usage.c.estimated_cost.type)))
+    .where(
+        daily_usage.c.tenant_id == sessions.c.tenant_id,
+        daily_usage.c.user_id == sessions.c.user_id,
+        daily_usage.c.day == sessions.c.day,
+    )
+    .correlate(sessions)
+    .scalar_subquery(),
 )
 _OF_TENANT: Final = sessions.c.tenant_id == bindparam("of_tenant")
 _OF_USER: Final = sessions.c.user_id == bindparam("of_user")
@@ -35,7 +43,7 @@ _SINCE: Final = (
     .where(_OF_TENANT, _OF_USER, sessions.c.day >= bindparam("of_first"))
     .order_by(sessions.c.day.desc())
 )
-_END: Final = update(sessions).where(_OF_TENANT, _OF_USER, _ID).values(is_active=False).returning(*_FIELDS)
+_END: Final = update(sessions).where(_OF_TENANT, _OF_USER, _ID).values(is_active=False).returning(sessions.c.id)
 
 
 class SqlSessionRepository:
@@ -54,18 +62,16 @@ class SqlSessionRepository:
         return await self._all(tenant_id, _SINCE, {"of_tenant": tenant_id, "of_user": user_id, "of_first": first})
 
     async def end(self, tenant_id: str, user_id: str, session_id: str) -> Session | None:
-        return await self._first(
-            tenant_id, _END, {"of_tenant": tenant_id, "of_user": user_id, "of_session": session_id}
-        )
+        of_it = {"of_tenant": tenant_id, "of_user": user_id, "of_session": session_id}
+        with translated(STORAGE_ERRORS):
+            async with self._database.batch(tenant_id) as connection:
+                found = (await connection.execute(_END, of_it)).first() is not None
+        return await self.get(tenant_id, session_id) if found else None
 
-    async def _first(
-        self, tenant_id: str, statement: Select[Any] | ReturningUpdate[Any], parameters: dict[str, object]
-    ) -> Session | None:
+    async def _first(self, tenant_id: str, statement: Select[Any], parameters: dict[str, object]) -> Session | None:
         return next(iter(await self._all(tenant_id, statement, parameters)), None)
 
-    async def _all(
-        self, tenant_id: str, statement: Select[Any] | ReturningUpdate[Any], parameters: dict[str, object]
-    ) -> Sequence[Session]:
+    async def _all(self, tenant_id: str, statement: Select[Any], parameters: dict[str, object]) -> Sequence[Session]:
         with translated(STORAGE_ERRORS):
             async with self._database.single(tenant_id) as connection:
                 return [Session(*row) for row in await connection.execute(statement, parameters)]

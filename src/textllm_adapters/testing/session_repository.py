@@ -36,6 +36,19 @@ class SessionRepositoryContract:
         assert await storage.sessions.get("tenant", hold.session_id) == session
         assert await storage.sessions.of_day("tenant", "user", TODAY) == session
 
+    async def test_it_says_how_much_of_its_cost_is_an_estimate(self, storage: Storage) -> None:
+        for model, cost, estimated in (("a", "0.25", True), ("b", "0.5", True), ("a", "1", False)):
+            hold = await storage.ledger.reserve(reservation())
+            await storage.ledger.settle(hold, settlement(model=model, cost=cost, estimated=estimated))
+        other = await storage.ledger.reserve(reservation(user_id="other"))
+        await storage.ledger.settle(other, settlement(estimated=True))
+        session = await storage.sessions.end("tenant", "user", hold.session_id)
+        assert session is not None
+        assert (session.total_cost, session.estimated_cost) == (usd("1.75"), usd("0.75"))
+        assert await storage.sessions.of_day("tenant", "user", TODAY) == session
+        assert await storage.sessions.since("tenant", "user", TODAY) == [session]
+        assert await storage.sessions.get("tenant", session.id) == session
+
     async def test_each_user_has_one_session_a_day(self, storage: Storage) -> None:
         holds = [
             await storage.ledger.reserve(reservation(user_id=user, at=NOON + timedelta(days=days)))

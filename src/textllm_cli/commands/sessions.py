@@ -68,8 +68,10 @@ def list_(
     with reporting(as_json=as_json) as screen:
         user_id = invocation_of(context).user_id(user)
         sessions = _run(context, lambda administration: administration.list_sessions(Caller(), user_id, days=days))
-        header = ("session", "day", "conversations", "tokens", "cost", "active")
-        screen.record({"data": sessions}, table(header, [_cells(session) for session in sessions]))
+        header = ["session", "day", "conversations", "tokens", "cost", "active"]
+        if any(session.estimated_cost for session in sessions):
+            header.append("estimated")
+        screen.record({"data": sessions}, table(header, [_cells(session)[: len(header)] for session in sessions]))
 
 
 def _run(context: typer.Context, call: Callable[[Administration], Awaitable[T]]) -> T:
@@ -94,4 +96,5 @@ def _cells(session: Session) -> tuple[str, ...]:
         f"{session.total_tokens:,}",
         dollars(session.total_cost),
         "yes" if session.is_active else "no",
+        dollars(session.estimated_cost),
     )

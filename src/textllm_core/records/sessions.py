@@ -6,7 +6,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from textllm_core.errors import InvalidRequestError
-from textllm_core.fields import CreatedAt, Id, Usd
+from textllm_core.fields import CreatedAt, EstimatedUsd, Id, Usd
+from textllm_core.money import ZERO
 from textllm_core.wire import Record
 
 
@@ -29,6 +30,7 @@ class Session(Record, frozen=True):
         int, Meta(description="Conversations that had a turn in the session, each counted once.")
     ]
     is_active: Annotated[bool, Meta(description="False once it was ended, until the user's next turn of that day.")]
+    estimated_cost: EstimatedUsd = ZERO
 
 
 def day_of(at: datetime) -> date:

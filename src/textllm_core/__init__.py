@@ -24,6 +24,7 @@ _NAMES: Final = {
         "TextLLM",
     ),
     "audit": ("AuditBooks",),
+    "chat.answer_messages": ("AnswerMessages",),
     "chat.cancel_reply": ("CancelReply",),
     "chat.chat_with_document": (
         "ChatWithDocument",
@@ -237,6 +238,7 @@ _NAMES: Final = {
         "Turn",
         "TurnOptions",
     ),
+    "records.messages_turn": ("MessagesTurn",),
     "records.model": (
         "ModelCounted",
         "ModelEnded",
@@ -282,7 +284,7 @@ _NAMES: Final = {
         "ToolResult",
     ),
     "report_usage": ("ReportUsage",),
-    "retention": ("PurgeDeleted", "RemoveExpired"),
+    "retention": ("PurgeDeleted", "PurgeExpired", "RemoveExpired"),
     "sessions": (
         "EndSession",
         "GetSession",

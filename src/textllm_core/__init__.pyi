@@ -1,6 +1,7 @@
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.application import Adapters, Administration, Conversations, Files, Ports, TextLLM
 from textllm_core.audit import AuditBooks
+from textllm_core.chat.answer_messages import AnswerMessages
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
 from textllm_core.chat.chat_with_image import ChatWithImage, ImageTurn
@@ -151,6 +152,7 @@ from textllm_core.records.messages import (
     Turn,
     TurnOptions,
 )
+from textllm_core.records.messages_turn import MessagesTurn
 from textllm_core.records.model import (
     ModelCounted,
     ModelEnded,
@@ -182,7 +184,7 @@ from textllm_core.records.tools import (
 )
 from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import PurgeDeleted, RemoveExpired
+from textllm_core.retention import PurgeDeleted, PurgeExpired, RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 from textllm_core.summarize_conversation import SummarizeConversation
@@ -199,6 +201,7 @@ __all__ = [
     "Admitting",
     "Allowance",
     "AlreadySettledError",
+    "AnswerMessages",
     "AnyApiKey",
     "ApiKey",
     "ApiKeyPage",
@@ -319,6 +322,7 @@ __all__ = [
     "Message",
     "MessagePage",
     "MessageRole",
+    "MessagesTurn",
     "ModelCounted",
     "ModelEnded",
     "ModelError",
@@ -342,6 +346,7 @@ __all__ = [
     "ProviderTimeoutError",
     "ProviderUnavailableError",
     "PurgeDeleted",
+    "PurgeExpired",
     "RateLimitedError",
     "RateLimiter",
     "Rates",

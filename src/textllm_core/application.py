@@ -6,6 +6,7 @@ from typing import Self, TypedDict
 
 from textllm_core.api_keys import AnyApiKey, Authenticate, IssueApiKey, ListApiKeys, RevokeApiKey
 from textllm_core.audit import AuditBooks
+from textllm_core.chat.answer_messages import AnswerMessages
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.chat_with_document import ChatWithDocument
@@ -70,7 +71,7 @@ from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import PurgeDeleted, RemoveExpired
+from textllm_core.retention import PurgeDeleted, PurgeExpired, RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import UNTRACED
 from textllm_core.summarize_conversation import SummarizeConversation
@@ -277,6 +278,7 @@ class TextLLM:
     """All use cases over one set of adapters."""
 
     send_message: SendMessage
+    answer_messages: AnswerMessages
     chat_with_image: ChatWithImage
     chat_with_document: ChatWithDocument
     take_parts: TakeParts
@@ -332,6 +334,7 @@ class TextLLM:
         resume_reply = ResumeReply(running, ports.journal, of_turns, ports.clock, policy)
         return cls(
             send_message=SendMessage(exchange, policy),
+            answer_messages=AnswerMessages(exchange, policy),
             chat_with_image=ChatWithImage(exchange, of_turns, ports.documents, policy),
             chat_with_document=ChatWithDocument(exchange, of_turns, ports.documents, policy),
             take_parts=TakeParts(exchange, of_turns, ports.documents, files.read),
@@ -361,6 +364,7 @@ class TextLLM:
                 rate_limiter=ports.rate_limiter,
                 api_keys=ports.api_keys,
                 purge_deleted=PurgeDeleted(ports.conversations, of_turns, ports.clock, policy.retention.deleted),
+                purge_expired=PurgeExpired(ports.conversations, of_turns, ports.clock, policy.retention.responses),
                 schedule=ports.schedule,
                 clock=ports.clock,
                 kept=policy.retention,

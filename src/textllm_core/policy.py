@@ -25,12 +25,14 @@ class Retention(Struct, frozen=True, kw_only=True):
         journals: what resumable replies said, after their end.
         repeats: idempotency keys, and what their turns came to.
         revoked_keys: API keys, after they were revoked.
+        responses: what was said in responses that belong to no conversation, after the last of them; not for ever.
     """
 
     deleted: timedelta | None = None
     journals: timedelta = timedelta(hours=1)
     repeats: timedelta = timedelta(hours=24)
     revoked_keys: timedelta | None = timedelta(days=90)
+    responses: timedelta = timedelta(days=30)
 
 
 class ChatPolicy(Struct, frozen=True, kw_only=True):

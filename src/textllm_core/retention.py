@@ -57,20 +57,66 @@ class PurgeDeleted:
         total, now = 0, self.clock.now()
         while total < _MOST_PURGED:
             hidden = await self.conversations.hidden(before=now - self.kept, limit=_FOUND_AT_ONCE)
-            erased = sum([await self._erase(*each, at=now) for each in hidden])
+            erased = sum([await _erase(self.conversations, self.files, *each, at=now) for each in hidden])
             total += erased
             if erased < _FOUND_AT_ONCE:
                 break
         return total
 
-    async def _erase(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> bool:
-        gone = remembered_failure(None, ConversationNotFoundError())
-        try:
-            files = await self.conversations.erase(tenant_id, user_id, conversation_id, at=at, remembered=gone)
-        except (ConversationNotFoundError, ConversationBusyError):  # another process, or another time
-            return False
-        await self.files.discard(Caller(tenant_id), user_id, files)  # what stays is hidden, and swept
-        return True
+
+@dataclass(frozen=True, slots=True)
+class PurgeExpired:
+    """Erase conversations that were made for a time, once nothing was said in them for so long.
+
+    One in which something was said since is moved on: turns leave it alone, so that they cost no more for it.
+
+    Args:
+        kept: how long it is kept after its last turn.
+    """
+
+    conversations: ConversationRepository
+    files: TurnFiles
+    clock: Clock
+    kept: timedelta
+
+    async def __call__(self) -> int:
+        """How many went; those that keep nothing, of which there may be one for each turn, by hundreds at a time.
+
+        Raises:
+            StorageUnavailableError: the next run does the rest.
+        """
+        now = self.clock.now()
+        total = await _in_steps(lambda: self.conversations.forget_expired(at=now, limit=_AT_ONCE))
+        for _ in range(_MOST_PURGED // _FOUND_AT_ONCE):
+            found = await self.conversations.expired(at=now, limit=_FOUND_AT_ONCE)
+            gone = 0
+            for tenant_id, user_id, conversation_id, updated_at in found:
+                if updated_at + self.kept > now:
+                    await self.conversations.expire(tenant_id, user_id, conversation_id, at=updated_at + self.kept)
+                else:
+                    gone += await _erase(self.conversations, self.files, tenant_id, user_id, conversation_id, at=now)
+            total += gone
+            if len(found) < _FOUND_AT_ONCE:
+                break
+        return total
+
+
+async def _erase(
+    conversations: ConversationRepository,
+    files: TurnFiles,
+    tenant_id: str,
+    user_id: str,
+    conversation_id: str,
+    *,
+    at: datetime,
+) -> bool:
+    gone = remembered_failure(None, ConversationNotFoundError())
+    try:
+        keys = await conversations.erase(tenant_id, user_id, conversation_id, at=at, remembered=gone)
+    except (ConversationNotFoundError, ConversationBusyError):  # another process, or another time
+        return False
+    await files.discard(Caller(tenant_id), user_id, keys)  # what stays is hidden, and swept
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +128,7 @@ class RemoveExpired:
     rate_limiter: RateLimiter
     api_keys: ApiKeyRepository
     purge_deleted: PurgeDeleted
+    purge_expired: PurgeExpired
     schedule: Schedule
     clock: Clock
     kept: Retention
@@ -110,6 +157,7 @@ class RemoveExpired:
                 lambda: self.api_keys.forget_revoked(before=now - keys, limit=_AT_ONCE)
             )
         removed["conversations"] = await self.purge_deleted()
+        removed["expired_conversations"] = await self.purge_expired()
         for kind, count in removed.items():
             if count:
                 self.telemetry.emit(Removed(kind, count))

@@ -2,6 +2,7 @@
 
 from textllm_adapters.testing import (
     ConversationRepositoryContract,
+    ExpiringConversationsContract,
     ImportedConversationsContract,
     ManagedConversationsContract,
     SearchedConversationsContract,
@@ -21,4 +22,8 @@ class TestSearchedConversations(SearchedConversationsContract):
 
 
 class TestImportedConversations(ImportedConversationsContract):
+    """The same."""
+
+
+class TestExpiringConversations(ExpiringConversationsContract):
     """The same."""

@@ -225,7 +225,7 @@ def _body(request: ModelRequest, messages: Sequence[Message]) -> Mapping[str, ob
     return {
         "messages": [
             *system,
-            *({"role": message.role, "content": _valid(message.text_for_model)} for message in messages),
+            *({"role": _role(message), "content": _valid(message.text_for_model)} for message in messages),
         ],
         "max_tokens": request.max_output_tokens,
         "temperature": request.temperature or 0,
@@ -233,6 +233,10 @@ def _body(request: ModelRequest, messages: Sequence[Message]) -> Mapping[str, ob
         "stream_options": {"include_usage": True},
         "return_progress": True,
     }
+
+
+def _role(message: Message) -> str:
+    return "system" if message.role == "developer" else message.role  # templates of models know no other
 
 
 def _valid(text: str) -> str:

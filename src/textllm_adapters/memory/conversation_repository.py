@@ -30,13 +30,16 @@ class MemoryConversationRepository:
     ) -> tuple[Sequence[Conversation], int]:
         of_tenant = (kept for key, kept in self.store.conversations.items() if key[0] == tenant_id)
         wanted_ones = (
-            kept.conversation for kept in of_tenant if _is_wanted(kept.conversation, wanted) and _is_said(kept, wanted)
+            kept.conversation
+            for kept in of_tenant
+            if kept.expires_at is None and _is_wanted(kept.conversation, wanted) and _is_said(kept, wanted)
         )
         found = sorted(wanted_ones, key=_newest_last, reverse=True)
         return found[offset : offset + limit], len(found)
 
     async def count(self, tenant_id: str, user_id: str, *, at_most: int) -> int:
-        return min(at_most, sum(key[:2] == (tenant_id, user_id) for key in self.store.conversations))
+        kept = self.store.conversations.items()
+        return min(at_most, sum(key[:2] == (tenant_id, user_id) and each.expires_at is None for key, each in kept))
 
     async def latest(self, tenant_id: str, user_id: str) -> Conversation | None:
         everything = len(self.store.conversations)
@@ -82,12 +85,18 @@ class MemoryConversationRepository:
         return ordered[ids.index(after) + 1 :][:limit] if after in ids else None
 
     async def add(
-        self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool, at_most: int | None = None
+        self,
+        tenant_id: str,
+        conversation: Conversation,
+        *,
+        keeps_messages: bool,
+        at_most: int | None = None,
+        expires_at: datetime | None = None,
     ) -> Conversation:
         if at_most is not None and await self.count(tenant_id, conversation.user_id, at_most=at_most) >= at_most:
             raise ForbiddenError.of_full_list(at_most)
         changes = ConversationChanges(title=conversation.title, tags=conversation.tags, metadata=conversation.metadata)
-        kept = KeptConversation(_changed(conversation, changes), keeps_messages=keeps_messages)
+        kept = KeptConversation(_changed(conversation, changes), keeps_messages=keeps_messages, expires_at=expires_at)
         self.store.conversations[tenant_id, conversation.user_id, conversation.id] = kept
         return kept.conversation
 
@@ -98,12 +107,13 @@ class MemoryConversationRepository:
         messages: Sequence[Message],
         *,
         context_tokens: int,
-        at_most: int,
+        at_most: int | None,
+        expires_at: datetime | None = None,
     ) -> Conversation | None:
         of_books = {(entry.tenant_id, entry.conversation_id) for entry in self.store.entries.values()}
         if self._kept(tenant_id, conversation.id, include_deleted=True) or (tenant_id, conversation.id) in of_books:
             return None
-        await self.add(tenant_id, conversation, keeps_messages=True, at_most=at_most)
+        await self.add(tenant_id, conversation, keeps_messages=True, at_most=at_most, expires_at=expires_at)
         key = tenant_id, conversation.user_id, conversation.id
         summary = None if conversation.summary is None else _without_nul(conversation.summary)
         kept = replace(
@@ -140,6 +150,32 @@ class MemoryConversationRepository:
             if kept.deleted_at is not None and kept.deleted_at < before
         )
         return [(tenant_id, user_id, conversation_id) for _, tenant_id, user_id, conversation_id in found[:limit]]
+
+    async def forget_expired(self, *, at: datetime, limit: int) -> int:
+        held = {(k.hold.tenant_id, k.hold.user_id, k.hold.conversation_id) for k in self.store.holds.values()}
+        old = [key for key, kept in self._expired(at) if kept.keeps_nothing and key not in held][:limit]
+        for key in old:
+            del self.store.conversations[key]
+        return len(old)
+
+    async def expired(self, *, at: datetime, limit: int) -> Sequence[tuple[str, str, str, datetime]]:
+        found = [(*key, kept.conversation.updated_at) for key, kept in self._expired(at) if not kept.keeps_nothing]
+        return found[:limit]
+
+    def _expired(self, at: datetime) -> Sequence[tuple[Key, KeptConversation]]:
+        """Those that have expired by then, the longest expired first."""
+        old = [
+            (kept.expires_at, key, kept)
+            for key, kept in self.store.conversations.items()
+            if kept.expires_at is not None and kept.expires_at <= at and kept.turn_id is None
+        ]
+        return [(key, kept) for _, key, kept in sorted(old, key=lambda each: each[:2])]
+
+    async def expire(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> None:
+        key = tenant_id, user_id, conversation_id
+        kept = self.store.conversations.get(key)
+        if kept is not None and kept.expires_at is not None:
+            self.store.conversations[key] = replace(kept, expires_at=at)
 
     async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
         key = tenant_id, user_id, conversation_id

@@ -315,7 +315,7 @@ def _new_conversation(asked: Reservation) -> KeptConversation:
         metadata={},
         is_deleted=False,
     )
-    return KeptConversation(conversation, keeps_messages=asked.keeps_messages)
+    return KeptConversation(conversation, keeps_messages=asked.keeps_messages, expires_at=asked.expires_at)
 
 
 def _new_session(asked: Reservation) -> KeptSession:

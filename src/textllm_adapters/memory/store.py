@@ -43,6 +43,12 @@ class KeptConversation(Struct, frozen=True):
     turn_until: datetime | None = None
     deleted_at: datetime | None = None
     imported_turns: int = 0
+    expires_at: datetime | None = None
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Nothing that was said in it is kept, here or at the provider."""
+        return not self.messages and self.transcript_id is None and self.conversation.last_image_url is None
 
     @property
     def account(self) -> ConversationAccount:

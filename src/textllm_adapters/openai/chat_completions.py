@@ -233,14 +233,15 @@ def _in_turns(messages: Sequence[Message], *, openai: bool) -> list[dict[str, ob
             for result in message.tool_results
         )
         content = chat_content(message)
+        role = "system" if message.role == "developer" and not openai else message.role  # few servers know that one
         if message.tool_calls:
             turns.append(
                 {"role": "assistant", "content": content or None, "tool_calls": chat_calls(message, openai=openai)}
             )
-        elif turns and turns[-1]["role"] == message.role:
+        elif turns and turns[-1]["role"] == role:
             turns[-1]["content"] = _joined(turns[-1]["content"], content)
         elif content or not message.tool_results:
-            turns.append({"role": message.role, "content": content})
+            turns.append({"role": role, "content": content})
     return turns
 
 

@@ -121,6 +121,7 @@ def _reserved(asked: Reservation) -> dict[str, object]:
         "revision": asked.revision,
         "title": _text(asked.title),
         "keeps_messages": asked.keeps_messages,
+        "expires_at": asked.expires_at and _moment(asked.expires_at),
         "kind": asked.kind,
         "model": storable(asked.model),
         "price": _json(asked.price),

@@ -97,10 +97,10 @@ def _open(counting: tuple[str, str, str, str]) -> Statement:
             INSERT INTO conversations (
                 tenant_id, user_id, id, session_id, created_at, updated_at, message_count, total_tokens_input,
                 total_tokens_output, total_cost, title, tags, metadata, is_deleted, context_tokens, keeps_messages,
-                revision, last_message, turn_id, turn_until
+                revision, last_message, turn_id, turn_until, expires_at
             )
             SELECT :tenant, :user, :conversation, session.id, :at, :at, 0, 0, 0, 0, :title, '{{}}', '{{}}', FALSE, 0,
-                :keeps_messages, 0, 0, :response, :lease_until
+                :keeps_messages, 0, 0, :response, :lease_until, :expires_at
             FROM session
             ON CONFLICT DO NOTHING
             RETURNING id

@@ -108,9 +108,15 @@ class SqlConversationRepository:
                 return [_message(row) for row in found]
 
     async def add(
-        self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool, at_most: int | None = None
+        self,
+        tenant_id: str,
+        conversation: Conversation,
+        *,
+        keeps_messages: bool,
+        at_most: int | None = None,
+        expires_at: datetime | None = None,
     ) -> Conversation:
-        row = _row(tenant_id, conversation) | {"keeps_messages": keeps_messages}
+        row = _row(tenant_id, conversation) | {"keeps_messages": keeps_messages, "expires_at": expires_at}
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
                 if at_most is not None:
@@ -125,10 +131,11 @@ class SqlConversationRepository:
         messages: Sequence[Message],
         *,
         context_tokens: int,
-        at_most: int,
+        at_most: int | None,
+        expires_at: datetime | None = None,
     ) -> Conversation | None:
         row = _row(tenant_id, conversation) | {"keeps_messages": True, "context_tokens": context_tokens}
-        row |= {"last_message": len(messages), "imported_turns": conversation.message_count}
+        row |= {"last_message": len(messages), "imported_turns": conversation.message_count, "expires_at": expires_at}
         row |= {"open_calls": messages[-1].open_calls if messages else None}
         it = _it(tenant_id, conversation.user_id, conversation.id)
         with translated(STORAGE_ERRORS):
@@ -136,7 +143,8 @@ class SqlConversationRepository:
                 await self._lock(connection, tenant_id, conversation.user_id)
                 if (await connection.execute(statements.IS_TAKEN, it)).scalar_one():
                     return None
-                await _check_room(connection, tenant_id, conversation.user_id, at_most=at_most)
+                if at_most is not None:
+                    await _check_room(connection, tenant_id, conversation.user_id, at_most=at_most)
                 kept = (await connection.execute(statements.ADD, row)).one()
                 for first in range(0, len(messages), _MESSAGES_AT_ONCE):
                     some = messages[first : first + _MESSAGES_AT_ONCE]
@@ -163,6 +171,21 @@ class SqlConversationRepository:
         it = _it(tenant_id, user_id, conversation_id)
         if await self._changed(tenant_id, statements.HIDE, it | {"new_moment": at}) is None:
             raise await self._refusal(tenant_id, statements.GET_SHOWN, it)
+
+    async def forget_expired(self, *, at: datetime, limit: int) -> int:
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(EVERYONE) as connection:
+                gone = await connection.execute(statements.FORGET_EXPIRED, {"of_moment": at, "at_most": limit})
+                return gone.rowcount
+
+    async def expired(self, *, at: datetime, limit: int) -> Sequence[tuple[str, str, str, datetime]]:
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(EVERYONE) as connection:
+                found = await connection.execute(statements.EXPIRED, {"of_moment": at, "at_most": limit})
+                return [(row.tenant_id, row.user_id, row.id, row.updated_at) for row in found]
+
+    async def expire(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> None:
+        await self._changed(tenant_id, statements.EXPIRE, _it(tenant_id, user_id, conversation_id) | {"new_moment": at})
 
     async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:
         row = await self._changed(tenant_id, statements.RESTORE, _it(tenant_id, user_id, conversation_id))

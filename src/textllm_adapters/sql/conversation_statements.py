@@ -16,6 +16,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
     type_coerce,
     update,
 )
@@ -43,13 +44,20 @@ _IS_THERE: Final = conversations.c.is_deleted.is_(False)
 _ID: Final = conversations.c.id == bindparam("of_conversation")
 _IT: Final = and_(_OF_TENANT, _OF_USER, _ID)
 _IS_IDLE: Final = conversations.c.turn_id.is_(None)
+_STAYS: Final = conversations.c.expires_at.is_(None)
+# An exchange that lost it to another one still has its hold until it is settled.
+_HAS_HOLDS: Final = exists().where(
+    holds.c.tenant_id == conversations.c.tenant_id,
+    holds.c.user_id == conversations.c.user_id,
+    holds.c.conversation_id == conversations.c.id,
+)
 _NEWEST_FIRST: Final = (conversations.c.updated_at.desc(), conversations.c.id.desc())
 
 GET: Final = select(conversations).where(_OF_TENANT, _ID)
 GET_SHOWN: Final = GET.where(_IS_THERE)
 _IS_ANSWERED: Final = conversations.c.message_count > 0
 LATEST: Final = (
-    select(conversations).where(_OF_TENANT, _OF_USER, _IS_THERE, _IS_ANSWERED).order_by(*_NEWEST_FIRST).limit(1)
+    select(conversations).where(_OF_TENANT, _OF_USER, _IS_THERE, _STAYS, _IS_ANSWERED).order_by(*_NEWEST_FIRST).limit(1)
 )
 # PostgreSQL's, until the transaction ends: of whoever counts before adding, one goes after the other.
 LOCK_USER: Final = select(
@@ -61,7 +69,7 @@ LOCK_USER: Final = select(
     )
 )
 COUNT: Final = select(func.count()).select_from(
-    select(conversations.c.id).where(_OF_TENANT, _OF_USER).limit(bindparam("at_most")).subquery()
+    select(conversations.c.id).where(_OF_TENANT, _OF_USER, _STAYS).limit(bindparam("at_most")).subquery()
 )
 STATE: Final = select(
     conversations.c.id,
@@ -97,6 +105,30 @@ HIDDEN: Final = (
     .where(conversations.c.deleted_at < bindparam("hidden_before"))
     .order_by(conversations.c.deleted_at)
     .limit(bindparam("at_most"))
+)
+_KEEPS_NOTHING: Final = and_(
+    conversations.c.last_message == 0,
+    conversations.c.transcript_id.is_(None),
+    conversations.c.last_image_url.is_(None),
+)
+_HAS_EXPIRED: Final = and_(conversations.c.expires_at <= bindparam("of_moment"), _IS_IDLE)
+FORGET_EXPIRED: Final = delete(conversations).where(
+    tuple_(*conversations.primary_key).in_(
+        select(*conversations.primary_key)
+        .where(_HAS_EXPIRED, _KEEPS_NOTHING, ~_HAS_HOLDS)
+        .order_by(conversations.c.expires_at)
+        .limit(bindparam("at_most"))
+        .with_for_update(skip_locked=True)
+    )
+)
+EXPIRED: Final = (
+    select(conversations.c.tenant_id, conversations.c.user_id, conversations.c.id, conversations.c.updated_at)
+    .where(_HAS_EXPIRED, ~_KEEPS_NOTHING)
+    .order_by(conversations.c.expires_at)
+    .limit(bindparam("at_most"))
+)
+EXPIRE: Final = (
+    update(conversations).where(_IT, ~_STAYS).values(expires_at=bindparam("new_moment")).returning(conversations.c.id)
 )
 RESTORE: Final = update(conversations).where(_IT).values(is_deleted=False, deleted_at=None).returning(conversations)
 
@@ -135,17 +167,13 @@ HIDE_FILES: Final = (
     .values(status="hidden")
 )
 
-# Its messages go with it. An exchange that lost it to another one still has its hold until it is settled.
+# Its messages go with it.
 ERASE: Final = (
     delete(conversations)
     .where(
         _IT,
         _IS_IDLE,
-        ~exists().where(
-            holds.c.tenant_id == conversations.c.tenant_id,
-            holds.c.user_id == conversations.c.user_id,
-            holds.c.conversation_id == conversations.c.id,
-        ),
+        ~_HAS_HOLDS,
     )
     .returning(conversations.c.transcript_id, conversations.c.last_image_url)
 )
@@ -205,7 +233,7 @@ def page_of_messages(*, newest_first: bool) -> Select[Any]:
 
 def listed(wanted: ConversationFilter, dialect: str) -> tuple[Select[Any], Select[Any]]:
     """A page of what is wanted, and how many there are; parameters `of_tenant`, `at_most`, `from_place`."""
-    conditions: list[ColumnElement[bool]] = [_OF_TENANT]
+    conditions: list[ColumnElement[bool]] = [_OF_TENANT, _STAYS]
     if wanted.user_id is not None:
         conditions.append(conversations.c.user_id == wanted.user_id)
     if not wanted.include_deleted:

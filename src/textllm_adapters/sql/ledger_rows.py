@@ -40,6 +40,7 @@ def conversation_row(asked: Reservation, account: ConversationAccount) -> dict[s
         "tags": (),
         "metadata": {},
         "keeps_messages": asked.keeps_messages,
+        "expires_at": asked.expires_at,
     } | asdict(account)
 
 

@@ -14,6 +14,12 @@ Index(
     sqlite_where=conversations.c.deleted_at.is_not(None),
 )
 Index(
+    "ix_conversations_expires_at",
+    conversations.c.expires_at,
+    postgresql_where=conversations.c.expires_at.is_not(None),
+    sqlite_where=conversations.c.expires_at.is_not(None),
+)
+Index(
     "ix_holds_cancel_asked",
     holds.c.tenant_id,
     postgresql_where=holds.c.cancel_asked,

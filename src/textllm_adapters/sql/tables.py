@@ -38,6 +38,7 @@ metadata: Final = MetaData()
 # last_image_url: the key of its newest image; links run out, and are made when they are asked for.
 # imported_turns: how many of message_count came with an import; the ledger has none of them.
 # open_calls: calls of functions that its last reply asks for, whose results the next turn brings.
+# expires_at: when it goes by itself, unless something was said in it since; such ones are in no list. NULL: never.
 # last_message: the number of the newest message kept. session_id: of the newest turn; it changes with the first
 # turn of a day alone, so that all others leave the indexes as they are.
 conversations: Final = Table(
@@ -69,6 +70,7 @@ conversations: Final = Table(
     Column("turn_id", Id),
     Column("turn_until", UtcDateTime),
     Column("imported_turns", Integer, nullable=False, server_default="0"),
+    Column("expires_at", UtcDateTime),
     PrimaryKeyConstraint("tenant_id", "user_id", "id", name="pk_conversations"),
     Index("ix_conversations_id_tenant_id", "id", "tenant_id"),
     Index("ix_conversations_session_id_tenant_id_user_id", "session_id", "tenant_id", "user_id"),

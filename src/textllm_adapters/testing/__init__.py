@@ -17,6 +17,7 @@ from textllm_adapters.testing.conversation_repository import ConversationReposit
 from textllm_adapters.testing.conversing_llm import ConversingLLMContract, FilesLLMContract
 from textllm_adapters.testing.document_reader import DocumentReaderContract
 from textllm_adapters.testing.erasures import ErasuresContract
+from textllm_adapters.testing.expiring_conversations import ExpiringConversationsContract
 from textllm_adapters.testing.file_repository import FileRepositoryContract
 from textllm_adapters.testing.health_probe import HealthProbeContract, Probing
 from textllm_adapters.testing.idempotency import IdempotencyContract
@@ -50,6 +51,7 @@ __all__ = [
     "ConversingModel",
     "DocumentReaderContract",
     "ErasuresContract",
+    "ExpiringConversationsContract",
     "FileRepositoryContract",
     "FilesLLMContract",
     "Gate",

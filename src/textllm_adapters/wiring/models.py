@@ -181,6 +181,7 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
             journals=timedelta(hours=settings.journal_hours),
             repeats=timedelta(hours=settings.idempotency_hours),
             revoked_keys=None if settings.revoked_key_days is None else timedelta(days=settings.revoked_key_days),
+            responses=timedelta(days=settings.response_days),
         ),
     )
 

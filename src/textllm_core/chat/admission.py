@@ -155,15 +155,17 @@ class Admission:
         now = self.clock.now()
         content = await self._answering(caller, turn, conversation)
         message = Message(id=new_id("msg"), role="user", content=content, created_at=now)
-        keeps_messages = conversation.keeps_messages if conversation else self.policy.keep_messages
-        check_record(options, keeps_messages=keeps_messages)
+        is_given = turn.given is not None
+        begun_with = self.policy.keep_messages and not is_given
+        keeps_messages = conversation.keeps_messages if conversation else begun_with
+        check_record(options, keeps_messages=keeps_messages or is_given)
         # One of another provider, or from when another API was configured, does not know what was said since.
         transcript_id = conversation.transcript_id if conversation else None
         if transcript_id is not None and not route.keeps(transcript_id):
             if route.transcript is not None and not keeps_messages:
                 raise InvalidRequestError.of("model", "what was said here is kept at another provider; use its models")
             transcript_id = None
-        needs_transcript = route.transcript is not None and transcript_id is None and not turn.is_aside
+        needs_transcript = route.transcript is not None and transcript_id is None and not (turn.is_aside or is_given)
         estimate = (
             estimated_tokens(message.text, instructions or "", characters=tools)
             + results_estimate(content)
@@ -181,21 +183,22 @@ class Admission:
             payer_id=caller.pays_for(user_id),
             conversation_id=conversation.id if conversation else new_id("conv"),
             revision=conversation.revision if conversation else None,
-            title=title_from(message.text),
+            title=None if is_given else title_from(message.text),
             response_id=new_id("resp"),
             kind=turn.kind,
             model=route.model,
             price=price,
             input_estimate=estimate,
-            keeps_messages=self.policy.keep_messages,
+            keeps_messages=begun_with,
             demand=wanted,
             at=now,
             lease_until=now + LEASE,
-            message=None if turn.is_aside else message if keeps_messages else message.files_alone,
+            message=None if turn.is_aside or is_given else message if keeps_messages else message.files_alone,
             metadata=turn.options.metadata,
             is_asked=not (needs_transcript or turn.show_files is not None),
             is_resumable=turn.is_resumable,
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
+            expires_at=None if turn.expires_in is None else now + turn.expires_in,
         )
         allowance, hold = await self._let_in(caller, turn, reservation, running, is_new_user=is_new_user)
         return OpenExchange(
@@ -252,7 +255,7 @@ class Admission:
             TextLLMError: it may not start.
         """
         allowance, hold = turn.allowance, None
-        needs_room = asked.revision is None and not is_new_user
+        needs_room = asked.revision is None and asked.expires_at is None and not is_new_user
         if allowance is None and (not needs_room or self.room.takes(asked.tenant_id, asked.user_id)):
             running.protect()  # a hold that is granted must not get lost
             allowance, hold = await self.turnstile.admit(asked, per_minute=self.policy.rate_per_minute)

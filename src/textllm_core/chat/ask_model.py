@@ -94,7 +94,7 @@ class AskModel:
         try:
             return await self._call(of)
         except UnsupportedMediaTypeError:
-            if of.message.has_shown_parts or of.started is not None:
+            if of.message.has_shown_parts or of.turn.given is not None or of.started is not None:
                 raise
             if of.route.transcript is not None:
                 raise UnsupportedMediaTypeError(_SHOWN_BEFORE) from None
@@ -166,7 +166,10 @@ class AskModel:
         if of.transcript_id is None and of.has_past and not of.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
         transcript = of.route.transcript
-        if transcript is None or of.turn.is_aside:
+        if of.turn.given is not None:
+            transcript_id = None
+            messages = await self._sendable(of, paired((*of.turn.given, of.message)))
+        elif transcript is None or of.turn.is_aside:
             transcript_id = None
             messages = await self._sendable(of, paired((*await self._past(of), of.message)))
         else:

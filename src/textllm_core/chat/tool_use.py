@@ -146,7 +146,7 @@ def paired(messages: Sequence[Message]) -> tuple[Message, ...]:
         if message.role == "user":
             known = tuple(part for part in content if not isinstance(part, ToolResult) or part.call_id in open_calls)
             content, open_calls = answering(known, open_calls), ()
-        else:
+        elif message.role == "assistant":
             if open_calls:
                 whole[-1] = _without_calls(whole[-1])
             open_calls = tuple(call.call_id for call in message.tool_calls)

@@ -29,11 +29,17 @@ class InputTooLongError(TextLLMError):
     code = "input_too_long"
     tells = ("limit",)
 
-    def __init__(self, *, length: int, limit: int, what: str = "message") -> None:
-        super().__init__(
-            f"The {what} has {length} characters; at most {limit} are allowed (the setting max_input_length)."
-        )
+    def __init__(
+        self, *, length: int, limit: int, what: str = "message", settings: str = "the setting max_input_length"
+    ) -> None:
+        super().__init__(f"The {what} has {length} characters; at most {limit} are allowed ({settings}).")
         self.length, self.limit = length, limit
+
+    @classmethod
+    def of_messages(cls, *, length: int, limit: int) -> "InputTooLongError":
+        """All messages of a turn that brings its own history, taken together."""
+        settings = "the setting max_input_length, times max_history_items"
+        return cls(length=length, limit=limit, what="conversation", settings=settings)
 
 
 class UnauthenticatedError(TextLLMError):

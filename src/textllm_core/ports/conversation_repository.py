@@ -11,6 +11,8 @@ from textllm_core.records.messages import Message
 class ConversationRepository(Protocol):
     """Conversations and their messages; turns are written by the `Ledger`. Hidden ones do not exist unless it says so.
 
+    One that expires is known by its id alone: `list`, `count` and `latest` leave it out.
+
     Every method raises StorageUnavailableError when the storage does not answer.
     """
 
@@ -56,10 +58,18 @@ class ConversationRepository(Protocol):
         ...
 
     async def add(
-        self, tenant_id: str, conversation: Conversation, *, keeps_messages: bool, at_most: int | None = None
+        self,
+        tenant_id: str,
+        conversation: Conversation,
+        *,
+        keeps_messages: bool,
+        at_most: int | None = None,
+        expires_at: datetime | None = None,
     ) -> Conversation:
         """Keep a conversation in which nothing was said; it comes back as it is kept.
 
+        Args:
+            expires_at: when it goes by itself; None: it stays.
         Raises:
             ForbiddenError: its user has `at_most` already, hidden ones too; also where many are added at once.
         """
@@ -72,7 +82,8 @@ class ConversationRepository(Protocol):
         messages: Sequence[Message],
         *,
         context_tokens: int,
-        at_most: int,
+        at_most: int | None,
+        expires_at: datetime | None = None,
     ) -> Conversation | None:
         """Keep a conversation with all that was said in it elsewhere; None: its id is taken, and nothing happens.
 
@@ -82,6 +93,7 @@ class ConversationRepository(Protocol):
         Args:
             messages: oldest first.
             context_tokens: an upper bound of what they make.
+            expires_at: as `add` has it.
         Raises:
             ForbiddenError: as `add`.
         """
@@ -104,6 +116,22 @@ class ConversationRepository(Protocol):
 
     async def hidden(self, *, before: datetime, limit: int) -> Sequence[tuple[str, str, str]]:
         """Those of any tenant that were hidden before then: tenants, users and ids, the longest hidden first."""
+        ...
+
+    async def forget_expired(self, *, at: datetime, limit: int) -> int:
+        """Remove at most `limit` of any tenant that have expired by then, and keep nothing; how many that were.
+
+        Nothing that was said in them is here, or at the provider, and none is running. What repeats of their turns are
+        told stays, as does what the ledger has of them.
+        """
+        ...
+
+    async def expired(self, *, at: datetime, limit: int) -> Sequence[tuple[str, str, str, datetime]]:
+        """Others that have expired by then: tenants, users, ids and `updated_at`, the longest expired first."""
+        ...
+
+    async def expire(self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime) -> None:
+        """Have one that expires go at that time instead."""
         ...
 
     async def restore(self, tenant_id: str, user_id: str, conversation_id: str) -> Conversation | None:

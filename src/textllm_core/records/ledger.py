@@ -34,6 +34,7 @@ class Reservation(Record, frozen=True, kw_only=True):
         price: what the model charges now; whatever happens to price lists, the exchange can be settled by it.
         input_estimate: about how many tokens are sent, for an entry whose usage the provider never states.
         keeps_messages: of a new conversation: our own copy of its messages is kept.
+        expires_at: of a new conversation: when it goes by itself, and so is in no list; None: it stays.
         at: time of the turn, aware UTC; its UTC day says which session pays.
         lease_until: when others may take the exchange for dead, unless it is renewed.
         message: the turn as its conversation is to keep it; where it keeps no copy of its own the files alone, if any.
@@ -64,6 +65,7 @@ class Reservation(Record, frozen=True, kw_only=True):
     payer_id: str | None = None
     idempotency: Idempotency | None = None
     is_resumable: bool = False
+    expires_at: datetime | None = None
 
     @property
     def payer(self) -> str:

@@ -1,7 +1,7 @@
 """What is said: messages and their parts, turns, replies, and the events of a reply that is being written."""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Literal
 
@@ -42,8 +42,8 @@ from textllm_core.uploads import Attached
 from textllm_core.usage import Kind, Usage
 from textllm_core.wire import Record
 
-MessageRole = Literal["user", "assistant"]
-"""Who says a message."""
+MessageRole = Literal["user", "assistant", "system", "developer"]
+"""Who says a message; the last two instruct the model from where they stand."""
 FinishReason = Literal["stop", "length", "refusal", "tool_calls", "cancelled"]
 """Why a reply ended: all was said, a limit of tokens was reached, the model refused, asks for functions, or was cut."""
 MessageEnd = FinishReason | Literal["error"]
@@ -201,11 +201,14 @@ class Turn(Record, frozen=True, kw_only=True):
         token_bound: an upper bound of the tokens that the content makes.
         is_resumable: what the reply says is kept, so that any process can read it on, for `Retention.journals` longer.
         allowance: what is left of the user's rate limit, where the turn has been counted already.
-        file_tokens: about how many of them its images and documents make, for an estimate.
+        file_tokens: about how many of them its files, and what is `given`, make, for an estimate.
         show_files: lets be seen what was stored for it, once it is admitted; raises StorageUnavailableError.
         attached: its files that are stored nowhere; None: all are.
         discard_files: undoes what was stored for it, where its conversation keeps nothing of it. Raises nothing.
         since: when its caller began to wait, by the clock of the loop; None: now.
+        given: what was said before, by the caller's own account; None: as its conversation has it. With it the turn
+            goes on in none, nothing of it is kept, and `content` may be empty. The tokens count it, too.
+        expires_in: the conversation that it begins is in no list, and goes so long after its last turn; None: it stays.
     """
 
     kind: Kind
@@ -222,6 +225,8 @@ class Turn(Record, frozen=True, kw_only=True):
     attached: Attached | None = None
     discard_files: Callable[[], Coroutine[None, None, None]] | None = None
     since: float | None = None
+    given: tuple[Message, ...] | None = None
+    expires_in: timedelta | None = None
 
     @property
     def is_aside(self) -> bool:

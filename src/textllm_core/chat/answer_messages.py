@@ -1,0 +1,121 @@
+"""The use case of a conversation that its caller keeps: the messages become a turn, of which nothing stays here."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from textllm_core.chat.exchange import Exchange
+from textllm_core.errors import InputTooLongError, InvalidRequestError
+from textllm_core.policy import ChatPolicy
+from textllm_core.records.messages import Message, Reply, ReplyEvent, ReplyStarted, Turn
+from textllm_core.records.messages_turn import MessagesTurn
+from textllm_core.records.parts import InputFile, InputImage, InputLink
+from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.tenancy import Caller
+from textllm_core.usage import estimated_tokens
+
+MAX_GIVEN: Final = 2000  # messages of one turn; the longest runs of agents have some hundred, and each costs some 10 µs
+_TOKENS_BESIDE: Final = 8  # which a provider writes around a message, a call or a result, for its model
+_AT_ONCE: Final = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerMessages:
+    """Answer a conversation that its caller keeps.
+
+    It may have `MAX_GIVEN` messages, and as many characters as a history of `policy.max_history_items` of the longest.
+    """
+
+    exchange: Exchange
+    policy: ChatPolicy
+
+    async def __call__(self, caller: Caller, turn: MessagesTurn) -> Reply:
+        """The whole reply, settled.
+
+        Raises:
+            TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
+        """
+        return (await self.answer(caller, turn))[1]
+
+    async def answer(self, caller: Caller, turn: MessagesTurn) -> tuple[ReplyStarted, Reply]:
+        """The first event, which says what is left of the rate limit, and the whole reply, settled.
+
+        Raises:
+            TextLLMError: as `__call__`.
+        """
+        return await self.exchange.answer(caller, self._checked(turn))
+
+    def stream(self, caller: Caller, turn: MessagesTurn) -> AsyncGenerator[ReplyEvent, None]:
+        """`ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`.
+
+        Who stops reading does not stop the reply: it is read to its end, and charged.
+        Raises:
+            InvalidRequestError, InputTooLongError: at the call.
+            TextLLMError: what `Exchange.run` raises, at the first event.
+        """
+        return self.exchange.run(caller, self._checked(turn))
+
+    def batches(self, caller: Caller, turn: MessagesTurn) -> AsyncGenerator[list[ReplyEvent], None]:
+        """As `stream`, as many events at a time as there are."""
+        return self.exchange.batches(caller, self._checked(turn))
+
+    def _checked(self, turn: MessagesTurn) -> Turn:
+        given = tuple(turn.messages)
+        characters, token_bound, tokens = _measured(given)
+        if len(given) > MAX_GIVEN:
+            raise InvalidRequestError.of("messages", f"may be {MAX_GIVEN} at most")
+        if not characters and not any(message.has_shown_parts for message in given):
+            raise InvalidRequestError.of("messages", "must say something")
+        limit = self.policy.max_input_chars * self.policy.max_history_items
+        if characters > limit:
+            raise InputTooLongError.of_messages(length=characters, limit=limit)
+        return Turn(
+            kind=turn.kind,
+            content=(),
+            token_bound=token_bound + turn.files.most,
+            conversation_id=None,
+            user_id=turn.user_id,
+            options=turn.options,
+            idempotency=turn.idempotency,
+            allowance=turn.allowance,
+            attached=turn.attached,
+            given=given,
+            file_tokens=tokens + turn.files.about,
+            expires_in=_AT_ONCE,
+        )
+
+
+def _measured(messages: Sequence[Message]) -> tuple[int, int, int]:
+    """The characters of the messages, an upper bound of the tokens they make, and about how many these are.
+
+    Raises:
+        InvalidRequestError: half of a character, or the result of a call that no message before it asks for.
+    """
+    characters = size = 0
+    calls: set[str] = set()
+    for place, message in enumerate(messages):
+        for part in message.content:
+            match part:
+                case ToolCall():
+                    calls.add(part.call_id)
+                    said = f"{part.call_id}{part.name}{part.arguments}"
+                case ToolResult():
+                    if part.call_id not in calls:
+                        raise InvalidRequestError.of(
+                            f"messages[{place}]", "has the result of a call that no message before it asks for"
+                        )
+                    said = part.call_id + part.output
+                case InputImage() | InputFile() | InputLink():  # counted by whoever has looked at them
+                    said = ""
+                case _:
+                    said = part.text
+            characters += len(said)
+            try:
+                size += len(said.encode()) + _TOKENS_BESIDE
+            except UnicodeEncodeError:
+                raise InvalidRequestError.of(
+                    f"messages[{place}]", "has half of a surrogate pair, which is no character"
+                ) from None
+        size += _TOKENS_BESIDE
+    return characters, size, estimated_tokens(characters=characters)

@@ -15,6 +15,8 @@ OCTETS: Final = "application/octet-stream"
 DOCX: Final = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 SNIFFED_BYTES: Final = 4096  # the beginning that tells what a file is
 
+_ROOT: Final = "LLM/"
+_FILE_ID: Final = "file-"
 _PART_LENGTH: Final = 100  # keys stay below 255 characters
 _DIGEST_LENGTH: Final = 10  # 40 bits, for the users of a tenant; and not the end of a UUID, which has 12
 _LIKE_A_DIGEST: Final = re.compile(r"-[0-9a-f]{10}\Z")
@@ -52,7 +54,18 @@ def new_key(folder: Folder, user_id: str, name: str, at: datetime) -> str:
         digest = hashlib.sha256(user_id.encode(errors="surrogatepass")).hexdigest()[:_DIGEST_LENGTH]
         user = f"{user[: _PART_LENGTH - _DIGEST_LENGTH - 1]}-{digest}"
     moment = at.astimezone(UTC).strftime("%Y%m%d_%H%M%S")
-    return f"LLM/{folder}/{user}/{moment}_{token_hex(4)}_{_cut(_safe(_last_part(name)), _PART_LENGTH)}"
+    return f"{_ROOT}{folder}/{user}/{moment}_{token_hex(4)}_{_cut(_safe(_last_part(name)), _PART_LENGTH)}"
+
+
+def file_id_of(key: str) -> str:
+    """The key as an id in OpenAI's API, which has no slash in it."""
+    return f"{_FILE_ID}{key.removeprefix(_ROOT).replace('/', '~')}"
+
+
+def key_of(file_id: str) -> str | None:
+    """The key that an id stands for; None where it is none."""
+    parts = file_id.removeprefix(_FILE_ID).split("~")
+    return _ROOT + "/".join(parts) if file_id.startswith(_FILE_ID) and len(parts) == 3 else None
 
 
 def clean_name(name: str) -> str:

@@ -86,7 +86,7 @@ class MultipartBody:
             async with AsyncExitStack() as opened:
                 parts = _Parts(self, boundary, max_file_bytes=max_file_bytes, max_text_bytes=max_text_bytes)
                 received = 0
-                async for piece in _pieces_of(request):
+                async for piece in pieces_of(request):
                     received += len(piece)
                     if received > max_bytes:
                         raise FileTooLargeError(limit=max_file_bytes)
@@ -210,7 +210,12 @@ def _upload(file: _File) -> Upload:
     return Upload(file.name, file.size, file.spooled.read)
 
 
-async def _pieces_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+async def pieces_of(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+    """A body as it comes, which may take as long as its size is worth.
+
+    Raises:
+        InvalidRequestError: it came too slowly, in too many pieces, or not to its end.
+    """
     loop, silence_s = asyncio.get_running_loop(), services_of(request).body_timeout_s
     started, received, pieces = loop.time(), 0, 0
     has_more = True

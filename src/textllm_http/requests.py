@@ -61,7 +61,7 @@ class JsonBody(Generic[T]):
         _check_length(request, max_bytes=max_bytes)
         body = await _bytes_of(request, max_bytes=max_bytes)
         if body:
-            _check_type(request)
+            check_json_type(request)
         return self.decode(body or b"{}")
 
     def decode(self, body: bytes) -> T:
@@ -122,7 +122,7 @@ async def json_of(request: Request[Any, Any, Any], *, max_bytes: int, more_time_
         InvalidRequestError, RequestEntityTooLarge, UnsupportedMediaTypeError: as `JsonBody.read`, but for its shape.
     """
     _check_length(request, max_bytes=max_bytes)
-    _check_type(request)
+    check_json_type(request)
     return await _bytes_of(request, max_bytes=max_bytes, more_time_s=more_time_s)
 
 
@@ -234,7 +234,7 @@ def _check_length(request: Request[Any, Any, Any], *, max_bytes: int) -> None:
         raise RequestEntityTooLarge
 
 
-def _check_type(request: Request[Any, Any, Any]) -> None:
+def check_json_type(request: Request[Any, Any, Any]) -> None:
     if not _is_json_in_utf8(content_type_of(request)):
         raise UnsupportedMediaTypeError("The body must be application/json in UTF-8.")
 

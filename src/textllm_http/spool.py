@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -42,17 +43,26 @@ class SpooledFile:
 
     async def read(self) -> AsyncIterator[bytes]:
         """All that was appended, from its first byte; ValueError once it is closed."""
-        position = 0
-        while piece := await self._piece(position):
+        async for piece in self.span(0, sys.maxsize):
+            yield piece
+
+    async def span(self, first: int, size: int) -> AsyncIterator[bytes]:
+        """So many bytes from byte `first` on, or all that are there; ValueError once it is closed."""
+        position, end = first, first + size
+        while piece := await self._piece(position, min(_PIECE_BYTES, end - position)):
             position += len(piece)
             yield piece
 
-    async def _piece(self, position: int) -> bytes:
-        return await _in_thread(lambda: os.pread(self._file.fileno(), _PIECE_BYTES, position))
+    async def _piece(self, position: int, most: int) -> bytes:
+        return await _in_thread(lambda: os.pread(self._file.fileno(), most, position))
 
     async def close(self) -> None:
         """Forget it."""
         await _in_thread(self._file.close)
+
+    def close_aside(self) -> None:
+        """The same, for who cannot wait: freeing what it has takes the file system its time."""
+        asyncio.get_running_loop().run_in_executor(None, self._file.close)
 
 
 class Spool:

@@ -21,6 +21,13 @@ class FileTooLargeError(TextLLMError):
         self.limit = limit
 
     @classmethod
+    def of_all(cls, *, limit: int) -> "FileTooLargeError":
+        """All files of one request together."""
+        error = cls(limit=limit)
+        error.args = (f"The files together have more than {in_bytes(limit)}; send fewer or smaller ones.",)
+        return error
+
+    @classmethod
     def of_export(cls, *, limit: int) -> "FileTooLargeError":
         """A conversation of an export."""
         error = cls(limit=limit)

@@ -262,6 +262,7 @@ _NAMES: Final = {
         "OutputText",
         "Refusal",
     ),
+    "records.sampling": ("Sampling",),
     "records.schema": ("SchemaStep",),
     "records.sessions": ("Session",),
     "records.usage_reports": (

@@ -168,6 +168,7 @@ from textllm_core.records.models import (
     ModelPrice,
 )
 from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
+from textllm_core.records.sampling import Sampling
 from textllm_core.records.schema import SchemaStep
 from textllm_core.records.sessions import Session
 from textllm_core.records.tools import (
@@ -377,6 +378,7 @@ __all__ = [
     "Route",
     "Routes",
     "RunningExchanges",
+    "Sampling",
     "Schedule",
     "SchemaStep",
     "SendMessage",

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.contracts.model_fixtures import QUICK
 from tests.servers.answering import answering
 from tests.servers.openai import OpenAIStandIn
@@ -23,6 +24,8 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
+from textllm_core.records.parts import InputText
+from textllm_core.records.sampling import Sampling
 from textllm_core.usage import Usage
 
 
@@ -199,3 +202,20 @@ async def test_failures_mean_what_they_mean_with_the_responses_api(
     assert heard.events == []
     assert type(heard.error) is kind
     assert len(provider.requests) == sent
+
+
+@pytest.mark.parametrize(("is_openai", "role"), [(False, "system"), (True, "developer")])
+async def test_who_instructs_the_model_in_between_does_so_in_its_place(
+    provider: OpenAIStandIn, is_openai: bool, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_openai:
+        monkeypatch.setattr("textllm_adapters.openai.chat_completions._OPENAI_HOSTS", ("127.0.0.1",))
+    turn = request("Hello", "And now?")
+    instructing = replace(turn.messages[0], role="developer", content=(InputText("Be kind."),))
+    sampling = Sampling(top_p=0.5, frequency_penalty=-1, presence_penalty=1, seed=7, stop=["END"])
+    async with open_client("sk-test", provider.base_url) as client:
+        asked = replace(turn, messages=(turn.messages[0], instructing, turn.messages[1]), sampling=sampling)
+        await hear(ChatCompletionsLLM(client, QUICK).stream(asked))
+    body = provider.requests[0].body
+    assert [message["role"] for message in body["messages"]] == ["user", role, "user"]
+    assert {name: body[name] for name in sampling.chosen} == sampling.chosen

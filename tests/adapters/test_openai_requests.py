@@ -21,6 +21,7 @@ from textllm_core.chat.tool_use import paired
 from textllm_core.records.messages import Message
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.parts import InputFile, InputText, OutputText, Refusal
+from textllm_core.records.sampling import Sampling
 from textllm_core.records.tools import (
     FunctionTool,
     JsonObjectFormat,
@@ -67,6 +68,7 @@ def messages(of_user: st.SearchStrategy[Any]) -> st.SearchStrategy[Message]:
     return st.one_of(
         st.builds(build, st.just("user"), st.lists(st.one_of(SAID, of_user), min_size=1, max_size=3), status),
         st.builds(build, st.just("user"), st.tuples(RESULT, SAID).map(list), status),
+        st.builds(build, st.sampled_from(["system", "developer"]), st.tuples(SAID).map(list), status),
         st.builds(build, st.just("assistant"), st.lists(REPLY, max_size=2), status),
         st.builds(build, st.just("assistant"), st.tuples(REPLY, CALL).map(list) | st.tuples(CALL).map(list), status),
     )
@@ -78,7 +80,7 @@ def closed(past: list[Message]) -> tuple[Message, ...]:
     return paired((*past, turn))
 
 
-def requests(of_user: st.SearchStrategy[Any]) -> st.SearchStrategy[ModelRequest]:
+def requests(of_user: st.SearchStrategy[Any], sampling: st.SearchStrategy[Sampling]) -> st.SearchStrategy[ModelRequest]:
     return st.builds(
         ModelRequest,
         model=st.just("gpt-4o"),
@@ -94,8 +96,20 @@ def requests(of_user: st.SearchStrategy[Any]) -> st.SearchStrategy[ModelRequest]
         parallel_tool_calls=st.none() | st.booleans(),
         response_format=st.none() | FORMAT,
         reasoning_effort=st.sampled_from([None, *get_args(ReasoningEffort)]),
+        sampling=st.none() | sampling,
         read=st.just(reading(STORED)),
     )
+
+
+SHARE = st.none() | st.floats(0, 1)
+SAMPLED = st.builds(
+    Sampling,
+    top_p=SHARE,
+    frequency_penalty=SHARE,
+    presence_penalty=SHARE,
+    seed=st.none() | st.integers(0, 2**63 - 1),
+    stop=st.none() | st.lists(st.text("end", min_size=1), max_size=4),
+)
 
 
 EACH = settings(
@@ -118,7 +132,7 @@ async def client(provider: OpenAIStandIn) -> AsyncIterator[Client]:
 
 
 @EACH
-@given(asked=requests(NATIVE), kept=st.booleans())
+@given(asked=requests(NATIVE, st.builds(Sampling, top_p=SHARE)), kept=st.booleans())
 async def test_any_turn_is_taken_by_the_responses_api(
     provider: OpenAIStandIn, client: Client, asked: ModelRequest, kept: bool
 ) -> None:
@@ -129,7 +143,7 @@ async def test_any_turn_is_taken_by_the_responses_api(
 
 
 @EACH
-@given(asked=requests(FILES))
+@given(asked=requests(FILES, SAMPLED))
 async def test_any_turn_is_taken_by_chat_completions(
     provider: OpenAIStandIn, client: Client, asked: ModelRequest
 ) -> None:

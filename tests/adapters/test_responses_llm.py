@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.contracts.model_fixtures import QUICK
 from tests.servers.answering import answering
 from tests.servers.openai import OpenAIStandIn
@@ -28,6 +29,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.records.model import ModelStarted
+from textllm_core.records.sampling import Sampling
 from textllm_core.usage import Usage
 
 SECRET = "canary-of-the-input"
@@ -623,3 +625,13 @@ async def until(condition: Any) -> None:
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the stand-in lives in another thread
             await asyncio.sleep(0.005)
+
+
+async def test_it_samples_by_the_one_share_that_this_api_knows(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    turn = request("Hello")
+    await hear(llm.stream(replace(turn, sampling=Sampling(top_p=0.5))))
+    assert provider.requests[0].body["top_p"] == 0.5
+    refused = await hear(llm.stream(replace(turn, sampling=Sampling(top_p=0.5, stop=["END"], seed=1))))
+    assert isinstance(refused.error, InvalidRequestError)
+    assert refused.error.errors[0][0] == "seed"
+    assert len(provider.requests) == 1

@@ -222,7 +222,7 @@ def _usable_cores() -> int:
 
 def _body(request: ModelRequest, messages: Sequence[Message]) -> Mapping[str, object]:
     system = [{"role": "system", "content": _valid(request.instructions)}] if request.instructions else []
-    return {
+    return (request.sampling.chosen if request.sampling is not None else {}) | {
         "messages": [
             *system,
             *({"role": _role(message), "content": _valid(message.text_for_model)} for message in messages),

@@ -271,4 +271,4 @@ def _body(request: ModelRequest, *, openai: bool) -> dict[str, object]:
         body["safety_identifier"] = request.safety_identifier
     if openai and request.cache_key:
         body["prompt_cache_key"] = request.cache_key
-    return body | chat_options(request)
+    return body | (request.sampling.chosen if request.sampling is not None else {}) | chat_options(request)

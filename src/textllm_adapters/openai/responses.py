@@ -18,7 +18,7 @@ from textllm_adapters.openai.functions import calls_any, calls_in, responses_opt
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.outputs import WHOLE, Whole, words_of_output
 from textllm_adapters.openai.sse import ServerSentEvent
-from textllm_core.errors import ProviderError, TextLLMError
+from textllm_core.errors import InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.records.messages import FinishReason, TextDelta
 from textllm_core.records.model import (
     EndStatus,
@@ -199,6 +199,13 @@ class ResponsesLLM:
 
 
 def _body(request: ModelRequest) -> dict[str, object]:
+    """
+    Raises:
+        InvalidRequestError: it asks for what this API does not have.
+    """
+    sampling = request.sampling.chosen if request.sampling is not None else {}
+    if missing := [name for name in sampling if name != "top_p"]:
+        raise InvalidRequestError.of(missing[0], "is nothing that the API of this model's provider takes; leave it out")
     body: dict[str, object] = {
         "model": request.model,
         "input": [item for message in request.messages for item in input_items(message)],
@@ -215,7 +222,8 @@ def _body(request: ModelRequest) -> dict[str, object]:
         "temperature": request.temperature,
         "metadata": request.metadata or None,
     }
-    return body | {key: value for key, value in optional.items() if value is not None} | responses_options(request)
+    chosen = {key: value for key, value in optional.items() if value is not None}
+    return body | chosen | sampling | responses_options(request)
 
 
 def _response_in(data: bytes) -> _Response | None:

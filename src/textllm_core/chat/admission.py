@@ -127,7 +127,7 @@ class Admission:
     async def _admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange:
         options = turn.options
         check_options(options, max_input_chars=self.policy.max_input_chars)
-        instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions)
+        instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions) or None
         model = options.model or self.policy.model
         caller.may_use(model)
         route, *others = self.routes.to(model)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from msgspec.structs import replace
+
 from textllm_core.chat.exchange import Exchange
 from textllm_core.errors import InputTooLongError, InvalidRequestError
 from textllm_core.policy import ChatPolicy
@@ -17,6 +19,7 @@ from textllm_core.usage import estimated_tokens
 
 MAX_GIVEN: Final = 2000  # messages of one turn; the longest runs of agents have some hundred, and each costs some 10 µs
 _TOKENS_BESIDE: Final = 8  # which a provider writes around a message, a call or a result, for its model
+_INSTRUCTING: Final = ("system", "developer")
 _AT_ONCE: Final = timedelta(0)
 
 
@@ -25,6 +28,7 @@ class AnswerMessages:
     """Answer a conversation that its caller keeps.
 
     It may have `MAX_GIVEN` messages, and as many characters as a history of `policy.max_history_items` of the longest.
+    Where a message instructs the model, the operator's default prompt does not.
     """
 
     exchange: Exchange
@@ -70,13 +74,16 @@ class AnswerMessages:
         limit = self.policy.max_input_chars * self.policy.max_history_items
         if characters > limit:
             raise InputTooLongError.of_messages(length=characters, limit=limit)
+        options = turn.options
+        if options.prompt is None and any(message.role in _INSTRUCTING for message in given):
+            options = replace(options, instructions=options.instructions or "")  # in the place of the default prompt
         return Turn(
             kind=turn.kind,
             content=(),
             token_bound=token_bound + turn.files.most,
             conversation_id=None,
             user_id=turn.user_id,
-            options=turn.options,
+            options=options,
             idempotency=turn.idempotency,
             allowance=turn.allowance,
             attached=turn.attached,

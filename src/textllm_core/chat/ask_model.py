@@ -166,6 +166,7 @@ class AskModel:
         if of.transcript_id is None and of.has_past and not of.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
         transcript = of.route.transcript
+        cached = options.cache_key or (hold.user_id if of.turn.given is not None else None)
         if of.turn.given is not None:
             transcript_id = None
             messages = await self._sendable(of, paired((*of.turn.given, of.message)))
@@ -191,8 +192,9 @@ class AskModel:
             parallel_tool_calls=options.parallel_tool_calls,
             response_format=options.response_format,
             reasoning_effort=options.reasoning_effort,
-            safety_identifier=hashlib.sha256(f"{hold.tenant_id}\0{hold.user_id}".encode()).hexdigest(),
-            cache_key=hold.conversation_id,
+            sampling=options.sampling,
+            safety_identifier=_digest(hold.tenant_id, hold.user_id),
+            cache_key=hold.conversation_id if cached is None else _digest(hold.tenant_id, cached),
             read=self._read_blob(of),
         )
 
@@ -283,3 +285,8 @@ def _check_size(of: OpenExchange, most: int) -> None:
     """
     if of.log.size + of.thought > most:
         raise ProviderError(f"The model {of.model} writes far more than max_output_tokens allows; it was cut off.")
+
+
+def _digest(tenant_id: str, name: str) -> str:
+    """Stands for something of a tenant's at the provider, which learns no name of it."""
+    return hashlib.sha256(f"{tenant_id}\0{name}".encode(errors="surrogatepass")).hexdigest()

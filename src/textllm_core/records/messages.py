@@ -29,6 +29,7 @@ from textllm_core.records.parts import (
     files_of,
     words_of,
 )
+from textllm_core.records.sampling import Sampling
 from textllm_core.records.tools import (
     FunctionTool,
     ReasoningEffort,
@@ -131,6 +132,8 @@ class TurnOptions(Record, frozen=True, kw_only=True):
             may ask for several at once.
         response_format: the shape that the reply is to have; None: plain text.
         reasoning_effort: how much a reasoning model is to think.
+        sampling: how it is to choose its words otherwise.
+        cache_key: what requests with the same beginning have in common, for the provider's cache; None: as it fits.
     """
 
     model: str | None = None
@@ -144,6 +147,8 @@ class TurnOptions(Record, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: ReasoningEffort | None = None
+    sampling: Sampling | None = None
+    cache_key: str | None = None
 
 
 class Idempotency(Record, frozen=True):

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from textllm_core.errors import TextLLMError
 from textllm_core.records.messages import FinishReason, Message, TextDelta
+from textllm_core.records.sampling import Sampling
 from textllm_core.records.tools import FunctionTool, ReasoningEffort, ResponseFormat, ToolCall, ToolChoice
 from textllm_core.usage import Usage
 from textllm_core.wire import Record
@@ -28,8 +29,8 @@ class ModelRequest(Record, frozen=True, kw_only=True):
         max_output_tokens: the longest reply, in tokens, reasoning included.
         safety_identifier: a hash that stands for the end user.
         cache_key: the same for all turns of a conversation.
-        tools, tool_choice, parallel_tool_calls, response_format, reasoning_effort: as `TurnOptions` has them. Each call
-            in the messages has its result in the message that follows.
+        tools, tool_choice, parallel_tool_calls, response_format, reasoning_effort, sampling: as `TurnOptions` has them.
+            Each call in the messages has its result in the message that follows.
         read: the bytes of an image or a file in the messages, by its key, in pieces of at most 1 MiB. They are read
             while the call is made, again for each further try, and not kept; it raises StoredFileNotFoundError or
             StorageUnavailableError. None where no message has any.
@@ -49,6 +50,7 @@ class ModelRequest(Record, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: ReasoningEffort | None = None
+    sampling: Sampling | None = None
     read: ReadBlob | None = None
 
 

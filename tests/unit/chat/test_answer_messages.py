@@ -26,6 +26,7 @@ from textllm_core import (
     OutputText,
     ProviderError,
     ReplyCompleted,
+    Sampling,
     ToolCall,
     ToolResult,
     TurnOptions,
@@ -193,3 +194,43 @@ async def test_every_role_can_be_given() -> None:
     everyone = [said(role, role) for role in get_args(MessageRole)]
     await bench.textllm.answer_messages(Caller(), turn(*everyone))
     assert [message.role for message in bench.llm.requests[0].messages] == [*get_args(MessageRole)]
+
+
+async def test_the_default_prompt_stands_in_where_no_message_instructs_the_model() -> None:
+    bench = Bench()
+    for talk in (TALK[1:3], TALK[:2], TALK[1:4]):
+        await bench.textllm.answer_messages(Caller(), turn(*talk))
+    await bench.textllm.answer_messages(Caller(), turn(*TALK, options=TurnOptions(instructions="Be brief, too.")))
+    assert [request.instructions for request in bench.llm.requests] == ["Be brief.", None, None, "Be brief, too."]
+
+
+async def test_the_cache_of_the_provider_is_found_by_the_user_or_by_a_key_that_is_the_tenants() -> None:
+    bench = Bench()
+    options = TurnOptions(cache_key="chat")
+    for tenant, chosen in (("acme", None), ("acme", None), ("acme", options), ("rival", options)):
+        await bench.textllm.answer_messages(Caller(tenant), turn(*TALK, options=chosen or TurnOptions()))
+    first, second, third, fourth = (request.cache_key for request in bench.llm.requests)
+    assert first == second
+    assert len({first, third, fourth}) == 3
+
+
+@pytest.mark.parametrize(
+    ("sampling", "field"),
+    [
+        (Sampling(top_p=1.1), "top_p"),
+        (Sampling(frequency_penalty=-3), "frequency_penalty"),
+        (Sampling(presence_penalty=3), "presence_penalty"),
+        (Sampling(seed=2**63), "seed"),
+        (Sampling(stop=[""]), "stop"),
+        (Sampling(stop=["x"] * 5), "stop"),
+        (Sampling(stop=["\ud800"]), "stop"),
+    ],
+)
+async def test_no_model_chooses_its_words_so(sampling: Sampling, field: str) -> None:
+    bench = Bench()
+    with pytest.raises(InvalidRequestError) as refused:
+        await bench.textllm.answer_messages(Caller(), turn(*TALK, options=TurnOptions(sampling=sampling)))
+    assert refused.value.errors[0][0] == field
+    chosen = Sampling(top_p=1, stop=["x"])
+    await bench.textllm.answer_messages(Caller(), turn(*TALK, options=TurnOptions(sampling=chosen)))
+    assert bench.llm.requests[0].sampling == chosen

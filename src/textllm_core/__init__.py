@@ -62,6 +62,7 @@ _NAMES: Final = {
         "RestoreConversation",
         "UpdateConversation",
     ),
+    "edit_conversation": ("AddMessages", "RemovePart"),
     "erasing": ("EraseAtProvider",),
     "errors": (
         "Allowance",
@@ -199,6 +200,7 @@ _NAMES: Final = {
         "ConversationState",
         "Deletion",
     ),
+    "records.edits": ("ConversationEdit",),
     "records.erasures": ("Erasure",),
     "records.files": (
         "FilePage",

@@ -22,6 +22,7 @@ from textllm_core.conversations import (
     RestoreConversation,
     UpdateConversation,
 )
+from textllm_core.edit_conversation import AddMessages, RemovePart
 from textllm_core.erasing import EraseAtProvider
 from textllm_core.errors import (
     Allowance,
@@ -131,6 +132,7 @@ from textllm_core.records.conversations import (
     ConversationState,
     Deletion,
 )
+from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.erasures import Erasure
 from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.files import FilePage, StoredFile
@@ -197,6 +199,7 @@ from textllm_core.wire import Record
 __all__ = [
     "LLM",
     "Adapters",
+    "AddMessages",
     "Administration",
     "AdmitUpload",
     "Admitting",
@@ -231,6 +234,7 @@ __all__ = [
     "Conversation",
     "ConversationBusyError",
     "ConversationChanges",
+    "ConversationEdit",
     "ConversationFilter",
     "ConversationLostError",
     "ConversationNotFoundError",
@@ -357,6 +361,7 @@ __all__ = [
     "Record",
     "Refusal",
     "RemoveExpired",
+    "RemovePart",
     "Replay",
     "Reply",
     "ReplyCompleted",

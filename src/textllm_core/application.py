@@ -30,6 +30,7 @@ from textllm_core.conversations import (
     RestoreConversation,
     UpdateConversation,
 )
+from textllm_core.edit_conversation import AddMessages, RemovePart
 from textllm_core.erasing import EraseAtProvider
 from textllm_core.events import UNHEARD
 from textllm_core.file_links import LinkFile
@@ -165,6 +166,8 @@ class Conversations:
     """What is done with conversations beside talking: it needs the database, and the provider's side of them."""
 
     create: CreateConversation
+    add_messages: AddMessages
+    remove_part: RemovePart
     import_one: ImportConversation
     list: ListConversations
     latest: LatestConversation
@@ -188,12 +191,15 @@ class Conversations:
         admit: AdmitUpload,
         keeps_messages: bool,
         max_per_user: int,
+        max_input_chars: int,
         telemetry: Telemetry = UNHEARD,
     ) -> Self:
         """All of them over one set of adapters."""
         erase = EraseAtProvider(erasures, transcript, clock, telemetry)
         return cls(
             create=CreateConversation(conversations, admit, clock, keeps_messages, max_per_user),
+            add_messages=AddMessages(conversations, clock, max_input_chars),
+            remove_part=RemovePart(conversations, clock, files),
             import_one=ImportConversation(conversations, admit, clock, keeps_messages, max_per_user),
             list=ListConversations(conversations, files),
             latest=LatestConversation(conversations, files),
@@ -329,6 +335,7 @@ class TextLLM:
             admit=files.admit,
             keeps_messages=policy.keep_messages,
             max_per_user=policy.max_conversations,
+            max_input_chars=policy.max_input_chars,
             telemetry=ports.telemetry,
         )
         resume_reply = ResumeReply(running, ports.journal, of_turns, ports.clock, policy)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta
 from msgspec.structs import replace
 
+from textllm_core.edit_conversation import tokens_bound
 from textllm_core.errors import FileTooLargeError, ForbiddenError, InvalidRequestError, NotFoundError
 from textllm_core.fields import Id, UserId
 from textllm_core.files import AdmitUpload
@@ -22,9 +23,9 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import ContentPart, InputImage, InputLink, InputText, OutputText, Refusal
-from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.records.tools import ToolCall
 from textllm_core.tenancy import Caller
-from textllm_core.wire import Record, to_json
+from textllm_core.wire import Record
 
 MAX_IMPORTED_MESSAGES: Final = 50_000  # some hundred MB of records while one conversation is taken in
 _CONVERSATION_ID: Final = re.compile(r"conv_[0-9a-f]{24}")
@@ -32,7 +33,6 @@ _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST: Final = 2**63 - 1  # of a sum
 _MOST_OF_SUMMARY: Final = 65_536  # characters: 16 for each token of a long reply; lists have a hundred of them
-_OVERHEAD_TOKENS: Final = 8  # what a provider adds around one message
 _MOST_IDS: Final = 100  # how often one conversation may be taken in and erased again
 # Of msgspec's messages, which may quote what was sent: the place alone, and what is wrong there.
 _PLACE: Final = re.compile(r" - at `\$\.?([\w.\[\]]{1,100})`\Z")
@@ -164,7 +164,7 @@ class ImportConversation:
                     caller.tenant_id,
                     replace(conversation, id=new_id),
                     messages,
-                    context_tokens=sum(_bound(message) for message in messages),
+                    context_tokens=sum(map(tokens_bound, messages)),
                     at_most=self.max_per_user,
                 )
                 if kept is not None:
@@ -272,9 +272,3 @@ def _content(said: ListedMessage) -> tuple[ContentPart, ...]:
         else:
             parts.append(part)
     return tuple(parts)
-
-
-def _bound(message: Message) -> int:
-    """How many tokens it makes at most: a token has at least a byte."""
-    of_tools = (part for part in message.content if isinstance(part, ToolCall | ToolResult))
-    return len(message.text.encode()) + sum(len(to_json(part)) for part in of_tools) + _OVERHEAD_TOKENS

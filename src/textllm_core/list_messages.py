@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from textllm_core.errors import ConversationLostError, ConversationNotFoundError, InvalidRequestError
+from textllm_core.errors import ConversationLostError, ConversationNotFoundError, InvalidRequestError, NotFoundError
 from textllm_core.fields import (
     CreatedAt,
     Estimated,
@@ -155,6 +155,23 @@ class ListMessages:
         if found is None:
             raise InvalidRequestError.of("after", "must be the id of a message of this conversation")
         return MessagePage([ListedMessage.of(message) for message in found[:limit]], len(found) > limit)
+
+    async def one(self, caller: Caller, conversation_id: str, message_id: str) -> ListedMessage:
+        """One message.
+
+        Raises:
+            NotFoundError: the conversation has none of this id.
+            ConversationNotFoundError, ConversationLostError, ModelError: as a call does.
+        """
+        conversation = await self._state(caller, conversation_id)
+        key = caller.tenant_id, conversation.user_id, conversation.id
+        if conversation.keeps_messages or not conversation.message_count:
+            found = await self.conversations.messages_of(*key, [message_id])
+        else:
+            found = [each for each in await self._from_provider(conversation) if each.id == message_id]
+        if not found:
+            raise NotFoundError("This conversation has no such item.")
+        return ListedMessage.of(found[0])
 
     async def every(self, caller: Caller, conversation_id: str) -> AsyncGenerator[ListedMessage, None]:
         """All messages, oldest first; raises as a call does."""

@@ -2,6 +2,7 @@
 
 from textllm_adapters.testing import (
     ConversationRepositoryContract,
+    EditedConversationsContract,
     ExpiringConversationsContract,
     ImportedConversationsContract,
     ManagedConversationsContract,
@@ -26,4 +27,8 @@ class TestImportedConversations(ImportedConversationsContract):
 
 
 class TestExpiringConversations(ExpiringConversationsContract):
+    """The same."""
+
+
+class TestEditedConversations(EditedConversationsContract):
     """The same."""

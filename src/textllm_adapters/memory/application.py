@@ -136,6 +136,7 @@ def memory_conversations(
     *,
     keeps_messages: bool = True,
     max_per_user: int = 10_000,
+    max_input_chars: int = 10_000,
     telemetry: Telemetry = UNHEARD,
 ) -> Conversations:
     """The part of the application that manages conversations."""
@@ -151,6 +152,7 @@ def memory_conversations(
         admit=files.admit,
         keeps_messages=keeps_messages,
         max_per_user=max_per_user,
+        max_input_chars=max_input_chars,
         telemetry=telemetry,
     )
 

@@ -1,6 +1,6 @@
 """Conversations in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from textllm_adapters.memory.store import KeptConversation, KeptFile, Key, MemoryStore
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
+from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import file_keys
 from textllm_core.rules.searching import has_phrase, phrases_of, words_of
@@ -59,6 +60,7 @@ class MemoryConversationRepository:
             message_count=kept.conversation.message_count,
             revision=kept.revision,
             keeps_messages=kept.keeps_messages,
+            last_message=len(kept.messages),
         )
 
     async def last_messages(
@@ -124,6 +126,36 @@ class MemoryConversationRepository:
             open_calls=messages[-1].open_calls if messages else None,
         )
         return self._write(key, kept, replace(kept.conversation, summary=summary))
+
+    async def messages_of(
+        self, tenant_id: str, user_id: str, conversation_id: str, message_ids: Collection[str]
+    ) -> Sequence[Message]:
+        messages = self._messages((tenant_id, user_id, conversation_id))
+        return [message for message in messages if message.id in message_ids]
+
+    async def edit(self, tenant_id: str, user_id: str, conversation_id: str, edit: ConversationEdit) -> None:
+        key = tenant_id, user_id, conversation_id
+        kept = self.store.conversations.get(key)
+        if kept is None or kept.conversation.is_deleted:
+            raise ConversationNotFoundError
+        if kept.turn_id is not None or kept.revision != edit.revision:
+            raise ConversationBusyError
+        if kept.transcript_id is not None:
+            self.store.to_erase(tenant_id, user_id, "transcript", kept.transcript_id, at=edit.at)
+        rewritten = edit.rewritten
+        staying = (message for message in kept.messages if message.id != edit.removed)
+        messages = [rewritten if rewritten and message.id == rewritten.id else message for message in staying]
+        changed = replace(
+            kept,
+            messages=(*messages, *edit.added),
+            transcript_id=None,
+            context_tokens=edit.context_tokens,
+            open_calls=edit.open_calls,
+            revision=kept.revision + 1,
+            imported_turns=kept.imported_turns + edit.replies,
+        )
+        count = kept.conversation.message_count + edit.replies
+        self._write(key, changed, replace(kept.conversation, message_count=count, updated_at=edit.at))
 
     async def update(
         self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges

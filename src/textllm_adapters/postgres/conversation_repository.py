@@ -3,7 +3,6 @@
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
@@ -26,5 +25,6 @@ class PostgresConversationRepository(SqlConversationRepository):
         row = await self._lanes.ask(statements.STATE, tenant_id, asked)
         if row[0] is None:
             return None
-        state = ConversationState(*row)
-        return state if row[-1] is None else replace(state, open_calls=_CALLS.decode(row[-1]))
+        *known, last_message, calls = row
+        open_calls = None if calls is None else _CALLS.decode(calls)
+        return ConversationState(*[*known, open_calls, last_message])

@@ -22,7 +22,7 @@ CALLER: Final = Statement(
 STATE: Final = Statement(
     """
     SELECT known.id, known.user_id, known.transcript_id, known.context_tokens, known.message_count, known.revision,
-        known.keeps_messages, known.open_calls
+        known.keeps_messages, known.last_message, known.open_calls
     FROM (SELECT) AS asked LEFT JOIN conversations AS known
         ON known.tenant_id = :tenant AND known.id = :conversation AND NOT known.is_deleted
     """,

@@ -1,6 +1,6 @@
 """Conversations in SQL: rows in, records out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
@@ -23,6 +23,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
 )
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
+from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import file_keys
 
@@ -137,7 +138,8 @@ class SqlConversationRepository:
         row = _row(tenant_id, conversation) | {"keeps_messages": True, "context_tokens": context_tokens}
         row |= {"last_message": len(messages), "imported_turns": conversation.message_count, "expires_at": expires_at}
         row |= {"open_calls": messages[-1].open_calls if messages else None}
-        it = _it(tenant_id, conversation.user_id, conversation.id)
+        of_it = tenant_id, conversation.user_id, conversation.id
+        it = _it(*of_it)
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
                 await self._lock(connection, tenant_id, conversation.user_id)
@@ -148,9 +150,50 @@ class SqlConversationRepository:
                 kept = (await connection.execute(statements.ADD, row)).one()
                 for first in range(0, len(messages), _MESSAGES_AT_ONCE):
                     some = messages[first : first + _MESSAGES_AT_ONCE]
-                    rows = imported_message_rows(tenant_id, conversation, some, first=first + 1)
+                    rows = imported_message_rows(*of_it, some, first=first + 1)
                     await connection.execute(statements.ADD_MESSAGES, rows)
                 return _conversation(kept)
+
+    async def messages_of(
+        self, tenant_id: str, user_id: str, conversation_id: str, message_ids: Collection[str]
+    ) -> Sequence[Message]:
+        asked = _it(tenant_id, user_id, conversation_id) | {"of_messages": list(message_ids)}
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(tenant_id) as connection:
+                return [_message(row) for row in await connection.execute(statements.MESSAGES_OF, asked)]
+
+    async def edit(self, tenant_id: str, user_id: str, conversation_id: str, edit: ConversationEdit) -> None:
+        it = _it(tenant_id, user_id, conversation_id)
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(tenant_id) as connection:
+                before = (await connection.execute(statements.EDITED, it)).one_or_none()
+                if before is None:
+                    raise ConversationNotFoundError
+                if before.turn_id is not None or before.revision != edit.revision:
+                    raise ConversationBusyError
+                if edit.rewritten is not None:
+                    rewritten = it | {"of_message": edit.rewritten.id}
+                    await connection.execute(statements.FORGET_WORDS, rewritten)
+                    changed = rewritten | {"new_content": edit.rewritten.content}
+                    await connection.execute(statements.REWRITE_MESSAGE, changed)
+                if edit.removed is not None:
+                    await connection.execute(statements.REMOVE_MESSAGE, it | {"of_message": edit.removed})
+                if edit.added:
+                    rows = imported_message_rows(
+                        tenant_id, user_id, conversation_id, edit.added, first=before.last_message + 1
+                    )
+                    await connection.execute(statements.ADD_MESSAGES, rows)
+                if before.transcript_id is not None:
+                    dropped = erasure_rows(tenant_id, user_id, [before.transcript_id], at=edit.at)
+                    await connection.execute(ADD_ERASURES, dropped)
+                moved = {
+                    "new_messages": len(edit.added),
+                    "new_replies": edit.replies,
+                    "new_context": edit.context_tokens,
+                    "new_calls": edit.open_calls,
+                    "new_moment": edit.at,
+                }
+                await connection.execute(statements.EDIT, it | moved)
 
     async def update(
         self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges

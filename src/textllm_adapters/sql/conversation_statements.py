@@ -80,6 +80,7 @@ STATE: Final = select(
     conversations.c.revision,
     conversations.c.keeps_messages,
     conversations.c.open_calls,
+    conversations.c.last_message,
 ).where(_OF_TENANT, _ID, _IS_THERE)
 
 ADD: Final = insert(conversations).returning(conversations)
@@ -219,6 +220,9 @@ MESSAGES: Final = select(messages).where(
     messages.c.conversation_id == bindparam("of_conversation"),
     exists().where(_IT, _IS_THERE),
 )
+MESSAGES_OF: Final = MESSAGES.where(messages.c.id.in_(bindparam("of_messages", expanding=True))).order_by(
+    messages.c.number
+)
 NEWEST_MESSAGES: Final = MESSAGES.order_by(messages.c.number.desc())
 LAST_MESSAGES: Final = NEWEST_MESSAGES.limit(bindparam("at_most"))
 NUMBER_OF_MESSAGE: Final = MESSAGES.with_only_columns(messages.c.number).where(messages.c.id == bindparam("of_message"))
@@ -254,3 +258,42 @@ def listed(wanted: ConversationFilter, dialect: str) -> tuple[Select[Any], Selec
         page.limit(bindparam("at_most")).offset(bindparam("from_place")),
         select(func.count()).select_from(conversations).where(*conditions),
     )
+
+
+# Edits of what was said. What it had before they began, and nothing else is said in it until they are done.
+EDITED: Final = (
+    select(
+        conversations.c.transcript_id, conversations.c.last_message, conversations.c.turn_id, conversations.c.revision
+    )
+    .where(_IT, _IS_THERE)
+    .with_for_update()
+)
+EDIT: Final = (
+    update(conversations)
+    .where(_IT)
+    .values(
+        revision=conversations.c.revision + 1,
+        transcript_id=None,
+        last_message=conversations.c.last_message + bindparam("new_messages"),
+        message_count=conversations.c.message_count + bindparam("new_replies"),
+        imported_turns=conversations.c.imported_turns + bindparam("new_replies"),
+        context_tokens=bindparam("new_context"),
+        open_calls=bindparam("new_calls"),
+        updated_at=bindparam("new_moment"),
+    )
+)
+_MESSAGE: Final = and_(
+    messages.c.tenant_id == bindparam("of_tenant"),
+    messages.c.user_id == bindparam("of_user"),
+    messages.c.conversation_id == bindparam("of_conversation"),
+    messages.c.id == bindparam("of_message"),
+)
+REMOVE_MESSAGE: Final = delete(messages).where(_MESSAGE)
+REWRITE_MESSAGE: Final = update(messages).where(_MESSAGE).values(content=bindparam("new_content"))
+# What says something else is read anew by the next search.
+FORGET_WORDS: Final = delete(message_words).where(
+    message_words.c.tenant_id == bindparam("of_tenant"),
+    message_words.c.user_id == bindparam("of_user"),
+    message_words.c.conversation_id == bindparam("of_conversation"),
+    message_words.c.number.in_(select(messages.c.number).where(_MESSAGE)),
+)

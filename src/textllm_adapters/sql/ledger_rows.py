@@ -9,7 +9,6 @@ from sqlalchemy import Row
 
 from textllm_core.ids import new_id
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
-from textllm_core.records.conversations import Conversation
 from textllm_core.records.journal import JournalEntry, Spoken
 from textllm_core.records.ledger import Hold, Reservation, Settlement
 from textllm_core.records.messages import Message, ReplyStarted, TextDelta
@@ -168,10 +167,10 @@ def message_rows(hold: Hold, end: Settlement, *, last: int) -> list[Mapping[str,
 
 
 def imported_message_rows(
-    tenant_id: str, conversation: Conversation, messages: Sequence[Message], *, first: int
+    tenant_id: str, user_id: str, conversation_id: str, messages: Sequence[Message], *, first: int
 ) -> list[Mapping[str, object]]:
     """Rows of messages that no exchange of ours has made."""
-    of_it = tenant_id, conversation.user_id, conversation.id
+    of_it = tenant_id, user_id, conversation_id
     return [_message_row(*of_it, new_id("resp"), number, message) for number, message in enumerate(messages, first)]
 
 

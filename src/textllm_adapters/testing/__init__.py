@@ -16,6 +16,7 @@ from textllm_adapters.testing.blob_store import BlobStoreContract
 from textllm_adapters.testing.conversation_repository import ConversationRepositoryContract
 from textllm_adapters.testing.conversing_llm import ConversingLLMContract, FilesLLMContract
 from textllm_adapters.testing.document_reader import DocumentReaderContract
+from textllm_adapters.testing.edited_conversations import EditedConversationsContract
 from textllm_adapters.testing.erasures import ErasuresContract
 from textllm_adapters.testing.expiring_conversations import ExpiringConversationsContract
 from textllm_adapters.testing.file_repository import FileRepositoryContract
@@ -50,6 +51,7 @@ __all__ = [
     "ConversingLLMContract",
     "ConversingModel",
     "DocumentReaderContract",
+    "EditedConversationsContract",
     "ErasuresContract",
     "ExpiringConversationsContract",
     "FileRepositoryContract",

@@ -262,6 +262,7 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
             admit=files.admit,
             keeps_messages=settings.store_messages,
             max_per_user=settings.max_conversations_per_user,
+            max_input_chars=settings.max_input_length,
         )
 
 

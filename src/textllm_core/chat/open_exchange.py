@@ -146,7 +146,7 @@ class OpenExchange:
     @property
     def has_past(self) -> bool:
         """Something was said in the conversation before this turn."""
-        return self.conversation is not None and self.conversation.message_count > 0
+        return self.conversation is not None and self.conversation.has_past
 
     @property
     def past_tokens(self) -> int:

@@ -1,10 +1,11 @@
 """Conversations as they are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
+from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.messages import Message
 
 
@@ -96,6 +97,24 @@ class ConversationRepository(Protocol):
             expires_at: as `add` has it.
         Raises:
             ForbiddenError: as `add`.
+        """
+        ...
+
+    async def messages_of(
+        self, tenant_id: str, user_id: str, conversation_id: str, message_ids: Collection[str]
+    ) -> Sequence[Message]:
+        """Those of its messages that have one of these ids, oldest first."""
+        ...
+
+    async def edit(self, tenant_id: str, user_id: str, conversation_id: str, edit: ConversationEdit) -> None:
+        """Change what was said in it. What the provider has of it becomes due at `edit.at`, and is made anew.
+
+        Its revision moves on. Replies that are added count in its `message_count` as those of an import do; those that
+        are removed were answered all the same.
+
+        Raises:
+            ConversationNotFoundError: there is none.
+            ConversationBusyError: an exchange is running in it, or its revision is another by now; nothing happens.
         """
         ...
 

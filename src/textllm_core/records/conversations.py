@@ -146,7 +146,8 @@ class ConversationState(Record, frozen=True):
         message_count: how many of its turns were answered.
         keeps_messages: our own copy of its messages is complete.
         open_calls: the ids of the calls that its last reply asks for; the next turn brings their results.
-        revision: changes with every exchange that ends in it.
+        revision: changes with every exchange that ends in it, and whenever it is edited.
+        last_message: the number of the newest message kept of it; 0: none was.
     """
 
     id: str
@@ -157,3 +158,9 @@ class ConversationState(Record, frozen=True):
     revision: int
     keeps_messages: bool
     open_calls: tuple[str, ...] | None = None
+    last_message: int = 0
+
+    @property
+    def has_past(self) -> bool:
+        """Something was said in it."""
+        return self.message_count > 0 or self.last_message > 0

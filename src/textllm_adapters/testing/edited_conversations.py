@@ -1,0 +1,123 @@
+"""What every repository of conversations keeps of the port `ConversationRepository`, of edits of what was said."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from textllm_adapters.testing.books import NOON, assert_balanced, at_once, exchange, next_turn, settlement
+from textllm_adapters.testing.managed_conversations import add, answered, ids
+from textllm_adapters.testing.storage import Storage
+from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
+from textllm_core.records.edits import ConversationEdit
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import InputText
+
+LATER = NOON + timedelta(minutes=5)
+SAID = (*exchange("the Nile", "It is long."), *exchange("And the Rhine?", "Shorter."))
+
+
+async def edited(storage: Storage, conversation_id: str, **more: Any) -> None:
+    state = await storage.conversations.state("tenant", conversation_id)
+    assert state is not None
+    known: dict[str, Any] = {"revision": state.revision, "context_tokens": 77, "open_calls": None, "at": LATER}
+    await storage.conversations.edit("tenant", "user", conversation_id, ConversationEdit(**(known | more)))
+
+
+async def said(storage: Storage, conversation_id: str) -> list[str]:
+    messages = await storage.conversations.last_messages("tenant", "user", conversation_id, limit=None)
+    return [message.text for message in messages]
+
+
+class EditedConversationsContract:
+    """What is said in a conversation can be changed otherwise than by a turn.
+
+    Fixture `storage`: a `Storage` over an empty store, of this test alone.
+    """
+
+    pytestmark = pytest.mark.asyncio
+
+    async def test_messages_come_to_the_end_of_what_was_said(self, storage: Storage) -> None:
+        conversation_id = await add(storage)
+        empty = await storage.conversations.state("tenant", conversation_id)
+        assert empty is not None
+        assert not empty.has_past
+        await edited(storage, conversation_id, added=SAID[:1])
+        await edited(storage, conversation_id, added=SAID[1:], open_calls=("call_1",))
+        assert await said(storage, conversation_id) == [message.text for message in SAID]
+        state = await storage.conversations.state("tenant", conversation_id)
+        assert state is not None
+        assert (state.context_tokens, state.open_calls, state.has_past) == (77, ("call_1",), True)
+        kept = await storage.conversations.get("tenant", conversation_id)
+        assert kept is not None
+        assert (kept.message_count, kept.updated_at) == (2, LATER)
+        assert await ids(storage, search="rhine") == [conversation_id]
+
+    async def test_a_turn_goes_on_with_them_and_the_books_balance(self, storage: Storage) -> None:
+        hold = await answered(storage)
+        await edited(storage, hold.conversation_id, added=SAID)
+        await storage.ledger.settle(
+            await storage.ledger.reserve(await next_turn(storage, hold.conversation_id)), settlement()
+        )
+        texts = [message.text for message in SAID]
+        assert await said(storage, hold.conversation_id) == ["Hello", "Hi", *texts, "Hello", "Hi"]
+        await assert_balanced(storage)
+
+    async def test_a_message_goes_and_another_says_something_else(self, storage: Storage) -> None:
+        conversation_id = await add(storage)
+        await edited(storage, conversation_id, added=SAID)
+        assert await ids(storage, search="nile") == [conversation_id]
+        asked, replied, *_ = SAID
+        rewritten = replace(asked, content=(InputText("the Loire"),))
+        await edited(storage, conversation_id, rewritten=rewritten, removed=replied.id)
+        assert await said(storage, conversation_id) == ["the Loire", "And the Rhine?", "Shorter."]
+        assert await ids(storage, search="nile") == []
+        assert await ids(storage, search="loire") == [conversation_id]
+        found = await storage.conversations.messages_of("tenant", "user", conversation_id, [asked.id, replied.id, "x"])
+        assert [message.text for message in found] == ["the Loire"]
+
+    async def test_messages_are_found_by_their_ids_oldest_first(self, storage: Storage) -> None:
+        conversation_id = await add(storage)
+        await edited(storage, conversation_id, added=SAID)
+
+        async def found(*messages: Message, user: str = "user") -> list[Message]:
+            wanted = [message.id for message in messages]
+            return list(await storage.conversations.messages_of("tenant", user, conversation_id, wanted))
+
+        assert await found(SAID[3], SAID[0]) == [SAID[0], SAID[3]]
+        assert await found() == await found(*SAID, user="other") == []
+
+    async def test_what_the_provider_has_of_it_is_erased(self, storage: Storage) -> None:
+        hold = await answered(storage)
+        before = await storage.conversations.state("tenant", hold.conversation_id)
+        assert before is not None
+        await edited(storage, hold.conversation_id, added=SAID)
+        state = await storage.conversations.state("tenant", hold.conversation_id)
+        assert state is not None
+        assert state.transcript_id is None
+        due = await storage.erasures.due(
+            at=LATER, latest=LATER + timedelta(days=1), lease_until=LATER + timedelta(hours=1), limit=9
+        )
+        assert [each.provider_id for each in due] == [before.transcript_id]
+
+    async def test_nothing_is_changed_while_a_turn_is_running_or_after_another_change(self, storage: Storage) -> None:
+        hold = await answered(storage)
+        running = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+        with pytest.raises(ConversationBusyError):
+            await edited(storage, hold.conversation_id, added=SAID)
+        await storage.ledger.settle(running, settlement())
+        with pytest.raises(ConversationBusyError):
+            await edited(storage, hold.conversation_id, added=SAID, revision=0)
+        assert await said(storage, hold.conversation_id) == ["Hello", "Hi", "Hello", "Hi"]
+        edit = ConversationEdit(revision=0, context_tokens=0, open_calls=None, at=LATER)
+        for unknown in ("conv_x", hold.conversation_id):
+            with pytest.raises(ConversationNotFoundError):
+                await storage.conversations.edit("another", "user", unknown, edit)
+
+    async def test_of_many_at_once_each_is_whole_or_refused(self, storage: Storage) -> None:
+        conversation_id = await add(storage)
+        done, refused = await at_once(*(edited(storage, conversation_id, added=exchange("a", "b")) for _ in range(5)))
+        assert {type(refusal) for refusal in refused} <= {ConversationBusyError}
+        assert await said(storage, conversation_id) == ["a", "b"] * len(done)
+        assert done

@@ -1,0 +1,126 @@
+"""What was said in a conversation, changed otherwise than by a turn: messages that are added, and parts that go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec.structs import replace
+
+from textllm_core.chat.turn_files import TurnFiles
+from textllm_core.errors import ConversationNotFoundError, ForbiddenError, InputTooLongError, NotFoundError
+from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
+from textllm_core.records.conversations import ConversationState
+from textllm_core.records.edits import ConversationEdit
+from textllm_core.records.messages import Message
+from textllm_core.records.parts import file_keys
+from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.tenancy import Caller
+from textllm_core.wire import to_json
+
+_OVERHEAD_TOKENS: Final = 8  # what a provider adds around one message
+
+
+def tokens_bound(message: Message) -> int:
+    """How many tokens a message makes at most, but for its files: a token has at least a byte."""
+    of_tools = (part for part in message.content if isinstance(part, ToolCall | ToolResult))
+    return len(message.text_for_model.encode()) + sum(len(to_json(part)) for part in of_tools) + _OVERHEAD_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class _Editing:
+    conversations: ConversationRepository
+    clock: Clock
+
+    async def _state(self, caller: Caller, conversation_id: str) -> ConversationState:
+        """
+        Raises:
+            ConversationNotFoundError: not the caller's, deleted, or unknown.
+            ForbiddenError: what was said in it is kept by the provider alone.
+        """
+        state = await self.conversations.state(caller.tenant_id, conversation_id)
+        if state is None or caller.user_id not in (None, state.user_id):
+            raise ConversationNotFoundError
+        if not state.keeps_messages:
+            raise ForbiddenError(
+                "The messages of this conversation are kept by the provider alone (the setting store_messages), and "
+                "cannot be changed here."
+            )
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class AddMessages(_Editing):
+    """Add what was said elsewhere to the end of a conversation; nobody is asked, and nothing is charged.
+
+    Args:
+        max_input_chars: of one message.
+    """
+
+    max_input_chars: int
+
+    async def __call__(
+        self, caller: Caller, conversation_id: str, messages: Sequence[Message], *, file_tokens: int = 0
+    ) -> None:
+        """
+        Args:
+            messages: oldest first; their ids differ from those of the conversation.
+            file_tokens: at most so many are made by their files.
+        Raises:
+            InputTooLongError: one of them is too long.
+            ConversationNotFoundError: not the caller's, deleted, or unknown.
+            ConversationBusyError: an exchange is running in it.
+            ForbiddenError: what was said in it is kept by the provider alone.
+        """
+        for message in messages:
+            said = [message.text, *(part.output for part in message.tool_results)]
+            if (length := max(map(len, said))) > self.max_input_chars:
+                raise InputTooLongError(length=length, limit=self.max_input_chars)
+        state = await self._state(caller, conversation_id)
+        edit = ConversationEdit(
+            revision=state.revision,
+            added=tuple(messages),
+            context_tokens=state.context_tokens + file_tokens + sum(map(tokens_bound, messages)),
+            open_calls=messages[-1].open_calls if messages else state.open_calls,
+            at=self.clock.now(),
+        )
+        await self.conversations.edit(caller.tenant_id, state.user_id, state.id, edit)
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePart(_Editing):
+    """Remove a message of a conversation, or one of the parts of a message, as a call of a function."""
+
+    files: TurnFiles
+
+    async def __call__(self, caller: Caller, conversation_id: str, message_id: str, places: Sequence[int]) -> None:
+        """
+        Args:
+            places: of the parts that go, counted from 0; a message of which no part is left goes as a whole.
+        Raises:
+            NotFoundError: it has no such message, or that has no such part.
+            ConversationNotFoundError, ConversationBusyError, ForbiddenError: as `AddMessages`.
+        """
+        state = await self._state(caller, conversation_id)
+        key = caller.tenant_id, state.user_id, state.id
+        found = await self.conversations.messages_of(*key, [message_id])
+        if not found or not all(place < len(found[0].content) for place in places):
+            raise NotFoundError("This conversation has no such item.")
+        message, gone = found[0], {*places}
+        left = tuple(part for place, part in enumerate(message.content) if place not in gone)
+        *before, newest = await self.conversations.last_messages(*key, limit=2)
+        open_calls = state.open_calls
+        if newest.id == message_id:  # then the calls are open of what is the newest from now on
+            is_newest = [replace(message, content=left)] if left else before
+            open_calls = is_newest[0].open_calls if is_newest else None
+        edit = ConversationEdit(
+            revision=state.revision,
+            removed=None if left else message_id,
+            rewritten=replace(message, content=left) if left else None,
+            context_tokens=state.context_tokens,
+            open_calls=open_calls,
+            at=self.clock.now(),
+        )
+        await self.conversations.edit(*key, edit)
+        removed = [message.content[place] for place in sorted(gone)]
+        await self.files.discard(caller, state.user_id, file_keys(removed))

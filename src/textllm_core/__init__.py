@@ -200,7 +200,10 @@ _NAMES: Final = {
         "ConversationState",
         "Deletion",
     ),
-    "records.edits": ("ConversationEdit",),
+    "records.edits": (
+        "ConversationEdit",
+        "SaidMessage",
+    ),
     "records.erasures": ("Erasure",),
     "records.files": (
         "FilePage",

@@ -132,7 +132,7 @@ from textllm_core.records.conversations import (
     ConversationState,
     Deletion,
 )
-from textllm_core.records.edits import ConversationEdit
+from textllm_core.records.edits import ConversationEdit, SaidMessage
 from textllm_core.records.erasures import Erasure
 from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.files import FilePage, StoredFile
@@ -383,6 +383,7 @@ __all__ = [
     "Route",
     "Routes",
     "RunningExchanges",
+    "SaidMessage",
     "Sampling",
     "Schedule",
     "SchemaStep",

@@ -8,10 +8,12 @@ from msgspec.structs import replace
 
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import ConversationNotFoundError, ForbiddenError, InputTooLongError, NotFoundError
+from textllm_core.ids import new_id
+from textllm_core.list_messages import ListedMessage
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import ConversationState
-from textllm_core.records.edits import ConversationEdit
+from textllm_core.records.edits import ConversationEdit, SaidMessage
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import file_keys
 from textllm_core.records.tools import ToolCall, ToolResult
@@ -60,11 +62,12 @@ class AddMessages(_Editing):
     max_input_chars: int
 
     async def __call__(
-        self, caller: Caller, conversation_id: str, messages: Sequence[Message], *, file_tokens: int = 0
-    ) -> None:
-        """
+        self, caller: Caller, conversation_id: str, said: Sequence[SaidMessage], *, file_tokens: int = 0
+    ) -> Sequence[ListedMessage]:
+        """The messages, as they are kept.
+
         Args:
-            messages: oldest first; their ids differ from those of the conversation.
+            said: oldest first.
             file_tokens: at most so many are made by their files.
         Raises:
             InputTooLongError: one of them is too long.
@@ -72,9 +75,11 @@ class AddMessages(_Editing):
             ConversationBusyError: an exchange is running in it.
             ForbiddenError: what was said in it is kept by the provider alone.
         """
+        now = self.clock.now()
+        messages = [Message(id=new_id("msg"), role=it.role, content=it.content, created_at=now) for it in said]
         for message in messages:
-            said = [message.text, *(part.output for part in message.tool_results)]
-            if (length := max(map(len, said))) > self.max_input_chars:
+            texts = [message.text, *(part.output for part in message.tool_results)]
+            if (length := max(map(len, texts))) > self.max_input_chars:
                 raise InputTooLongError(length=length, limit=self.max_input_chars)
         state = await self._state(caller, conversation_id)
         edit = ConversationEdit(
@@ -82,9 +87,10 @@ class AddMessages(_Editing):
             added=tuple(messages),
             context_tokens=state.context_tokens + file_tokens + sum(map(tokens_bound, messages)),
             open_calls=messages[-1].open_calls if messages else state.open_calls,
-            at=self.clock.now(),
+            at=now,
         )
         await self.conversations.edit(caller.tenant_id, state.user_id, state.id, edit)
+        return [ListedMessage.of(message) for message in messages]
 
 
 @dataclass(frozen=True, slots=True)

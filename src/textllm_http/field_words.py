@@ -80,6 +80,8 @@ def _in_words(kind: inspect.Type) -> str:
             return f"a whole number from {least} to {most}"
         case inspect.FloatType():
             return "a number"
+        case inspect.ListType(item_type=inspect.AnyType()):
+            return "a list"
         case inspect.ListType(item_type=item):
             return "a list of objects" if isinstance(item, inspect.StructType) else "a list of strings"
         case inspect.DictType(value_type=inspect.AnyType()) | inspect.StructType():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.openai import described as openai_described
 from tests.unit.conftest import Bench
 
 from textllm_adapters.telemetry.listeners import Listeners
@@ -139,6 +140,8 @@ class Server:
             await self.app(scope, receive, send)  # type: ignore[arg-type]  # a plain dictionary, as servers send it
         if "path_template" in scope and method not in ("OPTIONS", "HEAD"):
             check_described(method, str(scope["path_template"]), answer)
+            if path.startswith("/v1/") and answer.is_complete:
+                check_door(method, path, answer)
         return answer
 
 
@@ -166,6 +169,27 @@ def check_described(method: str, route: str, answer: Answer) -> None:
     elif route.startswith("/v1/") and answer.status >= 400 and answer.is_complete:
         codes = response["content"]["application/json"]["schema"]["properties"]["error"]["properties"]["code"]["enum"]
         assert answer.json()["error"]["code"] in codes, f"{what} has an error that OpenAPI does not name"
+
+
+def check_door(method: str, path: str, answer: Answer) -> None:
+    """Whatever a test asks of OpenAI's door: what comes must have the shape that OpenAI's own description has."""
+    if answer.headers.get("content-type") == "application/json":
+        openai_described.check(method, path, answer.status, answer.json())
+    elif path.startswith("/v1/responses"):
+        for event in events_of(answer):
+            openai_described.check_event(event)
+
+
+def events_of(answer: Answer) -> list[dict[str, Any]]:
+    """The events of a stream of the door; comments between them are none."""
+    frames = [frame for frame in answer.body.decode().split("\n\n") if frame and not frame.startswith(":")]
+    events = []
+    for frame in frames:
+        name, data = frame.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['type']}"
+        events.append(event)
+    return events
 
 
 @cache

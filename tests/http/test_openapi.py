@@ -199,7 +199,11 @@ def test_every_problem_is_among_the_responses_of_an_operation() -> None:
     assert told | absent == set(PROBLEMS)
 
 
-MAKES = ("POST /conversations", "POST /conversations/import")
+MAKES = (
+    *("POST /conversations", "POST /conversations/import", "POST /v1/conversations"),
+    "POST /v1/conversations/{conversation_id}/items",  # which may be kept by the provider alone
+    "DELETE /v1/conversations/{conversation_id}/items/{item_id}",
+)
 
 
 @pytest.mark.parametrize(("name", "operation"), [pytest.param(*found, id=found[0]) for found in operations()])

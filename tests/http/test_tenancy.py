@@ -88,6 +88,9 @@ EXPORTED: Final[Mapping[str, Any]] = {
 }
 
 
+SAID: Final[Mapping[str, Any]] = {"items": [{"role": "user", "content": "A secret."}]}
+
+
 def _chat(path: str) -> Door:
     asks = [
         Ask("conversation", path, {"message": "hi", "conversation_id": "{}"}),
@@ -119,6 +122,24 @@ DOORS: Final[Mapping[str, Door]] = {
     "GET /config": Door("operator"),
     "GET /v1/models": Door("user"),
     "GET /v1/models/{model:path}": Door("user", at="/v1/models/gpt-4o"),
+    "POST /v1/conversations": Door("user", body={"metadata": {"a": "b"}}),
+    "GET /v1/conversations/{conversation_id:str}": Door("user", [Ask("conversation", "/v1/conversations/{}")]),
+    "POST /v1/conversations/{conversation_id:str}": Door(
+        "user", [Ask("conversation", "/v1/conversations/{}", {"metadata": {}})], {"metadata": {}}
+    ),
+    "DELETE /v1/conversations/{conversation_id:str}": Door("user", [Ask("conversation", "/v1/conversations/{}")]),
+    "POST /v1/conversations/{conversation_id:str}/items": Door(
+        "user", [Ask("conversation", "/v1/conversations/{}/items", SAID)], SAID
+    ),
+    "GET /v1/conversations/{conversation_id:str}/items": Door(
+        "user", [Ask("conversation", "/v1/conversations/{}/items")]
+    ),
+    "GET /v1/conversations/{conversation_id:str}/items/{item_id:str}": Door(
+        "user", [Ask("item", "/v1/conversations/{}")]
+    ),
+    "DELETE /v1/conversations/{conversation_id:str}/items/{item_id:str}": Door(
+        "user", [Ask("item", "/v1/conversations/{}")]
+    ),
     "POST /chat": _chat("/chat"),
     "POST /chat/stream": _chat("/chat/stream"),
     "POST /chat/image": _chat_files("/chat/image", "images"),
@@ -166,6 +187,7 @@ RANDOM: Final = {
     "user": "nobody",
     "file": "LLM/uploads/nobody/20260101_000000_00000000_x.txt",
     "key": "key_0",
+    "item": f"conv_{'0' * 24}/items/msg_{'0' * 24}",
 }
 _STRANGE: Final = ["x", "'; --", "ü", "..", "%2e%2e", "*", "x" * 5000, "\0", " "]
 MALFORMED: Final = {
@@ -175,6 +197,7 @@ MALFORMED: Final = {
     "session": _STRANGE,
     "user": ["'; --", "ü", "a b", "*", "x" * 256, "\0", " "],
     "key": _STRANGE,
+    "item": [f"conv_{'0' * 24}/items/{strange}" for strange in _STRANGE if strange != ".."],
 }
 
 
@@ -198,8 +221,11 @@ def test_every_path_parameter_is_in_the_matrix(name: str) -> None:
     in_path = 0 if DOORS[name].at else len(re.findall(r"{\w+:\w+}", name))
     path = re.escape(name.split()[1])
     pattern = re.sub(r"\\{\w+:\w+\\}", "{}", re.sub(r"\\{\w+:path\\}", "{}(/content)?", path))
-    assert in_path == 0 or any(re.fullmatch(pattern, ask.target.partition("?")[0]) for ask in DOORS[name].asks)
-    assert in_path <= 1  # a second one needs asks of its own
+    asked = [ask.target.partition("?")[0] for ask in DOORS[name].asks]
+    if in_path == 2:  # an item is named by its conversation and its own id
+        asked = [ask.target.replace("{}", "{}/items/{}") for ask in DOORS[name].asks if ask.kind == "item"]
+    assert in_path == 0 or any(re.fullmatch(pattern, target) for target in asked)
+    assert in_path <= 2  # a third one needs asks of its own
 
 
 def test_every_handler_has_exactly_the_guard_that_the_matrix_says() -> None:
@@ -244,7 +270,15 @@ class World:
                 return (await bench.files.upload(Caller("acme"), FILE, user_id="ada")).key
             case "conversation":
                 return (await bench.send_message(Caller("acme"), TextTurn("Hi", user_id="ada"))).conversation_id
+            case "item":
+                reply = await bench.send_message(Caller("acme"), TextTurn("Hi", user_id="ada"))
+                return await self.item_of(reply.conversation_id, "ada")
         return self.own[kind]
+
+    async def item_of(self, conversation_id: str, user: str, tenant: str = "acme") -> str:
+        """The newest item of a conversation, with that before it."""
+        (newest,) = await self.server.bench.conversations.last_messages(tenant, user, conversation_id, limit=1)
+        return f"{conversation_id}/items/{newest.id}"
 
     def rows(self, tenant: str | None = None) -> list[tuple[Any, Any]]:
         """All that is kept, or all that is kept of one tenant."""
@@ -278,6 +312,7 @@ async def world(bench: Bench, tmp_path: Path) -> AsyncIterator[World]:
             admin = Caller(tenant, "admin")
             ids |= {"conversation": reply.conversation_id, "session": reply.session_id, "user": user}
             ids |= {"response": reply.response_id}
+            ids |= {"item": await world.item_of(reply.conversation_id, user, tenant)}
             ids |= {"file": (await bench.files.upload(Caller(tenant), FILE, user_id=user)).key}
             ids["key"] = (await administration.issue_api_key(admin, role="user", user_id=user)).id
         for role in ROLES:

@@ -223,7 +223,7 @@ class AskModel:
             await self.conversations.last_messages(hold.tenant_id, hold.user_id, hold.conversation_id, limit=limit)
         )
         # A cut through the middle of a turn; but a call is left to whoever brings its result.
-        while messages and messages[0].role != "user" and not (len(messages) == 1 and of.message.tool_results):
+        while messages and messages[0].role == "assistant" and not (len(messages) == 1 and of.message.tool_results):
             del messages[0]
         return tuple(
             message for message in messages if message.text_for_model or message.tool_calls or message.role == "user"

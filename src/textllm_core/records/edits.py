@@ -2,8 +2,16 @@
 
 from datetime import datetime
 
-from textllm_core.records.messages import Message
+from textllm_core.records.messages import Message, MessageRole
+from textllm_core.records.parts import ContentPart
 from textllm_core.wire import Record
+
+
+class SaidMessage(Record, frozen=True, kw_only=True):
+    """What somebody is said to have said, before it is kept as a message."""
+
+    role: MessageRole
+    content: tuple[ContentPart, ...]
 
 
 class ConversationEdit(Record, frozen=True, kw_only=True):

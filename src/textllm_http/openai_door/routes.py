@@ -5,9 +5,17 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from textllm_http.openai_door import models
+from textllm_http.openai_door import conversations, models
 
 DOOR: Final[Sequence[HTTPRouteHandler]] = [
     models.listed,
     models.one,
+    conversations.create,
+    conversations.one,
+    conversations.change,
+    conversations.remove,
+    conversations.add_items,
+    conversations.list_items,
+    conversations.one_item,
+    conversations.remove_item,
 ]

@@ -1,0 +1,287 @@
+"""`/v1/conversations`: conversations of the service, in the shapes of OpenAI's API."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+from litestar import Request
+from litestar.params import FromPath
+from litestar.types import ASGIApp
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from textllm_core.application import Conversations
+from textllm_core.errors import InvalidRequestError, NotFoundError
+from textllm_core.list_messages import Order
+from textllm_core.records.conversations import Conversation, ConversationChanges
+from textllm_core.records.edits import SaidMessage
+from textllm_http.auth import caller_of
+from textllm_http.fields import After, Limit
+from textllm_http.openai_door.charging import charged_user
+from textllm_http.openai_door.declaring import door_delete, door_post, door_reading
+from textllm_http.openai_door.given_items import GivenMessage, given_items
+from textllm_http.openai_door.item_pages import Asked, page_of
+from textllm_http.openai_door.items import ItemId, items_of, listed, places_of
+from textllm_http.openai_door.queries import DoorQuery
+from textllm_http.openapi_examples import CONVERSATION_ID
+from textllm_http.openapi_shapes import JSON, Content, Operation, json_answer
+from textllm_http.requests import JsonBody, given
+from textllm_http.responses import json_response
+from textllm_http.services import services_of
+
+MAX_ITEMS_AT_ONCE: Final = 20  # as OpenAI has it
+MAX_LISTED: Final = 100  # likewise
+IMAGE_URLS: Final = "message.input_image.image_url"
+
+Include = Annotated[
+    list[str],
+    Meta(description=f"What items are to have besides; `{IMAGE_URLS}` is heeded, all else has nothing to add."),
+]
+
+
+class CreateConversation(Struct, frozen=True, kw_only=True):
+    """A conversation that is to begin."""
+
+    items: list[Any] | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+
+
+class UpdateConversation(Struct, frozen=True, kw_only=True):
+    """What is to be different."""
+
+    metadata: dict[str, str] | UnsetType | None = UNSET
+
+
+class AddItems(Struct, frozen=True, kw_only=True):
+    """Items that are to come to a conversation."""
+
+    items: list[Any]
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Which part of a list."""
+
+    limit: Limit = 20
+    order: Annotated[Order, Meta(description="`desc`: the newest first.")] = "desc"
+    after: After | UnsetType = UNSET
+    include: Include | UnsetType = UNSET
+
+
+class Including(Struct, frozen=True, kw_only=True):
+    """What is to be told besides."""
+
+    include: Include | UnsetType = UNSET
+
+
+PAGE: Final = DoorQuery(Page)
+INCLUDING: Final = DoorQuery(Including)
+_CREATE, _UPDATE, _ADD = JsonBody(CreateConversation), JsonBody(UpdateConversation), JsonBody(AddItems)
+_OBJECT: Final = {"type": "object", "description": "As OpenAI's API has it."}
+_SHOWN: Final = {"id": CONVERSATION_ID, "object": "conversation", "created_at": 1773480413, "metadata": {}}
+_ITEM: Final = {
+    "id": "msg_9d0c1b2a3f4e5d6c7b8a9f0e",
+    "type": "message",
+    "status": "completed",
+    "role": "user",
+    "content": [{"type": "input_text", "text": "Name three rivers."}],
+}
+_ONE: Final = json_answer("The conversation.", _OBJECT, _SHOWN)
+_ITEMS: Final = json_answer("Some of its items.", _OBJECT, listed([_ITEM], has_more=False))
+_CHANGES: Final = ("conversation_not_found", "conversation_busy", "forbidden")
+
+
+@door_post(
+    "/v1/conversations",
+    described=Operation(
+        tag="OpenAI",
+        says="It is of the user that `safety_identifier` or `user` names, else of the key; it counts as a turn does in "
+        "the rate limit.",
+        body={JSON: Content(_OBJECT, {"empty": {"metadata": {"topic": "rivers"}}})},
+        answers={200: _ONE},
+        problems=("not_found", "rate_limited", "storage_unavailable", *_CHANGES),
+    ),
+)
+async def create(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Begin a conversation."""
+    services, caller = services_of(request), caller_of(request)
+    asked = await _CREATE.read_if_any(request, max_bytes=services.max_body_bytes)
+    messages = _said(asked.items or [])
+    user = charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    conversations = services.textllm.conversations
+    made = await conversations.create(caller, user, ConversationChanges(metadata=asked.metadata or {}))
+    if messages:
+        await conversations.add_messages(caller, made.id, messages)
+    return json_response(_shown(made))
+
+
+@door_reading(
+    "/v1/conversations/{conversation_id:str}",
+    described=Operation(tag="OpenAI", answers={200: _ONE}, problems=("conversation_not_found",)),
+)
+async def one(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
+    """Show a conversation as OpenAI's API does."""
+    return json_response(_shown(await _conversations(request).get(caller_of(request), conversation_id)))
+
+
+@door_post(
+    "/v1/conversations/{conversation_id:str}",
+    described=Operation(
+        tag="OpenAI",
+        says="Its metadata as a whole.",
+        body={JSON: Content(_OBJECT, {"new metadata": {"metadata": {"topic": "lakes"}}})},
+        answers={200: _ONE},
+        problems=("conversation_not_found",),
+    ),
+)
+async def change(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
+    """Hang metadata on a conversation."""
+    asked = await _UPDATE.read(request, max_bytes=services_of(request).max_body_bytes)
+    changes = ConversationChanges(metadata=asked.metadata)
+    return json_response(_shown(await _conversations(request).update(caller_of(request), conversation_id, changes)))
+
+
+@door_delete(
+    "/v1/conversations/{conversation_id:str}",
+    described=Operation(
+        tag="OpenAI",
+        says="All that was said in it goes, here and at the provider; what it cost stays in the ledger.",
+        answers={
+            200: json_answer(
+                "It is gone.",
+                _OBJECT,
+                {"id": CONVERSATION_ID, "object": "conversation.deleted", "deleted": True},
+            )
+        },
+        problems=("conversation_not_found", "conversation_busy"),
+    ),
+)
+async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
+    """Erase a conversation."""
+    gone = await _conversations(request).delete(caller_of(request), conversation_id, soft=False)
+    return json_response({"id": gone.id, "object": "conversation.deleted", "deleted": True})
+
+
+@door_post(
+    "/v1/conversations/{conversation_id:str}/items",
+    before_request=INCLUDING.check,
+    described=Operation(
+        tag="OpenAI",
+        says=f"At most {MAX_ITEMS_AT_ONCE} of them; no model is asked, and nothing is charged.",
+        body={JSON: Content(_OBJECT, {"a message": {"items": [{"role": "user", "content": "Name three rivers."}]}})},
+        answers={200: _ITEMS},
+        problems=_CHANGES,
+    ),
+)
+async def add_items(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
+    """Add items to a conversation."""
+    services, caller = services_of(request), caller_of(request)
+    asked = await _ADD.read(request, max_bytes=services.max_body_bytes)
+    if not asked.items:
+        raise InvalidRequestError.of("items", "must not be empty")
+    said = _said(asked.items)
+    added = await services.textllm.conversations.add_messages(caller, conversation_id, said)
+    return json_response(listed([item for message in added for item in items_of(message)], has_more=False))
+
+
+@door_reading(
+    "/v1/conversations/{conversation_id:str}/items",
+    before_request=PAGE.check,
+    described=Operation(
+        tag="OpenAI",
+        answers={200: _ITEMS},
+        problems=(
+            *("conversation_not_found", "conversation_lost"),
+            *("provider_error", "provider_unavailable", "provider_timeout"),
+        ),
+    ),
+)
+async def list_items(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
+    """List the items of a conversation."""
+    asked = PAGE.read(request)
+    items, has_more = await page_of(
+        _conversations(request).messages, caller_of(request), conversation_id, _asked(asked)
+    )
+    return json_response(listed(items, has_more=has_more))
+
+
+@door_reading(
+    "/v1/conversations/{conversation_id:str}/items/{item_id:str}",
+    before_request=INCLUDING.check,
+    described=Operation(
+        tag="OpenAI",
+        answers={200: json_answer("The item.", _OBJECT, _ITEM)},
+        problems=(
+            *("conversation_not_found", "not_found", "conversation_lost"),
+            *("provider_error", "provider_unavailable", "provider_timeout"),
+        ),
+    ),
+)
+async def one_item(request: Request[Any, Any, Any], conversation_id: FromPath[str], item_id: FromPath[str]) -> ASGIApp:
+    """Show an item of a conversation."""
+    message = await _conversations(request).messages.one(
+        caller_of(request), conversation_id, ItemId.of(item_id).message
+    )
+    for item in items_of(message):
+        if item["id"] == item_id:
+            return json_response(item)
+    raise _no_such_item()
+
+
+@door_delete(
+    "/v1/conversations/{conversation_id:str}/items/{item_id:str}",
+    described=Operation(tag="OpenAI", answers={200: _ONE}, problems=("not_found", *_CHANGES)),
+)
+async def remove_item(
+    request: Request[Any, Any, Any], conversation_id: FromPath[str], item_id: FromPath[str]
+) -> ASGIApp:
+    """Remove an item from a conversation."""
+    conversations, caller, item = _conversations(request), caller_of(request), ItemId.of(item_id)
+    message = await conversations.messages.one(caller, conversation_id, item.message)
+    places = places_of(message, item)
+    if not places:
+        raise _no_such_item()
+    await conversations.remove_part(caller, conversation_id, message.id, places)
+    return json_response(_shown(await conversations.get(caller, conversation_id)))
+
+
+def _shown(conversation: Conversation) -> Mapping[str, object]:
+    return {
+        "id": conversation.id,
+        "object": "conversation",
+        "created_at": int(conversation.created_at.timestamp()),
+        "metadata": conversation.metadata,
+    }
+
+
+def _said(items: Sequence[Any]) -> list[SaidMessage]:
+    """The messages that items stand for.
+
+    Raises:
+        InvalidRequestError: there are too many, or one cannot be.
+    """
+    if len(items) > MAX_ITEMS_AT_ONCE:
+        raise InvalidRequestError.of("items", f"may be {MAX_ITEMS_AT_ONCE} at most")
+    said = []
+    for each in given_items(items, place="items"):
+        if not isinstance(each, GivenMessage):
+            raise InvalidRequestError.of(each.place, "is an item that is kept already; send what it says")
+        said.append(SaidMessage(role=each.role, content=each.parts))
+    return said
+
+
+def _asked(page: Page) -> Asked:
+    """
+    Raises:
+        InvalidRequestError: more are asked for than are listed.
+    """
+    if not 1 <= page.limit <= MAX_LISTED:
+        raise InvalidRequestError.of("limit", f"must be a whole number from 1 to {MAX_LISTED}")
+    return Asked(page.limit, page.order, given(page.after))
+
+
+def _no_such_item() -> NotFoundError:
+    return NotFoundError("This conversation has no such item.")
+
+
+def _conversations(request: Request[Any, Any, Any]) -> Conversations:
+    return services_of(request).textllm.conversations

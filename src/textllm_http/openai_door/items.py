@@ -1,0 +1,128 @@
+"""Items of OpenAI's API for messages of ours: each is one item, or several where it has calls or their results."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from textllm_core.list_messages import ListedFile, ListedMessage
+from textllm_core.records.parts import InputImage, InputText, OutputText, Refusal
+from textllm_core.records.tools import ToolCall, ToolResult
+
+_OF_PART: Final = re.compile(r"(?:fc|fco)_(?P<call>[0-9a-f]{12})_(?P<message>.+)")
+
+Item = dict[str, Any]
+
+
+class ItemId(Struct, frozen=True):
+    """Of which message an item is; `call`: stands for the id of the call, where it is one, or the result of one."""
+
+    message: str
+    call: str | None = None
+
+    @classmethod
+    def of(cls, item_id: str) -> "ItemId":
+        found = _OF_PART.fullmatch(item_id)
+        return cls(item_id) if found is None else cls(found["message"], found["call"])
+
+
+def id_of_call(message_id: str, call_id: str) -> str:
+    """The id of the item that a call of a function is: a part of a message has none of its own."""
+    return f"fc_{_digest(call_id)}_{message_id}"
+
+
+def _digest(call_id: str) -> str:
+    """What stands for the id of a call, in which providers and clients write what they like."""
+    return sha256(call_id.encode(errors="surrogatepass")).hexdigest()[:12]
+
+
+def items_of(message: ListedMessage, links: Mapping[str, str] | None = None) -> list[Item]:
+    """The items that a message is, in their order.
+
+    Args:
+        links: to its images, by their keys, where they are asked for.
+    """
+    items: list[Item] = []
+    said: Item | None = None
+    for part in message.content:
+        match part:
+            case ToolCall():
+                items.append(call_item(message.id, part.call_id, part.name, part.arguments))
+            case ToolResult():
+                items.append(_result_item(message.id, part))
+            case _:
+                if said is None:
+                    said = message_item(message.id, message.role, [], status=message.status)
+                    items.append(said)
+                said["content"].append(_part(message.role, part, links or {}))
+    return items
+
+
+def places_of(message: ListedMessage, item: ItemId) -> Sequence[int]:
+    """Which parts of its message an item is; none: the message has no such item."""
+    calls = [_digest(part.call_id) if isinstance(part, ToolCall | ToolResult) else None for part in message.content]
+    return [place for place, call in enumerate(calls) if call == item.call]
+
+
+def message_item(message_id: str, role: str, content: list[Any], *, status: str) -> Item:
+    """What was said."""
+    return {"id": message_id, "type": "message", "status": status, "role": role, "content": content}
+
+
+def call_item(
+    message_id: str,
+    call_id: str,
+    name: str,
+    arguments: str,
+    *,
+    status: Literal["in_progress", "completed"] = "completed",
+) -> Item:
+    """A function that the model asks for."""
+    told = {"call_id": call_id, "name": name, "arguments": arguments}
+    return {"id": id_of_call(message_id, call_id), "type": "function_call", "status": status, **told}
+
+
+def text_part(text: str) -> Item:
+    """What the model has said."""
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def file_id(key: str) -> str:
+    """The id of a file, which has no slashes."""
+    return f"file-{key.removeprefix('LLM/').replace('/', '~')}"
+
+
+def _result_item(message_id: str, part: ToolResult) -> Item:
+    told = {"call_id": part.call_id, "output": part.output}
+    item_id = f"fco_{_digest(part.call_id)}_{message_id}"
+    return {"id": item_id, "type": "function_call_output", "status": "completed", **told}
+
+
+def _part(role: str, part: object, links: Mapping[str, str]) -> Item:
+    match part:
+        case OutputText(text) if role == "assistant":
+            return text_part(text)
+        case Refusal(refusal):
+            return {"type": "refusal", "refusal": refusal}
+        case InputText(text) | OutputText(text):
+            return {"type": "input_text", "text": text}
+        case InputImage():
+            shown = {"image_url": links[part.key]} if part.key in links else {}
+            return {"type": "input_image", "detail": "auto", "file_id": file_id(part.key), **shown}
+        case ListedFile():
+            return {"type": "input_file", "file_id": file_id(part.key), "filename": part.name}
+    raise TypeError(f"there is no item for {type(part).__name__}")
+
+
+def listed(items: Sequence[Item], *, has_more: bool) -> dict[str, Any]:
+    """A page of items."""
+    ids = [item["id"] for item in items] or [""]
+    return {"object": "list", "data": items, "first_id": ids[0], "last_id": ids[-1], "has_more": has_more}
+
+
+def image_keys(messages: Sequence[ListedMessage]) -> Iterator[str]:
+    """Where the images of messages lie."""
+    for message in messages:
+        yield from (part.key for part in message.content if isinstance(part, InputImage))

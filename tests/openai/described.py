@@ -1,0 +1,87 @@
+"""OpenAI's own descriptions of its API, and of Open Responses: does what the service says have the shapes they name?
+
+The files beside this one are those descriptions without their words.
+"""
+
+import json
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from jsonschema import Draft202012Validator
+
+_HERE = Path(__file__).parent
+_REF = "#/components/schemas/{}"
+
+
+@cache
+def description(name: str = "openapi") -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((_HERE / f"{name}.json").read_text())
+    return document
+
+
+@cache
+def validator(schema: str, name: str = "openapi") -> Any:
+    """Of what one of the schemas of a description names."""
+    return Draft202012Validator({"$ref": _REF.format(schema), "components": description(name)["components"]})
+
+
+def faults(schema: str, value: object, name: str = "openapi") -> list[str]:
+    """What is wrong with it, where it is, in the words of the validator."""
+    found = []
+    for error in validator(schema, name).iter_errors(value):
+        deepest = min(error.context or [error], key=lambda each: -len(each.absolute_path))
+        found.append(f"{schema} {'.'.join(map(str, deepest.absolute_path))}: {deepest.message[:300]}")
+    return found
+
+
+def schema_of(method: str, path: str) -> str | None:
+    """The schema of what a route answers; `path` as the service has it. None: there is no such route, or no schema."""
+    wanted = path.removeprefix("/v1").partition("?")[0].strip("/").split("/")
+    for known, operations in description()["paths"].items():
+        parts = known.strip("/").split("/")
+        is_it = len(parts) == len(wanted) and all(
+            each == its or each.startswith("{") for each, its in zip(parts, wanted, strict=True)
+        )
+        if is_it and method.lower() in operations:
+            content = operations[method.lower()]["responses"].get("200", {}).get("content", {})
+            reference = content.get("application/json", {}).get("schema", {}).get("$ref")
+            return None if reference is None else str(reference).rpartition("/")[2]
+    return None
+
+
+def check(method: str, path: str, status: int, body: object) -> None:
+    """Whatever a route of the door answers: it has the shape that OpenAI's description names, and Open Responses'."""
+    if status >= 400:
+        assert faults("ErrorResponse", body) == []
+        return
+    schema = schema_of(method, path)
+    if schema is not None:
+        assert faults(schema, body) == [], json.dumps(body)[:2000]
+        if schema == "Response":
+            assert faults("ResponseResource", body, "open-responses") == [], json.dumps(body)[:2000]
+
+
+@cache
+def _events(name: str) -> dict[str, str]:
+    """The schemas of events, by their types."""
+    schemas = description(name)["components"]["schemas"]
+    found = {}
+    for schema, each in schemas.items():
+        kinds = each.get("properties", {}).get("type", {}).get("enum", [])
+        if "sequence_number" in each.get("properties", {}) and len(kinds) == 1:
+            found[kinds[0]] = schema
+    return found
+
+
+def check_event(event: dict[str, Any]) -> None:
+    """An event of a streamed response."""
+    kind = event["type"]
+    assert kind in _events("openapi"), f"OpenAI has no event {kind}"
+    if kind != "error":  # which OpenAI's description has flat, and its service and Open Responses nested
+        assert faults(_events("openapi")[kind], event) == [], json.dumps(event)[:2000]
+    if kind in _events("open-responses"):
+        assert faults(_events("open-responses")[kind], event, "open-responses") == [], json.dumps(event)[:2000]

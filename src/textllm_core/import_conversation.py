@@ -215,6 +215,11 @@ def _check_messages(messages: Sequence[ListedMessage]) -> None:
             raise InvalidRequestError.of(f"{at}.content", "has a part that a message of this role cannot have")
         if not is_reply and all(isinstance(part, InputText) and not part.text.strip() for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", "must say something")
+        for ids in (
+            [part.call_id for part in message.content if isinstance(part, kind)] for kind in (ToolCall, ToolResult)
+        ):
+            if "" in ids or len(set(ids)) < len(ids):  # no provider would take it, and the conversation could not go on
+                raise InvalidRequestError.of(f"{at}.content", "has calls, or results, whose ids are empty or the same")
         _check_moment(message.created_at, f"{at}.created_at")
 
 

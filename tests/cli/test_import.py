@@ -97,6 +97,8 @@ def spoiled(line: dict[str, Any], spoil: Callable[[dict[str, Any]], object]) -> 
     return copy
 
 
+CALL = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
 SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda of: of.pop("id"), "id: is missing"),
     (lambda of: of.update(id="conv_1/../x"), "id: must be conv_"),
@@ -108,6 +110,9 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda of: of.update(title="x" * 501), "title: must have"),
     (lambda of: of.update(summary="x" * 65_537), "summary: must have at most 65536"),
     (lambda of: of.update(tags=["a", "a"]), "tags: must differ"),
+    (lambda of: of["messages"][3]["content"].extend([CALL, CALL]), "messages[3].content: has calls, or results, whose"),
+    (lambda of: of["messages"][3]["content"].append(CALL | {"call_id": ""}), "messages[3].content: has calls, or res"),
+    (lambda of: of["messages"][2]["content"].extend([RESULT, RESULT]), "messages[2].content: has calls, or results, w"),
     *(
         (lambda of, field=field, value=value: of.update({field: value}), f"{field}: must not contain the character NUL")
         for field, value in {"title": "a\0", "summary": "a\0", "tags": ["a", "a\0"], "metadata": {"k\0": "v"}}.items()

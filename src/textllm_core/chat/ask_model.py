@@ -39,8 +39,9 @@ from textllm_core.texts import well_formed
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
 _READ_ON_S: Final = 1.0  # what follows the end of a reply came in the same packet, or is no loss
-# OpenAI's longest tokens have 128 bytes, the usual ones 4: what is longer does not end where it was told to.
-_MOST_BYTES_OF_TOKEN: Final = 128
+# Tokens have 4 bytes in most texts, and some more in those that are all spaces and lines: what is longer by far does
+# not end where it was told to, and each byte more of it is charged.
+_MOST_BYTES_OF_TOKEN: Final = 32
 _MOST_BYTES_BESIDE: Final = 64 * 1024  # so that a provider which takes no small limit is heard out
 _SHOWN_BEFORE: Final = (
     "This conversation has an image or a file that the model cannot read; use another model, or begin a new one."
@@ -129,12 +130,16 @@ class AskModel:
                             case TextDelta(text):
                                 if of.first_text_at is None:
                                     of.first_text_at = self.clock.now()
-                                log.say(of.characters.encoded(text))
-                                _check_size(of, most)
+                                said = of.characters.encoded(text)
+                                room = most - log.size - of.thought
+                                log.say(said if len(said) <= room else said[:room].decode(errors="ignore").encode())
+                                if len(said) > room:
+                                    raise _endless(of)
                                 deadline.move(loop.time() + silence_s)
                             case ModelThinking(characters):
                                 of.thought += characters
-                                _check_size(of, most)
+                                if log.size + of.thought > most:
+                                    raise _endless(of)
                                 is_begun = of.first_text_at is not None
                                 patience = silence_s if is_begun else first_token_s
                                 deadline.move(loop.time() + patience)
@@ -278,13 +283,8 @@ def _gave_nothing(of: OpenExchange, error: ModelError) -> bool:
     return of.started is None and (is_stated or not of.may_have_run(error))
 
 
-def _check_size(of: OpenExchange, most: int) -> None:
-    """
-    Raises:
-        ProviderError: the reply, with all that was thought for it, has more bytes than that.
-    """
-    if of.log.size + of.thought > most:
-        raise ProviderError(f"The model {of.model} writes far more than max_output_tokens allows; it was cut off.")
+def _endless(of: OpenExchange) -> ProviderError:
+    return ProviderError(f"The model {of.model} writes far more than max_output_tokens allows; it was cut off.")
 
 
 def _digest(tenant_id: str, name: str) -> str:

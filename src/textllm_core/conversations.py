@@ -54,8 +54,10 @@ async def _shown(files: TurnFiles, caller: Caller, kept: Conversation) -> Conver
 async def _found(
     conversations: ConversationRepository, caller: Caller, conversation_id: str, *, include_deleted: bool = False
 ) -> Conversation:
-    found = await conversations.get(caller.tenant_id, conversation_id, include_deleted=include_deleted)
-    if found is None or caller.user_id not in (None, found.user_id):
+    found = await conversations.get(
+        caller.tenant_id, conversation_id, user_id=caller.user_id, include_deleted=include_deleted
+    )
+    if found is None:
         raise ConversationNotFoundError
     return found
 

@@ -224,8 +224,8 @@ class GetFile:
         Raises:
             StoredFileNotFoundError: not the caller's, or unknown.
         """
-        file = await self.files.get(caller.tenant_id, key)
-        if file is None or caller.user_id not in (None, file.user_id):
+        file = await self.files.get(caller.tenant_id, key, user_id=caller.user_id)
+        if file is None:
             raise StoredFileNotFoundError
         return file
 
@@ -235,8 +235,7 @@ class GetFile:
         Raises:
             StorageUnavailableError: the storage does not answer.
         """
-        found = await self.files.find(caller.tenant_id, keys) if keys else {}
-        return {key: file for key, file in found.items() if caller.user_id in (None, file.user_id)}
+        return await self.files.find(caller.tenant_id, keys, user_id=caller.user_id) if keys else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,8 +185,8 @@ class ListMessages:
             after = page.data[-1].id
 
     async def _state(self, caller: Caller, conversation_id: str) -> ConversationState:
-        conversation = await self.conversations.state(caller.tenant_id, conversation_id)
-        if conversation is None or caller.user_id not in (None, conversation.user_id):
+        conversation = await self.conversations.state(caller.tenant_id, conversation_id, user_id=caller.user_id)
+        if conversation is None:
             raise ConversationNotFoundError
         return conversation
 

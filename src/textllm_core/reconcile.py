@@ -65,7 +65,7 @@ class Reconcile:
             if await self.ledger.release(hold, unless_asked=True):
                 await self._discard_files(hold)
             return True
-        conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id)
+        conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id, user_id=hold.user_id)
         heard = await self._heard(hold)
         files = await self._files(hold, ended)
         end = recovered(hold, conversation, heard, ended, files, pricing=self.pricing, at=self.clock.now())
@@ -82,7 +82,7 @@ class Reconcile:
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:
         if ended.usage is None:  # it failed; what was received of it was used all the same
-            estimate = await self.ledger.entry(hold.tenant_id, hold.response_id)
+            estimate = await self.ledger.entry(hold.tenant_id, hold.response_id, user_id=hold.user_id)
             if estimate is None or estimate.usage.output_tokens:
                 return False
         files = await self._files(hold, ended)

@@ -24,8 +24,8 @@ class GetSession:
         Raises:
             SessionNotFoundError: not the caller's, or unknown.
         """
-        session = await self.sessions.get(caller.tenant_id, session_id)
-        if session is None or caller.user_id not in (None, session.user_id):
+        session = await self.sessions.get(caller.tenant_id, session_id, user_id=caller.user_id)
+        if session is None:
             raise SessionNotFoundError
         return session
 

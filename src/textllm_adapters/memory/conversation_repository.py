@@ -22,9 +22,11 @@ class MemoryConversationRepository:
 
     store: MemoryStore
 
-    async def get(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> Conversation | None:
+    async def get(
+        self, tenant_id: str, conversation_id: str, *, user_id: str | None = None, include_deleted: bool = False
+    ) -> Conversation | None:
         kept = self._kept(tenant_id, conversation_id, include_deleted=include_deleted)
-        return None if kept is None else kept.conversation
+        return None if kept is None or user_id not in (None, kept.conversation.user_id) else kept.conversation
 
     async def list(
         self, tenant_id: str, wanted: ConversationFilter, *, limit: int, offset: int
@@ -47,9 +49,11 @@ class MemoryConversationRepository:
         found, _ = await self.list(tenant_id, ConversationFilter(user_id=user_id), limit=everything, offset=0)
         return next((each for each in found if each.message_count), None)
 
-    async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
+    async def state(
+        self, tenant_id: str, conversation_id: str, *, user_id: str | None = None
+    ) -> ConversationState | None:
         kept = self._kept(tenant_id, conversation_id)
-        if kept is None:
+        if kept is None or user_id not in (None, kept.conversation.user_id):
             return None
         return ConversationState(
             id=kept.conversation.id,

@@ -29,11 +29,14 @@ class MemoryFileRepository:
         self.store.files[tenant_id, file.user_id, file.key] = KeptFile(file, "ready")
         return True
 
-    async def get(self, tenant_id: str, key: str) -> StoredFile | None:
-        return next((file for file in self._ready(tenant_id) if file.key == key), None)
+    async def get(self, tenant_id: str, key: str, *, user_id: str | None = None) -> StoredFile | None:
+        return (await self.find(tenant_id, [key], user_id=user_id)).get(key)
 
-    async def find(self, tenant_id: str, keys: Sequence[str]) -> Mapping[str, StoredFile]:
-        return {file.key: file for file in self._ready(tenant_id) if file.key in keys}
+    async def find(
+        self, tenant_id: str, keys: Sequence[str], *, user_id: str | None = None
+    ) -> Mapping[str, StoredFile]:
+        ready = self._ready(tenant_id)
+        return {file.key: file for file in ready if file.key in keys and user_id in (None, file.user_id)}
 
     async def newest(
         self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None

@@ -251,9 +251,9 @@ class MemoryLedger:
             self._lease(kept, lease_until)
         return [kept.hold for kept in dead]
 
-    async def entry(self, tenant_id: str, response_id: str) -> LedgerEntry | None:
+    async def entry(self, tenant_id: str, response_id: str, *, user_id: str | None = None) -> LedgerEntry | None:
         found = (entry for key, entry in self.store.entries.items() if (key[0], key[2]) == (tenant_id, response_id))
-        return next(found, None)
+        return next((entry for entry in found if user_id in (None, entry.user_id)), None)
 
     async def entries(self, tenant_id: str, user_id: str) -> Sequence[LedgerEntry]:
         found = [

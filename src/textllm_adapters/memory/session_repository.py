@@ -17,11 +17,11 @@ class MemorySessionRepository:
 
     store: MemoryStore
 
-    async def get(self, tenant_id: str, session_id: str) -> Session | None:
+    async def get(self, tenant_id: str, session_id: str, *, user_id: str | None = None) -> Session | None:
         found = (
             self._session(key)
             for key, kept in self.store.sessions.items()
-            if (key[0], kept.session.id) == (tenant_id, session_id)
+            if (key[0], kept.session.id) == (tenant_id, session_id) and user_id in (None, key[1])
         )
         return next(found, None)
 

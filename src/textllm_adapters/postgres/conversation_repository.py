@@ -20,9 +20,14 @@ class PostgresConversationRepository(SqlConversationRepository):
         super().__init__(engine)
         self._lanes = engine.lanes
 
-    async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
+    async def state(
+        self, tenant_id: str, conversation_id: str, *, user_id: str | None = None
+    ) -> ConversationState | None:
         asked = {"tenant": askable(tenant_id), "conversation": askable(conversation_id)}
-        row = await self._lanes.ask(statements.STATE, tenant_id, asked)
+        if user_id is None:
+            row = await self._lanes.ask(statements.STATE, tenant_id, asked)
+        else:
+            row = await self._lanes.ask(statements.STATE_OF_USER, tenant_id, asked | {"user": askable(user_id)})
         if row[0] is None:
             return None
         *known, last_message, calls = row

@@ -18,16 +18,16 @@ CALLER: Final = Statement(
     order=("digest",),
 )
 
-# What the next turn of a conversation needs to know of it. Returns NULLs where there is none.
-STATE: Final = Statement(
-    """
+# What the next turn of a conversation needs to know of it, whoever's it is, or of one user. Returns NULLs where there
+# is none.
+_STATE: Final = """
     SELECT known.id, known.user_id, known.transcript_id, known.context_tokens, known.message_count, known.revision,
         known.keeps_messages, known.last_message, known.open_calls
     FROM (SELECT) AS asked LEFT JOIN conversations AS known
         ON known.tenant_id = :tenant AND known.id = :conversation AND NOT known.is_deleted
-    """,
-    order=("conversation",),
-)
+"""
+STATE: Final = Statement(_STATE, order=("conversation",))
+STATE_OF_USER: Final = Statement(f"{_STATE} AND known.user_id = :user", order=("conversation",))
 
 # The provider is asked from now on. Returns the exchange; NULL: it was given up.
 ASK: Final = Statement(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from msgspec import UNSET
-from sqlalchemy import Executable, Row
+from sqlalchemy import Executable, Row, Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from textllm_adapters.sql import conversation_statements as statements
@@ -39,9 +39,11 @@ class SqlConversationRepository:
         self._engine = engine
         self._database = Database(engine)
 
-    async def get(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> Conversation | None:
+    async def get(
+        self, tenant_id: str, conversation_id: str, *, user_id: str | None = None, include_deleted: bool = False
+    ) -> Conversation | None:
         statement = statements.GET if include_deleted else statements.GET_SHOWN
-        row = await self._first(tenant_id, statement, {"of_tenant": tenant_id, "of_conversation": conversation_id})
+        row = await self._found(tenant_id, conversation_id, user_id, statement)
         return None if row is None else _conversation(row)
 
     async def list(
@@ -67,10 +69,10 @@ class SqlConversationRepository:
         row = await self._first(tenant_id, statements.LATEST, {"of_tenant": tenant_id, "of_user": user_id})
         return None if row is None else _conversation(row)
 
-    async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
-        row = await self._first(
-            tenant_id, statements.STATE, {"of_tenant": tenant_id, "of_conversation": conversation_id}
-        )
+    async def state(
+        self, tenant_id: str, conversation_id: str, *, user_id: str | None = None
+    ) -> ConversationState | None:
+        row = await self._found(tenant_id, conversation_id, user_id, statements.STATE)
         return None if row is None else ConversationState(**row._mapping)
 
     async def last_messages(
@@ -206,7 +208,7 @@ class SqlConversationRepository:
         if changes.metadata is not UNSET:
             values["metadata"] = changes.metadata or {}
         if not values:
-            return await self.get(tenant_id, conversation_id)
+            return await self.get(tenant_id, conversation_id, user_id=user_id)
         row = await self._changed(tenant_id, statements.UPDATE.values(values), _it(tenant_id, user_id, conversation_id))
         return None if row is None else _conversation(row)
 
@@ -280,8 +282,16 @@ class SqlConversationRepository:
 
     async def _refusal(self, tenant_id: str, get: Any, it: Mapping[str, str]) -> Exception:
         """Why it could not be deleted."""
-        is_there = await self._first(tenant_id, get, {name: it[name] for name in ("of_tenant", "of_conversation")})
+        is_there = await self._first(tenant_id, get.where(statements.IS_OF_USER), it)
         return ConversationNotFoundError() if is_there is None else ConversationBusyError()
+
+    async def _found(
+        self, tenant_id: str, conversation_id: str, user_id: str | None, statement: Select[Any]
+    ) -> Row[Any] | None:
+        it = {"of_tenant": tenant_id, "of_conversation": conversation_id}
+        if user_id is None:
+            return await self._first(tenant_id, statement, it)
+        return await self._first(tenant_id, statement.where(statements.IS_OF_USER), it | {"of_user": user_id})
 
     async def _first(self, tenant_id: str, statement: Executable, parameters: Mapping[str, Any]) -> Row[Any] | None:
         with translated(STORAGE_ERRORS):

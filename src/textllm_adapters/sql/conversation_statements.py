@@ -53,8 +53,9 @@ _HAS_HOLDS: Final = exists().where(
 )
 _NEWEST_FIRST: Final = (conversations.c.updated_at.desc(), conversations.c.id.desc())
 
-GET: Final = select(conversations).where(_OF_TENANT, _ID)
+GET: Final = select(conversations).where(_OF_TENANT, _ID)  # of whichever user
 GET_SHOWN: Final = GET.where(_IS_THERE)
+IS_OF_USER: Final = _OF_USER  # with it, of that one alone
 _IS_ANSWERED: Final = conversations.c.message_count > 0
 LATEST: Final = (
     select(conversations).where(_OF_TENANT, _OF_USER, _IS_THERE, _STAYS, _IS_ANSWERED).order_by(*_NEWEST_FIRST).limit(1)

@@ -96,12 +96,13 @@ class SqlFileRepository:
         new = {"new_type": file.content_type, "new_sha256": file.sha256}
         return bool(await self._all(tenant_id, _MAKE_READY, of_file | new))
 
-    async def get(self, tenant_id: str, key: str) -> StoredFile | None:
-        return _first(await self._all(tenant_id, _GET, {"of_tenant": tenant_id, "of_key": key}))
+    async def get(self, tenant_id: str, key: str, *, user_id: str | None = None) -> StoredFile | None:
+        return _first(await self._found(tenant_id, user_id, _GET, {"of_key": key}))
 
-    async def find(self, tenant_id: str, keys: Sequence[str]) -> Mapping[str, StoredFile]:
-        rows = await self._all(tenant_id, _FIND, {"of_tenant": tenant_id, "of_keys": keys})
-        return {row.key: _file(row) for row in rows}
+    async def find(
+        self, tenant_id: str, keys: Sequence[str], *, user_id: str | None = None
+    ) -> Mapping[str, StoredFile]:
+        return {row.key: _file(row) for row in await self._found(tenant_id, user_id, _FIND, {"of_keys": keys})}
 
     async def newest(
         self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None
@@ -114,10 +115,7 @@ class SqlFileRepository:
         return [_file(row) for row in await self._all(tenant_id, statement, parameters)]
 
     async def hide(self, tenant_id: str, key: str, *, user_id: str | None) -> StoredFile | None:
-        if user_id is None:
-            return _first(await self._all(tenant_id, _HIDE, {"of_tenant": tenant_id, "of_key": key}))
-        of_user = {"of_tenant": tenant_id, "of_user": user_id, "of_key": key}
-        return _first(await self._all(tenant_id, _HIDE.where(_OF_USER), of_user))
+        return _first(await self._found(tenant_id, user_id, _HIDE, {"of_key": key}))
 
     async def give_up(self, tenant_id: str, user_id: str, key: str) -> bool:
         of_file = {"of_tenant": tenant_id, "of_user": user_id, "of_key": key}
@@ -138,6 +136,15 @@ class SqlFileRepository:
             statement, parameters = statement.where(_PLACE > _LAST), parameters | _last(after)
         rows = await self._all(EVERYONE, statement, parameters)
         return [(row.tenant_id, _file(row)) for row in rows]
+
+    async def _found(
+        self, tenant_id: str, user_id: str | None, statement: Any, named: dict[str, Any]
+    ) -> Sequence[Row[Any]]:
+        """The rows of the statement, those of the user where one is named."""
+        if user_id is None:
+            return await self._all(tenant_id, statement, {"of_tenant": tenant_id} | named)
+        named |= {"of_tenant": tenant_id, "of_user": user_id}
+        return await self._all(tenant_id, statement.where(_OF_USER), named)
 
     async def _all(self, tenant_id: str, statement: Any, parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         with translated(STORAGE_ERRORS):

@@ -47,8 +47,7 @@ class SqlLedger:
     async def correct(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         with translated(STORAGE_ERRORS), suppress(_AlreadyExactError):
             async with self._database.transaction(hold.tenant_id) as connection:
-                entry = {"of_tenant": hold.tenant_id, "of_response": hold.response_id}
-                row = (await connection.execute(statements.ENTRY, entry)).one_or_none()
+                row = (await connection.execute(statements.ENTRY_OF_USER, rows.of_hold(hold))).one_or_none()
                 found = None if row is None else rows.entry(row)
                 end = None if found is None else corrected(found, settlement)
                 if found is not None and end is not None:
@@ -125,10 +124,14 @@ class SqlLedger:
                     await connection.execute(statements.RENEW_CONVERSATIONS, lease | {"of_exchanges": exchanges})
         return found
 
-    async def entry(self, tenant_id: str, response_id: str) -> LedgerEntry | None:
+    async def entry(self, tenant_id: str, response_id: str, *, user_id: str | None = None) -> LedgerEntry | None:
+        it = {"of_tenant": tenant_id, "of_response": response_id}
         with translated(STORAGE_ERRORS):
             async with self._database.single(tenant_id) as connection:
-                found = await connection.execute(statements.ENTRY, {"of_tenant": tenant_id, "of_response": response_id})
+                if user_id is None:
+                    found = await connection.execute(statements.ENTRY, it)
+                else:
+                    found = await connection.execute(statements.ENTRY_OF_USER, it | {"of_user": user_id})
                 row = found.one_or_none()
         return None if row is None else rows.entry(row)
 

@@ -135,6 +135,7 @@ RENEW_CONVERSATIONS: Final = (
 ENTRY: Final = select(ledger).where(
     ledger.c.tenant_id == bindparam("of_tenant"), ledger.c.response_id == bindparam("of_response")
 )
+ENTRY_OF_USER: Final = ENTRY.where(ledger.c.user_id == bindparam("of_user"))
 ENTRIES: Final = select(ledger).where(*_of_user(ledger)).order_by(ledger.c.created_at, ledger.c.response_id)
 
 _OF_KEY: Final = (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.database import EVERYONE, Database
@@ -21,17 +21,13 @@ _USER: Final = bindparam("of_user", type_=Id())
 _RESPONSE: Final = bindparam("of_response", type_=Id())
 _OF_HOLD: Final = (holds.c.tenant_id == _TENANT, holds.c.user_id == _USER, holds.c.response_id == _RESPONSE)
 
+# Of whichever user, and of one.
 _RUNNING: Final = select(holds.c.user_id).where(
-    holds.c.tenant_id == _TENANT,
-    or_(_USER.is_(None), holds.c.user_id == _USER),
-    holds.c.response_id == _RESPONSE,
-    holds.c.is_resumable,
+    holds.c.tenant_id == _TENANT, holds.c.response_id == _RESPONSE, holds.c.is_resumable
 )
-_END: Final = select(reply_ends).where(
-    reply_ends.c.tenant_id == _TENANT,
-    or_(_USER.is_(None), reply_ends.c.user_id == _USER),
-    reply_ends.c.response_id == _RESPONSE,
-)
+_RUNNING_OF_USER: Final = _RUNNING.where(holds.c.user_id == _USER)
+_END: Final = select(reply_ends).where(reply_ends.c.tenant_id == _TENANT, reply_ends.c.response_id == _RESPONSE)
+_END_OF_USER: Final = _END.where(reply_ends.c.user_id == _USER)
 _EVENTS: Final = (
     select(reply_events.c.first, reply_events.c.events)
     .where(
@@ -69,12 +65,16 @@ class SqlReplyJournal:
         self._database = Database(engine)
 
     async def read(self, tenant_id: str, user_id: str | None, response_id: str, *, after: int) -> JournalPage | None:
-        reply = {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}
+        reply = {"of_tenant": tenant_id, "of_response": response_id}
+        is_running, has_ended = _RUNNING, _END
+        if user_id is not None:
+            reply["of_user"] = user_id
+            is_running, has_ended = _RUNNING_OF_USER, _END_OF_USER
         with translated(STORAGE_ERRORS):
             async with self._database.single(tenant_id) as connection:
                 # In this order: what runs no more has its end, and what has its end has all its events.
-                running = (await connection.execute(_RUNNING, reply)).scalar_one_or_none()
-                end = (await connection.execute(_END, reply)).one_or_none()
+                running = (await connection.execute(is_running, reply)).scalar_one_or_none()
+                end = (await connection.execute(has_ended, reply)).one_or_none()
                 of_user = running if end is None else end.user_id
                 if of_user is None:
                     return None

@@ -52,8 +52,11 @@ class SqlSessionRepository:
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
 
-    async def get(self, tenant_id: str, session_id: str) -> Session | None:
-        return await self._first(tenant_id, _GET, {"of_tenant": tenant_id, "of_session": session_id})
+    async def get(self, tenant_id: str, session_id: str, *, user_id: str | None = None) -> Session | None:
+        it: dict[str, object] = {"of_tenant": tenant_id, "of_session": session_id}
+        if user_id is None:
+            return await self._first(tenant_id, _GET, it)
+        return await self._first(tenant_id, _GET.where(_OF_USER), it | {"of_user": user_id})
 
     async def of_day(self, tenant_id: str, user_id: str, day: date) -> Session | None:
         return await self._first(tenant_id, _OF_DAY, {"of_tenant": tenant_id, "of_user": user_id, "of_day": day})

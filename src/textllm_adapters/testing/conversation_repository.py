@@ -52,6 +52,12 @@ class ConversationRepositoryContract:
         hold = await answered(storage)
         assert await storage.conversations.get("other", hold.conversation_id) is None
         assert await storage.conversations.state("other", hold.conversation_id) is None
+        for read in (storage.conversations.get, storage.conversations.state):
+            assert await read("tenant", hold.conversation_id, user_id="other") is None
+            assert await read("other", hold.conversation_id, user_id="user") is None
+            own = await read("tenant", hold.conversation_id, user_id="user")
+            assert own == await read("tenant", hold.conversation_id)
+            assert own is not None
         assert await storage.conversations.latest("other", "user") is None
         assert await storage.conversations.latest("tenant", "other") is None
         for tenant, user in [("other", "user"), ("tenant", "other")]:

@@ -73,6 +73,8 @@ class FileRepositoryContract:
     async def test_nobody_sees_or_hides_the_file_of_another(self, files: FileRepository) -> None:
         file = await kept(files)
         assert await files.get("other", file.key) is None
+        assert await files.get("tenant", file.key, user_id="bob") is None
+        assert await files.get("tenant", file.key, user_id="ann") == file
         assert await files.hide("other", file.key, user_id=None) is None
         assert await files.hide("tenant", file.key, user_id="bob") is None
         await files.forget("other", "ann", file.key)
@@ -85,6 +87,7 @@ class FileRepositoryContract:
         await files.hide("tenant", (gone := await kept(files)).key, user_id=None)
         keys = [file.key for file in (bobs, anns, anns, others, waiting, gone)]
         assert await files.find("tenant", [*keys, "", "\0", "\ud800"]) == {anns.key: anns, bobs.key: bobs}
+        assert await files.find("tenant", keys, user_id="bob") == {bobs.key: bobs}
         assert await files.find("tenant", []) == {}
 
     @pytest.mark.parametrize(

@@ -371,4 +371,6 @@ class LedgerContract:
         entries = await storage.ledger.entries("tenant", "user")
         assert [entry.created_at - NOON for entry in entries] == [timedelta(minutes=number) for number in range(3)]
         assert await storage.ledger.entry("other", other.response_id) is None
+        assert await storage.ledger.entry("tenant", other.response_id, user_id="user") is None
+        assert await storage.ledger.entry("tenant", other.response_id, user_id="other") is not None
         assert await storage.ledger.entries("other", "user") == []

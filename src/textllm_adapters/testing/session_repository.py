@@ -65,6 +65,8 @@ class SessionRepositoryContract:
     async def test_nobody_sees_the_session_of_another_tenant(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())
         assert await storage.sessions.get("other", hold.session_id) is None
+        assert await storage.sessions.get("tenant", hold.session_id, user_id="other") is None
+        assert await storage.sessions.get("tenant", hold.session_id, user_id="user") is not None
         assert await storage.sessions.of_day("other", "user", TODAY) is None
 
     @pytest.mark.parametrize("session_id", ["sess_never_made", "", "sess_\0", "sess_\ud800"])

@@ -137,8 +137,8 @@ class Admission:
         if turn.conversation_id == "":
             raise InvalidRequestError.of("conversation_id", "must not be empty; leave it out for a new conversation")
         if turn.conversation_id is not None:
-            conversation = await self.conversations.state(caller.tenant_id, turn.conversation_id)
-            if conversation is None or user_id not in (None, conversation.user_id):
+            conversation = await self.conversations.state(caller.tenant_id, turn.conversation_id, user_id=user_id)
+            if conversation is None:
                 raise ConversationNotFoundError
             user_id = conversation.user_id
         is_new_user, user_id = user_id is None, user_id or new_user_id()

@@ -56,7 +56,8 @@ class TrackUsage:
         """
         if end.estimated:
             return None
-        estimate = await self.ledger.entry(hold.tenant_id, hold.response_id)  # an estimate changes but once
+        # An estimate changes but once.
+        estimate = await self.ledger.entry(hold.tenant_id, hold.response_id, user_id=hold.user_id)
         settled = await self.ledger.correct(hold, end, said=said)
         if settled is not None and estimate is not None:
             self.telemetry.emit(

@@ -49,8 +49,8 @@ class TurnFiles:
         user = caller.acts_for(user_id)
         if conversation_id is None:
             return user or new_user_id()
-        conversation = await self.conversations.state(caller.tenant_id, conversation_id)
-        if conversation is None or user not in (None, conversation.user_id):
+        conversation = await self.conversations.state(caller.tenant_id, conversation_id, user_id=user)
+        if conversation is None:
             raise ConversationNotFoundError
         return conversation.user_id
 

@@ -17,8 +17,10 @@ class ConversationRepository(Protocol):
     Every method raises StorageUnavailableError when the storage does not answer.
     """
 
-    async def get(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> Conversation | None:
-        """One conversation of the tenant."""
+    async def get(
+        self, tenant_id: str, conversation_id: str, *, user_id: str | None = None, include_deleted: bool = False
+    ) -> Conversation | None:
+        """One conversation of the tenant, and of the user where one is named: then one shard is asked."""
         ...
 
     async def list(
@@ -35,8 +37,10 @@ class ConversationRepository(Protocol):
         """The user's conversation with the newest turn, of those in which one was answered."""
         ...
 
-    async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
-        """What its next turn needs to know."""
+    async def state(
+        self, tenant_id: str, conversation_id: str, *, user_id: str | None = None
+    ) -> ConversationState | None:
+        """What its next turn needs to know; of the user's alone, as `get`."""
         ...
 
     async def last_messages(

@@ -32,12 +32,14 @@ class FileRepository(Protocol):
         """
         ...
 
-    async def get(self, tenant_id: str, key: str) -> StoredFile | None:
-        """One file of the tenant that is ready."""
+    async def get(self, tenant_id: str, key: str, *, user_id: str | None = None) -> StoredFile | None:
+        """One file of the tenant that is ready, and of the user where one is named."""
         ...
 
-    async def find(self, tenant_id: str, keys: Sequence[str]) -> Mapping[str, StoredFile]:
-        """Those of the tenant that are ready, by their keys."""
+    async def find(
+        self, tenant_id: str, keys: Sequence[str], *, user_id: str | None = None
+    ) -> Mapping[str, StoredFile]:
+        """Those of the tenant that are ready, and of the user where one is named, by their keys."""
         ...
 
     async def newest(

@@ -119,8 +119,8 @@ class Ledger(Protocol):
         """
         ...
 
-    async def entry(self, tenant_id: str, response_id: str) -> LedgerEntry | None:
-        """The entry of one exchange."""
+    async def entry(self, tenant_id: str, response_id: str, *, user_id: str | None = None) -> LedgerEntry | None:
+        """The entry of one exchange, of the user where one is named."""
         ...
 
     async def entries(self, tenant_id: str, user_id: str) -> Sequence[LedgerEntry]:

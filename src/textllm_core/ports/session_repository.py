@@ -13,8 +13,8 @@ class SessionRepository(Protocol):
     Every method raises StorageUnavailableError when the storage does not answer.
     """
 
-    async def get(self, tenant_id: str, session_id: str) -> Session | None:
-        """One session of the tenant."""
+    async def get(self, tenant_id: str, session_id: str, *, user_id: str | None = None) -> Session | None:
+        """One session of the tenant, and of the user where one is named."""
         ...
 
     async def of_day(self, tenant_id: str, user_id: str, day: date) -> Session | None:

@@ -392,8 +392,10 @@ async def test_a_turn_that_read_the_conversation_before_another_ended_does_not_a
     assert isinstance(started, ReplyStarted)
 
     class Dawdling(MemoryConversationRepository):
-        async def state(self, tenant_id: str, conversation_id: str) -> ConversationState | None:
-            state = await super().state(tenant_id, conversation_id)
+        async def state(
+            self, tenant_id: str, conversation_id: str, *, user_id: str | None = None
+        ) -> ConversationState | None:
+            state = await super().state(tenant_id, conversation_id, user_id=user_id)
             gate.set()
             await bench.running.drain(10)
             return state

@@ -238,6 +238,11 @@ class PostgresServer(RunningServer):
         self._wait_until_ready()
 
     @property
+    def log(self) -> str:
+        """What the server has said so far."""
+        return self._log.read_text()
+
+    @property
     def is_running(self) -> bool:
         """Whether it was started, and not stopped since."""
         return self._guard is not None

@@ -23,7 +23,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import ContentPart, InputImage, InputLink, InputText, OutputText, Refusal
-from textllm_core.records.tools import ToolCall
+from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
 

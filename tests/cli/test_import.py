@@ -122,7 +122,7 @@ SPOILS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda of: of["messages"].pop(), "messages: must begin"),
     (lambda of: of["messages"].reverse(), "messages: must begin"),
     (lambda of: of["messages"][1].update(id=of["messages"][0]["id"]), "messages: must have ids"),
-    (lambda of: of["messages"][0].update(role="system"), "messages[0].role: is not what"),
+    (lambda of: of["messages"][0].update(role="wizard"), "messages[0].role: is not what"),
     (lambda of: of["messages"][0].pop("content"), "messages[0].content: is missing"),
     (lambda of: of["messages"][0].update(content=[]), "messages[0].content: must say something"),
     (lambda of: of["messages"][0].update(content=[{"type": "output_text", "text": "x"}]), "messages[0].content: has"),

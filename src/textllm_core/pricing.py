@@ -1,7 +1,7 @@
 """Which price counts: the operator's, then the price table's; a model without one is refused."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.money import ZERO, Price, Rates
@@ -16,6 +16,7 @@ class Pricing:
 
     Args:
         stated: by model, what the operator says that it charges.
+        patterns: the same for all models whose names begin so; the longest beginning counts.
         table: what is known of all other models.
         unpriced_is_free: let models without a price answer at no cost.
     """
@@ -23,6 +24,7 @@ class Pricing:
     stated: Mapping[str, Price]
     table: Prices
     unpriced_is_free: bool = False
+    patterns: Mapping[str, Price] = field(default_factory=dict)
 
     def price(self, asked: str, *, reported: str | None = None, service_tier: str | None = None) -> Price:
         """The price of a reply, by the model that was asked for and the one that the provider says has answered.
@@ -34,6 +36,10 @@ class Pricing:
         for name in names:
             if (price := self.stated.get(name)) is not None:
                 return price
+        for name in names if self.patterns else ():
+            beginnings = [beginning for beginning in self.patterns if name.startswith(beginning)]
+            if beginnings:
+                return self.patterns[max(beginnings, key=len)]
         for name in reversed(names):
             if (price := self.table.price(name, service_tier=service_tier)) is not None:
                 return price

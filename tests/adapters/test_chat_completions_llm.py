@@ -179,7 +179,7 @@ REFUSALS: dict[str, tuple[Fault, type[TextLLMError], int]] = {
     "too long": (Fault.http(400, "context_length_exceeded", param="messages"), ContextTooLongError, 1),
     "too long, by type": (Fault.http(400, kind="exceed_context_size_error"), ContextTooLongError, 1),
     "filtered": (Fault.http(400, "content_filter"), ContentRefusedError, 1),
-    "option": (Fault.http(400, "unsupported_parameter", param="max_tokens"), InvalidRequestError, 1),
+    "option": (Fault.http(400, "unsupported_parameter", param="max_tokens"), InvalidRequestError, 2),
     "key": (Fault.http(401), ProviderError, 1),
     "model": (Fault.http(404), ProviderError, 1),
     "rate": (Fault.http(429), ProviderUnavailableError, 3),
@@ -209,7 +209,7 @@ async def test_who_instructs_the_model_in_between_does_so_in_its_place(
     provider: OpenAIStandIn, is_openai: bool, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if is_openai:
-        monkeypatch.setattr("textllm_adapters.openai.chat_completions._OPENAI_HOSTS", ("127.0.0.1",))
+        monkeypatch.setattr("textllm_adapters.openai.dialect._OPENAI_HOSTS", ("127.0.0.1",))
     turn = request("Hello", "And now?")
     instructing = replace(turn.messages[0], role="developer", content=(InputText("Be kind."),))
     sampling = Sampling(top_p=0.5, frequency_penalty=-1, presence_penalty=1, seed=7, stop=["END"])

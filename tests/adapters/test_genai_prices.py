@@ -99,9 +99,7 @@ def test_a_price_that_changes_is_that_of_the_day() -> None:
     assert before.rates.input > after.rates.input
 
 
-@pytest.mark.parametrize(
-    "model", ["", "gpt-6.2-sol", "openai/gpt-4o", "SmolLM2-135M", "whisper-1", "text-embedding-3-small"]
-)
+@pytest.mark.parametrize("model", ["", "gpt-6.2-sol", "SmolLM2-135M", "whisper-1", "text-embedding-3-small"])
 def test_what_has_no_text_price_is_unknown_and_never_free(model: str) -> None:
     assert PRICES.price(model) is None
 

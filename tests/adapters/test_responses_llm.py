@@ -323,7 +323,7 @@ REFUSALS: dict[str, Refusal] = {
     "too long, elsewhere": (Fault.http(400, message="maximum context length is 8"), ContextTooLongError, False, 1),
     "prompt refused": (Fault.http(400, "invalid_prompt"), ContentRefusedError, False, 1),
     "prompt filtered": (Fault.http(400, "content_filter"), ContentRefusedError, False, 1),
-    "unknown parameter": (Fault.http(400, "unknown_parameter", param="store"), ProviderError, False, 1),
+    "unknown parameter": (Fault.http(400, "unknown_parameter", param="store"), ProviderError, False, 2),
     "key": (Fault.http(401), ProviderError, False, 1),
     "permission": (Fault.http(403), ProviderError, False, 1),
     "model": (Fault.http(404), ProviderError, False, 1),

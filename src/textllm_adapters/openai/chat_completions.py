@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 from textllm_adapters.openai.bodies import chat_content
@@ -9,6 +10,8 @@ from textllm_adapters.openai.chat_chunks import Chunk, chunk_of, told
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, word
+from textllm_adapters.openai.deployments import Deployments
+from textllm_adapters.openai.dialect import Dialect, Lessons
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.functions import CallsInPieces, chat_calls, chat_options
@@ -25,8 +28,6 @@ from textllm_core.records.model import (
     ModelStarted,
     ModelThinking,
 )
-
-_OPENAI_HOSTS: Final = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
 
 
 class _Finish(NamedTuple):
@@ -95,16 +96,23 @@ class ChatCompletionsLLM:
 
     client: Client
     retries: Retries = RETRIES
+    dialect: Dialect | None = None
+    deployments: Deployments | None = None
+    _lessons: Lessons = field(init=False)
+
+    def __post_init__(self) -> None:
+        dialect = self.dialect or Dialect.of_chat(self.client.url.host)
+        object.__setattr__(self, "_lessons", Lessons(dialect))
 
     @property
     def reads_images(self) -> bool:
-        """Keeps `LLM.reads_images`; a model that reads none refuses them itself."""
-        return True
+        """Keeps `LLM.reads_images`; a model that reads none refuses them itself, unless it is known not to."""
+        return self._lessons.first.images
 
     @property
     def reads_files(self) -> bool:
         """Keeps `LLM.reads_files`: hardly any compatible server takes one."""
-        return False
+        return self._lessons.first.files
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
@@ -112,10 +120,8 @@ class ChatCompletionsLLM:
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
         so_far: object = None  # of the usage, as it was told
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
-        body = _body(request, openai=self.client.url.host.endswith(_OPENAI_HOSTS))
         with hearing(asked):
-            answer = await EventStream.of(self.client, asked, request, body, self.retries)
-            del body  # there are thousands of answers at once, and each may last
+            answer = await self._lessons.taught(asked, request, partial(self._ask, asked, request))
             try:
                 async for event in answer:
                     if event.data.strip() == b"[DONE]":
@@ -158,6 +164,14 @@ class ChatCompletionsLLM:
                 await answer.drain()
             finally:
                 answer.close()
+
+    async def _ask(self, asked: Asked, request: ModelRequest, dialect: Dialect, sent: dict[str, object]) -> EventStream:
+        """The answer; `sent` is what was asked, once it is."""
+        sent.update(_body(request, dialect))
+        place = None
+        if self.deployments is not None:
+            sent["model"], place = self.deployments.of(request.model)
+        return await EventStream.of(self.client, asked, request, sent, self.retries, place)
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:  # noqa: ARG002 - nothing is kept
         """Keeps `LLM.outcome`."""
@@ -255,20 +269,21 @@ def _in_parts(content: object) -> list[object]:
     return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
-def _body(request: ModelRequest, *, openai: bool) -> dict[str, object]:
+def _body(request: ModelRequest, dialect: Dialect) -> dict[str, object]:
     instructions = [{"role": "system", "content": request.instructions}] if request.instructions else []
     body: dict[str, object] = {
         "model": request.model,
-        "messages": [*instructions, *_in_turns(request.messages, openai=openai)],
+        "messages": [*instructions, *_in_turns(request.messages, openai=dialect.is_openai)],
         "stream": True,
-        "stream_options": {"include_usage": True},
         # OpenAI's newer models refuse the old name, other servers may not know the new one.
-        "max_completion_tokens" if openai else "max_tokens": request.max_output_tokens,
+        dialect.length_name(request.model): dialect.length(request),
     }
+    if dialect.stream_options:
+        body["stream_options"] = {"include_usage": True}
     if request.temperature is not None:
         body["temperature"] = request.temperature
-    if openai and request.safety_identifier:
+    if dialect.safety_identifier and request.safety_identifier:
         body["safety_identifier"] = request.safety_identifier
-    if openai and request.cache_key:
+    if dialect.prompt_cache_key and request.cache_key:
         body["prompt_cache_key"] = request.cache_key
     return body | (request.sampling.chosen if request.sampling is not None else {}) | chat_options(request)

@@ -65,7 +65,7 @@ class Client(Provider):
         connections: for bodies that are at hand; None where that is to go through a proxy.
     """
 
-    connections: Connections | None
+    connections: Connections | None = None
     _session: Session | None = field(default=None, init=False)
     _sdk: Sdk | None = field(default=None, init=False)
 
@@ -95,7 +95,7 @@ class Client(Provider):
 
     def _now(self) -> dict[str, str]:
         """The headers that are not the same for all calls."""
-        return {"Authorization": f"Bearer {self.api_key}", **self.tracer.outgoing()}
+        return {**self.credentials(), **self.tracer.outgoing()}
 
     async def get(self, path: str, params: Mapping[str, object] | None = None) -> bytes | None:
         """The body of a resource, None where it does not exist.
@@ -136,13 +136,21 @@ class Client(Provider):
 
 @asynccontextmanager
 async def open_client(
-    api_key: str, base_url: str | None = None, *, silence_timeout_s: float = 60.0, tracer: Tracer = UNTRACED
+    api_key: str,
+    base_url: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    key_header: str = "Authorization",
+    silence_timeout_s: float = 60.0,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[Client]:
     """A client that repeats nothing by itself, closed on exit.
 
     Args:
         api_key: some servers need none; the SDK wants a text all the same.
         base_url: up to and including `/v1`; None is OpenAI's.
+        headers: of every call; None: those that the SDK would take from the environment.
+        key_header: as `Provider` has it.
         silence_timeout_s: how long the core waits for the next byte; the client waits a little longer.
         tracer: knows which step a request is part of; the request says so.
     """
@@ -151,11 +159,12 @@ async def open_client(
         api_key,
         url,
         str(url).rstrip("/"),
-        headers=standing_headers(os.environ),
+        headers=standing_headers(os.environ) if headers is None else standing_headers({}) | dict(headers),
         silence_s=silence_timeout_s * _SILENCE_MARGIN,
         proxy=_proxy(url),
         tracer=tracer,
         connections=None,
+        key_header=key_header,
     )
     if client.proxy is None:
         client.connections = Connections(

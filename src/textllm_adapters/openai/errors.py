@@ -51,10 +51,14 @@ _OPTIONS: Final = {
 }
 # What to set where an address does not exist at the provider.
 _WAYS_OUT: Final = {
-    "/conversations": "the operator must set llm_api to responses or chat_completions, which ask for no conversations",
-    "/responses": "the operator must set llm_api to chat_completions, which nearly every server has",
+    "/conversations": "the operator must set llm_api to responses or chat_completions (or a kind of these), "
+    "which ask for no conversations",
+    "/responses": "the operator must set llm_api to chat_completions (or the kind of the provider), "
+    "which nearly every server has",
 }
-_CHECK_ADDRESS: Final = "the operator must check OPENAI_BASE_URL, which for most servers ends in /v1"
+_CHECK_ADDRESS: Final = (
+    "the operator must check its address (OPENAI_BASE_URL, or base_url), which for most servers ends in /v1"
+)
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ class Asked:
         has_files: the model is to read images or files, or may have to: a conversation at the provider may have some.
         options: what the turn set by itself.
         request_id: the provider's; None before its answer.
+        refused: what it has said against the call, if anything.
     """
 
     base_url: str
@@ -76,6 +81,7 @@ class Asked:
     has_files: bool = False
     options: frozenset[str] = frozenset()
     request_id: str | None = None
+    refused: Fault | None = None
 
     @classmethod
     def of(cls, base_url: str, path: str, request: ModelRequest | None = None) -> Self:
@@ -103,7 +109,7 @@ class Asked:
 def refusal(status: int, headers: Mapping[str, str], body: bytes, asked: Asked) -> TextLLMError:
     """What an answer means that is not one of 2xx."""
     asked.answered(headers)
-    fault = fault_in(body, status=status)
+    asked.refused = fault = fault_in(body, status=status)
     wait = retry_after(headers)
     error = _meant(fault if wait is None else fault._replace(wait_s=wait), asked)
     return _reported(error, fault, asked)
@@ -160,7 +166,7 @@ def _meant(fault: Fault, asked: Asked, *, what: str = "refused the call") -> Tex
     if meaning == "route" and fault.status != 501 and fault.code is not None:
         meaning = "other"  # the address exists: what it names does not
     if meaning == "other":
-        return _refused_input(fault, asked) or ProviderError(f"{asked} {what} ({_cause(fault)}).", may_have_run=False)
+        return _refused_input(fault, asked) or ProviderError(f"{asked} {what} ({_at(fault)}).", may_have_run=False)
     if meaning in ("rate", "unavailable"):
         status = fault.status or 0
         return ProviderUnavailableError(
@@ -214,6 +220,10 @@ def _refused_input(fault: Fault, asked: Asked) -> TextLLMError | None:
 def _cause(fault: Fault) -> str:
     names = dict.fromkeys(str(name) for name in (fault.status, fault.code or fault.type) if name is not None)
     return ", ".join(names) or "it does not say why"
+
+
+def _at(fault: Fault) -> str:
+    return _cause(fault) + (f", at {fault.param}" if fault.param else "")
 
 
 def unanswered(failure: Exception, asked: Asked) -> ModelError:

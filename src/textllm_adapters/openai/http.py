@@ -186,14 +186,20 @@ class EventStream:
 
     @classmethod
     async def of(
-        cls, client: Client, asked: Asked, request: ModelRequest, body: Mapping[str, object], retries: Retries
+        cls,
+        client: Client,
+        asked: Asked,
+        request: ModelRequest,
+        body: Mapping[str, object],
+        retries: Retries,
+        place: str | None = None,
     ) -> Self:
-        """Ask for it.
+        """Ask for it; at `place`, where that is another one than errors tell of.
 
         Raises:
             TextLLMError: refused before the first byte.
         """
-        return cls(await post(client, asked.path, body, retries, asked, request.read))
+        return cls(await post(client, place or asked.path, body, retries, asked, request.read))
 
     @property
     def has_come(self) -> bool:

@@ -24,6 +24,7 @@ class Provider:
     Args:
         api_key: ours; it may become another one, for the next call.
         url: up to and including `/v1`; `base_url`: the same as a text.
+        key_header: which header the key goes in; of any other than Authorization, without `Bearer`.
         headers: of every call.
         silence_s: how long to wait for the next byte.
         proxy: through which all goes; None where there is none.
@@ -37,7 +38,13 @@ class Provider:
     silence_s: float
     proxy: str | None
     tracer: Tracer
+    key_header: str = "Authorization"
     _certificates: ssl.SSLContext | None = field(default=None, init=False)
+
+    def credentials(self) -> dict[str, str]:
+        """The header with the key."""
+        is_bearer = self.key_header == "Authorization"
+        return {self.key_header: f"Bearer {self.api_key}" if is_bearer else self.api_key}
 
     def certificates(self) -> ssl.SSLContext:
         """Whom to trust: read once for all ways, and not at all where nothing is encrypted."""

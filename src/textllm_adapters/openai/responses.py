@@ -1,7 +1,8 @@
 """OpenAI's Responses API: with a conversation on the provider's side, or with the whole history in every call."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, get_args
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from textllm_adapters.openai.bodies import input_items
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, decoded, word
+from textllm_adapters.openai.dialect import RESPONSES, Dialect, Lessons
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.functions import calls_any, calls_in, responses_options
@@ -92,16 +94,22 @@ class ResponsesLLM:
 
     Args:
         reads_files: the server takes files as they are; few but OpenAI's do.
+        dialect: what it takes beside that.
     """
 
     client: Client
     retries: Retries = RETRIES
     reads_files: bool = True
+    dialect: Dialect = RESPONSES
+    _lessons: Lessons = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lessons", Lessons(self.dialect))
 
     @property
     def reads_images(self) -> bool:
-        """Keeps `LLM.reads_images`; a model that reads none refuses them itself."""
-        return True
+        """Keeps `LLM.reads_images`; a model that reads none refuses them itself, unless it is known not to."""
+        return self.dialect.images
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
@@ -113,7 +121,7 @@ class ResponsesLLM:
         whole = Whole()
         asked = Asked.of(self.client.base_url, "/responses", request)
         with hearing(asked):
-            answer = await EventStream.of(self.client, asked, request, _body(request), self.retries)
+            answer = await self._lessons.taught(asked, request, partial(self._ask, asked, request))
             try:
                 async for event in answer:
                     name = _name(event)
@@ -180,6 +188,11 @@ class ResponsesLLM:
                 answer.close()
             raise ended_early(aside, asked, has_begun=started)
 
+    async def _ask(self, asked: Asked, request: ModelRequest, dialect: Dialect, sent: dict[str, object]) -> EventStream:
+        """The answer; `sent` is what was asked, once it is."""
+        sent.update(_body(request, dialect))
+        return await EventStream.of(self.client, asked, request, sent, self.retries)
+
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
         """Keeps `LLM.outcome`."""
         path = f"/responses/{quote(provider_response_id, safe='')}"
@@ -198,7 +211,7 @@ class ResponsesLLM:
         return _ended(status, response, well_formed(text), refused, calls_in(response.output), asked)
 
 
-def _body(request: ModelRequest) -> dict[str, object]:
+def _body(request: ModelRequest, dialect: Dialect) -> dict[str, object]:
     """
     Raises:
         InvalidRequestError: it asks for what this API does not have.
@@ -209,16 +222,18 @@ def _body(request: ModelRequest) -> dict[str, object]:
     body: dict[str, object] = {
         "model": request.model,
         "input": [item for message in request.messages for item in input_items(message)],
-        "max_output_tokens": request.max_output_tokens,
-        "store": request.transcript_id is not None,  # only what is stored can be asked for after a broken stream
+        "max_output_tokens": dialect.length(request),
         "stream": True,
-        "stream_options": {"include_obfuscation": False},
     }
+    if dialect.store:  # only what is stored can be asked for after a broken stream
+        body["store"] = request.transcript_id is not None
+    if dialect.stream_options:
+        body["stream_options"] = {"include_obfuscation": False}
     optional = {
         "conversation": request.transcript_id,
         "instructions": request.instructions,
-        "safety_identifier": request.safety_identifier or None,
-        "prompt_cache_key": request.cache_key or None,
+        "safety_identifier": request.safety_identifier or None if dialect.safety_identifier else None,
+        "prompt_cache_key": request.cache_key or None if dialect.prompt_cache_key else None,
         "temperature": request.temperature,
         "metadata": request.metadata or None,
     }

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_o
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from textllm_adapters.settings.kinds import Secret
 from textllm_adapters.settings.problems import Place
-from textllm_adapters.settings.records import Secret
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 

@@ -1,140 +1,44 @@
-"""What there is to decide: the rules that single values keep, the settings, and the rules between them."""
+"""What there is to decide: the settings, and the rules between them."""
 
-import ipaddress
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast
-from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
+from typing import Annotated, Literal, TypeAlias, cast
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 import platformdirs
 
-from textllm_adapters.settings.problems import Problem
-from textllm_core.ids import USER_ID
-
-
-class Secret:
-    """A text that shows itself only to `reveal()`.
-
-    Neither a `str` nor a `Struct`: formatting cannot print it, and msgspec refuses to encode it.
-    """
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The text itself."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __eq__(self, other: object) -> bool:
-        return self._value == other._value if isinstance(other, Secret) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-
-class Rule(NamedTuple):
-    """What a value of the type beside it must be: true of `is_right`, which may also refuse it by a ValueError."""
-
-    expected: str
-    is_right: Callable[[Any], object] = lambda _: True
-
-
-def whole(low: int, high: int) -> Rule:
-    return Rule(f"an integer from {low} to {high}", lambda number: low <= number <= high)
-
-
-def seconds(low: int, high: int) -> Rule:
-    return Rule(f"a number of seconds from {low} to {high}", lambda number: low <= number <= high)
-
-
-def matching(expected: str, pattern: str) -> Rule:
-    return Rule(expected, re.compile(pattern).fullmatch)
-
-
-def _is_prompt(text: str) -> bool:
-    text.encode()  # a lone surrogate, which YAML can escape, is a ValueError here and would be one at the provider
-    return 1 <= len(text.strip()) <= len(text) <= 100_000 and "\0" not in text
-
-
-def _is_web_url(text: str) -> bool:
-    parts = urlsplit(text)
-    is_http = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    return is_http and text.isprintable() and not re.search(r"[\s@?#\\]", text)
-
-
-def _is_origin(text: str) -> bool:
-    is_exact = re.fullmatch(r"https?://([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", text)
-    return is_exact is not None and urlsplit(text).port != 0  # `.port` itself is a ValueError beyond 65535
-
-
-def _is_network(text: str) -> bool:
-    return "%" not in text and bool(ipaddress.ip_network(text))  # which is a ValueError where it is none
-
-
-def _is_token(secret: Secret) -> bool:
-    return re.fullmatch(r"[!-~]{1,4096}", secret.reveal()) is not None
-
-
-def _is_long_token(secret: Secret) -> bool:
-    return _is_token(secret) and len(secret.reveal()) >= 16  # too many to be guessed
-
-
-def _is_database_url(secret: Secret) -> bool:
-    url = secret.reveal()
-    parts = urlsplit(url)
-    if not _is_token(secret) or parts.fragment:
-        return False
-    if parts.scheme == "sqlite":
-        is_file = url.startswith("sqlite:///") and parts.path not in {"/", "/:memory:"}
-        return is_file and "?" not in url and "%00" not in url
-    is_postgres = parts.scheme in {"postgres", "postgresql", "postgresql+asyncpg"}
-    hosts = parts.netloc.rpartition("@")[2]
-    are_hosts = not hosts or all(_is_host(host) for host in hosts.split(","))
-    wanted = parse_qs(parts.query).get("target_session_attrs", ["read-write"])
-    is_writable = wanted[-1] in {"read-write", "primary", "any"}
-    return is_postgres and parts.netloc.count("@") <= 1 and are_hosts and is_writable and len(parts.path) > 1
-
-
-def _is_host(text: str) -> bool:
-    """Of the hosts of a database's URL one, with its port or without."""
-    found = re.fullmatch(r"(?:[^\[\]:]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", text)
-    return found is not None and 0 < int(found[1] or 5432) < 65536
-
-
-_DOLLARS = "a number of US dollars from 0 to 1000000 with at most 10 decimals"
-_DATABASE_URL = (
-    "postgresql://USER:PASSWORD@HOST:PORT/DATABASE or sqlite:///PATH: special characters percent-encoded, "
-    "several hosts as HOST:PORT,HOST:PORT, target_session_attrs read-write, primary or any"
+from textllm_adapters.settings.kinds import (
+    Bucket,
+    DatabaseUrl,
+    Dollars,
+    FilePath,
+    Host,
+    ModelName,
+    Network,
+    OperatorToken,
+    Origin,
+    Prompt,
+    PromptName,
+    Region,
+    Switch,
+    Token,
+    UserId,
+    WebUrl,
+    seconds,
+    whole,
 )
-_ORIGIN = "an exact origin such as https://app.example: no *, no path, lower case"
-_NETWORK = "an address or a network such as 10.0.0.0/8"
-_HOST = "a host name or address such as api.example.org: no *, no port, lower case"
-_MODEL = "a model name of 1 to 200 letters, digits and . _ : / @ -"
-
-Switch: TypeAlias = Annotated[bool, Rule("true or false")]
-Dollars: TypeAlias = Annotated[Decimal, Rule(_DOLLARS, lambda usd: 0 <= usd <= 1_000_000 and usd == round(usd, 10))]
-FilePath: TypeAlias = Annotated[Path, Rule("a path")]
-Token: TypeAlias = Annotated[Secret, Rule("1 to 4096 ASCII characters without spaces", _is_token)]
-OperatorToken: TypeAlias = Annotated[Secret, Rule("16 to 4096 ASCII characters without spaces", _is_long_token)]
-DatabaseUrl: TypeAlias = Annotated[Secret, Rule(_DATABASE_URL, _is_database_url)]
-WebUrl: TypeAlias = Annotated[str, Rule("an http or https URL without credentials, query or fragment", _is_web_url)]
-Origin: TypeAlias = Annotated[str, Rule(_ORIGIN, _is_origin)]
-Network: TypeAlias = Annotated[str, Rule(_NETWORK, _is_network)]
-Host: TypeAlias = Annotated[str, matching(_HOST, r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]{2,45}\]")]
-ModelName: TypeAlias = Annotated[str, matching(_MODEL, r"[A-Za-z0-9._:/@-]{1,200}")]
-PromptName: TypeAlias = Annotated[str, matching("a name of 1 to 64 letters, digits, _ and -", r"[A-Za-z0-9_-]{1,64}")]
-Prompt: TypeAlias = Annotated[str, Rule("1 to 100000 characters, not all blank", _is_prompt)]
-UserId: TypeAlias = Annotated[str, matching("a user: 1 to 255 characters of A-Z a-z 0-9 . _ : @ + -", USER_ID)]
-Region: TypeAlias = Annotated[str, matching("a region such as us-east-1", r"[A-Za-z0-9-]{1,64}")]
-Bucket: TypeAlias = Annotated[str, matching("a bucket name of 3 to 63 characters", r"[A-Za-z0-9._-]{3,63}")]
+from textllm_adapters.settings.problems import Problem
+from textllm_adapters.settings.providers import (
+    Kind,
+    ModelPrice,
+    ModelSettings,
+    PriceName,
+    ProviderName,
+    ProviderSettings,
+    disagreements,
+)
 
 Provider: TypeAlias = Literal["auto", "openai", "embedded"]
 LlmApi: TypeAlias = Literal["conversations", "responses", "chat_completions"]
@@ -155,15 +59,6 @@ class Pricing(msgspec.Struct, frozen=True, kw_only=True):
 
     input_per_1k: Dollars
     output_per_1k: Dollars
-
-
-class ModelPrice(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model costs, in USD per 1,000,000 tokens; None: as `input`."""
-
-    input: Dollars
-    output: Dollars
-    cached_input: Dollars | None = None
-    cache_write: Dollars | None = None
 
 
 class Logging(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelName = "gpt-4o"
     provider: Provider = "auto"
     llm_api: LlmApi = "conversations"
+    providers: dict[ProviderName, ProviderSettings] = {}
+    models: dict[ModelName, ModelSettings] = {}
     store_messages: Switch = True
     auth: Auth = "auto"
     max_history_items: Annotated[int, whole(1, 100_000)] = 100
@@ -204,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cost_limit_per_session: Dollars = Decimal("5.0")
     warn_at_cost: Dollars = Decimal("1.0")
     pricing: Pricing | None = None
-    prices: dict[ModelName, ModelPrice] = {}
+    prices: dict[PriceName, ModelPrice] = {}
     unpriced: Unpriced = "refuse"
     stream_responses: Switch = True
     max_output_tokens: Annotated[int, whole(16, 1_000_000)] = 4096
@@ -245,10 +142,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def resolved_provider(self) -> Literal["openai", "embedded"]:
-        """`provider`, with `auto` decided by whether there is a key for OpenAI."""
+        """What the first provider is: a model in this process, or one of OpenAI's API.
+
+        Of `auto` without `providers` it is decided by whether there is a key for OpenAI, or the address of a server.
+        """
+        if self.providers:
+            first = next(iter(self.providers.values()))
+            return "embedded" if first.kind == "embedded" else "openai"
         if self.provider == "auto":
-            return "embedded" if self.openai_api_key is None else "openai"
+            return "embedded" if self.openai_api_key is None and self.openai_base_url is None else "openai"
         return self.provider
+
+    @property
+    def all_providers(self) -> Mapping[str, ProviderSettings]:
+        """`providers`; without them the one that the other settings make."""
+        if self.providers:
+            own = msgspec.structs.replace
+            return {
+                name: own(each, api_key=self.openai_api_key) if each.takes_openai_key else each
+                for name, each in self.providers.items()
+            }
+        if self.resolved_provider == "embedded":
+            return {"embedded": ProviderSettings(kind="embedded")}
+        kind: Kind = "openai" if self.llm_api == "conversations" else self.llm_api
+        return {"openai": ProviderSettings(kind=kind, base_url=self.openai_base_url, api_key=self.openai_api_key)}
 
     @property
     def database(self) -> str:
@@ -265,6 +182,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         shown: dict[str, object] = {name: getattr(self, name) for name in FILE_FIELDS} | {
             "provider": self.resolved_provider,
             "prompts": sorted(self.prompts),
+            "providers": {name: provider.public() for name, provider in self.providers.items()},
             "openai_base_url": _without_secrets(self.openai_base_url),
             "database": _without_secrets(self.database),
             "s3": {name: getattr(self.s3, name) for name in ("enabled", "region", "bucket", "url_expiration_s")}
@@ -283,13 +201,28 @@ FILE_FIELDS = Settings.__struct_fields__[: Settings.__struct_fields__.index("pro
 
 def contradictions(settings: Settings) -> Iterator[tuple[set[str], Problem]]:
     """What is right by itself, but not together: the settings it is about, and what to say."""
-    if not settings.store_messages and settings.llm_api != "conversations":
+    for name, provider in settings.providers.items():
+        if provider.takes_openai_key and settings.openai_api_key is None:
+            expected = "api_key, api_key_file, OPENAI_API_KEY in the environment, or a base_url"
+            yield {"providers", "openai_api_key"}, Problem(f"providers.{name}.api_key", "nothing", expected)
+    yield from disagreements(settings.providers, settings.models, default=settings.model)
+    if settings.providers and settings.provider != "auto":
+        found = f"{settings.provider} beside `providers`"
+        yield {"provider", "providers"}, Problem("provider", found, "auto: the first of `providers` counts")
+    elif settings.providers and settings.llm_api != "conversations":
+        found = f"{settings.llm_api} beside `providers`"
+        yield {"llm_api", "providers"}, Problem("llm_api", found, "left out: each provider has a kind of its own")
+    if not settings.store_messages and any(each.kind != "openai" for each in settings.providers.values()):
+        found, expected = "false with a provider that keeps nothing", "true, or providers of the kind openai alone"
+        yield {"store_messages", "providers"}, Problem("store_messages", found, expected)
+    elif not settings.store_messages and settings.llm_api != "conversations":
         found, expected = "false without llm_api: conversations", "true, or llm_api: conversations"
         yield {"store_messages", "llm_api"}, Problem("store_messages", found, expected)
     elif not settings.store_messages and settings.resolved_provider == "embedded":
         found, expected = "false with the embedded model", "true: nobody else keeps what is said"
         yield {"store_messages", "provider", "openai_api_key"}, Problem("store_messages", found, expected)
-    if settings.provider == "openai" and settings.openai_api_key is None:
+    has_no_way = settings.openai_api_key is None and settings.openai_base_url is None
+    if settings.provider == "openai" and has_no_way and not settings.providers:
         expected = "OPENAI_API_KEY in the environment, or another provider"
         yield {"provider", "openai_api_key"}, Problem("provider", "openai without OPENAI_API_KEY", expected)
     if settings.database_enabled and settings.database_url is None:

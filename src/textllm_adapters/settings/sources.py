@@ -9,9 +9,11 @@ from typing import cast
 
 from msgspec import UNSET
 
+from textllm_adapters.settings.kinds import Switch
 from textllm_adapters.settings.problems import Place, Report, SettingsError
+from textllm_adapters.settings.provider_secrets import with_secrets
 from textllm_adapters.settings.reading import Field, build, fields_of, kind_of, read, read_section
-from textllm_adapters.settings.records import FILE_FIELDS, Settings, Switch, contradictions, shipped_prompts
+from textllm_adapters.settings.records import FILE_FIELDS, Settings, contradictions, shipped_prompts
 from textllm_adapters.settings.yaml_text import parse_yaml
 
 MAX_FILE_BYTES = 1_000_000
@@ -228,7 +230,14 @@ def load_settings(
     config_text = _read_text(path, origin, must_exist=bool(named))
     prompts_text = _read_text(path.parent / "prompts.yaml", in_prompts, must_exist=False)
 
-    in_file = _read_config(_read_yaml(config_text, in_config), in_config)
+    def read_key(file: str, place: Place) -> str:
+        return _read_text(cwd / Path(file).expanduser(), place, must_exist=True)
+
+    given = dict(_read_yaml(config_text, in_config))
+    if "providers" in given:
+        both = {**dotenv, **environ}
+        given["providers"] = with_secrets(given["providers"], in_config.child("providers"), both, read_key)
+    in_file = _read_config(given, in_config)
     layers = [
         {"prompts": shipped_prompts()},
         _personal(in_file) if is_personal else in_file,

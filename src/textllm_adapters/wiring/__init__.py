@@ -11,7 +11,8 @@ from textllm_adapters.wiring.applications import (
 )
 from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
 from textllm_adapters.wiring.checks import check, notices
-from textllm_adapters.wiring.models import fetch_model, list_models, models_of
+from textllm_adapters.wiring.models import list_models, models_of
+from textllm_adapters.wiring.providers import fetch_model
 from textllm_adapters.wiring.storage import database_revision, database_steps, upgrade_database
 from textllm_adapters.wiring.upkeep import health, run_jobs
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring.checks import check, priced
-from textllm_adapters.wiring.models import Model, Progress, chat_policy, open_model, open_openai
+from textllm_adapters.wiring.models import Model, chat_policy, open_models, open_transcript
+from textllm_adapters.wiring.providers import Progress
 from textllm_adapters.wiring.storage import (
     api_keys_of,
     close_database,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
 
     from textllm_core.ports.blob_store import BlobStore
     from textllm_core.ports.health_probe import HealthProbe
+    from textllm_core.ports.transcript import Transcript
 
 
 @asynccontextmanager
@@ -79,11 +81,20 @@ async def open_textllm(
     telemetry = adapters.get("telemetry", UNHEARD)
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=database_patience_s)
+        clock, erasures = await open_clock(stack, engine), erasures_of(engine)
+
+        async def ahead(transcript: Transcript) -> Transcript:
+            if not serves or not settings.store_messages or not settings.ready_conversations:
+                return transcript
+            ready = ReadyTranscripts(transcript, erasures, clock, most=settings.ready_conversations)
+            await stack.enter_async_context(ready.kept())
+            return ready
+
         if "llm" in adapters:
-            pricing = adapters.get("pricing") or priced(settings)
-            model = Model(settings.model, adapters["llm"], adapters.get("transcript"), pricing)
+            pricing, given = adapters.get("pricing") or priced(settings), adapters.get("transcript")
+            model = Model(settings.model, adapters["llm"], await ahead(given) if given else None, pricing)
         else:
-            model = await open_model(stack, settings, model_progress, adapters.get("tracer", UNTRACED))
+            model = await open_models(stack, settings, model_progress, adapters.get("tracer", UNTRACED), ahead)
         from textllm_adapters.documents.document_reader import ChildDocumentReader
         from textllm_adapters.filesystem.secrets import shared_secret
         from textllm_adapters.sql.audit import SqlAudit
@@ -99,13 +110,10 @@ async def open_textllm(
         else:
             blobs, storage_probe = await open_blobs(stack, settings)
             probes.append(storage_probe)
-        clock, erasures, transcript = await open_clock(stack, engine), erasures_of(engine), model.transcript
-        if serves and transcript is not None and settings.store_messages and settings.ready_conversations:
-            transcript = ReadyTranscripts(transcript, erasures, clock, most=settings.ready_conversations)
-            await stack.enter_async_context(transcript.kept())
         ports = Ports(
             llm=model.llm,
-            transcript=transcript,
+            transcript=model.transcript,
+            routes=model.routes,
             pricing=model.pricing,
             ledger=ledger_of(engine),
             conversations=conversations_of(engine),
@@ -151,8 +159,10 @@ async def try_out(
     check(settings)
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=database_patience_s)
-        if settings.resolved_provider == "embedded":  # a client of OpenAI's opens always: it asks for nothing yet
-            await open_model(stack, settings, model_progress)
+        if any(provider.kind == "embedded" for provider in settings.all_providers.values()):
+            await open_models(
+                stack, settings, model_progress
+            )  # a client of OpenAI's opens always: it asks for nothing yet
         blobs, _ = await open_blobs(stack, settings)
         await _files(stack, settings, engine, blobs)
         yield await _administration(stack, settings, engine)
@@ -244,9 +254,7 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
     """
     async with AsyncExitStack() as stack:
         engine = await open_database(stack, settings, patience_s=0.0)
-        transcript = None
-        if settings.resolved_provider == "openai":
-            transcript = (await open_openai(stack, settings)).transcript
+        transcript = await open_transcript(stack, settings)
         blobs, _ = await open_blobs(stack, settings)
         files, clock = await _files(stack, settings, engine, blobs), await open_clock(stack, engine)
         running = RunningExchanges(journal_of(engine), clock)

@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from textllm_adapters.settings import Settings
-from textllm_adapters.wiring.models import pricing_of
+from textllm_adapters.wiring.catalogue import Catalogue
+from textllm_adapters.wiring.models import own_model_of, pricing_of
 from textllm_adapters.wiring.storage import require_s3_sdk
 from textllm_core.errors import ConfigurationError, InvalidRequestError
 
@@ -23,12 +24,12 @@ def check(settings: Settings) -> None:
     """
     if settings.s3.enabled:
         require_s3_sdk()
-    if settings.resolved_provider == "embedded":
+    if any(provider.kind == "embedded" for provider in settings.all_providers.values()):
         from textllm_adapters.embedded.llm import require_runtime
 
         require_runtime()
-        return
-    priced(settings)
+    if own_model_of(settings) is None or settings.models:
+        priced(settings)
 
 
 def priced(settings: Settings) -> Pricing:
@@ -37,14 +38,15 @@ def priced(settings: Settings) -> Pricing:
     Raises:
         ConfigurationError: what the operator's model costs, nobody knows.
     """
-    pricing = pricing_of(settings)
-    try:
-        pricing.price(settings.model)
-    except InvalidRequestError as error:
-        raise ConfigurationError(
-            f"model: no price is known for {settings.model!r}. State it under `prices` (USD for one million tokens), "
-            "or set `unpriced: free` to let it answer at no cost."
-        ) from error
+    pricing, catalogue = pricing_of(settings), Catalogue(settings)
+    for name in settings.models or (settings.model,):
+        try:
+            pricing.price(catalogue.model_of(name))
+        except InvalidRequestError as error:
+            raise ConfigurationError(
+                f"model: no price is known for {name!r}. State it under `prices` (USD for one million tokens), "
+                "or set `unpriced: free` to let it answer at no cost."
+            ) from error
     return pricing
 
 

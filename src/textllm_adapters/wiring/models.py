@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import ModelPrice, Settings
+from textllm_adapters.wiring.catalogue import Catalogue, reads_files, reads_images
+from textllm_adapters.wiring.providers import Progress, Way, open_provider
+from textllm_core.chat.routes import Route, Routes
 from textllm_core.errors import InvalidRequestError
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy, Retention
-from textllm_core.pricing import FREE, Pricing
+from textllm_core.pricing import Pricing
 from textllm_core.records.models import ListedModel, ModelList
 from textllm_core.records.models import ModelPrice as ListedPrice
 from textllm_core.steps import UNTRACED
@@ -26,111 +28,132 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.tracer import Tracer
     from textllm_core.ports.transcript import Transcript
 
+    Ahead = Callable[[Transcript], Awaitable[Transcript]]
 
-Progress = Callable[[int, int], None]
+_OWN: Final = Price(rates=Rates.of(ZERO, ZERO), source="embedded")
 
 
 class Model(NamedTuple):
-    """What answers, chosen together: who keeps the history, what it costs, and how many tokens it may write."""
+    """What answers, chosen together.
+
+    Args:
+        name: of the model that answers unless another is named.
+        llm, transcript: of all providers; `routes`: where each model is.
+        pricing: what they cost.
+    """
 
     name: str
     llm: LLM
     transcript: Transcript | None
     pricing: Pricing
-    longest_reply: int = sys.maxsize
+    routes: Routes | None = None
 
 
-async def open_model(
-    stack: AsyncExitStack, settings: Settings, progress: Progress | None, tracer: Tracer = UNTRACED
+async def open_models(
+    stack: AsyncExitStack,
+    settings: Settings,
+    progress: Progress | None,
+    tracer: Tracer = UNTRACED,
+    ahead: Ahead | None = None,
 ) -> Model:
-    """The model of the settings, open until the stack is closed.
+    """The models of the settings, open until the stack is closed; nothing is asked of a provider yet.
 
+    Args:
+        ahead: gives each provider's side of conversations a way to have some made ahead.
     Raises:
-        ConfigurationError: it could not be had.
+        ConfigurationError: one could not be had.
     """
-    if settings.resolved_provider == "embedded":
-        return await _open_embedded(stack, settings, progress)
-    return await open_openai(stack, settings, tracer)
-
-
-async def _open_embedded(stack: AsyncExitStack, settings: Settings, progress: Progress | None) -> Model:
-    from textllm_adapters.embedded.llm import LONGEST_REPLY, open_embedded
-    from textllm_adapters.memory.prices import FixedPrices
-
-    path = settings.local_model or await fetch_model(settings, progress)
-    llm = await stack.enter_async_context(open_embedded(path))
-    price = settings.prices.get(llm.model)
-    priced = _stated(price) if price else Price(rates=Rates.of(ZERO, ZERO), source="embedded")
-    return Model(llm.model, llm, None, Pricing({}, FixedPrices({llm.model: priced})), LONGEST_REPLY)
-
-
-async def open_openai(stack: AsyncExitStack, settings: Settings, tracer: Tracer = UNTRACED) -> Model:
-    """OpenAI's, or that of a server with its API; nothing is asked of it yet."""
-    from textllm_adapters.openai.client import open_client
-
-    pricing = pricing_of(settings)
-    client = await stack.enter_async_context(
-        open_client(
-            settings.openai_api_key.reveal() if settings.openai_api_key else "none",
-            settings.openai_base_url,
-            silence_timeout_s=max(settings.first_token_timeout_s, settings.upstream_timeout_s),
-            tracer=tracer,
-        )
+    catalogue, ways = Catalogue(settings), dict[str, Way]()
+    for name, provider in settings.all_providers.items():
+        prefix = catalogue.prefix(name)
+        way = await open_provider(stack, settings, prefix, provider, progress, tracer)
+        if ahead is not None and way.route.transcript is not None:
+            way = way._replace(route=replace(way.route, transcript=await ahead(way.route.transcript)))
+        ways[prefix] = way
+    first = ways[catalogue.first]
+    default = settings.model
+    if not settings.models and first.own_model is not None:
+        default = first.own_model
+    routes = Routes(
+        named=_named(settings, catalogue, ways) or {default: (first.route.of(default),)},
+        providers={name: ways[catalogue.prefix(name)].route for name in settings.providers},
+        otherwise=None if settings.models else first.route,
     )
-    if settings.llm_api == "chat_completions":
-        from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
+    llm = first.route.llm
+    if settings.providers:
+        from textllm_adapters.routing.several import SeveralLLMs
 
-        return Model(settings.model, ChatCompletionsLLM(client), None, pricing)
-    from textllm_adapters.openai.conversations import OpenAITranscript
-    from textllm_adapters.openai.responses import ResponsesLLM
-
-    transcript = OpenAITranscript(client) if settings.llm_api == "conversations" else None
-    return Model(settings.model, ResponsesLLM(client, reads_files=_reads_files(settings)), transcript, pricing)
+        llm = SeveralLLMs({prefix: way.route.llm for prefix, way in ways.items()}, first.route.llm)
+    return Model(default, llm, _transcript_of(ways), pricing_of(settings, first.own_model), routes)
 
 
-def _reads_files(settings: Settings) -> bool:
-    """Whether a PDF goes to the model as it is.
+async def open_transcript(stack: AsyncExitStack, settings: Settings) -> Transcript | None:
+    """Where conversations are kept at providers, open until the stack is closed; None where nobody keeps any."""
+    catalogue = Catalogue(settings)
+    keeping = {catalogue.prefix(name): each for name, each in settings.all_providers.items() if each.kind == "openai"}
+    ways = {
+        prefix: await open_provider(stack, settings, prefix, provider, None, UNTRACED)
+        for prefix, provider in keeping.items()
+    }
+    return _transcript_of(ways)
 
-    Other servers speak the Responses API, but hardly one takes files as they are; those with conversations do.
-    """
-    if settings.resolved_provider == "embedded" or settings.llm_api == "chat_completions":
-        return False
-    return settings.llm_api == "conversations" or settings.openai_base_url is None
+
+def _transcript_of(ways: Mapping[str, Way]) -> Transcript | None:
+    """The conversations at all providers that keep some."""
+    kept = {prefix: way.route.transcript for prefix, way in ways.items() if way.route.transcript is not None}
+    first = next(iter(kept.values()), None)
+    if first is None or list(kept) == [""]:
+        return first
+    from textllm_adapters.routing.several import SeveralTranscripts
+
+    return SeveralTranscripts(kept, first)
+
+
+def _named(settings: Settings, catalogue: Catalogue, ways: Mapping[str, Way]) -> dict[str, tuple[Route, ...]]:
+    """The ways of the names under `models`."""
+
+    def route(name: str, *, is_followed: bool) -> Route:
+        model = settings.models[name]
+        way = ways[catalogue.prefix(model.provider)]
+        of_it = replace(way.route.of(model.model or name), context=model.context)
+        return replace(of_it, llm=way.hasty) if is_followed else of_it
+
+    return {
+        name: tuple(
+            route(each, is_followed=place < len(model.fallbacks)) for place, each in enumerate((name, *model.fallbacks))
+        )
+        for name, model in settings.models.items()
+    }
 
 
 def models_of(settings: Settings) -> ModelList:
     """The models that the settings name: the one that answers unless another is named, and those with a price."""
-    is_embedded = settings.resolved_provider == "embedded"
-    pricing = None if is_embedded else pricing_of(settings)
-    default = settings.model
-    if is_embedded:
-        from textllm_adapters.embedded.model_file import MEMBER
-
-        default = (settings.local_model or Path(MEMBER)).stem
+    catalogue, own = Catalogue(settings), own_model_of(settings)
+    pricing = pricing_of(settings, own)
+    default = settings.model if settings.models or own is None else own
 
     def price_of(name: str) -> ListedPrice | None:
-        if pricing is None:
-            stated = settings.prices.get(name)
-            return ListedPrice.of(_stated(stated) if stated else FREE)
         try:
-            return ListedPrice.of(pricing.price(name))
+            return ListedPrice.of(pricing.price(catalogue.model_of(name)))
         except InvalidRequestError:
             return None
 
-    names = [default] if is_embedded else list(dict.fromkeys([default, *settings.prices]))
-    return ModelList(
-        data=[
-            ListedModel(
-                id=name,
-                owned_by=settings.resolved_provider,
-                is_default=name == default,
-                price=price_of(name),
-                reads_images=not is_embedded,
-                reads_files=_reads_files(settings),
-            )
-            for name in names
-        ]
-    )
+    priced = [name for name in settings.prices if not name.endswith("*")]
+    names = list(settings.models) or ([default] if own is not None else list(dict.fromkeys([default, *priced])))
+
+    def listed(name: str) -> ListedModel:
+        whose = catalogue.provider_of(name)
+        provider = settings.all_providers[whose]
+        return ListedModel(
+            id=name,
+            owned_by=whose,
+            is_default=name == default,
+            price=price_of(name),
+            reads_images=reads_images(provider),
+            reads_files=reads_files(provider),
+        )
+
+    return ModelList(data=[listed(name) for name in names])
 
 
 async def list_models(settings: Settings) -> ModelList:
@@ -138,19 +161,48 @@ async def list_models(settings: Settings) -> ModelList:
     return models_of(settings)
 
 
-def pricing_of(settings: Settings) -> Pricing:
-    """What models cost: by the operator's word, else by the bundled price list."""
-    from textllm_adapters.genai_prices.prices import GenaiPrices
+def own_model_of(settings: Settings) -> str | None:
+    """The name of the model in this process, where it is what answers."""
+    first = next(iter(settings.all_providers.values()))
+    if first.kind != "embedded":
+        return None
+    from textllm_adapters.embedded.model_file import MEMBER
 
-    return Pricing(_stated_prices(settings), GenaiPrices(SystemClock()), unpriced_is_free=settings.unpriced == "free")
+    return (first.model_file or settings.local_model or Path(MEMBER)).stem
 
 
-def _stated_prices(settings: Settings) -> dict[str, Price]:
-    stated = {model: _stated(price) for model, price in settings.prices.items()}
+def pricing_of(settings: Settings, own_model: str | None = None) -> Pricing:
+    """What models cost: by the operator's word, else by the bundled price list; one in this process is free."""
+    from textllm_adapters.memory.prices import FixedPrices
+
+    catalogue = Catalogue(settings)
+    prices = {name: _stated(price) for name, price in settings.prices.items()}
+    stated = {name: price for name, price in prices.items() if not name.endswith("*")}
+    for name, model in settings.models.items():
+        asked = catalogue.model_of(name)
+        price = _stated(model.price) if model.price else prices.get(asked) or prices.get(name)
+        if price is None and settings.providers[model.provider].kind == "embedded":
+            price = _OWN
+        if price is not None:
+            stated[asked] = price
     if settings.pricing is not None:
         rates = Rates.of(settings.pricing.input_per_1k * 1000, settings.pricing.output_per_1k * 1000)
-        stated[settings.model] = Price(rates=rates, source="operator")
-    return stated
+        stated[catalogue.model_of(settings.model)] = Price(rates=rates, source="operator")
+    if own_model is not None and not settings.providers:
+        return Pricing({}, FixedPrices({own_model: stated.get(own_model, _OWN)}))
+    from textllm_adapters.genai_prices.prices import GenaiPrices
+
+    addresses = {
+        catalogue.prefix(name): provider.base_url or "https://api.openai.com/v1"
+        for name, provider in settings.all_providers.items()
+    }
+    patterns = {f"{name}/": _OWN for name, each in settings.providers.items() if each.kind == "embedded"}
+    return Pricing(
+        stated,
+        GenaiPrices(SystemClock(), addresses),
+        unpriced_is_free=settings.unpriced == "free",
+        patterns=patterns | {name[:-1]: price for name, price in prices.items() if name.endswith("*")},
+    )
 
 
 def _stated(price: ModelPrice) -> Price:
@@ -165,7 +217,7 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
         prompts=settings.prompts,
         max_input_chars=settings.max_input_length,
         max_history_items=settings.max_history_items,
-        max_output_tokens=min(settings.max_output_tokens, model.longest_reply),
+        max_output_tokens=settings.max_output_tokens,
         rate_per_minute=settings.rate_limit_per_minute,
         daily_limit=settings.cost_limit_per_session,
         warn_at=settings.warn_at_cost,
@@ -184,14 +236,3 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
             responses=timedelta(days=settings.response_days),
         ),
     )
-
-
-async def fetch_model(settings: Settings, progress: Progress | None = None) -> Path:
-    """The file of the embedded demonstration model, fetched where it is missing or damaged.
-
-    Raises:
-        ConfigurationError: it could not be had; the text says the ways out.
-    """
-    from textllm_adapters.embedded.model_file import ensure_model
-
-    return await asyncio.to_thread(ensure_model, settings.data_dir, progress=progress)

@@ -1,0 +1,206 @@
+"""What a server takes beside what all of them do: as its operator says, its address tells, or its refusals teach."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from textllm_adapters.openai.errors import Asked
+from textllm_adapters.openai.faults import Fault
+from textllm_core.errors import InvalidRequestError, ModelError, TextLLMError
+from textllm_core.records.model import ModelRequest
+from textllm_core.records.tools import JsonSchemaFormat
+
+T = TypeVar("T")
+
+_OPENAI_HOSTS: Final = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
+_WITHOUT_STREAM_OPTIONS: Final = ("api.mistral.ai",)  # it answers 422, and states the usage all the same
+# Those of OpenAI's models that refuse `max_tokens` wherever they are.
+_NEWER_MODEL: Final = re.compile(r"(?:.*/)?(?:gpt-5|o[134])(?:[.-].*)?", re.IGNORECASE)
+_OPTIONAL: Final = ("stream_options", "store", "safety_identifier", "prompt_cache_key")
+_LENGTHS: Final = ("max_tokens", "max_completion_tokens")
+_UNKNOWN: Final = re.compile(
+    r"extra|unknown|unrecogni[sz]ed|unexpected|unsupported"
+    r"|not (?:currently )?(?:support|permit|allow|recogni[sz]|accept)"
+    r"|does(?: not|n't) (?:support|accept|take)|invalid (?:field|parameter|argument|key)|additional propert"
+)
+_CONTEXT: Final = re.compile(
+    r"(?:context[ _](?:length|window|size|limit)|n_ctx|maximum model length|max_model_len|max_seq_len)[^0-9]{0,60}?"
+    r"([0-9]{2,9})"
+)
+_PROMPT: Final = re.compile(
+    r"([0-9]{1,9})(?: tokens?)? (?:(?:in|from|of) (?:the |your )?(?:messages|prompt|input)|input tokens)"
+    r"|(?:prompt|messages|input)[^0-9,;.]{0,40}?([0-9]{1,9})(?: input)? tokens"
+)
+_AT_MOST: Final = re.compile(
+    r"(?:at most|<=|less than or equal to|no more than|maximum (?:value|of)[^0-9]{0,12}|up to) ?`?([0-9]{2,9})"
+)
+_SHORTEST_REPLY: Final = 16  # tokens, the least that the Responses API accepts
+_BYTES_OF_TOKEN: Final = 3  # about; text in English has four
+_ASIDE_TOKENS: Final = 64  # what a template adds
+_MOST_LESSONS: Final = 6  # each of the optional fields, the name of the length, and the length
+_MOST_MODELS: Final = 1_000  # of which is remembered what they refuse
+
+
+class Dialect(Struct, frozen=True, kw_only=True):
+    """What one server takes, for one model.
+
+    Args:
+        is_openai: it is OpenAI's own, which has the role `developer` and takes nothing beside a call.
+        images, files, tools, json_schema: of what turns may bring.
+        max_completion_tokens: the longest reply by this name, in the place of `max_tokens`; None: by the model's name.
+        stream_options, store, safety_identifier, prompt_cache_key: fields of the API that some servers refuse.
+        longest, context: tokens of a reply, and of all there is, as the server has said; None: it has not.
+    """
+
+    is_openai: bool = False
+    images: bool = True
+    files: bool = False
+    tools: bool = True
+    json_schema: bool = True
+    max_completion_tokens: bool | None = None
+    stream_options: bool = True
+    store: bool = True
+    safety_identifier: bool = True
+    prompt_cache_key: bool = True
+    longest: int | None = None
+    context: int | None = None
+
+    @classmethod
+    def of_chat(cls, host: str) -> "Dialect":
+        """What a server of the Chat Completions API is taken to know, by its address."""
+        is_openai = host.endswith(_OPENAI_HOSTS)
+        return cls(
+            is_openai=is_openai,
+            max_completion_tokens=True if is_openai else None,
+            stream_options=host not in _WITHOUT_STREAM_OPTIONS,
+            safety_identifier=is_openai,
+            prompt_cache_key=is_openai,
+        )
+
+    def check(self, request: ModelRequest) -> None:
+        """
+        Raises:
+            InvalidRequestError: the turn asks for what the server has not.
+        """
+        if request.tools and not self.tools:
+            raise InvalidRequestError.of("tools", "the model calls no functions; use another model")
+        if isinstance(request.response_format, JsonSchemaFormat) and not self.json_schema:
+            raise InvalidRequestError.of("response_format", "the model keeps to no schema; use another model")
+
+    def length_name(self, model: str) -> str:
+        """What the Chat Completions API of this server calls the longest reply."""
+        is_newer = self.max_completion_tokens
+        if is_newer is None:
+            is_newer = _NEWER_MODEL.fullmatch(model) is not None
+        return _LENGTHS[is_newer]
+
+    def length(self, request: ModelRequest) -> int:
+        """The longest reply, in tokens, that fits beside what is sent, as far as is known."""
+        most = request.max_output_tokens
+        if self.longest is not None:
+            most = min(most, self.longest)
+        if self.context is not None:
+            said = sum(len(message.text_for_model.encode()) for message in request.messages)
+            said += len((request.instructions or "").encode())
+            room = self.context - said // _BYTES_OF_TOKEN - _ASIDE_TOKENS
+            most = min(most, max(room, _SHORTEST_REPLY))
+        return most
+
+    def after(self, fault: Fault | None, request: ModelRequest, sent: Mapping[str, object]) -> "Dialect | None":
+        """What is known once it has refused a call; None where that is nothing new, so that it is no use to ask again.
+
+        Args:
+            sent: the body.
+        """
+        if fault is None or fault.status not in (400, 413, 422):
+            return None
+        field = re.split(r"[.\[]", fault.param or "", maxsplit=1)[0]
+        is_unknown = _UNKNOWN.search(f"{fault.words} {fault.code} {fault.type}".lower()) is not None
+        if is_unknown:
+            for name in _OPTIONAL:
+                is_named = name == field or (not field and name in fault.words)
+                if (
+                    is_named
+                    and name in sent
+                    and getattr(self, name)
+                    and not (name == "store" and request.transcript_id)
+                ):
+                    return replace(self, **{name: False})
+        of_it = (name for name in _LENGTHS if name in sent)
+        named = next((name for name in of_it if name == field or re.search(rf"\b{name}\b", fault.words)), None)
+        if (most := _AT_MOST.search(fault.words)) and (named or field == "max_output_tokens"):
+            longest = int(most[1])
+            return replace(self, longest=longest) if _SHORTEST_REPLY <= longest < _asked(sent) else None
+        if named and is_unknown:
+            is_newer = named == "max_tokens"
+            return None if self.max_completion_tokens is is_newer else replace(self, max_completion_tokens=is_newer)
+        if fault.meaning() == "too_long" and (stated := _CONTEXT.search(fault.words)):
+            return self._within(int(stated[1]), fault.words, _asked(sent))
+        return None
+
+    def _within(self, context: int, words: str, asked: int) -> "Dialect | None":
+        """Where the longest reply is what does not fit, one that does."""
+        found = _PROMPT.search(words)
+        prompt = int(found[1] or found[2]) if found else None
+        if prompt is not None and context - prompt < _SHORTEST_REPLY:
+            return None
+        if self.context is None or self.context > context:
+            known = replace(self, context=context)
+        elif self.longest is not None and self.longest < asked:
+            return None
+        else:
+            known = self
+        if prompt is not None and context - prompt < asked:
+            return replace(known, longest=context - prompt)
+        return known if known is not self else None
+
+
+def _asked(sent: Mapping[str, object]) -> int:
+    lengths = [sent.get(name) for name in (*_LENGTHS, "max_output_tokens")]
+    return max((length for length in lengths if isinstance(length, int)), default=0)
+
+
+RESPONSES: Final = Dialect()
+
+
+class Lessons:
+    """What a server has taught, by model."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.first = dialect
+        self._known: dict[str, Dialect] = {}
+
+    def of(self, model: str) -> Dialect:
+        return self._known.get(model, self.first)
+
+    def keep(self, model: str, dialect: Dialect) -> None:
+        """Remember it, but for a length that only this prompt left."""
+        if len(self._known) >= _MOST_MODELS:
+            del self._known[next(iter(self._known))]
+        self._known[model] = dialect if dialect.context is None else replace(dialect, longest=None)
+
+    async def taught(
+        self,
+        asked: Asked,
+        request: ModelRequest,
+        ask: Callable[[Dialect, dict[str, object]], Awaitable[T]],
+    ) -> T:
+        """The answer of `ask`, which is called again, at once, where a refusal tells how; nothing of it has run."""
+        dialect = self.of(request.model)
+        dialect.check(request)
+        for _ in range(_MOST_LESSONS):
+            sent: dict[str, object] = {}
+            try:
+                return await ask(dialect, sent)
+            except TextLLMError as refusal:
+                lesson = None
+                if asked.refused is not None and not (isinstance(refusal, ModelError) and refusal.may_have_run):
+                    lesson = dialect.after(asked.refused, request, sent)
+                if lesson is None:
+                    raise
+                dialect = lesson
+                self.keep(request.model, lesson)
+        return await ask(dialect, {})

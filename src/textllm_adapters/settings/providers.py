@@ -1,0 +1,181 @@
+"""Who answers: providers, and the names by which their models are asked."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+
+from textllm_adapters.settings.kinds import (
+    Dollars,
+    FilePath,
+    ModelName,
+    Rule,
+    Secret,
+    Switch,
+    Token,
+    WebUrl,
+    matching,
+    seconds,
+    whole,
+)
+from textllm_adapters.settings.problems import Problem
+
+_PATTERN = "a model name, or its beginning and *, such as openai/*"
+_NAME = "a name of 1 to 40 lower-case letters, digits, - and _, beginning with a letter"
+
+
+def _is_header(value: Secret) -> bool:
+    text = value.reveal()
+    return 1 <= len(text) <= 4096 and text.isascii() and text.isprintable() and text == text.strip()
+
+
+Kind: TypeAlias = Literal["openai", "azure", "responses", "chat_completions", "embedded"]
+ProviderName: TypeAlias = Annotated[str, matching(_NAME, r"[a-z][a-z0-9_-]{0,39}")]
+PriceName: TypeAlias = Annotated[str, matching(_PATTERN, r"[A-Za-z0-9._:/@-]{1,200}\*?|\*")]
+HeaderName: TypeAlias = Annotated[str, matching("the name of a header", r"[A-Za-z0-9-]{1,64}")]
+HeaderText: TypeAlias = Annotated[Secret, Rule("1 to 4096 printable ASCII characters", _is_header)]
+ApiVersion: TypeAlias = Annotated[str, matching("a version such as 2024-10-21", r"[A-Za-z0-9.-]{1,40}")]
+Word: TypeAlias = Annotated[str, Rule("a word of a command", lambda word: bool(word) and "\0" not in word)]
+
+
+class ModelPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model costs, in USD per 1,000,000 tokens; None: as `input`."""
+
+    input: Dollars
+    output: Dollars
+    cached_input: Dollars | None = None
+    cache_write: Dollars | None = None
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a provider may take, in seconds; None: as `first_token_timeout_s` and `upstream_timeout_s` say."""
+
+    first_token_s: Annotated[float, seconds(1, 3600)] | None = None
+    silence_s: Annotated[float, seconds(1, 3600)] | None = None
+
+
+class Supports(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider takes; None: as its kind and its address tell, and what it refuses is not sent again.
+
+    Args:
+        images, files, tools, json_schema: of what turns may bring.
+        max_completion_tokens: the longest reply by this name, in the place of `max_tokens`.
+        stream_options, store, safety_identifier, prompt_cache_key: fields of the API that some servers refuse.
+    """
+
+    images: Switch | None = None
+    files: Switch | None = None
+    tools: Switch | None = None
+    json_schema: Switch | None = None
+    max_completion_tokens: Switch | None = None
+    stream_options: Switch | None = None
+    store: Switch | None = None
+    safety_identifier: Switch | None = None
+    prompt_cache_key: Switch | None = None
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider.
+
+    Args:
+        kind: which API it is spoken to by; `openai` has conversations, `azure` deployments.
+        base_url: up to and including `/v1`; of `azure` the resource. None: OpenAI's.
+        api_key, api_key_file: the key, or the file that it is in.
+        token_command: of `azure`: prints an Entra token; asked again before the token runs out.
+        headers: of every call.
+        api_version, deployments: of `azure`: without a version the `/openai/v1` API is spoken; names of deployments by
+            model, where they differ.
+        max_concurrency: calls at a time, in each process.
+        model_file: of `embedded`: a GGUF file; None: `local_model`.
+        trusts_cost: what it says that a call cost is what is charged.
+    """
+
+    kind: Kind
+    base_url: WebUrl | None = None
+    api_key: Token | None = None
+    api_key_file: FilePath | None = None
+    token_command: tuple[Word, ...] = ()
+    headers: dict[HeaderName, HeaderText] = {}
+    api_version: ApiVersion | None = None
+    deployments: dict[ModelName, ModelName] = {}
+    timeouts: Timeouts = Timeouts()
+    max_concurrency: Annotated[int, whole(1, 100_000)] | None = None
+    supports: Supports = Supports()
+    model_file: FilePath | None = None
+    trusts_cost: Switch = False
+
+    @property
+    def takes_openai_key(self) -> bool:
+        """It is OpenAI itself, and has no key of its own."""
+        has_none = self.api_key is None and self.api_key_file is None and not self.token_command
+        return has_none and self.base_url is None and self.kind in ("openai", "responses", "chat_completions")
+
+    def public(self) -> Mapping[str, object]:
+        """What may be shown of it: no key, no header's value."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        for name in ("api_key", "api_key_file", "token_command", "model_file"):
+            del shown[name]
+        if self.base_url is not None:
+            parts = urlsplit(self.base_url)
+            shown["base_url"] = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return shown | {"headers": sorted(self.headers)}
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that callers use.
+
+    Args:
+        provider: who has it; `model`: its name there; None: the same.
+        price: None: by `prices`, and by the price list.
+        context: tokens of the past, the turn and the reply; None: not known.
+        fallbacks: the names that are asked in its place, in their order, where it surely gave nothing.
+    """
+
+    provider: ProviderName
+    model: ModelName | None = None
+    price: ModelPrice | None = None
+    context: Annotated[int, whole(256, 100_000_000)] | None = None
+    fallbacks: tuple[ModelName, ...] = ()
+
+
+def disagreements(
+    providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings], *, default: str
+) -> Iterator[tuple[set[str], Problem]]:
+    """What is right by itself, but not together: the settings it is about, and what to say."""
+    for name, provider in providers.items():
+        for field, found, expected in _misfits(provider):
+            yield {"providers"}, Problem(f"providers.{name}.{field}", found, expected)
+    prices: dict[tuple[str, str], ModelPrice | None] = {}
+    for name, model in models.items():
+        if model.provider not in providers:
+            known = ", ".join(providers) or "a provider under `providers`"
+            yield {"models", "providers"}, Problem(f"models.{name}.provider", "no provider of this name", known)
+        for fallback in model.fallbacks:
+            if fallback == name or fallback not in models:
+                found, expected = "itself" if fallback == name else "no model of this name", "other names of `models`"
+                yield {"models"}, Problem(f"models.{name}.fallbacks", found, expected)
+        if prices.setdefault((model.provider, model.model or name), model.price) != model.price:
+            expected = "one price of a provider's model under all of its names"
+            yield {"models"}, Problem(f"models.{name}.price", "another price than under another name", expected)
+    if models and default not in models:
+        yield {"models", "model"}, Problem("model", "a name that is not in `models`", f"one of {', '.join(models)}")
+
+
+def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:
+    """The field, what was found in it, and what was expected."""
+    kind, keys = provider.kind, (provider.api_key, provider.api_key_file, provider.token_command or None)
+    if kind == "azure" and provider.base_url is None:
+        yield "base_url", f"nothing with the kind {kind}", "the address of the provider"
+    if kind == "embedded" and (provider.base_url is not None or any(keys)):
+        yield "kind", "embedded with an address or a key", "no address and no key: it runs in this process"
+    if sum(key is not None for key in keys) > 1:
+        yield "api_key", "more than one way to a key", "one of api_key, api_key_file and token_command"
+    if kind == "azure" and not any(key is not None for key in keys):
+        yield "api_key", "nothing with the kind azure", "api_key, api_key_file or token_command"
+    if kind != "azure":
+        for field in ("token_command", "api_version", "deployments"):
+            if getattr(provider, field):
+                yield field, f"something with the kind {kind}", "nothing: it is of the kind azure alone"
+    if kind != "embedded" and provider.model_file is not None:
+        yield "model_file", f"something with the kind {kind}", "nothing: it is of the kind embedded alone"

@@ -1,0 +1,62 @@
+"""A server of the Chat Completions API that refuses what its rule refuses, and says `Well.` to all else."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+Json = dict[str, Any]
+Rule = Callable[[Json], tuple[int, object] | None]
+"""What a body is refused with, as a status and what stands in the answer; None: it is taken."""
+
+
+@dataclass
+class Picky:
+    """What it was asked, by path, headers and body; refused calls too. `rule` may be changed meanwhile."""
+
+    rule: Rule = lambda _: None
+    pause_s: float = 0.0
+    base_url: str = ""
+    paths: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[Json] = field(default_factory=list)
+
+    async def answer(self, asked: web.Request) -> web.Response:
+        if asked.method == "GET":
+            return web.json_response({"object": "list", "data": [{"id": "small", "max_model_len": 2048}]})
+        body = json.loads(await asked.read())
+        self.paths.append(asked.path_qs)
+        self.headers.append({name.lower(): value for name, value in asked.headers.items()})
+        self.bodies.append(body)
+        if (refused := self.rule(body)) is not None:
+            return web.json_response(refused[1], status=refused[0])
+        await asyncio.sleep(self.pause_s)
+        said = {"id": "c", "object": "chat.completion.chunk", "model": body["model"]}
+        chunks = [
+            said | {"choices": [{"index": 0, "delta": {"content": "Well."}}]},
+            said | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            said | {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2, "cost": 0.0123}},
+        ]
+        text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+        return web.Response(text=text, content_type="text/event-stream")
+
+
+@asynccontextmanager
+async def picky(rule: Rule = lambda _: None) -> AsyncIterator[Picky]:
+    server = Picky(rule)
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", server.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    server.base_url = f"http://{host}:{port}/v1"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()

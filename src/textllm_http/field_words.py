@@ -76,6 +76,10 @@ def _in_words(kind: inspect.Type) -> str:
             return " or ".join(f'"{value}"' for value in values)
         case inspect.BoolType():
             return "true or false"
+        case inspect.AnyType():
+            return "any value"
+        case inspect.IntType(ge=None, le=None):
+            return "a whole number"
         case inspect.IntType(ge=least, le=most):
             return f"a whole number from {least} to {most}"
         case inspect.FloatType():

@@ -10,7 +10,7 @@ from litestar.types import Receive, Scope, Send
 
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.wire import to_json
-from textllm_http.problems import problem_of
+from textllm_http.problems import Problem, problem_of
 
 WATCHED_AFTER_S: Final = 0.1  # a reply that is over sooner costs no watch over its client
 COMMENT_AFTER_S: Final = 15.0  # proxies drop connections that are silent for 30 to 60 s
@@ -35,7 +35,7 @@ class Frames(Protocol):
     def started(self, event: ReplyStarted) -> bytes: ...
     def delta(self, number: int, text: str) -> bytes: ...
     def completed(self, number: int, reply: Reply) -> bytes: ...
-    def failed(self, number: int, problem: bytes) -> bytes: ...
+    def failed(self, number: int, problem: Problem) -> bytes: ...
 
 
 class TextFrames:
@@ -61,8 +61,8 @@ class TextFrames:
     def completed(self, number: int, reply: Reply) -> bytes:  # noqa: ARG002 - its text has been sent
         return self._rest() + b"data: [DONE]\n\n"
 
-    def failed(self, number: int, problem: bytes) -> bytes:  # noqa: ARG002
-        return self._rest() + b"event: error\ndata: " + problem + b"\n\n"
+    def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
+        return self._rest() + b"event: error\ndata: " + problem.document + b"\n\n"
 
     def _rest(self) -> bytes:
         held, self._held = self._held, ""
@@ -89,8 +89,8 @@ class EventFrames:
     def completed(self, number: int, reply: Reply) -> bytes:
         return _numbered(number, b"reply.completed", to_json(reply))
 
-    def failed(self, number: int, problem: bytes) -> bytes:
-        return _numbered(number, b"reply.failed", problem)
+    def failed(self, number: int, problem: Problem) -> bytes:
+        return _numbered(number, b"reply.failed", problem.document)
 
 
 def _numbered(number: int, name: bytes, data: bytes) -> bytes:
@@ -135,7 +135,7 @@ async def framed(
                 chunk += frames.completed(number, shown(reply) if shown else reply)
                 is_over = True
             case ReplyFailed(_, error):
-                chunk += frames.failed(number, problem_of(error, request_id).document)
+                chunk += frames.failed(number, problem_of(error, request_id))
                 is_over = True
 
     def taken() -> bytes:
@@ -164,7 +164,7 @@ async def framed(
                 if chunk:
                     yield taken()
         except Exception as defect:  # noqa: BLE001 - it is logged, and the client is told
-            yield LastChunk(chunk + frames.failed(number + 1, problem_of(defect, request_id).document))
+            yield LastChunk(chunk + frames.failed(number + 1, problem_of(defect, request_id)))
 
 
 class EventStream:

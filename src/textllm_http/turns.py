@@ -1,6 +1,6 @@
 """What the routes that take turns share: how a turn is asked for, and how its reply goes out."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Final
@@ -29,7 +29,7 @@ from textllm_http.middleware import request_id_of
 from textllm_http.requests import JsonBody
 from textllm_http.responses import json_response
 from textllm_http.services import services_of
-from textllm_http.sse import EventFrames, EventStream, Numbered, TextFrames, framed
+from textllm_http.sse import EventFrames, EventStream, Frames, Numbered, TextFrames, framed
 from textllm_http.tools import (
     Choice,
     Effort,
@@ -151,6 +151,26 @@ def event_stream(
         "X-Response-ID": started.response_id,
         "X-User-ID": started.user_id,
     }
+    frames: Frames = EventFrames() if stream_format == "events" else TextFrames()
+    shown = partial(with_absolute_links, request)
+    return stream_of(request, started, events, frames, headers_of(started) | ids, first=first, shown=shown)
+
+
+def stream_of(
+    request: Request[Any, Any, Any],
+    started: ReplyStarted,
+    events: AsyncGenerator[ReplyEvent | Numbered | list[ReplyEvent], None],
+    frames: Frames,
+    headers: Mapping[str, str],
+    *,
+    first: Sequence[ReplyEvent] = (),
+    shown: Callable[[Reply], Reply] | None = None,
+) -> EventStream:
+    """The same in any frames.
+
+    Args:
+        first: as `event_stream` has it; shown: as `framed` has it.
+    """
 
     async def check() -> None:
         try:
@@ -163,10 +183,10 @@ def event_stream(
 
     chunks = framed(
         events,
-        EventFrames() if stream_format == "events" else TextFrames(),
+        frames,
         request_id=request_id_of(request.scope),
         first=first,
-        shown=partial(with_absolute_links, request),
+        shown=shown,
         check=check,
     )
-    return EventStream(chunks, headers_of(started) | ids)
+    return EventStream(chunks, headers)

@@ -175,9 +175,21 @@ def check_door(method: str, path: str, answer: Answer) -> None:
     """Whatever a test asks of OpenAI's door: what comes must have the shape that OpenAI's own description has."""
     if answer.headers.get("content-type") == "application/json":
         openai_described.check(method, path, answer.status, answer.json())
+    elif path.startswith("/v1/chat/completions"):
+        for chunk in chunks_of(answer):
+            openai_described.check_chunk(chunk)
     elif path.startswith("/v1/responses"):
         for event in events_of(answer):
             openai_described.check_event(event)
+
+
+def chunks_of(answer: Answer) -> list[dict[str, Any]]:
+    """The chunks of a streamed chat completion, but for the `[DONE]` behind the last of them."""
+    frames = [frame for frame in answer.body.decode().split("\n\n") if frame and not frame.startswith(":")]
+    chunks = [json.loads(frame.removeprefix("data: ")) for frame in frames if frame != "data: [DONE]"]
+    assert ("data: [DONE]" in frames) == ("error" not in chunks[-1])
+    assert frames.index("data: [DONE]") == len(frames) - 1 if "data: [DONE]" in frames else True
+    return chunks
 
 
 def events_of(answer: Answer) -> list[dict[str, Any]]:

@@ -58,6 +58,8 @@ def check(method: str, path: str, status: int, body: object) -> None:
     if status >= 400:
         assert faults("ErrorResponse", body) == []
         return
+    if path.startswith("/v1/chat/completions"):
+        assert faults("ChatCompletion", body, "chat-completions") == [], json.dumps(body)[:2000]
     schema = schema_of(method, path)
     if schema is not None:
         assert faults(schema, body) == [], json.dumps(body)[:2000]
@@ -75,6 +77,12 @@ def _events(name: str) -> dict[str, str]:
         if "sequence_number" in each.get("properties", {}) and len(kinds) == 1:
             found[kinds[0]] = schema
     return found
+
+
+def check_chunk(chunk: dict[str, Any]) -> None:
+    """A chunk of a streamed chat completion, or the error that ends it."""
+    schema, name = ("ErrorResponse", "openapi") if "error" in chunk else ("ChatCompletionChunk", "chat-completions")
+    assert faults(schema, chunk, name) == [], json.dumps(chunk)[:2000]
 
 
 def check_event(event: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ class DoorBody:
 
     Attributes:
         content: the JSON.
-        held: where its files wait, until the block ends and nobody holds them any more.
+        held: where its files wait, until the block ends and nobody holds them any more; None: it has none.
     """
 
     def __init__(self, content: bytes, token: str = "", files: list[LiftedFile] | None = None) -> None:
@@ -110,6 +110,12 @@ class DoorBody:
             return self.content
         places = re.compile(re.escape(self._token.encode()) + rb"([0-9]{1,6})")
         return places.sub(lambda place: self._files[int(place[1])].sha256.encode(), self.content)
+
+    def held_in(self, spool: Spool) -> HeldSpool:
+        """`held`; what is made of files that are stored, or of none, has a place there, too."""
+        if self.held is None:
+            self.held = HeldSpool(spool)
+        return self.held
 
     def upload(self, text: str, name: str | None) -> Upload | None:
         """The file that stood where the text is; None where the text is one that was sent.
@@ -143,7 +149,12 @@ async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> 
     if 0 < content_length_of(request) <= max_text_bytes:
         content = await json_of(request, max_bytes=max_text_bytes)
         if b";base64," not in content and b'"file_data"' not in content:
-            yield DoorBody(content)
+            body = DoorBody(content)
+            try:
+                yield body
+            finally:
+                if body.held is not None:
+                    body.held.let_go()
             return
     else:
         check_json_type(request)

@@ -5,9 +5,10 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from textllm_http.openai_door import conversations, models
+from textllm_http.openai_door import completions, conversations, models
 
 DOOR: Final[Sequence[HTTPRouteHandler]] = [
+    completions.create,
     models.listed,
     models.one,
     conversations.create,

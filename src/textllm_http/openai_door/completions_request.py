@@ -1,0 +1,337 @@
+"""What `/v1/chat/completions` is asked: the body, and the turn that it stands for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NoReturn, TypeAlias, cast, get_args
+
+from msgspec import Struct
+
+from textllm_core.chat.given_parts import GivenPart
+from textllm_core.errors import InvalidRequestError
+from textllm_core.records.messages import Message, TurnOptions
+from textllm_core.records.parts import ContentPart, Refusal
+from textllm_core.records.sampling import Sampling
+from textllm_core.records.tools import (
+    FunctionTool,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedFunction,
+    ReasoningEffort,
+    ResponseFormat,
+    ToolCall,
+    ToolChoice,
+    ToolMode,
+    ToolResult,
+)
+from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
+from textllm_http.openai_door.bodies import DoorBody
+from textllm_http.openai_door.errors import unserved
+from textllm_http.openai_door.parts import WirePart, parts_of
+from textllm_http.requests import JsonBody
+
+Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
+_ROLES: Final = frozenset(get_args(Role))
+_EFFORTS: Final = get_args(ReasoningEffort)
+_MODES: Final = get_args(ToolMode)
+_FORMATS: Final = ("text", "json_object", "json_schema")
+_NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # when its caller says that something was said, nobody asks
+# Of fields that OpenAI's API has. What is null, or says what is the case without it, was not sent.
+_UNSERVED: Final = {
+    "n": "only 1 is served; ask as often as you want choices",
+    "store": "chat completions are not kept here; /v1/responses keeps what is said",
+    "logprobs": "probabilities of tokens are not served; leave it out",
+    "top_logprobs": "probabilities of tokens are not served; leave it out",
+    "logit_bias": "is not served; leave it out",
+    "modalities": "only text is served; leave it out",
+    "audio": "only text is served; leave it out",
+    "prediction": "is not served; leave it out",
+    "web_search_options": "the tools of OpenAI's servers are not served here; bring a function of your own",
+    "functions": "is the form of 2023; send tools",
+    "function_call": "is the form of 2023; send tool_choice",
+    "service_tier": "the tier is the operator's; leave it out, or send auto",
+    "verbosity": "is not served; leave it out, or send medium",
+}
+_SAY_NOTHING: Final[Mapping[str, Sequence[object]]] = {
+    "n": (1,),
+    "store": (False,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "modalities": (["text"],),
+    "functions": ([],),
+    "function_call": ("auto", "none"),
+    "service_tier": ("auto", "default"),
+    "verbosity": ("medium",),
+}
+
+
+class CalledFunction(Struct, frozen=True):
+    """A function that the model asked for, as it wrote it."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class Call(Struct, frozen=True):
+    """A call that the model asked for."""
+
+    id: str | None = None
+    type: str | None = None
+    function: CalledFunction | None = None
+
+
+class GivenMessage(Struct, frozen=True, kw_only=True):
+    """What was said."""
+
+    role: str
+    content: str | list[WirePart] | None = None
+    refusal: str | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None
+    audio: Any = None
+
+
+class Function(Struct, frozen=True, kw_only=True):
+    """A function that the model may ask for."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, frozen=True):
+    """Something that the model may use; there are functions alone."""
+
+    type: str = "function"
+    function: Function | None = None
+
+
+class NamedTool(Struct, frozen=True):
+    """What the model is to use."""
+
+    type: str = "function"
+    function: CalledFunction | None = None
+
+
+class Schema(Struct, frozen=True, kw_only=True):
+    """A schema that a reply is to keep."""
+
+    name: str
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class Format(Struct, frozen=True):
+    """The shape that a reply is to have."""
+
+    type: str
+    json_schema: Schema | None = None
+
+
+class StreamOptions(Struct, frozen=True):
+    """What a stream is to have besides."""
+
+    include_usage: bool | None = None
+
+
+class CompletionRequest(Struct, frozen=True, kw_only=True):
+    """The body, as OpenAI's API has it; fields that nobody knows are ignored."""
+
+    messages: list[GivenMessage]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Format | None = None
+    reasoning_effort: str | None = None
+    metadata: dict[str, str] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    n: Any = None
+    store: Any = None
+    logprobs: Any = None
+    top_logprobs: Any = None
+    logit_bias: Any = None
+    modalities: Any = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    functions: Any = None
+    function_call: Any = None
+    service_tier: Any = None
+    verbosity: Any = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """A stream is to end with what it used."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def options(self) -> TurnOptions:
+        """How the turn is to be answered.
+
+        Raises:
+            InvalidRequestError: something is asked for that is not served.
+        """
+        asked = {name: getattr(self, name) for name in _UNSERVED}
+        unserved({name: it for name, it in asked.items() if it not in _SAY_NOTHING.get(name, ())}, _UNSERVED)
+        tools = tuple(_functions(self.tools or ()))
+        return TurnOptions(
+            model=self.model,
+            max_output_tokens=self._longest,
+            temperature=self.temperature,
+            metadata=self.metadata,
+            tools=tools,
+            # Without tools both say nothing, and some clients send them all the same.
+            tool_choice=_choice(self.tool_choice) if tools or self.tool_choice not in ("auto", "none") else None,
+            parallel_tool_calls=self.parallel_tool_calls if tools else None,
+            response_format=None if self.response_format is None else _format(self.response_format),
+            reasoning_effort=None if self.reasoning_effort is None else _effort(self.reasoning_effort),
+            sampling=self._sampling,
+            cache_key=self.prompt_cache_key,
+        )
+
+    @property
+    def _longest(self) -> int | None:
+        """The longest reply; what is shorter than any that can be asked for is taken as the shortest of these."""
+        field = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        longest = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        if longest is not None and longest < 1:
+            raise InvalidRequestError.of(field, "must be at least 1")
+        return None if longest is None else max(longest, MIN_OUTPUT_TOKENS)
+
+    @property
+    def _sampling(self) -> Sampling | None:
+        """None, too, where all that is said is what is the case without it: some clients always say that."""
+        sampling = Sampling(
+            top_p=None if self.top_p == 1 else self.top_p,
+            frequency_penalty=self.frequency_penalty or None,
+            presence_penalty=self.presence_penalty or None,
+            seed=self.seed,
+            stop=([self.stop] if isinstance(self.stop, str) else self.stop) or None,
+        )
+        return sampling if sampling.chosen else None
+
+
+class _Body(JsonBody[CompletionRequest]):
+    """Without a look at each name: what nobody knows is ignored, and nothing of it goes to a database."""
+
+    def decode(self, body: bytes) -> CompletionRequest:
+        return self.shaped(body)
+
+
+COMPLETION: Final = _Body(CompletionRequest)
+
+
+def messages_of(asked: CompletionRequest, body: DoorBody) -> list[tuple[Role, tuple[GivenPart, ...]]]:
+    """What was said, message by message; results of calls that follow each other are one.
+
+    Raises:
+        InvalidRequestError: a message is none that can be sent.
+    """
+    said: list[tuple[Role, tuple[GivenPart, ...]]] = []
+    is_result = False
+    for number, message in enumerate(asked.messages):
+        place = f"messages[{number}]"
+        if message.role == "tool":
+            result = _result(message, body, place)
+            if is_result:
+                said[-1] = "user", (*said[-1][1], result)
+            else:
+                said.append(("user", (result,)))
+            is_result = True
+            continue
+        is_result = False
+        if message.role not in _ROLES:
+            raise InvalidRequestError.of(f"{place}.role", f"must be one of {', '.join(get_args(Role))} and tool")
+        role = cast("Role", message.role)
+        parts = parts_of(message.content, body, role=role, place=f"{place}.content")
+        said.append((role, (*parts, *_said_beside(message, place)) if role == "assistant" else parts))
+    return said
+
+
+def kept_by_caller(said: Sequence[tuple[Role, Sequence[ContentPart]]]) -> tuple[Message, ...]:
+    """The same as the core has it."""
+    return tuple(
+        Message(id="", role=role, content=tuple(content), created_at=_NO_TIME) for role, content in said if content
+    )
+
+
+def _said_beside(message: GivenMessage, place: str) -> Iterator[ContentPart]:
+    """What a reply had beside its text."""
+    for name in ("function_call", "audio"):
+        if getattr(message, name) is not None:
+            raise InvalidRequestError.of(f"{place}.{name}", "is not served; send tool_calls, or the text")
+    if message.refusal:
+        yield Refusal(message.refusal)
+    for number, call in enumerate(message.tool_calls or ()):
+        field = f"{place}.tool_calls[{number}]"
+        if call.type not in (None, "function") or call.function is None:
+            raise InvalidRequestError.of(field, "must be the call of a function")
+        if not call.id or not call.function.name:
+            raise InvalidRequestError.of(field, "must have an id, and its function a name")
+        yield ToolCall(call_id=call.id, name=call.function.name, arguments=call.function.arguments or "{}")
+
+
+def _result(message: GivenMessage, body: DoorBody, place: str) -> ToolResult:
+    if not message.tool_call_id:
+        raise InvalidRequestError.of(f"{place}.tool_call_id", "is required")
+    content = message.content
+    if not isinstance(content, str):
+        parts = parts_of(content, body, role="tool", place=f"{place}.content")
+        content = "".join(part.text for part in parts if not isinstance(part, Refusal) and hasattr(part, "text"))
+    return ToolResult(call_id=message.tool_call_id, output=content)
+
+
+def _functions(tools: Sequence[Tool]) -> Iterator[FunctionTool]:
+    for number, tool in enumerate(tools):
+        it = tool.function
+        if tool.type != "function" or it is None:
+            says = "must be of the type function: the tools of OpenAI's servers, and those of free text, are not served"
+            raise InvalidRequestError.of(f"tools[{number}]", says)
+        yield FunctionTool(name=it.name, description=it.description, parameters=it.parameters, strict=it.strict)
+
+
+def _choice(choice: str | NamedTool | None) -> ToolChoice | None:
+    if isinstance(choice, NamedTool):
+        if choice.type != "function" or choice.function is None or not choice.function.name:
+            raise InvalidRequestError.of("tool_choice", "must be auto, none, required, or name a function")
+        return NamedFunction(choice.function.name)
+    if choice is not None and choice not in _MODES:
+        _must_be("tool_choice", _MODES)
+    return cast("ToolMode | None", choice)
+
+
+def _format(shape: Format) -> ResponseFormat | None:
+    if shape.type not in _FORMATS:
+        _must_be("response_format.type", _FORMATS)
+    if shape.type != "json_schema":
+        return JsonObjectFormat() if shape.type == "json_object" else None
+    it = shape.json_schema
+    if it is None or it.schema is None:
+        raise InvalidRequestError.of("response_format.json_schema", "must have a name and a schema")
+    return JsonSchemaFormat(name=it.name, schema=it.schema, description=it.description, strict=it.strict)
+
+
+def _effort(effort: str) -> ReasoningEffort:
+    if effort not in _EFFORTS:
+        _must_be("reasoning_effort", _EFFORTS)
+    return cast("ReasoningEffort", effort)
+
+
+def _must_be(field: str, words: Sequence[str]) -> NoReturn:
+    raise InvalidRequestError.of(field, f"must be one of {', '.join(words)}")

@@ -88,6 +88,7 @@ class PostgresLedger(LockingLedger):
                 "tenants": [askable(hold.tenant_id) for hold in some],
                 "users": [askable(hold.user_id) for hold in some],
                 "responses": [hold.response_id for hold in some],
+                "thoughts": [hold.thought for hold in some],
             }
             await self._lanes.ask(statements.RENEW, of_tenant, named | {"lease_until": _moment(lease_until)})
 

@@ -230,6 +230,7 @@ def hold(row: Row[Any]) -> Hold:
         payer_id=row.payer_id,
         provider_response_id=row.provider_response_id,
         reported_model=row.reported_model,
+        thought=row.thought,
     )
 
 

@@ -116,7 +116,7 @@ daily_usage: Final = Table(
 # is_resumable: it has a journal. watched_until: somebody reads it from there. message: what the user says, which would
 # else be lost with the process; metadata: the caller's, likewise.
 # is_asked: the provider may have been asked. transcript_id: what was made for it there.
-# payer_id: who is charged in the user's place; NULL: the user.
+# payer_id: who is charged in the user's place; NULL: the user. thought: characters of reasoning, by the last renewal.
 # before: what a release has to undo in the conversation. session_was_active, session_last_activity: what it puts back
 # in the session; NULL: the session was made for it.
 holds: Final = Table(
@@ -151,6 +151,7 @@ holds: Final = Table(
     Column("session_was_active", Boolean, nullable=False, server_default=true()),
     Column("session_last_activity", UtcDateTime),
     Column("metadata", Labels),
+    Column("thought", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],

@@ -215,6 +215,13 @@ class LedgerContract:
         with pytest.raises(ConversationBusyError):
             await storage.ledger.reserve(replace(turn, at=NOON + 2 * LEASE))
 
+    async def test_renewing_says_how_much_was_thought(self, storage: Storage) -> None:
+        hold = await storage.ledger.reserve(reservation())
+        await storage.ledger.renew([replace(hold, thought=4800)], lease_until=NOON + LEASE)
+        await storage.ledger.renew([replace(hold, thought=9600)], lease_until=NOON + LEASE)
+        (abandoned,) = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=1)
+        assert abandoned.thought == 9600
+
     async def test_as_many_exchanges_as_may_run_are_renewed_at_once(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())
         others = [replace(hold, response_id=new_id("resp")) for _ in range(16_384)]

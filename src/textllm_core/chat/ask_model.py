@@ -131,14 +131,14 @@ class AskModel:
                                 if of.first_text_at is None:
                                     of.first_text_at = self.clock.now()
                                 said = of.characters.encoded(text)
-                                room = most - log.size - of.thought
+                                room = most - log.size - log.thought
                                 log.say(said if len(said) <= room else said[:room].decode(errors="ignore").encode())
                                 if len(said) > room:
                                     raise _endless(of)
                                 deadline.move(loop.time() + silence_s)
                             case ModelThinking(characters):
-                                of.thought += characters
-                                if log.size + of.thought > most:
+                                log.thought += characters
+                                if log.size + log.thought > most:
                                     raise _endless(of)
                                 is_begun = of.first_text_at is not None
                                 patience = silence_s if is_begun else first_token_s

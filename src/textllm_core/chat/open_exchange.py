@@ -37,7 +37,6 @@ class OpenExchange:
         keeps_messages: our own copy of what is said is kept, and is the record.
         allowance: what the turn has left of the user's rate limit.
         is_asked: the model was called, so that from here on a failure may have cost something.
-        thought: characters of reasoning that came with the reply; they are charged as its text is.
         counted: what the provider has stated so far that it has used.
         sends_files: False once the model has refused those of earlier turns.
         started: the model's own words, once it has taken the turn.
@@ -60,12 +59,16 @@ class OpenExchange:
     left_transcript: str | None = None
     allowance: Allowance | None = None
     is_asked: bool = False
-    thought: int = 0
     counted: Usage = _NOTHING
     sends_files: bool = True
     started: ModelStarted | None = None
     characters: WholeCharacters = field(default_factory=WholeCharacters)
     first_text_at: datetime | None = None
+
+    @property
+    def thought(self) -> int:
+        """Characters of reasoning that came with the reply; they are charged as its text is."""
+        return self.log.thought
 
     def begun(self) -> ReplyStarted | None:
         """The first event; None before the model has taken the turn, unless its caller was told early."""

@@ -14,9 +14,12 @@ class ReplyLog:
 
     It grows with the reply, whose length `AskModel` bounds, and not with its readers: a slow one
     holds a place in it and nothing else. Once closed it does not change any more. Events count from 1.
+
+    Attributes:
+        thought: characters of reasoning that came with the reply, and that nobody is told.
     """
 
-    __slots__ = ("_ending", "_ends", "_error", "_is_closed", "_others", "_readers", "_text", "_waiting")
+    __slots__ = ("_ending", "_ends", "_error", "_is_closed", "_others", "_readers", "_text", "_waiting", "thought")
 
     def __init__(self) -> None:
         # What a reply says is thousands of tiny pieces, each of which would be ten times as large as an object.
@@ -28,6 +31,7 @@ class ReplyLog:
         self._is_closed = False
         self._error: BaseException | None = None
         self._readers = 0
+        self.thought = 0
 
     @property
     def has_readers(self) -> bool:

@@ -7,6 +7,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
+from msgspec.structs import replace
+
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.rounds import Rounds
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
@@ -181,8 +183,11 @@ class RunningExchanges:
 
     @property
     def holds(self) -> Sequence[Hold]:
-        """Those of all exchanges that run."""
-        return tuple(running.hold for running in self._by_response.values() if running.hold is not None)
+        """Those of all exchanges that run, each with what was thought in it by now."""
+        of_all = ((running.hold, running.log.thought) for running in self._by_response.values())
+        return tuple(
+            replace(hold, thought=thought) if thought else hold for hold, thought in of_all if hold is not None
+        )
 
     def find(self, tenant_id: str, user_id: str | None, response_id: str) -> Running | None:
         """The exchange of this user, or of any of the tenant's; None where this process does not run it."""

@@ -189,7 +189,11 @@ def recovered(
         ended: the provider's account of it; None where it has none.
         files: the images and documents of its turn.
     """
-    estimate = Usage(input_tokens=hold.input_estimate, output_tokens=estimated_tokens(heard))
+    estimate = Usage(
+        input_tokens=hold.input_estimate,
+        output_tokens=estimated_tokens(heard, characters=hold.thought),
+        reasoning_tokens=hold.thought // 4,
+    )
     left, is_aside = remains(ended, heard, estimate), hold.kind == "summary"
     keeps_messages = conversation is None or conversation.keeps_messages
     is_kept = left.is_kept and not is_aside and (hold.message is not None or not keeps_messages)

@@ -61,7 +61,7 @@ class Ledger(Protocol):
         ...
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
-        """Say that the exchanges are alive; nothing where one is settled already."""
+        """Say that the exchanges are alive, and how much was thought in each; nothing where one is settled already."""
         ...
 
     async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:

@@ -123,6 +123,7 @@ class Hold(Record, frozen=True, kw_only=True):
         is_asked: the provider may have been asked, so that it may cost something.
         transcript_id: the provider's side of the conversation, where it was made for this turn.
         provider_response_id, reported_model: the provider's names for the reply and for its model, once it told us.
+        thought: characters of reasoning that had come with the reply when the exchange was last renewed.
     """
 
     tenant_id: str
@@ -143,6 +144,7 @@ class Hold(Record, frozen=True, kw_only=True):
     payer_id: str | None = None
     provider_response_id: str | None = None
     reported_model: str | None = None
+    thought: int = 0
 
     @property
     def payer(self) -> str:

@@ -89,6 +89,20 @@ async def test_what_nobody_can_account_for_costs_at_least_what_was_sent(bench: B
     assert (entry.estimated, entry.usage, entry.cost) == (True, Usage(input_tokens=100), GPT.cost(entry.usage))
 
 
+async def test_what_was_thought_before_a_crash_is_part_of_its_estimate(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(thoughts=(300, 100), deltas=("abcd", "b"), gate=asyncio.Event()))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("x" * 391, user_id="ada"))) as events:
+        for _ in range(2):
+            await anext(events)
+        await bench.exchange.renew_leases()
+        survivor = Bench(store=bench.store)
+        survivor.clock.advance(timedelta(minutes=11))
+        assert await survivor.reconcile() == 1
+    (entry,) = await survivor.entries()
+    assert (entry.estimated, entry.usage.reasoning_tokens) == (True, 100)
+    assert entry.usage.output_tokens >= 100
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 async def test_the_image_of_a_turn_whose_process_died_is_the_last_one_of_its_conversation(keeps: bool) -> None:
     bench = Bench(policy=replace(POLICY, keep_messages=keeps))

@@ -171,6 +171,19 @@ async def test_no_more_calls_than_a_provider_takes_run_at_a_time(
     assert len(other.bodies) == 1
 
 
+@pytest.mark.parametrize("trusts", [True, False])
+async def test_the_cost_that_a_provider_states_is_charged_where_it_is_trusted(
+    tmp_path: Path, other: Picky, trusts: bool
+) -> None:
+    config = two(other.base_url, other.base_url, trusts_cost=trusts)
+    async with desk(settings_of(tmp_path, config, **KEYS)) as at:
+        reply = await at.say("Hello", model="slow")
+        [entry] = await at.entries()
+    wanted = (Decimal("0.0123"), "provider") if trusts else (Decimal("0.00018"), "operator")
+    assert (entry.cost, entry.price_source) == wanted
+    assert reply.cost == entry.cost
+
+
 async def test_a_token_is_printed_by_a_command_and_asked_again_when_it_runs_out(tmp_path: Path, other: Picky) -> None:
     script = tmp_path / "token.py"
     script.write_text("import time; print(f'token-{time.time_ns()}')")

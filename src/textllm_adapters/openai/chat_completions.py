@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from typing import Final, NamedTuple
 
 from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.chat_chunks import Chunk, chunk_of, told
 from textllm_adapters.openai.client import Client
-from textllm_adapters.openai.counts import counted, fuller
+from textllm_adapters.openai.counts import counted, fuller, stated_cost
 from textllm_adapters.openai.decoding import anything, word
 from textllm_adapters.openai.deployments import Deployments
 from textllm_adapters.openai.dialect import Dialect, Lessons
@@ -65,6 +66,8 @@ class _Heard:
     usage: object = None  # as stated; what says most
     service_tier: str | None = None
     offers_tools: bool = False
+    trusts_cost: bool = False
+    cost: Decimal | None = None
     calls: CallsInPieces = field(default_factory=CallsInPieces)
     error: TextLLMError | None = None
     aside: object = None  # the last that was neither a part of a reply nor a failure in any form it should have
@@ -86,6 +89,7 @@ class _Heard:
             tool_calls=calls,
             content_filtered=finish.content_filtered,
             service_tier=self.service_tier,
+            cost=self.cost,
             error=self.error if finish.status == "failed" else None,
         )
 
@@ -116,7 +120,7 @@ class ChatCompletionsLLM:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
-        heard = _Heard(offers_tools=bool(request.tools))
+        heard = _Heard(offers_tools=bool(request.tools), trusts_cost=self._lessons.first.trusts_cost)
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
         so_far: object = None  # of the usage, as it was told
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
@@ -196,6 +200,7 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> Chunk:
             heard.aside = aside
     if usage is not None:
         heard.usage = fuller(heard.usage, usage)
+        heard.cost = stated_cost(usage) if heard.trusts_cost else None
     if error is not None and heard.error is None:
         heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
     return chunk

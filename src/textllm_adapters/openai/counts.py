@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from math import ceil
 from typing import Final, NamedTuple
 
 from textllm_core.usage import Usage, estimated_tokens
 
 _MOST: Final = 2**31  # no call has as many tokens; it is a sign of a fault
+_MOST_COST: Final = 10_000  # USD; likewise
 _MOST_CHARS_PER_TOKEN: Final = 16  # texts of any language and code have 2 to 6; no whole reply has more than this
 _WRITTEN: Final = re.compile(r"([0-9]{1,10}|[0-9]{1,3}(,[0-9]{3}){1,3})(\.[0-9]{1,9})?")  # in a text
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")  # of a name as some gateways write it: promptTokens
@@ -172,3 +174,11 @@ def _count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return ceil(value) if 0 <= value < _MOST else None  # before it is rounded: it may have hundreds of digits
+
+
+def stated_cost(stated: object) -> Decimal | None:
+    """USD that a provider says a reply cost, as OpenRouter and LiteLLM do; None where it says none that can be."""
+    cost = stated.get("cost") if isinstance(stated, dict) else None
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= _MOST_COST:
+        return None
+    return Decimal(str(cost))

@@ -52,6 +52,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
         images, files, tools, json_schema: of what turns may bring.
         max_completion_tokens: the longest reply by this name, in the place of `max_tokens`; None: by the model's name.
         stream_options, store, safety_identifier, prompt_cache_key: fields of the API that some servers refuse.
+        trusts_cost: what it says that a call cost is what is charged.
         longest, context: tokens of a reply, and of all there is, as the server has said; None: it has not.
     """
 
@@ -65,6 +66,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     store: bool = True
     safety_identifier: bool = True
     prompt_cache_key: bool = True
+    trusts_cost: bool = False
     longest: int | None = None
     context: int | None = None
 

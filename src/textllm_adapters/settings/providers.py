@@ -88,7 +88,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
             model, where they differ.
         max_concurrency: calls at a time, in each process.
         model_file: of `embedded`: a GGUF file; None: `local_model`.
-        trusts_cost: what it says that a call cost is what is charged.
+        trusts_cost: of `chat_completions`: the `cost` that it states in `usage`, in USD, is what is charged.
     """
 
     kind: Kind
@@ -177,5 +177,7 @@ def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:
         for field in ("token_command", "api_version", "deployments"):
             if getattr(provider, field):
                 yield field, f"something with the kind {kind}", "nothing: it is of the kind azure alone"
+    if kind != "chat_completions" and provider.trusts_cost:
+        yield "trusts_cost", f"true with the kind {kind}", "false: it is of the kind chat_completions alone"
     if kind != "embedded" and provider.model_file is not None:
         yield "model_file", f"something with the kind {kind}", "nothing: it is of the kind embedded alone"

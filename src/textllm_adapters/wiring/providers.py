@@ -103,6 +103,7 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
 
         deployments = Deployments(provider.deployments, provider.api_version) if provider.kind == "azure" else None
         dialect = _with(Dialect.of_chat(client.url.host), provider.supports)
+        dialect = structs.replace(dialect, trusts_cost=provider.trusts_cost)
         chat = ChatCompletionsLLM(client, dialect=dialect, deployments=deployments)
         before = None
         if provider.token_command:

@@ -13,7 +13,7 @@ from textllm_core.chat.remains import Remains, remains
 from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.ids import new_id
-from textllm_core.money import Price
+from textllm_core.money import Price, exact
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.journal import END_OF_LOST
@@ -25,6 +25,7 @@ from textllm_core.records.tools import ReplyToolCall, ToolCall
 from textllm_core.usage import Usage, estimated_tokens
 
 _OPEN_FOR: Final = timedelta(minutes=10)  # longer than a provider that is left writes on, or than most of its outages
+_BY_PROVIDER: Final = "provider"
 _INTERRUPTED: Final = "The service was interrupted before this reply was complete."
 
 
@@ -73,6 +74,7 @@ def ending(
         told=error or "cancelled",
         text=left.text,
         price=_price(pricing, of.hold, of.model, ended),
+        stated_cost=ended.cost if ended else None,
         service_tier=ended.service_tier if ended else None,
         # The provider keeps nothing of failures. Of all else it may or may not keep the turn; OpenAI does not where the
         # connection broke, even if it then writes the reply to its end.
@@ -101,6 +103,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
         told=ended.finish_reason,
         text=ended.text,
         price=_price(pricing, of.hold, of.model, ended),
+        stated_cost=ended.cost,
         service_tier=ended.service_tier,
         in_doubt=not is_whole,  # of a reply that was cut short the provider may or may not keep the turn
         context_tokens=of.context_bound if estimated else usage.total_tokens,
@@ -117,6 +120,7 @@ def _ending(
     told: TextLLMError | FinishReason,
     text: str,
     price: Price,
+    stated_cost: Decimal | None,
     service_tier: str | None,
     in_doubt: bool,
     context_tokens: int,
@@ -124,7 +128,7 @@ def _ending(
     summary: str | None = None,
 ) -> Ending:
     hold, turn, begun, is_aside = of.hold, of.turn, of.begun(), of.turn.is_aside
-    cost = price.cost(left.usage)
+    cost, source = _cost(price, left, stated_cost)
     remembered = b""
     if isinstance(told, TextLLMError):
         end: Reply | TextLLMError = told
@@ -149,7 +153,7 @@ def _ending(
         estimated=left.estimated,
         usage=left.usage,
         cost=cost,
-        price_source=price.source,
+        price_source=source,
         rates=price.rates_for(left.usage.input_tokens),
         model=of.model,
         service_tier=service_tier,
@@ -261,7 +265,7 @@ def _by_account(
     """
     model = hold.reported_model or hold.model
     price = _price(pricing, hold, model, ended)
-    cost, remembered = price.cost(left.usage), otherwise
+    (cost, source), remembered = _cost(price, left, ended.cost if ended else None), otherwise
     if ended is not None and not ended.content_filtered and ended.status in ("completed", "incomplete"):
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
         reply = _reply(hold, left, left.text, ended.finish_reason, _calls(left, ended), model=model, cost=cost)
@@ -272,7 +276,7 @@ def _by_account(
         estimated=left.estimated,
         usage=left.usage,
         cost=cost,
-        price_source=price.source,
+        price_source=source,
         rates=price.rates_for(left.usage.input_tokens),
         model=model,
         service_tier=ended.service_tier if ended else None,
@@ -354,6 +358,11 @@ def _price(pricing: Pricing, hold: Hold, model: str, ended: ModelEnded | None) -
         return pricing.price(hold.model, reported=model, service_tier=ended.service_tier if ended else None)
     except InvalidRequestError:  # since it was admitted, its price has gone from the lists
         return hold.price
+
+
+def _cost(price: Price, left: Remains, stated: Decimal | None) -> tuple[Decimal, str]:
+    """USD, and who says so: the provider itself, where it is trusted with that."""
+    return (price.cost(left.usage), price.source) if stated is None else (exact(stated), _BY_PROVIDER)
 
 
 def _context(hold: Hold, left: Remains, past: int) -> int:

@@ -1,6 +1,7 @@
 """One call of a model: what it is asked, and what comes back."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Literal
 
 from msgspec.structs import replace
@@ -95,6 +96,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
         is_estimate: what it says of the usage cannot be all of it, so that a part of `usage` is estimated.
         content_filtered: the provider's filter ended the reply.
         service_tier: the tier that priced it; None where not said.
+        cost: USD that the provider says it charges, where the operator trusts that; None: by the price.
         error: what a failure means to the caller; None where the provider does not say.
     """
 
@@ -106,6 +108,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
     tool_calls: Sequence[ToolCall] = ()
     content_filtered: bool = False
     service_tier: str | None = None
+    cost: Decimal | None = None
     error: TextLLMError | None = None
 
     def charged(self, estimate: Usage) -> tuple[Usage, bool]:

@@ -127,7 +127,6 @@ _NAMES: Final = {
         "ListFiles",
         "ReadFile",
         "StoreFile",
-        "SweepFiles",
         "UploadFile",
     ),
     "health": ("CheckHealth",),
@@ -305,6 +304,7 @@ _NAMES: Final = {
         "Step",
     ),
     "summarize_conversation": ("SummarizeConversation",),
+    "sweep_files": ("SweepFiles",),
     "tenancy": (
         "Caller",
         "Owner",

@@ -84,7 +84,6 @@ from textllm_core.files import (
     ListFiles,
     ReadFile,
     StoreFile,
-    SweepFiles,
     UploadFile,
 )
 from textllm_core.health import CheckHealth
@@ -191,6 +190,7 @@ from textllm_core.retention import PurgeDeleted, PurgeExpired, RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 from textllm_core.summarize_conversation import SummarizeConversation
+from textllm_core.sweep_files import SweepFiles
 from textllm_core.tenancy import Caller, Owner, Role
 from textllm_core.uploads import Attached, HeldFiles, Upload
 from textllm_core.usage import LedgerEntry, Usage

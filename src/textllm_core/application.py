@@ -42,7 +42,6 @@ from textllm_core.files import (
     ListFiles,
     ReadFile,
     StoreFile,
-    SweepFiles,
     UploadFile,
 )
 from textllm_core.health import CheckHealth
@@ -76,6 +75,7 @@ from textllm_core.retention import PurgeDeleted, PurgeExpired, RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import UNTRACED
 from textllm_core.summarize_conversation import SummarizeConversation
+from textllm_core.sweep_files import SweepFiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from msgspec import Struct
@@ -24,14 +23,11 @@ from textllm_core.ports.blob_store import BlobStore
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.rate_limiter import RateLimiter
-from textllm_core.records.files import FilePage, StoredFile
+from textllm_core.records.files import FilePage, Purpose, StoredFile
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
 
 MAX_LISTED: Final = 1000
-ABANDONED_AFTER: Final = timedelta(hours=1)
-_SWEPT_AT_ONCE: Final = 100
-_SWEEP_PATIENCE: Final = timedelta(minutes=1)
 
 
 class FilePolicy(Struct, frozen=True, kw_only=True):
@@ -84,10 +80,16 @@ class StoreFile:
     policy: FilePolicy
 
     async def __call__(
-        self, caller: Caller, upload: Upload, *, user_id: str | None = None, folder: Folder = "uploads"
+        self,
+        caller: Caller,
+        upload: Upload,
+        *,
+        user_id: str | None = None,
+        folder: Folder = "uploads",
+        purpose: Purpose = "user_data",
     ) -> StoredFile:
         """Keep and show it; raises what both do."""
-        file = await self.keep(caller, upload, user_id=user_id, folder=folder)
+        file = await self.keep(caller, upload, user_id=user_id, folder=folder, purpose=purpose)
         try:
             await self.show(caller.tenant_id, file)
         except BaseException:
@@ -96,7 +98,13 @@ class StoreFile:
         return file
 
     async def keep(
-        self, caller: Caller, upload: Upload, *, user_id: str | None = None, folder: Folder = "uploads"
+        self,
+        caller: Caller,
+        upload: Upload,
+        *,
+        user_id: str | None = None,
+        folder: Folder = "uploads",
+        purpose: Purpose = "user_data",
     ) -> StoredFile:
         """Store what nobody sees yet.
 
@@ -121,6 +129,7 @@ class StoreFile:
             size=upload.size,
             sha256="",
             created_at=now,
+            purpose=purpose,
         )
         try:
             await self.files.announce(caller.tenant_id, file, max_total_bytes=self.policy.max_tenant_bytes)
@@ -198,19 +207,26 @@ class UploadFile:
     store: StoreFile
 
     async def __call__(
-        self, caller: Caller, upload: Upload, *, user_id: str | None = None, allowance: Allowance | None = None
+        self,
+        caller: Caller,
+        upload: Upload,
+        *,
+        user_id: str | None = None,
+        allowance: Allowance | None = None,
+        purpose: Purpose = "user_data",
     ) -> StoredFile:
         """
         Args:
             user_id: whose it is; left out, a new user's.
             allowance: what is left of the user's rate limit, where the upload has been counted already.
+            purpose: what it is uploaded for.
         Raises:
             TextLLMError: what `AdmitUpload` and `StoreFile` raise.
         """
         user = caller.acts_for(user_id)
         if allowance is None:
             await self.admit(caller, user)
-        return await self.store(caller, upload, user_id=user)
+        return await self.store(caller, upload, user_id=user, purpose=purpose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +256,7 @@ class GetFile:
 
 @dataclass(frozen=True, slots=True)
 class ListFiles:
-    """The files of a folder, newest first."""
+    """The files of a folder, newest first unless they are asked for otherwise."""
 
     files: FileRepository
 
@@ -252,12 +268,15 @@ class ListFiles:
         folder: Folder = "uploads",
         limit: int = 100,
         after: str | None = None,
+        purpose: Purpose | None = None,
+        oldest_first: bool = False,
     ) -> FilePage:
         """
         Args:
             user_id: left out, of all users that the caller acts for.
             limit: 1 to 1000.
             after: the key of the last file of the page before.
+            purpose: what they were uploaded for; None: anything.
         Raises:
             InvalidRequestError: `limit` is not in its range, `after` names no file, or `user_id` is malformed.
             NotFoundError: the caller may not act for the user.
@@ -271,7 +290,13 @@ class ListFiles:
             except StoredFileNotFoundError as error:
                 raise InvalidRequestError.of("after", "names no file; begin again without it") from error
         found = await self.files.newest(
-            caller.tenant_id, user_id=caller.acts_for(user_id), folder=folder, limit=limit + 1, after=last
+            caller.tenant_id,
+            user_id=caller.acts_for(user_id),
+            folder=folder,
+            limit=limit + 1,
+            after=last,
+            purpose=purpose,
+            oldest_first=oldest_first,
         )
         return FilePage(found[:limit], len(found) > limit)
 
@@ -331,42 +356,3 @@ class DeleteFile:
             raise StoredFileNotFoundError
         await self.blobs.delete(key)
         await self.files.forget(caller.tenant_id, file.user_id, key)
-
-
-@dataclass(frozen=True, slots=True)
-class SweepFiles:
-    """End what dead processes and failed deletions left half done; any worker may, at any time."""
-
-    files: FileRepository
-    blobs: BlobStore
-    clock: Clock
-
-    async def __call__(self) -> int:
-        """How many files were taken away.
-
-        Raises:
-            StorageUnavailableError: the storage keeps some of them, or does not answer; the next sweep does the rest.
-        """
-        began = self.clock.now()
-        before = began - ABANDONED_AFTER
-        swept, last, failure = 0, None, None
-        while abandoned := await self.files.abandoned(before, limit=_SWEPT_AT_ONCE, after=last):
-            for tenant_id, file in abandoned:
-                last = file
-                try:
-                    swept += await self._end(tenant_id, file)
-                except StorageUnavailableError as error:  # of this one alone, unless it takes long to say so
-                    if self.clock.now() - began > _SWEEP_PATIENCE:
-                        raise
-                    failure = error
-        await self.blobs.sweep(before=before)
-        if failure is not None:
-            raise failure
-        return swept
-
-    async def _end(self, tenant_id: str, file: StoredFile) -> bool:
-        if not await self.files.give_up(tenant_id, file.user_id, file.key):
-            return False
-        await self.blobs.delete(file.key)
-        await self.files.forget(tenant_id, file.user_id, file.key)
-        return True

@@ -57,10 +57,19 @@ class MultipartBody:
         texts: the fields that may be there, each at most once; an empty one is as if left out.
         files: the fields that hold files, each with how many it may hold; it must hold one at least.
         optional: those of them that may hold none.
+        ignores_others: fields that nobody knows are read, and forgotten.
     """
 
-    def __init__(self, *, texts: Sequence[str], files: Mapping[str, int], optional: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        texts: Sequence[str],
+        files: Mapping[str, int],
+        optional: Sequence[str] = (),
+        ignores_others: bool = False,
+    ) -> None:
         self.texts, self.files, self.optional = tuple(texts), dict(files), frozenset(optional)
+        self.ignores_others = ignores_others
 
     @asynccontextmanager
     async def read(
@@ -146,7 +155,10 @@ class _Parts:
             self.files.append(self._current)
             return
         if name not in self._shape.texts:
-            raise unknown_field(name, (*self._shape.files, *self._shape.texts))
+            if not self._shape.ignores_others:
+                raise unknown_field(name, (*self._shape.files, *self._shape.texts))
+            self._current = bytearray()
+            return
         if filename is not None:
             raise refusal(name, "must be a text, not a file")
         if name in self._texts:

@@ -20,6 +20,10 @@ PATHS: Final[Mapping[str, tuple[str, Schema]]] = {
         {"pattern": "^[A-Za-z0-9._/-]{1,255}$", "examples": ["LLM/uploads/ada/20250314_092653_5a1b2c3d_report.pdf"]},
     ),
     "item_id": ("The id of the item.", {"pattern": "^[A-Za-z0-9_.:-]{1,300}$", "examples": ["msg_1a2b3c"]}),
+    "file_id": (
+        "The id of the file.",
+        {"pattern": "^[A-Za-z0-9._~-]{1,260}$", "examples": ["file-uploads~ada~20250314_092653_5a1b2c3d_report.pdf"]},
+    ),
     "key_id": ("The id of the key.", {"pattern": ANY_ID, "examples": ["key_0b7d5f1e9c3a82466ad1c0e7"]}),
     "name": ("The name of the file.", {"pattern": "^[a-z.-]{1,64}$", "examples": ["docs.js"]}),
     "response_id": ("The id of the reply, from `X-Response-ID`.", {"pattern": ANY_ID, "examples": ["resp_1a2b3c"]}),

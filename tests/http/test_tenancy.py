@@ -19,6 +19,7 @@ from textllm_adapters.memory.store import MemoryStore
 from textllm_core import Caller, TextTurn
 from textllm_core.api_keys import new_secret
 from textllm_core.errors import StorageUnavailableError
+from textllm_core.file_names import file_id_of
 from textllm_core.uploads import Upload
 from textllm_http.app import routes
 from textllm_http.auth import admin_caller, any_caller, any_caller_or_link, open_to_all, operator
@@ -39,7 +40,7 @@ class Ask:
     """A request that names something by an id, which takes the place of `{}`.
 
     Args:
-        kind: of what the id is: "conversation", "response", "session", "user", "file" or "key".
+        kind: of what the id is: "conversation", "response", "session", "user", "file", "file_id" or "key".
         target: path and query; left out, the route's own.
     """
 
@@ -142,6 +143,11 @@ DOORS: Final[Mapping[str, Door]] = {
     "DELETE /v1/conversations/{conversation_id:str}/items/{item_id:str}": Door(
         "user", [Ask("item", "/v1/conversations/{}")]
     ),
+    "POST /v1/files": Door("user", form={"purpose": "user_data"}),
+    "GET /v1/files": Door("user", [Ask("file_id", "/v1/files?after={}")]),
+    "GET /v1/files/{file_id:str}": Door("user", [Ask("file_id", "/v1/files/{}")]),
+    "GET /v1/files/{file_id:str}/content": Door("user", [Ask("file_id", "/v1/files/{}/content")]),
+    "DELETE /v1/files/{file_id:str}": Door("user", [Ask("file_id", "/v1/files/{}")]),
     "POST /chat": _chat("/chat"),
     "POST /chat/stream": _chat("/chat/stream"),
     "POST /chat/image": _chat_files("/chat/image", "images"),
@@ -188,6 +194,7 @@ RANDOM: Final = {
     "session": "sess_" + "0" * 24,
     "user": "nobody",
     "file": "LLM/uploads/nobody/20260101_000000_00000000_x.txt",
+    "file_id": "file-uploads~nobody~20260101_000000_00000000_x.txt",
     "key": "key_0",
     "item": f"conv_{'0' * 24}/items/msg_{'0' * 24}",
 }
@@ -196,6 +203,7 @@ MALFORMED: Final = {
     "conversation": _STRANGE,
     "response": _STRANGE,
     "file": _STRANGE,
+    "file_id": _STRANGE,
     "session": _STRANGE,
     "user": ["'; --", "ü", "a b", "*", "x" * 256, "\0", " "],
     "key": _STRANGE,
@@ -268,8 +276,9 @@ class World:
         """Something of ada's, which may be deleted."""
         bench = self.server.bench
         match kind:
-            case "file":
-                return (await bench.files.upload(Caller("acme"), FILE, user_id="ada")).key
+            case "file" | "file_id":
+                key = (await bench.files.upload(Caller("acme"), FILE, user_id="ada")).key
+                return key if kind == "file" else file_id_of(key)
             case "conversation":
                 return (await bench.send_message(Caller("acme"), TextTurn("Hi", user_id="ada"))).conversation_id
             case "item":
@@ -316,6 +325,7 @@ async def world(bench: Bench, tmp_path: Path) -> AsyncIterator[World]:
             ids |= {"response": reply.response_id}
             ids |= {"item": await world.item_of(reply.conversation_id, user, tenant)}
             ids |= {"file": (await bench.files.upload(Caller(tenant), FILE, user_id=user)).key}
+            ids |= {"file_id": file_id_of(ids["file"])}
             ids["key"] = (await administration.issue_api_key(admin, role="user", user_id=user)).id
         for role in ROLES:
             issued = await administration.issue_api_key(

@@ -7,7 +7,7 @@ from datetime import datetime
 from textllm_adapters.memory.store import KeptFile, MemoryStore
 from textllm_core.errors import StorageQuotaExceededError
 from textllm_core.file_names import Folder
-from textllm_core.records.files import StoredFile
+from textllm_core.records.files import Purpose, StoredFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,26 @@ class MemoryFileRepository:
         return {file.key: file for file in ready if file.key in keys and user_id in (None, file.user_id)}
 
     async def newest(
-        self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None
+        self,
+        tenant_id: str,
+        *,
+        user_id: str | None,
+        folder: Folder,
+        limit: int,
+        after: StoredFile | None,
+        purpose: Purpose | None = None,
+        oldest_first: bool = False,
     ) -> Sequence[StoredFile]:
         found = [
             file
             for file in self._ready(tenant_id)
-            if file.folder == folder
-            and user_id in (None, file.user_id)
-            and (after is None or (file.created_at, file.key) < (after.created_at, after.key))
+            if file.folder == folder and user_id in (None, file.user_id) and purpose in (None, file.purpose)
         ]
-        return sorted(found, key=lambda file: (file.created_at, file.key), reverse=True)[:limit]
+        found.sort(key=_place, reverse=not oldest_first)
+        if after is not None:
+            last = _place(after)
+            found = [file for file in found if (_place(file) > last if oldest_first else _place(file) < last)]
+        return found[:limit]
 
     async def hide(self, tenant_id: str, key: str, *, user_id: str | None) -> StoredFile | None:
         for (tenant, user, its_key), kept in self.store.files.items():
@@ -83,3 +93,7 @@ class MemoryFileRepository:
     def _ready(self, tenant_id: str) -> list[StoredFile]:
         of_tenant = (kept for (tenant, _, _), kept in self.store.files.items() if tenant == tenant_id)
         return [kept.file for kept in of_tenant if kept.status == "ready"]
+
+
+def _place(file: StoredFile) -> tuple[datetime, str]:
+    return file.created_at, file.key

@@ -14,7 +14,7 @@ from textllm_adapters.sql.upserts import insert
 from textllm_adapters.translation import translated
 from textllm_core.errors import StorageQuotaExceededError
 from textllm_core.file_names import Folder
-from textllm_core.records.files import StoredFile
+from textllm_core.records.files import Purpose, StoredFile
 
 _UNLIMITED: Final = 2**63 - 1
 
@@ -22,6 +22,7 @@ _FIELDS: Final = tuple(files.c[name] for name in StoredFile.__struct_fields__)
 _OF_TENANT: Final = files.c.tenant_id == bindparam("of_tenant")
 _OF_USER: Final = files.c.user_id == bindparam("of_user")
 _KEY: Final = files.c.key == bindparam("of_key")
+_OF_PURPOSE: Final = files.c.purpose == bindparam("of_purpose")
 _IS_READY: Final = files.c.status == "ready"
 
 _MAKE_READY: Final = (
@@ -32,12 +33,9 @@ _MAKE_READY: Final = (
 )
 _GET: Final = select(*_FIELDS).where(_OF_TENANT, _KEY, _IS_READY)
 _FIND: Final = select(*_FIELDS).where(_OF_TENANT, files.c.key.in_(bindparam("of_keys", expanding=True)), _IS_READY)
-_NEWEST: Final = (
-    select(*_FIELDS)
-    .where(_OF_TENANT, _IS_READY, files.c.folder == bindparam("of_folder"))
-    .order_by(files.c.created_at.desc(), files.c.key.desc())
-    .limit(bindparam("at_most"))
-)
+_OF_FOLDER: Final = select(*_FIELDS).where(_OF_TENANT, _IS_READY, files.c.folder == bindparam("of_folder"))
+_NEWEST: Final = _OF_FOLDER.order_by(files.c.created_at.desc(), files.c.key.desc()).limit(bindparam("at_most"))
+_OLDEST: Final = _OF_FOLDER.order_by(files.c.created_at, files.c.key).limit(bindparam("at_most"))
 _PLACE: Final = tuple_(files.c.created_at, files.c.key)
 _LAST: Final = tuple_(
     bindparam("last_created_at", type_=files.c.created_at.type), bindparam("last_key", type_=files.c.key.type)
@@ -105,13 +103,25 @@ class SqlFileRepository:
         return {row.key: _file(row) for row in await self._found(tenant_id, user_id, _FIND, {"of_keys": keys})}
 
     async def newest(
-        self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None
+        self,
+        tenant_id: str,
+        *,
+        user_id: str | None,
+        folder: Folder,
+        limit: int,
+        after: StoredFile | None,
+        purpose: Purpose | None = None,
+        oldest_first: bool = False,
     ) -> Sequence[StoredFile]:
-        statement, parameters = _NEWEST, {"of_tenant": tenant_id, "of_folder": folder, "at_most": limit}
+        statement = _OLDEST if oldest_first else _NEWEST
+        parameters: dict[str, Any] = {"of_tenant": tenant_id, "of_folder": folder, "at_most": limit}
         if user_id is not None:
             statement, parameters = statement.where(_OF_USER), parameters | {"of_user": user_id}
+        if purpose is not None:
+            statement, parameters = statement.where(_OF_PURPOSE), parameters | {"of_purpose": purpose}
         if after is not None:
-            statement, parameters = statement.where(_PLACE < _LAST), parameters | _last(after)
+            behind = _PLACE > _LAST if oldest_first else _PLACE < _LAST
+            statement, parameters = statement.where(behind), parameters | _last(after)
         return [_file(row) for row in await self._all(tenant_id, statement, parameters)]
 
     async def hide(self, tenant_id: str, key: str, *, user_id: str | None) -> StoredFile | None:

@@ -358,6 +358,7 @@ files: Final = Table(
     Column("sha256", String(64), nullable=False),
     Column("status", String(16), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("purpose", String(16), nullable=False, server_default="user_data"),
     PrimaryKeyConstraint("tenant_id", "user_id", "key", name="pk_files"),
     Index("ix_files_key_tenant_id", "key", "tenant_id"),
     Index("ix_files_tenant_id_folder_created_at", "tenant_id", "folder", "created_at"),

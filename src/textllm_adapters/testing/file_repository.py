@@ -111,6 +111,17 @@ class FileRepositoryContract:
         for place, file in enumerate(expected):
             assert await newest(files, after=file) == expected[place + 1 :]
 
+    async def test_a_list_may_be_of_one_purpose_and_oldest_first(self, files: FileRepository) -> None:
+        kinds = ("vision", "user_data", "vision", "assistants")
+        [first, second, third, last] = [
+            await kept(files, created_at=NOON + timedelta(microseconds=n), purpose=kind) for n, kind in enumerate(kinds)
+        ]
+        assert await newest(files, purpose="vision") == [third, first]
+        assert await newest(files, purpose="vision", oldest_first=True, after=first) == [third]
+        assert await newest(files, oldest_first=True) == [first, second, third, last]
+        assert await newest(files, oldest_first=True, after=second, limit=1) == [third]
+        assert (await newest(files))[-1].purpose == "vision"
+
     async def test_a_hidden_file_is_seen_no_more_and_can_be_hidden_again(self, files: FileRepository) -> None:
         file = await kept(files)
         for user in ("ann", None):

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from textllm_core.file_names import Folder
-from textllm_core.records.files import StoredFile
+from textllm_core.records.files import Purpose, StoredFile
 
 
 class FileRepository(Protocol):
@@ -43,12 +43,21 @@ class FileRepository(Protocol):
         ...
 
     async def newest(
-        self, tenant_id: str, *, user_id: str | None, folder: Folder, limit: int, after: StoredFile | None
+        self,
+        tenant_id: str,
+        *,
+        user_id: str | None,
+        folder: Folder,
+        limit: int,
+        after: StoredFile | None,
+        purpose: Purpose | None = None,
+        oldest_first: bool = False,
     ) -> Sequence[StoredFile]:
-        """Files that are ready, newest first; those behind `after` where it is given.
+        """Files that are ready, newest first unless `oldest_first`; those behind `after` where it is given.
 
         Args:
             user_id: None: of all users of the tenant.
+            purpose: None: any.
         """
         ...
 

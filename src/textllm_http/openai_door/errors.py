@@ -19,7 +19,7 @@ from textllm_core.errors import (
 )
 from textllm_core.records.messages import ReplyStarted
 from textllm_core.wire import to_json
-from textllm_http.admission import headers_of
+from textllm_http.admission import headers_of, rate_limit_headers
 from textllm_http.problems import Problem
 
 _TYPES: Final[Mapping[int, str]] = {
@@ -79,6 +79,11 @@ def admitted_headers(started: ReplyStarted) -> dict[str, str]:
     """The headers of a turn that was admitted: `admission.headers_of`, and those that OpenAI's SDKs read."""
     told = headers_of(started)
     return told if started.allowance is None else told | _ratelimit(started.allowance)
+
+
+def limited_headers(allowance: Allowance) -> dict[str, str]:
+    """What is left of the rate limit, in both ways of telling it."""
+    return rate_limit_headers(allowance) | _ratelimit(allowance)
 
 
 def unserved(fields: Mapping[str, Any], reasons: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from textllm_http.openai_door import completions, conversations, models
+from textllm_http.openai_door import completions, conversations, files, models
 
 DOOR: Final[Sequence[HTTPRouteHandler]] = [
     completions.create,
@@ -19,4 +19,9 @@ DOOR: Final[Sequence[HTTPRouteHandler]] = [
     conversations.list_items,
     conversations.one_item,
     conversations.remove_item,
+    files.upload,
+    files.listed,
+    files.one,
+    files.content,
+    files.delete,
 ]

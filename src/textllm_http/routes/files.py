@@ -1,6 +1,5 @@
 """`/files`."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
@@ -22,8 +21,9 @@ from textllm_http.download import response_of
 from textllm_http.fields import After, ForUser, Limit, OfUser
 from textllm_http.links import absolute
 from textllm_http.multipart import MultipartBody
+from textllm_http.openapi_downloads import DOWNLOAD_ANSWERS
 from textllm_http.openapi_examples import FILE_KEY, FILE_VIEW
-from textllm_http.openapi_shapes import FILE, LIMITED, Answer, Content, Operation, form, json_answer
+from textllm_http.openapi_shapes import FILE, LIMITED, Operation, form, json_answer
 from textllm_http.reading import reading
 from textllm_http.requests import QueryString, given
 from textllm_http.responses import json_response
@@ -73,8 +73,6 @@ class FileDeletion(Struct, frozen=True):
     success: Annotated[Literal[True], Meta(description="Always true.")] = True
 
 
-_BYTES: Final[Mapping[str, Content]] = {"*/*": Content(FILE)}
-_FILE_HEADERS: Final = ("ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control")
 _FORM: Final = MultipartBody(texts=UploadForm.__struct_fields__, files={"file": 1})
 _FILES: Final = QueryString(FilesQuery)
 _LINK: Final = QueryString(LinkQuery)
@@ -177,11 +175,7 @@ async def delete(request: Request[Any, Any, Any]) -> ASGIApp:
             says="Its owner asks with a key; a signed link, with `tenant`, `expires` and `signature`, needs none. "
             "It is always a download, of the type that its content has.",
             headers=("Range", "If-Match", "If-None-Match", "If-Range"),
-            answers={
-                200: Answer(says="The bytes of the file.", content=_BYTES, headers=_FILE_HEADERS),
-                206: Answer(says="The bytes of `Range`.", content=_BYTES, headers=(*_FILE_HEADERS, "Content-Range")),
-                304: Answer(says="You have it already.", headers=_FILE_HEADERS),
-            },
+            answers=DOWNLOAD_ANSWERS,
             problems=("file_not_found", "precondition_failed", "range_not_satisfiable", "service_unavailable"),
         ),
     ),

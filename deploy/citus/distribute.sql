@@ -24,6 +24,7 @@ END $$;
 -- A copy on every node: each request asks for a key, and says with it alone whose it is. Hardly ever written.
 SELECT create_reference_table('api_keys');
 SELECT create_reference_table('jobs');
+SELECT create_reference_table('horizons');
 
 -- All that a user has, on one shard: what a turn reads and writes. The tables with foreign keys after those they name.
 SELECT create_distributed_table('conversations', 'user_id', colocate_with => 'none');

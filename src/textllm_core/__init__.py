@@ -168,6 +168,7 @@ _NAMES: Final = {
     "ports.file_repository": ("FileRepository",),
     "ports.health_probe": ("HealthProbe",),
     "ports.ledger": ("Ledger",),
+    "ports.ledger_upkeep": ("LedgerUpkeep",),
     "ports.llm": ("LLM",),
     "ports.prices": ("Prices",),
     "ports.rate_limiter": ("RateLimiter",),

@@ -107,6 +107,7 @@ from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.health_probe import HealthProbe
 from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.ledger_upkeep import LedgerUpkeep
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.prices import Prices
 from textllm_core.ports.rate_limiter import RateLimiter
@@ -315,6 +316,7 @@ __all__ = [
     "LatestConversation",
     "Ledger",
     "LedgerEntry",
+    "LedgerUpkeep",
     "LinkFile",
     "ListApiKeys",
     "ListConversations",

@@ -58,6 +58,7 @@ from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.health_probe import HealthProbe
 from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.ledger_upkeep import LedgerUpkeep
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
@@ -230,6 +231,7 @@ class Ports:
     transcript: Transcript | None
     pricing: Pricing
     ledger: Ledger
+    upkeep: LedgerUpkeep
     conversations: ConversationRepository
     sessions: SessionRepository
     reports: UsageReports
@@ -258,6 +260,7 @@ class Adapters(TypedDict, total=False):
     transcript: Transcript | None
     pricing: Pricing
     ledger: Ledger
+    upkeep: LedgerUpkeep
     conversations: ConversationRepository
     sessions: SessionRepository
     reports: UsageReports
@@ -367,6 +370,7 @@ class TextLLM:
             ),
             remove_expired=RemoveExpired(
                 ledger=ports.ledger,
+                upkeep=ports.upkeep,
                 journal=ports.journal,
                 rate_limiter=ports.rate_limiter,
                 api_keys=ports.api_keys,

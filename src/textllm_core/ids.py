@@ -1,14 +1,20 @@
-"""Ids: a prefix that says what it names, then 96 random bits. Nobody parses one but to see that no one named a user."""
+"""Ids: a prefix that says what it names, then 96 random bits. Nobody parses one but to see that no one named a user.
+
+Those of responses say before these bits when their exchange began: so they are in the order of time, and the ledger can
+be kept month by month under the key that makes each of its entries the only one.
+"""
 
 import os
 import re
 import zlib
+from datetime import UTC, date, datetime, time
 from secrets import token_bytes
 from typing import Final
 
 from textllm_core.errors import InvalidRequestError
 
 _TENANT_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+FIRST_TIMED_ID: Final = "resp_t"  # before it come the ids of responses that say no time, of earlier versions
 _NEW_USER_ID: Final = re.compile(r"user_[0-9a-f]{32}")
 USER_ID: Final = r"[A-Za-z0-9._:@+-]{1,255}"
 _USER_ID: Final = re.compile(USER_ID)
@@ -22,13 +28,30 @@ os.register_at_fork(after_in_child=_ready.clear)  # two processes must not hand 
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id such as `conv_5f0c…`; prefixes: conv, key, msg, resp, sess; users have `new_user_id`."""
+    """A fresh id such as `conv_5f0c…`; prefixes: conv, key, msg, sess; see `new_response_id`, `new_user_id`."""
+    return f"{prefix}_{_random()}"
+
+
+def new_response_id(at: datetime) -> str:
+    """The id of an exchange that begins then: `resp_t`, the seconds since 1970 in ten digits, and 96 random bits.
+
+    By the `t` it comes after all that earlier versions have made, which have a hexadecimal digit there.
+    """
+    return f"{FIRST_TIMED_ID}{int(at.timestamp()):010d}{_random()}"
+
+
+def first_response_id(day: date) -> str:
+    """What comes before the ids of all exchanges that begin on that UTC day or later, and behind all others."""
+    return f"{FIRST_TIMED_ID}{int(datetime.combine(day, time(), UTC).timestamp()):010d}"
+
+
+def _random() -> str:
     try:
-        return f"{prefix}_{_ready.pop()}"
+        return _ready.pop()
     except IndexError:
         block = token_bytes(_RANDOM_BYTES * _AT_ONCE).hex()
         _ready.extend(map("".join, zip(*[iter(block)] * (2 * _RANDOM_BYTES), strict=True)))
-        return new_id(prefix)
+        return _random()
 
 
 def new_user_id() -> str:

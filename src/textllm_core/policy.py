@@ -1,7 +1,7 @@
 """What an operator decides, as the core needs to know it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -26,6 +26,7 @@ class Retention(Struct, frozen=True, kw_only=True):
         repeats: idempotency keys, and what their turns came to.
         revoked_keys: API keys, after they were revoked.
         responses: what was said in responses that belong to no conversation, after the last of them; not for ever.
+        ledger_months: ledger entries and sessions of calendar months, after these ended; at least 1.
     """
 
     deleted: timedelta | None = None
@@ -33,6 +34,14 @@ class Retention(Struct, frozen=True, kw_only=True):
     repeats: timedelta = timedelta(hours=24)
     revoked_keys: timedelta | None = timedelta(days=90)
     responses: timedelta = timedelta(days=30)
+    ledger_months: int | None = None
+
+    def ledger_since(self, at: datetime) -> date | None:
+        """The first day whose entries and sessions are kept at that moment; None: those of all days are."""
+        if self.ledger_months is None:
+            return None
+        years, month = divmod(at.year * 12 + at.month - 1 - self.ledger_months, 12)
+        return date(years, month + 1, 1)
 
 
 class ChatPolicy(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.ledger_upkeep import LedgerUpkeep
 from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.schedule import Schedule
@@ -21,6 +22,8 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.tenancy import Caller
 
 _JOB: Final = "remove_expired"
+_OF_LEDGER: Final = "keep_ledger"
+_EACH_MONTH_BY: Final = timedelta(hours=1)  # what has to be there, or may go, by the month need not be so on the minute
 _EVERY: Final = timedelta(minutes=1)  # what is old by hours need not go on the second
 _AT_ONCE: Final = 500  # rows of a step, some milliseconds of the database's time
 _MOST_STEPS: Final = 400  # a run each minute keeps up with 3,000 new rows a second
@@ -124,6 +127,7 @@ class RemoveExpired:
     """Remove what is kept for a time only, as the operator's `Retention` says; of all processes one does it."""
 
     ledger: Ledger
+    upkeep: LedgerUpkeep
     journal: ReplyJournal
     rate_limiter: RateLimiter
     api_keys: ApiKeyRepository
@@ -158,10 +162,21 @@ class RemoveExpired:
             )
         removed["conversations"] = await self.purge_deleted()
         removed["expired_conversations"] = await self.purge_expired()
+        if not scheduled or await self.schedule.take(_OF_LEDGER, at=now, next_at=now + _EACH_MONTH_BY):
+            removed |= await self._keep_ledger(now)
         for kind, count in removed.items():
             if count:
                 self.telemetry.emit(Removed(kind, count))
         return removed
+
+    async def _keep_ledger(self, now: datetime) -> Mapping[str, int]:
+        await self.upkeep.prepare(at=now)
+        if (since := self.kept.ledger_since(now)) is None:
+            return {}
+        return {
+            "entries": await _in_steps(lambda: self.upkeep.forget_entries(before=since, limit=_AT_ONCE)),
+            "sessions": await _in_steps(lambda: self.upkeep.forget_sessions(before=since, limit=_AT_ONCE)),
+        }
 
 
 async def _in_steps(step: Callable[[], Awaitable[int]]) -> int:

@@ -41,9 +41,16 @@ def statements_of(step: Script) -> list[str]:
 
 
 def tables_hit(statements: list[str], patterns: list[str]) -> Iterator[str]:
-    """The tables to which one of the statements does something of that kind, unless it was made by one before it."""
+    """The tables to which one of the statements does something of that kind, unless it was made by one before it.
+
+    What gives its name to a table that the same step makes in its place counts for nothing, too.
+    """
     made: set[str] = set()
-    for statement in statements:
+    for number, statement in enumerate(statements):
+        if (given := re.match(rf"ALTER TABLE {NAME} RENAME TO ", statement, re.IGNORECASE)) is not None and any(
+            re.match(rf"CREATE TABLE {given[1]} ", later, re.IGNORECASE) for later in statements[number:]
+        ):
+            continue
         if (found := re.match(rf"CREATE (?:UNLOGGED )?TABLE {NAME}", statement, re.IGNORECASE)) is not None:
             made.add(found[1])
         for pattern in patterns:

@@ -112,7 +112,9 @@ async def plans_kept(connection: Any) -> list[tuple[str, Any]]:
 
 
 def scans_of(plan: Any) -> Iterator[Any]:
-    """The parts of a plan that look for rows of our tables."""
+    """The parts of a plan that look for rows of our tables, of which the ledger has one for each month."""
+    if plan.get("Relation Name", "").startswith("ledger_"):
+        plan |= {"Relation Name": "ledger"}
     if plan.get("Relation Name") in metadata.tables and plan["Node Type"] != "ModifyTable":
         yield plan
     for below in plan.get("Plans", ()):

@@ -4,19 +4,21 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Table, delete, func, insert, make_url, select, text, update
+from sqlalchemy import MetaData, Table, delete, func, insert, make_url, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.postgres import PostgresServer
 
-from textllm_adapters.postgres.engine import open_engine
+from textllm_adapters.postgres.engine import PostgresEngine, open_engine
+from textllm_adapters.postgres.ledger_upkeep import PostgresLedgerUpkeep
 from textllm_adapters.settings import load_settings
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.database import EVERYONE, SETTING, Database, shared_tenant
-from textllm_adapters.sql.tables import conversations, holds, metadata
+from textllm_adapters.sql.tables import conversations, holds, ledger, metadata
 from textllm_adapters.testing.books import NOON, PRICE, TODAY, reservation
 from textllm_adapters.wiring import open_administration
 from textllm_core.money import ZERO
@@ -33,10 +35,11 @@ OF_TYPE: dict[str, object] = {
     "Tags": (),
     "UtcDateTime": NOON,
 }
-OF_RECORD: dict[str, object] = {"events": [], "price": PRICE, "hold": reservation().granted(ZERO, session_id="x")}
+HOLD = reservation().granted(ZERO, session_id="x")
+OF_RECORD: dict[str, object] = {"response_id": "resp_1", "events": [], "price": PRICE, "hold": HOLD}
 
-# `jobs` alone is about the service, and says nothing of any tenant.
-TABLES = [table for table in metadata.sorted_tables if table.name != "jobs"]
+# These are about the service, and say nothing of any tenant.
+TABLES = [table for table in metadata.sorted_tables if table.name not in ("jobs", "horizons")]
 tables = pytest.mark.parametrize("table", TABLES, ids=str)
 
 
@@ -111,6 +114,23 @@ async def test_a_connection_that_was_not_told_whose_rows_to_show_shows_and_takes
                     await connection.execute(insert(table), row(table, "ours"))
     finally:
         await stranger.dispose()
+
+
+async def test_a_part_of_the_ledger_that_is_asked_by_its_own_name_is_bound_as_well(
+    database: Database, postgres_engine: PostgresEngine
+) -> None:
+    await PostgresLedgerUpkeep(postgres_engine).prepare(at=datetime.now(UTC) + timedelta(days=100))
+    async with database.transaction(EVERYONE) as connection:
+        of_ledger = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'ledger'::regclass"
+        names = (await connection.execute(text(of_ledger))).scalars().all()
+    assert len(names) > 5
+    for name in names:
+        async with database.transaction("ours") as connection:
+            whose = (await connection.execute(text(f"SELECT tenant_id FROM {name}"))).scalars().all()
+            assert set(whose) <= {"ours"}
+        with pytest.raises(DBAPIError, match=BINDING):
+            async with database.transaction("ours") as connection:
+                await connection.execute(insert(ledger.to_metadata(MetaData(), name=name)), row(ledger, "theirs"))
 
 
 async def _fails(database: Database) -> None:

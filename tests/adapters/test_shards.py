@@ -21,6 +21,7 @@ from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import open_engine
 from textllm_adapters.settings import load_settings
+from textllm_adapters.sql import horizons  # noqa: F401 - which is one of the tables
 from textllm_adapters.sql.tables import metadata
 from textllm_adapters.wiring import open_textllm
 from textllm_core import Caller, TextLLM, TextTurn

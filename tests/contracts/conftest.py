@@ -21,6 +21,7 @@ from textllm_adapters.memory.conversation_repository import MemoryConversationRe
 from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.file_repository import MemoryFileRepository
 from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.ledger_upkeep import MemoryLedgerUpkeep
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
@@ -52,7 +53,7 @@ from textllm_adapters.telemetry.traces import OpenTelemetryTracer
 from textllm_adapters.testing.health_probe import Probing
 from textllm_adapters.testing.rate_limiter import Limiting
 from textllm_adapters.testing.storage import Auditing, Storage
-from textllm_adapters.wiring.storage import conversations_of, erasures_of, journal_of, ledger_of
+from textllm_adapters.wiring.storage import conversations_of, erasures_of, journal_of, ledger_of, upkeep_of
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.telemetry import Telemetry
@@ -66,6 +67,7 @@ DATABASES = ["memory", "sqlite", "postgres", pytest.param("pgbouncer", marks=pyt
 def storage_of(store: MemoryStore) -> Storage:
     return Storage(
         MemoryLedger(store),
+        MemoryLedgerUpkeep(store),
         MemoryConversationRepository(store),
         MemorySessionRepository(store),
         MemoryUsageReports(store),
@@ -78,6 +80,7 @@ def storage_of(store: MemoryStore) -> Storage:
 def sql_storage(engine: AsyncEngine) -> Storage:
     return Storage(
         ledger_of(engine),
+        upkeep_of(engine),
         conversations_of(engine),
         SqlSessionRepository(engine),
         SqlUsageReports(engine),

@@ -34,7 +34,8 @@ from textllm_core.usage import LedgerEntry, Usage
 CAP = Decimal(5)
 USERS = ("ada", "bob")
 KEY = "key"  # is charged for some of their turns
-BEFORE_MIDNIGHT = datetime(2026, 12, 31, 23, 58, 30, tzinfo=UTC)
+BEFORE_MIDNIGHT = datetime(2101, 12, 31, 23, 58, 30, tzinfo=UTC)  # later than any month that PostgreSQL has ready
+NEW_YEAR = date(2102, 1, 1)
 
 T = TypeVar("T")
 
@@ -83,6 +84,8 @@ class Model:
     ended: list[Hold] = field(default_factory=list)
     estimates: dict[str, tuple[Hold, Settlement]] = field(default_factory=dict)
     days: dict[tuple[str, date], ModelDay] = field(default_factory=dict)
+    too_old: set[str] = field(default_factory=set)  # estimates whose entries were removed
+    since: date = date.min  # the day from which on the ledger is whole
 
     def day(self, payer: str, at: datetime) -> ModelDay:
         return self.days.setdefault((payer, day_of(at)), ModelDay())
@@ -129,6 +132,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.tenant_id = new_id("tenant")  # so that all examples can share a store
         self.model = Model()
         self.touched: set[tuple[str, str, str]] = set()  # users, payers and conversations, since the last check
+        self.run(self.storage.upkeep.prepare(at=BEFORE_MIDNIGHT))
 
     # Which
 
@@ -279,7 +283,7 @@ class LedgerMachine(RuleBasedStateMachine):
         at = self.model.now
         found = self.run(self.ledger.estimated(at=at, next_at=at + LEASE, limit=3))
         mine = {hold.response_id for hold in found if hold.tenant_id == self.tenant_id}  # not those of other examples
-        assert mine <= self.model.estimates.keys()
+        assert mine <= self.model.estimates.keys() | self.model.too_old
 
     @rule(number=which)
     @if_any(_has_ended)
@@ -378,6 +382,28 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.ended.append(hold)
         return self.model.holds.pop(hold.response_id)
 
+    # Keep for a time only
+
+    @rule()
+    def forget_the_year_before(self) -> None:
+        if day_of(self.model.now) < NEW_YEAR:
+            return
+        model = self.model
+        self.run(self.storage.upkeep.forget_entries(before=NEW_YEAR, limit=1_000))
+        self.run(self.storage.upkeep.forget_sessions(before=NEW_YEAR, limit=1_000))
+        model.since = NEW_YEAR
+        for (_, date_), day in model.days.items():
+            if date_ < NEW_YEAR:
+                day.entries = 0
+        for kept in model.holds.values():
+            kept.is_pending &= kept.hold.day >= NEW_YEAR
+        gone = {id_ for id_, (hold, _) in model.estimates.items() if hold.day < NEW_YEAR}
+        model.too_old |= gone
+        for id_ in gone:
+            del model.estimates[id_]
+        for hold in (*model.ended, *(kept.hold for kept in model.holds.values())):
+            self._touch(hold)
+
     # Crash, and recover
 
     @rule(seconds=st.sampled_from([1, 20, 31, 100]))
@@ -427,6 +453,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 held = self.model.held(payer, date_)
                 session = await self.storage.sessions.of_day(self.tenant_id, payer, date_)
                 spent = session.total_cost if session else ZERO
+                if date_ < self.model.since:  # some of its entries are gone, and it stays while a turn needs it
+                    assert session is not None or not held
+                    assert session is None or (spent, session.total_tokens) == (exact(day.spent), day.tokens)
+                    continue
                 assert spent == exact(day.spent)
                 assert spent == exact(sum((e.cost for e in of_day), ZERO))
                 assert (session.total_tokens if session else 0) == day.tokens

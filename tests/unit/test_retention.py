@@ -1,7 +1,8 @@
 """What was deleted long ago is erased."""
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 
+import pytest
 from msgspec.structs import replace
 from tests.unit.conftest import POLICY, Bench
 
@@ -75,6 +76,40 @@ async def test_all_that_is_old_is_removed_by_one_of_many_processes_and_counted()
     assert told == {kind: count for kind, count in everything.items() if count}
     bench.clock.advance(timedelta(minutes=1))
     assert set((await bench.remove_expired(scheduled=True)).values()) == {0}
+
+
+async def test_months_of_the_ledger_go_once_they_are_old_each_hour_by_one_of_many_processes() -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=1000, retention=Retention(ledger_months=2)))
+    bench.clock.advance(datetime(2026, 12, 31, 12, tzinfo=UTC) - bench.clock.now())
+    first = await bench.say("Hi")
+    bench.clock.advance(timedelta(hours=12))
+    await bench.say("Hi", conversation_id=first.conversation_id)
+    bench.clock.advance(datetime(2027, 2, 28, 23, 59, tzinfo=UTC) - bench.clock.now())
+    removed = await bench.remove_expired(scheduled=True)
+    assert (removed["entries"], removed["sessions"]) == (0, 0)
+    bench.clock.advance(timedelta(minutes=1))
+    assert "entries" not in await bench.remove_expired(scheduled=True)
+    bench.clock.advance(timedelta(minutes=59))
+    removed = await bench.remove_expired(scheduled=True)
+    assert (removed["entries"], removed["sessions"]) == (1, 1)
+    assert {Removed("entries", 1), Removed("sessions", 1)} <= set(bench.telemetry.events)
+    report = await bench.textllm.administration.report_usage(Caller(), first.user_id, days=365)
+    assert (report.total_messages, len(report.by_day)) == (2, 2)
+    assert [drift async for drift in bench.textllm.administration.audit()] == []
+
+
+@pytest.mark.parametrize(
+    ("months", "at", "since"),
+    [
+        (1, datetime(2026, 11, 30, tzinfo=UTC), date(2026, 10, 1)),
+        (11, datetime(2026, 11, 30, tzinfo=UTC), date(2025, 12, 1)),
+        (12, datetime(2026, 12, 1, tzinfo=UTC), date(2025, 12, 1)),
+        (1200, datetime(2026, 1, 1, tzinfo=UTC), date(1926, 1, 1)),
+        (None, datetime(2026, 1, 1, tzinfo=UTC), None),
+    ],
+)
+def test_a_month_is_kept_for_so_many_months_after_it(months: int | None, at: datetime, since: date | None) -> None:
+    assert Retention(ledger_months=months).ledger_since(at) == since
 
 
 async def test_much_is_removed_in_steps() -> None:

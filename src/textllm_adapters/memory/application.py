@@ -14,6 +14,7 @@ from textllm_adapters.memory.document_reader import MemoryDocumentReader
 from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.file_repository import MemoryFileRepository
 from textllm_adapters.memory.ledger import MemoryLedger
+from textllm_adapters.memory.ledger_upkeep import MemoryLedgerUpkeep
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
@@ -109,6 +110,7 @@ def memory_ports(
         transcript=None,
         pricing=Pricing({}, prices),
         ledger=MemoryLedger(store),
+        upkeep=MemoryLedgerUpkeep(store),
         conversations=MemoryConversationRepository(store),
         sessions=MemorySessionRepository(store),
         reports=MemoryUsageReports(store),

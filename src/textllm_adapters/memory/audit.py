@@ -74,6 +74,11 @@ class MemoryAudit:
         return turn_id is not None and (*key[:2], turn_id) in self.store.holds
 
     def _of_conversation(self, key: Key) -> _Counters:
+        kept = self.store.conversations[key]
+        is_whole = day_of(kept.conversation.created_at) >= self.store.ledger_since
+        return _expected(_recorded(kept), self._entries_of(key), is_whole=is_whole)
+
+    def _entries_of(self, key: Key) -> _Counters:
         entries = [e for e in self.store.entries.values() if (e.tenant_id, e.user_id, e.conversation_id) == key]
         imported = self.store.conversations[key].imported_turns
         return {
@@ -84,6 +89,11 @@ class MemoryAudit:
         }
 
     def _of_session(self, day: tuple[str, str, date]) -> _Counters:
+        actual = self._spent_on(day)
+        expected = _expected(_recorded_of(self.store.sessions[day]), actual, is_whole=day[2] >= self.store.ledger_since)
+        return {**expected, "reserved": actual["reserved"]}  # no hold is ever too old
+
+    def _spent_on(self, day: tuple[str, str, date]) -> _Counters:
         entries = [entry for entry in self.store.entries.values() if _day(entry) == day]
         holds = [kept.hold for kept in self.store.holds.values() if _day(kept.hold) == day]
         return {
@@ -100,6 +110,9 @@ class MemoryAudit:
             if entry.status != "pending":
                 day = (*_day(entry), model_of_day(entry.model))
                 used[day] = added(used.get(day), *day[2:], booked(entry))
+        for day, kept in self.store.daily_usage.items():
+            expected = _expected(_used(kept), _used(used[day]), is_whole=day[2] >= self.store.ledger_since)
+            used[day] = replace(used[day], **expected)
         return used
 
 
@@ -110,6 +123,11 @@ def _day(of: LedgerEntry | Hold) -> tuple[str, str, date]:
 
 def _conversation(of: LedgerEntry | Hold) -> tuple[str, str]:
     return of.user_id, of.conversation_id
+
+
+def _expected(recorded: _Counters, actual: _Counters, *, is_whole: bool) -> _Counters:
+    """What counters should say: no less than what is left, where some entries may have been removed."""
+    return actual if is_whole else {counter: max(value, recorded[counter]) for counter, value in actual.items()}
 
 
 def _used(row: DailyUsage) -> _Counters:

@@ -165,7 +165,9 @@ class MemoryLedger:
         end = None if entry is None else corrected(entry, settlement)
         if entry is None or end is None:
             return None
-        kept, today = store.conversations.get(_conversation_key(hold)), store.sessions[_session_key(hold)]
+        kept, today = store.conversations.get(_conversation_key(hold)), store.sessions.get(_session_key(hold))
+        if today is None:  # it was too old to be kept, and the entry goes, too
+            return None
         conversation, session = corrected_accounts(None if kept is None else kept.account, today.account, entry, end)
         store.sessions[_session_key(hold)] = today.with_account(session)
         if kept is not None and conversation is not None:

@@ -152,9 +152,12 @@ class KeptErasure(Struct, frozen=True):
     next_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MemoryStore:
-    """Tables in dictionaries. No method of the adapters waits while it changes them: each is a transaction."""
+    """Tables in dictionaries. No method of the adapters waits while it changes them: each is a transaction.
+
+    `ledger_since`: the first day of which all entries are there.
+    """
 
     conversations: dict[Key, KeptConversation] = field(default_factory=dict)
     sessions: dict[tuple[str, str, date], KeptSession] = field(default_factory=dict)
@@ -169,6 +172,7 @@ class MemoryStore:
     files: dict[Key, KeptFile] = field(default_factory=dict)
     api_keys: dict[tuple[str, str], KeptApiKey] = field(default_factory=dict)
     erasures: dict[Key, KeptErasure] = field(default_factory=dict)
+    ledger_since: date = date.min
 
     def to_erase(self, tenant_id: str, user_id: str, kind: ErasureKind, provider_id: str, *, at: datetime) -> None:
         """Have the provider forget something, from `at` on."""

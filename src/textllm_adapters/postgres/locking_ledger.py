@@ -5,6 +5,7 @@ A step is a round trip; so what every turn asks goes another way (`postgres.ledg
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import Row
@@ -19,6 +20,7 @@ from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger import SqlLedger, replay_of
 from textllm_adapters.sql.tables import idempotency_keys
 from textllm_adapters.translation import translated
+from textllm_core.ids import first_response_id
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.ledger import AlreadySettledError, Hold, Reservation
 from textllm_core.records.messages import Idempotency
@@ -113,7 +115,9 @@ async def _has_entry(
     if conversation is None or session is None or conversation.session_id == session.id:
         return False  # nobody needs to know
     in_session = {"of_conversation": asked.conversation_id, "of_session": session.id}
-    of_it = {"of_tenant": asked.tenant_id, "of_user": asked.user_id} | in_session
+    day = day_of(asked.at)
+    of_day = {"of_first": first_response_id(day), "of_end": first_response_id(day + timedelta(days=1))}
+    of_it = {"of_tenant": asked.tenant_id, "of_user": asked.user_id} | in_session | of_day
     return (await connection.execute(statements.HAS_ENTRY, of_it)).first() is not None
 
 

@@ -120,6 +120,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     journal_hours: Annotated[int, whole(1, 8_760)] = 1
     idempotency_hours: Annotated[int, whole(1, 8_760)] = 24
     revoked_key_days: Annotated[int, whole(1, 36_500)] | None = 90
+    ledger_months: Annotated[int, whole(1, 1_200)] | None = None
     stream_drain_s: Annotated[float, seconds(0, 3600)] = 120.0
     max_detached_streams: Annotated[int, whole(0, 100_000)] = 256
     ready_conversations: Annotated[int, whole(0, 100)] = 4

@@ -35,6 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from textllm_adapters.sql import upserts
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.horizons import FIRST_DAY, FIRST_MOMENT
 from textllm_adapters.sql.tables import conversations, daily_usage, holds, ledger, sessions
 from textllm_adapters.sql.types import Money
 from textllm_adapters.translation import translated
@@ -96,8 +97,20 @@ class _Check:
         return update(self.table).where(*(self.table.c[name] == value for name, value in key.items())).values(values)
 
 
+def _expected(
+    recorded: ColumnElement[Any], total: ColumnElement[Any], is_old: ColumnElement[bool]
+) -> ColumnElement[Any]:
+    """What a counter should say: no less than what is left, where entries may have been removed; else just that."""
+    return case((and_(is_old, recorded > total), recorded), else_=total)
+
+
 def _check(
-    table: Table, key: str, joined: Join | Table, actual: Mapping[str, ColumnElement[Any]], scope: _Scope
+    table: Table,
+    key: str,
+    joined: Join | Table,
+    actual: Mapping[str, ColumnElement[Any]],
+    scope: _Scope,
+    is_old: ColumnElement[bool],
 ) -> _Check:
     """Compares counters of `table` with what they should be in `joined`, where NULL is the sum of no rows."""
     columns: list[ColumnElement[Any]] = [*table.primary_key, table.c[key].label("key")]
@@ -105,6 +118,8 @@ def _check(
     for counter, total in actual.items():
         recorded = table.c[counter]
         should_be = _or_zero(total)
+        if counter != "reserved":  # no hold is ever too old
+            should_be = _expected(recorded, should_be, is_old)
         columns += [recorded.label(f"recorded_{counter}"), should_be.label(f"actual_{counter}")]
         has_drifted.append(recorded != should_be)
     statement = select(*columns).select_from(joined).where(scope(table), or_(*has_drifted))
@@ -145,7 +160,8 @@ def _conversation_counters(scope: _Scope) -> _Check:
         "total_tokens_output": spent.c.output,
         "message_count": _or_zero(spent.c.answered) + conversations.c.imported_turns,
     }
-    return _check(conversations, "id", conversations.outerjoin(spent, of_it), actual, scope)
+    is_old = conversations.c.created_at < FIRST_MOMENT
+    return _check(conversations, "id", conversations.outerjoin(spent, of_it), actual, scope, is_old)
 
 
 def _session_counters(scope: _Scope, charged: _Scope) -> _Check:
@@ -163,7 +179,7 @@ def _session_counters(scope: _Scope, charged: _Scope) -> _Check:
         "reserved": held.c.amount,
         "conversation_count": spoken.c.conversations,
     }
-    return _check(sessions, "id", joined, actual, scope)
+    return _check(sessions, "id", joined, actual, scope, sessions.c.day < FIRST_DAY)
 
 
 def _spoken_in(charged: _Scope) -> Subquery:
@@ -208,7 +224,8 @@ def _daily_counters(scope: _Scope, charged: _Scope) -> _Check:
     columns.append((cast(keys["day"], String) + " " + keys["model"]).label("key"))
     has_drifted: list[ColumnElement[bool]] = []
     for counter in sums:
-        recorded, should_be = _or_zero(kept.c[counter]), _or_zero(spent.c[counter])
+        recorded = _or_zero(kept.c[counter])
+        should_be = _expected(recorded, _or_zero(spent.c[counter]), keys["day"] < FIRST_DAY)
         columns += [recorded.label(f"recorded_{counter}"), should_be.label(f"actual_{counter}")]
         has_drifted.append(recorded != should_be)
     statement = select(*columns).select_from(kept.join(spent, is_same, full=True)).where(or_(*has_drifted))

@@ -56,12 +56,13 @@ class SqlLedger:
 
     async def _correct(
         self, connection: AsyncConnection, hold: Hold, entry: LedgerEntry, end: Settlement, said: JournalEntry | None
-    ) -> Settled:
+    ) -> Settled | None:
         of_it = rows.of_exchange(hold)
         exchange, day = (hold.tenant_id, hold.user_id, hold.conversation_id), (hold.tenant_id, hold.payer, hold.day)
         conversation = await CONVERSATIONS.locked(connection, *exchange)
         session = await SESSIONS.locked(connection, *day)
-        assert session is not None  # none goes that has an entry
+        if session is None:  # it was too old to be kept, and the entry goes, too
+            return None
         told, paid = corrected_accounts(conversation, session, entry, end)
         if conversation is not None and told is not None:
             await CONVERSATIONS.change(connection, *exchange, old=conversation, new=told)

@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import (
     ColumnElement,
     Table,
+    and_,
     bindparam,
     delete,
     insert,
@@ -31,6 +32,7 @@ from textllm_adapters.sql.tables import (
     reply_ends,
     reply_events,
 )
+from textllm_core.ids import FIRST_TIMED_ID
 
 
 def _of_user(table: Table) -> tuple[ColumnElement[bool], ...]:
@@ -41,13 +43,18 @@ _OF_HOLD: Final = (*_of_user(holds), holds.c.response_id == bindparam("of_respon
 _ALL_BUT_MESSAGE: Final = tuple(column for column in holds.c if column.name != "message")  # it may be long
 
 HOLD: Final = select(holds).where(*_OF_HOLD)
-# Of a conversation that was just taken no other exchange has a hold.
+# Of a conversation that was just taken no other exchange has a hold. The ids say the session's day once more, so that
+# PostgreSQL looks into one month, and into what says no time.
 HAS_ENTRY: Final = (
     select(ledger.c.response_id)
     .where(
         *_of_user(ledger),
         ledger.c.conversation_id == bindparam("of_conversation"),
         ledger.c.session_id == bindparam("of_session"),
+        or_(
+            and_(ledger.c.response_id >= bindparam("of_first"), ledger.c.response_id < bindparam("of_end")),
+            ledger.c.response_id < FIRST_TIMED_ID,
+        ),
     )
     .limit(1)
 )

@@ -1,7 +1,7 @@
 """The tables. Each has tenant and user first in its key, so that one user's rows can live together on one shard.
 
 A further index that finds something by its id begins with it: one that began with the tenant, too, would seem as good
-as the key to a planner who does not know yet how many rows a tenant has.
+as the key to a planner who does not know yet how many rows a tenant has. So would one of days, where the key has a day.
 """
 
 from typing import Final
@@ -93,6 +93,7 @@ sessions: Final = Table(
     Column("is_active", Boolean, nullable=False),
     PrimaryKeyConstraint("tenant_id", "user_id", "day", name="pk_sessions"),
     Index("ix_sessions_id_tenant_id", "id", "tenant_id"),
+    Index("ix_sessions_created_at", "created_at"),
 )
 
 # The settled exchanges of the ledger, added up, so that statistics need not read it. messages: those answered.
@@ -178,6 +179,7 @@ estimates: Final = Table(
 
 # One row for each exchange that reached the provider. No foreign key: an entry outlives its conversation.
 # payer_id: as in holds.
+# On PostgreSQL it has a table for each month (`postgres.ledger_upkeep`).
 ledger: Final = Table(
     "ledger",
     metadata,

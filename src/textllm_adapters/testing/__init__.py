@@ -25,6 +25,7 @@ from textllm_adapters.testing.idempotency import IdempotencyContract
 from textllm_adapters.testing.imported_conversations import ImportedConversationsContract
 from textllm_adapters.testing.ledger import LedgerContract
 from textllm_adapters.testing.ledger_ends import LedgerEndsContract
+from textllm_adapters.testing.ledger_upkeep import LedgerUpkeepContract
 from textllm_adapters.testing.llm import ImagesLLMContract, LLMContract, RefusalsLLMContract
 from textllm_adapters.testing.managed_conversations import ManagedConversationsContract
 from textllm_adapters.testing.models import ConversingModel, ModelUnderTest, Say, echo
@@ -64,6 +65,7 @@ __all__ = [
     "LLMContract",
     "LedgerContract",
     "LedgerEndsContract",
+    "LedgerUpkeepContract",
     "Limiting",
     "ManagedConversationsContract",
     "ModelUnderTest",

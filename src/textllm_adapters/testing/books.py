@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from textllm_adapters.testing.storage import Storage
-from textllm_core.ids import new_id
+from textllm_core.ids import new_id, new_response_id
 from textllm_core.money import ZERO, Band, Price, Rates
 from textllm_core.records.conversations import Conversation
 from textllm_core.records.ledger import Demand, Hold, Reservation, Settlement
@@ -42,7 +42,7 @@ def reservation(*, cost: str = "1", limit: str = "100", at: datetime = NOON, **m
         conversation_id=new_id("conv"),
         revision=None,
         title="Hello",
-        response_id=new_id("resp"),
+        response_id=new_response_id(at),
         kind="text",
         model="gpt-4o",
         price=PRICE,

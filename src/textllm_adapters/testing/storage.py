@@ -9,6 +9,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.file_repository import FileRepository
 from textllm_core.ports.ledger import Ledger
+from textllm_core.ports.ledger_upkeep import LedgerUpkeep
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.session_repository import SessionRepository
 from textllm_core.ports.usage_reports import UsageReports
@@ -20,6 +21,7 @@ class Storage:
     """The books and what reads them, over one store."""
 
     ledger: Ledger
+    upkeep: LedgerUpkeep
     conversations: ConversationRepository
     sessions: SessionRepository
     reports: UsageReports

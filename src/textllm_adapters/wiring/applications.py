@@ -26,6 +26,7 @@ from textllm_adapters.wiring.storage import (
     open_database,
     rate_limiter_of,
     turnstile_of,
+    upkeep_of,
 )
 from textllm_core.application import Adapters, Administration, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
@@ -116,6 +117,7 @@ async def open_textllm(
             routes=model.routes,
             pricing=model.pricing,
             ledger=ledger_of(engine),
+            upkeep=upkeep_of(engine),
             conversations=conversations_of(engine),
             sessions=SqlSessionRepository(engine),
             reports=SqlUsageReports(engine),

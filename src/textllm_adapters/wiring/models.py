@@ -234,5 +234,6 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
             repeats=timedelta(hours=settings.idempotency_hours),
             revoked_keys=None if settings.revoked_key_days is None else timedelta(days=settings.revoked_key_days),
             responses=timedelta(days=settings.response_days),
+            ledger_months=settings.ledger_months,
         ),
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.erasures import Erasures
     from textllm_core.ports.health_probe import HealthProbe
     from textllm_core.ports.ledger import Ledger
+    from textllm_core.ports.ledger_upkeep import LedgerUpkeep
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.reply_journal import ReplyJournal
     from textllm_core.ports.turnstile import Turnstile
@@ -162,6 +163,17 @@ def ledger_of(engine: AsyncEngine) -> Ledger:
     from textllm_adapters.sqlite.ledger import SqliteLedger
 
     return SqliteLedger(_sqlite(engine))
+
+
+def upkeep_of(engine: AsyncEngine) -> LedgerUpkeep:
+    """What keeps the books in this database from growing for ever."""
+    if _is_postgres(engine):
+        from textllm_adapters.postgres.ledger_upkeep import PostgresLedgerUpkeep
+
+        return PostgresLedgerUpkeep(engine)
+    from textllm_adapters.sql.ledger_upkeep import SqlLedgerUpkeep
+
+    return SqlLedgerUpkeep(engine)
 
 
 def rate_limiter_of(engine: AsyncEngine) -> RateLimiter:

@@ -27,7 +27,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.ids import new_id, new_user_id
+from textllm_core.ids import new_id, new_response_id, new_user_id
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -184,7 +184,7 @@ class Admission:
             conversation_id=conversation.id if conversation else new_id("conv"),
             revision=conversation.revision if conversation else None,
             title=None if is_given else title_from(message.text),
-            response_id=new_id("resp"),
+            response_id=new_response_id(now),
             kind=turn.kind,
             model=route.model,
             price=price,

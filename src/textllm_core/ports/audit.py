@@ -16,6 +16,9 @@ class Audit(Protocol):
       `conversation_count`, the number of conversations that have an entry or a hold in it, from both.
     - `daily_usage`: `messages`, `input_tokens`, `output_tokens` and `cost` follow from the ledger; no row is 0.
     - `ledger`: `running`, 1 for a `pending` entry, follows from the holds.
+
+    Once a `LedgerUpkeep` has removed entries of days before some day, counters of sessions and daily usage of those
+    days, and of conversations that were made then, are right unless they say less than the entries that are left.
     """
 
     def drifts(self) -> AsyncGenerator[Drift, None]:

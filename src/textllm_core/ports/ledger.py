@@ -120,7 +120,7 @@ class Ledger(Protocol):
         ...
 
     async def entry(self, tenant_id: str, response_id: str, *, user_id: str | None = None) -> LedgerEntry | None:
-        """The entry of one exchange, of the user where one is named."""
+        """The entry of one exchange, of the user where one is named; None: there is none, or it has been removed."""
         ...
 
     async def entries(self, tenant_id: str, user_id: str) -> Sequence[LedgerEntry]:

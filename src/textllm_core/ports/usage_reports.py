@@ -18,7 +18,10 @@ class UsageReports(Protocol):
         ...
 
     async def conversation_count(self, tenant_id: str, user_id: str, first: date) -> int:
-        """In how many conversations the user spoke last on `first` or later; deleted ones count, erased ones do not."""
+        """In how many conversations the user spoke last on `first` or later; deleted ones count, erased ones do not.
+
+        Nor do those whose last session has been removed.
+        """
         ...
 
     async def newest_conversations(

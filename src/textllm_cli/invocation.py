@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # help pages need none of them
     from textllm_cli import engine
     from textllm_cli.engine import Progress
     from textllm_core.application import Administration
-    from textllm_core.records.models import ModelList
+    from textllm_core.records.models import ModelList, ProviderFound
     from textllm_core.records.schema import SchemaStep
 
 USUAL_USER: Final = "cli"
@@ -72,6 +72,10 @@ class Host(Protocol):
 
     def check(self, settings: Settings, /) -> None:
         """Find out, without opening anything, whether the settings can be kept."""
+        ...
+
+    async def ask_providers(self, settings: Settings, /) -> Sequence[ProviderFound]:
+        """What each provider says when it is asked once how it is; nothing that costs anything."""
         ...
 
     def notices(self, settings: Settings, /) -> Sequence[str]:

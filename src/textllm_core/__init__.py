@@ -257,6 +257,7 @@ _NAMES: Final = {
         "ListedModel",
         "ModelList",
         "ModelPrice",
+        "ProviderFound",
     ),
     "records.parts": (
         "ContentPart",

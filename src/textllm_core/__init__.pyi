@@ -168,6 +168,7 @@ from textllm_core.records.models import (
     ListedModel,
     ModelList,
     ModelPrice,
+    ProviderFound,
 )
 from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
 from textllm_core.records.sampling import Sampling
@@ -349,6 +350,7 @@ __all__ = [
     "Prices",
     "Pricing",
     "ProviderError",
+    "ProviderFound",
     "ProviderReport",
     "ProviderTimeoutError",
     "ProviderUnavailableError",

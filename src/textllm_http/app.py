@@ -139,6 +139,7 @@ def create_app(
     telemetry: Telemetry,
     metrics: Callable[[], bytes],
     listed_models: ModelList = _NO_MODELS,
+    providers: Sequence[str] = (),
     operator_token: str | None = None,
     tracer: Tracer = UNTRACED,
     cors_origins: Sequence[str] = (),
@@ -160,6 +161,7 @@ def create_app(
         telemetry: is told of each request that was answered.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
         listed_models: what `/v1/models` lists.
+        providers: the names of all that answer, for the health report; none where they have no names.
         operator_token: what opens `/metrics` and `/config`, which are about all tenants; None: nobody where keys are
             required, and everybody where they are not.
         tracer: follows each request.
@@ -207,6 +209,7 @@ def create_app(
                 public_config=public_config,
                 metrics=metrics,
                 asks_openai=asks_openai,
+                providers=providers,
                 data_dir=spool_dir.parent,
                 started_at=monotonic(),
             )

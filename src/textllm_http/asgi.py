@@ -61,6 +61,7 @@ def create() -> Served:
         spool_dir=settings.data_dir / "spool",
         requires_keys=settings.auth != "disabled",  # `auto` is decided by whoever knows the address
         asks_openai=settings.resolved_provider == "openai",
+        providers=tuple(settings.providers),
         telemetry=telemetry,
         metrics=counters.expose,
         listed_models=models_of(settings),

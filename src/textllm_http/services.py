@@ -1,6 +1,6 @@
 """What handlers stand on: one record, complete when the application has started."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,7 @@ class Services:
         public_config: what `/config` shows; no secrets.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
         asks_openai: the model is OpenAI's or of a server with its API, for the health report.
+        providers: the names of all that answer, likewise; none where they have no names.
         data_dir: whose disk the health report is about.
         started_at: by the clock that only goes forward, in seconds.
     """
@@ -57,6 +58,7 @@ class Services:
     public_config: Mapping[str, object]
     metrics: Callable[[], bytes]
     asks_openai: bool
+    providers: Sequence[str]
     data_dir: Path
     started_at: float
 

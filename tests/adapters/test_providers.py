@@ -16,7 +16,7 @@ from tests.servers.openai_script import Fault
 from tests.servers.picky import Picky, picky
 
 from textllm_adapters.settings import Settings, SettingsError, load_settings
-from textllm_adapters.wiring import check, models_of, open_textllm
+from textllm_adapters.wiring import ask_providers, check, models_of, open_textllm
 from textllm_core import Caller, LedgerEntry, TextLLM, TextTurn, TurnOptions
 from textllm_core.errors import InvalidRequestError, ProviderUnavailableError
 
@@ -288,3 +288,18 @@ def test_nothing_private_of_a_provider_is_shown(tmp_path: Path) -> None:
     shown = str(settings.public())
     assert "x-secret" in shown
     assert not any(secret in shown + repr(settings) for secret in ("sk-of-file", "canary"))
+
+
+async def test_providers_are_asked_once_how_they_are(tmp_path: Path, other: Picky) -> None:
+    with OpenAIStandIn() as first:
+        config = two(first.base_url, other.base_url)
+        config["providers"]["away"] = {"kind": "chat_completions", "base_url": "http://127.0.0.1:9/v1"}
+        config["models"]["small"] = {"provider": "other"}
+        found = await ask_providers(settings_of(tmp_path, config, FIRST_KEY="sk-wrong", OTHER_KEY="sk-other"))
+    openai, named, away = found
+    assert (openai.name, openai.is_well) == ("openai", False)
+    assert "refused our API key" in openai.notes[0]
+    assert (named.is_well, named.contexts) == (False, {"small": 2048})
+    assert "does not list the model big/one; it lists small" in named.notes[0]
+    assert "cannot be reached" in away.notes[0]
+    assert not other.bodies

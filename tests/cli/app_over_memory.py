@@ -39,7 +39,7 @@ from textllm_cli.main import main
 from textllm_core.application import Administration, Conversations, Files, TextLLM
 from textllm_core.chat.running import RunningExchanges
 from textllm_core.records.model import ModelRequest
-from textllm_core.records.models import ModelList
+from textllm_core.records.models import ModelList, ProviderFound
 from textllm_core.records.schema import SchemaStep
 from textllm_core.wire import to_json
 
@@ -57,11 +57,15 @@ class MemoryWiring:
     gate: Path | None = None
     untold_s: float = 0.0
     noticed: Sequence[str] = ()
+    found: Sequence[ProviderFound] = ()
     report: Mapping[str, Any] = field(default_factory=lambda: {"status": "healthy"})
     asked: Sequence[ModelRequest] = ()
 
     def load_settings(self, config: Path | None = None, *, is_personal: bool = False, **arguments: Any) -> Settings:
         return load_settings(config, is_personal=is_personal, **arguments)
+
+    async def ask_providers(self, _settings: Settings) -> Sequence[ProviderFound]:
+        return self.found
 
     async def list_models(self, settings: Settings) -> ModelList:
         return models_of(settings)

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from textllm_cli.main import COMMANDS, app
+from textllm_core.records.models import ProviderFound
 
 
 def test_the_version_is_that_of_the_package(run: Run) -> None:
@@ -103,6 +104,18 @@ def test_a_check_says_what_an_operator_should_know(run: Run, wiring: MemoryWirin
     wiring.noticed = ("The model retires soon.",)
     result = run("config", "check")
     assert (result.exit_code, result.stderr) == (0, "warning: The model retires soon.\n")
+
+
+def test_a_check_tells_how_each_provider_is(run: Run, wiring: MemoryWiring) -> None:
+    wiring.found = (
+        ProviderFound(name="groq", is_well=True, contexts={"llama": 8192}),
+        ProviderFound(name="away", is_well=False, notes=["It cannot be reached."]),
+    )
+    result = run("config", "check")
+    assert result.stdout == "groq: llama with 8192 tokens of context\nThe settings can be used.\n"
+    assert (result.exit_code, result.stderr) == (0, "warning: away: It cannot be reached.\n")
+    assert len(json.loads(run("config", "check", "--json").stdout)["providers"]) == 2
+    assert run("config", "check", "--offline").stdout == "The settings can be used.\n"
 
 
 def test_a_check_of_bad_settings_lists_them_all(run: Run, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Final
 import aiohttp
 import anyio
 import httpx2
+
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
-
 from textllm_adapters.openai.connections import SilenceError, UnreachableError
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, causes_of, refusal, unanswered
 from textllm_adapters.openai.provider import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS, Provider
@@ -55,6 +55,7 @@ class Sdk:
             base_url=provider.url,
             timeout=timeout,
             max_retries=0,
+            default_headers=dict(provider.headers),
             http_client=DefaultAioHttpClient(
                 timeout=timeout,
                 limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),

@@ -9,6 +9,7 @@ from textllm_adapters.wiring.applications import (
     open_textllm,
     try_out,
 )
+from textllm_adapters.wiring.asking import ask_providers
 from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
 from textllm_adapters.wiring.checks import check, notices
 from textllm_adapters.wiring.models import list_models, models_of
@@ -19,6 +20,7 @@ from textllm_adapters.wiring.upkeep import health, run_jobs
 __all__ = [
     "Settings",
     "SyncTextLLM",
+    "ask_providers",
     "check",
     "config_in_force",
     "database_revision",

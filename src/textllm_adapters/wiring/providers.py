@@ -17,6 +17,7 @@ from textllm_adapters.wiring.catalogue import reads_files
 from textllm_core.chat.routes import Route
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
+    from textllm_adapters.openai.client import Client
     from textllm_adapters.openai.dialect import Dialect
     from textllm_core.ports.llm import LLM
     from textllm_core.ports.tracer import Tracer
@@ -75,9 +76,20 @@ async def open_provider(
     return _named(way, prefix, provider) if prefix or provider.max_concurrency or provider.token_command else way
 
 
-async def _open_api(stack: AsyncExitStack, settings: Settings, provider: ProviderSettings, tracer: Tracer) -> Way:
+async def open_api_client(
+    stack: AsyncExitStack,
+    settings: Settings,
+    provider: ProviderSettings,
+    tracer: Tracer,
+    *,
+    address: str | None = None,
+) -> tuple[Client, Callable[[], Awaitable[None]] | None]:
+    """A client of a provider, open until the stack is closed; and what is to be awaited before each call, if anything.
+
+    Args:
+        address: left out, that of its API.
+    """
     from textllm_adapters.openai.client import open_client
-    from textllm_adapters.openai.http import Retries
 
     silence_s = max(
         provider.timeouts.first_token_s or settings.first_token_timeout_s,
@@ -88,13 +100,24 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
     client = await stack.enter_async_context(
         open_client(
             provider.api_key.reveal() if provider.api_key else "none",
-            address_of(provider),
+            address or address_of(provider),
             headers=None if is_own else {name: text.reveal() for name, text in provider.headers.items()},
             key_header="api-key" if has_key_header else "Authorization",
             silence_timeout_s=silence_s,
             tracer=tracer,
         )
     )
+    if not provider.token_command:
+        return client, None
+    from textllm_adapters.openai.tokens import CommandToken
+
+    return client, CommandToken(client, provider.token_command).refresh
+
+
+async def _open_api(stack: AsyncExitStack, settings: Settings, provider: ProviderSettings, tracer: Tracer) -> Way:
+    from textllm_adapters.openai.http import Retries
+
+    client, before = await open_api_client(stack, settings, provider, tracer)
     once = Retries(tries=1)
     if provider.kind in ("azure", "chat_completions"):
         from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
@@ -105,11 +128,6 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
         dialect = _with(Dialect.of_chat(client.url.host), provider.supports)
         dialect = structs.replace(dialect, trusts_cost=provider.trusts_cost)
         chat = ChatCompletionsLLM(client, dialect=dialect, deployments=deployments)
-        before = None
-        if provider.token_command:
-            from textllm_adapters.openai.tokens import CommandToken
-
-            before = CommandToken(client, provider.token_command).refresh
         return Way(Route(llm=chat), replace(chat, retries=once), before=before)
     from textllm_adapters.openai.dialect import RESPONSES
     from textllm_adapters.openai.responses import ResponsesLLM

@@ -1,6 +1,7 @@
 """`textllm config`: the settings in force."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -8,6 +9,9 @@ from textllm_cli.commands import options
 from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import invocation_of
 from textllm_cli.render import outline, reporting
+from textllm_core.records.models import ProviderFound
+
+_Offline = Annotated[bool, typer.Option("--offline", help="Ask no provider.")]
 
 app = typer.Typer(no_args_is_help=True, help="Show or check the settings.")
 
@@ -26,8 +30,10 @@ def show(context: typer.Context, as_json: options.Json = False) -> None:
 
 
 @app.command()
-def check(context: typer.Context, as_json: options.Json = False) -> None:
-    """Check all settings at once, and list everything that is wrong with them.
+def check(context: typer.Context, offline: _Offline = False, as_json: options.Json = False) -> None:
+    """Check all settings at once, and list everything that is wrong with them. Ask each provider once how it is.
+
+    It is asked for its list of models, which costs nothing.
 
     Example: textllm --config mine.yaml config check
     """
@@ -35,9 +41,21 @@ def check(context: typer.Context, as_json: options.Json = False) -> None:
         invocation = invocation_of(context)
         settings, wiring = invocation.settings(is_personal=False), invocation.load_wiring()
         notices: Sequence[str] = ()
+        found: Sequence[ProviderFound] = ()
         if settings.server is None:  # else the model and the storage are the server's, which checks its own
             wiring.check(settings)
             notices = wiring.notices(settings)
+            found = () if offline else interruptibly(wiring.ask_providers(settings))
         for notice in notices:
             screen.warn(notice)
-        screen.record({"ok": True, "notices": notices}, "The settings can be used.")
+        for provider in found:
+            for note in provider.notes if not provider.is_well else ():
+                screen.warn(f"{provider.name}: {note}")
+        asked = {"providers": found} if found else {}
+        lines = [f"{provider.name}: {_said(provider)}" for provider in found if provider.is_well]
+        screen.record({"ok": True, "notices": notices, **asked}, "\n".join([*lines, "The settings can be used."]))
+
+
+def _said(provider: ProviderFound) -> str:
+    contexts = ", ".join(f"{model} with {tokens} tokens of context" for model, tokens in provider.contexts.items())
+    return contexts or " ".join(provider.notes) or "it answers, and has the models that are named."

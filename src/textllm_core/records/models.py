@@ -1,6 +1,6 @@
 """Models that can be asked, as they are listed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -41,3 +41,18 @@ class ModelList(Record, frozen=True, kw_only=True):
 
     object: Annotated[Literal["list"], Meta(description="Always `list`.")] = "list"
     data: Annotated[Sequence[ListedModel], Meta(description="What was asked for, in order.")] = ()
+
+
+class ProviderFound(Record, frozen=True, kw_only=True):
+    """What one provider said.
+
+    Args:
+        is_well: it answers, takes the key, and has the models that the settings name.
+        notes: sentences for an operator.
+        contexts: in tokens, of the models that the settings name, where it tells them.
+    """
+
+    name: str
+    is_well: bool
+    notes: Sequence[str] = ()
+    contexts: Mapping[str, int] = {}

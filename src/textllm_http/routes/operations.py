@@ -20,7 +20,7 @@ from textllm_http.openapi_examples import NOT_READY, READY
 from textllm_http.openapi_shapes import Answer, Content, Operation, json_answer
 from textllm_http.reading import reading
 from textllm_http.responses import WholeResponse, json_response
-from textllm_http.services import services_of
+from textllm_http.services import Services, services_of
 
 _RETRY_AFTER_S = 5  # about as often as balancers ask anyway
 _METRICS_TYPE = "text/plain; version=0.0.4"  # in UTF-8, which the response adds
@@ -68,6 +68,7 @@ async def health(request: Request[Any, Any, Any]) -> ASGIApp:
     body = health_report(
         {
             "openai_api": {"status": "configured" if services.asks_openai else "not_configured"},
+            **_providers(services),
             **told_checks(faults, hides_faults=services.requires_keys),
             **await _erasures(textllm, hides_numbers=services.requires_keys),
             "disk": {} if services.requires_keys else await asyncio.to_thread(_disk, services.data_dir),
@@ -87,6 +88,14 @@ async def _erasures(textllm: TextLLM, *, hides_numbers: bool) -> Mapping[str, Ma
         return {}
     numbers = {} if hides_numbers else {"pending": waiting.pending, "failing": waiting.failing}
     return {"erasures": {"status": "failing" if waiting.failing else "healthy", **numbers}}
+
+
+def _providers(services: Services) -> Mapping[str, Mapping[str, object]]:
+    """Who answers, where they have names; no probe asks them anything."""
+    if not services.providers:
+        return {}
+    names = {} if services.requires_keys else {"names": services.providers}
+    return {"providers": {"status": "configured", **names}}
 
 
 def _disk(folder: Path) -> Mapping[str, object]:

@@ -52,7 +52,9 @@ def words_at(kind: type, path: str) -> str:
                 member for each in found if isinstance(each, inspect.ListType) for member in _members(each.item_type)
             ]
     words = dict.fromkeys(_in_words(each) for each in found if not isinstance(each, inspect.NoneType))
-    return " or ".join(words)
+    return (
+        " or ".join(words) or "JSON, without numbers that are out of range"
+    )  # which is inside of what may be anything
 
 
 def _members(kind: inspect.Type) -> list[inspect.Type]:

@@ -106,6 +106,8 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("config", "pricing: {input_per_1k: x, output_per_1k: 1}", "config.yaml: pricing.input_per_1k", "US dollars"),
     ("config", "prices: [1]", "config.yaml: prices", "a mapping"),
     ("config", "prices: {m: 1}", "config.yaml: prices.m", "a mapping"),
+    ("config", "providers: {p: 1}", "config.yaml: providers.p", "a mapping"),
+    ("config", "models: {m: 1}", "config.yaml: models.m", "a mapping"),
     ("config", "prices: {m: {input: 1}}", "config.yaml: prices.m.output", "a number of US dollars"),
     ("config", "prices: {m: {input: 1, output: -1}}", "config.yaml: prices.m.output", "a number of US dollars"),
     (

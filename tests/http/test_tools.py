@@ -121,3 +121,11 @@ async def test_json_of_any_depth_is_no_failure_of_ours(server: Server) -> None:
         body = head + b'{"a":' * depth + b"1" + b"}" * depth + b"}}]}"
         answer = await server.call("POST", "/chat", [body[:60_000]], headers={"content-type": "application/json"})
         assert answer.status in (400, 413)
+
+
+async def test_a_number_that_no_program_can_hold_is_refused_in_words(server: Server) -> None:
+    tool = b'{"type":"function","function":{"name":"a","parameters":{"maximum":1e400}}}'
+    json = {"content-type": "application/json"}
+    answer = await server.call("POST", "/chat", [b'{"message":"x","tools":[' + tool + b"]}"], headers=json)
+    (error,) = answer.json()["errors"]
+    assert error["message"] == "must be JSON, without numbers that are out of range"

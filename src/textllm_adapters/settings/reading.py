@@ -123,7 +123,10 @@ def _read_named(name_field: Field, field: Field, given: Mapping[str, object], pl
     for name, item in given.items():
         inner = place.child(str(name))
         key, value = read(name_field, name, inner), read(field, item, inner)
-        values[key] = build(field.kind, value, inner) if field.is_section and isinstance(value, dict) else value
+        if field.is_section and isinstance(value, dict):
+            value = build(field.kind, value, inner)
+        if key is not UNSET and value is not UNSET:  # what was refused is looked at no more
+            values[key] = value
     return values
 
 

@@ -3,6 +3,7 @@
 import re
 import secrets
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -21,7 +22,9 @@ from textllm_core.texts import refuse_half_characters
 
 MAX_KEYS_PER_PAGE: Final = 100
 MAX_NAME_CHARS: Final = 200
+MAX_KEY_MODELS: Final = 100
 
+_MODEL: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,200}")  # as the settings have it
 _PREFIX: Final = "tllm_"
 _BASE62: Final = digits + ascii_letters
 _RANDOM_CHARS: Final = 43  # 256 bits
@@ -67,13 +70,20 @@ class IssueApiKey:
     clock: Clock
 
     async def __call__(
-        self, caller: Caller, *, role: Role, user_id: str | None = None, name: str | None = None
+        self,
+        caller: Caller,
+        *,
+        role: Role,
+        user_id: str | None = None,
+        name: str | None = None,
+        models: Sequence[str] | None = None,
     ) -> IssuedApiKey:
         """The key with its secret, which nobody can find out later.
 
         Args:
             user_id: for the role `user`, whom it may act for.
             name: what its owner calls it, at most 200 characters.
+            models: the names of the models that it may use, at most 100; None: all.
         Raises:
             ForbiddenError: the caller is no admin.
             InvalidRequestError: a malformed tenant, user or name; a user without the role `user`, or the other way.
@@ -84,6 +94,10 @@ class IssueApiKey:
         refuse_half_characters(name=name)
         if name is not None and not 1 <= len(name) <= MAX_NAME_CHARS:
             raise InvalidRequestError.of("name", f"must have 1 to {MAX_NAME_CHARS} characters")
+        if models is not None and not (
+            1 <= len(models) <= MAX_KEY_MODELS and all(_MODEL.fullmatch(model) for model in models)
+        ):
+            raise InvalidRequestError.of("models", f"must be 1 to {MAX_KEY_MODELS} names of models")
         secret = new_secret()
         key = ApiKey(
             id=new_id("key"),
@@ -93,6 +107,7 @@ class IssueApiKey:
             name=name,
             hint=secret[:_HINT_CHARS],
             created_at=self.clock.now(),
+            models=None if models is None else tuple(dict.fromkeys(models)),
         )
         await self.keys.add(key, digest_of(secret))
         return IssuedApiKey(**structs.asdict(key), secret=secret)

@@ -98,6 +98,7 @@ API_KEY: Final = {
     "hint": "tllm_4fG7",
     "created_at": "2026-03-14T09:26:53Z",
     "revoked_at": None,
+    "models": None,
 }
 READY: Final = {"status": "ready", "checks": {"database": {"status": "healthy"}}}
 NOT_READY: Final = {"status": "not_ready", "checks": {"database": {"status": "unhealthy"}}}

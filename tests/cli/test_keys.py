@@ -40,6 +40,12 @@ def test_a_key_of_a_further_tenant_is_made(run: Run, wiring: MemoryWiring) -> No
     assert json.loads(run("keys", "list", "--json").stdout)["data"] == []
 
 
+def test_a_key_is_limited_to_models(run: Run, wiring: MemoryWiring) -> None:
+    result = run("keys", "create", "--role", "service", "--models", "fast,openai/gpt-4o")
+    assert caller(wiring, result.stdout.strip()).models == ("fast", "openai/gpt-4o")
+    assert run("keys", "create", "--role", "service", "--models", "a,,b").exit_code == 4
+
+
 def test_keys_are_listed_without_their_secrets(run: Run) -> None:
     secret = run("keys", "create", "--role", "service", "--name", "billing").stdout.strip()
     text = run("keys", "list").stdout

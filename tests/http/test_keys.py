@@ -44,11 +44,38 @@ async def test_a_key_is_made_and_its_secret_is_shown_once(server: Server, admin:
         "hint": secret[:9],
         "created_at": "2026-11-22T12:00:00Z",
         "revoked_at": None,
+        "models": None,
     }
     listed = await server.get("/keys", admin)
     assert issued in listed.json()["data"]
     assert secret not in listed.body.decode()
     assert (await server.get("/users/ada/stats", {"authorization": f"Bearer {secret}"})).status == 200
+
+
+async def test_a_key_is_limited_to_models(server: Server, admin: dict[str, str]) -> None:
+    answer = await issue(server, admin, {"role": "service", "models": ["gpt-4o-mini", "fast", "fast"]})
+    issued = answer.json()
+    assert issued["models"] == ["gpt-4o-mini", "fast"]
+    own = {"authorization": f"Bearer {issued['secret']}"} | JSON
+    refused = await server.post("/chat", {"message": "Hello"}, own)
+    assert (refused.status, refused.json()["code"]) == (403, "forbidden")
+    assert "'gpt-4o'; it may use gpt-4o-mini, fast" in refused.json()["detail"]
+    same = await server.post(
+        "/v1/chat/completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}, own
+    )
+    assert (same.status, same.json()["error"]["code"]) == (403, "forbidden")
+    listed = (await server.get("/v1/models", admin)).json()["data"]
+    assert [model["id"] for model in (await server.get("/v1/models", own)).json()["data"]] == [
+        model["id"] for model in listed if model["id"] in issued["models"]
+    ]
+
+
+@pytest.mark.parametrize("models", [[], [""], ["no model"], ["a"] * 101])
+async def test_models_that_no_key_can_be_limited_to_are_refused(
+    server: Server, admin: dict[str, str], models: list[str]
+) -> None:
+    answer = await issue(server, admin, {"role": "service", "models": models})
+    assert (answer.status, answer.json()["errors"][0]["field"]) == (400, "models")
 
 
 async def test_a_new_key_counts_as_a_turn_of_the_key_that_asks_for_it(bench: Bench, admin: dict[str, str]) -> None:

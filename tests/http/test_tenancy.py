@@ -351,7 +351,8 @@ def code_of(answer: Answer) -> str:
 
 def told(answer: Answer, id_: str = "") -> tuple[int, str, dict[str, str]]:
     """What an answer says, but for what is new in every answer, and for the id it was asked about."""
-    new = rf"(req|conv|resp|sess|msg)_[0-9a-f]{{24}}|\d{{8}}_\d{{6}}_\w{{8}}_|signature=\w+|{re.escape(id_) or '(?!)'}"
+    ids = r"(req|conv|resp|sess|msg)_(t\d{10})?[0-9a-f]{24}"
+    new = rf"{ids}|\d{{8}}_\d{{6}}_\w{{8}}_|signature=\w+|{re.escape(id_) or '(?!)'}"
     headers = {name: value for name, value in answer.headers.items() if name not in ("x-request-id", "ratelimit")}
     headers = {name: re.sub(new, "…", value) for name, value in headers.items()}
     return answer.status, re.sub(new, "…", answer.body.decode()), headers | {"content-length": ""}

@@ -23,7 +23,8 @@ class MemoryApiKeyRepository:
     async def caller(self, digest: bytes) -> Caller | None:
         for kept in self.store.api_keys.values():
             if kept.digest == digest and kept.key.revoked_at is None:
-                return Caller(kept.key.tenant_id, kept.key.role, kept.key.user_id, kept.key.id)
+                key = kept.key
+                return Caller(key.tenant_id, key.role, key.user_id, key.id, key.models)
         return None
 
     async def get(self, tenant_id: str, key_id: str) -> ApiKey | None:

@@ -1,5 +1,7 @@
 """API keys in PostgreSQL."""
 
+import msgspec
+
 from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.sql.api_key_repository import SqlApiKeyRepository
@@ -16,4 +18,8 @@ class PostgresApiKeyRepository(SqlApiKeyRepository):
 
     async def caller(self, digest: bytes) -> Caller | None:
         row = await self._lanes.ask(statements.CALLER, EVERYONE, {"digest": digest})
-        return None if row[0] is None else Caller(*row)
+        if row[0] is None:
+            return None
+        tenant_id, role, user_id, key_id, models = row
+        allowed = None if models is None else tuple(msgspec.json.decode(models, type=list[str]))
+        return Caller(tenant_id, role, user_id, key_id, allowed)

@@ -12,7 +12,7 @@ from textllm_adapters.postgres.lanes import Statement
 # Whose key it is, before anybody's rows can be shown. Returns NULLs where none is in force.
 CALLER: Final = Statement(
     """
-    SELECT key.tenant_id, key.role, key.user_id, key.id
+    SELECT key.tenant_id, key.role, key.user_id, key.id, key.models
     FROM (SELECT) AS asked LEFT JOIN api_keys AS key ON key.digest = :digest AND key.revoked_at IS NULL
     """,
     order=("digest",),

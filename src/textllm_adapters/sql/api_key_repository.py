@@ -20,9 +20,9 @@ _ID: Final = api_keys.c.id == bindparam("of_key")
 _IN_FORCE: Final = api_keys.c.revoked_at.is_(None)
 
 _ADD: Final = insert(api_keys)
-_CALLER: Final = select(api_keys.c.tenant_id, api_keys.c.role, api_keys.c.user_id, api_keys.c.id).where(
-    api_keys.c.digest == bindparam("of_digest"), _IN_FORCE
-)
+_CALLER: Final = select(
+    api_keys.c.tenant_id, api_keys.c.role, api_keys.c.user_id, api_keys.c.id, api_keys.c.models
+).where(api_keys.c.digest == bindparam("of_digest"), _IN_FORCE)
 _GET: Final = select(*_FIELDS).where(_OF_TENANT, _ID)
 _NEWEST: Final = (
     select(*_FIELDS)

@@ -392,6 +392,7 @@ api_keys: Final = Table(
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("models", Record(tuple[str, ...])),
     PrimaryKeyConstraint("tenant_id", "id", name="pk_api_keys"),
     Index("ix_api_keys_digest", "digest", unique=True),
     Index("ix_api_keys_revoked_at", "revoked_at"),

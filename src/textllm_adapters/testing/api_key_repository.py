@@ -42,6 +42,7 @@ class ApiKeyRepositoryContract:
             (key(role="admin", name=None), Caller("tenant", "admin", id="key_1")),
             (key(), Caller("tenant", "service", id="key_1")),
             (key(role="user", user_id="ada"), Caller("tenant", "user", "ada", "key_1")),
+            (key(models=("gpt-4o", "groq/*")), Caller("tenant", "service", id="key_1", models=("gpt-4o", "groq/*"))),
         ],
     )
     async def test_a_key_is_found_by_its_digest_and_by_its_id(

@@ -31,6 +31,9 @@ def create(
     tenant: Tenant = "default",
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Of the role user: which one.")] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="TEXT", help="What you call the key.")] = None,
+    models: Annotated[
+        str | None, typer.Option("--models", metavar="NAMES", help="The models that it may use, with commas; else all.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Make a key, and print its secret: it is kept nowhere, and cannot be shown again.
@@ -40,7 +43,10 @@ def create(
     admin = Caller(tenant, "admin")
     with reporting(as_json=as_json) as screen:
         issued = _run(
-            context, lambda administration: administration.issue_api_key(admin, role=role, user_id=user, name=name)
+            context,
+            lambda administration: administration.issue_api_key(
+                admin, role=role, user_id=user, name=name, models=models.split(",") if models is not None else None
+            ),
         )
         screen.say(f"{issued.id}, {role} of the tenant {tenant}; keep its secret, it is not shown again:")
         screen.record(issued, issued.secret)

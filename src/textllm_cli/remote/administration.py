@@ -71,10 +71,18 @@ class RemoteAdministration:
         return await self._client.call("POST", named("sessions", session_id, "end"), Session)
 
     async def issue_api_key(
-        self, caller: Caller, *, role: Role, user_id: str | None = None, name: str | None = None
+        self,
+        caller: Caller,
+        *,
+        role: Role,
+        user_id: str | None = None,
+        name: str | None = None,
+        models: Sequence[str] | None = None,
     ) -> IssuedApiKey:
         _refuse_other_tenant(caller)
-        asked = {"role": role, "user_id": user_id, "name": name}
+        asked: dict[str, object] = {"role": role, "user_id": user_id, "name": name}
+        if models is not None:  # a server of the version before knows nothing of it
+            asked["models"] = list(models)
         return await self._client.call("POST", named("keys"), IssuedApiKey, body=asked)
 
     async def list_api_keys(self, caller: Caller, *, limit: int, after: str | None = None) -> ApiKeyPage:

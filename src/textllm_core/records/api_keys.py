@@ -26,6 +26,9 @@ class ApiKey(Record, frozen=True):
     revoked_at: Annotated[datetime | None, Meta(description="When it was revoked, UTC; null while it is in force.")] = (
         None
     )
+    models: Annotated[
+        tuple[str, ...] | None, Meta(description="The names of the models that it may use; null: all.")
+    ] = None
 
 
 class IssuedApiKey(ApiKey, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """`/v1/models`."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from litestar import Request
@@ -8,6 +9,7 @@ from litestar.types import ASGIApp
 
 from textllm_core.errors import NotFoundError
 from textllm_core.records.models import ListedModel, ModelList
+from textllm_http.auth import caller_of
 from textllm_http.openai_door.declaring import door_reading
 from textllm_http.openapi_shapes import Operation, json_answer
 from textllm_http.responses import json_response
@@ -25,17 +27,24 @@ _MODEL: Final = {
 }
 
 
+def _usable(request: Request[Any, Any, Any]) -> Sequence[ListedModel]:
+    """Those that the caller's key may use."""
+    allowed = caller_of(request).models
+    return [model for model in services_of(request).models.data if allowed is None or model.id in allowed]
+
+
 @door_reading(
     "/v1/models",
     described=Operation(
         tag="OpenAI",
-        says="Those that the operator's settings name; others that have a price may be asked, too.",
+        says="Those that the operator's settings name, and this key may use. Where they have no `models`, others that "
+        "have a price may be asked, too.",
         answers={200: json_answer("The models.", ModelList, {"object": "list", "data": [_MODEL]})},
     ),
 )
 async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     """List the models that can be asked, with what they cost and can read."""
-    return json_response(services_of(request).models)
+    return json_response(ModelList(data=_usable(request)))
 
 
 @door_reading(
@@ -50,7 +59,7 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
 async def one(request: Request[Any, Any, Any], model: FromPath[str]) -> ASGIApp:
     """Tell what one model costs and can read."""
     name = model.removeprefix("/")
-    for each in services_of(request).models.data:
+    for each in _usable(request):
         if each.id == name:
             return json_response(each)
     raise NotFoundError("There is no such model in the list; /v1/models has it.")

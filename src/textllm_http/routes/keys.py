@@ -30,6 +30,9 @@ class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         AnyUserId | None, Meta(description="Of the role `user`, and of no other: for whom alone it may act.")
     ] = None
     name: KeyName | None = None
+    models: Annotated[list[str] | None, Meta(description="The names of the models that it may use; left out: all.")] = (
+        None
+    )
 
 
 class KeysQuery(Struct, frozen=True):
@@ -75,7 +78,9 @@ async def issue(request: Request[Any, Any, Any]) -> ASGIApp:
     asked = await _BODY.read(request, max_bytes=services_of(request).max_body_bytes)
     caller = caller_of(request)
     allowance = await textllm.files.admit(caller, None)
-    issued = await textllm.administration.issue_api_key(caller, role=asked.role, user_id=asked.user_id, name=asked.name)
+    issued = await textllm.administration.issue_api_key(
+        caller, role=asked.role, user_id=asked.user_id, name=asked.name, models=asked.models
+    )
     headers = {"Cache-Control": "no-store", "Location": f"/keys/{issued.id}"} | rate_limit_headers(allowance)
     return json_response(issued, status_code=201, headers=headers)
 

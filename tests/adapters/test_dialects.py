@@ -1,5 +1,6 @@
 """Servers that refuse what others take: they are not sent it again, and the turn is answered all the same."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from textllm_adapters.openai.deployments import Deployments
 from textllm_adapters.openai.dialect import Dialect
 from textllm_adapters.testing.models import Heard, hear, request
 from textllm_core.errors import ContextTooLongError, InvalidRequestError, ProviderError
-from textllm_core.records.tools import FunctionTool
+from textllm_core.records.messages import Message
+from textllm_core.records.tools import FunctionTool, ToolCall, ToolResult
 
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ALL = Dialect(max_completion_tokens=False)
 
 
@@ -152,3 +155,35 @@ async def test_a_deployment_of_azure_is_asked_where_it_is(version: str | None) -
     assert (server.paths, server.bodies[0]["model"]) == ([path], "our gpt")
     assert (server.headers[0]["api-key"], server.headers[0]["x-of"]) == ("k", "us")
     assert "authorization" not in server.headers[0]
+
+
+async def test_ids_of_calls_are_as_short_as_a_server_wants_them() -> None:
+    said = "Tool call id was call_1 but must be a-z, A-Z, 0-9, with a length of 9."
+
+    def rule(body: Json) -> tuple[int, object] | None:
+        ids = [message["tool_call_id"] for message in body["messages"] if message["role"] == "tool"]
+        return (400, {"object": "error", "message": said}) if any(len(each) != 9 for each in ids) else None
+
+    calls = Message(
+        id="m",
+        role="assistant",
+        created_at=NOON,
+        content=(
+            ToolCall(call_id="call_1", name="f", arguments="{}"),
+            ToolCall(call_id="abcdef123", name="g", arguments="{}"),
+        ),
+    )
+    results = Message(
+        id="n",
+        role="user",
+        created_at=NOON,
+        content=(ToolResult(call_id="call_1", output="1"), ToolResult(call_id="abcdef123", output="2")),
+    )
+    async with picky(rule) as server:
+        heard = await ask(server, 2, messages=(*request("Well?").messages, calls, results))
+    assert [each.error for each in heard] == [None, None]
+    assert len(server.bodies) == 3
+    _, asked, first, second = server.bodies[-1]["messages"]
+    ids = [call["id"] for call in asked["tool_calls"]]
+    assert ids == [first["tool_call_id"], second["tool_call_id"]]
+    assert ids[1] == "abcdef123"

@@ -15,7 +15,7 @@ from textllm_adapters.openai.deployments import Deployments
 from textllm_adapters.openai.dialect import Dialect, Lessons
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of
-from textllm_adapters.openai.functions import CallsInPieces, chat_calls, chat_options
+from textllm_adapters.openai.functions import CallsInPieces, chat_calls, chat_options, shorten_call_ids
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import TextLLMError
@@ -276,9 +276,12 @@ def _in_parts(content: object) -> list[object]:
 
 def _body(request: ModelRequest, dialect: Dialect) -> dict[str, object]:
     instructions = [{"role": "system", "content": request.instructions}] if request.instructions else []
+    turns = _in_turns(request.messages, openai=dialect.is_openai)
+    if dialect.short_call_ids:
+        shorten_call_ids(turns)
     body: dict[str, object] = {
         "model": request.model,
-        "messages": [*instructions, *_in_turns(request.messages, openai=dialect.is_openai)],
+        "messages": [*instructions, *turns],
         "stream": True,
         # OpenAI's newer models refuse the old name, other servers may not know the new one.
         dialect.length_name(request.model): dialect.length(request),

@@ -16,7 +16,8 @@ from textllm_core.records.tools import JsonSchemaFormat
 T = TypeVar("T")
 
 _OPENAI_HOSTS: Final = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
-_WITHOUT_STREAM_OPTIONS: Final = ("api.mistral.ai",)  # it answers 422, and states the usage all the same
+_MISTRAL: Final = "api.mistral.ai"  # it refuses stream_options, and states the usage all the same
+_OF_NINE: Final = re.compile(r"tool call id.{0,200}length of 9")
 # Those of OpenAI's models that refuse `max_tokens` wherever they are.
 _NEWER_MODEL: Final = re.compile(r"(?:.*/)?(?:gpt-5|o[134])(?:[.-].*)?", re.IGNORECASE)
 _OPTIONAL: Final = ("stream_options", "store", "safety_identifier", "prompt_cache_key")
@@ -52,6 +53,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
         images, files, tools, json_schema: of what turns may bring.
         max_completion_tokens: the longest reply by this name, in the place of `max_tokens`; None: by the model's name.
         stream_options, store, safety_identifier, prompt_cache_key: fields of the API that some servers refuse.
+        short_call_ids: ids of calls have nine letters and digits.
         trusts_cost: what it says that a call cost is what is charged.
         longest, context: tokens of a reply, and of all there is, as the server has said; None: it has not.
     """
@@ -66,6 +68,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     store: bool = True
     safety_identifier: bool = True
     prompt_cache_key: bool = True
+    short_call_ids: bool = False
     trusts_cost: bool = False
     longest: int | None = None
     context: int | None = None
@@ -77,7 +80,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
         return cls(
             is_openai=is_openai,
             max_completion_tokens=True if is_openai else None,
-            stream_options=host not in _WITHOUT_STREAM_OPTIONS,
+            stream_options=host != _MISTRAL,
+            short_call_ids=host == _MISTRAL,
             safety_identifier=is_openai,
             prompt_cache_key=is_openai,
         )
@@ -131,6 +135,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
                     and not (name == "store" and request.transcript_id)
                 ):
                     return replace(self, **{name: False})
+        if _OF_NINE.search(fault.words):
+            return None if self.short_call_ids else replace(self, short_call_ids=True)
         of_it = (name for name in _LENGTHS if name in sent)
         named = next((name for name in of_it if name == field or re.search(rf"\b{name}\b", fault.words)), None)
         if (most := _AT_MOST.search(fault.words)) and (named or field == "max_output_tokens"):

@@ -95,6 +95,24 @@ def chat_calls(message: Message, *, openai: bool = False) -> list[dict[str, obje
     ]
 
 
+def shorten_call_ids(turns: Sequence[dict[str, object]]) -> None:
+    """Give calls and their results ids of nine letters and digits, as Mistral's models take no others."""
+    for turn in turns:
+        if isinstance(call_id := turn.get("tool_call_id"), str):
+            turn["tool_call_id"] = _of_nine(call_id)
+        calls = turn.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            call["id"] = _of_nine(call["id"])
+
+
+def _of_nine(call_id: str) -> str:
+    return (
+        call_id
+        if re.fullmatch(r"[A-Za-z0-9]{9}", call_id)
+        else sha256(call_id.encode(errors="replace")).hexdigest()[:9]
+    )
+
+
 def _beside(call: ToolCall) -> dict[str, object]:
     said = None if call.beside is UNSET or len(call.beside) > _MOST_BESIDE else _object(call.beside)
     return {} if said is None else {"extra_content": said}  # an imported one may be anything

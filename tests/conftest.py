@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 from botocore.loaders import create_loader
 from hypothesis import HealthCheck, settings
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.servers.citus import CitusCluster, citus
 from tests.servers.memory import folder_in_memory
 from tests.servers.pgbouncer import PgBouncer, pgbouncer
 from tests.servers.postgres import ReusableDatabase, RunningServer, open_postgres
@@ -30,6 +32,7 @@ from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.s3.blob_store import S3BlobStore
 from textllm_adapters.sql import migrations
+from textllm_adapters.sql.tables import metadata
 from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite_engine
 
@@ -158,6 +161,27 @@ def pgbouncer_server(postgres_server: RunningServer) -> Iterator[PgBouncer]:
 async def pgbouncer_engine(pgbouncer_server: PgBouncer, postgres_url: str) -> AsyncIterator[PostgresEngine]:
     """Connections to `postgres_url` through a pooler."""
     engine = open_postgres_engine(pgbouncer_server.before(postgres_url))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def citus_url() -> Iterator[str]:
+    """A database of a Citus cluster, over whose nodes its tables are spread; started when a test first needs one."""
+    if (binaries := citus()) is None:
+        pytest.skip("needs Citus: TEXTLLM_TEST_CITUS names the folder of a PostgreSQL's programs that has it")
+    with CitusCluster(binaries) as cluster:
+        run_migrations(open_postgres_engine(cluster.url))
+        cluster.distribute()
+        yield cluster.url
+
+
+@pytest.fixture
+async def citus_engine(citus_url: str) -> AsyncIterator[PostgresEngine]:
+    """Connections to it; the tables are empty."""
+    engine = open_postgres_engine(citus_url)
+    async with engine.begin() as connection:
+        await connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
     yield engine
     await engine.dispose()
 

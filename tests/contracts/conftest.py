@@ -61,7 +61,27 @@ from textllm_core.ports.tracer import Tracer
 from textllm_core.records.ledger import Hold
 from textllm_core.steps import Untraced
 
-DATABASES = ["memory", "sqlite", "postgres", pytest.param("pgbouncer", marks=pytest.mark.pgbouncer)]
+DATABASES = [
+    "memory",
+    "sqlite",
+    "postgres",
+    pytest.param("pgbouncer", marks=pytest.mark.pgbouncer),
+    pytest.param("citus", marks=pytest.mark.citus),
+]
+
+# There each node has a snapshot of its own, and who leases rows waits for others that do.
+ELSE_ON_CITUS = {
+    "test_turns_that_run_meanwhile_raise_no_alarm_and_lose_nothing_to_a_repair": "the audit sees turns half done",
+    "test_no_two_workers_get_the_same": "they do not, but one that comes at the same time may get fewer",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what is not the same on Citus (docs/scale.md)."""
+    for item in items:
+        name, _, of = item.name.partition("[")
+        if name in ELSE_ON_CITUS and of.startswith("citus"):
+            item.add_marker(pytest.mark.xfail(reason=ELSE_ON_CITUS[name], strict=False))
 
 
 def storage_of(store: MemoryStore) -> Storage:
@@ -110,6 +130,11 @@ def pgbouncer_storage(pgbouncer_engine: PostgresEngine) -> Storage:
     return sql_storage(pgbouncer_engine)
 
 
+@pytest.fixture
+def citus_storage(citus_engine: PostgresEngine) -> Storage:
+    return sql_storage(citus_engine)
+
+
 @pytest.fixture(params=DATABASES)
 def storage(request: pytest.FixtureRequest) -> Storage:
     """One of the stores."""
@@ -136,6 +161,11 @@ def postgres_api_keys(postgres_engine: PostgresEngine) -> ApiKeyRepository:
 @pytest.fixture
 def pgbouncer_api_keys(pgbouncer_engine: PostgresEngine) -> ApiKeyRepository:
     return PostgresApiKeyRepository(pgbouncer_engine)
+
+
+@pytest.fixture
+def citus_api_keys(citus_engine: PostgresEngine) -> ApiKeyRepository:
+    return PostgresApiKeyRepository(citus_engine)
 
 
 @pytest.fixture(params=DATABASES)
@@ -206,6 +236,11 @@ def pgbouncer_auditing(pgbouncer_engine: PostgresEngine) -> Auditing:
     return _sql_auditing(pgbouncer_engine)
 
 
+@pytest.fixture
+def citus_auditing(citus_engine: PostgresEngine) -> Auditing:
+    return _sql_auditing(citus_engine)
+
+
 @pytest.fixture(params=DATABASES)
 def auditing(request: pytest.FixtureRequest) -> Auditing:
     """One of the audits."""
@@ -248,6 +283,11 @@ def _waiting(engine: AsyncEngine) -> Callable[[timedelta], Awaitable[None]]:
 @pytest.fixture
 def pgbouncer_limiting(pgbouncer_engine: PostgresEngine) -> Limiting:
     return Limiting(PostgresRateLimiter(pgbouncer_engine), _waiting(pgbouncer_engine))
+
+
+@pytest.fixture
+def citus_limiting(citus_engine: PostgresEngine) -> Limiting:
+    return Limiting(PostgresRateLimiter(citus_engine), _waiting(citus_engine))
 
 
 @pytest.fixture(params=DATABASES)

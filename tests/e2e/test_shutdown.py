@@ -316,7 +316,7 @@ def own_provider() -> Iterator[OpenAIStandIn]:
         yield provider
 
 
-@pytest.mark.parametrize(("renewals", "clients"), [(1, 4), pytest.param(20, 8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("renewals", "clients"), [(1, 4), pytest.param(30, 8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 async def test_renewing_the_workers_under_load_loses_no_request_and_no_cent(
     request: pytest.FixtureRequest,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]  # it has no stubs
 
+from textllm_adapters.postgres.citus import HAS_CITUS
 from textllm_adapters.postgres.hosts import READ_WRITE, Host, hosts_of, wanted_of
 from textllm_adapters.sql.errors import READ_ONLY
 from textllm_adapters.sql.opening import Opening
@@ -31,9 +32,9 @@ _SERVER_IS_GONE: Final = (
     "08",  # connections that broke; a pooler says so whose server is gone
 )
 # Asked, not read from what is told when a connection opens: a pooler tells what was true for its first connection.
-_ASK: Final = """
+_ASK: Final = f"""
     SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(),
-        pg_catalog.current_setting('transaction_read_only') = 'on'
+        pg_catalog.current_setting('transaction_read_only') = 'on', {HAS_CITUS}
 """
 
 
@@ -48,12 +49,14 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no stubs
 
     Attributes:
         is_pooled: a pooler is at its other end, which may carry out each transaction in another session.
+        has_citus: the tables may lie on many nodes.
         era, ends_at: for `Connections` alone.
     """
 
-    __slots__ = ("ends_at", "era", "is_pooled")
+    __slots__ = ("ends_at", "era", "has_citus", "is_pooled")
 
     is_pooled: bool
+    has_citus: bool
     era: int
     ends_at: float
 
@@ -150,7 +153,7 @@ class Connections:
             target_session_attrs="any",
         )
         try:
-            pid, is_in_recovery, is_read_only = await connection.fetchrow(_ASK, timeout=timeout_s)
+            pid, is_in_recovery, is_read_only, has_citus = await connection.fetchrow(_ASK, timeout=timeout_s)
         except BaseException:
             connection.terminate()
             raise
@@ -158,5 +161,6 @@ class Connections:
         if is_read_only if wanted == READ_WRITE else is_in_recovery and wanted == "primary":
             connection.terminate()
             raise ReadOnlyServerError("PostgreSQL takes no writes here.")
+        connection.has_citus = has_citus
         connection.is_pooled = pid != connection.get_server_pid()  # a pooler has keys of its own for its clients
         return connection

@@ -8,6 +8,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from textllm_adapters.postgres.citus import without_locks
 from textllm_adapters.postgres.connections import LIFETIME_S, Connections
 from textllm_adapters.postgres.lanes import LANES, Lanes
 from textllm_adapters.sql.database import IS_POOLED, Database
@@ -80,6 +81,13 @@ def open_engine(
         if connections.notices_loss(lost.connection.driver_connection, error):
             context.is_disconnect = True
 
+    def say_to_citus(
+        connection: Any, _cursor: object, statement: str, parameters: object, *_more: object
+    ) -> tuple[str, object]:
+        has_citus = connection.connection.driver_connection.has_citus
+        return (without_locks(statement) if has_citus else statement), parameters
+
+    event.listen(engine.sync_engine, "before_cursor_execute", say_to_citus, retval=True)
     event.listen(engine.sync_engine, "connect", connected)
     event.listen(engine.sync_engine, "checkout", check_out)
     event.listen(engine.sync_engine, "handle_error", leave_if_lost)

@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from textllm_adapters.postgres.citus import without_locks
 from textllm_adapters.postgres.connections import Connection, Connections
 from textllm_adapters.sql.database import SETTING, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
@@ -24,6 +25,7 @@ _AT_ONCE: Final = 64  # calls in a batch, whose locks are held until the last of
 # Locks last for one batch of somebody else's. One that is held longer must not stop all who share the lane: they part.
 # Plans are made once: those for whatever values are as good as any here (tests hold them to it).
 _PREPARE: Final = "SET lock_timeout = '250ms'; SET plan_cache_mode = force_generic_plan"
+_PREPARE_CITUS: Final = "SET lock_timeout = '250ms'; SET plan_cache_mode = force_custom_plan"
 _SHOW: Final = f"SELECT set_config('{SETTING}', $1, false)"
 # The same for one transaction. In digits, for a parameter would take a round trip more.
 _BEGIN: Final = f"""
@@ -46,6 +48,7 @@ class Statement:
     def __init__(self, text: str, *, order: tuple[str, ...] = ("user",)) -> None:
         names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
         self.sql: Final = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", text)
+        self.sql_for_citus: Final = without_locks(self.sql)
         self._names: Final = names
         self._order: Final = tuple(map(names.index, order))
 
@@ -199,7 +202,8 @@ class _Lane:
             self.shows = None
             await connection.fetchval(_SHOW, askable(tenant_id))
             self.shows = tenant_id
-        return await connection.fetchmany(statement.sql, batch)  # type: ignore[no-any-return]
+        sql = statement.sql_for_citus if connection.has_citus else statement.sql
+        return await connection.fetchmany(sql, batch)  # type: ignore[no-any-return]
 
     async def _renewed(self) -> Connection:
         if self.connection is not None:
@@ -208,7 +212,7 @@ class _Lane:
         connection = await self._connections.open()
         try:
             if not connection.is_pooled:
-                await connection.execute(_PREPARE)
+                await connection.execute(_PREPARE_CITUS if connection.has_citus else _PREPARE)
         except BaseException:
             connection.terminate()
             raise

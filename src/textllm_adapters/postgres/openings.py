@@ -8,26 +8,26 @@ from typing import Final
 from textllm_adapters.postgres.lanes import Statement
 from textllm_core.rules.buckets import FULL_AFTER_US, TOKEN
 
-# The time is read once, in a subquery, behind the lock on the row: so it goes forward from take to take, and where it
-# does not, the clock was set back: no time has passed then, and from there on it goes by the clock as it is now.
+# The time is read before the lock on the row is waited for, so the second of two takes may have the earlier one: then
+# no time has passed for it. Where it is earlier by more than anybody waits, the clock was set back: no time has passed
+# then either, and from there on it goes by the clock as it is now.
 # A refusal writes what has flowed in, too: the level it returns tells how long to wait.
 NOW_US: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
-_ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, clock.now_us - bucket.updated_at))"
+_SET_BACK_US: Final = 250_000  # as long as a lane waits for a lock
+_ELAPSED_US: Final = f"least({FULL_AFTER_US}, greatest(0, excluded.updated_at - bucket.updated_at))"
+_REFILLED: Final = f"least(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US})"
 
 # `buckets`: what has flowed in since is added, and a token taken where there is one. Returns admitted, level.
 _TAKEN: Final = f"""
     INSERT INTO rate_buckets AS bucket (tenant_id, user_id, level, updated_at, admitted)
     VALUES (:tenant, :charged, (:per_minute::bigint - 1) * {TOKEN}, {NOW_US}, TRUE)
-    ON CONFLICT (tenant_id, user_id) DO UPDATE SET (level, updated_at, admitted) = (
-        SELECT refilled.level - CASE WHEN refilled.level >= {TOKEN} THEN {TOKEN} ELSE 0 END,
-            refilled.now_us,
-            refilled.level >= {TOKEN}
-        FROM (
-            SELECT clock.now_us,
-                least(:per_minute * {TOKEN}, bucket.level + :per_minute * {_ELAPSED_US}) AS level
-            FROM (SELECT {NOW_US} AS now_us OFFSET 0) AS clock
-        ) AS refilled
-    )
+    ON CONFLICT (tenant_id, user_id) DO UPDATE SET
+        level = {_REFILLED} - CASE WHEN {_REFILLED} >= {TOKEN} THEN {TOKEN} ELSE 0 END,
+        updated_at = CASE
+            WHEN excluded.updated_at < bucket.updated_at - {_SET_BACK_US} THEN excluded.updated_at
+            ELSE greatest(excluded.updated_at, bucket.updated_at)
+        END,
+        admitted = {_REFILLED} >= {TOKEN}
     RETURNING admitted, level
 """  # noqa: S608 - joined from constants
 TAKE_TOKEN: Final = Statement(_TAKEN, order=("charged",))
@@ -45,11 +45,20 @@ GIVE_TOKEN_BACK: Final = Statement(
     order=("charged",),
 )
 
-# Nobody has the turn's key, if it has one. Two that come in the same instant pass here; then one of them finds it taken
-# where it takes it, and fails as a whole.
-_IS_NO_REPEAT: Final = """
-    NOT EXISTS (SELECT FROM idempotency_keys WHERE tenant_id = :tenant AND scope = :scope AND key = :key)
+# What was there before anything is written, in links of their own: Citus carries out one after the other, and asks in
+# each for rows of one user, or for a key. The session; none: it is made. Who has the turn's key, if it has one: two
+# that come in the same instant find nobody, and then one of them finds it taken where it takes it, and fails.
+_BEFORE: Final = """
+    before AS MATERIALIZED (
+        SELECT id, last_activity, is_active, total_cost + reserved AS promised FROM sessions
+        WHERE tenant_id = :tenant AND user_id = :charged AND day = :day
+    ),
+    repeated AS MATERIALIZED (
+        SELECT response_id FROM idempotency_keys WHERE tenant_id = :tenant AND scope = :scope AND key = :key
+    ),
 """
+_IS_NO_REPEAT: Final = "NOT EXISTS (SELECT FROM repeated)"
+_LAST_ACTIVITY: Final = "(SELECT last_activity FROM before)"
 _HOLD: Final = """
     INSERT INTO holds (
         tenant_id, user_id, response_id, conversation_id, session_id, day, kind, model, price, input_estimate, amount,
@@ -57,10 +66,6 @@ _HOLD: Final = """
         payer_id, session_last_activity, metadata, idempotency_scope, idempotency_key
     )
 """
-# Of the session as it was before the statement; NULL: it is made.
-_LAST_ACTIVITY: Final = (
-    "(SELECT last_activity FROM sessions WHERE tenant_id = :tenant AND user_id = :charged AND day = :day)"
-)
 _KEY: Final = """
     INSERT INTO idempotency_keys (tenant_id, scope, key, fingerprint, response_id, created_at)
     SELECT :tenant, :scope, :key, :fingerprint, :response, :at FROM hold WHERE :key::text IS NOT NULL
@@ -79,7 +84,8 @@ def _open(counting: tuple[str, str, str, str]) -> Statement:
     begins, is_counted, count, of_count = counting
     return Statement(
         f"""
-        {begins} session AS (
+        {begins} {_BEFORE}
+        session AS (
             INSERT INTO sessions AS session (
                 tenant_id, user_id, day, id, created_at, last_activity, total_tokens, total_cost, reserved,
                 conversation_count, is_active
@@ -128,17 +134,17 @@ def _continue(counting: tuple[str, str, str, str]) -> Statement:
     begins, is_counted, count, of_count = counting
     return Statement(
         f"""
-        {begins} conversation AS (
+        {begins} {_BEFORE}
+        conversation AS (
             UPDATE conversations AS conversation SET turn_id = :response, turn_until = :lease_until
             WHERE {is_counted} {_IS_NO_REPEAT}
                 AND tenant_id = :tenant AND user_id = :user AND id = :conversation
                 AND NOT is_deleted AND revision = :revision AND turn_id IS NULL
                 AND (title IS NOT NULL OR message_count > 0)
                 AND EXISTS (
-                    SELECT FROM sessions AS session
-                    WHERE session.tenant_id = :tenant AND session.user_id = :charged AND session.day = :day
-                        AND session.id = conversation.session_id AND session.is_active
-                        AND session.total_cost + session.reserved + :amount <= :limit
+                    SELECT FROM before
+                    WHERE before.id = conversation.session_id AND before.is_active
+                        AND before.promised + :amount <= :limit
                 )
             RETURNING id
         ),

@@ -280,7 +280,7 @@ _LOCK_USER: Final = tuple(
         select(*table.primary_key).where(whose).order_by(*table.primary_key).with_for_update().subquery()
     )
     for table, whose in (  # in the order in which turns lock them
-        (holds, or_(_one_user(holds), _charged_to(holds))),
+        (holds, _one_user(holds)),  # turns of others for which the user is charged wait at the session
         (conversations, _one_user(conversations)),
         (sessions, _one_user(sessions)),
         (daily_usage, _one_user(daily_usage)),

@@ -33,10 +33,11 @@ _IT: Final[tuple[ColumnElement[bool], ...]] = (
     erasures.c.user_id == bindparam("of_user"),
     erasures.c.id == bindparam("of_erasure"),
 )
+_IS_DUE: Final = or_(erasures.c.next_at <= bindparam("of_moment"), erasures.c.next_at > bindparam("of_latest"))
 # As a CTE, which PostgreSQL runs once: it may run a subquery again, and then lease more than `at_most`.
 _DUE: Final = (
     select(*erasures.primary_key)
-    .where(or_(erasures.c.next_at <= bindparam("of_moment"), erasures.c.next_at > bindparam("of_latest")))
+    .where(_IS_DUE)
     .order_by(erasures.c.next_at)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)  # SQLite, which has one writer, leaves this out
@@ -44,7 +45,7 @@ _DUE: Final = (
 )
 _LEASE: Final = (
     update(erasures)
-    .where(tuple_(*erasures.primary_key).in_(select(_DUE)))
+    .where(tuple_(*erasures.primary_key).in_(select(_DUE)), _IS_DUE)
     .values(next_at=bindparam("new_lease"), attempts=erasures.c.attempts + 1)
     .returning(
         erasures.c.tenant_id,

@@ -69,7 +69,7 @@ class SqlLedger:
         await SESSIONS.change(connection, *day, old=session, new=paid)
         for model, moves in ((entry.model, -booked(entry)), (end.model, settled(end))):
             await self._add_to_day(connection, hold, model_of_day(model), moves)
-        exact_entry = rows.entry_row(corrected_entry(entry, end)) | {"rates": end.rates}
+        exact_entry = rows.values_of_entry(corrected_entry(entry, end)) | {"rates": end.rates}
         written = await connection.execute(statements.CORRECT_ENTRY.values(exact_entry), of_it)
         if written.one_or_none() is None:
             raise _AlreadyExactError

@@ -93,10 +93,13 @@ def hold_row(
 
 
 def entry_row(entry: LedgerEntry) -> dict[str, object]:
+    key = {"tenant_id": entry.tenant_id, "user_id": entry.user_id, "response_id": entry.response_id}
+    return key | values_of_entry(entry)
+
+
+def values_of_entry(entry: LedgerEntry) -> dict[str, object]:
+    """What an entry says beside its key, which never changes."""
     return {
-        "tenant_id": entry.tenant_id,
-        "user_id": entry.user_id,
-        "response_id": entry.response_id,
         "conversation_id": entry.conversation_id,
         "session_id": entry.session_id,
         "day": day_of(entry.created_at),

@@ -94,9 +94,10 @@ CLOSE_ESTIMATE: Final = delete(estimates).where(
     *_of_user(estimates), estimates.c.response_id == bindparam("of_response")
 )
 CLOSE_OLD_ESTIMATES: Final = delete(estimates).where(estimates.c.until <= bindparam("of_moment"))
+_IS_DUE: Final = or_(estimates.c.next_at <= bindparam("of_moment"), estimates.c.next_at > bindparam("of_latest"))
 _DUE: Final = (  # a CTE for the same reason as `_ABANDONED`
     select(*estimates.primary_key)
-    .where(or_(estimates.c.next_at <= bindparam("of_moment"), estimates.c.next_at > bindparam("of_latest")))
+    .where(_IS_DUE)
     .order_by(estimates.c.next_at)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)
@@ -104,7 +105,7 @@ _DUE: Final = (  # a CTE for the same reason as `_ABANDONED`
 )
 PUT_OFF_ESTIMATES: Final = (
     update(estimates)
-    .where(tuple_(*estimates.primary_key).in_(select(_DUE)))
+    .where(tuple_(*estimates.primary_key).in_(select(_DUE)), _IS_DUE)
     .values(next_at=bindparam("new_moment"))
     .returning(estimates.c.hold)
 )
@@ -116,10 +117,11 @@ REMOVE_EVENTS: Final = delete(reply_events).where(
 )
 REMOVE_ENTRY: Final = delete(ledger).where(*_of_user(ledger), ledger.c.response_id == bindparam("of_response"))
 
+_IS_ABANDONED: Final = or_(holds.c.lease_until < bindparam("of_moment"), holds.c.lease_until > bindparam("of_latest"))
 # Written as a CTE, which PostgreSQL runs once: it may run a subquery again, and then lease more than `at_most`.
 _ABANDONED: Final = (
     select(*holds.primary_key)
-    .where(or_(holds.c.lease_until < bindparam("of_moment"), holds.c.lease_until > bindparam("of_latest")))
+    .where(_IS_ABANDONED)
     .order_by(holds.c.lease_until)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)  # others may be at it; SQLite, which has one writer, leaves this out
@@ -127,7 +129,7 @@ _ABANDONED: Final = (
 )
 LEASE_ABANDONED: Final = (
     update(holds)
-    .where(tuple_(*holds.primary_key).in_(select(_ABANDONED)))
+    .where(tuple_(*holds.primary_key).in_(select(_ABANDONED)), _IS_ABANDONED)
     .values(lease_until=bindparam("new_lease"))
     .returning(holds)
 )

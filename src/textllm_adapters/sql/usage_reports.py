@@ -28,16 +28,21 @@ _DAILY: Final = select(
 )
 # A conversation names the session of its newest turn; so those of a period are the conversations of its sessions. They
 # need not be of the session's user, who may be one that is charged in the place of others.
-_SPOKEN_IN: Final = sessions.join(
-    conversations,
-    (conversations.c.tenant_id == sessions.c.tenant_id) & (conversations.c.session_id == sessions.c.id),
-)
+# So they may lie on other shards, and the sessions are read first.
 _IN_PERIOD: Final = (
-    sessions.c.tenant_id == bindparam("of_tenant"),
-    sessions.c.user_id == bindparam("of_user"),
-    sessions.c.day >= bindparam("of_first"),
+    select(sessions.c.tenant_id, sessions.c.id, sessions.c.day)
+    .where(
+        sessions.c.tenant_id == bindparam("of_tenant"),
+        sessions.c.user_id == bindparam("of_user"),
+        sessions.c.day >= bindparam("of_first"),
+    )
+    .cte("period")
 )
-_COUNT: Final = select(func.count()).select_from(_SPOKEN_IN).where(*_IN_PERIOD)
+_SPOKEN_IN: Final = conversations.join(
+    _IN_PERIOD,
+    (conversations.c.tenant_id == _IN_PERIOD.c.tenant_id) & (conversations.c.session_id == _IN_PERIOD.c.id),
+)
+_COUNT: Final = select(func.count()).select_from(_SPOKEN_IN)
 _NEWEST: Final = (
     select(
         conversations.c.id,
@@ -48,8 +53,8 @@ _NEWEST: Final = (
         conversations.c.total_cost,
     )
     .select_from(_SPOKEN_IN)
-    .where(*_IN_PERIOD, conversations.c.is_deleted.is_(False))
-    .order_by(sessions.c.day.desc(), conversations.c.updated_at.desc(), conversations.c.id.desc())
+    .where(conversations.c.is_deleted.is_(False))
+    .order_by(_IN_PERIOD.c.day.desc(), conversations.c.updated_at.desc(), conversations.c.id.desc())
     .limit(bindparam("at_most"))
 )
 

@@ -79,8 +79,9 @@ async def open_database(stack: AsyncExitStack, settings: Settings, *, patience_s
         )
     if not await is_row_security_active(engine):
         _logger.warning(
-            "the role in DATABASE_URL passes row-level security by, as superusers and roles with BYPASSRLS do: "
-            "only the service's own statements keep tenants apart; connect as an ordinary role that owns the tables"
+            "row-level security does not bind the role in DATABASE_URL: superusers and roles with BYPASSRLS pass it "
+            "by, and on Citus it is off. Only the service's own statements keep tenants apart; unless this is Citus, "
+            "connect as an ordinary role that owns the tables"
         )
     return engine
 

@@ -5,8 +5,8 @@
 --     psql -X -v ON_ERROR_STOP=1 -d textllm -f deploy/citus/distribute.sql
 --
 -- The database needs `CREATE EXTENSION citus` first, on every node, and its nodes (`citus_add_node`). Rows that are
--- there already are moved; nobody may use the tables meanwhile. An index, a column or a foreign key of a later version
--- reaches the shards by itself; a later version's new table is added here.
+-- there already are moved; nobody may use the tables meanwhile. A table of a later version has its line here, too: run
+-- that line by hand after the upgrade.
 
 BEGIN;
 

@@ -60,8 +60,8 @@ EXPLAINING = {
     "auto_explain.log_nested_statements": "on",  # what foreign keys ask
 }
 PLAN = re.compile(r"LOG:  duration: [\d.]+ ms  plan:\n((?:\t.*\n)+)")
-# What goes on beside the turns, for those of all users at once: what is due, renewed, or struck off a list.
-UPKEEP = re.compile(r"\b(?:next_at|lease_until|until|attempts) [<>]|WITH (?:alive|struck) AS")
+# What goes on beside the turns, for those of all users at once: what is due, renewed, to be cancelled, or struck off.
+UPKEEP = re.compile(r"\b(?:next_at|lease_until|until|attempts) [<>]|WHERE holds\.cancel_asked|WITH (?:alive|struck) AS")
 ADA = Caller("acme", "user", "ada", "key_ada")
 SERVICE = Caller("acme", "service", None, "key_service")
 

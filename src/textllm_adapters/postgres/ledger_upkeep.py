@@ -19,6 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from textllm_adapters.postgres.citus import HAS_CITUS
 from textllm_adapters.sql.database import EVERYONE
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger_upkeep import SqlLedgerUpkeep
@@ -29,6 +30,7 @@ _AHEAD: Final = 3  # months that are ready: so long nothing needs to be done
 # While a step waits for the ledger, or has it, turns wait behind it: together less than the 50 ms that nobody notices.
 _LOCK_TIMEOUT_MS: Final = 20
 _STEP_TIMEOUT_MS: Final = 40  # the wait for the lock counts in it
+_STEP_ON_CITUS_MS: Final = 3000  # which does it to each shard, and turns wait as long; once a month
 _TRIES: Final = 10
 _PAUSE_S: Final = 0.25  # what keeps the ledger is a statement, or a report or a backup, which takes too long anyway
 _BUSY: Final = ("55P03", "57014")  # lock not available, statement timeout
@@ -48,7 +50,8 @@ _MONTHS: Final = text(
 _IS_OURS: Final = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'ledger'::regclass")
 _LIMITS: Final = text(
     f"SELECT set_config('lock_timeout', '{_LOCK_TIMEOUT_MS}', true), "
-    f"set_config('statement_timeout', '{_STEP_TIMEOUT_MS}', true)"
+    "set_config('statement_timeout', "
+    f"CASE WHEN {HAS_CITUS} THEN '{_STEP_ON_CITUS_MS}' ELSE '{_STEP_TIMEOUT_MS}' END, true)"
 )
 _SHOWN: Final = "current_setting('textllm.tenant', true)"
 # As the ledger itself: whoever reads a month by its own name is shown the rows of its tenant alone.
@@ -59,11 +62,13 @@ _MONTH: Final = f"""
     ALTER TABLE {{name}} ENABLE ROW LEVEL SECURITY;
     ALTER TABLE {{name}} FORCE ROW LEVEL SECURITY
 """
+# By the key, not by the place in the table: on Citus rows of several shards have the same place.
 _FORGET_REST: Final = text(
     """
-    DELETE FROM ledger_default WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM ledger_default WHERE day < :of_day LIMIT :at_most FOR UPDATE SKIP LOCKED
-    ))
+    DELETE FROM ledger_default WHERE (tenant_id, user_id, response_id) IN (
+        SELECT tenant_id, user_id, response_id FROM ledger_default
+        WHERE day < :of_day LIMIT :at_most FOR UPDATE SKIP LOCKED
+    )
     """
 )
 _logger: Final = logging.getLogger("textllm")
@@ -171,12 +176,12 @@ def _sqlstate(error: DBAPIError) -> str | None:
 async def _has_newer(connection: AsyncConnection, day: date) -> bool:
     """Whether a worker of a version before has written into it since: what its index of days makes quick to see."""
     await connection.execute(text("SET LOCAL enable_seqscan = off"))
-    newer = text(f"SELECT EXISTS (SELECT FROM {_BEFORE} WHERE day >= :of_day)")  # noqa: S608 - a constant
+    newer = text(f"SELECT EXISTS (SELECT 1 FROM {_BEFORE} WHERE day >= :of_day)")  # noqa: S608 - a constant
     return bool(await connection.scalar(newer, {"of_day": day}))
 
 
 async def _size(connection: AsyncConnection, name: str) -> int:
-    few = f"SELECT count(*) FROM (SELECT FROM {name} LIMIT {_EXACT_UP_TO + 1}) AS few"  # noqa: S608 - the catalogue's
+    few = f"SELECT count(*) FROM (SELECT 1 FROM {name} LIMIT {_EXACT_UP_TO + 1}) AS few"  # noqa: S608 - the catalogue's
     counted = int(await connection.scalar(text(few)) or 0)
     if counted <= _EXACT_UP_TO:
         return counted

@@ -31,10 +31,11 @@ from benchmarks.streams import migrate
 from benchmarks.upstream import DELTAS, upstream
 from tests.servers.postgres import PostgresServer
 
-DIRECT, SQLITE, POSTGRES, LITELLM, PORTKEY = (
+DIRECT, SQLITE, POSTGRES, V1, LITELLM, PORTKEY = (
     "upstream alone",
     "TextLLM, SQLite",
     "TextLLM, PostgreSQL",
+    "the same, /v1",
     "LiteLLM",
     "Portkey",
 )
@@ -114,6 +115,8 @@ def started(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Ser
             if not options.only or name in options.only:
                 say(f"starting {name}")
                 running[name] = start()
+            if name == POSTGRES and name in running:
+                running[V1] = servers.at_v1(running[name], options.users)
         yield running
 
 

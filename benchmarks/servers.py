@@ -45,12 +45,15 @@ class Server(NamedTuple):
     postgres: psutil.Process | None = None
 
 
-def _completions(**headers: str) -> tuple[Question, Question]:
-    """What is asked of who speaks Chat Completions."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
-    plain = post("/v1/chat/completions", json.dumps(body).encode(), **headers)
-    streamed = post("/v1/chat/completions", json.dumps(body | {"stream": True}).encode(), **headers)
-    return Question([plain], WORD.encode(), b"}"), Question([streamed], WORD.encode(), b"[DONE]")
+def _completions(*users: str, **headers: str) -> tuple[Question, Question]:
+    """What is asked of who speaks Chat Completions, on behalf of these users."""
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+    bodies = [asked | {"user": user} for user in users] or [asked]
+    plain = [post("/v1/chat/completions", json.dumps(body).encode(), **headers) for body in bodies]
+    streamed = [
+        post("/v1/chat/completions", json.dumps(body | {"stream": True}).encode(), **headers) for body in bodies
+    ]
+    return Question(plain, WORD.encode(), b"}"), Question(streamed, WORD.encode(), b"[DONE]")
 
 
 def direct(upstream: Upstream) -> Server:
@@ -71,6 +74,12 @@ def textllm(folder: Path, upstream: Upstream, database: str, cores: set[int], us
         port = int(service.url.rpartition(":")[2])
         (worker,) = service.workers()
         yield Server(port, chat, stream, psutil.Process(worker), supervisor=psutil.Process(service.process.pid))
+
+
+def at_v1(server: Server, users: int) -> Server:
+    """The same server of TextLLM, asked at the door of OpenAI's clients, where no conversation is kept."""
+    chat, stream = _completions(*(f"user_{n}" for n in range(users)))
+    return server._replace(chat=chat, stream=stream)
 
 
 @contextmanager

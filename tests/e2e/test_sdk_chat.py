@@ -3,6 +3,9 @@
 import asyncio
 import base64
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import openai
 from openai import AsyncOpenAI, OpenAI
 from textllm_core.ids import new_id
 
+PAGE = (Path(__file__).parents[2] / "docs" / "openai.md").read_text()
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
 WEATHER: ChatCompletionToolParam = {
     "type": "function",
@@ -76,6 +80,14 @@ async def test_a_reply_is_whole_or_a_stream_and_charged_as_the_provider_bills(
     assert [entry.cost for entry in entries] == [price_of(bill) for bill in provider.bills[before:]]
     told = [answer.usage.prompt_tokens, chunks[-1].usage.prompt_tokens]
     assert [entry.usage.input_tokens for entry in entries] == told
+
+
+def test_what_the_page_prints_runs_as_printed(service: Service, provider: OpenAIStandIn) -> None:
+    (printed,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    provider.script(Reply(text="The Nile, the Amazon and the Rhine."))
+    code = printed.replace("http://localhost:8000", service.url).replace("tllm_…", "tllm_none")
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.returncode, ran.stdout) == (0, "The Nile, the Amazon and the Rhine.\n"), ran.stderr
 
 
 def test_the_helper_of_streams_sees_each_event_and_the_whole(client: OpenAI, user: str) -> None:

@@ -7,6 +7,7 @@ from textllm_core.chat.chat_with_document import ChatWithDocument, DocumentTurn
 from textllm_core.chat.chat_with_image import ChatWithImage, ImageTurn
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.given_parts import GivenFile, GivenPart, TakenParts, TakeParts
+from textllm_core.chat.respond import Begun, Respond
 from textllm_core.chat.resume_reply import Resumed, ResumeReply
 from textllm_core.chat.routes import Route, Routes
 from textllm_core.chat.running import RunningExchanges
@@ -114,6 +115,7 @@ from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.schedule import Schedule
 from textllm_core.ports.session_repository import SessionRepository
+from textllm_core.ports.stored_responses import StoredResponses
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
@@ -152,6 +154,7 @@ from textllm_core.records.messages import (
     TextDelta,
     TextTurn,
     Turn,
+    TurnNames,
     TurnOptions,
 )
 from textllm_core.records.messages_turn import MessagesTurn
@@ -171,9 +174,11 @@ from textllm_core.records.models import (
     ProviderFound,
 )
 from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
+from textllm_core.records.response_turns import KeptResponse, ResponseStatus, ResponseTurn
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.schema import SchemaStep
 from textllm_core.records.sessions import Session
+from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
 from textllm_core.records.tools import (
     CalledFunction,
     FunctionTool,
@@ -191,6 +196,7 @@ from textllm_core.report_usage import ReportUsage
 from textllm_core.retention import PurgeDeleted, PurgeExpired, RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
+from textllm_core.stored_responses import CancelResponse, DeleteResponse, GetResponse, Responses
 from textllm_core.summarize_conversation import SummarizeConversation
 from textllm_core.sweep_files import SweepFiles
 from textllm_core.tenancy import Caller, Owner, Role
@@ -218,12 +224,14 @@ __all__ = [
     "AuditBooks",
     "Authenticate",
     "Band",
+    "Begun",
     "BlobStore",
     "BooksSize",
     "BudgetExceededError",
     "CalledFunction",
     "Caller",
     "CancelReply",
+    "CancelResponse",
     "ChatPolicy",
     "ChatWithDocument",
     "ChatWithImage",
@@ -248,6 +256,7 @@ __all__ = [
     "DailyUsage",
     "DeleteConversation",
     "DeleteFile",
+    "DeleteResponse",
     "Deletion",
     "Demand",
     "Document",
@@ -286,6 +295,7 @@ __all__ = [
     "FunctionTool",
     "GetConversation",
     "GetFile",
+    "GetResponse",
     "GetSession",
     "GivenFile",
     "GivenPart",
@@ -314,6 +324,7 @@ __all__ = [
     "JournalPage",
     "JsonObjectFormat",
     "JsonSchemaFormat",
+    "KeptResponse",
     "LatestConversation",
     "Ledger",
     "LedgerEntry",
@@ -378,7 +389,12 @@ __all__ = [
     "ReportUsage",
     "RequestAnswered",
     "Reservation",
+    "Respond",
+    "ResponseFailure",
     "ResponseFormat",
+    "ResponseStatus",
+    "ResponseTurn",
+    "Responses",
     "RestoreConversation",
     "ResumeReply",
     "Resumed",
@@ -407,6 +423,8 @@ __all__ = [
     "StoredBlob",
     "StoredFile",
     "StoredFileNotFoundError",
+    "StoredResponse",
+    "StoredResponses",
     "SummarizeConversation",
     "SweepFiles",
     "TakeParts",
@@ -424,6 +442,7 @@ __all__ = [
     "TrackUsage",
     "Transcript",
     "Turn",
+    "TurnNames",
     "TurnOptions",
     "Turnstile",
     "UnauthenticatedError",

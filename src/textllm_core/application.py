@@ -64,6 +64,7 @@ from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.schedule import Schedule
 from textllm_core.ports.session_repository import SessionRepository
+from textllm_core.ports.stored_responses import StoredResponses
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.transcript import Transcript
@@ -75,6 +76,7 @@ from textllm_core.report_usage import ReportUsage
 from textllm_core.retention import PurgeDeleted, PurgeExpired, RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import UNTRACED
+from textllm_core.stored_responses import Responses
 from textllm_core.summarize_conversation import SummarizeConversation
 from textllm_core.sweep_files import SweepFiles
 
@@ -239,6 +241,7 @@ class Ports:
     api_keys: ApiKeyRepository
     erasures: Erasures
     journal: ReplyJournal
+    responses: StoredResponses
     rate_limiter: RateLimiter
     files: FileRepository
     blobs: BlobStore
@@ -268,6 +271,7 @@ class Adapters(TypedDict, total=False):
     api_keys: ApiKeyRepository
     erasures: Erasures
     journal: ReplyJournal
+    responses: StoredResponses
     rate_limiter: RateLimiter
     files: FileRepository
     blobs: BlobStore
@@ -292,6 +296,7 @@ class TextLLM:
     chat_with_document: ChatWithDocument
     take_parts: TakeParts
     summarize_conversation: SummarizeConversation
+    responses: Responses
     resume_reply: ResumeReply
     cancel_reply: CancelReply
     wind_down: WindDown
@@ -342,6 +347,7 @@ class TextLLM:
             telemetry=ports.telemetry,
         )
         resume_reply = ResumeReply(running, ports.journal, of_turns, ports.clock, policy)
+        cancel_reply = CancelReply(running, ports.journal, resume_reply)
         return cls(
             send_message=SendMessage(exchange, policy),
             answer_messages=AnswerMessages(exchange, policy),
@@ -352,7 +358,10 @@ class TextLLM:
                 exchange, GetConversation(ports.conversations, of_turns), policy
             ),
             resume_reply=resume_reply,
-            cancel_reply=CancelReply(running, ports.journal, resume_reply),
+            responses=Responses.over(
+                exchange, ports.conversations, ports.responses, conversations.delete, cancel_reply
+            ),
+            cancel_reply=cancel_reply,
             wind_down=WindDown(running),
             conversations=conversations,
             administration=Administration.over(ports.sessions, ports.reports, ports.audit, ports.api_keys, ports.clock),

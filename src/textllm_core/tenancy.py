@@ -1,5 +1,6 @@
 """Who asks, and who pays."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
@@ -12,6 +13,14 @@ Role = Literal["admin", "service", "user"]
 """What a key allows; `Caller` says of each what it may do."""
 
 _RANK: Final[Mapping[Role, int]] = {"user": 0, "service": 1, "admin": 2}
+
+
+_OF_KEY: Final = re.compile(r"key_[0-9a-f]{24}|address:.*")
+
+
+def is_unnamed(user_id: str) -> bool:
+    """Whether nobody named this user: it was made for a conversation, or is a key itself, or an address."""
+    return is_new_user_id(user_id) or _OF_KEY.fullmatch(user_id) is not None
 
 
 class Owner(Struct, frozen=True):

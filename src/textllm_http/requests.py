@@ -280,6 +280,11 @@ def content_length_of(request: Request[Any, Any, Any]) -> int:
     return length
 
 
+def has_body(request: Request[Any, Any, Any]) -> bool:
+    """Whether a body is announced, of whatever length."""
+    return any(name in (b"transfer-encoding", b"content-type") for name, _ in request.scope["headers"])
+
+
 def _is_json_in_utf8(content_type: str) -> bool:
     media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [value.strip('"') for name, _, value in (p.partition("=") for p in parameters) if name == "charset"]

@@ -37,6 +37,7 @@ from textllm_adapters.sql import (
     horizons,  # noqa: F401 - which is one of the tables
     migrations,
     partial_indexes,  # noqa: F401 - which makes them
+    response_table,  # noqa: F401 - another one
 )
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.tables import metadata

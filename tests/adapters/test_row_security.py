@@ -16,7 +16,10 @@ from tests.servers.postgres import PostgresServer
 from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.ledger_upkeep import PostgresLedgerUpkeep
 from textllm_adapters.settings import load_settings
-from textllm_adapters.sql import migrations
+from textllm_adapters.sql import (
+    migrations,
+    response_table,  # noqa: F401 - which is one of the tables
+)
 from textllm_adapters.sql.database import EVERYONE, SETTING, Database, shared_tenant
 from textllm_adapters.sql.tables import conversations, holds, ledger, metadata
 from textllm_adapters.testing.books import NOON, PRICE, TODAY, reservation
@@ -36,7 +39,7 @@ OF_TYPE: dict[str, object] = {
     "UtcDateTime": NOON,
 }
 HOLD = reservation().granted(ZERO, session_id="x")
-OF_RECORD: dict[str, object] = {"response_id": "resp_1", "events": [], "price": PRICE, "hold": HOLD}
+OF_RECORD: dict[str, object] = {"response_id": "resp_1", "events": [], "price": PRICE, "hold": HOLD, "message_ids": ()}
 
 # These are about the service, and say nothing of any tenant.
 TABLES = [table for table in metadata.sorted_tables if table.name not in ("jobs", "horizons")]

@@ -26,6 +26,7 @@ from textllm_adapters.memory.rate_limiter import MemoryRateLimiter
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.stored_responses import MemoryStoredResponses
 from textllm_adapters.memory.telemetry import MemoryTelemetry
 from textllm_adapters.memory.tracer import MemoryTracer
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
@@ -41,6 +42,7 @@ from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.file_repository import SqlFileRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.session_repository import SqlSessionRepository
+from textllm_adapters.sql.stored_responses import SqlStoredResponses
 from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_buckets
 from textllm_adapters.sql.usage_reports import SqlUsageReports
 from textllm_adapters.sqlite.engine import SqliteEngine
@@ -94,6 +96,7 @@ def storage_of(store: MemoryStore) -> Storage:
         MemoryReplyJournal(store),
         MemoryFileRepository(store),
         MemoryErasures(store),
+        MemoryStoredResponses(store),
     )
 
 
@@ -107,6 +110,7 @@ def sql_storage(engine: AsyncEngine) -> Storage:
         journal_of(engine),
         SqlFileRepository(engine),
         erasures_of(engine),
+        SqlStoredResponses(engine),
     )
 
 

@@ -167,7 +167,7 @@ async def test_deleting_it_erases_it(server: Server) -> None:
         ([{"role": "tool", "content": "x"}], "items[0].role"),
         ([{"role": "user", "content": []}], "items[0].content"),
         ([{"role": "user", "content": None}], "items[0].content"),
-        ([{"role": "user", "content": ["x"]}], "items[0].content[0]"),
+        ([{"role": "user", "content": ["x"]}], "items[0].content"),
         ([{"role": "user", "content": [{"type": "audio"}]}], "items[0].content[0].type"),
         ([{"type": "web_search_call", "id": "ws_1"}], "items[0].type"),
         ([{"type": "function_call", "name": "x", "arguments": "{}"}], "items[0].call_id"),

@@ -1,5 +1,6 @@
 """Every route, walked: who is let in, and that nobody can tell what belongs to others from what never was."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -20,9 +21,13 @@ from textllm_core import Caller, TextTurn
 from textllm_core.api_keys import new_secret
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.file_names import file_id_of
+from textllm_core.records.parts import InputText
+from textllm_core.records.response_turns import ResponseTurn
 from textllm_core.uploads import Upload
+from textllm_core.wire import to_json
 from textllm_http.app import routes
 from textllm_http.auth import admin_caller, any_caller, any_caller_or_link, open_to_all, operator
+from textllm_http.openai_door.response_request import ResponseRequest
 
 GUARDS: Final = {
     open_to_all: "nobody",
@@ -125,6 +130,17 @@ DOORS: Final[Mapping[str, Door]] = {
     "POST /v1/chat/completions": Door("user", body={"messages": [{"role": "user", "content": "Hi"}]}),
     "GET /v1/models": Door("user"),
     "GET /v1/models/{model:path}": Door("user", at="/v1/models/gpt-4o"),
+    "POST /v1/responses": Door(
+        "user",
+        [
+            Ask("conversation", "/v1/responses", {"input": "hi", "conversation": "{}"}),
+        ],
+        {"input": "hi"},
+    ),
+    "GET /v1/responses/{response_id:str}": Door("user", [Ask("stored", "/v1/responses/{}")]),
+    "DELETE /v1/responses/{response_id:str}": Door("user", [Ask("stored", "/v1/responses/{}")]),
+    "POST /v1/responses/{response_id:str}/cancel": Door("user", [Ask("stored", "/v1/responses/{}/cancel")]),
+    "GET /v1/responses/{response_id:str}/input_items": Door("user", [Ask("stored", "/v1/responses/{}/input_items")]),
     "POST /v1/conversations": Door("user", body={"metadata": {"a": "b"}}),
     "GET /v1/conversations/{conversation_id:str}": Door("user", [Ask("conversation", "/v1/conversations/{}")]),
     "POST /v1/conversations/{conversation_id:str}": Door(
@@ -191,6 +207,7 @@ DOORS: Final[Mapping[str, Door]] = {
 RANDOM: Final = {
     "conversation": "conv_" + "0" * 24,
     "response": "resp_" + "0" * 24,
+    "stored": "resp_" + "0" * 24,
     "session": "sess_" + "0" * 24,
     "user": "nobody",
     "file": "LLM/uploads/nobody/20260101_000000_00000000_x.txt",
@@ -202,6 +219,7 @@ _STRANGE: Final = ["x", "'; --", "ü", "..", "%2e%2e", "*", "x" * 5000, "\0", " 
 MALFORMED: Final = {
     "conversation": _STRANGE,
     "response": _STRANGE,
+    "stored": _STRANGE,
     "file": _STRANGE,
     "file_id": _STRANGE,
     "session": _STRANGE,
@@ -281,10 +299,21 @@ class World:
                 return key if kind == "file" else file_id_of(key)
             case "conversation":
                 return (await bench.send_message(Caller("acme"), TextTurn("Hi", user_id="ada"))).conversation_id
+            case "stored":
+                return await self.stored("acme", "ada")
             case "item":
                 reply = await bench.send_message(Caller("acme"), TextTurn("Hi", user_id="ada"))
                 return await self.item_of(reply.conversation_id, "ada")
         return self.own[kind]
+
+    async def stored(self, tenant: str, user: str) -> str:
+        """A response that is kept, and has ended."""
+        responses, caller = self.server.bench.textllm.responses, Caller(tenant)
+        turn = ResponseTurn(content=(InputText("A secret."),), user_id=user, is_background=True, asked=TOLD)
+        begun = await responses.create.begin(caller, turn)
+        while not (await responses.get(caller, begun.response_id)).is_over:  # noqa: ASYNC110 - as clients poll
+            await asyncio.sleep(0)
+        return begun.response_id
 
     async def item_of(self, conversation_id: str, user: str, tenant: str = "acme") -> str:
         """The newest item of a conversation, with that before it."""
@@ -323,6 +352,7 @@ async def world(bench: Bench, tmp_path: Path) -> AsyncIterator[World]:
             admin = Caller(tenant, "admin")
             ids |= {"conversation": reply.conversation_id, "session": reply.session_id, "user": user}
             ids |= {"response": reply.response_id}
+            ids |= {"stored": await world.stored(tenant, user)}
             ids |= {"item": await world.item_of(reply.conversation_id, user, tenant)}
             ids |= {"file": (await bench.files.upload(Caller(tenant), FILE, user_id=user)).key}
             ids |= {"file_id": file_id_of(ids["file"])}
@@ -336,6 +366,9 @@ async def world(bench: Bench, tmp_path: Path) -> AsyncIterator[World]:
         await administration.revoke_api_key(Caller("acme", "admin"), revoked.id)
         world.secrets["revoked"] = revoked.secret
         yield world
+
+
+TOLD: Final = to_json(ResponseRequest().told(created_at=0, is_stored=True)).decode()
 
 
 def is_of_door(name: str) -> bool:

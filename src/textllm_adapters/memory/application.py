@@ -22,6 +22,7 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.schedule import MemorySchedule
 from textllm_adapters.memory.session_repository import MemorySessionRepository
 from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.stored_responses import MemoryStoredResponses
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
 from textllm_core.application import Administration, Conversations, Files, Ports, TextLLM
 from textllm_core.chat.running import RunningExchanges
@@ -118,6 +119,7 @@ def memory_ports(
         api_keys=MemoryApiKeyRepository(store),
         erasures=MemoryErasures(store),
         journal=MemoryReplyJournal(store),
+        responses=MemoryStoredResponses(store),
         rate_limiter=MemoryRateLimiter(clock),
         files=MemoryFileRepository(store),
         blobs=blobs,

@@ -18,6 +18,7 @@ from textllm_core.records.journal import JournalEnd, JournalEntry, Spoken
 from textllm_core.records.ledger import Hold, Replay
 from textllm_core.records.messages import Message
 from textllm_core.records.sessions import Session
+from textllm_core.records.stored_responses import StoredResponse
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, SessionBefore
 from textllm_core.usage import LedgerEntry
@@ -173,6 +174,7 @@ class MemoryStore:
     api_keys: dict[tuple[str, str], KeptApiKey] = field(default_factory=dict)
     erasures: dict[Key, KeptErasure] = field(default_factory=dict)
     ledger_since: date = date.min
+    responses: dict[Key, StoredResponse] = field(default_factory=dict)
 
     def to_erase(self, tenant_id: str, user_id: str, kind: ErasureKind, provider_id: str, *, at: datetime) -> None:
         """Have the provider forget something, from `at` on."""

@@ -37,6 +37,7 @@ from textllm_adapters.testing.searched_conversations import SearchedConversation
 from textllm_adapters.testing.session_repository import SessionRepositoryContract
 from textllm_adapters.testing.storage import Auditing, Storage
 from textllm_adapters.testing.stored_files import seen
+from textllm_adapters.testing.stored_responses import StoredResponsesContract
 from textllm_adapters.testing.telemetry import TelemetryContract
 from textllm_adapters.testing.tracer import TracerContract
 from textllm_adapters.testing.transcript import TranscriptContract
@@ -79,6 +80,7 @@ __all__ = [
     "SearchedConversationsContract",
     "SessionRepositoryContract",
     "Storage",
+    "StoredResponsesContract",
     "TelemetryContract",
     "TracerContract",
     "TranscriptContract",

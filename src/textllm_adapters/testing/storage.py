@@ -12,6 +12,7 @@ from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.ledger_upkeep import LedgerUpkeep
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.session_repository import SessionRepository
+from textllm_core.ports.stored_responses import StoredResponses
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.records.ledger import Hold
 
@@ -28,6 +29,7 @@ class Storage:
     journal: ReplyJournal
     files: FileRepository
     erasures: Erasures
+    responses: StoredResponses
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ async def open_textllm(
         from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.schedule import SqlSchedule
         from textllm_adapters.sql.session_repository import SqlSessionRepository
+        from textllm_adapters.sql.stored_responses import SqlStoredResponses
         from textllm_adapters.sql.usage_reports import SqlUsageReports
 
         probes: list[HealthProbe] = [SqlHealthProbe(engine)]
@@ -125,6 +126,7 @@ async def open_textllm(
             api_keys=api_keys_of(engine),
             erasures=erasures,
             journal=journal_of(engine),
+            responses=SqlStoredResponses(engine),
             rate_limiter=rate_limiter_of(engine),
             turnstile=None if adapters.keys() & {"ledger", "rate_limiter"} else turnstile_of(engine),
             files=SqlFileRepository(engine),

@@ -27,7 +27,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.ids import new_id, new_response_id, new_user_id
+from textllm_core.ids import new_id, new_user_id
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -37,7 +37,7 @@ from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
-from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn
+from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn, TurnNames
 from textllm_core.records.parts import ContentPart
 from textllm_core.rules.budgets import affordable_output_tokens, demand
 from textllm_core.tenancy import Caller
@@ -154,7 +154,8 @@ class Admission:
         limit = self.policy.daily_limit
         now = self.clock.now()
         content = await self._answering(caller, turn, conversation)
-        message = Message(id=new_id("msg"), role="user", content=content, created_at=now)
+        names = turn.names or TurnNames.new(now)
+        message = Message(id=names.message_id, role="user", content=content, created_at=now)
         is_given = turn.given is not None
         begun_with = self.policy.keep_messages and not is_given
         keeps_messages = conversation.keeps_messages if conversation else begun_with
@@ -180,11 +181,11 @@ class Admission:
         reservation = Reservation(
             tenant_id=caller.tenant_id,
             user_id=user_id,
-            payer_id=caller.pays_for(user_id),
+            payer_id=_payer(caller, turn, user_id),
             conversation_id=conversation.id if conversation else new_id("conv"),
             revision=conversation.revision if conversation else None,
             title=None if is_given else title_from(message.text),
-            response_id=new_response_id(now),
+            response_id=names.response_id,
             kind=turn.kind,
             model=route.model,
             price=price,
@@ -231,8 +232,9 @@ class Admission:
             AlreadySettledError: it is a repeat, so that its results are there already.
             TextLLMError: as `Ledger.replay`.
         """
+        last = turn.before[-1] if turn.before else conversation
         try:
-            return answering(turn.content, (conversation and conversation.open_calls) or ())
+            return answering(turn.content, (last and last.open_calls) or ())
         except InvalidRequestError:
             repeat = turn.idempotency and turn.idempotency.within(caller.user_id)
             if repeat and (replay := await self.ledger.replay(caller.tenant_id, repeat)):
@@ -260,10 +262,10 @@ class Admission:
             running.protect()  # a hold that is granted must not get lost
             allowance, hold = await self.turnstile.admit(asked, per_minute=self.policy.rate_per_minute)
         if allowance is None:
-            allowance = await self.count(caller, asked.user_id)
+            allowance = await self.count(caller, asked.payer)
         if hold is None:
             has_files = turn.discard_files is not None
-            async with self.counted(caller, asked.user_id, allowance, has_cost_nothing=not has_files):
+            async with self.counted(caller, asked.payer, allowance, has_cost_nothing=not has_files):
                 if needs_room:
                     await self._check_room(asked)
                 running.protect()
@@ -285,3 +287,8 @@ class Admission:
         if asked.idempotency and (replay := await self.ledger.replay(asked.tenant_id, asked.idempotency)):
             raise AlreadySettledError(replay)
         raise ForbiddenError.of_full_list(limit)
+
+
+def _payer(caller: Caller, turn: Turn, user_id: str) -> str | None:
+    """Who is charged in the user's place; None: the user."""
+    return None if turn.charged_id == user_id else turn.charged_id or caller.pays_for(user_id)

@@ -66,7 +66,7 @@ class AnswerMessages:
 
     def _checked(self, turn: MessagesTurn) -> Turn:
         given = tuple(turn.messages)
-        characters, token_bound, tokens = _measured(given)
+        characters, token_bound, tokens = measured(given)
         if len(given) > MAX_GIVEN:
             raise InvalidRequestError.of("messages", f"may be {MAX_GIVEN} at most")
         if not characters and not any(message.has_shown_parts for message in given):
@@ -93,9 +93,11 @@ class AnswerMessages:
         )
 
 
-def _measured(messages: Sequence[Message]) -> tuple[int, int, int]:
+def measured(messages: Sequence[Message], *, field: str = "messages", are_all: bool = True) -> tuple[int, int, int]:
     """The characters of the messages, an upper bound of the tokens they make, and about how many these are.
 
+    Args:
+        are_all: nothing was said before them, so that each result has its call among them.
     Raises:
         InvalidRequestError: half of a character, or the result of a call that no message before it asks for.
     """
@@ -108,9 +110,9 @@ def _measured(messages: Sequence[Message]) -> tuple[int, int, int]:
                     calls.add(part.call_id)
                     said = f"{part.call_id}{part.name}{part.arguments}"
                 case ToolResult():
-                    if part.call_id not in calls:
+                    if are_all and part.call_id not in calls:
                         raise InvalidRequestError.of(
-                            f"messages[{place}]", "has the result of a call that no message before it asks for"
+                            f"{field}[{place}]", "has the result of a call that no message before it asks for"
                         )
                     said = part.call_id + part.output
                 case InputImage() | InputFile() | InputLink():  # counted by whoever has looked at them
@@ -122,7 +124,7 @@ def _measured(messages: Sequence[Message]) -> tuple[int, int, int]:
                 size += len(said.encode()) + _TOKENS_BESIDE
             except UnicodeEncodeError:
                 raise InvalidRequestError.of(
-                    f"messages[{place}]", "has half of a surrogate pair, which is no character"
+                    f"{field}[{place}]", "has half of a surrogate pair, which is no character"
                 ) from None
         size += _TOKENS_BESIDE
     return characters, size, estimated_tokens(characters=characters)

@@ -177,13 +177,15 @@ class AskModel:
             messages = await self._sendable(of, paired((*of.turn.given, of.message)))
         elif transcript is None or of.turn.is_aside:
             transcript_id = None
-            messages = await self._sendable(of, paired((*await self._past(of), of.message)))
+            messages = await self._sendable(of, paired((*await self._past(of), *of.turn.before, of.message)))
         else:
+            said_now = (*of.turn.before, of.message)
             if of.transcript_id is None:
-                history = await self._sendable(of, paired(await self._history(of, limit=None)))
+                said_now = (of.message,)
+                history = await self._sendable(of, paired((*await self._history(of, limit=None), *of.turn.before)))
                 of.transcript_id = await transcript.create(history, read=self._read_blob(of))
             transcript_id = of.transcript_id
-            messages = await self._sendable(of, (of.message,))
+            messages = await self._sendable(of, said_now)
         return ModelRequest(
             model=hold.model,
             messages=messages,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from msgspec.structs import replace
 
@@ -177,8 +177,29 @@ class Exchange:
             self.running.left(running)
         return running.log.first, reply_of(end).reply
 
-    async def _started(self, caller: Caller, turn: Turn) -> Running:
+    async def begin(self, caller: Caller, turn: Turn) -> Running:
+        """As `run`, for who does not wait for its end: what runs, admitted; or a repeat, whose events are in its log.
+
+        Whoever reads its log to the end keeps it from being cut short, as one is that nobody reads.
+        Raises:
+            TextLLMError: what `run` raises before the model is asked.
+        """
         running = Running()
+        running.admitted = asyncio.get_running_loop().create_future()
+        await self._started(caller, turn, running)
+        ended = asyncio.ensure_future(running.log.ended())
+        either: list[asyncio.Future[Any]] = [ended, running.admitted]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if running.hold is None:
+                await ended
+        finally:
+            if not ended.done():
+                ended.cancel()
+        return running
+
+    async def _started(self, caller: Caller, turn: Turn, running: Running | None = None) -> Running:
+        running = running or Running()
         try:
             self.running.start(self._carry_out(caller, turn, running), running)
         except ServiceUnavailableError:

@@ -34,15 +34,17 @@ class Running:
         hold: once it is admitted.
         is_cancelled: somebody who may has asked to cut it short.
         is_cut_short: it is to end early, for whatever reason.
+        admitted: done once it is admitted, where somebody waits for that.
     """
 
-    __slots__ = ("_is_protected", "drain", "hold", "is_cancelled", "is_cut_short", "log", "task")
+    __slots__ = ("_is_protected", "admitted", "drain", "hold", "is_cancelled", "is_cut_short", "log", "task")
 
     task: asyncio.Task[None]
 
     def __init__(self) -> None:
         self.log = ReplyLog()
         self.hold: Hold | None = None
+        self.admitted: asyncio.Future[None] | None = None
         self.drain: asyncio.TimerHandle | asyncio.Task[None] | None = None
         self.is_cancelled = self.is_cut_short = self._is_protected = False
 
@@ -168,6 +170,8 @@ class RunningExchanges:
     def admit(self, running: Running, hold: Hold) -> None:
         """The exchange was admitted, and runs until it is released."""
         running.hold = hold
+        if running.admitted is not None and not running.admitted.done():
+            running.admitted.set_result(None)
         self._by_response[hold.response_id] = running
         for rounds in self._rounds:
             rounds.start()

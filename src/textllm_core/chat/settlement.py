@@ -12,13 +12,20 @@ from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import Remains, remains
 from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
-from textllm_core.ids import new_id
 from textllm_core.money import Price, exact
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.journal import END_OF_LOST
 from textllm_core.records.ledger import Hold, Settlement
-from textllm_core.records.messages import FinishReason, Message, MessageEnd, Reply, ReplyStarted, ReplyUsage
+from textllm_core.records.messages import (
+    FinishReason,
+    Message,
+    MessageEnd,
+    Reply,
+    ReplyStarted,
+    ReplyUsage,
+    reply_message_id,
+)
 from textllm_core.records.model import ModelEnded
 from textllm_core.records.parts import InputFile, InputImage, OutputText, Refusal
 from textllm_core.records.tools import ReplyToolCall, ToolCall
@@ -70,7 +77,7 @@ def ending(
     return _ending(
         of,
         left,
-        _reply_message(left, ended, at=at) if left.is_kept else None,
+        _reply_message(of.hold, left, ended, at=at) if left.is_kept else None,
         told=error or "cancelled",
         text=left.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -99,7 +106,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
     return _ending(
         of,
         left,
-        _reply_message(left, ended, at=at),
+        _reply_message(of.hold, left, ended, at=at),
         told=ended.finish_reason,
         text=ended.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -158,7 +165,7 @@ def _ending(
         model=of.model,
         service_tier=service_tier,
         metadata=turn.options.metadata,
-        messages=(of.message, reply_message) if is_kept and reply_message is not None else (),
+        messages=(*turn.before, of.message, reply_message) if is_kept and reply_message is not None else (),
         answered=left.is_kept and not is_aside,
         last_image=of.message.last_image if left.is_kept and not is_aside else None,
         transcript_id=transcript_id,
@@ -206,7 +213,7 @@ def recovered(
     known = hold.transcript_id or (conversation.transcript_id if conversation else None)
     past = conversation.context_tokens if conversation else 0
     is_dropped = keeps_messages and not is_aside
-    reply_message = _reply_message(left, ended, at=at) if is_kept else None
+    reply_message = _reply_message(hold, left, ended, at=at) if is_kept else None
     open_calls = conversation.open_calls if conversation else None
     return _by_account(
         hold,
@@ -234,7 +241,7 @@ def corrected(
     is_of_calls = bool(ended.tool_calls)
     if is_of_calls:  # not brought after the fact: by now the conversation may have gone on without their results
         ended = replace(ended, tool_calls=(), finish_reason="stop")
-    messages = (_reply_message(left, ended, at=at),) if left.text else ()
+    messages = (_reply_message(hold, left, ended, at=at),) if left.text else ()
     end = _by_account(
         hold, left, ended, pricing=pricing, at=at, messages=messages, transcript_id=None, context_tokens=0, files=files
     )
@@ -324,12 +331,12 @@ def _reply(
     )
 
 
-def _reply_message(left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
+def _reply_message(hold: Hold, left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
     """The reply as its conversation keeps it."""
     end, calls = _message_end(left, ended), _calls(left, ended)
     said: OutputText | Refusal = Refusal(left.text) if end == "refusal" else OutputText(left.text)
     return Message(
-        id=new_id("msg"),
+        id=reply_message_id(hold.response_id),
         role="assistant",
         content=calls if calls and not left.text else (said, *calls),
         created_at=at,

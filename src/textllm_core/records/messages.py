@@ -18,6 +18,7 @@ from textllm_core.fields import (
     Usd,
     UserId,
 )
+from textllm_core.ids import new_id, new_response_id
 from textllm_core.records.parts import (
     ContentPart,
     InputFile,
@@ -199,6 +200,22 @@ class TextTurn(Record, frozen=True):
     tool_results: Sequence[ToolResult] = ()
 
 
+class TurnNames(Record, frozen=True):
+    """The ids of a turn's reply, by which the books know it, and of the message that it becomes."""
+
+    response_id: str
+    message_id: str
+
+    @classmethod
+    def new(cls, now: datetime) -> "TurnNames":
+        return cls(new_response_id(now), new_id("msg"))
+
+
+def reply_message_id(response_id: str) -> str:
+    """The id of the message that a reply becomes: whoever knows the reply can name it before it is written."""
+    return f"msg_{response_id.removeprefix('resp_')}"
+
+
 class Turn(Record, frozen=True, kw_only=True):
     """Any turn once its own use case has checked it: the user's content, ready for the exchange.
 
@@ -214,6 +231,9 @@ class Turn(Record, frozen=True, kw_only=True):
         given: what was said before, by the caller's own account; None: as its conversation has it. With it the turn
             goes on in none, nothing of it is kept, and `content` may be empty. The tokens count it, too.
         expires_in: the conversation that it begins is in no list, and goes so long after its last turn; None: it stays.
+        before: what is said right before it, by whomever, and is kept with it.
+        names: the ids of its reply and of its message; None: new ones.
+        charged_id: who is charged in the place of a user whom nobody named; None: whoever else is.
     """
 
     kind: Kind
@@ -232,6 +252,9 @@ class Turn(Record, frozen=True, kw_only=True):
     since: float | None = None
     given: tuple[Message, ...] | None = None
     expires_in: timedelta | None = None
+    before: tuple[Message, ...] = ()
+    names: TurnNames | None = None
+    charged_id: str | None = None
 
     @property
     def is_aside(self) -> bool:
@@ -252,6 +275,10 @@ class ReplyUsage(Record, frozen=True):
     total: Annotated[int, Meta(description="All of them together.")]
     cached: Annotated[int, Meta(description="Those of `input` that the provider had in its cache.")]
     reasoning: Annotated[int, Meta(description="Those of `output` that were thought and not said.")]
+    cache_write: Annotated[
+        int | UnsetType,
+        Meta(description="Those of `input` that the provider wrote to its cache; left out where there are none."),
+    ] = UNSET
 
     @classmethod
     def of(cls, usage: Usage) -> "ReplyUsage":
@@ -261,6 +288,7 @@ class ReplyUsage(Record, frozen=True):
             total=usage.total_tokens,
             cached=usage.cached_tokens,
             reasoning=usage.reasoning_tokens,
+            cache_write=usage.cache_write_tokens or UNSET,
         )
 
 

@@ -9,21 +9,24 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.application import Conversations
+from textllm_core.cancellation import carried_through
 from textllm_core.errors import InvalidRequestError, NotFoundError
-from textllm_core.list_messages import Order
+from textllm_core.list_messages import ListedMessage, Order
 from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.edits import SaidMessage
 from textllm_http.auth import caller_of
 from textllm_http.fields import After, Limit
+from textllm_http.openai_door.bodies import DoorBody, door_body
 from textllm_http.openai_door.charging import charged_user
-from textllm_http.openai_door.declaring import door_delete, door_post, door_reading
+from textllm_http.openai_door.declaring import MAX_TEXT_BYTES, door_delete, door_post, door_reading
 from textllm_http.openai_door.given_items import GivenMessage, given_items
 from textllm_http.openai_door.item_pages import Asked, page_of
 from textllm_http.openai_door.items import ItemId, items_of, listed, places_of
 from textllm_http.openai_door.queries import DoorQuery
+from textllm_http.openai_door.taking import taken
 from textllm_http.openapi_examples import CONVERSATION_ID
 from textllm_http.openapi_shapes import JSON, Content, Operation, json_answer
-from textllm_http.requests import JsonBody, given
+from textllm_http.requests import JsonBody, content_length_of, given, has_body
 from textllm_http.responses import json_response
 from textllm_http.services import services_of
 
@@ -86,7 +89,7 @@ _ITEM: Final = {
     "content": [{"type": "input_text", "text": "Name three rivers."}],
 }
 _ONE: Final = json_answer("The conversation.", _OBJECT, _SHOWN)
-_ITEMS: Final = json_answer("Some of its items.", _OBJECT, listed([_ITEM], has_more=False))
+ITEMS: Final = json_answer("Some of its items.", _OBJECT, listed([_ITEM], has_more=False))
 _CHANGES: Final = ("conversation_not_found", "conversation_busy", "forbidden")
 
 
@@ -104,13 +107,18 @@ _CHANGES: Final = ("conversation_not_found", "conversation_busy", "forbidden")
 async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     """Begin a conversation."""
     services, caller = services_of(request), caller_of(request)
-    asked = await _CREATE.read_if_any(request, max_bytes=services.max_body_bytes)
-    messages = _said(asked.items or [])
-    user = charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
     conversations = services.textllm.conversations
-    made = await conversations.create(caller, user, ConversationChanges(metadata=asked.metadata or {}))
-    if messages:
-        await conversations.add_messages(caller, made.id, messages)
+    if content_length_of(request) == 0 and not has_body(request):
+        made = await conversations.create(caller, caller.user_id or caller.id)
+        return json_response(_shown(made))
+    async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
+        asked = _CREATE.decode(body.content)
+        given = _given(asked.items or [], body)
+        user = charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+        changes = ConversationChanges(metadata=asked.metadata or {})
+        made = await conversations.create(caller, user, changes)
+        if given:
+            await _add(request, body, given, made.id, user)
     return json_response(_shown(made))
 
 
@@ -168,18 +176,20 @@ async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]
         tag="OpenAI",
         says=f"At most {MAX_ITEMS_AT_ONCE} of them; no model is asked, and nothing is charged.",
         body={JSON: Content(_OBJECT, {"a message": {"items": [{"role": "user", "content": "Name three rivers."}]}})},
-        answers={200: _ITEMS},
+        answers={200: ITEMS},
         problems=_CHANGES,
     ),
 )
 async def add_items(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """Add items to a conversation."""
-    services, caller = services_of(request), caller_of(request)
-    asked = await _ADD.read(request, max_bytes=services.max_body_bytes)
-    if not asked.items:
-        raise InvalidRequestError.of("items", "must not be empty")
-    said = _said(asked.items)
-    added = await services.textllm.conversations.add_messages(caller, conversation_id, said)
+    conversations = _conversations(request)
+    async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
+        asked = _ADD.decode(body.content)
+        if not asked.items:
+            raise InvalidRequestError.of("items", "must not be empty")
+        given = _given(asked.items, body)
+        owner = (await conversations.get(caller_of(request), conversation_id)).user_id
+        added = await _add(request, body, given, conversation_id, owner)
     return json_response(listed([item for message in added for item in items_of(message)], has_more=False))
 
 
@@ -188,7 +198,7 @@ async def add_items(request: Request[Any, Any, Any], conversation_id: FromPath[s
     before_request=PAGE.check,
     described=Operation(
         tag="OpenAI",
-        answers={200: _ITEMS},
+        answers={200: ITEMS},
         problems=(
             *("conversation_not_found", "conversation_lost"),
             *("provider_error", "provider_unavailable", "provider_timeout"),
@@ -199,7 +209,7 @@ async def list_items(request: Request[Any, Any, Any], conversation_id: FromPath[
     """List the items of a conversation."""
     asked = PAGE.read(request)
     items, has_more = await page_of(
-        _conversations(request).messages, caller_of(request), conversation_id, _asked(asked)
+        _conversations(request).messages, caller_of(request), conversation_id, asked_of(asked)
     )
     return json_response(listed(items, has_more=has_more))
 
@@ -253,7 +263,7 @@ def _shown(conversation: Conversation) -> Mapping[str, object]:
     }
 
 
-def _said(items: Sequence[Any]) -> list[SaidMessage]:
+def _given(items: Sequence[Any], body: DoorBody) -> list[GivenMessage]:
     """The messages that items stand for.
 
     Raises:
@@ -261,15 +271,38 @@ def _said(items: Sequence[Any]) -> list[SaidMessage]:
     """
     if len(items) > MAX_ITEMS_AT_ONCE:
         raise InvalidRequestError.of("items", f"may be {MAX_ITEMS_AT_ONCE} at most")
-    said = []
-    for each in given_items(items, place="items"):
+    given = []
+    for each in given_items(items, body, place="items"):
         if not isinstance(each, GivenMessage):
             raise InvalidRequestError.of(each.place, "is an item that is kept already; send what it says")
-        said.append(SaidMessage(role=each.role, content=each.parts))
-    return said
+        given.append(each)
+    return given
 
 
-def _asked(page: Page) -> Asked:
+async def _add(
+    request: Request[Any, Any, Any],
+    body: DoorBody,
+    messages: Sequence[GivenMessage],
+    conversation_id: str,
+    owner: str,
+) -> Sequence[ListedMessage]:
+    """Add messages to a conversation; their files become its user's."""
+    caller = caller_of(request)
+    kept = await taken(request, body, [each.parts for each in messages], user_id=owner, model=None, keeps=True)
+    parts = kept.parts
+    said = [SaidMessage(role=each.role, content=it) for each, it in zip(messages, parts.contents, strict=True)]
+    try:
+        added = await _conversations(request).add_messages(caller, conversation_id, said, file_tokens=parts.tokens.most)
+        if parts.show_files is not None:
+            await parts.show_files()
+    except BaseException:
+        if parts.discard_files is not None:
+            await carried_through(parts.discard_files())
+        raise
+    return added
+
+
+def asked_of(page: Page) -> Asked:
     """
     Raises:
         InvalidRequestError: more are asked for than are listed.

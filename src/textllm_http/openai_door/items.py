@@ -7,8 +7,9 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from textllm_core.file_names import file_id_of
 from textllm_core.list_messages import ListedFile, ListedMessage
-from textllm_core.records.parts import InputImage, InputText, OutputText, Refusal
+from textllm_core.records.parts import InputImage, InputLink, InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 
 _OF_PART: Final = re.compile(r"(?:fc|fco)_(?P<call>[0-9a-f]{12})_(?P<message>.+)")
@@ -89,11 +90,6 @@ def text_part(text: str) -> Item:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def file_id(key: str) -> str:
-    """The id of a file, which has no slashes."""
-    return f"file-{key.removeprefix('LLM/').replace('/', '~')}"
-
-
 def _result_item(message_id: str, part: ToolResult) -> Item:
     told = {"call_id": part.call_id, "output": part.output}
     item_id = f"fco_{_digest(part.call_id)}_{message_id}"
@@ -108,11 +104,15 @@ def _part(role: str, part: object, links: Mapping[str, str]) -> Item:
             return {"type": "refusal", "refusal": refusal}
         case InputText(text) | OutputText(text):
             return {"type": "input_text", "text": text}
+        case InputLink(kind="image"):
+            return {"type": "input_image", "detail": part.detail, "image_url": part.url}
+        case InputLink():
+            return {"type": "input_file", "file_url": part.url}
         case InputImage():
             shown = {"image_url": links[part.key]} if part.key in links else {}
-            return {"type": "input_image", "detail": "auto", "file_id": file_id(part.key), **shown}
+            return {"type": "input_image", "detail": part.detail, "file_id": file_id_of(part.key), **shown}
         case ListedFile():
-            return {"type": "input_file", "file_id": file_id(part.key), "filename": part.name}
+            return {"type": "input_file", "file_id": file_id_of(part.key), "filename": part.name}
     raise TypeError(f"there is no item for {type(part).__name__}")
 
 

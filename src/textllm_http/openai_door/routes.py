@@ -5,12 +5,17 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from textllm_http.openai_door import completions, conversations, files, models
+from textllm_http.openai_door import completions, conversations, files, models, responses
 
 DOOR: Final[Sequence[HTTPRouteHandler]] = [
     completions.create,
     models.listed,
     models.one,
+    responses.create,
+    responses.one,
+    responses.remove,
+    responses.cancel,
+    responses.input_items,
     conversations.create,
     conversations.one,
     conversations.change,

@@ -1,0 +1,83 @@
+"""Responses that can be asked for again, in a SQL table."""
+
+from typing import Any, Final
+
+from sqlalchemy import and_, bindparam, delete, exists, func, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from textllm_adapters.sql import upserts
+from textllm_adapters.sql.database import Database
+from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.response_table import responses
+from textllm_adapters.sql.tables import conversations
+from textllm_adapters.translation import translated
+from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
+
+_OF_TENANT: Final = responses.c.tenant_id == bindparam("of_tenant")
+_IT: Final = and_(_OF_TENANT, responses.c.user_id == bindparam("of_user"), responses.c.id == bindparam("of_response"))
+_IS_SHOWN: Final = exists().where(
+    conversations.c.tenant_id == responses.c.tenant_id,
+    conversations.c.user_id == responses.c.user_id,
+    conversations.c.id == responses.c.conversation_id,
+    conversations.c.is_deleted.is_(False),
+)
+_GET: Final = select(responses).where(_OF_TENANT, responses.c.id == bindparam("of_response"), _IS_SHOWN)
+_FAIL: Final = update(responses).where(_IT).values(failure=bindparam("new_failure"))
+_REMOVE: Final = delete(responses).where(_IT, _IS_SHOWN).returning(responses.c.conversation_id)
+_OTHERS: Final = select(func.count()).where(
+    _OF_TENANT,
+    responses.c.user_id == bindparam("of_user"),
+    responses.c.conversation_id == bindparam("of_conversation"),
+)
+# It may be erased while one of its responses begins; then there is nothing to keep it with.
+_IS_THERE: Final = (
+    select(conversations.c.id)
+    .where(
+        conversations.c.tenant_id == bindparam("of_tenant"),
+        conversations.c.user_id == bindparam("of_user"),
+        conversations.c.id == bindparam("of_conversation"),
+    )
+    .with_for_update(key_share=True, read=True)
+)
+
+
+class SqlStoredResponses:
+    """`StoredResponses` over a SQL table."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._database = Database(engine)
+
+    async def add(self, response: StoredResponse) -> None:
+        row = {name: getattr(response, name) for name in response.__struct_fields__}
+        named = _it(response.tenant_id, response.user_id, response.id) | {"of_conversation": response.conversation_id}
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(response.tenant_id) as connection:
+                if (await connection.execute(_IS_THERE, named)).one_or_none() is not None:
+                    added = upserts.insert(responses, self._database.dialect)
+                    await connection.execute(added.on_conflict_do_nothing(index_elements=responses.primary_key), row)
+
+    async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
+        asked = {"of_tenant": tenant_id, "of_response": response_id}
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(tenant_id) as connection:
+                row = (await connection.execute(_GET, asked)).one_or_none()
+        return None if row is None else StoredResponse(**row._mapping)
+
+    async def fail(self, tenant_id: str, user_id: str, response_id: str, failure: ResponseFailure) -> None:
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(tenant_id) as connection:
+                await connection.execute(_FAIL, _it(tenant_id, user_id, response_id) | {"new_failure": failure})
+
+    async def remove(self, tenant_id: str, user_id: str, response_id: str) -> int | None:
+        it = _it(tenant_id, user_id, response_id)
+        with translated(STORAGE_ERRORS):
+            async with self._database.transaction(tenant_id) as connection:
+                gone = (await connection.execute(_REMOVE, it)).one_or_none()
+                if gone is None:
+                    return None
+                of_it = it | {"of_conversation": gone.conversation_id}
+                return int((await connection.execute(_OTHERS, of_it)).scalar_one())
+
+
+def _it(tenant_id: str, user_id: str, response_id: str) -> dict[str, Any]:
+    return {"of_tenant": tenant_id, "of_user": user_id, "of_response": response_id}

@@ -1,0 +1,28 @@
+"""Responses that can be asked for again."""
+
+from typing import Protocol
+
+from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
+
+
+class StoredResponses(Protocol):
+    """What is kept of responses beside their messages and entries. It goes with the conversation that it is of.
+
+    Every method raises StorageUnavailableError when the storage does not answer.
+    """
+
+    async def add(self, response: StoredResponse) -> None:
+        """Keep one, unless there is one of its id, or its conversation is gone: then nothing happens."""
+        ...
+
+    async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
+        """One response of the tenant; None, too, where its conversation is hidden."""
+        ...
+
+    async def fail(self, tenant_id: str, user_id: str, response_id: str, failure: ResponseFailure) -> None:
+        """Write down why one failed; nothing where there is none."""
+        ...
+
+    async def remove(self, tenant_id: str, user_id: str, response_id: str) -> int | None:
+        """Forget one; how many others are of its conversation. None: there was none."""
+        ...

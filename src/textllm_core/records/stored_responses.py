@@ -1,0 +1,36 @@
+"""Responses that can be asked for again: what is kept of one beside its messages and its entry in the ledger."""
+
+from datetime import datetime
+
+from textllm_core.wire import Record
+
+
+class ResponseFailure(Record, frozen=True):
+    """Why a response failed: a code of ours, and what its caller was told."""
+
+    code: str
+    message: str
+
+
+class StoredResponse(Record, frozen=True, kw_only=True):
+    """A response that can be asked for again, for as long as its conversation is there.
+
+    Args:
+        id: that of its exchange and its reply.
+        message_ids: of the messages that it answers, oldest first.
+        asked: JSON of what is told of the request, for whoever shows it: nothing here reads it.
+        is_background: nobody waited for it.
+        is_of_conversation: its conversation was named; else it was made for it and for those that follow.
+        failure: None: it did not fail, or not yet.
+    """
+
+    tenant_id: str
+    user_id: str
+    id: str
+    conversation_id: str
+    message_ids: tuple[str, ...]
+    asked: str
+    created_at: datetime
+    is_background: bool = False
+    is_of_conversation: bool = False
+    failure: ResponseFailure | None = None

@@ -1,0 +1,132 @@
+"""The events of a response that is being written, as OpenAI's API has them, and in its order."""
+
+from collections.abc import Mapping
+from time import time
+from typing import Any, Final
+
+from textllm_core.records.messages import Reply, ReplyStarted, reply_message_id
+from textllm_core.wire import to_json
+from textllm_http.openai_door.items import Item, message_item, text_part
+from textllm_http.openai_door.response_object import Shown, failure, output_of
+from textllm_http.problems import Problem
+
+_PART: Final = {"output_index": 0, "content_index": 0}
+_TERMINAL: Final = {"completed": "response.completed", "failed": "response.failed"}
+
+
+class ResponseFrames:
+    """Keeps `sse.Frames`: the same reply makes the same events each time, numbered from 0.
+
+    Whether a reply is a refusal is known at its end: it has come as text by then, and the last events say so.
+
+    Args:
+        told, conversation_id: as `Shown` has them, where a conversation was named; else `conversation_id` is None.
+        is_background: nobody waits for it, so that it was queued first.
+        after: the number of the last event that the client has; what comes before is left out.
+        ended_at: when it ended, in seconds since 1970, where it has; None: when its end comes.
+    """
+
+    __slots__ = (
+        "_after",
+        "_background",
+        "_ended_at",
+        "_model",
+        "_named",
+        "_number",
+        "_opened",
+        "_shown",
+        "_told",
+        "_writes",
+    )
+
+    def __init__(
+        self,
+        told: Mapping[str, Any],
+        *,
+        is_named: bool,
+        is_background: bool = False,
+        after: int = -1,
+        ended_at: int | None = None,
+    ) -> None:
+        self._told, self._named, self._background, self._after = told, is_named, is_background, after
+        self._number, self._opened, self._model, self._ended_at = 0, False, "", ended_at
+        self._shown = Shown("", told, None)
+        self._writes = b""
+
+    def started(self, event: ReplyStarted) -> bytes:
+        conversation_id = event.conversation_id if self._named else None
+        self._shown = Shown(event.response_id, self._told, conversation_id)
+        self._model = event.model
+        first = "queued" if self._background else "in_progress"
+        told = self._event("response.created", response=self._shown.as_of_now(first, event.model))
+        if self._background:
+            told += self._event("response.queued", response=self._shown.as_of_now("queued", event.model))
+        return told + self._event("response.in_progress", response=self._shown.as_of_now("in_progress", event.model))
+
+    def delta(self, number: int, text: str) -> bytes:
+        opened = b"" if self._opened else self._open()
+        number, self._number = self._number, self._number + 1
+        if number <= self._after:
+            return opened
+        return opened + self._writes % (number, to_json(text))
+
+    def completed(self, number: int, reply: Reply) -> bytes:  # noqa: ARG002
+        output = output_of(reply)
+        told = b""
+        for index, item in enumerate(output):
+            told += self._said(reply, item) if item["type"] == "message" else self._called(index, item)
+        response = self._shown.ended(reply, completed_at=self._ended_at or int(time()))
+        return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response)
+
+    def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
+        if problem.code == "content_refused":  # by the provider's filter, in the midst of it
+            response = self._shown.as_of_now("incomplete", self._model, reason="content_filter")
+            return self._event("response.incomplete", response=response)
+        error = failure(problem.code, problem.detail)
+        response = self._shown.as_of_now("failed", self._model, error=error)
+        return self._event("response.failed", response=response)
+
+    def _open(self) -> bytes:
+        """What comes before the first piece of the text."""
+        self._opened = True
+        item_id = reply_message_id(self._shown.response_id)
+        head = to_json({"item_id": item_id, **_PART})[1:-1].replace(b"%", b"%%")
+        self._writes = (
+            b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":%d,'
+            + head
+            + b',"delta":%b,"logprobs":[]}\n\n'
+        )
+        item = message_item(item_id, "assistant", [], status="in_progress")
+        return self._event("response.output_item.added", output_index=0, item=item) + self._event(
+            "response.content_part.added", item_id=item_id, **_PART, part=text_part("")
+        )
+
+    def _said(self, reply: Reply, item: Item) -> bytes:
+        """What comes behind the last piece of the text."""
+        told = b""
+        if not self._opened:
+            told += self._open()
+            if reply.text:
+                told += self.delta(0, reply.text)
+        where = {"item_id": item["id"], **_PART}
+        told += self._event("response.output_text.done", **where, text=reply.text, logprobs=[])
+        told += self._event("response.content_part.done", **where, part=text_part(reply.text))
+        return told + self._event("response.output_item.done", output_index=0, item=item)
+
+    def _called(self, index: int, item: Item) -> bytes:
+        """A call of a function, which is here as a whole."""
+        begun: Item = item | {"arguments": "", "status": "in_progress"}
+        where = {"item_id": item["id"], "output_index": index}
+        told = self._event("response.output_item.added", output_index=index, item=begun)
+        told += self._event("response.function_call_arguments.delta", **where, delta=item["arguments"])
+        told += self._event(
+            "response.function_call_arguments.done", **where, name=item["name"], arguments=item["arguments"]
+        )
+        return told + self._event("response.output_item.done", output_index=index, item=item)
+
+    def _event(self, kind: str, **data: Any) -> bytes:
+        number, self._number = self._number, self._number + 1
+        if number <= self._after:
+            return b""
+        body = to_json({"type": kind, "sequence_number": number, **data})
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), body)

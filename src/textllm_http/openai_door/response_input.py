@@ -1,0 +1,172 @@
+"""The input of a response, and the turn that it stands for."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from litestar import Request
+
+from textllm_core.chat.given_parts import has_files
+from textllm_core.errors import InvalidRequestError
+from textllm_core.records.edits import SaidMessage
+from textllm_core.records.messages import Message
+from textllm_core.records.messages_turn import MessagesTurn
+from textllm_core.records.parts import InputText
+from textllm_core.records.response_turns import ResponseTurn
+from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.wire import to_json
+from textllm_http.admission import idempotency_of
+from textllm_http.auth import caller_of
+from textllm_http.openai_door.bodies import DoorBody
+from textllm_http.openai_door.charging import charged_user, named_user
+from textllm_http.openai_door.given_items import Given, GivenMessage, GivenReference, given_items, join
+from textllm_http.openai_door.items import ItemId, id_of_call
+from textllm_http.openai_door.response_request import ResponseRequest
+from textllm_http.openai_door.taking import taken
+from textllm_http.services import services_of
+
+_NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # when its caller says that something was said, nobody asks
+_Request = Request[Any, Any, Any]
+
+
+async def given_of(request: _Request, asked: ResponseRequest, body: DoorBody) -> list[GivenMessage]:
+    """The messages that the input stands for, oldest first; items that it names are looked up.
+
+    Raises:
+        InvalidRequestError: it says nothing, or one of its items cannot be.
+    """
+    said = asked.input
+    if isinstance(said, str):
+        if not said.strip():
+            raise InvalidRequestError.of("input", "must not be blank")
+        return [GivenMessage(role="user", parts=(InputText(said),))]
+    found: list[Given] = []
+    for each in given_items(said or (), body, place="input"):
+        if isinstance(each, GivenReference):
+            await _look_up(request, found, each)
+        elif isinstance(each, GivenMessage) and len(each.parts) == 1 and isinstance(each.parts[0], ToolCall):
+            join(found, "assistant", each.parts[0])  # behind a reply that was named
+        else:
+            found.append(each)
+    messages = [each for each in found if isinstance(each, GivenMessage)]
+    if not messages:
+        raise InvalidRequestError.of("input", "is required: a text, or a list of items")
+    return messages
+
+
+async def unkept_turn(
+    request: _Request, asked: ResponseRequest, body: DoorBody, given: Sequence[GivenMessage]
+) -> MessagesTurn:
+    """The turn of a request of which nothing is kept: all that was said goes with it.
+
+    Raises:
+        TextLLMError: it cannot be answered.
+    """
+    textllm, caller = services_of(request).textllm, caller_of(request)
+    options = asked.options
+    user = charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    past: Sequence[Message] = ()
+    if asked.previous_response_id is not None:
+        past = await textllm.responses.create.past(caller, asked.previous_response_id)
+    content = await taken(request, body, [each.parts for each in given], user_id=user, model=asked.model, keeps=False)
+    said = [
+        Message(id="", role=each.role, content=parts, created_at=_NO_TIME)
+        for each, parts in zip(given, content.parts.contents, strict=True)
+    ]
+    return MessagesTurn(
+        messages=(*past, *said),
+        user_id=user,
+        options=options,
+        idempotency=idempotency_of(request, body.canonical),
+        kind=content.parts.kind,
+        files=content.parts.tokens,
+        attached=content.parts.attached,
+        allowance=content.allowance,
+    )
+
+
+async def stored_turn(
+    request: _Request,
+    asked: ResponseRequest,
+    body: DoorBody,
+    given: Sequence[GivenMessage],
+    told: dict[str, Any],
+    *,
+    is_stored: bool,
+) -> ResponseTurn:
+    """The turn that a request stands for: the last message, with the outputs right before it, behind all others.
+
+    Raises:
+        TextLLMError: it cannot be answered.
+    """
+    caller, options = caller_of(request), asked.options
+    named = named_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    kept = await taken(
+        request,
+        body,
+        [each.parts for each in given],
+        user_id=await _owner(request, asked, given, named),
+        model=asked.model,
+        keeps=True,
+    )
+    parts = kept.parts
+    said = [SaidMessage(role=each.role, content=it) for each, it in zip(given, parts.contents, strict=True)]
+    *before, last = said
+    if last.role != "user":
+        raise InvalidRequestError.of("input", "must end with what the user says, or with outputs of calls")
+    content = last.content
+    if before and not _has_results(last) and _has_results(before[-1]):
+        content = (*before.pop().content, *content)
+    echo = told | {"is_of_conversation": asked.conversation_id is not None, "asked_model": asked.model or ""}
+    return ResponseTurn(
+        content=content,
+        before=tuple(before),
+        conversation_id=asked.conversation_id,
+        previous_response_id=asked.previous_response_id,
+        user_id=named,
+        options=options,
+        idempotency=idempotency_of(request, body.canonical),
+        is_stored=is_stored,
+        is_background=bool(asked.background),
+        is_resumable=bool(asked.stream),
+        asked=to_json(echo).decode(),
+        kind=parts.kind,
+        files=parts.tokens,
+        show_files=parts.show_files,
+        discard_files=parts.discard_files,
+        allowance=kept.allowance,
+    )
+
+
+def _has_results(said: SaidMessage) -> bool:
+    return any(isinstance(part, ToolResult) for part in said.content)
+
+
+async def _owner(request: _Request, asked: ResponseRequest, given: Sequence[GivenMessage], named: str | None) -> str:
+    """Whose the files of the request are to be: nobody asks where there are none."""
+    textllm, caller = services_of(request).textllm, caller_of(request)
+    if any(has_files(each.parts) for each in given):
+        if asked.conversation_id is not None:
+            return (await textllm.conversations.get(caller, asked.conversation_id)).user_id
+        if asked.previous_response_id is not None:
+            return (await textllm.responses.get(caller, asked.previous_response_id)).stored.user_id
+    return named or caller.id
+
+
+async def _look_up(request: _Request, found: list[Given], named: GivenReference) -> None:
+    """Add an item that is kept here: of what a response said."""
+    item = ItemId.of(named.item_id)
+    reply = await services_of(request).textllm.responses.create.reply(caller_of(request), item.message)
+    parts = () if reply is None else reply.content
+    if item.call is None:
+        said = tuple(part for part in parts if not isinstance(part, ToolCall | ToolResult))
+        if said:
+            found.append(GivenMessage(role="assistant", parts=said))
+            return
+    for part in parts:
+        if isinstance(part, ToolCall) and id_of_call(item.message, part.call_id) == named.item_id:
+            join(found, "assistant", part)
+            return
+    if named.item_id.startswith("rs_"):  # what a model thought is not kept
+        return
+    raise InvalidRequestError.of(named.place, "is no item that is kept here; send what it says")

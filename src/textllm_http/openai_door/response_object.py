@@ -1,0 +1,146 @@
+"""A response as OpenAI's API has it: what was asked, and what came of it."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from textllm_core.list_messages import ListedMessage
+from textllm_core.records.messages import Reply, ReplyUsage, reply_message_id
+from textllm_core.records.response_turns import KeptResponse
+from textllm_http.openai_door.items import Item, call_item, items_of, message_item, text_part
+
+_WHOLE: Final = ("stop", "tool_calls", "refusal")
+# OpenAI's own words for why a response failed; our code stands beside them.
+_CODES: Final = {"rate_limited": "rate_limit_exceeded", "content_refused": "invalid_prompt"}
+
+
+class Shown(Struct, frozen=True):
+    """What is told of a response in each of its events, and whenever it is asked for.
+
+    Args:
+        told: `ResponseRequest.told`.
+        conversation_id: of the conversation that was named; None: none was.
+    """
+
+    response_id: str
+    told: Mapping[str, Any]
+    conversation_id: str | None
+
+    def as_of_now(
+        self,
+        status: str,
+        model: str,
+        *,
+        output: Sequence[Item] = (),
+        usage: Mapping[str, Any] | None = None,
+        error: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        completed_at: int | None = None,
+    ) -> dict[str, Any]:
+        """The whole object.
+
+        Args:
+            reason: why it is incomplete; completed_at: seconds since 1970, of one that is completed.
+        """
+        named = self.conversation_id
+        return {
+            "id": self.response_id,
+            **self.told,
+            "status": status,
+            "model": model,
+            "conversation": None if named is None else {"id": named},
+            "output": output,
+            "usage": usage,
+            "error": error,
+            "incomplete_details": None if reason is None else {"reason": reason},
+            "completed_at": completed_at,
+        }
+
+    def ended(self, reply: Reply, *, completed_at: int) -> dict[str, Any]:
+        """The object of a reply that has come to its end."""
+        status, reason = _end_of(reply.finish_reason)
+        return self.as_of_now(
+            status,
+            reply.model,
+            output=output_of(reply),
+            usage=usage_of(reply.usage),
+            reason=reason,
+            completed_at=completed_at if status == "completed" else None,
+        )
+
+
+def failure(code: str, message: str) -> dict[str, Any]:
+    """Why a response failed."""
+    return {"code": _CODES.get(code, "server_error"), "message": message, "type": code}
+
+
+def output_of(reply: Reply) -> list[Item]:
+    """What a reply says, as items; as its message is kept."""
+    message_id = reply_message_id(reply.response_id)
+    calls = [] if reply.tool_calls is UNSET else reply.tool_calls
+    items = [call_item(message_id, call.id, call.function.name, call.function.arguments) for call in calls]
+    if reply.text or not items:
+        items.insert(0, said_item(message_id, reply))
+    return items
+
+
+def said_item(message_id: str, reply: Reply) -> Item:
+    """The message among the items of a reply."""
+    is_refusal = reply.finish_reason == "refusal"
+    part = {"type": "refusal", "refusal": reply.text} if is_refusal else text_part(reply.text)
+    status = "completed" if reply.finish_reason in _WHOLE else "incomplete"
+    return message_item(message_id, "assistant", [part], status=status)
+
+
+def usage_of(usage: ReplyUsage) -> dict[str, Any]:
+    """What a response has used."""
+    written = 0 if usage.cache_write is UNSET else usage.cache_write
+    return {
+        "input_tokens": usage.input,
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": written},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.total,
+    }
+
+
+def kept_object(kept: KeptResponse) -> dict[str, Any]:
+    """A response that was asked for again, as far as it is."""
+    stored, entry, reply = kept.stored, kept.entry, kept.reply
+    told = msgspec.json.decode(stored.asked, type=dict[str, Any])
+    is_named, model = told.pop("is_of_conversation", False), told.pop("asked_model", "")
+    shown = Shown(stored.id, told, stored.conversation_id if is_named else None)
+    status, error = kept.status, None
+    reason = None
+    if status == "failed":
+        failed = stored.failure
+        error = failure(*((failed.code, failed.message) if failed else ("provider_error", "The reply broke off.")))
+    if status == "incomplete":
+        filtered = stored.failure is not None and stored.failure.code == "content_refused"
+        reason = "content_filter" if filtered else "max_output_tokens"
+    used = None if entry is None or not kept.is_over else usage_of(ReplyUsage.of(entry.usage))
+    settled = entry.settled_at if entry is not None and status == "completed" else None
+    return shown.as_of_now(
+        status,
+        model if entry is None else entry.model,
+        output=[] if reply is None else items_of(ListedMessage.of(reply)),
+        usage=used,
+        error=error,
+        reason=reason,
+        completed_at=None if settled is None else seconds(settled),
+    )
+
+
+def seconds(moment: datetime) -> int:
+    """Since 1970."""
+    return int(moment.timestamp())
+
+
+def _end_of(finish_reason: str) -> tuple[str, str | None]:
+    """The status that a reply ends with, and why it is incomplete."""
+    if finish_reason in _WHOLE:
+        return "completed", None
+    return ("cancelled", None) if finish_reason == "cancelled" else ("incomplete", "max_output_tokens")

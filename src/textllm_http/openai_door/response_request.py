@@ -1,0 +1,307 @@
+"""What `/v1/responses` is asked: the body, what it asks for, and what of it a response tells again."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, get_args
+
+from msgspec import Struct
+
+from textllm_core.errors import InvalidRequestError
+from textllm_core.records.messages import TurnOptions
+from textllm_core.records.sampling import Sampling
+from textllm_core.records.tools import (
+    FunctionTool,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedFunction,
+    ReasoningEffort,
+    ResponseFormat,
+    ToolChoice,
+    ToolMode,
+)
+from textllm_http.openai_door.errors import unserved
+from textllm_http.requests import JsonBody
+
+_EFFORTS: Final = get_args(ReasoningEffort)
+_MODES: Final = get_args(ToolMode)
+_UNSERVED: Final = {
+    "prompt": "prompts that OpenAI keeps are not served here; send instructions",
+    "context_management": "is not served; what was said is sent as it is, up to the setting max_history_items",
+    "top_logprobs": "probabilities of tokens are not served; leave it out",
+    "truncation": "only disabled is served; send less, or begin anew",
+    "service_tier": "the tier is the operator's; leave it out, or send auto",
+    "moderation": "is not served; leave it out",
+}
+_SAY_NOTHING: Final[Mapping[str, Sequence[object]]] = {
+    "context_management": ([],),
+    "top_logprobs": (0,),
+    "truncation": ("disabled",),
+    "service_tier": ("auto", "default"),
+}
+_LOGPROBS: Final = "message.output_text.logprobs"
+
+
+class NamedConversation(Struct, frozen=True):
+    """A conversation, by its id."""
+
+    id: str
+
+
+class ResponseTool(Struct, frozen=True, kw_only=True):
+    """Something that the model may use; there are functions alone."""
+
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ChosenTool(Struct, frozen=True, kw_only=True):
+    """What the model is to use: one function, or some of them."""
+
+    type: str
+    name: str | None = None
+    mode: str | None = None
+    tools: list[ResponseTool] | None = None
+
+
+class ResponseTextFormat(Struct, frozen=True, kw_only=True):
+    """The shape that a reply is to have."""
+
+    type: str
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseText(Struct, frozen=True):
+    """How a reply is to be written."""
+
+    format: ResponseTextFormat | None = None
+    verbosity: str | None = None
+
+
+class ResponseReasoning(Struct, frozen=True):
+    """How much a model is to think; summaries of that are none."""
+
+    effort: str | None = None
+    summary: str | None = None
+
+
+class ResponseRequest(Struct, frozen=True, kw_only=True):
+    """The body, as OpenAI's API has it; fields that nobody knows are ignored."""
+
+    input: str | list[Any] | None = None
+    model: str | None = None
+    instructions: str | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    background: bool | None = None
+    conversation: str | NamedConversation | None = None
+    previous_response_id: str | None = None
+    metadata: dict[str, str] | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    text: ResponseText | None = None
+    tools: list[ResponseTool] | None = None
+    tool_choice: str | ChosenTool | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: int | None = None
+    reasoning: ResponseReasoning | None = None
+    include: list[str] | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    user: str | None = None
+    prompt: Any = None
+    context_management: Any = None
+    top_logprobs: Any = None
+    truncation: Any = None
+    service_tier: Any = None
+    moderation: Any = None
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation that it is said in."""
+        return self.conversation.id if isinstance(self.conversation, NamedConversation) else self.conversation
+
+    @property
+    def options(self) -> TurnOptions:
+        """How the turn is to be answered.
+
+        Raises:
+            InvalidRequestError: something is asked for that is not served.
+        """
+        self._check_served()
+        functions = tuple(_functions(self.tools or ()))
+        allowed, choice = _chosen(self.tool_choice, functions)
+        return TurnOptions(
+            model=self.model,
+            instructions=self.instructions,
+            max_output_tokens=self.max_output_tokens,
+            temperature=self.temperature,
+            metadata=self.metadata or None,
+            tools=allowed,
+            # Without tools both say nothing, and some clients send them all the same.
+            tool_choice=choice if allowed or choice not in ("auto", "none") else None,
+            parallel_tool_calls=self.parallel_tool_calls if allowed else None,
+            response_format=_format(self.text.format) if self.text and self.text.format else None,
+            reasoning_effort=_effort(self.reasoning),
+            sampling=self._sampling,
+            cache_key=self.prompt_cache_key,
+        )
+
+    @property
+    def _sampling(self) -> Sampling | None:
+        sampling = Sampling(
+            top_p=None if self.top_p == 1 else self.top_p,
+            frequency_penalty=self.frequency_penalty or None,
+            presence_penalty=self.presence_penalty or None,
+        )
+        return sampling if sampling.chosen else None
+
+    def _check_served(self) -> None:
+        asked = {name: getattr(self, name) for name in _UNSERVED}
+        unserved({name: it for name, it in asked.items() if it not in _SAY_NOTHING.get(name, ())}, _UNSERVED)
+        if self.text is not None and self.text.verbosity not in (None, "medium"):
+            raise InvalidRequestError.of("text.verbosity", "is not served; leave it out, or send medium")
+        if _LOGPROBS in (self.include or ()):
+            raise InvalidRequestError.of("include", f"{_LOGPROBS} is not served; leave it out")
+
+    def told(self, *, created_at: int, is_stored: bool) -> dict[str, Any]:
+        """What a response tells of its request, with what OpenAI's API has where nothing was said."""
+        text, reasoning = self.text or ResponseText(), self.reasoning or ResponseReasoning()
+        shape = {"type": "text"} if text.format is None else _told_format(text.format)
+        return {
+            "object": "response",
+            "created_at": created_at,
+            "background": bool(self.background),
+            "frequency_penalty": self.frequency_penalty or 0,
+            "instructions": self.instructions,
+            "max_output_tokens": self.max_output_tokens,
+            "max_tool_calls": self.max_tool_calls,
+            "metadata": self.metadata or {},
+            "parallel_tool_calls": self.parallel_tool_calls is not False,
+            "presence_penalty": self.presence_penalty or 0,
+            "previous_response_id": self.previous_response_id,
+            "prompt_cache_key": self.prompt_cache_key,
+            "reasoning": {"effort": reasoning.effort, "summary": None},
+            "safety_identifier": self.safety_identifier,
+            "service_tier": "default",
+            "store": is_stored,
+            "temperature": 1 if self.temperature is None else self.temperature,
+            "text": {"format": shape, "verbosity": "medium"},
+            "tool_choice": _told_choice(self.tool_choice),
+            "tools": [_told_tool(tool) for tool in self.tools or ()],
+            "top_logprobs": 0,
+            "top_p": 1 if self.top_p is None else self.top_p,
+            "truncation": "disabled",
+            **({} if self.user is None else {"user": self.user}),
+        }
+
+
+class _Body(JsonBody[ResponseRequest]):
+    """Without a look at each name: what nobody knows is ignored."""
+
+    def decode(self, body: bytes) -> ResponseRequest:
+        return self.shaped(body)
+
+
+RESPONSE: Final = _Body(ResponseRequest)
+
+
+def _functions(tools: Sequence[ResponseTool]) -> Iterator[FunctionTool]:
+    for number, tool in enumerate(tools):
+        if tool.type != "function":
+            told = tool.type if tool.type.isascii() and len(tool.type) <= 64 else "this"
+            raise InvalidRequestError.of(
+                f"tools[{number}].type",
+                f"{told} is a tool of OpenAI's servers, or no function, and is not served here; bring a function",
+            )
+        if tool.name is None:
+            raise InvalidRequestError.of(f"tools[{number}].name", "is required")
+        yield FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
+
+
+def _chosen(
+    choice: str | ChosenTool | None, functions: tuple[FunctionTool, ...]
+) -> tuple[tuple[FunctionTool, ...], ToolChoice | None]:
+    """The functions that the model may ask for, and whether it is to."""
+    if choice is None:
+        return functions, None
+    if isinstance(choice, str):
+        return functions, _mode(choice, "tool_choice")
+    if choice.type == "function" and choice.name is not None:
+        return functions, NamedFunction(choice.name)
+    if choice.type == "allowed_tools":
+        names = {tool.name for tool in choice.tools or ()}
+        allowed = tuple(each for each in functions if each.name in names)
+        return allowed, _mode(choice.mode or "auto", "tool_choice.mode")
+    raise InvalidRequestError.of("tool_choice", "must be auto, none, required, a function, or allowed_tools")
+
+
+def _mode(mode: str, field: str) -> ToolMode:
+    for known in _MODES:
+        if mode == known:
+            found: ToolMode = known
+            return found
+    raise InvalidRequestError.of(field, f"must be one of {', '.join(_MODES)}")
+
+
+def _format(shape: ResponseTextFormat) -> ResponseFormat | None:
+    match shape.type:
+        case "text":
+            return None
+        case "json_object":
+            return JsonObjectFormat()
+        case "json_schema" if shape.name is not None and shape.schema is not None:
+            return JsonSchemaFormat(
+                name=shape.name, schema=shape.schema, description=shape.description, strict=shape.strict
+            )
+        case "json_schema":
+            raise InvalidRequestError.of("text.format", "must have a name and a schema")
+    raise InvalidRequestError.of("text.format.type", "must be text, json_object or json_schema")
+
+
+def _effort(reasoning: ResponseReasoning | None) -> ReasoningEffort | None:
+    if reasoning is None or reasoning.effort is None:
+        return None
+    for known in _EFFORTS:
+        if reasoning.effort == known:
+            found: ReasoningEffort = known
+            return found
+    raise InvalidRequestError.of("reasoning.effort", f"must be one of {', '.join(_EFFORTS)}")
+
+
+def _told_tool(tool: ResponseTool) -> dict[str, Any]:
+    return {
+        "type": tool.type,
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
+
+
+def _told_choice(choice: str | ChosenTool | None) -> Any:
+    if choice is None or isinstance(choice, str):
+        return choice or "auto"
+    if choice.type == "function":
+        return {"type": "function", "name": choice.name}
+    tools = [{"type": tool.type, "name": tool.name} for tool in choice.tools or ()]
+    return {"type": choice.type, "mode": choice.mode or "auto", "tools": tools}
+
+
+def _told_format(shape: ResponseTextFormat) -> dict[str, Any]:
+    if shape.type != "json_schema":
+        return {"type": shape.type}
+    return {
+        "type": shape.type,
+        "name": shape.name,
+        "description": shape.description,
+        "schema": shape.schema,
+        "strict": bool(shape.strict),
+    }

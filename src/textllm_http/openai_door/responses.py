@@ -1,0 +1,254 @@
+"""`/v1/responses`: turns of the engine, in the shapes of OpenAI's API."""
+
+from collections.abc import Sequence
+from time import time
+from typing import Annotated, Any, Final
+
+from litestar import Request
+from litestar.params import FromPath
+from litestar.types import ASGIApp
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import replace
+
+from textllm_core.errors import InvalidRequestError
+from textllm_core.records.messages import ReplyStarted
+from textllm_http.auth import caller_of
+from textllm_http.openai_door.bodies import DoorBody, door_body
+from textllm_http.openai_door.conversations import ITEMS, PAGE, asked_of
+from textllm_http.openai_door.declaring import MAX_TEXT_BYTES, door_delete, door_post, door_reading
+from textllm_http.openai_door.errors import admitted_headers
+from textllm_http.openai_door.given_items import GivenMessage
+from textllm_http.openai_door.item_pages import part_of
+from textllm_http.openai_door.items import items_of, listed
+from textllm_http.openai_door.queries import DoorQuery
+from textllm_http.openai_door.response_events import ResponseFrames
+from textllm_http.openai_door.response_input import given_of, stored_turn, unkept_turn
+from textllm_http.openai_door.response_object import Shown, kept_object
+from textllm_http.openai_door.response_request import RESPONSE, ResponseRequest
+from textllm_http.openapi_shapes import DOOR_LIMITED, JSON, LIMITED, Answer, Content, Operation, json_answer
+from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
+from textllm_http.responses import json_response
+from textllm_http.services import services_of
+from textllm_http.sse import EventStream
+from textllm_http.turns import begins, stream_of
+
+_OF_FILES: Final = ("file_too_large", "document_too_large", "unreadable_document", "unsupported_media_type")
+_OBJECT: Final = {"type": "object", "description": "As OpenAI's API has it."}
+_IDS: Final = ("X-Conversation-ID", "X-Response-ID", "X-User-ID")
+_ASKED: Final = {"model": "gpt-4o", "input": "Name three rivers."}
+_ANSWERED: Final = {
+    "id": "resp_3c5d7e9f0a1b2c3d4e5f6071",
+    "object": "response",
+    "created_at": 1773480413,
+    "status": "completed",
+    "model": "gpt-4o-2024-11-20",
+    "output": [
+        {
+            "id": "msg_3c5d7e9f0a1b2c3d4e5f6071",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [
+                {
+                    "type": "output_text",
+                    "text": "The Nile, the Amazon and the Rhine.",
+                    "annotations": [],
+                    "logprobs": [],
+                }
+            ],
+        }
+    ],
+}
+_EVENTS: Final = (
+    'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":4,'
+    '"item_id":"msg_3c5d7e9f0a1b2c3d4e5f6071","output_index":0,"content_index":0,"delta":"The Nile","logprobs":[]}\n\n'
+)
+_ONE: Final = Answer(
+    says="The response.",
+    content={
+        JSON: Content(_OBJECT, {"response": _ANSWERED}),
+        "text/event-stream": Content({"description": "Server-sent events."}, {"events": _EVENTS}),
+    },
+    headers=("X-Accel-Buffering", *_IDS),
+)
+_NEW: Final = replace(_ONE, headers=(*LIMITED, *DOOR_LIMITED, "Idempotent-Replayed", *_ONE.headers))
+
+
+class Retrieval(Struct, frozen=True, kw_only=True):
+    """How a response is shown again."""
+
+    stream: Annotated[bool, Meta(description="True: as its events.")] = False
+    starting_after: Annotated[int, Meta(description="The number of the last event that you have.")] = -1
+    include: Annotated[list[str], Meta(description="What is to be told besides; there is nothing.")] | UnsetType = UNSET
+
+
+_RETRIEVAL: Final = DoorQuery(Retrieval)
+
+
+@door_post(
+    "/v1/responses",
+    described=Operation(
+        tag="OpenAI",
+        says="It is kept for `response_days` unless `store` is false, and can be gone on with: `previous_response_id`, "
+        "`conversation`. With `stream: true` it comes as events, with `background: true` it is answered at "
+        "once, and runs on.",
+        headers=ON_TURNS,
+        body={JSON: Content(_OBJECT, {"a text": _ASKED})},
+        answers={200: _NEW},
+        problems=(*FAILURES, *REPEATS, *_OF_FILES, "storage_unavailable"),
+    ),
+)
+async def create(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Answer a turn as OpenAI's Responses API does."""
+    async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
+        asked = RESPONSE.shaped(body.content)
+        given = await given_of(request, asked, body)
+        create = services_of(request).textllm.responses.create
+        is_stored = asked.store is not False and create.keeps
+        if asked.background and not is_stored:
+            raise InvalidRequestError.of("background", "needs a response that is kept: leave store out")
+        told = asked.told(created_at=int(time()), is_stored=is_stored)
+        is_named = asked.conversation_id is not None
+        if not is_stored and not is_named:
+            return await _answer_unkept(request, asked, body, given, told)
+        turn = await stored_turn(request, asked, body, given, told, is_stored=is_stored)
+        caller = caller_of(request)
+        if asked.background:
+            begun = await create.begin(caller, turn)
+            return await _in_background(request, begun.response_id, stream=bool(asked.stream))
+        if not asked.stream:
+            started, reply = await create.answer(caller, turn)
+            shown = Shown(reply.response_id, told, reply.conversation_id if is_named else None)
+            ended = shown.ended(reply, completed_at=int(time()))
+            return json_response(ended, headers=admitted_headers(started) | _ids(started))
+        batches = create.batches(caller, turn)
+        first = await anext(batches)  # a refusal is raised here, and is a plain response
+    started, frames = begins(first), ResponseFrames(told, is_named=is_named)
+    return stream_of(request, started, batches, frames, admitted_headers(started) | _ids(started), first=first)
+
+
+@door_reading(
+    "/v1/responses/{response_id:str}",
+    before_request=_RETRIEVAL.check,
+    described=Operation(
+        tag="OpenAI",
+        says="With `stream: true` the events of one that was streamed, or runs in the background, while it runs and "
+        "for an hour after its end (the setting `journal_hours`).",
+        answers={200: _ONE},
+        problems=FAILURES,
+    ),
+)
+async def one(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
+    """Show a response again."""
+    asked = _RETRIEVAL.read(request)
+    if asked.stream:
+        return await _resumed(request, response_id, after=asked.starting_after)
+    return json_response(kept_object(await services_of(request).textllm.responses.get(caller_of(request), response_id)))
+
+
+@door_delete(
+    "/v1/responses/{response_id:str}",
+    described=Operation(
+        tag="OpenAI",
+        says="What was said goes with the last response of a conversation that was made for it.",
+        answers={
+            200: json_answer("It is gone.", _OBJECT, {"id": _ANSWERED["id"], "object": "response", "deleted": True})
+        },
+        problems=("not_found", "conversation_busy"),
+    ),
+)
+async def remove(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
+    """Forget a response."""
+    await services_of(request).textllm.responses.delete(caller_of(request), response_id)
+    return json_response({"id": response_id, "object": "response", "deleted": True})
+
+
+@door_post(
+    "/v1/responses/{response_id:str}/cancel",
+    described=Operation(
+        tag="OpenAI",
+        says="One that runs in the background. What it said by then stays, and is charged.",
+        answers={200: json_answer("What it came to.", _OBJECT, _ANSWERED | {"status": "cancelled"})},
+        problems=FAILURES,
+    ),
+)
+async def cancel(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
+    """Cut a response short."""
+    kept = await services_of(request).textllm.responses.cancel(caller_of(request), response_id)
+    return json_response(kept_object(kept))
+
+
+@door_reading(
+    "/v1/responses/{response_id:str}/input_items",
+    before_request=PAGE.check,
+    described=Operation(
+        tag="OpenAI",
+        says="Once it has ended: until then nothing of it is kept as items.",
+        answers={200: ITEMS},
+        problems=("not_found",),
+    ),
+)
+async def input_items(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
+    """List the items that a response answers."""
+    asked = asked_of(PAGE.read(request))
+    messages = await services_of(request).textllm.responses.get.inputs(caller_of(request), response_id)
+    items, has_more = part_of([item for message in messages for item in items_of(message)], asked)
+    return json_response(listed(items, has_more=has_more))
+
+
+async def _in_background(request: Request[Any, Any, Any], response_id: str, *, stream: bool) -> ASGIApp:
+    if stream:
+        return await _resumed(request, response_id, after=-1)
+    kept = await services_of(request).textllm.responses.get(caller_of(request), response_id)
+    return json_response(kept_object(kept), headers={"X-Response-ID": response_id})
+
+
+async def _resumed(request: Request[Any, Any, Any], response_id: str, *, after: int) -> EventStream:
+    """The events of a response behind the one numbered `after`."""
+    textllm, caller = services_of(request).textllm, caller_of(request)
+    kept = await textllm.responses.get(caller, response_id)
+    resumed = await textllm.resume_reply(caller, response_id)  # from its beginning: ours are numbered otherwise
+    shown = kept_object(kept)
+    conversation = shown.pop("conversation")
+    told = {name: value for name, value in shown.items() if name in _TOLD}
+    is_background = kept.stored.is_background
+    frames = ResponseFrames(
+        told,
+        is_named=conversation is not None,
+        is_background=is_background,
+        after=after,
+        ended_at=shown["completed_at"],
+    )
+    return stream_of(request, resumed.started, resumed.events, frames, _ids(resumed.started))
+
+
+_TOLD: Final = frozenset(ResponseRequest(user="").told(created_at=0, is_stored=True))
+
+
+async def _answer_unkept(
+    request: Request[Any, Any, Any],
+    asked: ResponseRequest,
+    body: DoorBody,
+    given: Sequence[GivenMessage],
+    told: dict[str, Any],
+) -> ASGIApp:
+    """The response to a request of which nothing is kept."""
+    textllm, caller = services_of(request).textllm, caller_of(request)
+    turn = await unkept_turn(request, asked, body, given)
+    if not asked.stream:
+        started, reply = await textllm.answer_messages.answer(caller, turn)
+        ended = Shown(reply.response_id, told, None).ended(reply, completed_at=int(time()))
+        return json_response(ended, headers=admitted_headers(started))
+    batches = textllm.answer_messages.batches(caller, turn)
+    first = await anext(batches)  # a refusal is raised here, and is a plain response
+    started = begins(first)
+    frames = ResponseFrames(told, is_named=False)
+    return stream_of(request, started, batches, frames, admitted_headers(started), first=first)
+
+
+def _ids(started: ReplyStarted) -> dict[str, str]:
+    return {
+        "X-Conversation-ID": started.conversation_id,
+        "X-Response-ID": started.response_id,
+        "X-User-ID": started.user_id,
+    }

@@ -1,0 +1,47 @@
+"""What messages bring, made content: their files are looked at, and stored or held."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from litestar import Request
+from msgspec import Struct
+
+from textllm_core.chat.given_parts import GivenPart, TakenParts, has_files
+from textllm_core.errors import Allowance
+from textllm_core.file_tokens import FileTokens
+from textllm_core.records.parts import ContentPart
+from textllm_http.auth import caller_of
+from textllm_http.openai_door.bodies import DoorBody
+from textllm_http.services import services_of
+
+
+class Taken(Struct, frozen=True):
+    """Content of messages; `allowance`: what is left of the user's rate limit, where it was counted for their files."""
+
+    parts: TakenParts
+    allowance: Allowance | None = None
+
+
+async def taken(
+    request: Request[Any, Any, Any],
+    body: DoorBody,
+    said: Sequence[Sequence[GivenPart]],
+    *,
+    user_id: str,
+    model: str | None,
+    keeps: bool,
+) -> Taken:
+    """The content of messages; texts alone cost nothing, files count as a turn does in the user's rate limit.
+
+    Args:
+        keeps: their files are stored, as those of `/chat/image` are; else they go with the turn.
+    Raises:
+        TextLLMError: what `TakeParts` raises; or there are too many requests.
+    """
+    if not any(map(has_files, said)):
+        contents = tuple(cast("tuple[ContentPart, ...]", tuple(parts)) for parts in said)
+        return Taken(TakenParts(contents=contents, kind="text", tokens=FileTokens(0, 0)))
+    textllm, caller = services_of(request).textllm, caller_of(request)
+    allowance = await textllm.files.admit(caller, user_id)
+    held = None if keeps else body.held_in(services_of(request).spool)
+    return Taken(await textllm.take_parts(caller, said, user_id=user_id, model=model, held=held), allowance)

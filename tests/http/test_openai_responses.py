@@ -1,0 +1,425 @@
+"""`/v1/responses`: turns of the engine in the shapes of OpenAI's API; the client checks each body and each event."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from tests.http.conftest import JSON, Server, events_of, serving
+from tests.http.test_openai_conversations import made, refusal
+from tests.unit.conftest import Bench
+
+from textllm_adapters.memory.application import memory_administration
+from textllm_adapters.memory.llm import ScriptedReply
+from textllm_core.errors import ProviderError, ProviderUnavailableError
+from textllm_core.records.tools import ToolCall
+from textllm_core.tenancy import Caller
+
+WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": True}
+CALL = ToolCall(call_id="call_1", name="weather", arguments='{"city":"Oslo"}')
+IN_ORDER = ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]
+AT_LAST = [
+    "response.output_text.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "response.completed",
+]
+
+
+async def asked(server: Server, headers: Mapping[str, str] = JSON, **body: Any) -> Any:
+    answer = await server.post("/v1/responses", {"model": "gpt-4o", **body}, headers)
+    assert answer.status == 200, answer.body
+    return answer.json()
+
+
+async def streamed(server: Server, **body: Any) -> list[dict[str, Any]]:
+    answer = await server.post("/v1/responses", {"model": "gpt-4o", "stream": True, **body})
+    assert answer.status == 200, answer.body
+    return events_of(answer)
+
+
+def timeless(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events, but for when the response was completed: the books have the moment, a stream the one behind it."""
+    for event in events:
+        if "response" in event:
+            event["response"]["completed_at"] = None
+    return events
+
+
+def text_of(response: Any) -> str:
+    parts = (part for item in response["output"] if item["type"] == "message" for part in item["content"])
+    return "".join(part.get("text", part.get("refusal", "")) for part in parts)
+
+
+async def kept(server: Server, response_id: str) -> Any:
+    answer = await server.get(f"/v1/responses/{response_id}")
+    assert answer.status == 200, answer.body
+    return answer.json()
+
+
+async def reached(server: Server, response_id: str, *statuses: str) -> Any:
+    while True:
+        response = await kept(server, response_id)
+        if response["status"] in statuses:
+            return response
+        await asyncio.sleep(0.01)
+
+
+async def over(server: Server, response_id: str) -> Any:
+    return await reached(server, response_id, "completed", "incomplete", "failed", "cancelled")
+
+
+def sent(bench: Bench) -> list[tuple[str, str]]:
+    return [(message.role, message.text) for message in bench.llm.requests[-1].messages]
+
+
+async def test_a_response_says_what_was_asked_and_what_came_of_it(server: Server) -> None:
+    response = await asked(
+        server,
+        input="Hello",
+        instructions="Be brief.",
+        metadata={"topic": "rain"},
+        max_output_tokens=100,
+        temperature=0.5,
+        top_p=0.9,
+        tools=[WEATHER],
+        tool_choice="auto",
+        parallel_tool_calls=False,
+        text={"format": {"type": "text"}},
+        reasoning={"effort": "low", "summary": "auto"},
+        truncation="disabled",
+        prompt_cache_key="x",
+        safety_identifier="ada",
+        include=["reasoning.encrypted_content"],
+        strange=1,
+    )
+    assert text_of(response) == "[0] You said: Hello"
+    assert (response["status"], response["store"], response["background"]) == ("completed", True, False)
+    assert (response["instructions"], response["metadata"]) == ("Be brief.", {"topic": "rain"})
+    assert (response["temperature"], response["top_p"], response["tools"][0]["name"]) == (0.5, 0.9, "weather")
+    assert response["usage"]["total_tokens"] > 0
+    again = await kept(server, response["id"])
+    assert {**again, "completed_at": 0} == {**response, "completed_at": 0}
+
+
+async def test_all_options_reach_the_model(server: Server, bench: Bench) -> None:
+    schema = {"type": "object", "properties": {}}
+    await asked(
+        server,
+        input="Hello",
+        instructions="Be brief.",
+        tools=[WEATHER],
+        tool_choice={"type": "function", "name": "weather"},
+        text={"format": {"type": "json_schema", "name": "answer", "schema": schema, "strict": True}},
+        reasoning={"effort": "low"},
+        max_output_tokens=100,
+        temperature=0.5,
+    )
+    request = bench.llm.requests[-1]
+    assert (request.instructions, request.reasoning_effort, request.temperature) == ("Be brief.", "low", 0.5)
+    assert (request.max_output_tokens, request.tools[0].name) == (100, "weather")
+    assert request.response_format is not None
+
+
+async def test_the_events_of_a_stream_come_in_openais_order(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("Hel", "lo", " there")))
+    events = await streamed(server, input="Hello")
+    kinds = [event["type"] for event in events]
+    assert kinds == [*IN_ORDER, *["response.output_text.delta"] * 3, *AT_LAST]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert "".join(event.get("delta", "") for event in events) == "Hello there" == text_of(events[-1]["response"])
+    assert events[-2]["item"] == events[-1]["response"]["output"][0]
+    ids = {event.get("item_id", events[-2]["item"]["id"]) for event in events}
+    assert ids == {events[-2]["item"]["id"]}
+    again = await kept(server, events[0]["response"]["id"])
+    assert {**again, "completed_at": 0} == {**events[-1]["response"], "completed_at": 0}
+
+
+async def test_a_stream_can_be_read_on_by_the_number_of_its_last_event(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b", "c")))
+    events = await streamed(server, input="Hello")
+    response_id = events[0]["response"]["id"]
+    for after in (-1, 0, 1, 3, 5, len(events) - 2):
+        query = f"?stream=true&starting_after={after}" if after >= 0 else "?stream=true"
+        answer = await server.get(f"/v1/responses/{response_id}{query}")
+        assert timeless(events_of(answer)) == timeless(events[after + 1 :])
+
+
+async def test_calls_of_functions_are_items_and_their_outputs_go_on(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="Let me see.", tool_calls=(CALL,), finish_reason="tool_calls"))
+    events = await streamed(server, input="Is it raining?", tools=[WEATHER])
+    first = events[-1]["response"]
+    assert [item["type"] for item in first["output"]] == ["message", "function_call"]
+    of_call = [event for event in events if event["type"].startswith("response.function_call_arguments")]
+    assert [event.get("delta") or event["arguments"] for event in of_call] == [CALL.arguments] * 2
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
+    second = await asked(server, input=[output], previous_response_id=first["id"], tools=[WEATHER])
+    assert second["previous_response_id"] == first["id"]
+    results = bench.llm.requests[-1].messages[-1].tool_results
+    assert [(result.call_id, result.output) for result in results] == [("call_1", "rain")]
+    items = (await server.get(f"/v1/responses/{second['id']}/input_items")).json()["data"]
+    assert [(item["type"], item["output"]) for item in items] == [("function_call_output", "rain")]
+
+
+async def test_who_sends_all_that_was_said_needs_no_previous_response(server: Server, bench: Bench) -> None:
+    history = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Is it raining?"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+        {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "rain"},
+    ]
+    for store in (True, False):
+        await asked(server, input=history, tools=[WEATHER], store=store)
+        transcript = bench.llm.requests[-1].transcript_id
+        assert bench.transcript is not None
+        said = list(bench.llm.requests[-1].messages)
+        if transcript is not None:
+            said = list(await bench.transcript.messages(transcript))[:-1]
+        assert [message.role for message in said if message.content][:3] == ["developer", "user", "assistant"]
+        assert any(message.tool_results for message in said)
+
+
+async def test_a_response_goes_on_where_it_ended_or_forks(server: Server, bench: Bench) -> None:
+    first = await asked(server, input="one")
+    second = await asked(server, input="two", previous_response_id=first["id"])
+    fork = await asked(server, input="three", previous_response_id=first["id"])
+    third = await asked(server, input="four", previous_response_id=second["id"])
+    last = await asked(server, input="five", previous_response_id=fork["id"])
+    assert [text_of(each) for each in (first, second, fork, third, last)] == [
+        "[0] You said: one",
+        "[2] You said: two",
+        "[2] You said: three",
+        "[4] You said: four",
+        "[4] You said: five",
+    ]
+    unkept = await asked(server, input="six", previous_response_id=second["id"], store=False)
+    assert text_of(unkept) == "[4] You said: six"
+    assert (await server.get("/conversations")).json()["total"] == 0
+    listed = (await server.get(f"/v1/responses/{first['id']}/input_items")).json()
+    assert [item["content"][0]["text"] for item in listed["data"]] == ["one"]
+
+
+async def test_what_is_not_stored_is_not_there(server: Server, bench: Bench) -> None:
+    response = await asked(server, input="Hello", store=False)
+    assert response["store"] is False
+    assert refusal(await server.get(f"/v1/responses/{response['id']}"))[:2] == (404, "not_found")
+    answer = await server.post("/v1/responses", {"input": "x", "previous_response_id": response["id"]})
+    assert refusal(answer) == (400, "invalid_request", "previous_response_id")
+    assert not any(kept.messages for kept in bench.store.conversations.values())
+
+
+async def test_a_conversation_takes_its_responses_and_turns_of_chat(server: Server) -> None:
+    conversation_id = await made(server, items=[{"role": "user", "content": "Call me Ada."}], user="ada")
+    response = await asked(server, input="one", conversation=conversation_id)
+    assert response["conversation"] == {"id": conversation_id}
+    assert (await kept(server, response["id"]))["conversation"] == {"id": conversation_id}
+    reply = (await server.post("/chat", {"message": "two", "conversation_id": conversation_id})).json()
+    assert reply["user_id"] == "ada"
+    events = await streamed(server, input="three", conversation={"id": conversation_id})
+    assert events[-1]["response"]["conversation"] == {"id": conversation_id}
+    items = (await server.get(f"/v1/conversations/{conversation_id}/items?order=asc")).json()["data"]
+    said = [item["content"][0]["text"] for item in items if item["role"] == "user"]
+    assert said == ["Call me Ada.", "one", "two", "three"]
+    assert response["output"][0] in items
+    unkept = await asked(server, input="four", conversation=conversation_id, store=False)
+    assert refusal(await server.get(f"/v1/responses/{unkept['id']}"))[0] == 404
+    newest = (await server.get(f"/v1/conversations/{conversation_id}/items?limit=1")).json()["data"]
+    assert newest == unkept["output"]
+
+
+async def test_who_is_charged_is_whom_the_request_names(server: Server, bench: Bench) -> None:
+    conversation_id = await made(server)
+    await asked(server, input="one", conversation=conversation_id, user="ada")
+    await asked(server, input="two", conversation=conversation_id, safety_identifier="bob", user="ada")
+    await asked(server, input="three", conversation=conversation_id)
+    await asked(server, input="four", user="Carl L.")
+    payers = [entry.payer for entry in bench.store.entries.values()]
+    assert payers[:3] == ["ada", "bob", "address:127.0.0.1"]
+    assert payers[3].startswith("id_")
+    theirs = await made(server, user="ada")
+    answer = await server.post("/v1/responses", {"input": "x", "conversation": theirs, "user": "bob"})
+    assert refusal(answer)[:2] == (404, "conversation_not_found")
+
+
+async def test_deleting_the_last_response_erases_what_was_said(server: Server, bench: Bench) -> None:
+    first = await asked(server, input="one")
+    second = await asked(server, input="two", previous_response_id=first["id"])
+    for each in (first, second):
+        assert (await server.call("DELETE", f"/v1/responses/{each['id']}")).json()["deleted"] is True
+        assert refusal(await server.call("DELETE", f"/v1/responses/{each['id']}"))[:2] == (404, "not_found")
+    assert not bench.store.conversations
+    conversation_id = await made(server)
+    named = await asked(server, input="one", conversation=conversation_id)
+    await server.call("DELETE", f"/v1/responses/{named['id']}")
+    assert (await server.get(f"/v1/conversations/{conversation_id}")).status == 200
+
+
+async def test_in_the_background_it_is_queued_and_runs_on(server: Server, bench: Bench) -> None:
+    begins, gate = asyncio.Event(), asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), begins=begins, gate=gate))
+    response = await asked(server, input="Hello", background=True)
+    assert (response["status"], response["output"], response["usage"]) == ("queued", [], None)
+    assert (await kept(server, response["id"]))["status"] == "queued"
+    assert refusal(await server.call("DELETE", f"/v1/responses/{response['id']}"))[:2] == (409, "conversation_busy")
+    begins.set()
+    gate.set()
+    ended = await over(server, response["id"])
+    assert (ended["status"], text_of(ended), ended["background"]) == ("completed", "ab", True)
+    events = events_of(await server.get(f"/v1/responses/{response['id']}?stream=true"))
+    assert [event["type"] for event in events][:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert events_of(await server.get(f"/v1/responses/{response['id']}?stream=true&starting_after=4")) == events[5:]
+
+
+async def test_a_stream_in_the_background_outlives_its_reader(bench: Bench) -> None:
+    bench.drain_s = 0.0
+    bench.__post_init__()
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
+    body = b'{"input": "Hello", "background": true, "stream": true}'
+    async with serving(bench) as server:
+        answer = await server.call(
+            "POST", "/v1/responses", [body], headers=JSON, leave_when=lambda answer: b"delta" in answer.body
+        )
+        response_id = answer.headers["x-response-id"]
+        await asyncio.sleep(0.05)
+        gate.set()
+        assert text_of(await over(server, response_id)) == "ab"
+
+
+async def test_in_the_background_it_can_be_cancelled(server: Server, bench: Bench) -> None:
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate, unheard="cancelled"))
+    response = await asked(server, input="Hello", background=True)
+    await reached(server, response["id"], "in_progress")
+    for _ in range(2):
+        cancelled = (await server.call("POST", f"/v1/responses/{response['id']}/cancel")).json()
+        assert (cancelled["status"], text_of(cancelled)) == ("cancelled", "a")
+    other = await asked(server, input="Hello")
+    answer = await server.call("POST", f"/v1/responses/{other['id']}/cancel")
+    assert refusal(answer)[:2] == (400, "invalid_request")
+
+
+async def test_one_that_has_not_begun_is_cancelled(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(begins=asyncio.Event()))
+    response = await asked(server, input="Hello", background=True)
+    cancelled = (await server.call("POST", f"/v1/responses/{response['id']}/cancel")).json()
+    assert (cancelled["status"], cancelled["output"]) == ("cancelled", [])
+
+
+@pytest.mark.parametrize("after", [None, 1])
+async def test_why_one_failed_in_the_background_is_kept(server: Server, bench: Bench, after: int | None) -> None:
+    error = ProviderUnavailableError("Busy.", may_have_run=False) if after is None else ProviderError("Nonsense.")
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), error=error, after=after))
+    response = await asked(server, input="Hello", background=True)
+    failed = await over(server, response["id"])
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "server_error")
+    assert failed["error"]["message"] == str(error)
+
+
+async def test_a_stream_that_breaks_off_says_so_in_its_last_event(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), error=ProviderError("Nonsense."), after=1))
+    events = await streamed(server, input="Hello")
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["message"] == "Nonsense."
+    again = await kept(server, events[0]["response"]["id"])
+    assert (again["status"], again["error"]) == ("failed", events[-1]["response"]["error"])
+
+
+async def test_a_reply_that_reached_its_limit_is_incomplete(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="a b c", status="incomplete", finish_reason="length"))
+    events = await streamed(server, input="Hello")
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    again = await kept(server, events[0]["response"]["id"])
+    assert (again["status"], again["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+
+
+async def test_a_refusal_is_one_in_the_end(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="I will not.", finish_reason="refusal"))
+    events = await streamed(server, input="Hello")
+    assert events[-1]["response"]["output"][0]["content"] == [{"type": "refusal", "refusal": "I will not."}]
+
+
+async def test_a_repeat_with_its_key_is_told_the_first_response(server: Server, bench: Bench) -> None:
+    headers = JSON | {"idempotency-key": "k"}
+    first = await asked(server, headers, input="Hello")
+    answer = await server.post("/v1/responses", {"model": "gpt-4o", "input": "Hello"}, headers)
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert answer.json()["id"] == first["id"]
+    assert len(bench.llm.requests) == 1
+    assert (await kept(server, first["id"]))["status"] == "completed"
+    other = await server.post("/v1/responses", {"input": "Other"}, headers)
+    assert refusal(other)[:2] == (422, "idempotency_mismatch")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input"),
+        ({"input": " "}, "input"),
+        ({"input": []}, "input"),
+        ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
+        ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0].type"),
+        ({"input": [{"type": "item_reference", "id": "msg_x"}]}, "input[0]"),
+        ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"input": "x", "prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"input": "x", "truncation": "auto"}, "truncation"),
+        ({"input": "x", "text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"input": "x", "text": {"verbosity": "low"}}, "text.verbosity"),
+        ({"input": "x", "reasoning": {"effort": "much"}}, "reasoning.effort"),
+        ({"input": "x", "include": ["message.output_text.logprobs"]}, "include"),
+        ({"input": "x", "background": True, "store": False}, "background"),
+        ({"input": "x", "conversation": "conv_1", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"input": "x", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"input": 1}, "input"),
+    ],
+)
+async def test_what_is_not_served_or_wrong_is_named(server: Server, body: Any, param: str) -> None:
+    assert refusal(await server.post("/v1/responses", body)) == (400, "invalid_request", param)
+
+
+async def test_items_that_are_kept_may_be_named(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="Let me see.", tool_calls=(CALL,), finish_reason="tool_calls"))
+    first = await asked(server, input="Is it raining?", tools=[WEATHER])
+    references = [{"type": "item_reference", "id": item["id"]} for item in first["output"]]
+    output = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
+    question = {"role": "user", "content": "Is it raining?"}
+    await asked(server, input=[question, *references, output], tools=[WEATHER], store=False)
+    said = bench.llm.requests[-1].messages
+    assert [(message.role, message.text, len(message.tool_calls)) for message in said][:2] == [
+        ("user", "Is it raining?", 0),
+        ("assistant", "Let me see.", 1),
+    ]
+
+
+async def test_a_tool_choice_may_allow_some_functions_alone(server: Server, bench: Bench) -> None:
+    other = WEATHER | {"name": "other"}
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "other"}]}
+    response = await asked(server, input="x", tools=[WEATHER, other], tool_choice=choice)
+    request = bench.llm.requests[-1]
+    assert ([tool.name for tool in request.tools], request.tool_choice) == (["other"], "required")
+    assert response["tool_choice"] == choice
+
+
+async def test_nobody_goes_on_with_anothers_response(bench: Bench) -> None:
+    administration = memory_administration(bench.store, bench.clock)
+    secrets = [
+        (await administration.issue_api_key(Caller("acme", "admin"), role="user", user_id=user)).secret
+        for user in ("ada", "bob")
+    ]
+    ada, bob = ({**JSON, "authorization": f"Bearer {secret}"} for secret in secrets)
+    async with serving(bench, requires_keys=True) as server:
+        first = await asked(server, ada, input="one", user="carl")
+        asks = {"input": "two", "previous_response_id": first["id"]}
+        assert refusal(await server.post("/v1/responses", asks, bob)) == (
+            400,
+            "invalid_request",
+            "previous_response_id",
+        )
+        reference = {
+            "input": [{"type": "item_reference", "id": first["output"][0]["id"]}, {"role": "user", "content": "x"}]
+        }
+        assert refusal(await server.post("/v1/responses", reference, bob))[2] == "input[0]"
+        assert (await server.post("/v1/responses", asks, ada)).status == 200
+    assert {entry.payer for entry in bench.store.entries.values()} == {"ada"}

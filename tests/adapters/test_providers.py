@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.servers.picky import Picky, picky
 
 from textllm_adapters.settings import Settings, SettingsError, load_settings
 from textllm_adapters.wiring import ask_providers, check, models_of, open_textllm
-from textllm_core import Caller, LedgerEntry, TextLLM, TextTurn, TurnOptions
+from textllm_core import Caller, InputText, LedgerEntry, Message, MessagesTurn, TextLLM, TextTurn, TurnOptions
 from textllm_core.errors import InvalidRequestError, ProviderUnavailableError
 
 PRICE = {"input": 1, "output": 2}
@@ -142,6 +143,17 @@ async def test_ids_of_a_provider_with_a_name_are_known_as_its_own(tmp_path: Path
             await at.textllm.conversations.erase_at_provider()
         assert not first.requests
         assert [request.path for request in second.requests if request.method == "DELETE"]
+
+
+async def test_a_reply_may_be_shorter_where_the_api_is_chat_completions(tmp_path: Path, other: Picky) -> None:
+    said = [Message(id="", role="user", content=(InputText("Hi"),), created_at=datetime.now(UTC))]
+    with OpenAIStandIn() as first:
+        async with desk(settings_of(tmp_path, two(first.base_url, other.base_url), **KEYS)) as at:
+            for model in ("slow", "fast"):
+                options = TurnOptions(model=model, max_output_tokens=5)
+                await at.textllm.answer_messages(Caller(), MessagesTurn(messages=said, user_id="ada", options=options))
+        assert first.requests[-1].body["max_output_tokens"] == 16
+    assert other.bodies[-1]["max_tokens"] == 5
 
 
 async def test_a_name_that_is_not_listed_is_refused_also_where_all_is_free(tmp_path: Path, other: Picky) -> None:

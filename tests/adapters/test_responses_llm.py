@@ -631,7 +631,50 @@ async def test_it_samples_by_the_one_share_that_this_api_knows(provider: OpenAIS
     turn = request("Hello")
     await hear(llm.stream(replace(turn, sampling=Sampling(top_p=0.5))))
     assert provider.requests[0].body["top_p"] == 0.5
-    refused = await hear(llm.stream(replace(turn, sampling=Sampling(top_p=0.5, stop=["END"], seed=1))))
+    refused = await hear(llm.stream(replace(turn, sampling=Sampling(top_p=0.5, seed=1))))
     assert isinstance(refused.error, InvalidRequestError)
     assert refused.error.errors[0][0] == "seed"
     assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("deltas", "stop", "told"),
+    [
+        (("One", " two", " three"), ["END"], "One two three"),
+        (("One", " tw", "o END th", "ree"), ["END"], "One two "),
+        (("One E", "N", "D two"), ["END", "two"], "One "),
+        (("One EN", "o"), ["END"], "One ENo"),
+        (("One EN",), ["END"], "One EN"),
+        (
+            (
+                "EN",
+                "END",
+            ),
+            ["END"],
+            "EN",
+        ),
+        (("aab", "aabc"), ["aabc"], "aab"),
+        (("a two b one",), ["one", "two"], "a "),
+        (("END",), ["END"], ""),
+    ],
+)
+async def test_a_text_that_ends_the_reply_ends_it_here_and_what_came_beyond_is_charged(
+    provider: OpenAIStandIn, llm: ResponsesLLM, deltas: tuple[str, ...], stop: list[str], told: str
+) -> None:
+    provider.script(Reply(deltas=deltas, end="incomplete:max_output_tokens"), Reply(deltas=deltas))
+    plain = await hear(llm.stream(request("Hello")))
+    heard = await hear(llm.stream(replace(request("Hello"), sampling=Sampling(stop=stop))))
+    assert "stop" not in provider.requests[-1].body
+    assert heard.error is None
+    assert ("".join(heard.deltas), heard.ended.text) == (told, told)
+    assert (heard.ended.status, heard.ended.finish_reason) == ("completed", "stop")
+    assert heard.ended.usage == plain.ended.usage
+
+
+async def test_a_reply_that_fails_beyond_the_text_that_ends_it_has_failed(
+    provider: OpenAIStandIn, llm: ResponsesLLM
+) -> None:
+    provider.script(Reply(deltas=("One END", " two"), end="failed:server_error"))
+    heard = await hear(llm.stream(replace(request("Hello"), sampling=Sampling(stop=["END"]))))
+    assert "".join(heard.deltas) == "One "
+    assert heard.error is not None or heard.ended.status == "failed"

@@ -20,6 +20,7 @@ from textllm_adapters.openai.functions import calls_any, calls_in, responses_opt
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.outputs import WHOLE, Whole, words_of_output
 from textllm_adapters.openai.sse import ServerSentEvent
+from textllm_adapters.openai.stops import stopped
 from textllm_core.errors import InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.records.messages import FinishReason, TextDelta
 from textllm_core.records.model import (
@@ -111,8 +112,12 @@ class ResponsesLLM:
         """Keeps `LLM.reads_images`; a model that reads none refuses them itself, unless it is known not to."""
         return self.dialect.images
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
+        stops = request.sampling and request.sampling.stop
+        return stopped(self._events(request), stops) if stops else self._events(request)
+
+    async def _events(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         started = refused = False
         aside: object = None  # the last that was no event of any name
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
@@ -217,6 +222,7 @@ def _body(request: ModelRequest, dialect: Dialect) -> dict[str, object]:
         InvalidRequestError: it asks for what this API does not have.
     """
     sampling = request.sampling.chosen if request.sampling is not None else {}
+    sampling.pop("stop", None)  # kept by `stopped`
     if missing := [name for name in sampling if name != "top_p"]:
         raise InvalidRequestError.of(missing[0], "is nothing that the API of this model's provider takes; leave it out")
     body: dict[str, object] = {

@@ -63,7 +63,7 @@ async def open_provider(
 
         path = provider.model_file or settings.local_model or await fetch_model(settings, progress)
         own = await stack.enter_async_context(open_embedded(path))
-        way = Way(Route(llm=own, longest_reply=LONGEST_REPLY), own, own.model)
+        way = Way(Route(llm=own, shortest_reply=1, longest_reply=LONGEST_REPLY), own, own.model)
     else:
         way = await _open_api(stack, settings, provider, tracer)
     route = replace(
@@ -128,7 +128,7 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
         dialect = _with(Dialect.of_chat(client.url.host), provider.supports)
         dialect = structs.replace(dialect, trusts_cost=provider.trusts_cost)
         chat = ChatCompletionsLLM(client, dialect=dialect, deployments=deployments)
-        return Way(Route(llm=chat), replace(chat, retries=once), before=before)
+        return Way(Route(llm=chat, shortest_reply=1), replace(chat, retries=once), before=before)
     from textllm_adapters.openai.dialect import RESPONSES
     from textllm_adapters.openai.responses import ResponsesLLM
 

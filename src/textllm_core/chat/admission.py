@@ -39,7 +39,7 @@ from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
 from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn, TurnNames
 from textllm_core.records.parts import ContentPart
-from textllm_core.rules.budgets import affordable_output_tokens, demand
+from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
 from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens
 
@@ -126,7 +126,8 @@ class Admission:
 
     async def _admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange:
         options = turn.options
-        check_options(options, max_input_chars=self.policy.max_input_chars)
+        shortest = MIN_OUTPUT_TOKENS if turn.given is None else 1
+        check_options(options, max_input_chars=self.policy.max_input_chars, shortest_reply=shortest)
         instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions) or None
         model = options.model or self.policy.model
         caller.may_use(model)
@@ -151,6 +152,7 @@ class Admission:
         sent_beside = len((instructions or "").encode()) + tools + _OVERHEAD_TOKENS
         input_tokens = turn.token_bound + sent_beside + past_tokens
         ceiling = min(options.max_output_tokens or self.policy.max_output_tokens, self.policy.max_output_tokens)
+        ceiling = max(ceiling, *(each.shortest_reply for each in (route, *others)))
         limit = self.policy.daily_limit
         now = self.clock.now()
         content = await self._answering(caller, turn, conversation)

@@ -26,7 +26,7 @@ class Route:
         transcript: the provider's side of conversations; None where the history is sent with each turn.
         provider: the name that the ids of `transcript` begin with, and a slash; empty: they have none.
         context: tokens of the past, the turn and the reply; None: not known.
-        longest_reply: tokens; None: as the policy has it.
+        shortest_reply, longest_reply: tokens that can be asked for at least, and at most; None: as the policy has it.
         first_token_timeout_s, silence_timeout_s: None: as the policy has them.
     """
 
@@ -35,6 +35,7 @@ class Route:
     transcript: Transcript | None = None
     provider: str = ""
     context: int | None = None
+    shortest_reply: int = MIN_OUTPUT_TOKENS
     longest_reply: int | None = None
     first_token_timeout_s: float | None = None
     silence_timeout_s: float | None = None

@@ -23,7 +23,6 @@ from textllm_core.records.tools import (
     ToolMode,
     ToolResult,
 )
-from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
 from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.openai_door.errors import unserved
 from textllm_http.openai_door.parts import WirePart, parts_of
@@ -207,12 +206,12 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def _longest(self) -> int | None:
-        """The longest reply; what is shorter than any that can be asked for is taken as the shortest of these."""
+        """The longest reply, in tokens."""
         field = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
         longest = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
         if longest is not None and longest < 1:
             raise InvalidRequestError.of(field, "must be at least 1")
-        return None if longest is None else max(longest, MIN_OUTPUT_TOKENS)
+        return longest
 
     @property
     def _sampling(self) -> Sampling | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
-from tests.unit.conftest import Bench
+from tests.unit.conftest import NOON, Bench
 
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
@@ -15,7 +15,10 @@ from textllm_core import (
     ExchangeRerouted,
     ExchangeSettled,
     ForbiddenError,
+    InputText,
     InvalidRequestError,
+    Message,
+    MessagesTurn,
     ModelError,
     Price,
     Pricing,
@@ -49,7 +52,7 @@ class House:
         self.first, self.second = ScriptedLLM(transcript=self.transcript), ScriptedLLM()
         ways = {
             "first": Route(model="cheap", llm=self.first, transcript=self.transcript, context=context),
-            "second": Route(model="other/dear", llm=self.second, provider="other"),
+            "second": Route(model="other/dear", llm=self.second, provider="other", shortest_reply=1),
         }
         named = {"fast": [ways[name] for name in chain], "slow": [ways["second"]]}
         self.textllm: TextLLM = bench.over(
@@ -170,3 +173,13 @@ def test_models_without_a_name_are_reached_by_their_provider() -> None:
     ]:
         [route] = routes.to(name)
         assert (route.llm, route.model) == (llm, model)
+
+
+async def test_a_reply_is_limited_to_no_less_than_all_who_may_give_it_can_be_asked_for(house: House) -> None:
+    said = [Message(id="", role="user", content=(InputText("Hi"),), created_at=NOON)]
+    for model, asked in (("slow", 5), ("fast", 5), ("fast", 20)):
+        options = TurnOptions(model=model, max_output_tokens=asked)
+        await house.textllm.answer_messages(Caller(), MessagesTurn(messages=said, user_id="ada", options=options))
+    told = [request.max_output_tokens for request in (*house.second.requests, *house.first.requests)]
+    assert told == [5, 16, 20]
+    await house.bench.check_books()

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,7 +117,9 @@ def _lines(file: IO[bytes], *, max_bytes: int) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := file.readline(max_bytes + 2):
         number += 1
-        said = line.removesuffix(b"\n").removesuffix(b"\r")
+        said = line.removesuffix(b"\n").removesuffix(b"\r").removesuffix(b"\x1a")  # an end of DOS
+        if number == 1:
+            said = said.removeprefix(BOM_UTF8)
         while not line.endswith(b"\n") and (line := file.readline(max_bytes + 2)):
             pass  # the rest of one that is too long
         if said.strip():

@@ -30,6 +30,7 @@ def test_what_is_piped_in_comes_after_the_text(run: Run) -> None:
 
 def test_what_is_piped_in_is_enough(run: Run) -> None:
     assert run("ask", stdin="hello\n").stdout == "[0] You said: hello\n"
+    assert run("ask", stdin="\ufeffhello\n").stdout == "[0] You said: hello\n"  # as PowerShell pipes
 
 
 def test_json_is_the_wire_shape_of_chat_on_one_line(run: Run) -> None:

@@ -112,6 +112,13 @@ def test_of_a_file_with_a_wrong_line_nothing_is_asked(
     assert run("batch", "none.jsonl").exit_code == 2
 
 
+def test_a_file_may_begin_and_end_as_windows_writes_it(run: Run, tmp_path: Path) -> None:
+    questions = tmp_path / "in.jsonl"
+    questions.write_bytes(b'\xef\xbb\xbf"What is tea?"\r\n"And milk?"\r\n\x1a')
+    result = run("batch", str(questions))
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+
+
 def test_questions_may_be_piped_in(run: Run) -> None:
     result = run("batch", "-", stdin='"one"\n"two"')
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)

@@ -59,6 +59,13 @@ def test_an_imported_conversation_goes_on(run: Run, wiring: MemoryWiring, lines:
     assert run("audit").exit_code == 0
 
 
+def test_a_file_may_begin_and_end_as_windows_writes_it(run: Run, lines: Lines, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(json.dumps(line).encode() for line in lines) + b"\r\n\x1a")
+    result = run("conversations", "import", str(path))
+    assert (result.exit_code, result.stderr) == (0, "2 conversations imported, 0 were there already\n")
+
+
 def test_the_same_file_again_changes_nothing(run: Run, wiring: MemoryWiring, lines: Lines, tmp_path: Path) -> None:
     path = written(tmp_path / "in.jsonl", lines)
     run("conversations", "import", path)

@@ -1,6 +1,7 @@
 """The lines of a batch: what goes in, and what came out of it before."""
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ from textllm_core.records.messages import Reply, TurnOptions
 from textllm_core.wire import to_json
 
 _MOST_FAULTS_SHOWN: Final = 10
+_DOS_END: Final = b"\x1a"
 
 
 class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +97,7 @@ def lines_of(content: bytes, source: str, options: TurnOptions) -> Sequence[Line
         InvalidRequestError: some cannot be read; its text says which, and why.
     """
     lines, faults = [], []
+    content = content.removeprefix(BOM_UTF8).removesuffix(_DOS_END)  # as Windows writes
     for number, text in enumerate(content.split(b"\n"), 1):
         if not text.strip():
             continue

@@ -27,7 +27,7 @@ class PipedLines:
         self._is_reading = False
         self._is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         if isinstance(sys.stdin, io.TextIOWrapper):  # what is no text is then refused as a turn
-            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
 
     async def line(self, prompt: str, *, draft: str = "") -> str:
         """As `Keyboard` has it; a draft is sent as it is."""

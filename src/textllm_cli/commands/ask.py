@@ -198,6 +198,6 @@ def _stdin() -> str:
     if len(content) > MAX_STDIN_BYTES:
         raise InvalidRequestError.of("stdin", f"holds more than {MAX_STDIN_BYTES // 1_000_000} MB")
     try:
-        return content.decode().removesuffix("\n")
+        return content.decode("utf-8-sig").removesuffix("\n")  # PowerShell begins with a byte order mark
     except UnicodeDecodeError as error:
         raise InvalidRequestError.of("stdin", f"is not UTF-8 text, from byte {error.start} on") from error

@@ -1,5 +1,6 @@
 """Calls of functions and their results: what a turn may ask for, and that each call in a history has its result."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -51,9 +52,11 @@ def check_tools(options: TurnOptions) -> None:
         raise InvalidRequestError.of("response_format", f"the name of a schema {_NAMED}")
     for field, value in (("tools", options.tools), ("response_format", shape)):
         try:
-            msgspec.json.encode(value)
+            json.dumps(msgspec.to_builtins(value), allow_nan=False, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise InvalidRequestError.of(field, "has half of a surrogate pair, which is no character") from None
+        except (TypeError, ValueError, RecursionError):  # which a caller in Python may bring along
+            raise InvalidRequestError.of(field, "has what JSON cannot hold") from None
 
 
 def check_record(options: TurnOptions, *, keeps_messages: bool) -> None:

@@ -1,5 +1,6 @@
 """Functions that a model asks for: each call gets its result, whoever leaves, and nobody's result is made up."""
 
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -216,6 +217,9 @@ def test_a_history_has_each_result_behind_its_call_and_each_call_with_its_result
         ({"tools": [FunctionTool(name="a"), FunctionTool(name="a")]}, "must have different names"),
         ({"tools": [FunctionTool(name=f"f{n}") for n in range(129)]}, "may be 128 at most"),
         ({"tools": [FunctionTool(name="a", description="\ud83d")]}, "half of a surrogate pair"),
+        ({"tools": [FunctionTool(name="a", parameters={"maximum": math.inf})]}, "what JSON cannot hold"),
+        ({"tools": [FunctionTool(name="a", parameters={"default": object()})]}, "what JSON cannot hold"),
+        ({"response_format": JsonSchemaFormat(name="a", schema={"const": math.nan})}, "what JSON cannot hold"),
         ({"tool_choice": "required"}, "tool_choice: needs tools beside it"),
         ({"parallel_tool_calls": True}, "parallel_tool_calls: needs tools beside it"),
         ({"tools": [WEATHER], "tool_choice": NamedFunction("other")}, "not among the tools"),

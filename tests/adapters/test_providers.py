@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault
 from tests.servers.picky import Picky, picky
@@ -27,7 +26,7 @@ DEAR = {"input": 10, "output": 40}
 
 def settings_of(tmp_path: Path, config: Mapping[str, Any], **environ: str) -> Settings:
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    file.write_text(json.dumps(config))  # which is YAML, too
     return load_settings(file, environ={"TEXTLLM_DATA_DIR": str(tmp_path), **environ}, cwd=tmp_path, is_personal=True)
 
 

@@ -66,7 +66,8 @@ def _told(
     notes, contexts = [], {}
     listed = found.models
     for model in wanted if provider.kind != "azure" else ():  # whose list is of models, not of deployments
-        if model not in listed and f"models/{model}" not in listed and f"{model}:latest" not in listed:
+        is_any = context is not None  # llama.cpp's server answers to every name
+        if not is_any and model not in listed and f"models/{model}" not in listed and f"{model}:latest" not in listed:
             known = ", ".join(list(listed)[:_MOST_LISTED]) or "none"
             notes.append(f"It does not list the model {model}; it lists {known}.")
             continue

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -35,6 +36,13 @@ CALLS = [
     {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}},
     {"id": "call_2", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
 ]
+
+
+def nested(levels: int) -> dict[str, Any]:
+    inner: dict[str, Any] = {}
+    for _ in range(levels):
+        inner = {"a": inner}
+    return inner
 
 
 async def ask(server: Server, messages: list[dict[str, Any]] = HELLO, **more: Any) -> Answer:
@@ -214,6 +222,25 @@ WRONG: dict[str, dict[str, Any]] = {
     "messages[1].audio": {"messages": [*HELLO, {"role": "assistant", "audio": {"id": "x"}}]},
     "metadata": {"metadata": {"x" * 65: "y"}},
 }
+MANY: dict[str, dict[str, Any]] = {
+    "messages": {"messages": HELLO * 100_000},
+    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 130_000}]},
+    "calls": {"messages": [{"role": "assistant", "tool_calls": CALLS[1:] * 40_000}]},
+    "results": {"messages": [{"role": "tool", "content": "", "tool_call_id": ""}] * 60_000},
+    "tools": {"tools": [WEATHER] * 30_000},
+    "levels of parameters": {"tools": [{"function": {"name": "f", "parameters": nested(65)}}]},
+    "levels of a schema": {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "f", "schema": nested(900)}}
+    },
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+async def test_what_is_very_much_is_refused_before_it_is_looked_at(server: Server, what: str) -> None:
+    began = time.process_time()
+    answer = await ask(server, **MANY[what])
+    assert answer.status == 400
+    assert time.process_time() - began < 5  # most of it is the test's own; what grows with its square takes minutes
 
 
 @pytest.mark.parametrize("param", WRONG)

@@ -1,17 +1,19 @@
 """What `/v1/chat/completions` is asked: the body, and the turn that it stands for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn, TypeAlias, cast, get_args
 
 from msgspec import Struct
 
+from textllm_core.chat.answer_messages import MAX_GIVEN
 from textllm_core.chat.given_parts import GivenPart
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.parts import ContentPart, Refusal
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.tools import (
+    MAX_TOOLS,
     FunctionTool,
     JsonObjectFormat,
     JsonSchemaFormat,
@@ -33,6 +35,8 @@ _ROLES: Final = frozenset(get_args(Role))
 _EFFORTS: Final = get_args(ReasoningEffort)
 _MODES: Final = get_args(ToolMode)
 _FORMATS: Final = ("text", "json_object", "json_schema")
+_MOST_PARTS: Final = 10_000  # of all messages; each costs some 10 µs
+_DEEPEST: Final = 64  # levels, more than any schema of a function has, and less than any recursion can bear
 _NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # when its caller says that something was said, nobody asks
 # Of fields that OpenAI's API has. What is null, or says what is the case without it, was not sent.
 _UNSERVED: Final = {
@@ -242,25 +246,35 @@ def messages_of(asked: CompletionRequest, body: DoorBody) -> list[tuple[Role, tu
     Raises:
         InvalidRequestError: a message is none that can be sent.
     """
+    _check_counts(asked.messages)
     said: list[tuple[Role, tuple[GivenPart, ...]]] = []
-    is_result = False
+    results: list[ToolResult] = []
     for number, message in enumerate(asked.messages):
         place = f"messages[{number}]"
         if message.role == "tool":
-            result = _result(message, body, place)
-            if is_result:
-                said[-1] = "user", (*said[-1][1], result)
-            else:
-                said.append(("user", (result,)))
-            is_result = True
+            results.append(_result(message, body, place))
             continue
-        is_result = False
+        if results:
+            said.append(("user", tuple(results)))
+            results.clear()
         if message.role not in _ROLES:
             raise InvalidRequestError.of(f"{place}.role", f"must be one of {', '.join(get_args(Role))} and tool")
         role = cast("Role", message.role)
         parts = parts_of(message.content, body, role=role, place=f"{place}.content")
         said.append((role, (*parts, *_said_beside(message, place)) if role == "assistant" else parts))
+    if results:
+        said.append(("user", tuple(results)))
     return said
+
+
+def _check_counts(messages: Sequence[GivenMessage]) -> None:
+    """Refuse what would cost more to look at than any conversation does."""
+    if len(messages) > MAX_GIVEN:
+        raise InvalidRequestError.of("messages", f"may be {MAX_GIVEN} at most")
+    parts = sum(len(message.content) for message in messages if isinstance(message.content, list))
+    calls = sum(len(message.tool_calls or ()) for message in messages)
+    if max(parts, calls) > _MOST_PARTS:
+        raise InvalidRequestError.of("messages", f"may have {_MOST_PARTS} parts and calls at most")
 
 
 def kept_by_caller(said: Sequence[tuple[Role, Sequence[ContentPart]]]) -> tuple[Message, ...]:
@@ -297,11 +311,14 @@ def _result(message: GivenMessage, body: DoorBody, place: str) -> ToolResult:
 
 
 def _functions(tools: Sequence[Tool]) -> Iterator[FunctionTool]:
+    if len(tools) > MAX_TOOLS:
+        raise InvalidRequestError.of("tools", f"may be {MAX_TOOLS} at most")
     for number, tool in enumerate(tools):
         it = tool.function
         if tool.type != "function" or it is None:
             says = "must be of the type function: the tools of OpenAI's servers, and those of free text, are not served"
             raise InvalidRequestError.of(f"tools[{number}]", says)
+        _refuse_deep(it.parameters, f"tools[{number}].function.parameters")
         yield FunctionTool(name=it.name, description=it.description, parameters=it.parameters, strict=it.strict)
 
 
@@ -323,7 +340,21 @@ def _format(shape: Format) -> ResponseFormat | None:
     it = shape.json_schema
     if it is None or it.schema is None:
         raise InvalidRequestError.of("response_format.json_schema", "must have a name and a schema")
+    _refuse_deep(it.schema, "response_format.json_schema.schema")
     return JsonSchemaFormat(name=it.name, schema=it.schema, description=it.description, strict=it.strict)
+
+
+def _refuse_deep(value: object, field: str) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [child for each in level if isinstance(each, dict | list) for child in _children(each)]
+        if not level:
+            return
+    raise InvalidRequestError.of(field, f"must not be nested deeper than {_DEEPEST} levels")
+
+
+def _children(of: dict[str, object] | list[object]) -> Iterable[object]:
+    return of.values() if isinstance(of, dict) else of
 
 
 def _effort(effort: str) -> ReasoningEffort:

@@ -16,7 +16,7 @@ from textllm_core.records.erasures import Erasure
 _BATCH: Final = 10
 _MOST_BATCHES: Final = 50
 _TOO_LONG: Final = "The conversation is long; erasing it goes on with the next try."
-_KEPT: Final = "The provider still lists {} messages of the conversation, or more, and has no way to delete them."
+_KEPT: Final = "The provider has no way to delete it, or {} things in it or more: messages, a reply, the conversation."
 _EACH_S: Final = 45.0  # what a long conversation has not lost by then, it loses the next time
 _LEASE: Final = timedelta(seconds=_BATCH * _EACH_S * 1.5)  # for a whole batch that is slow, and half of it more
 _FIRST_PAUSE: Final = timedelta(seconds=15)  # doubled with each further attempt

@@ -252,6 +252,17 @@ async def test_where_a_server_knows_no_items_the_conversation_is_erased(
     assert transcript_id not in provider.conversations
 
 
+@pytest.mark.parametrize("route", ["DELETE /conversations/{conversation_id}", "DELETE /responses/{response_id}"])
+@pytest.mark.parametrize("status", [405, 501])
+async def test_what_a_server_has_no_way_to_delete_is_told_and_erasing_ends(
+    provider: OpenAIStandIn, transcript: OpenAITranscript, route: str, status: int
+) -> None:
+    response_id = await stored_reply(provider, transcript, await transcript.create([user("Hello")]))
+    provider.script_route(route, Fault.http(status, should_retry=False))
+    assert await transcript.erase_reply(response_id) == 1
+    assert provider.orphaned_items == {}
+
+
 async def test_where_a_server_knows_none_of_the_items_that_it_lists_erasing_says_so_and_ends(
     provider: OpenAIStandIn, transcript: OpenAITranscript
 ) -> None:

@@ -97,7 +97,7 @@ async def test_the_operator_is_told_of_what_the_provider_keeps_for_ever_and_it_i
     failed, waiting = (event for event in bench.telemetry.events if isinstance(event, ErasureFailed | ErasuresWaiting))
     assert isinstance(failed, ErasureFailed)
     assert (failed.provider_id, failed.retry_in_s, failed.code) == (provider_id, None, "provider_error")
-    assert "still lists 7 messages" in failed.reason
+    assert "no way to delete it, or 7 things" in failed.reason
     assert waiting == ErasuresWaiting(pending=0, failing=0)
 
 

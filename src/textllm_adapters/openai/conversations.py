@@ -132,8 +132,7 @@ class OpenAITranscript:
         path = _path(transcript_id)
         with hearing(Asked.of(self.client.base_url, path)):
             left = await self._erase_items(path)
-            await self.client.delete(path)
-        return left
+            return left + (await self._delete(path) is None)
 
     async def _erase_items(self, path: str) -> int:
         """Delete all that are listed; how many are left, at least, because the server has no route to delete them."""
@@ -145,13 +144,19 @@ class OpenAITranscript:
                 raise ProviderError("The provider still lists an item that it has deleted.")
             last, found = ids[0], 0
             for item_id in ids:
-                try:
-                    found += await self.client.delete(f"{path}/items/{quote(item_id, safe='')}")
-                except ModelError as failure:
-                    if _has_route(failure):
-                        raise
+                if (was_there := await self._delete(f"{path}/items/{quote(item_id, safe='')}")) is None:
                     return len(ids)
+                found += was_there
         return 0
+
+    async def _delete(self, path: str) -> bool | None:
+        """As `Client.delete`; None where the server has no route for that."""
+        try:
+            return await self.client.delete(path)
+        except ModelError as failure:
+            if _has_route(failure):
+                raise
+            return None
 
     async def _items(self, path: str) -> list[str]:
         """The first that are listed, by id; none where the server tells of no items."""
@@ -178,8 +183,7 @@ class OpenAITranscript:
                 return 0
             if (transcript_id := decoded(_stored_response, body).transcript_id) is not None:
                 left = await self.erase(transcript_id)
-            await self.client.delete(path)
-        return left
+            return left + (await self._delete(path) is None)
 
     async def _post(self, path: str, body: Mapping[str, object], read: ReadBlob | None) -> bytes:
         return await whole(await post(self.client, path, body, self.retries, read=read))

@@ -36,7 +36,7 @@ class Transcript(Protocol):
     async def erase(self, transcript_id: str) -> int:
         """Erase all its messages, then itself; what is not there counts as erased.
 
-        Returns how many of its messages the provider still lists, at least, and has no way to delete: 0 if all is well.
+        Returns how many things the provider keeps of it, at least, and has no way to delete: 0 if all is well.
         Raises:
             ModelError, ConversationBusyError: some of it may be left; calling again goes on.
         """

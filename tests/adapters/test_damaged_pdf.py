@@ -16,7 +16,7 @@ from textllm_adapters.documents.crashes import CrashedPages, outlive
 from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.documents.outcomes import Found
 from textllm_adapters.documents.pdf import measure_pdf, read_pdf
-from textllm_adapters.documents.pdfium import PdfiumDocument
+from textllm_adapters.documents.pdfium import PageText, PdfiumDocument
 from textllm_core.errors import UnreadableDocumentError
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
@@ -156,7 +156,7 @@ def test_codes_and_names_in_the_place_of_characters_are_said_to_be_garbled(text:
 
 
 def test_a_page_of_a_single_letter_is_read_by_whoever_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PdfiumDocument, "text", lambda *_: ("", False))
+    monkeypatch.setattr(PdfiumDocument, "text", lambda *_: PageText("", is_raw=False, outside=0))
     assert read(pdf_of_pages(["A"])).text == "[page 1]\nA"
 
 

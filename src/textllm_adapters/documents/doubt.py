@@ -75,9 +75,10 @@ def _script(character: str) -> str | None:
 
 
 def _of_many_scripts(text: str) -> Iterator[str]:
-    """Words whose letters are of several alphabets."""
+    """Words whose letters are of several alphabets; Latin ones stand beside those of East Asia without a space."""
     for word in _WORD.findall(text):
-        if len({script for character in word if (script := _script(character))}) > 1:
+        scripts = {script for character in word if (script := _script(character))}
+        if len(scripts) > 1 and scripts != {"EAST ASIA", "LATIN"}:
             yield word
 
 

@@ -84,6 +84,7 @@ class _Pages:
         self._reader: PdfReader | None = None
         self._count: TextCount | None = None
         self._raw: set[int] = set()
+        self._outside: dict[int, int] = {}
         self.is_mended = False
         self._pdfium = None if crashed.is_hopeless else _by_pdfium(content)
         if self._pdfium is None:
@@ -111,12 +112,12 @@ class _Pages:
             return self._by_pypdf(index) or None
         self._crashed.begin(index)
         try:
-            text, is_raw = self._pdfium.text(index)
+            text, is_raw, self._outside[index] = self._pdfium.text(index)
         except PdfiumError:
             return self._by_pypdf(index)
         if is_raw:
             self._raw.add(index)
-        if process_time() < _SECOND_OPINIONS_S and (self.is_garbled(text, index) or not text):
+        if process_time() < _SECOND_OPINIONS_S and (self.is_garbled(text, index) or not (text or self._outside[index])):
             second = self._by_pypdf(index) or ""
             if _is_better(second, text, is_raw=is_raw):
                 self._raw.discard(index)
@@ -133,7 +134,7 @@ class _Pages:
         """Whether the text is much shorter than what the page shows; never once time is short."""
         if self._reader is None or process_time() > _SECOND_OPINIONS_S:
             return False
-        return len(text) < self._shown(index) * _MOST_LOST
+        return len(text) + self._outside.get(index, 0) < self._shown(index) * _MOST_LOST
 
     def _by_pypdf(self, index: int) -> str | None:
         if self._reader is None:

@@ -1,17 +1,25 @@
 """Pages of PDF files as pdfium, the reader in Chrome, has them. Runs in the child alone."""
 
 import ctypes
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import pypdfium2
 import pypdfium2.raw as api
 
+from textllm_adapters.documents.fonts import stand_in
 from textllm_core.errors import UnreadableDocumentError
 
-# How it writes a hyphen at the end of a line, and one where a word may be parted.
-_HYPHENS: Final = str.maketrans({"\ufffe": "-", "\x02": "-"})
+# How it writes a hyphen at the end of a line, and one where a word may be parted: with what stands on both sides.
+_HYPHEN: Final = re.compile(r"(\S*?(\w*))[\ufffe\x02](\w*)")
+_HYPHENED: Final = re.compile(r"\w+-\w+")
+_NO_WORD: Final = re.compile(r"[-./@_]")  # in what stands before the hyphen of an address, or of `state-of-the-art`
+_GAP: Final = re.compile(r"(?:[ \t]*\r?\n){2,}")  # where what is left out was
+# A column of a page that is written from top to bottom, read as lines of a character each, and the marks behind it.
+_UPRIGHT: Final = r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]{1,3}"
+_COLUMN: Final = re.compile(rf"^{_UPRIGHT}(?:\r?\n{_UPRIGHT}(?=\r?$)){{4,}}", re.MULTILINE)
 _WITHOUT_WORDS: Final = frozenset({api.FPDF_ANNOT_LINK, api.FPDF_ANNOT_POPUP})
 _MOST_MISSING: Final = 10  # pages, before a file is given up
 _LONGEST_WORDS: Final = 100_000  # bytes of a comment or a value; more is no person's
@@ -22,10 +30,19 @@ _MOST_CONTROLS: Final = 0.05  # of its characters, as in other texts (`doubt`)
 
 
 class PageText(NamedTuple):
-    """What a page says; `is_raw`: by the codes of its characters, since a font does not say which ones they are."""
+    """What a page says.
+
+    Args:
+        is_raw: by the codes of its characters, since a font does not say which ones they are.
+        outside: so many characters are left out, since nobody sees them: they stand beside the page.
+    """
 
     text: str
     is_raw: bool
+    outside: int
+
+
+_NOTHING: Final = PageText("", is_raw=False, outside=0)
 
 
 class PdfiumDocument:
@@ -37,6 +54,7 @@ class PdfiumDocument:
     """
 
     def __init__(self, content: bytes) -> None:
+        stand_in()
         try:
             self._document: Any = pypdfium2.PdfDocument(content)
         except pypdfium2.PdfiumError as error:
@@ -44,6 +62,7 @@ class PdfiumDocument:
                 raise UnreadableDocumentError("encrypted") from error
             raise
         self._document.init_forms()
+        self._hyphened: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._document)
@@ -64,37 +83,77 @@ class PdfiumDocument:
         """
         page = self._document[index]
         said = list(dict.fromkeys(_said_beside(page)))
-        text, is_raw = _text(page)
-        texts = [text, self._text_of_annotations(page, index)]
+        text, is_raw, outside = self._text(page)
+        beside = self._text_of_annotations(page, index)
         page.close()
+        texts = [text, beside.text]
         shown = "".join("".join(texts).split())
         texts += [line for words, line in said if "".join(words.split()) not in shown]
-        return PageText("\n".join(text for text in texts if text), is_raw)
+        return PageText("\n".join(text for text in texts if text), is_raw, outside + beside.outside)
 
-    def _text_of_annotations(self, page: Any, index: int) -> str:
+    def _text_of_annotations(self, page: Any, index: int) -> PageText:
         """What fields of forms and other annotations show: made a part of the page, and all else taken off it."""
         contents = api.FPDFPage_CountObjects(page)
         if not api.FPDFPage_GetAnnotCount(page):
-            return ""
+            return _NOTHING
         if api.FPDFPage_Flatten(page, api.FLAT_NORMALDISPLAY) != api.FLATTEN_SUCCESS:
-            return ""
+            return _NOTHING
         flat = self._document[index]
         for _ in range(min(contents, api.FPDFPage_CountObjects(flat))):
             page_object = api.FPDFPage_GetObject(flat, 0)
             api.FPDFPage_RemoveObject(flat, page_object)
             api.FPDFPageObj_Destroy(page_object)
-        text, _ = _text(flat)
+        text = self._text(flat)
         flat.close()
         return text
 
+    def _text(self, page: Any) -> PageText:
+        textpage = page.get_textpage()
+        count = textpage.count_chars()
+        shown = _on_page(page, textpage, count)
+        text = "".join(textpage.get_text_range(start, end - start, errors="replace") for start, end in shown)
+        codes = [api.FPDFText_GetUnicode(textpage, place) for place in range(0, count, count // _LOOKED_AT + 1)]
+        textpage.close()
+        is_raw = sum(code in _CONTROLS for code in codes) > len(codes) * _MOST_CONTROLS
+        outside = count - sum(end - start for start, end in shown)
+        if outside:
+            text = _GAP.sub("\n", text)
+        return PageText(self._in_words(_COLUMN.sub(_joined, text)).strip(), is_raw, outside)
 
-def _text(page: Any) -> PageText:
-    textpage = page.get_textpage()
-    text: str = textpage.get_text_range(errors="replace").translate(_HYPHENS).strip()
-    count = textpage.count_chars()
-    codes = [api.FPDFText_GetUnicode(textpage, place) for place in range(0, count, count // _LOOKED_AT + 1)]
-    textpage.close()
-    return PageText(text, sum(code in _CONTROLS for code in codes) > len(codes) * _MOST_CONTROLS)
+    def _in_words(self, text: str) -> str:
+        """The text with words whole that the end of a line parts, but for those that have a hyphen elsewhere."""
+        self._hyphened.update(_HYPHENED.findall(text))
+
+        def whole(found: re.Match[str]) -> str:
+            before, first, second = found.groups()
+            parts = first[-1:].islower() and second[:1].islower() and not _NO_WORD.search(before)
+            return f"{before}{second}" if parts and f"{first}-{second}" not in self._hyphened else f"{before}-{second}"
+
+        return _HYPHEN.sub(whole, text)
+
+
+def _joined(column: re.Match[str]) -> str:
+    return "".join(column[0].split())
+
+
+def _on_page(page: Any, textpage: Any, count: int) -> Sequence[tuple[int, int]]:
+    """Where the characters are, from one to another, that stand on the page at least in part."""
+    left, bottom, right, top = page.get_bbox()
+    text, seen = textpage.get_text_range(errors="replace"), textpage.get_text_bounded(errors="replace")
+    if len("".join(seen.split())) == len("".join(text.split())) or left >= right or bottom >= top:
+        return ((0, count),)
+    runs: list[tuple[int, int]] = []
+    box = api.FS_RECTF()
+    for index in range(count):
+        # What has no room, such as the end of a line, is kept with what has.
+        has_room = api.FPDFText_GetLooseCharBox(textpage, index, box) and box.right > box.left and box.top > box.bottom
+        if has_room and (box.right <= left or box.left >= right or box.top <= bottom or box.bottom >= top):
+            continue
+        if runs and runs[-1][1] == index:
+            runs[-1] = (runs[-1][0], index + 1)
+        else:
+            runs.append((index, index + 1))
+    return runs
 
 
 def _said_beside(page: Any) -> Iterator[tuple[str, str]]:

@@ -14,11 +14,18 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller
 from textllm_http import sse
 
+STREAMS = {
+    "events": ("/chat/stream", {"message": "Hi", "stream_format": "events"}, "reply.failed"),
+    "text": ("/chat/stream", {"message": "Hi", "stream_format": "text"}, "error"),
+    "chunks": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "stream": True}, "message"),
+}
 
-@pytest.mark.parametrize(("stream_format", "last"), [("events", "reply.failed"), ("text", "error")])
+
+@pytest.mark.parametrize("kind", STREAMS)
 async def test_a_stream_whose_key_is_revoked_ends_and_is_settled(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, stream_format: str, last: str
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    path, body, last = STREAMS[kind]
     monkeypatch.setattr(sse, "CHECK_EVERY_S", 0)
     administration, admin, gate = memory_administration(bench.store, bench.clock), Caller(role="admin"), asyncio.Event()
     issued = await administration.issue_api_key(admin, role="user", user_id="ada")
@@ -38,13 +45,14 @@ async def test_a_stream_whose_key_is_revoked_ends_and_is_settled(
     async with serving(bench, requires_keys=True) as server:
         answer = await server.call(
             "POST",
-            "/chat/stream",
-            [json.dumps({"message": "Hi", "stream_format": stream_format}).encode()],
+            path,
+            [json.dumps(body).encode()],
             headers=JSON | {"authorization": f"Bearer {issued.secret}"},
             leave_when=revoke_once_it_has_begun,
         )
         events = read_events(answer.body)
-        assert (events[-1].name, json.loads(events[-1].data)["code"]) == (last, "unauthenticated")
+        told = json.loads(events[-1].data)
+        assert (events[-1].name, told.get("error", told)["code"]) == (last, "unauthenticated")
         assert b"never" not in answer.body
         (entry,) = await bench.entries()
         assert entry.status == "cancelled"

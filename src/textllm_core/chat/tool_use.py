@@ -140,21 +140,33 @@ def told_again(content: Sequence[ContentPart], said: Sequence[Message]) -> tuple
 def paired(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The messages, each result behind its call and each call with its result, as providers demand it.
 
-    Those of the last message stay open. A history that was cut may begin with a result, whose call nobody sees.
+    Those of the last message stay open. A history that was cut may begin with a result, whose call nobody sees. What
+    instructs the model between calls and their results goes behind these, and before all else that the user says.
     """
     whole: list[Message] = []
-    open_calls: tuple[str, ...] = ()
+    between: list[Message] = []
+    open_calls: dict[str, None] = {}
     for message in messages:
         content = message.content
         if message.role == "user":
             known = tuple(part for part in content if not isinstance(part, ToolResult) or part.call_id in open_calls)
-            content, open_calls = answering(known, open_calls), ()
+            content, open_calls = answering(known, tuple(open_calls)), {}
+            if between:
+                results = tuple(part for part in content if isinstance(part, ToolResult))
+                content = tuple(part for part in content if not isinstance(part, ToolResult))
+                whole += [replace(message, content=results), *between]
+                between.clear()
         elif message.role == "assistant":
             if open_calls:
                 whole[-1] = _without_calls(whole[-1])
-            open_calls = tuple(call.call_id for call in message.tool_calls)
+            whole += between
+            between.clear()
+            open_calls = dict.fromkeys(call.call_id for call in message.tool_calls)
+        elif open_calls:
+            between.append(message)
+            continue
         whole.append(message if content == message.content else replace(message, content=content))
-    return tuple(message for message in whole if message.content)
+    return tuple(message for message in (*whole, *between) if message.content)
 
 
 def _without_calls(message: Message) -> Message:

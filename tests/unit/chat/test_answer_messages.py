@@ -100,7 +100,10 @@ async def test_a_call_that_brings_no_result_is_told_as_not_run() -> None:
     bench = Bench()
     talk = (said("user", "Rain?"), said("assistant", CALL), said("system", "Go on."), said("user", "Never mind."))
     await bench.textllm.answer_messages(Caller(), turn(*talk))
-    assert [result.call_id for result in bench.llm.requests[0].messages[-1].tool_results] == ["call_1"]
+    asked = bench.llm.requests[0].messages
+    assert [message.role for message in asked] == ["user", "assistant", "user", "system", "user"]
+    assert [result.call_id for result in asked[2].tool_results] == ["call_1"]
+    assert asked[4].content == talk[3].content
 
 
 async def test_a_repeat_is_told_the_first_reply_also_when_its_conversation_has_gone() -> None:

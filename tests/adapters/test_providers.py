@@ -18,7 +18,7 @@ from tests.servers.picky import Picky, picky
 from textllm_adapters.settings import Settings, SettingsError, load_settings
 from textllm_adapters.wiring import ask_providers, check, models_of, open_textllm
 from textllm_core import Caller, InputText, LedgerEntry, Message, MessagesTurn, TextLLM, TextTurn, TurnOptions
-from textllm_core.errors import InvalidRequestError, ProviderUnavailableError
+from textllm_core.errors import InvalidRequestError, ProviderError, ProviderUnavailableError
 
 PRICE = {"input": 1, "output": 2}
 DEAR = {"input": 10, "output": 40}
@@ -314,3 +314,15 @@ async def test_providers_are_asked_once_how_they_are(tmp_path: Path, other: Pick
     assert "does not list the model big/one; it lists small" in named.notes[0]
     assert "cannot be reached" in away.notes[0]
     assert not other.bodies
+
+
+async def test_what_a_provider_keeps_that_is_gone_from_the_settings_waits_for_it(tmp_path: Path) -> None:
+    with OpenAIStandIn() as first:
+        settings = settings_of(tmp_path, {}, OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=first.base_url)
+        async with desk(settings) as at:
+            transcript = at.textllm.conversations.erase_at_provider.transcript
+            assert transcript is not None
+            with pytest.raises(ProviderError, match="not among the settings"):
+                await transcript.erase("two/conv_1")
+            assert await at.textllm.reconcile.llm.outcome("two/resp_1") is None
+        assert not first.requests

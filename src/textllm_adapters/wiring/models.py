@@ -79,11 +79,10 @@ async def open_models(
         providers={name: ways[catalogue.prefix(name)].route for name in settings.providers},
         otherwise=None if settings.models else first.route,
     )
-    llm = first.route.llm
-    if settings.providers:
-        from textllm_adapters.routing.several import SeveralLLMs
+    from textllm_adapters.routing.several import SeveralLLMs
 
-        llm = SeveralLLMs({prefix: way.route.llm for prefix, way in ways.items()}, first.route.llm)
+    # Also where there is one now: ids of one that was configured before are asked of nobody.
+    llm = SeveralLLMs({prefix: way.route.llm for prefix, way in ways.items()}, first.route.llm)
     return Model(default, llm, _transcript_of(ways), pricing_of(settings, first.own_model), routes)
 
 
@@ -102,8 +101,8 @@ def _transcript_of(ways: Mapping[str, Way]) -> Transcript | None:
     """The conversations at all providers that keep some."""
     kept = {prefix: way.route.transcript for prefix, way in ways.items() if way.route.transcript is not None}
     first = next(iter(kept.values()), None)
-    if first is None or list(kept) == [""]:
-        return first
+    if first is None:
+        return None
     from textllm_adapters.routing.several import SeveralTranscripts
 
     return SeveralTranscripts(kept, first)

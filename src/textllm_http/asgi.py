@@ -36,7 +36,7 @@ def create() -> Served:
     configure_logs(settings.logging.level, settings.logging.log_dir if settings.logging.log_to_file else None)
 
     counters = PrometheusTelemetry()
-    traces = open_tracer(provider=settings.resolved_provider)
+    traces = open_tracer(provider=settings.resolved_provider, named=settings.providers)
     telemetry = Listeners(counters, LogTelemetry(), *filter(None, [traces]))
     tracer = traces or UNTRACED
 

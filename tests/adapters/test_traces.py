@@ -282,3 +282,14 @@ def turn_until(tracer: OpenTelemetryTracer, is_so: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
         with tracer.span(Asking("m")):
             time.sleep(0.05)
+
+
+def test_a_call_is_of_the_provider_whose_name_stands_before_its_model(exported: InMemorySpanExporter) -> None:
+    spans = TracerProvider(shutdown_on_exit=False)
+    spans.add_span_processor(SimpleSpanProcessor(exported))
+    tracer = OpenTelemetryTracer(spans, provider="openai", named=["groq"])
+    for model in ("gpt-4o", "groq/llama", "meta/llama"):
+        with tracer.span(Asking(model)):
+            pass
+    names = [of(span)["gen_ai.provider.name"] for span in exported.get_finished_spans()]
+    assert names == ["openai", "groq", "openai"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from threading import Thread
@@ -42,10 +42,11 @@ class OpenTelemetryTracer:
 
     Args:
         provider: who answers turns, as `gen_ai.provider.name`.
+        named: other providers, whose names stand before those of their models.
     """
 
-    def __init__(self, spans: TracerProvider, *, provider: str) -> None:
-        self._spans, self._provider = spans, provider
+    def __init__(self, spans: TracerProvider, *, provider: str, named: Collection[str] = ()) -> None:
+        self._spans, self._provider, self._named = spans, provider, named
         self._tracer = spans.get_tracer("textllm", version("textllm"))
         self._incoming = {name.encode() for name in propagate.get_global_textmap().fields - _UNHEARD}
 
@@ -79,9 +80,10 @@ class OpenTelemetryTracer:
                 return "admission", SpanKind.INTERNAL, {"textllm.kind": kind}
             case Asking():
                 model = _name(step.model)
+                owner = model.partition("/")[0]
                 asked = {
                     "gen_ai.operation.name": "chat",
-                    "gen_ai.provider.name": self._provider,
+                    "gen_ai.provider.name": owner if owner in self._named else self._provider,
                     "gen_ai.request.model": model,
                 }
                 return f"chat {model}", SpanKind.CLIENT, asked
@@ -181,11 +183,12 @@ def _kind_of(error: BaseException) -> str:
     return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__qualname__
 
 
-def open_exporting(exporters: Sequence[str], *, provider: str) -> OpenTelemetryTracer:
+def open_exporting(exporters: Sequence[str], *, provider: str, named: Collection[str] = ()) -> OpenTelemetryTracer:
     """A tracer that exports in the background; what its variables leave open is as the SDK has it.
 
     Args:
         exporters: "otlp", "console" or both.
+        provider, named: as `OpenTelemetryTracer` has them.
     Raises:
         ValueError: the SDK does not take one of its variables.
     """
@@ -197,7 +200,7 @@ def open_exporting(exporters: Sequence[str], *, provider: str) -> OpenTelemetryT
         spans.add_span_processor(BatchSpanProcessor(_Reported(exporter)))
     # From here on it would tell of each try to reach a collector, and of each span that waited in vain.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    return OpenTelemetryTracer(spans, provider=provider)
+    return OpenTelemetryTracer(spans, provider=provider, named=named)
 
 
 class _Reported(SpanExporter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Final
 
@@ -19,11 +19,12 @@ _PROTOCOL: Final = "http/protobuf"
 _SDK: Final = "opentelemetry-exporter-otlp-proto-http"  # which brings the rest
 
 
-def open_tracer(*, provider: str) -> OpenTelemetryTracer | None:
+def open_tracer(*, provider: str, named: Collection[str] = ()) -> OpenTelemetryTracer | None:
     """What traces this process, until it is closed; None where nobody asked for it, or the extra is missing.
 
     Args:
         provider: the name, in spans, of whoever answers turns.
+        named: other providers, whose names stand before those of their models.
     Raises:
         ConfigurationError: a variable cannot be used.
     """
@@ -34,7 +35,7 @@ def open_tracer(*, provider: str) -> OpenTelemetryTracer | None:
     try:
         from textllm_adapters.telemetry.traces import open_exporting
 
-        return open_exporting(exporters, provider=provider)
+        return open_exporting(exporters, provider=provider, named=named)
     except ValueError as error:
         raise ConfigurationError(
             "A variable of OpenTelemetry (OTEL_…) has a value that its SDK does not take; look at OTEL_PROPAGATORS, "

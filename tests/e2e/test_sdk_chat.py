@@ -83,11 +83,18 @@ async def test_a_reply_is_whole_or_a_stream_and_charged_as_the_provider_bills(
 
 
 def test_what_the_page_prints_runs_as_printed(service: Service, provider: OpenAIStandIn) -> None:
-    (printed,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    printed = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     provider.script(Reply(text="The Nile, the Amazon and the Rhine."))
-    code = printed.replace("http://localhost:8000", service.url).replace("tllm_…", "tllm_none")
+    code = "".join(printed).replace("http://localhost:8000", service.url).replace("tllm_…", "tllm_none")
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-    assert (ran.returncode, ran.stdout) == (0, "The Nile, the Amazon and the Rhine.\n"), ran.stderr
+    replies = [
+        "The Nile, the Amazon and the Rhine.",
+        "[2] You said: Which is longest?",
+        "message",
+        "message",
+        "message",
+    ]
+    assert (ran.returncode, ran.stdout.splitlines()) == (0, replies), ran.stderr
 
 
 def test_the_helper_of_streams_sees_each_event_and_the_whole(client: OpenAI, user: str) -> None:

@@ -6,22 +6,24 @@ from typing import Annotated, Any, Final
 from litestar import Request
 from litestar.params import FromPath
 from litestar.types import ASGIApp
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from textllm_core.application import Conversations
 from textllm_core.cancellation import carried_through
 from textllm_core.errors import InvalidRequestError, NotFoundError
+from textllm_core.file_names import key_of
 from textllm_core.list_messages import ListedMessage, Order
 from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.edits import SaidMessage
 from textllm_http.auth import caller_of
 from textllm_http.fields import After, Limit
+from textllm_http.links import absolute
 from textllm_http.openai_door.bodies import DoorBody, door_body
 from textllm_http.openai_door.charging import charged_user
 from textllm_http.openai_door.declaring import MAX_TEXT_BYTES, door_delete, door_post, door_reading
 from textllm_http.openai_door.given_items import GivenMessage, given_items
 from textllm_http.openai_door.item_pages import Asked, page_of
-from textllm_http.openai_door.items import ItemId, items_of, listed, places_of
+from textllm_http.openai_door.items import Item, ItemId, items_of, kept_images, listed, places_of
 from textllm_http.openai_door.queries import DoorQuery
 from textllm_http.openai_door.taking import taken
 from textllm_http.openapi_examples import CONVERSATION_ID
@@ -67,13 +69,13 @@ class Page(Struct, frozen=True, kw_only=True):
     limit: Limit = 20
     order: Annotated[Order, Meta(description="`desc`: the newest first.")] = "desc"
     after: After | UnsetType = UNSET
-    include: Include | UnsetType = UNSET
+    include: Include | UnsetType = field(default=UNSET, name="include[]")
 
 
 class Including(Struct, frozen=True, kw_only=True):
     """What is to be told besides."""
 
-    include: Include | UnsetType = UNSET
+    include: Include | UnsetType = field(default=UNSET, name="include[]")
 
 
 PAGE: Final = DoorQuery(Page)
@@ -190,7 +192,8 @@ async def add_items(request: Request[Any, Any, Any], conversation_id: FromPath[s
         given = _given(asked.items, body)
         owner = (await conversations.get(caller_of(request), conversation_id)).user_id
         added = await _add(request, body, given, conversation_id, owner)
-    return json_response(listed([item for message in added for item in items_of(message)], has_more=False))
+    items = [item for message in added for item in items_of(message)]
+    return json_response(listed(await with_links(request, items, INCLUDING.read(request).include), has_more=False))
 
 
 @door_reading(
@@ -211,7 +214,7 @@ async def list_items(request: Request[Any, Any, Any], conversation_id: FromPath[
     items, has_more = await page_of(
         _conversations(request).messages, caller_of(request), conversation_id, asked_of(asked)
     )
-    return json_response(listed(items, has_more=has_more))
+    return json_response(listed(await with_links(request, items, asked.include), has_more=has_more))
 
 
 @door_reading(
@@ -233,6 +236,7 @@ async def one_item(request: Request[Any, Any, Any], conversation_id: FromPath[st
     )
     for item in items_of(message):
         if item["id"] == item_id:
+            await with_links(request, [item], INCLUDING.read(request).include)
             return json_response(item)
     raise _no_such_item()
 
@@ -252,6 +256,22 @@ async def remove_item(
         raise _no_such_item()
     await conversations.remove_part(caller, conversation_id, message.id, places)
     return json_response(_shown(await conversations.get(caller, conversation_id)))
+
+
+async def with_links(
+    request: Request[Any, Any, Any], items: Sequence[Item], include: Sequence[str] | UnsetType
+) -> Sequence[Item]:
+    """The items, their images with links where these are asked for."""
+    images = (
+        {}
+        if include is UNSET or IMAGE_URLS not in include
+        else {key: part for part in kept_images(items) if (key := key_of(part["file_id"])) is not None}
+    )
+    if images:
+        files, caller = services_of(request).textllm.files, caller_of(request)
+        for key, file in (await files.get.all(caller, list(images))).items():
+            images[key]["image_url"] = absolute(request, await files.link(caller, file))
+    return items
 
 
 def _shown(conversation: Conversation) -> Mapping[str, object]:

@@ -1,7 +1,7 @@
 """Items of OpenAI's API for messages of ours: each is one item, or several where it has calls or their results."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -39,12 +39,8 @@ def _digest(call_id: str) -> str:
     return sha256(call_id.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
-def items_of(message: ListedMessage, links: Mapping[str, str] | None = None) -> list[Item]:
-    """The items that a message is, in their order.
-
-    Args:
-        links: to its images, by their keys, where they are asked for.
-    """
+def items_of(message: ListedMessage) -> list[Item]:
+    """The items that a message is, in their order."""
     items: list[Item] = []
     said: Item | None = None
     for part in message.content:
@@ -57,7 +53,7 @@ def items_of(message: ListedMessage, links: Mapping[str, str] | None = None) -> 
                 if said is None:
                     said = message_item(message.id, message.role, [], status=message.status)
                     items.append(said)
-                said["content"].append(_part(message.role, part, links or {}))
+                said["content"].append(_part(message.role, part))
     return items
 
 
@@ -96,7 +92,7 @@ def _result_item(message_id: str, part: ToolResult) -> Item:
     return {"id": item_id, "type": "function_call_output", "status": "completed", **told}
 
 
-def _part(role: str, part: object, links: Mapping[str, str]) -> Item:
+def _part(role: str, part: object) -> Item:
     match part:
         case OutputText(text) if role == "assistant":
             return text_part(text)
@@ -109,8 +105,7 @@ def _part(role: str, part: object, links: Mapping[str, str]) -> Item:
         case InputLink():
             return {"type": "input_file", "file_url": part.url}
         case InputImage():
-            shown = {"image_url": links[part.key]} if part.key in links else {}
-            return {"type": "input_image", "detail": part.detail, "file_id": file_id_of(part.key), **shown}
+            return {"type": "input_image", "detail": part.detail, "file_id": file_id_of(part.key)}
         case ListedFile():
             return {"type": "input_file", "file_id": file_id_of(part.key), "filename": part.name}
     raise TypeError(f"there is no item for {type(part).__name__}")
@@ -122,7 +117,9 @@ def listed(items: Sequence[Item], *, has_more: bool) -> dict[str, Any]:
     return {"object": "list", "data": items, "first_id": ids[0], "last_id": ids[-1], "has_more": has_more}
 
 
-def image_keys(messages: Sequence[ListedMessage]) -> Iterator[str]:
-    """Where the images of messages lie."""
-    for message in messages:
-        yield from (part.key for part in message.content if isinstance(part, InputImage))
+def kept_images(items: Sequence[Item]) -> Iterator[Item]:
+    """The parts of items that are images of ours."""
+    for item in items:
+        for part in item.get("content", ()):
+            if part["type"] == "input_image" and "file_id" in part:
+                yield part

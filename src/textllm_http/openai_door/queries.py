@@ -22,15 +22,17 @@ class DoorQuery(QueryString[T]):
     def read(self, request: Request[Any, Any, Any]) -> T:
         """
         Raises:
-            InvalidRequestError: a value has another type, or NUL.
+            InvalidRequestError: the value of one that is known is empty, or has another type, or NUL.
         """
         values: dict[str, Any] = {}
         for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
             if "\0" in value:
                 raise InvalidRequestError.of("query", "must not contain the character NUL")
+            if not value and {name, f"{name.removesuffix('[]')}[]"} & self.must_be.keys():
+                raise InvalidRequestError.of(name, "must not be empty; leave it out instead")
             if (listed := f"{name.removesuffix('[]')}[]") in self.must_be:
                 values.setdefault(listed, []).append(value)
-            elif name in self.must_be and value:
+            elif name in self.must_be:
                 values[name] = value
         return self.converted(values)
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Final
 from litestar import Request
 from litestar.params import FromPath
 from litestar.types import ASGIApp
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.messages import ReplyStarted
 from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody, door_body
-from textllm_http.openai_door.conversations import ITEMS, PAGE, asked_of
+from textllm_http.openai_door.conversations import ITEMS, PAGE, asked_of, with_links
 from textllm_http.openai_door.declaring import MAX_TEXT_BYTES, door_delete, door_post, door_reading
 from textllm_http.openai_door.errors import admitted_headers
 from textllm_http.openai_door.given_items import GivenMessage
@@ -74,12 +74,17 @@ _ONE: Final = Answer(
 _NEW: Final = replace(_ONE, headers=(*LIMITED, *DOOR_LIMITED, "Idempotent-Replayed", *_ONE.headers))
 
 
+Included = Annotated[list[str], Meta(description="What is to be told besides; there is nothing.")]
+
+
 class Retrieval(Struct, frozen=True, kw_only=True):
     """How a response is shown again."""
 
     stream: Annotated[bool, Meta(description="True: as its events.")] = False
     starting_after: Annotated[int, Meta(description="The number of the last event that you have.")] = -1
-    include: Annotated[list[str], Meta(description="What is to be told besides; there is nothing.")] | UnsetType = UNSET
+    include: Annotated[list[str], Meta(description="What is to be told besides; there is nothing.")] | UnsetType = (
+        field(default=UNSET, name="include[]")
+    )
 
 
 _RETRIEVAL: Final = DoorQuery(Retrieval)
@@ -190,10 +195,11 @@ async def cancel(request: Request[Any, Any, Any], response_id: FromPath[str]) ->
 )
 async def input_items(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
     """List the items that a response answers."""
-    asked = asked_of(PAGE.read(request))
+    page = PAGE.read(request)
+    asked = asked_of(page)
     messages = await services_of(request).textllm.responses.get.inputs(caller_of(request), response_id)
     items, has_more = part_of([item for message in messages for item in items_of(message)], asked)
-    return json_response(listed(items, has_more=has_more))
+    return json_response(listed(await with_links(request, items, page.include), has_more=has_more))
 
 
 async def _in_background(request: Request[Any, Any, Any], response_id: str, *, stream: bool) -> ASGIApp:

@@ -99,20 +99,21 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
     Args:
         are_all: nothing was said before them, so that each result has its call among them.
     Raises:
-        InvalidRequestError: half of a character, or the result of a call that no message before it asks for.
+        InvalidRequestError: half of a character, or the result of a call that the reply before it does not ask for.
     """
     characters = size = 0
-    calls: set[str] = set()
+    open_calls: set[str] = set()
     for place, message in enumerate(messages):
+        calls: set[str] = set()
         for part in message.content:
             match part:
                 case ToolCall():
                     calls.add(part.call_id)
                     said = f"{part.call_id}{part.name}{part.arguments}"
                 case ToolResult():
-                    if are_all and part.call_id not in calls:
+                    if are_all and part.call_id not in open_calls:
                         raise InvalidRequestError.of(
-                            f"{field}[{place}]", "has the result of a call that no message before it asks for"
+                            f"{field}[{place}]", "has the result of a call that the reply before it does not ask for"
                         )
                     said = part.call_id + part.output
                 case InputImage() | InputFile() | InputLink():  # counted by whoever has looked at them
@@ -127,4 +128,6 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
                     f"{field}[{place}]", "has half of a surrogate pair, which is no character"
                 ) from None
         size += _TOKENS_BESIDE
+        if message.role not in _INSTRUCTING:
+            open_calls = calls
     return characters, size, estimated_tokens(characters=characters)

@@ -173,7 +173,11 @@ async def test_a_model_that_reads_no_images_is_not_asked_a_second_time() -> None
     [
         ([], "must say something"),
         ([said("user", "")], "must say something"),
-        ([said("user", RESULT)], "no message before it asks for"),
+        ([said("user", RESULT)], "the reply before it does not ask for"),
+        (
+            [said("assistant", CALL), said("user", "Well?"), said("user", RESULT)],
+            "the reply before it does not ask for",
+        ),
         ([said("user", "\ud800")], "surrogate"),
         ([said("user", "x")] * (MAX_GIVEN + 1), str(MAX_GIVEN)),
     ],

@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.conftest import API_KEY, Books, Service, price_of, serving
 from tests.http.sse_reader import read_events
 from tests.servers.openai import OpenAIStandIn, Reply
+from tests.servers.openai_script import Bill, Usage
 
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
@@ -28,7 +29,7 @@ from textllm_core.usage import LedgerEntry
 WORKERS = 3
 CLIENTS = 8
 USERS = tuple(f"user_{number}" for number in range(10))
-STREAMED, LEFT_EARLY, KEPT_BY_CLIENT = 0.7, 0.4, 0.2
+STREAMED, LEFT_EARLY, KEPT_BY_CLIENT, AS_RESPONSE = 0.7, 0.4, 0.2, 0.25
 TOLERATED = (200, 409, 502, 503)  # beside connections that broke; 409: a dead worker's turn holds the conversation
 
 
@@ -74,6 +75,9 @@ class Load:
         if self.chance.random() < KEPT_BY_CLIENT:
             await self._completion(client, body, is_streamed=is_streamed, leaves=leaves)
             return
+        if self.chance.random() < AS_RESPONSE:
+            await self._response(client, body, is_streamed=is_streamed, leaves=leaves)
+            return
         if is_streamed:
             streamed = body | {"stream_format": "events"}
             async with client.stream("POST", "/chat/stream", json=streamed) as answer:
@@ -117,6 +121,43 @@ class Load:
             reply = json.loads(text, parse_float=Decimal)
             response_id = reply["id"].replace("chatcmpl-", "resp_")
             self.replies.append({"response_id": response_id, "cost": reply["usage"]["cost"]})
+
+    async def _response(
+        self, client: httpx.AsyncClient, body: dict[str, object], *, is_streamed: bool, leaves: bool
+    ) -> None:
+        """The same at the door of OpenAI's clients, where it is kept as on `/chat`."""
+        asked = {"input": body["message"], "user": body["user_id"], "stream": is_streamed}
+        asked |= {"conversation": body["conversation_id"]} if "conversation_id" in body else {}
+        async with client.stream("POST", "/v1/responses", json=asked) as answer:
+            self.statuses[answer.status_code] += 1
+            received = b""
+            try:
+                async for piece in answer.aiter_raw():
+                    received += piece
+                    if leaves and b"delta" in received:
+                        return
+            finally:
+                if answer.status_code == 200 and is_streamed:
+                    events = read_events(received[: received.rfind(b"\n\n") + 2])
+                    deltas = [json.loads(each.data)["delta"] for each in events if each.name.endswith("text.delta")]
+                    of_it = str(body["user_id"]), answer.headers["x-conversation-id"], "".join(deltas)
+                    self.heard[answer.headers["x-response-id"]] = of_it
+        told = [received.decode()] if answer.status_code == 200 and not is_streamed else []
+        if answer.status_code == 200 and is_streamed:
+            events = [event for event in read_events(received) if event.name == "response.completed"]
+            told = [json.dumps(json.loads(event.data)["response"]) for event in events]
+        for text in told:
+            reply = json.loads(text)
+            usage = reply["usage"]
+            used = Usage(
+                input_tokens=usage["input_tokens"],
+                cached_tokens=usage["input_tokens_details"]["cached_tokens"],
+                cache_write_tokens=usage["input_tokens_details"]["cache_write_tokens"],
+                output_tokens=usage["output_tokens"],
+                reasoning_tokens=usage["output_tokens_details"]["reasoning_tokens"],
+            )
+            bill = Bill(reply["id"], None, reply["model"], used, reply["status"], "default")
+            self.replies.append({"response_id": reply["id"], "cost": price_of(bill)})
 
     def _heard(self, received: bytes) -> None:
         """Remember what was read of a reply, whole events alone."""

@@ -8,6 +8,9 @@ import re
 from typing import Final
 
 HAS_CITUS: Final = "EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'citus')"
+# It hides its shards in the catalogue, and looks at each row there for that: asyncpg, which asks for types once in each
+# connection, waits for seconds.
+SHOW_SHARDS: Final = "SET citus.override_table_visibility = off"
 _LOCKS: Final = re.compile(r"\s+FOR UPDATE(?: OF \w+)? SKIP LOCKED")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import asyncpg  # type: ignore[import-untyped]  # it has no stubs
 
-from textllm_adapters.postgres.citus import HAS_CITUS
+from textllm_adapters.postgres.citus import HAS_CITUS, SHOW_SHARDS
 from textllm_adapters.postgres.hosts import READ_WRITE, Host, hosts_of, wanted_of
 from textllm_adapters.sql.errors import READ_ONLY
 from textllm_adapters.sql.opening import Opening
@@ -154,6 +154,8 @@ class Connections:
         )
         try:
             pid, is_in_recovery, is_read_only, has_citus = await connection.fetchrow(_ASK, timeout=timeout_s)
+            if has_citus:
+                await connection.execute(SHOW_SHARDS, timeout=timeout_s)
         except BaseException:
             connection.terminate()
             raise

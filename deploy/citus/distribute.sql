@@ -30,6 +30,7 @@ SELECT create_reference_table('horizons');
 SELECT create_distributed_table('conversations', 'user_id', colocate_with => 'none');
 SELECT create_distributed_table('messages', 'user_id', colocate_with => 'conversations');
 SELECT create_distributed_table('message_words', 'user_id', colocate_with => 'conversations');
+SELECT create_distributed_table('responses', 'user_id', colocate_with => 'conversations');
 SELECT create_distributed_table('holds', 'user_id', colocate_with => 'conversations');
 SELECT create_distributed_table('ledger', 'user_id', colocate_with => 'conversations');
 SELECT create_distributed_table('sessions', 'user_id', colocate_with => 'conversations');

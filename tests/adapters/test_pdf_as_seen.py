@@ -4,6 +4,7 @@ import pytest
 from tests.documents import pdf, pdf_of_stream, stream
 
 from textllm_adapters.documents import pdf as pdf_reader
+from textllm_adapters.documents.crashes import CrashedPages
 from textllm_adapters.documents.pdf import read_pdf
 
 
@@ -93,3 +94,38 @@ def test_words_that_lines_part_are_whole_and_those_with_a_hyphen_keep_it() -> No
         "The foundation of a well-known and state-of-the-art method is well-known since COVID-19. "
         "See https://example.com/my-page for more, also on non-English pages."
     )
+
+
+def test_letters_that_a_font_gives_as_bytes_are_read() -> None:
+    text = "Справочный номер"
+    pairs = [(code, letter) for code, letter in enumerate(sorted({*text} - {" "}), 0x41)]
+    names = b"begincmap 1 begincodespacerange <00> <FF> endcodespacerange %d beginbfchar %s endbfchar endcmap" % (
+        len(pairs),
+        " ".join(f"<{code:02X}> <{letter.encode().hex()}>" for code, letter in pairs).encode(),
+    )
+    codes = {letter: chr(code) for code, letter in pairs}
+    shown = "".join(codes.get(letter, letter) for letter in text).encode()
+    content = pdf(
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 5 0 R "
+        b"/Resources << /Font << /F1 4 0 R >> >> >>",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 6 0 R >>",
+        stream(b"BT /F1 12 Tf 72 720 Td (%s) Tj ET" % shown),
+        stream(names),
+    )
+    assert words(content) == text
+
+
+def test_what_is_written_onto_a_page_is_read_where_pdfium_opens_no_file() -> None:
+    annotations = (
+        b"/Annots [<< /Type /Annot /Subtype /FreeText /Contents (By hand) /Rect [0 0 99 20] >> "
+        b"<< /Type /Annot /Subtype /Text /Contents (Is this right?) /Rect [0 30 99 50] >> "
+        b"<< /Type /Annot /Subtype /Text /Contents (Hidden) /F 2 /Rect [0 30 99 50] >> "
+        b"<< /Type /Annot /Subtype /Widget /FT /Tx /T (name) /V (Ada) /Rect [0 60 99 80] >>] /MediaBox"
+    )
+    content = pdf_of_stream(b"BT /F1 12 Tf 72 720 Td (On the page) Tj ET").replace(b"/MediaBox", annotations)
+    crashed = CrashedPages()
+    crashed.is_hopeless = True
+    text = read_pdf(content, max_chars=1000, max_pages=1, crashed=crashed).text
+    assert text == "[page 1]\nOn the page\nBy hand\n[comment: Is this right?]\n[field name: Ada]"

@@ -5,13 +5,13 @@ reads well; `benchmarks/readers.py` measures both.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import pairwise
 from time import process_time
 from typing import Final
 
-from pypdf import PdfReader
+from pypdf import PageObject, PdfReader
 from pypdf.errors import LimitReachedError
 from pypdfium2 import PdfiumError
 
@@ -30,6 +30,7 @@ _SECOND_OPINIONS_S: Final = 4.0  # of the child's processor time; the rest is fo
 _BYTES_OF_CHARACTER: Final = 2  # as most fonts of many characters have them
 _MOST_LOST: Final = 0.5  # of characters that the page shows
 _CLEARLY: Final = 1.1
+_HIDDEN: Final = 2  # of the flags of an annotation
 _RANGES_NAMED: Final = 10  # in a warning
 
 
@@ -140,7 +141,11 @@ class _Pages:
         if self._reader is None:
             return None
         try:
-            return self._reader.pages[index].extract_text().strip()
+            page = self._reader.pages[index]
+            texts = [page.extract_text().strip()]
+            if self._pdfium is None:  # which else tells of them
+                texts += _said_beside(page)
+            return "\n".join(text for text in texts if text)
         except LimitReachedError as error:
             if self._pdfium is None:
                 raise UnreadableDocumentError("too_complex") from error
@@ -158,6 +163,21 @@ class _Pages:
             return self._count.page(self._reader.pages[index]) // _BYTES_OF_CHARACTER
         except Exception:  # noqa: BLE001 - as above
             return 0
+
+
+def _said_beside(page: PageObject) -> Iterator[str]:
+    """What is written onto a page and filled into it, and the comments on it."""
+    for reference in page.annotations or ():
+        annotation = reference.get_object()
+        words, kind = annotation.get("/Contents"), annotation.get("/Subtype")
+        if int(annotation.get("/F", 0)) & _HIDDEN or kind in {"/Link", "/Popup"}:
+            continue
+        if kind == "/Widget":
+            words = annotation.get("/V")
+            if isinstance(words, str) and words.strip() and annotation.get("/FT") in {"/Tx", "/Ch"}:
+                yield f"[field {annotation.get('/T', '')}: {words.strip()}]"
+        elif isinstance(words, str) and words.strip():
+            yield words.strip() if kind == "/FreeText" else f"[comment: {words.strip()}]"
 
 
 def _is_better(second: str, first: str, *, is_raw: bool) -> bool:

@@ -17,6 +17,8 @@ _HYPHEN: Final = re.compile(r"(\S*?(\w*))[\ufffe\x02](\w*)")
 _HYPHENED: Final = re.compile(r"\w+-\w+")
 _NO_WORD: Final = re.compile(r"[-./@_]")  # in what stands before the hyphen of an address, or of `state-of-the-art`
 _GAP: Final = re.compile(r"(?:[ \t]*\r?\n){2,}")  # where what is left out was
+_HANGUL: Final = re.compile(r"[\uac00-\ud7a3]")
+_FEWEST_BY_BYTES: Final = 8  # letters: so many of Korean words are all two bytes of UTF-8 once in 65,536 times
 # A column of a page that is written from top to bottom, read as lines of a character each, and the marks behind it.
 _UPRIGHT: Final = r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]{1,3}"
 _COLUMN: Final = re.compile(rf"^{_UPRIGHT}(?:\r?\n{_UPRIGHT}(?=\r?$)){{4,}}", re.MULTILINE)
@@ -118,7 +120,7 @@ class PdfiumDocument:
         outside = count - sum(end - start for start, end in shown)
         if outside:
             text = _GAP.sub("\n", text)
-        return PageText(self._in_words(_COLUMN.sub(_joined, text)).strip(), is_raw, outside)
+        return PageText(self._in_words(_COLUMN.sub(_joined, _of_bytes(text))).strip(), is_raw, outside)
 
     def _in_words(self, text: str) -> str:
         """The text with words whole that the end of a line parts, but for those that have a hyphen elsewhere."""
@@ -130,6 +132,16 @@ class PdfiumDocument:
             return f"{before}{second}" if parts and f"{first}-{second}" not in self._hyphened else f"{before}-{second}"
 
         return _HYPHEN.sub(whole, text)
+
+
+def _of_bytes(text: str) -> str:
+    """The text where a font says UTF-8 for what should be UTF-16: `킟톀킾킲` is `Пров` then, byte by byte."""
+    letters = [ord(letter) for letter in _HANGUL.findall(text)]
+    if len(letters) < _FEWEST_BY_BYTES or any(
+        not (code >> 8 >= 0xC2 and 0x80 <= code & 0xFF <= 0xBF) for code in letters
+    ):
+        return text
+    return _HANGUL.sub(lambda found: ord(found[0]).to_bytes(2, "big").decode(), text)
 
 
 def _joined(column: re.Match[str]) -> str:

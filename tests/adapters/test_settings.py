@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from textllm_adapters.settings import (
+    CONFIG_KEYS,
     SECRET_FILES,
     Logging,
     ModelPrice,
@@ -376,6 +377,12 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     )
     assert settings.model == "from-file"
     assert settings.openai_api_key == Secret("from-dotenv")
+
+
+def test_each_setting_is_named_however_long_its_name_is(tmp_path: Path) -> None:
+    for key in CONFIG_KEYS:
+        name = f"TEXTLLM_{key.upper().replace('.', '__')}"
+        assert f"environment: {name}" in [problem.path for problem in problems(tmp_path, environ={name: "\x1b"})]
 
 
 def test_every_secret_can_come_from_a_file(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ class Place(NamedTuple):
     def child(self, name: str) -> "Place":
         # Long or odd names are not repeated: they may be something else than a name.
         shown = name if re.fullmatch(r"[\w./:@-]{1,32}", name) else f"(a name of {len(name)} characters)"
+        return self._within(name, shown)
+
+    def known(self, name: str) -> "Place":
+        """As `child`, for a name that is one of ours."""
+        return self._within(name, name)
+
+    def _within(self, name: str, shown: str) -> "Place":
         if self.shown:
             shown = f"{self.shown}{'.' if self.key else ': '}{shown}"
         return Place(self.report, shown, f"{self.key}.{name}" if self.key else name)

@@ -111,7 +111,7 @@ def read_section(fields: Mapping[str, Field], given: Mapping[str, object], place
     values: dict[str, object] = {}
     for name, value in ((str(name), value) for name, value in given.items()):
         if name in fields:
-            values[name] = read(fields[name], value, place.child(name))
+            values[name] = read(fields[name], value, place.known(name))
         else:
             place.child(name).refuse_name(name, fields, "one of " + ", ".join(fields))
     return values

@@ -147,10 +147,10 @@ def _read_variables(environ: Mapping[str, str], source: Place, cwd: Path) -> Ite
     """One layer of settings for each variable that sets something. An empty one counts as unset."""
     for name, path in _VARIABLES.items():
         if text := environ.get(name):
-            yield _read_variable(path, text, source.child(name)._replace(key=".".join(path)))
+            yield _read_variable(path, text, source.known(name)._replace(key=".".join(path)))
     for file_name, name in SECRET_FILES.items():
         if file := environ.get(file_name):
-            place = source.child(file_name)._replace(key=".".join(ENVIRONMENT[name]))
+            place = source.known(file_name)._replace(key=".".join(ENVIRONMENT[name]))
             if environ.get(name):
                 place.refuse(f"{name} as well", "one of the two")
             else:

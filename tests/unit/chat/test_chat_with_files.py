@@ -593,3 +593,17 @@ async def test_files_of_a_turn_whose_process_died_before_the_model_was_asked_do_
     assert desk.kept == before
     assert (await survivor.say("Well?", kept.conversation_id)).text
     asking.cancel()
+
+
+async def test_files_that_cannot_be_shown_refuse_their_turn_and_leave_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> bool:
+        raise StorageUnavailableError
+
+    monkeypatch.setattr(MemoryFileRepository, "make_ready", away)
+    with pytest.raises(StorageUnavailableError):
+        await desk.show("Look", upload("one.png", PNG), upload("two.gif", GIF))
+    assert (desk.kept, desk.bench.store.holds, desk.bench.store.conversations) == ({}, {}, {})
+    assert desk.bench.llm.requests == []
+    await desk.bench.check_books()

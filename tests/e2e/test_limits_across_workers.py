@@ -1,7 +1,6 @@
 """Limits hold however many workers share the load."""
 
 import asyncio
-import json
 import time
 from collections import Counter
 from decimal import Decimal
@@ -15,11 +14,22 @@ from tests.servers.openai import OpenAIStandIn
 from textllm_core.ids import new_id
 
 
-async def talk(url: str, turns: int, **fields: object) -> list[httpx.Response]:
-    """So many new conversations at once."""
-    limits = httpx.Limits(max_connections=None)
+def requests_of(user: str) -> list[tuple[str, dict[str, object]]]:
+    """The same turn at each door."""
+    said = [{"role": "user", "content": "hi"}]
+    return [
+        ("/chat", {"message": "hi", "user_id": user, "max_output_tokens": 100}),
+        ("/v1/responses", {"input": "hi", "user": user, "max_output_tokens": 100}),
+        ("/v1/chat/completions", {"messages": said, "user": user, "max_completion_tokens": 100}),
+    ]
+
+
+async def talk(url: str, turns: int, user: str) -> list[httpx.Response]:
+    """So many new conversations at once, at all doors in turn."""
+    limits, asked = httpx.Limits(max_connections=None), requests_of(user)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
-        return await asyncio.gather(*[client.post("/chat", json={"message": "hi"} | fields) for _ in range(turns)])
+        some = (asked[number % len(asked)] for number in range(turns))
+        return await asyncio.gather(*[client.post(path, json=body) for path, body in some])
 
 
 async def test_200_turns_at_once_stay_within_the_cap_and_leave_another_user_alone(
@@ -29,16 +39,17 @@ async def test_200_turns_at_once_stay_within_the_cap_and_leave_another_user_alon
     cap = Decimal("0.02")
     with serving(tmp_path, provider, database, "--workers", "4", TEXTLLM_COST_LIMIT_PER_SESSION=str(cap)) as service:
         answers, others = await asyncio.gather(
-            talk(service.url, 200, user_id=greedy, max_output_tokens=100),
-            talk(service.url, 5, user_id=modest, max_output_tokens=100),
+            talk(service.url, 200, greedy),
+            talk(service.url, 5, modest),
         )
         entries = await books.entries(greedy)
         assert await books.drifts() == []
     statuses = Counter(answer.status_code for answer in answers)
     assert statuses.keys() == {200, 402}
     assert [answer.status_code for answer in others] == [200] * 5
-    costs = [json.loads(answer.content, parse_float=Decimal)["cost"] for answer in answers if answer.is_success]
-    assert sum(costs) == sum(entry.cost for entry in entries) <= cap
+    assert len(entries) == statuses[200]
+    assert Counter(entry.status for entry in entries).keys() == {"completed"}
+    assert sum(entry.cost for entry in entries) <= cap
 
 
 @pytest.mark.parametrize("workers", ["1", "3", pytest.param("8", marks=pytest.mark.slow)])
@@ -47,7 +58,7 @@ async def test_ten_turns_a_minute_are_ten_however_many_workers_there_are(
 ) -> None:
     with serving(tmp_path, provider, postgres_url, "--workers", workers, TEXTLLM_RATE_LIMIT_PER_MINUTE="10") as service:
         begun = time.monotonic()
-        answers = await talk(service.url, 60, user_id="ada")
+        answers = await talk(service.url, 60, "ada")
         refilled = int((time.monotonic() - begun) * 10 / 60)
     statuses = Counter(answer.status_code for answer in answers)
     assert statuses.keys() == {200, 429}

@@ -12,11 +12,17 @@ from textllm_http.worker_state import WorkerState
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _EXPOSED: Final = (
     b"Content-Disposition, Content-Range, ETag, Idempotent-Replayed, Location, RateLimit, RateLimit-Policy, "
-    b"Retry-After, X-Conversation-ID, X-Request-ID, X-Response-ID, X-User-ID"
+    b"Retry-After, X-Conversation-ID, X-RateLimit-Limit-Requests, X-RateLimit-Remaining-Requests, "
+    b"X-RateLimit-Reset-Requests, X-Request-ID, X-Response-ID, X-Should-Retry, X-User-ID"
 )
 _ALLOWED_HEADERS: Final = (
     b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Range, Last-Event-ID, Range, "
-    b"Traceparent, Tracestate, X-Request-ID"
+    b"Traceparent, Tracestate, X-Request-ID, "
+    # What OpenAI's SDK sends from a page.
+    b"OpenAI-Beta, OpenAI-Organization, OpenAI-Project, X-Stainless-Arch, X-Stainless-Custom-Poll-Interval, "
+    b"X-Stainless-Helper-Method, X-Stainless-Lang, X-Stainless-OS, X-Stainless-Package-Version, "
+    b"X-Stainless-Poll-Helper, X-Stainless-Retry-Count, X-Stainless-Runtime, X-Stainless-Runtime-Version, "
+    b"X-Stainless-Timeout"
 )
 _ALLOWED_METHODS: Final = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST"
 _REMEMBERED_S: Final = b"600"  # the most that WebKit remembers

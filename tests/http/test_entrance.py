@@ -135,4 +135,5 @@ async def test_every_route_answers_a_preflight_for_all_that_it_takes(bench: Benc
                 assert method in answer.headers["access-control-allow-methods"].split(", ")
                 allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
                 assert {"authorization", "content-type", "idempotency-key", "range", "traceparent"} <= set(allowed)
+                assert "x-stainless-os" in allowed  # which OpenAI's SDK sends with each request
                 assert "access-control-allow-credentials" not in answer.headers

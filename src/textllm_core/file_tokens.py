@@ -5,6 +5,7 @@ fitting it into 2048 x 2048 and its shorter side to 768, or in patches of 32 pix
 factor of the model, at most 2.46. Of a PDF they read the text and an image of each page.
 """
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Final, Literal
 
@@ -16,6 +17,7 @@ _MOST_PATCHES_OF_A_PAGE: Final = 2_500  # pages are read in the next lower detai
 _DEAREST_PATCH: Final = 2.46
 _MOST_TILES: Final = 8  # 768 x 2048 pixels
 _TILES: Final = (85, 170)  # for the image, and for each tile; other models ask less
+_OF_MANY: Final = "4o-mini"  # of whose tokens an image makes more than of any other model's
 _TILES_OF_4O_MINI: Final = (2_833, 5_667)
 _DENSEST_PAGE: Final = 4_000  # tokens of its text; a page of a printed book has less than 1,000
 _USUAL_PAGE: Final = 1_500
@@ -35,12 +37,17 @@ class FileTokens(Struct, frozen=True):
         return FileTokens(self.most + other.most, self.about + other.about)
 
 
+def dearest_reader(models: Sequence[str]) -> str:
+    """That of some models which makes the most tokens of files, so that what any of them reads is no more."""
+    return next((model for model in models if _OF_MANY in model), models[0])
+
+
 def image_tokens(width: int, height: int, *, model: str) -> FileTokens:
     """Tokens of an image of so many pixels."""
     patches = min(ceil(width / _PATCH) * ceil(height / _PATCH), _MOST_PATCHES)
     longer = min(2048.0, 768 * max(width, height) / min(width, height))  # also where the shorter side is not enlarged
     tiles = min(2 * ceil(longer / 512), _MOST_TILES)
-    if "4o-mini" in model:
+    if _OF_MANY in model:
         tokens = _tiled(tiles, _TILES_OF_4O_MINI)
         return FileTokens(tokens, tokens)
     return FileTokens(max(ceil(patches * _DEAREST_PATCH), _tiled(tiles, _TILES)), max(patches, _TILES[0]))
@@ -57,7 +64,7 @@ def pdf_tokens(*, pages: int, size: int, model: str, text_bytes: int = 0, is_tex
         text_bytes, is_text_counted: as `Document` has them.
     """
     page = (
-        _tiled(_MOST_TILES, _TILES_OF_4O_MINI) if "4o-mini" in model else ceil(_MOST_PATCHES_OF_A_PAGE * _DEAREST_PATCH)
+        _tiled(_MOST_TILES, _TILES_OF_4O_MINI) if _OF_MANY in model else ceil(_MOST_PATCHES_OF_A_PAGE * _DEAREST_PATCH)
     )
     text = text_bytes if is_text_counted else max(text_bytes, min(pages * _DENSEST_PAGE, size))
     return FileTokens(pages * page + text, max(pages * _USUAL_PAGE, text_bytes // 4))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textllm_core.file_tokens import image_tokens, pdf_tokens
+from textllm_core.file_tokens import dearest_reader, image_tokens, pdf_tokens
 
 SIDES = st.integers(1, 50_000)
 
@@ -76,3 +76,12 @@ def test_text_that_could_not_all_be_counted_is_at_least_what_a_page_may_have(
 ) -> None:
     blank = pdf_tokens(pages=2, size=size, model="gpt-4o", is_text_counted=True)
     assert pdf_tokens(pages=2, size=size, model="gpt-4o", text_bytes=text_bytes).most - blank.most == bound
+
+
+def test_of_several_models_the_one_counts_that_makes_the_most_of_files() -> None:
+    models = ["azure/gpt-5", "groq/llama", "openai/gpt-4o-mini"]
+    assert dearest_reader(models) == "openai/gpt-4o-mini"
+    assert dearest_reader(models[:2]) == "azure/gpt-5"
+    for width, height in [(1, 1), (64, 64), (512, 2048), (9000, 9000)]:
+        dearest = image_tokens(width, height, model=dearest_reader(models)).most
+        assert all(image_tokens(width, height, model=model).most <= dearest for model in models)

@@ -107,7 +107,7 @@ class ChatWithDocument:
         images = await checked_images(turn.images, llm, self.policy, self.reader, owner=owner) if turn.images else ()
         images = [*images, *drawn]
         stored = await self.files.keep(caller, uploads, user_id=user_id, folder="documents")
-        model = turn.options.model or self.policy.model
+        model = self.exchange.reader(turn.options.model)
         parts = [
             document.part(key=file.key, name=file.name, told_of=file.name if turn.others else None)
             for file, document in zip(stored, read, strict=True)

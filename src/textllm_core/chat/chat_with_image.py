@@ -91,7 +91,7 @@ class ChatWithImage:
         owner = Owner(caller.tenant_id, user_id)
         llm = self.exchange.route(turn.options.model).llm
         images = await checked_images(turn.images, llm, self.policy, self.reader, owner=owner)
-        model = turn.options.model or self.policy.model
+        model = self.exchange.reader(turn.options.model)
         stored = await self.files.keep(
             caller, [image.upload for image in images], user_id=user_id, folder="chat_images"
         )

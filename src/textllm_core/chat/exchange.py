@@ -29,6 +29,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.events import UNHEARD, ExchangeAdmitted, ExchangeFailed
+from textllm_core.file_tokens import dearest_reader
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -137,6 +138,14 @@ class Exchange:
             InvalidRequestError: there is none of this name.
         """
         return self.admission.routes.to(model or self.policy.model)[0]
+
+    def reader(self, model: str | None) -> str:
+        """The model by which the tokens of a turn's files are bounded, of those that may answer it.
+
+        Raises:
+            InvalidRequestError: as `route`.
+        """
+        return dearest_reader([route.model for route in self.admission.routes.to(model or self.policy.model)])
 
     async def run(self, caller: Caller, turn: Turn) -> AsyncGenerator[ReplyEvent, None]:
         """`ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`.

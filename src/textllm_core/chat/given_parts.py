@@ -138,6 +138,11 @@ class _Taking:
         return self.take.exchange.route(self.model).llm
 
     @property
+    def reader(self) -> str:
+        """The model by which tokens of files are bounded."""
+        return self.take.exchange.reader(self.model)
+
+    @property
     def owner(self) -> Owner:
         return Owner(self.caller.tenant_id, self.user_id)
 
@@ -172,7 +177,7 @@ class _Taking:
         reads = self.llm.reads_images if given.kind == "image" else self.llm.reads_files
         if not reads:
             raise _unread(given.place, "images" if given.kind == "image" else "files at addresses")
-        self.tokens += linked_tokens(given.kind, model=self.model)
+        self.tokens += linked_tokens(given.kind, model=self.reader)
         return InputLink(kind=given.kind, url=url, detail=given.detail)
 
     async def _stored_file(self, given: GivenFile, key: str) -> StoredFile:
@@ -188,7 +193,7 @@ class _Taking:
         if not self.llm.reads_images:
             raise _unread(given.place, "images")
         seen = await seen_image(upload, self.take.reader, self.owner)
-        self.tokens += seen.tokens(self.model)
+        self.tokens += seen.tokens(self.reader)
         is_made = seen.upload is not upload
         if file is not None and not is_made:
             return seen.part(key=file.key, name=file.name, detail=given.detail, is_borrowed=True)
@@ -202,10 +207,10 @@ class _Taking:
         policy, most_drawn = self.take.exchange.policy, MAX_IMAGES if self.llm.reads_images else 0
         seen = await seen_document(upload, self.llm, policy, self.take.reader, owner=self.owner, most_drawn=most_drawn)
         part = await self._kept_document(seen, file)
-        self.tokens += seen.tokens(part, model=self.model)
+        self.tokens += seen.tokens(part, model=self.reader)
         parts: list[ContentPart] = [part]
         for drawn in seen.drawn:
-            self.tokens += drawn.tokens(self.model)
+            self.tokens += drawn.tokens(self.reader)
             parts.append(await self._kept_image(drawn, is_made=True))
         return parts
 

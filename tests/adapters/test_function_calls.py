@@ -221,6 +221,14 @@ async def test_a_conversation_of_the_provider_keeps_calls_and_results(provider: 
     assert isinstance(lost.error, ConversationLostError)
 
 
+async def test_spaces_beside_a_call_are_no_text(provider: OpenAIStandIn, client: Client) -> None:
+    asked = replace(ASKED, content=(OutputText(" \n"), OSLO))
+    heard = await hear(ChatCompletionsLLM(client, QUICK).stream(request("Is it raining?", asked, RESULT)))
+    assert heard.error is None
+    (said,) = [each for each in provider.requests[-1].body["messages"] if each["role"] == "assistant"]
+    assert said["content"] is None
+
+
 def chunk(calls: object = None, finish: str | None = None, **more: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": {"tool_calls": calls} | more, "finish_reason": finish}]}
 

@@ -254,9 +254,8 @@ def _in_turns(messages: Sequence[Message], *, openai: bool) -> list[dict[str, ob
         content = chat_content(message)
         role = "system" if message.role == "developer" and not openai else message.role  # few servers know that one
         if message.tool_calls:
-            turns.append(
-                {"role": "assistant", "content": content or None, "tool_calls": chat_calls(message, openai=openai)}
-            )
+            said = None if isinstance(content, str) and not content.strip() else content  # spaces alone are no text
+            turns.append({"role": "assistant", "content": said, "tool_calls": chat_calls(message, openai=openai)})
         elif turns and turns[-1]["role"] == role:
             turns[-1]["content"] = _joined(turns[-1]["content"], content)
         elif content or not message.tool_results:

@@ -232,9 +232,7 @@ class AskModel:
         # A cut through the middle of a turn; but a call is left to whoever brings its result.
         while messages and messages[0].role == "assistant" and not (len(messages) == 1 and of.message.tool_results):
             del messages[0]
-        return tuple(
-            message for message in messages if message.text_for_model or message.tool_calls or message.role == "user"
-        )
+        return tuple(message for message in messages if message.role == "user" or _says_something(message))
 
     async def _begin(self, of: OpenExchange, started: ModelStarted) -> None:
         of.started = started
@@ -283,6 +281,12 @@ def _gave_nothing(of: OpenExchange, error: ModelError) -> bool:
     that it failed, and bills nobody for it."""
     is_stated = error.report is not None and error.report.is_answer
     return of.started is None and (is_stated or not of.may_have_run(error))
+
+
+def _says_something(message: Message) -> bool:
+    """Some providers refuse a history in which a reply is of spaces alone."""
+    text = message.text_for_model
+    return bool(message.tool_calls) or (text != "" and not text.isspace())
 
 
 def _endless(of: OpenExchange) -> ProviderError:

@@ -88,6 +88,14 @@ async def test_without_a_transcript_the_history_goes_along_as_far_as_allowed() -
     assert [[m.text for m in r.messages] for r in bench.llm.requests][-1] == ["two", "[2] You said: two", "three"]
 
 
+async def test_a_reply_of_spaces_alone_is_no_part_of_the_history() -> None:
+    bench = Bench(transcript=None)
+    bench.llm.script(ScriptedReply(text=" \n"))
+    first = await bench.say("one")
+    await bench.say("two", first.conversation_id)
+    assert [message.text for message in bench.llm.requests[-1].messages] == ["one", "two"]
+
+
 async def test_events_come_in_order_and_join_to_the_reply(bench: Bench) -> None:
     bench.llm.script(ScriptedReply(deltas=("a", "\n", "b")))
     events = [event async for event in bench.send_message.stream(Caller(), TextTurn("hi"))]

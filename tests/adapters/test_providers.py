@@ -326,3 +326,15 @@ async def test_what_a_provider_keeps_that_is_gone_from_the_settings_waits_for_it
                 await transcript.erase("two/conv_1")
             assert await at.textllm.reconcile.llm.outcome("two/resp_1") is None
         assert not first.requests
+
+
+async def test_a_server_asks_once_how_large_contexts_are_and_fits_replies_to_that(tmp_path: Path, other: Picky) -> None:
+    config = two(other.base_url, other.base_url)
+    config["models"]["small"] = {"provider": "other", "price": PRICE}
+    async with open_textllm(settings_of(tmp_path, config, **KEYS), serves=True) as textllm:
+        for _ in range(100):
+            await Desk(textllm).say("Hello", model="small")
+            if other.bodies[-1]["max_tokens"] < 2048:
+                break
+            await asyncio.sleep(0.05)
+    assert 1900 < other.bodies[-1]["max_tokens"] < 2048

@@ -1,10 +1,12 @@
 """The Chat Completions API, which nearly every compatible server speaks; the whole history goes with every call."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
+
+from msgspec import structs
 
 from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.chat_chunks import Chunk, chunk_of, told
@@ -16,7 +18,7 @@ from textllm_adapters.openai.dialect import Dialect, Lessons
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.functions import CallsInPieces, chat_calls, chat_options, shorten_call_ids
-from textllm_adapters.openai.http import RETRIES, EventStream, Retries
+from textllm_adapters.openai.http import ONCE, RETRIES, EventStream, Retries
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import TextLLMError
 from textllm_core.records.messages import FinishReason, Message, TextDelta
@@ -107,6 +109,16 @@ class ChatCompletionsLLM:
     def __post_init__(self) -> None:
         dialect = self.dialect or Dialect.of_chat(self.client.url.host)
         object.__setattr__(self, "_lessons", Lessons(dialect))
+
+    def trying_once(self) -> Self:
+        """The same, which tries once, and learns with this one."""
+        other = replace(self, retries=ONCE)
+        object.__setattr__(other, "_lessons", self._lessons)
+        return other
+
+    def learn(self, model: str, context: int) -> None:
+        """Know how many tokens the past, the turn and the reply of a model have together."""
+        self._lessons.keep(model, structs.replace(self._lessons.of(model), context=context))
 
     @property
     def reads_images(self) -> bool:

@@ -46,6 +46,7 @@ class Retries(Struct, frozen=True, kw_only=True):
 
 
 RETRIES: Final = Retries()
+ONCE: Final = Retries(tries=1)
 
 
 async def post(

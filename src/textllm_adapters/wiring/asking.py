@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 _MOST_LISTED = 20  # names of a server's models that are told
 
 
-async def ask_providers(settings: Settings) -> Sequence[ProviderFound]:
-    """What each provider says, in the order of the settings; one in this process is not asked."""
-    asked = [(name, each) for name, each in settings.all_providers.items() if each.kind != "embedded"]
+async def ask_providers(settings: Settings, only: Collection[str] | None = None) -> Sequence[ProviderFound]:
+    """What each provider says, in the order of the settings; one in this process is not asked.
+
+    Args:
+        only: the names of those that are asked; None: all.
+    """
+    named = [(name, each) for name, each in settings.all_providers.items() if only is None or name in only]
+    asked = [(name, each) for name, each in named if each.kind != "embedded"]
     return await asyncio.gather(*(_ask(settings, name, provider) for name, provider in asked))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import ModelPrice, Settings
+from textllm_adapters.wiring.asking import ask_providers
 from textllm_adapters.wiring.catalogue import Catalogue, reads_files, reads_images
 from textllm_adapters.wiring.providers import Progress, Way, open_provider
 from textllm_core.chat.routes import Route, Routes
@@ -40,6 +41,8 @@ class Model(NamedTuple):
         name: of the model that answers unless another is named.
         llm, transcript: of all providers; `routes`: where each model is.
         pricing: what they cost.
+        learn: asks the providers that have names how large the contexts of their models are; what they do not say is
+            known by the settings, or by what they refuse.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Model(NamedTuple):
     transcript: Transcript | None
     pricing: Pricing
     routes: Routes | None = None
+    learn: Callable[[], Coroutine[object, object, object]] | None = None
 
 
 async def open_models(
@@ -83,7 +87,15 @@ async def open_models(
 
     # Also where there is one now: ids of one that was configured before are asked of nobody.
     llm = SeveralLLMs({prefix: way.route.llm for prefix, way in ways.items()}, first.route.llm)
-    return Model(default, llm, _transcript_of(ways), pricing_of(settings, first.own_model), routes)
+
+    async def learn() -> None:
+        names = {name: ways[catalogue.prefix(name)].learn for name in settings.providers}
+        for found in await ask_providers(settings, [name for name, learn in names.items() if learn is not None]):
+            for model, tokens in found.contexts.items():
+                if (take := names[found.name]) is not None:
+                    take(model, tokens)
+
+    return Model(default, llm, _transcript_of(ways), pricing_of(settings, first.own_model), routes, learn)
 
 
 async def open_transcript(stack: AsyncExitStack, settings: Settings) -> Transcript | None:

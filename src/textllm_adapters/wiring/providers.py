@@ -34,12 +34,14 @@ class Way(NamedTuple):
         hasty: `route.llm`, for a model that has others behind it: it tries once.
         own_model: the one model that it has; None: it is asked by name.
         before: is awaited before each call.
+        learn: takes what it says of the context of a model, in tokens.
     """
 
     route: Route
     hasty: LLM
     own_model: str | None = None
     before: Callable[[], Awaitable[None]] | None = None
+    learn: Callable[[str, int], None] | None = None
 
 
 async def open_provider(
@@ -115,10 +117,7 @@ async def open_api_client(
 
 
 async def _open_api(stack: AsyncExitStack, settings: Settings, provider: ProviderSettings, tracer: Tracer) -> Way:
-    from textllm_adapters.openai.http import Retries
-
     client, before = await open_api_client(stack, settings, provider, tracer)
-    once = Retries(tries=1)
     if provider.kind in ("azure", "chat_completions"):
         from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
         from textllm_adapters.openai.deployments import Deployments
@@ -128,8 +127,9 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
         dialect = _with(Dialect.of_chat(client.url.host), provider.supports)
         dialect = structs.replace(dialect, trusts_cost=provider.trusts_cost)
         chat = ChatCompletionsLLM(client, dialect=dialect, deployments=deployments)
-        return Way(Route(llm=chat, shortest_reply=1), replace(chat, retries=once), before=before)
+        return Way(Route(llm=chat, shortest_reply=1), chat.trying_once(), before=before, learn=chat.learn)
     from textllm_adapters.openai.dialect import RESPONSES
+    from textllm_adapters.openai.http import ONCE
     from textllm_adapters.openai.responses import ResponsesLLM
 
     transcript: Transcript | None = None
@@ -138,7 +138,7 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
 
         transcript = OpenAITranscript(client)
     llm = ResponsesLLM(client, reads_files=reads_files(provider), dialect=_with(RESPONSES, provider.supports))
-    return Way(Route(llm=llm, transcript=transcript), replace(llm, retries=once))
+    return Way(Route(llm=llm, transcript=transcript), replace(llm, retries=ONCE))
 
 
 def _with(dialect: Dialect, supports: Supports) -> Dialect:

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCompletionToolParam
 from pydantic import BaseModel
 from tests.e2e.conftest import Books, Service, price_of, serving
 from tests.image_files import png
 from tests.servers.openai import Fault, OpenAIStandIn, Reply
 
-import openai
-from openai import AsyncOpenAI, OpenAI
 from textllm_core.ids import new_id
 
 PAGE = (Path(__file__).parents[2] / "docs" / "openai.md").read_text()

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
+from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import FunctionToolParam, Response, ResponseInputItemParam
 from pydantic import BaseModel
 from tests.e2e.conftest import Books, Service, price_of, serving
@@ -18,8 +20,6 @@ from tests.image_files import png
 from tests.openai import described
 from tests.servers.openai import OpenAIStandIn, Reply
 
-import openai
-from openai import AsyncOpenAI, OpenAI
 from textllm_core.ids import new_id
 
 WEATHER: FunctionToolParam = {

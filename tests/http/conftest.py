@@ -193,14 +193,17 @@ def chunks_of(answer: Answer) -> list[dict[str, Any]]:
 
 
 def events_of(answer: Answer) -> list[dict[str, Any]]:
-    """The events of a stream of the door; comments between them are none."""
+    """The events of a stream of the door, but for the `[DONE]` behind the last; comments between them are none."""
     frames = [frame for frame in answer.body.decode().split("\n\n") if frame and not frame.startswith(":")]
     events = []
-    for frame in frames:
+    is_done = frames[-1:] == ["data: [DONE]"]
+    for frame in frames[:-1] if is_done else frames:
         name, data = frame.split("\n")
         event = json.loads(data.removeprefix("data: "))
         assert name == f"event: {event['type']}"
         events.append(event)
+    if events:
+        assert is_done == (events[-1]["type"].removeprefix("response.") in ("completed", "incomplete", "failed"))
     return events
 
 

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any, Self
 
@@ -44,6 +44,7 @@ class OpenAIStandIn:
         malformed: why each body of a wrong form was refused.
         base_url: what the SDK takes, e.g. "http://127.0.0.1:40123/v1".
         default: the step taken when no scripted one is left.
+        choose: makes that step of the body and of all items that the model sees, the latest last; None: `default`
         finish_after_disconnect: a response whose client left is finished, stored and billed, yet its turn is not added
             to the conversation. Otherwise the response stops at once, as `cancelled`, and costs nothing.
         requests: every request, refused ones too, in order of arrival.
@@ -56,6 +57,7 @@ class OpenAIStandIn:
         self.malformed: list[str] = []
         self._expects_malformed = expects_malformed
         self.default: Reply | Fault = Reply()
+        self.choose: Callable[[Json, Sequence[Json]], Reply | Fault] | None = None
         self.finish_after_disconnect = False
         self.requests: list[RecordedRequest] = []
         self.bills: list[Bill] = []
@@ -276,7 +278,7 @@ class OpenAIStandIn:
             raise ApiError(400, message, param="conversation", code="conversation_locked")
         check_capability(body)
         check_calls(prompt.context)
-        step = self._next_step()
+        step = self._next_step(body, prompt.context)
         if isinstance(step, Fault):
             return await _suffer(step, request)
         wire = ResponsesWire(
@@ -356,7 +358,7 @@ class OpenAIStandIn:
         items = tuple(full_items(items_of(body), "messages", self._known))
         check_capability(body)
         check_calls(items)
-        step = self._next_step()
+        step = self._next_step(body, items)
         if isinstance(step, Fault):
             return await _suffer(step, request)
         wire = ChatWire(body, service_tier=step.service_tier, refuses=step.refusal is not None)
@@ -368,8 +370,10 @@ class OpenAIStandIn:
 
     # Answers
 
-    def _next_step(self) -> Reply | Fault:
-        return self._steps.popleft() if self._steps else self.default
+    def _next_step(self, body: Json, context: Sequence[Json]) -> Reply | Fault:
+        if self._steps:
+            return self._steps.popleft()
+        return self.default if self.choose is None else self.choose(body, context)
 
     def _start(self, run: Run) -> Run:
         self._runs.append(run)

@@ -8,9 +8,9 @@ from typing import Final
 import aiohttp
 import anyio
 import httpx2
-
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
+
 from textllm_adapters.openai.connections import SilenceError, UnreachableError
 from textllm_adapters.openai.errors import BROKEN_ANSWER, Asked, causes_of, refusal, unanswered
 from textllm_adapters.openai.provider import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, MAX_CONNECTIONS, Provider

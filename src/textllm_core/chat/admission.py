@@ -39,7 +39,7 @@ from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
 from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn, TurnNames
 from textllm_core.records.parts import ContentPart
-from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS, affordable_output_tokens, demand
+from textllm_core.rules.budgets import affordable_output_tokens, demand
 from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens
 
@@ -126,8 +126,7 @@ class Admission:
 
     async def _admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange:
         options = turn.options
-        shortest = MIN_OUTPUT_TOKENS if turn.given is None else 1
-        check_options(options, max_input_chars=self.policy.max_input_chars, shortest_reply=shortest)
+        check_options(options, max_input_chars=self.policy.max_input_chars)
         instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions) or None
         model = options.model or self.policy.model
         caller.may_use(model)

@@ -48,10 +48,11 @@ from textllm_core.wire import Record
 
 
 class Begun(Record, frozen=True):
-    """A response that runs in the background, or that ran before, with the same idempotency key."""
+    """A response that runs in the background; `is_replayed`: it began before, with the same idempotency key."""
 
     response_id: str
     conversation_id: str
+    is_replayed: bool = False
 
 
 class _Place(NamedTuple):
@@ -156,7 +157,7 @@ class Respond:
             raise
         if running.hold is None:
             first = running.log.first
-            return Begun(first.response_id, first.conversation_id)
+            return Begun(first.response_id, first.conversation_id, is_replayed=True)
         hold = running.hold
         await self._keep(caller, asked, place, turn, hold.conversation_id)
         self.exchange.running.start(self._follow(caller, place.user_id, hold.response_id, running))

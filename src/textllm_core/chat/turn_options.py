@@ -8,7 +8,6 @@ from textllm_core.errors import InputTooLongError, InvalidRequestError
 from textllm_core.metadata import check_metadata
 from textllm_core.records.messages import TurnOptions
 from textllm_core.records.sampling import Sampling
-from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
 from textllm_core.texts import refuse_half_characters
 
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
@@ -16,18 +15,16 @@ _MOST_STOPS: Final = 4  # as OpenAI has it
 _LONGEST_STOP: Final = 1000  # characters; nobody waits for more
 
 
-def check_options(options: TurnOptions, *, max_input_chars: int, shortest_reply: int = MIN_OUTPUT_TOKENS) -> None:
+def check_options(options: TurnOptions, *, max_input_chars: int) -> None:
     """Refuse options that no model takes.
 
-    Args:
-        shortest_reply: tokens that a reply may be limited to at least.
     Raises:
         InvalidRequestError, InputTooLongError
     """
     if options.model is not None and not _MODEL_NAME.fullmatch(options.model):
         raise InvalidRequestError.of("model", "must be a model's name: 1 to 200 letters, digits and . _ : / @ + -")
-    if options.max_output_tokens is not None and options.max_output_tokens < shortest_reply:
-        raise InvalidRequestError.of("max_output_tokens", f"must be at least {shortest_reply}")
+    if options.max_output_tokens is not None and options.max_output_tokens < 1:
+        raise InvalidRequestError.of("max_output_tokens", "must be at least 1")
     if options.temperature is not None and not 0 <= options.temperature <= 2:
         raise InvalidRequestError.of("temperature", "must be from 0 to 2")
     if options.instructions is not None and len(options.instructions) > max_input_chars:

@@ -126,8 +126,8 @@ class TurnOptions(Record, frozen=True, kw_only=True):
 
     Args:
         prompt: the name of one of the operator's system prompts; `instructions`: a system prompt itself; not both.
-        max_output_tokens: at least 16; lowered to the operator's ceiling and to what the budget leaves. At least 1 in a
-            `MessagesTurn`; a provider that takes no less than 16 then writes up to 16.
+        max_output_tokens: at least 1; raised to the least that the provider takes, which is 16 for the Responses API;
+            lowered to the operator's ceiling and to what the budget leaves.
         temperature: 0 to 2; reasoning models refuse it.
         metadata: for the provider and the ledger: at most 16 pairs, keys of 64 and values of 512 characters.
         tools: functions that the model may ask for; `tool_choice`: whether it is to; `parallel_tool_calls`: whether it

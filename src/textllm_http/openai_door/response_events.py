@@ -11,6 +11,7 @@ from textllm_http.openai_door.response_object import Shown, failure, output_of
 from textllm_http.problems import Problem
 
 _PART: Final = {"output_index": 0, "content_index": 0}
+_DONE: Final = b"data: [DONE]\n\n"  # Open Responses demands it, and OpenAI's clients stop there
 _TERMINAL: Final = {"completed": "response.completed", "failed": "response.failed"}
 
 
@@ -76,15 +77,15 @@ class ResponseFrames:
         for index, item in enumerate(output):
             told += self._said(reply, item) if item["type"] == "message" else self._called(index, item)
         response = self._shown.ended(reply, completed_at=self._ended_at or int(time()))
-        return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response)
+        return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response) + _DONE
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
         if problem.code == "content_refused":  # by the provider's filter, in the midst of it
             response = self._shown.as_of_now("incomplete", self._model, reason="content_filter")
-            return self._event("response.incomplete", response=response)
+            return self._event("response.incomplete", response=response) + _DONE
         error = failure(problem.code, problem.detail)
         response = self._shown.as_of_now("failed", self._model, error=error)
-        return self._event("response.failed", response=response)
+        return self._event("response.failed", response=response) + _DONE
 
     def _open(self) -> bytes:
         """What comes before the first piece of the text."""

@@ -134,6 +134,12 @@ def kept_object(kept: KeptResponse) -> dict[str, Any]:
     )
 
 
+def as_begun(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """A response as it was when it began."""
+    ends = dict.fromkeys(("usage", "error", "incomplete_details", "completed_at"))
+    return {**shown, **ends, "status": "queued", "output": []}
+
+
 def seconds(moment: datetime) -> int:
     """Since 1970."""
     return int(moment.timestamp())

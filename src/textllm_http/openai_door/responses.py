@@ -10,6 +10,7 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import replace
 
+from textllm_core.chat.respond import Begun
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.messages import ReplyStarted
 from textllm_http.auth import caller_of
@@ -23,7 +24,7 @@ from textllm_http.openai_door.items import items_of, listed
 from textllm_http.openai_door.queries import DoorQuery
 from textllm_http.openai_door.response_events import ResponseFrames
 from textllm_http.openai_door.response_input import given_of, stored_turn, unkept_turn
-from textllm_http.openai_door.response_object import Shown, kept_object
+from textllm_http.openai_door.response_object import Shown, as_begun, kept_object
 from textllm_http.openai_door.response_request import RESPONSE, ResponseRequest
 from textllm_http.openapi_shapes import DOOR_LIMITED, JSON, LIMITED, Answer, Content, Operation, json_answer
 from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
@@ -120,7 +121,7 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
         caller = caller_of(request)
         if asked.background:
             begun = await create.begin(caller, turn)
-            return await _in_background(request, begun.response_id, stream=bool(asked.stream))
+            return await _in_background(request, begun, stream=bool(asked.stream))
         if not asked.stream:
             started, reply = await create.answer(caller, turn)
             shown = Shown(reply.response_id, told, reply.conversation_id if is_named else None)
@@ -202,11 +203,15 @@ async def input_items(request: Request[Any, Any, Any], response_id: FromPath[str
     return json_response(listed(await with_links(request, items, page.include), has_more=has_more))
 
 
-async def _in_background(request: Request[Any, Any, Any], response_id: str, *, stream: bool) -> ASGIApp:
+async def _in_background(request: Request[Any, Any, Any], begun: Begun, *, stream: bool) -> ASGIApp:
+    response_id = begun.response_id
     if stream:
         return await _resumed(request, response_id, after=-1)
     kept = await services_of(request).textllm.responses.get(caller_of(request), response_id)
-    return json_response(kept_object(kept), headers={"X-Response-ID": response_id})
+    shown = kept_object(kept)
+    if not begun.is_replayed:  # however quick it was meanwhile: clients expect one that has begun
+        shown = as_begun(shown)
+    return json_response(shown, headers={"X-Response-ID": response_id})
 
 
 async def _resumed(request: Request[Any, Any, Any], response_id: str, *, after: int) -> EventStream:

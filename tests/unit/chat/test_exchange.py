@@ -507,7 +507,7 @@ async def test_a_turn_for_which_its_conversation_is_busy_does_not_count_in_the_r
         (TextTurn("hi", options=TurnOptions(prompt="nope")), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(prompt="default", instructions="x")), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(instructions="x" * 10_001)), InputTooLongError),
-        (TextTurn("hi", options=TurnOptions(max_output_tokens=15)), InvalidRequestError),
+        (TextTurn("hi", options=TurnOptions(max_output_tokens=0)), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(temperature=2.1)), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(temperature=float("nan"))), InvalidRequestError),
         (TextTurn("hi", options=TurnOptions(metadata={str(i): "x" for i in range(17)})), InvalidRequestError),

@@ -114,3 +114,22 @@ def test_names_nobody_knows_are_not_remembered_by_the_list() -> None:
 
 def test_the_source_names_the_list_and_its_version() -> None:
     assert price_of("gpt-4o").source == f"genai-prices {genai_prices.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("address", "model", "is_priced"),
+    [
+        ("https://api.openai.com/v1", "gpt-4o", True),
+        ("https://api.openai.com/v1", "claude-sonnet-4-5", False),
+        ("https://api.groq.com/openai/v1", "llama-3.3-70b-versatile", True),
+        ("https://openrouter.ai/api/v1", "openai/gpt-4o", True),
+        ("https://us.openai.azure.com/openai/v1", "gpt-4o", True),
+        ("http://127.0.0.1:4000/v1", "openai/gpt-4o", True),
+        ("http://127.0.0.1:4000/v1", "deepseek-chat", True),
+        ("http://127.0.0.1:11434/v1", "deepseek-r1:8b", False),
+        ("http://127.0.0.1:11434/v1", "llama3.2", False),
+    ],
+)
+def test_a_model_is_priced_by_who_sells_it(address: str, model: str, is_priced: bool) -> None:
+    for name, addresses in ((model, {"": address}), (f"mine/{model}", {"mine": address})):
+        assert (GenaiPrices(TODAY, addresses).price(name) is not None) == is_priced, name

@@ -24,8 +24,8 @@ class GenaiPrices:
 
     Args:
         addresses: of providers, by the name that stands before their models' names; by the empty one, of models without
-            that, which else are OpenAI's. Where nobody is known to sell tokens there, or not of this model, its name
-            may say whose it is: `openai/gpt-4o`, `deepseek-chat`.
+            that, which else are OpenAI's. Where nobody is known to sell tokens, the model's name may say whose it is:
+            `openai/gpt-4o`, `deepseek-chat`.
     """
 
     clock: Clock
@@ -47,7 +47,7 @@ def _model(name: str, address: str | None) -> ModelInfo | None:
     for seller in sellers or [each for each in snapshot.providers if each.id == "openai"]:
         if (found := seller.find_model(name, all_providers=snapshot.providers)) is not None:
             return found
-    if ":" in name:  # of a model that somebody has downloaded
+    if sellers or ":" in name:  # who sells others lists them; the latter is of a model that somebody has downloaded
         return None
     owner, slash, rest = name.partition("/")
     for seller in snapshot.providers:

@@ -423,3 +423,20 @@ async def test_nobody_goes_on_with_anothers_response(bench: Bench) -> None:
         assert refusal(await server.post("/v1/responses", reference, bob))[2] == "input[0]"
         assert (await server.post("/v1/responses", asks, ada)).status == 200
     assert {entry.payer for entry in bench.store.entries.values()} == {"ada"}
+
+
+@pytest.mark.parametrize("is_background", [False, True])
+async def test_several_responses_follow_one_at_the_same_time(server: Server, bench: Bench, is_background: bool) -> None:
+    first = await asked(server, input="one")
+    gate = asyncio.Event()
+    bench.llm.script(*[ScriptedReply(deltas=(text, "."), gate=gate) for text in "abc"])
+    going_on = {"previous_response_id": first["id"], "background": is_background}
+    running = [asyncio.create_task(asked(server, input=text, **going_on)) for text in ("two", "three", "four")]
+    while len(bench.llm.requests) < 4:  # noqa: ASYNC110 - the model is asked by tasks of the engine
+        await asyncio.sleep(0.01)
+    gate.set()
+    responses = [await over(server, response["id"]) for response in await asyncio.gather(*running)]
+    assert sorted(text_of(response) for response in responses) == ["a.", "b.", "c."]
+    assert {response["previous_response_id"] for response in responses} == {first["id"]}
+    said = [[message.text for message in each.messages[:2]] for each in bench.store.conversations.values()]
+    assert said == [["one", text_of(first)]] * 3

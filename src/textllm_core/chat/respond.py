@@ -104,7 +104,23 @@ class Respond:
             InvalidRequestError, InputTooLongError, ConversationNotFoundError: the turn is wrong.
             TextLLMError: what `Exchange.run` raises, at the first event.
         """
-        place, turn = await self._turn(caller, asked)
+        is_first = True
+        try:
+            async with aclosing(self._batches(caller, asked)) as batches:
+                async for batch in batches:
+                    is_first = False
+                    yield batch
+        except ConversationBusyError:  # something else is following that response right now: this one forks
+            if not is_first or not _may_fork(asked):
+                raise
+            async with aclosing(self._batches(caller, asked, forks=True)) as batches:
+                async for batch in batches:
+                    yield batch
+
+    async def _batches(
+        self, caller: Caller, asked: ResponseTurn, *, forks: bool = False
+    ) -> AsyncGenerator[list[ReplyEvent], None]:
+        place, turn = await self._turn(caller, asked, forks=forks)
         is_first = True
         async with aclosing(self.exchange.batches(caller, turn)) as batches:
             async for batch in batches:
@@ -121,7 +137,12 @@ class Respond:
         Raises:
             TextLLMError: it is not admitted.
         """
-        return await carried_through(self._begin(caller, asked))
+        try:
+            return await carried_through(self._begin(caller, asked))
+        except ConversationBusyError:  # as in `batches`
+            if not _may_fork(asked):
+                raise
+            return await carried_through(self._begin(caller, asked, forks=True))
 
     async def past(self, caller: Caller, previous_response_id: str) -> Sequence[Message]:
         """What was said up to a response, and with it, oldest first.
@@ -143,8 +164,8 @@ class Respond:
         found = await self.conversations.messages_of(*key, [message_id])
         return found[0] if found else None
 
-    async def _begin(self, caller: Caller, asked: ResponseTurn) -> Begun:
-        place, turn = await self._turn(caller, asked)
+    async def _begin(self, caller: Caller, asked: ResponseTurn, *, forks: bool = False) -> Begun:
+        place, turn = await self._turn(caller, asked, forks=forks)
         if place.conversation_id is None:  # one that a turn makes goes with it, if the model never begins
             made = await self._new_conversation(caller, place.user_id)
             turn = replace(turn, conversation_id=made)
@@ -176,8 +197,8 @@ class Respond:
             code = CANCELLED if running.is_cancelled else error.code
             await self._fail(caller, user_id, response_id, error, code=code)
 
-    async def _turn(self, caller: Caller, asked: ResponseTurn) -> tuple[_Place, Turn]:
-        place = await self._place(caller, asked)
+    async def _turn(self, caller: Caller, asked: ResponseTurn, *, forks: bool) -> tuple[_Place, Turn]:
+        place = await self._place(caller, asked, forks=forks)
         now = self.clock.now()
         names = TurnNames.new(now)
         before = tuple(
@@ -219,13 +240,13 @@ class Respond:
         )
         return place, turn
 
-    async def _place(self, caller: Caller, asked: ResponseTurn) -> _Place:
+    async def _place(self, caller: Caller, asked: ResponseTurn, *, forks: bool) -> _Place:
         if asked.conversation_id is not None and asked.previous_response_id is not None:
             raise InvalidRequestError.of("previous_response_id", "cannot be there with conversation; send one of them")
         if asked.previous_response_id is not None:
             previous = await self._previous(caller, asked.previous_response_id)
             charged = self._charged(caller, asked.user_id, previous.user_id)
-            conversation_id = await self._going_on(caller, previous)
+            conversation_id = await self._going_on(caller, previous, forks=forks)
             is_same = conversation_id == previous.conversation_id
             return _Place(previous.user_id, conversation_id, charged, is_same and previous.is_of_conversation)
         if asked.conversation_id is not None:
@@ -255,11 +276,15 @@ class Respond:
             )
         return previous
 
-    async def _going_on(self, caller: Caller, previous: StoredResponse) -> str:
-        """The conversation in which nothing follows the response: its own, or a new one, which expires."""
+    async def _going_on(self, caller: Caller, previous: StoredResponse, *, forks: bool) -> str:
+        """The conversation in which nothing follows the response: its own, or a new one, which expires.
+
+        Args:
+            forks: in its own, something is about to follow it.
+        """
         key = caller.tenant_id, previous.user_id, previous.conversation_id
         newest = await self.conversations.last_messages(*key, limit=1)
-        if newest and newest[0].id == reply_message_id(previous.id):
+        if not forks and newest and newest[0].id == reply_message_id(previous.id):
             return previous.conversation_id
         messages = await self._until(caller, previous)
         state = await self.conversations.state(caller.tenant_id, previous.conversation_id)
@@ -323,6 +348,11 @@ class Respond:
         with suppress(StorageUnavailableError):  # the entry says that it failed
             failure = ResponseFailure(code or error.code, str(error))
             await self.responses.fail(caller.tenant_id, user_id, response_id, failure)
+
+
+def _may_fork(asked: ResponseTurn) -> bool:
+    """Whether it can be said elsewhere: files that were stored for it went with the refusal."""
+    return asked.previous_response_id is not None and asked.discard_files is None
 
 
 def _empty(user_id: str, now: datetime, *, replies: int) -> Conversation:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -16,13 +16,17 @@ from textllm_core.records.tools import (
     MAX_TOOLS,
     JsonSchemaFormat,
     NamedFunction,
+    ReasoningEffort,
     ToolCall,
+    ToolMode,
     ToolResult,
 )
 from textllm_core.texts import well_formed
 from textllm_core.usage import estimated_tokens
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_CHARS}}}")
+_MODES: Final[tuple[str, ...]] = get_args(ToolMode)
+_EFFORTS: Final[tuple[str, ...]] = get_args(ReasoningEffort)
 _NAMED: Final = f"must have 1 to {MAX_NAME_CHARS} letters, digits, _ and -"
 _NO_RESULT: Final = "There is no result: this call was not run."
 _TOKENS_BESIDE: Final = 32  # which a provider writes around a function, or a result, for its model
@@ -47,6 +51,13 @@ def check_tools(options: TurnOptions) -> None:
         raise InvalidRequestError.of(field, "needs tools beside it")
     if isinstance(options.tool_choice, NamedFunction) and options.tool_choice.name not in names:
         raise InvalidRequestError.of("tool_choice", "names a function that is not among the tools")
+    # A caller in Python may say anything; over REST the shape of the body is looked at before.
+    for field, said, may_be in (
+        ("tool_choice", options.tool_choice, _MODES),
+        ("reasoning_effort", options.reasoning_effort, _EFFORTS),
+    ):
+        if isinstance(said, str) and said not in may_be:
+            raise InvalidRequestError.of(field, f"must be one of {', '.join(may_be)}")
     shape = options.response_format
     if isinstance(shape, JsonSchemaFormat) and not _NAME.fullmatch(shape.name):
         raise InvalidRequestError.of("response_format", f"the name of a schema {_NAMED}")

@@ -218,6 +218,8 @@ def test_a_history_has_each_result_behind_its_call_and_each_call_with_its_result
         ({"tools": [FunctionTool(name=f"f{n}") for n in range(129)]}, "may be 128 at most"),
         ({"tools": [FunctionTool(name="a", description="\ud83d")]}, "half of a surrogate pair"),
         ({"tools": [FunctionTool(name="a", parameters={"maximum": math.inf})]}, "what JSON cannot hold"),
+        ({"tools": [FunctionTool(name="a")], "tool_choice": "sometimes"}, "must be one of auto, none, required"),
+        ({"reasoning_effort": "ultra"}, "must be one of none, minimal"),
         ({"tools": [FunctionTool(name="a", parameters={"default": object()})]}, "what JSON cannot hold"),
         ({"response_format": JsonSchemaFormat(name="a", schema={"const": math.nan})}, "what JSON cannot hold"),
         ({"tool_choice": "required"}, "tool_choice: needs tools beside it"),

@@ -343,8 +343,12 @@ async def test_a_refusal_is_one_in_the_end(server: Server, bench: Bench) -> None
 
 async def test_a_repeat_with_its_key_is_told_the_first_response(server: Server, bench: Bench) -> None:
     headers = JSON | {"idempotency-key": "k"}
-    first = await asked(server, headers, input="Hello")
-    answer = await server.post("/v1/responses", {"model": "gpt-4o", "input": "Hello"}, headers)
+    first = await asked(server, headers, input="Hello", temperature=0.5)
+    with pytest.MonkeyPatch.context() as later:
+        later.setattr("textllm_http.openai_door.responses.time", lambda: 2e9)
+        again = await asked(server, headers, input="Hello", temperature=0.5)
+    assert {**again, "completed_at": 0} == {**first, "completed_at": 0}
+    answer = await server.post("/v1/responses", {"model": "gpt-4o", "input": "Hello", "temperature": 0.5}, headers)
     assert answer.headers["idempotent-replayed"] == "true"
     assert answer.json()["id"] == first["id"]
     assert len(bench.llm.requests) == 1

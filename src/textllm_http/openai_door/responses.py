@@ -1,6 +1,7 @@
 """`/v1/responses`: turns of the engine, in the shapes of OpenAI's API."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from time import time
 from typing import Annotated, Any, Final
 
@@ -11,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from msgspec.structs import replace
 
 from textllm_core.chat.respond import Begun
-from textllm_core.errors import InvalidRequestError
+from textllm_core.errors import InvalidRequestError, NotFoundError
 from textllm_core.records.messages import ReplyStarted
 from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody, door_body
@@ -124,12 +125,14 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
             return await _in_background(request, begun, stream=bool(asked.stream))
         if not asked.stream:
             started, reply = await create.answer(caller, turn)
+            told = await _told_first(request, started, told)
             shown = Shown(reply.response_id, told, reply.conversation_id if is_named else None)
             ended = shown.ended(reply, completed_at=int(time()))
             return json_response(ended, headers=admitted_headers(started) | _ids(started))
         batches = create.batches(caller, turn)
         first = await anext(batches)  # a refusal is raised here, and is a plain response
-    started, frames = begins(first), ResponseFrames(told, is_named=is_named)
+    started = begins(first)
+    frames = ResponseFrames(await _told_first(request, started, told), is_named=is_named)
     return stream_of(request, started, batches, frames, admitted_headers(started) | _ids(started), first=first)
 
 
@@ -234,6 +237,15 @@ async def _resumed(request: Request[Any, Any, Any], response_id: str, *, after: 
 
 
 _TOLD: Final = frozenset(ResponseRequest(user="").told(created_at=0, is_stored=True))
+
+
+async def _told_first(request: Request[Any, Any, Any], started: ReplyStarted, told: dict[str, Any]) -> dict[str, Any]:
+    """What is told of the request; of a repeat what was told the first time, where that is kept."""
+    if started.is_replayed:
+        with suppress(NotFoundError):
+            kept = await services_of(request).textllm.responses.get(caller_of(request), started.response_id)
+            return {name: value for name, value in kept_object(kept).items() if name in _TOLD}
+    return told
 
 
 async def _answer_unkept(

@@ -1,11 +1,15 @@
 """Pages of PDFs are read as a person sees them."""
 
+import time
+from contextlib import suppress
+
 import pytest
 from tests.documents import pdf, pdf_of_stream, stream
 
 from textllm_adapters.documents import pdf as pdf_reader
 from textllm_adapters.documents.crashes import CrashedPages
 from textllm_adapters.documents.pdf import read_pdf
+from textllm_core.errors import UnreadableDocumentError
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +133,11 @@ def test_what_is_written_onto_a_page_is_read_where_pdfium_opens_no_file() -> Non
     crashed.is_hopeless = True
     text = read_pdf(content, max_chars=1000, max_pages=1, crashed=crashed).text
     assert text == "[page 1]\nOn the page\nBy hand\n[comment: Is this right?]\n[field name: Ada]"
+
+
+@pytest.mark.parametrize("letter", [b"a", b"-", b" ", b"a-"])
+def test_the_time_that_a_long_line_takes_grows_with_its_length_alone(letter: bytes) -> None:
+    begun = time.process_time()
+    with suppress(UnreadableDocumentError):  # of spaces
+        read_pdf(pdf_of_stream(b"BT /F1 1 Tf 72 720 Td (x%s) Tj ET" % (letter * 200_000)), max_chars=10**6, max_pages=1)
+    assert time.process_time() - begun < 20  # a square of it would take hours

@@ -12,11 +12,15 @@ import pypdfium2.raw as api
 from textllm_adapters.documents.fonts import stand_in
 from textllm_core.errors import UnreadableDocumentError
 
-# How it writes a hyphen at the end of a line, and one where a word may be parted: with what stands on both sides.
-_HYPHEN: Final = re.compile(r"(\S*?(\w*))[\ufffe\x02](\w*)")
-_HYPHENED: Final = re.compile(r"\w+-\w+")
+# How it writes a hyphen at the end of a line, and one where a word may be parted. No search looks at a character twice,
+# however long what it is in.
+_HYPHEN: Final = re.compile(r"[\ufffe\x02](\w?)")
+_HYPHENED: Final = re.compile(r"\b\w{1,40}-\w{1,40}")
+_PART: Final = re.compile(r"\w{1,40}")  # of a word
+_LAST: Final = re.compile(r"\w{1,40}$")
+_BEFORE: Final = 80  # characters, in which an address would show
 _NO_WORD: Final = re.compile(r"[-./@_]")  # in what stands before the hyphen of an address, or of `state-of-the-art`
-_GAP: Final = re.compile(r"(?:[ \t]*\r?\n){2,}")  # where what is left out was
+_GAP: Final = re.compile(r"\n(?:[ \t]*\r?\n)+")  # where what is left out was
 _HANGUL: Final = re.compile(r"[\uac00-\ud7a3]")
 _FEWEST_BY_BYTES: Final = 8  # letters: so many of Korean words are all two bytes of UTF-8 once in 65,536 times
 # A column of a page that is written from top to bottom, read as lines of a character each, and the marks behind it.
@@ -127,9 +131,12 @@ class PdfiumDocument:
         self._hyphened.update(_HYPHENED.findall(text))
 
         def whole(found: re.Match[str]) -> str:
-            before, first, second = found.groups()
-            parts = first[-1:].islower() and second[:1].islower() and not _NO_WORD.search(before)
-            return f"{before}{second}" if parts and f"{first}-{second}" not in self._hyphened else f"{before}-{second}"
+            before, second = text[max(0, found.start() - _BEFORE) : found.start()], found[1]
+            if not (before[-1:].islower() and second.islower()) or _NO_WORD.search(before.split()[-1]):
+                return f"-{second}"
+            first, after = _LAST.search(before), _PART.match(text, found.start(1))
+            is_compound = first and after and f"{first[0]}-{after[0]}" in self._hyphened
+            return f"-{second}" if is_compound else second
 
         return _HYPHEN.sub(whole, text)
 

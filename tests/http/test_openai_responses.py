@@ -1,12 +1,14 @@
 """`/v1/responses`: turns of the engine in the shapes of OpenAI's API; the client checks each body and each event."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from tests.http.conftest import JSON, Server, events_of, serving
 from tests.http.test_openai_conversations import made, refusal
+from tests.image_files import png
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_administration
@@ -178,6 +180,19 @@ async def test_who_sends_all_that_was_said_needs_no_previous_response(server: Se
             said = list(await bench.transcript.messages(transcript))[:-1]
         assert [message.role for message in said if message.content][:3] == ["developer", "user", "assistant"]
         assert any(message.tool_results for message in said)
+
+
+async def test_the_files_of_what_was_forked_outlive_the_fork(server: Server, bench: Bench) -> None:
+    url = f"data:image/png;base64,{b64encode(png(8, 8)).decode()}"
+    look = [{"type": "input_text", "text": "Look"}, {"type": "input_image", "image_url": url}]
+    first = await asked(server, input=[{"role": "user", "content": look}])
+    await asked(server, input="two", previous_response_id=first["id"])
+    fork = await asked(server, input="three", previous_response_id=first["id"])
+    assert "Seen: " in text_of(fork)
+    assert (await server.call("DELETE", f"/v1/responses/{fork['id']}")).status == 200
+    await bench.running.drain(10)
+    again = await asked(server, input="four", previous_response_id=first["id"])
+    assert "Seen: " in text_of(again)
 
 
 async def test_a_response_goes_on_where_it_ended_or_forks(server: Server, bench: Bench) -> None:

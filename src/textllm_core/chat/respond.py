@@ -40,6 +40,7 @@ from textllm_core.records.messages import (
     TurnNames,
     reply_message_id,
 )
+from textllm_core.records.parts import lent
 from textllm_core.records.response_turns import CANCELLED, ResponseTurn
 from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
 from textllm_core.records.tools import ToolResult
@@ -286,7 +287,8 @@ class Respond:
         newest = await self.conversations.last_messages(*key, limit=1)
         if not forks and newest and newest[0].id == reply_message_id(previous.id):
             return previous.conversation_id
-        messages = await self._until(caller, previous)
+        said = await self._until(caller, previous)
+        messages = [replace(message, content=lent(message.content)) for message in said]
         state = await self.conversations.state(caller.tenant_id, previous.conversation_id)
         return await self._new_conversation(
             caller, previous.user_id, messages, context_tokens=0 if state is None else state.context_tokens

@@ -110,3 +110,10 @@ def files_of(content: Sequence[ContentPart]) -> tuple[InputImage | InputFile, ..
         for part in content
         if isinstance(part, InputImage | InputFile)
     )
+
+
+def lent(content: Sequence[ContentPart]) -> tuple[ContentPart, ...]:
+    """The same for a copy of the message: its files stay those of the message that brought them."""
+    return tuple(
+        replace(part, is_borrowed=True) if isinstance(part, InputImage | InputFile) else part for part in content
+    )

@@ -459,3 +459,35 @@ async def test_several_responses_follow_one_at_the_same_time(server: Server, ben
     assert {response["previous_response_id"] for response in responses} == {first["id"]}
     said = [[message.text for message in each.messages[:2]] for each in bench.store.conversations.values()]
     assert said == [["one", text_of(first)]] * 3
+
+
+@pytest.mark.parametrize("is_background", [False, True])
+async def test_what_was_copied_goes_where_nothing_is_said_in_it(
+    server: Server, bench: Bench, is_background: bool
+) -> None:
+    first = await asked(server, input="one")
+    await asked(server, input="two", previous_response_id=first["id"])
+    fork = {"model": "gpt-4o", "input": "three", "previous_response_id": first["id"], "background": is_background}
+    answers = [await server.post("/v1/responses", fork, JSON | {"idempotency-key": "k"}) for _ in range(3)]
+    assert {answer.json()["id"] for answer in answers} == {(await over(server, answers[0].json()["id"]))["id"]}
+    answer = await server.post("/v1/responses", fork | {"model": "unheard-of"})
+    assert refusal(answer) == (400, "invalid_request", "model")
+    now = bench.clock.now()
+    left = [
+        kept for kept in bench.store.conversations.values() if kept.expires_at is not None and kept.expires_at > now
+    ]
+    assert len(left) == 2  # where the two said something, and where the fork did
+
+
+async def test_what_one_user_said_is_told_for_no_other_that_is_named(server: Server, bench: Bench) -> None:
+    first = await asked(server, input="one", user="ada")
+    following = {"input": "two", "previous_response_id": first["id"]}
+    reference = {
+        "input": [{"type": "item_reference", "id": first["output"][0]["id"]}, {"role": "user", "content": "two"}]
+    }
+    for user, status in (("bob", 404), ("ada", 200)):
+        for store in (False, True):
+            answer = await server.post("/v1/responses", {**following, "user": user, "store": store})
+            assert answer.status == status, answer.body
+            answer = await server.post("/v1/responses", {**reference, "user": user, "store": store})
+            assert answer.status == min(status, 400), answer.body

@@ -57,12 +57,17 @@ class Begun(Record, frozen=True):
 
 
 class _Place(NamedTuple):
-    """Where a response is said, and for whom; without a conversation: in a new one, which expires."""
+    """Where a response is said, and for whom; without a conversation: in a new one, which expires.
+
+    Args:
+        forked: the response that it follows in a new conversation, as a copy of what was said until then.
+    """
 
     user_id: str
     conversation_id: str | None = None
     charged_id: str | None = None
     is_named: bool = False
+    forked: StoredResponse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,15 +127,22 @@ class Respond:
         self, caller: Caller, asked: ResponseTurn, *, forks: bool = False
     ) -> AsyncGenerator[list[ReplyEvent], None]:
         place, turn = await self._turn(caller, asked, forks=forks)
-        is_first = True
-        async with aclosing(self.exchange.batches(caller, turn)) as batches:
-            async for batch in batches:
-                if is_first:
-                    await self._keep_first(caller, asked, place, turn, batch[0])
-                    is_first = False
-                if isinstance(batch[-1], ReplyFailed):
-                    await self._fail(caller, place.user_id, batch[-1].response_id, batch[-1].error)
-                yield batch
+        made = None if place.forked is None else await self._copy(caller, place.forked)
+        is_first, is_said = True, False
+        try:
+            async with aclosing(
+                self.exchange.batches(caller, replace(turn, conversation_id=made or turn.conversation_id))
+            ) as batches:
+                async for batch in batches:
+                    if is_first:
+                        is_said = await self._keep_first(caller, asked, place, turn, batch[0])
+                        is_first = False
+                    if isinstance(batch[-1], ReplyFailed):
+                        await self._fail(caller, place.user_id, batch[-1].response_id, batch[-1].error)
+                    yield batch
+        finally:
+            if not is_said:
+                await carried_through(self._take_back(caller, place, made))
 
     async def begin(self, caller: Caller, asked: ResponseTurn) -> Begun:
         """Answer in the background: it runs to its end, whoever waits for it.
@@ -145,21 +157,23 @@ class Respond:
                 raise
             return await carried_through(self._begin(caller, asked, forks=True))
 
-    async def past(self, caller: Caller, previous_response_id: str) -> Sequence[Message]:
+    async def past(self, caller: Caller, previous_response_id: str, *, named: str | None) -> Sequence[Message]:
         """What was said up to a response, and with it, oldest first.
 
         Raises:
             InvalidRequestError: it is none that is kept here, or it ended without a reply.
+            ConversationNotFoundError: it is of another user than that which was named.
             ConversationBusyError: it is still running.
         """
         previous = await self._previous(caller, previous_response_id)
+        self._charged(caller, named, previous.user_id)
         return await self._until(caller, previous)
 
-    async def reply(self, caller: Caller, message_id: str) -> Message | None:
-        """The message that a response became; None where nothing is kept of it."""
+    async def reply(self, caller: Caller, message_id: str, *, named: str | None) -> Message | None:
+        """The message that a response became; None where nothing is kept, or another user than `named` has it."""
         response_id = f"resp_{message_id.removeprefix('msg_')}"
         stored = await self.responses.get(caller.tenant_id, response_id)
-        if stored is None or caller.user_id not in (None, stored.user_id):
+        if stored is None or _is_anothers(caller, named, stored.user_id):
             return None
         key = caller.tenant_id, stored.user_id, stored.conversation_id
         found = await self.conversations.messages_of(*key, [message_id])
@@ -167,17 +181,16 @@ class Respond:
 
     async def _begin(self, caller: Caller, asked: ResponseTurn, *, forks: bool = False) -> Begun:
         place, turn = await self._turn(caller, asked, forks=forks)
-        if place.conversation_id is None:  # one that a turn makes goes with it, if the model never begins
+        made = None if place.forked is None else await self._copy(caller, place.forked)
+        if made is None and place.conversation_id is None:  # one that a turn makes goes with it, if nothing begins
             made = await self._new_conversation(caller, place.user_id)
-            turn = replace(turn, conversation_id=made)
         try:
-            running = await self.exchange.begin(caller, turn)
+            running = await self.exchange.begin(caller, replace(turn, conversation_id=made or turn.conversation_id))
         except TextLLMError:
-            if place.conversation_id is None and turn.conversation_id is not None:
-                key = caller.tenant_id, place.user_id, turn.conversation_id
-                await self.conversations.expire(*key, at=self.clock.now())
+            await self._take_back(caller, place, made)
             raise
         if running.hold is None:
+            await self._take_back(caller, place, made)
             first = running.log.first
             return Begun(first.response_id, first.conversation_id, is_replayed=True)
         hold = running.hold
@@ -212,7 +225,7 @@ class Respond:
             content=tuple(part for part in asked.content if not isinstance(part, ToolResult)),
             created_at=now,
         )
-        is_new = place.conversation_id is None
+        is_new = place.conversation_id is None and place.forked is None
         characters, token_bound, _ = measured((*before, said), field="input", are_all=is_new)
         _, _, before_tokens = measured(before, are_all=False)
         limit = self.policy.max_input_chars * self.policy.max_history_items
@@ -247,9 +260,9 @@ class Respond:
         if asked.previous_response_id is not None:
             previous = await self._previous(caller, asked.previous_response_id)
             charged = self._charged(caller, asked.user_id, previous.user_id)
-            conversation_id = await self._going_on(caller, previous, forks=forks)
-            is_same = conversation_id == previous.conversation_id
-            return _Place(previous.user_id, conversation_id, charged, is_same and previous.is_of_conversation)
+            if forks or not await self._is_last(caller, previous):
+                return _Place(previous.user_id, None, charged, forked=previous)
+            return _Place(previous.user_id, previous.conversation_id, charged, previous.is_of_conversation)
         if asked.conversation_id is not None:
             state = await self.conversations.state(caller.tenant_id, asked.conversation_id)
             if state is None or caller.user_id not in (None, state.user_id):
@@ -263,11 +276,9 @@ class Respond:
         Raises:
             ConversationNotFoundError: the conversation is of another user than that which was named.
         """
-        if caller.user_id is not None or named in (None, owner):
-            return None
-        if not is_unnamed(owner):
+        if _is_anothers(caller, named, owner):
             raise ConversationNotFoundError
-        return caller.acts_for(named)
+        return None if caller.user_id is not None or named in (None, owner) else caller.acts_for(named)
 
     async def _previous(self, caller: Caller, response_id: str) -> StoredResponse:
         previous = await self.responses.get(caller.tenant_id, response_id)
@@ -277,22 +288,25 @@ class Respond:
             )
         return previous
 
-    async def _going_on(self, caller: Caller, previous: StoredResponse, *, forks: bool) -> str:
-        """The conversation in which nothing follows the response: its own, or a new one, which expires.
-
-        Args:
-            forks: in its own, something is about to follow it.
-        """
+    async def _is_last(self, caller: Caller, previous: StoredResponse) -> bool:
+        """Whether nothing follows the response in its conversation."""
         key = caller.tenant_id, previous.user_id, previous.conversation_id
         newest = await self.conversations.last_messages(*key, limit=1)
-        if not forks and newest and newest[0].id == reply_message_id(previous.id):
-            return previous.conversation_id
+        return bool(newest) and newest[0].id == reply_message_id(previous.id)
+
+    async def _copy(self, caller: Caller, previous: StoredResponse) -> str:
+        """A new conversation, with what was said up to the response, and with it."""
         said = await self._until(caller, previous)
         messages = [replace(message, content=lent(message.content)) for message in said]
         state = await self.conversations.state(caller.tenant_id, previous.conversation_id)
         return await self._new_conversation(
             caller, previous.user_id, messages, context_tokens=0 if state is None else state.context_tokens
         )
+
+    async def _take_back(self, caller: Caller, place: _Place, made: str | None) -> None:
+        """Let a conversation go that was made for a turn, and in which it was not said."""
+        if made is not None:
+            await self.conversations.expire(caller.tenant_id, place.user_id, made, at=self.clock.now())
 
     async def _until(self, caller: Caller, previous: StoredResponse) -> Sequence[Message]:
         """What was said up to its reply, and with it."""
@@ -324,10 +338,12 @@ class Respond:
 
     async def _keep_first(
         self, caller: Caller, asked: ResponseTurn, place: _Place, turn: Turn, first: ReplyEvent
-    ) -> None:
+    ) -> bool:
+        """Whether the turn is said now, and not told again."""
         assert isinstance(first, ReplyStarted)
         if asked.is_stored and not first.is_replayed:
             await self._keep(caller, asked, place, turn, first.conversation_id)
+        return not first.is_replayed
 
     async def _keep(self, caller: Caller, asked: ResponseTurn, place: _Place, turn: Turn, conversation_id: str) -> None:
         assert turn.names is not None
@@ -355,6 +371,11 @@ class Respond:
 def _may_fork(asked: ResponseTurn) -> bool:
     """Whether it can be said elsewhere: files that were stored for it went with the refusal."""
     return asked.previous_response_id is not None and asked.discard_files is None
+
+
+def _is_anothers(caller: Caller, named: str | None, owner: str) -> bool:
+    """Whether it is of neither the caller's user nor of that which the request names; what no user has is anyone's."""
+    return caller.user_id not in (None, owner) or (named not in (None, owner) and not is_unnamed(owner))
 
 
 def _empty(user_id: str, now: datetime, *, replies: int) -> Conversation:

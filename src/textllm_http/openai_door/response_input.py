@@ -18,7 +18,7 @@ from textllm_core.wire import to_json
 from textllm_http.admission import idempotency_of
 from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody
-from textllm_http.openai_door.charging import charged_user, named_user
+from textllm_http.openai_door.charging import named_user
 from textllm_http.openai_door.given_items import Given, GivenMessage, GivenReference, given_items, join
 from textllm_http.openai_door.items import ItemId, id_of_call
 from textllm_http.openai_door.response_request import ResponseRequest
@@ -43,7 +43,7 @@ async def given_of(request: _Request, asked: ResponseRequest, body: DoorBody) ->
     found: list[Given] = []
     for each in given_items(said or (), body, place="input"):
         if isinstance(each, GivenReference):
-            await _look_up(request, found, each)
+            await _look_up(request, asked, found, each)
         elif isinstance(each, GivenMessage) and len(each.parts) == 1 and isinstance(each.parts[0], ToolCall):
             join(found, "assistant", each.parts[0])  # behind a reply that was named
         else:
@@ -64,10 +64,11 @@ async def unkept_turn(
     """
     textllm, caller = services_of(request).textllm, caller_of(request)
     options = asked.options
-    user = charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    named = named_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    user = named or caller.id
     past: Sequence[Message] = ()
     if asked.previous_response_id is not None:
-        past = await textllm.responses.create.past(caller, asked.previous_response_id)
+        past = await textllm.responses.create.past(caller, asked.previous_response_id, named=named)
     content = await taken(request, body, [each.parts for each in given], user_id=user, model=asked.model, keeps=False)
     said = [
         Message(id="", role=each.role, content=parts, created_at=_NO_TIME)
@@ -153,10 +154,11 @@ async def _owner(request: _Request, asked: ResponseRequest, given: Sequence[Give
     return named or caller.id
 
 
-async def _look_up(request: _Request, found: list[Given], named: GivenReference) -> None:
+async def _look_up(request: _Request, asked: ResponseRequest, found: list[Given], named: GivenReference) -> None:
     """Add an item that is kept here: of what a response said."""
-    item = ItemId.of(named.item_id)
-    reply = await services_of(request).textllm.responses.create.reply(caller_of(request), item.message)
+    item, caller = ItemId.of(named.item_id), caller_of(request)
+    user = named_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    reply = await services_of(request).textllm.responses.create.reply(caller, item.message, named=user)
     parts = () if reply is None else reply.content
     if item.call is None:
         said = tuple(part for part in parts if not isinstance(part, ToolCall | ToolResult))

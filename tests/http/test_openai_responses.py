@@ -3,6 +3,7 @@
 import asyncio
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from textllm_core.records.tools import ToolCall
 from textllm_core.tenancy import Caller
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": True}
+DEEP: dict[str, Any] = reduce(lambda inner, _: {"a": inner}, range(65), {})
 CALL = ToolCall(call_id="call_1", name="weather", arguments='{"city":"Oslo"}')
 IN_ORDER = ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]
 AT_LAST = [
@@ -392,6 +394,17 @@ async def test_a_repeat_with_its_key_is_told_the_first_response(server: Server, 
         ({"input": "x", "conversation": "conv_1", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "x", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": 1}, "input"),
+        ({"input": [{"type": "function_call", "call_id": "", "name": "f", "arguments": "{}"}]}, "input[0].call_id"),
+        ({"input": [{"type": "function_call", "call_id": "c", "name": "", "arguments": "{}"}]}, "input[0].name"),
+        ({"input": [{"type": "function_call_output", "call_id": "", "output": "x"}]}, "input[0].call_id"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}] * 5001}] * 2}, "input"),
+        ({"input": [{"type": "item_reference", "id": "msg_x"}] * 501}, "input"),
+        ({"input": "x", "tools": [WEATHER] * 129}, "tools"),
+        ({"input": "x", "tools": [WEATHER | {"parameters": DEEP}]}, "tools[0].parameters"),
+        (
+            {"input": "x", "text": {"format": {"type": "json_schema", "name": "f", "schema": DEEP}}},
+            "text.format.schema",
+        ),
     ],
 )
 async def test_what_is_not_served_or_wrong_is_named(server: Server, body: Any, param: str) -> None:

@@ -1,6 +1,6 @@
 """What `/v1/chat/completions` is asked: the body, and the turn that it stands for."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NoReturn, TypeAlias, cast, get_args
 
@@ -13,7 +13,6 @@ from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.parts import ContentPart, Refusal
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.tools import (
-    MAX_TOOLS,
     FunctionTool,
     JsonObjectFormat,
     JsonSchemaFormat,
@@ -26,6 +25,7 @@ from textllm_core.records.tools import (
     ToolResult,
 )
 from textllm_http.openai_door.bodies import DoorBody
+from textllm_http.openai_door.bounds import check_parts, check_tools, refuse_deep
 from textllm_http.openai_door.errors import unserved
 from textllm_http.openai_door.parts import WirePart, parts_of
 from textllm_http.requests import JsonBody
@@ -35,8 +35,6 @@ _ROLES: Final = frozenset(get_args(Role))
 _EFFORTS: Final = get_args(ReasoningEffort)
 _MODES: Final = get_args(ToolMode)
 _FORMATS: Final = ("text", "json_object", "json_schema")
-_MOST_PARTS: Final = 10_000  # of all messages; each costs some 10 µs
-_DEEPEST: Final = 64  # levels, more than any schema of a function has, and less than any recursion can bear
 _NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # when its caller says that something was said, nobody asks
 # Of fields that OpenAI's API has. What is null, or says what is the case without it, was not sent.
 _UNSERVED: Final = {
@@ -271,10 +269,8 @@ def _check_counts(messages: Sequence[GivenMessage]) -> None:
     """Refuse what would cost more to look at than any conversation does."""
     if len(messages) > MAX_GIVEN:
         raise InvalidRequestError.of("messages", f"may be {MAX_GIVEN} at most")
-    parts = sum(len(message.content) for message in messages if isinstance(message.content, list))
-    calls = sum(len(message.tool_calls or ()) for message in messages)
-    if max(parts, calls) > _MOST_PARTS:
-        raise InvalidRequestError.of("messages", f"may have {_MOST_PARTS} parts and calls at most")
+    check_parts([message.content for message in messages], place="messages")
+    check_parts([message.tool_calls for message in messages], place="messages")
 
 
 def kept_by_caller(said: Sequence[tuple[Role, Sequence[ContentPart]]]) -> tuple[Message, ...]:
@@ -311,14 +307,13 @@ def _result(message: GivenMessage, body: DoorBody, place: str) -> ToolResult:
 
 
 def _functions(tools: Sequence[Tool]) -> Iterator[FunctionTool]:
-    if len(tools) > MAX_TOOLS:
-        raise InvalidRequestError.of("tools", f"may be {MAX_TOOLS} at most")
+    check_tools(tools)
     for number, tool in enumerate(tools):
         it = tool.function
         if tool.type != "function" or it is None:
             says = "must be of the type function: the tools of OpenAI's servers, and those of free text, are not served"
             raise InvalidRequestError.of(f"tools[{number}]", says)
-        _refuse_deep(it.parameters, f"tools[{number}].function.parameters")
+        refuse_deep(it.parameters, f"tools[{number}].function.parameters")
         yield FunctionTool(name=it.name, description=it.description, parameters=it.parameters, strict=it.strict)
 
 
@@ -340,21 +335,8 @@ def _format(shape: Format) -> ResponseFormat | None:
     it = shape.json_schema
     if it is None or it.schema is None:
         raise InvalidRequestError.of("response_format.json_schema", "must have a name and a schema")
-    _refuse_deep(it.schema, "response_format.json_schema.schema")
+    refuse_deep(it.schema, "response_format.json_schema.schema")
     return JsonSchemaFormat(name=it.name, schema=it.schema, description=it.description, strict=it.strict)
-
-
-def _refuse_deep(value: object, field: str) -> None:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [child for each in level if isinstance(each, dict | list) for child in _children(each)]
-        if not level:
-            return
-    raise InvalidRequestError.of(field, f"must not be nested deeper than {_DEEPEST} levels")
-
-
-def _children(of: dict[str, object] | list[object]) -> Iterable[object]:
-    return of.values() if isinstance(of, dict) else of
 
 
 def _effort(effort: str) -> ReasoningEffort:

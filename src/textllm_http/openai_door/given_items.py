@@ -11,10 +11,12 @@ from textllm_core.errors import InvalidRequestError
 from textllm_core.records.parts import InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_http.openai_door.bodies import DoorBody
+from textllm_http.openai_door.bounds import check_parts
 from textllm_http.openai_door.parts import WirePart, parts_of
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 MAX_ITEMS: Final = 2000  # of one request, which may bring all that was said before
+_MOST_REFERENCES: Final = 500  # each costs a look into the database
 _ROLES: Final = ("user", "assistant", "system", "developer")
 _HIDDEN: Final = ("reasoning", "compaction")  # what a model thought is not told to it here; clients send it back
 
@@ -48,6 +50,12 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Giv
     """
     if len(items) > MAX_ITEMS:
         raise InvalidRequestError.of(place, f"may have {MAX_ITEMS} items at most")
+    objects = [item for item in items if isinstance(item, dict)]
+    check_parts([item.get(name) for item in objects for name in ("content", "output")], place=place)
+    if sum(item.get("type") == "item_reference" for item in objects) > _MOST_REFERENCES:
+        raise InvalidRequestError.of(
+            place, f"may refer to {_MOST_REFERENCES} items at most; send what they say instead"
+        )
     given: list[Given] = []
     for number, item in enumerate(items):
         at = f"{place}[{number}]"
@@ -59,8 +67,8 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Giv
                 given.append(_message(item, body, at))
             case "function_call":
                 call = ToolCall(
-                    call_id=_text(item, "call_id", at),
-                    name=_text(item, "name", at),
+                    call_id=_name(item, "call_id", at),
+                    name=_name(item, "name", at),
                     arguments=_text(item, "arguments", at),
                 )
                 join(given, "assistant", call)
@@ -80,7 +88,8 @@ def join(given: list[Given], role: Role, part: ToolCall | ToolResult) -> None:
     """Add a call to the reply before it, a result to those before it; or a message that is nothing else."""
     kinds = (OutputText, Refusal, ToolCall) if isinstance(part, ToolCall) else (ToolResult,)
     last = given[-1] if given else None
-    if isinstance(last, GivenMessage) and last.role == role and all(isinstance(each, kinds) for each in last.parts):
+    # All parts of a message are of these kinds if the last one is: only results come behind results.
+    if isinstance(last, GivenMessage) and last.role == role and isinstance(last.parts[-1], kinds):
         given[-1] = GivenMessage(role=role, parts=(*last.parts, part))
     else:
         given.append(GivenMessage(role=role, parts=(part,)))
@@ -103,7 +112,7 @@ def _result(item: dict[str, Any], body: DoorBody, at: str) -> ToolResult:
         if not all(isinstance(part, InputText) for part in parts):
             raise InvalidRequestError.of(f"{at}.output", "may have text alone")
         output = "".join(part.text for part in parts if isinstance(part, InputText))
-    return ToolResult(call_id=_text(item, "call_id", at), output=output)
+    return ToolResult(call_id=_name(item, "call_id", at), output=output)
 
 
 def _parts(content: object, body: DoorBody, *, role: Role, place: str) -> tuple[GivenPart, ...]:
@@ -112,6 +121,13 @@ def _parts(content: object, body: DoorBody, *, role: Role, place: str) -> tuple[
     except msgspec.ValidationError as error:
         raise InvalidRequestError.of(place, "must be a text, or a list of parts, each with its type") from error
     return parts_of(said, body, role=role, place=place)
+
+
+def _name(item: dict[str, Any], name: str, at: str) -> str:
+    value = _text(item, name, at)
+    if not value:
+        raise InvalidRequestError.of(f"{at}.{name}", "must not be empty")
+    return value
 
 
 def _text(item: dict[str, Any], name: str, at: str) -> str:

@@ -11,7 +11,7 @@ from textllm_core.errors import InvalidRequestError
 from textllm_core.records.edits import SaidMessage
 from textllm_core.records.messages import Message
 from textllm_core.records.messages_turn import MessagesTurn
-from textllm_core.records.parts import InputText
+from textllm_core.records.parts import ContentPart, InputText
 from textllm_core.records.response_turns import ResponseTurn
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.wire import to_json
@@ -41,9 +41,10 @@ async def given_of(request: _Request, asked: ResponseRequest, body: DoorBody) ->
             raise InvalidRequestError.of("input", "must not be blank")
         return [GivenMessage(role="user", parts=(InputText(said),))]
     found: list[Given] = []
+    looked: dict[str, Sequence[ContentPart]] = {}
     for each in given_items(said or (), body, place="input"):
         if isinstance(each, GivenReference):
-            await _look_up(request, asked, found, each)
+            await _look_up(request, asked, found, each, looked)
         elif isinstance(each, GivenMessage) and len(each.parts) == 1 and isinstance(each.parts[0], ToolCall):
             join(found, "assistant", each.parts[0])  # behind a reply that was named
         else:
@@ -154,12 +155,20 @@ async def _owner(request: _Request, asked: ResponseRequest, given: Sequence[Give
     return named or caller.id
 
 
-async def _look_up(request: _Request, asked: ResponseRequest, found: list[Given], named: GivenReference) -> None:
-    """Add an item that is kept here: of what a response said."""
+async def _look_up(
+    request: _Request,
+    asked: ResponseRequest,
+    found: list[Given],
+    named: GivenReference,
+    looked: dict[str, Sequence[ContentPart]],
+) -> None:
+    """Add an item that is kept here: of what a response said. `looked`: what messages say, by their ids."""
     item, caller = ItemId.of(named.item_id), caller_of(request)
     user = named_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
-    reply = await services_of(request).textllm.responses.create.reply(caller, item.message, named=user)
-    parts = () if reply is None else reply.content
+    if item.message not in looked:
+        reply = await services_of(request).textllm.responses.create.reply(caller, item.message, named=user)
+        looked[item.message] = () if reply is None else reply.content
+    parts = looked[item.message]
     if item.call is None:
         said = tuple(part for part in parts if not isinstance(part, ToolCall | ToolResult))
         if said:

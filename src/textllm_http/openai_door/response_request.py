@@ -18,6 +18,7 @@ from textllm_core.records.tools import (
     ToolChoice,
     ToolMode,
 )
+from textllm_http.openai_door.bounds import check_tools, refuse_deep
 from textllm_http.openai_door.errors import unserved
 from textllm_http.requests import JsonBody
 
@@ -214,6 +215,7 @@ RESPONSE: Final = _Body(ResponseRequest)
 
 
 def _functions(tools: Sequence[ResponseTool]) -> Iterator[FunctionTool]:
+    check_tools(tools)
     for number, tool in enumerate(tools):
         if tool.type != "function":
             told = tool.type if tool.type.isascii() and len(tool.type) <= 64 else "this"
@@ -223,6 +225,7 @@ def _functions(tools: Sequence[ResponseTool]) -> Iterator[FunctionTool]:
             )
         if tool.name is None:
             raise InvalidRequestError.of(f"tools[{number}].name", "is required")
+        refuse_deep(tool.parameters, f"tools[{number}].parameters")
         yield FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
 
 
@@ -258,6 +261,7 @@ def _format(shape: ResponseTextFormat) -> ResponseFormat | None:
         case "json_object":
             return JsonObjectFormat()
         case "json_schema" if shape.name is not None and shape.schema is not None:
+            refuse_deep(shape.schema, "text.format.schema")
             return JsonSchemaFormat(
                 name=shape.name, schema=shape.schema, description=shape.description, strict=shape.strict
             )

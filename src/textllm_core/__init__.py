@@ -289,6 +289,7 @@ _NAMES: Final = {
         "JsonObjectFormat",
         "JsonSchemaFormat",
         "NamedFunction",
+        "Reasoning",
         "ReplyToolCall",
         "ResponseFormat",
         "ToolCall",

@@ -25,7 +25,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.transcript import Transcript
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.messages import Message, MessageEnd, MessageRole
-from textllm_core.records.parts import InputFile, InputImage, InputLink, InputText, OutputText, Refusal
+from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
@@ -57,6 +57,15 @@ class ListedFile(Record, frozen=True, kw_only=True, tag="input_file"):
 
 
 ListedPart = InputText | InputImage | ListedFile | InputLink | OutputText | Refusal | ToolCall | ToolResult
+
+
+def _listed(part: ContentPart) -> ListedPart:
+    match part:
+        case InputFile():
+            return ListedFile.of(part)
+        case ToolCall():
+            return part.shown
+    return part
 
 
 class ListedMessage(Record, frozen=True, kw_only=True):
@@ -93,7 +102,7 @@ class ListedMessage(Record, frozen=True, kw_only=True):
             id=message.id,
             role=message.role,
             text=message.text,
-            content=[ListedFile.of(part) if isinstance(part, InputFile) else part for part in message.content],
+            content=[_listed(part) for part in message.content],
             created_at=message.created_at,
             status=message.status,
             estimated=UNSET if message.estimated is None else message.estimated,

@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.http.conftest import Server
 
 from textllm_adapters.memory.llm import ScriptedReply
-from textllm_core.records.tools import FunctionTool, JsonSchemaFormat, NamedFunction, ToolCall
+from textllm_core.records.tools import FunctionTool, JsonSchemaFormat, NamedFunction, Reasoning, ToolCall
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}
@@ -34,6 +35,19 @@ async def test_a_reply_tells_the_calls_and_the_next_turn_brings_their_results(se
     ]
     assert [message.get("finish_reason") for message in listed] == [None, "tool_calls", None, "stop"]
     await server.bench.check_books()
+
+
+async def test_what_was_thought_before_a_call_is_shown_to_nobody(server: Server) -> None:
+    thought = replace(OSLO, reasoning=Reasoning(made_by="here/", content='{"reasoning_content": "secret"}'))
+    server.bench.llm.script(ScriptedReply(tool_calls=(thought,)))
+    asked = await server.post("/chat", {"message": "Is it raining?", "user_id": "ada", "tools": [WEATHER]})
+    conversation = asked.json()["conversation_id"]
+    shown = [
+        await server.get(f"/conversations/{conversation}/messages"),
+        await server.get(f"/v1/conversations/{conversation}/items"),
+    ]
+    assert all(b"call_1" in each.body for each in [asked, *shown])
+    assert all(b"secret" not in each.body for each in [asked, *shown])
 
 
 async def test_a_stream_of_events_ends_with_the_calls(server: Server) -> None:

@@ -16,8 +16,8 @@ from itertools import chain, pairwise
 from typing import Any, Self
 
 from aiohttp import web
-from tests.servers.openai_chat import ChatWire, items_of
-from tests.servers.openai_items import check_calls, digests_in, full_items, invalid, shown, wrong_type
+from tests.servers.openai_chat import ChatWire, check_thoughts, items_of
+from tests.servers.openai_items import check_calls, check_reasoning, digests_in, full_items, invalid, shown, wrong_type
 from tests.servers.openai_responses import ResponsesWire, check_capability, check_include, check_references
 from tests.servers.openai_runs import Conversation, Prompt, Run
 from tests.servers.openai_script import ApiError, Bill, Fault, Json, RecordedRequest, Reply, Usage
@@ -298,6 +298,7 @@ class OpenAIStandIn:
 
     def _read_prompt(self, body: Json) -> tuple[Prompt, Conversation | None]:
         """What the model is to read: first the body is judged, then what it refers to."""
+        check_reasoning(body.get("input"))
         items = tuple(full_items(body.get("input") or [], "input", self._known))
         check_references(body)
         history: tuple[Json, ...] = ()
@@ -358,6 +359,7 @@ class OpenAIStandIn:
         items = tuple(full_items(items_of(body), "messages", self._known))
         check_capability(body)
         check_calls(items)
+        check_thoughts(body)
         step = self._next_step(body, items)
         if isinstance(step, Fault):
             return await _suffer(step, request)

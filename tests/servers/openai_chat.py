@@ -8,7 +8,16 @@ from typing import Any
 from tests.servers.openai_items import new_id
 from tests.servers.openai_responses import snapshot_of
 from tests.servers.openai_runs import Outcome
-from tests.servers.openai_script import Json, Usage
+from tests.servers.openai_script import ApiError, Json, Usage
+
+THINKING_MODELS = ("deepseek", "kimi")  # which are told again what they thought before a call
+
+
+def check_thoughts(body: Json) -> None:
+    """What such models ask for comes back with what they thought, if need be with nothing."""
+    calling = [message for message in body["messages"] if message.get("tool_calls")]
+    if body["model"].startswith(THINKING_MODELS) and any("reasoning_content" not in each for each in calling):
+        raise ApiError(400, "The `reasoning_content` in the thinking mode must be passed back to the API.")
 
 
 def items_of(body: Json) -> list[Json]:
@@ -71,9 +80,11 @@ class ChatWire:
     def begin(self) -> Iterable[bytes]:
         yield self._chunk({"role": "assistant", "content": "", "refusal": None})
 
-    def think(self, _text: str, /) -> Iterable[bytes]:
-        """Reasoning shows in the usage alone."""
-        return ()
+    def think(self, text: str, /) -> Iterable[bytes]:
+        """Some models tell it; else it shows in the usage alone."""
+        if self.model.startswith(THINKING_MODELS):
+            for piece in (text[: len(text) // 2], text[len(text) // 2 :]):
+                yield self._chunk({"reasoning_content": piece})
 
     def speak(self, delta: str) -> Iterable[bytes]:
         self._said.append(delta)

@@ -75,7 +75,8 @@ def _full_item(item: Any, at: str, known: Callable[[str], Json | None]) -> Json:
     if kind not in ("message", *OTHER_ITEMS):
         raise invalid(kind, ("message", *OTHER_ITEMS), f"{at}.type")
     replayed = known(item["id"]) if item.get("id") else None
-    if item.get("id") and replayed is None and not item.get("encrypted_content"):
+    is_call = kind == "function_call" and str(item.get("id")).startswith("fc_")  # see `check_reasoning`
+    if item.get("id") and replayed is None and not item.get("encrypted_content") and not is_call:
         raise ApiError(404, f"Item with id '{item['id']}' not found.", param="input")
     if kind == "item_reference":
         if replayed is None:
@@ -178,6 +179,35 @@ def check_calls(items: Iterable[Json]) -> None:
             waiting.remove(item["call_id"])
     if waiting:
         raise ApiError(400, f"No tool output found for function call {waiting[0]}.", param="input")
+
+
+def check_reasoning(given: Any) -> None:
+    """A call with its id comes with what was thought before it, and that with what follows it, as it was given.
+
+    The id of a call that was thought about has that of its reasoning in it.
+    """
+    items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
+    for place, item in enumerate(items):
+        kind, item_id = item.get("type"), item.get("id") or ""
+        if kind == "function_call" and item_id.startswith("fc_rs_"):
+            thought = item_id[3:].rpartition("_")[0]
+            if all(before.get("id") != thought for before in items[:place]):
+                message = f"Item '{item_id}' of type 'function_call' was provided without its required 'reasoning' item"
+                raise ApiError(400, f"{message}: '{thought}'.", param="input")
+        if kind == "reasoning":
+            follower = items[place + 1] if place + 1 < len(items) else {}
+            if follower.get("type") != "function_call" and follower.get("role") != "assistant":
+                message = f"Item '{item_id}' of type 'reasoning' was provided without its required following item."
+                raise ApiError(400, message, param="input")
+            _check_encrypted(item.get("encrypted_content"), item_id)
+
+
+def _check_encrypted(content: Any, item_id: str) -> None:
+    try:
+        base64.b64decode(content or "", validate=True).decode()
+    except ValueError as error:
+        message = f"The encrypted content for item {item_id} could not be verified."
+        raise ApiError(400, message, code="invalid_encrypted_content") from error
 
 
 def shown(item: Json, include: Iterable[str]) -> Json:

@@ -13,6 +13,7 @@ from tests.servers.openai_script import ApiError, Json, Usage
 
 SAMPLING_KEYS = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "top_logprobs")  # of both APIs
 REASONING_MODELS = ("gpt-5", "gpt-6", "o1", "o3", "o4")
+ENCRYPTED = "reasoning.encrypted_content"
 SNAPSHOTS = {
     "gpt-4o": "gpt-4o-2024-08-06",
     "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
@@ -43,8 +44,10 @@ def check_references(body: Json) -> None:
 
 
 def check_capability(body: Json) -> None:
-    """Reasoning models take no sampling parameters."""
+    """Reasoning models take no sampling parameters; the others have nothing to encrypt."""
     if not body["model"].startswith(REASONING_MODELS):
+        if ENCRYPTED in (body.get("include") or []):
+            raise ApiError(400, "Encrypted content is not supported with this model.", param="include")
         return
     for key in SAMPLING_KEYS:
         if body.get(key) is not None:
@@ -111,6 +114,7 @@ class ResponsesWire:
         self._kind = "refusal" if refuses else "output_text"
         self._field = "refusal" if refuses else "text"
         self._obfuscated = (body.get("stream_options") or {}).get("include_obfuscation", True)
+        self._encrypts = ENCRYPTED in (body.get("include") or [])
         self._message_id = new_id("msg")
         self._said: list[str] = []
         self._events = 0
@@ -133,7 +137,8 @@ class ResponsesWire:
             yield self._event("response.reasoning_summary_text.done", **place, text=text)
             yield self._event("response.reasoning_summary_part.done", **place, part=part)
             item = {**item, "summary": [part]}
-        item = {**item, "encrypted_content": base64.b64encode(text.encode()).decode()}
+        if self._encrypts:
+            item = {**item, "encrypted_content": base64.b64encode(text.encode()).decode()}
         yield self._event("response.output_item.done", output_index=0, item=item)
         self.output.append(item)
 
@@ -180,7 +185,9 @@ class ResponsesWire:
         self.output.append(message)
 
     def _call(self, name: str, arguments: str) -> Iterable[bytes]:
-        item = {"id": new_id("fc"), "type": "function_call", "status": "in_progress", "call_id": new_id("call")[:29]}
+        thought = next((item["id"] for item in self.output if item["type"] == "reasoning"), None)
+        item_id = f"fc_{thought}_{len(self.output)}" if thought else new_id("fc")
+        item = {"id": item_id, "type": "function_call", "status": "in_progress", "call_id": new_id("call")[:29]}
         item |= {"name": name, "arguments": ""}
         place = {"item_id": item["id"], "output_index": len(self.output)}
         yield self._event("response.output_item.added", output_index=len(self.output), item=item)

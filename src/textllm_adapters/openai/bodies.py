@@ -1,7 +1,7 @@
 """What is sent: messages with their files, and bodies whose files are read while they are on their way."""
 
 from binascii import b2a_base64
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import zip_longest
 from secrets import token_hex
@@ -9,11 +9,13 @@ from typing import cast
 
 import msgspec
 
-from textllm_adapters.openai.functions import call_items, result_items
+from textllm_adapters.openai.functions import call_item, result_items
+from textllm_adapters.openai.reasoning import is_said, items_before
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
 from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
 from textllm_core.records.parts import InputFile, InputImage, InputLink, words_of
+from textllm_core.records.tools import ToolCall
 
 
 class DataURL:
@@ -23,18 +25,42 @@ class DataURL:
         self.part = part
 
 
-def input_items(message: Message) -> list[dict[str, object]]:
+def input_items(message: Message, by: str | None = None) -> list[dict[str, object]]:
     """A message as items of the Responses and the Conversations API: what it says, its calls, or its results.
 
     Its text is one string, in the form that OpenAI and all compatible servers take, for earlier replies too: with a
     type, without parts, id and status. The parts of a reply would need an id, which only the provider gives.
+
+    Args:
+        by: whose reasoning goes before its calls, as `made_by` has it; None: nobody's.
     """
-    calls, results = call_items(message), result_items(message)
-    if len(calls) + len(results) == len(message.content) > 0:
-        return [*results, *calls]
-    has_files = any(isinstance(part, InputImage | InputFile | InputLink) for part in message.content)
-    content = _input_parts(message) if has_files else message.text
-    return [*results, {"type": "message", "role": message.role, "content": content}, *calls]
+    calls, results = message.tool_calls, result_items(message)
+    said: list[dict[str, object]] = []
+    if not len(calls) + len(results) == len(message.content) > 0:
+        has_files = any(isinstance(part, InputImage | InputFile | InputLink) for part in message.content)
+        content = _input_parts(message) if has_files else message.text
+        said = [{"type": "message", "role": message.role, "content": content}]
+    if not calls:
+        return [*results, *said]
+    return [*results, *_with_calls(said, calls, by)]
+
+
+def _with_calls(said: list[dict[str, object]], calls: Sequence[ToolCall], by: str | None) -> list[dict[str, object]]:
+    """What a reply says and its calls; its reasoning where it stood, which may be before what it says."""
+    items: list[dict[str, object]] = []
+    for call in calls:
+        before, with_it = items_before(call, by)
+        for item in before:
+            if is_said(item):
+                items += said
+                said = []
+            else:
+                items.append(item)
+        if said and not any(map(is_said, before)):
+            items = [*said, *items]
+            said = []
+        items.append(call_item(call) | with_it)
+    return items
 
 
 def _input_parts(message: Message) -> list[dict[str, object]]:

@@ -30,6 +30,11 @@ class Delta(Struct):
         told = (self.reasoning_content, self.reasoning, self.reasoning_text, self.reasoning_details, self.thinking)
         return any(each is not None for each in told)
 
+    @property
+    def thoughts(self) -> dict[str, object]:
+        """What it tells of its reasoning in words, by the names that these have in the API."""
+        return {"reasoning_content": self.reasoning_content, "reasoning": self.reasoning}
+
 
 class Choice(Struct):
     delta: Delta | None = None

@@ -19,6 +19,7 @@ from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.functions import CallsInPieces, chat_calls, chat_options, shorten_call_ids
 from textllm_adapters.openai.http import ONCE, RETRIES, EventStream, Retries
+from textllm_adapters.openai.reasoning import ReasoningInPieces, beside_calls, made_by
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_core.errors import TextLLMError
 from textllm_core.records.messages import FinishReason, Message, TextDelta
@@ -59,8 +60,9 @@ _NO_REASON: Final = ("", "null", "none")  # as some write that there is none yet
 
 @dataclass(slots=True)
 class _Heard:
-    """What has come of a reply so far."""
+    """What has come of a reply so far; `by`: of whom, as `made_by` has it."""
 
+    by: str
     text: str = ""  # at its end
     thought: int = 0  # characters
     refused: bool = False
@@ -71,6 +73,7 @@ class _Heard:
     trusts_cost: bool = False
     cost: Decimal | None = None
     calls: CallsInPieces = field(default_factory=CallsInPieces)
+    reasoning: ReasoningInPieces = field(default_factory=ReasoningInPieces)
     error: TextLLMError | None = None
     aside: object = None  # the last that was neither a part of a reply nor a failure in any form it should have
     has_begun: bool = False
@@ -81,6 +84,7 @@ class _Heard:
         if finish.status == "failed" and self.error is not None and usage is None:
             raise self.error
         calls = self.calls.all() if self.offers_tools and finish.status == "completed" else ()
+        calls = self.reasoning.with_calls(calls, self.by)
         reason: FinishReason = "tool_calls" if calls else finish.reason
         return ModelEnded(
             status=finish.status,
@@ -132,7 +136,8 @@ class ChatCompletionsLLM:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
-        heard = _Heard(offers_tools=bool(request.tools), trusts_cost=self._lessons.first.trusts_cost)
+        by = made_by(self.client.base_url, request.model)
+        heard = _Heard(by, offers_tools=bool(request.tools), trusts_cost=self._lessons.first.trusts_cost)
         written = ""  # grows in place, as only a local can; a buffer or a list would keep each of the many pieces
         so_far: object = None  # of the usage, as it was told
         asked = Asked.of(self.client.base_url, "/chat/completions", request)
@@ -161,6 +166,8 @@ class ChatCompletionsLLM:
                             text = text.removeprefix(written)
                         if thought is not None:
                             heard.thought += thought
+                            if heard.offers_tools and (said is choice.delta or not heard.reasoning):
+                                heard.reasoning.take(said.thoughts, said.reasoning_details)
                             yield ModelThinking(thought)
                         if said.tool_calls is not None:
                             characters = heard.calls.take(said.tool_calls)
@@ -183,7 +190,7 @@ class ChatCompletionsLLM:
 
     async def _ask(self, asked: Asked, request: ModelRequest, dialect: Dialect, sent: dict[str, object]) -> EventStream:
         """The answer; `sent` is what was asked, once it is."""
-        sent.update(_body(request, dialect))
+        sent.update(_body(request, dialect, made_by(self.client.base_url, request.model)))
         place = None
         if self.deployments is not None:
             sent["model"], place = self.deployments.of(request.model)
@@ -252,12 +259,13 @@ def _end(heard: _Heard, asked: Asked) -> ModelEnded:
     return heard.ended(finish)
 
 
-def _in_turns(messages: Sequence[Message], *, openai: bool) -> list[dict[str, object]]:
+def _in_turns(messages: Sequence[Message], dialect: Dialect, by: str) -> list[dict[str, object]]:
     """The messages, what one role says twice in a row as one: many models' templates take nothing else.
 
     A reply that was cut off before its first word leaves such a pair.
     """
     turns: list[dict[str, object]] = []
+    openai = dialect.is_openai
     for message in messages:
         turns += (
             {"role": "tool", "tool_call_id": result.call_id, "content": result.output}
@@ -267,7 +275,9 @@ def _in_turns(messages: Sequence[Message], *, openai: bool) -> list[dict[str, ob
         role = "system" if message.role == "developer" and not openai else message.role  # few servers know that one
         if message.tool_calls:
             said = None if isinstance(content, str) and not content.strip() else content  # spaces alone are no text
-            turns.append({"role": "assistant", "content": said, "tool_calls": chat_calls(message, openai=openai)})
+            thought = {} if openai else beside_calls(message, dialect.known(by), demanded=dialect.reasoning is True)
+            calls = chat_calls(message, openai=openai)
+            turns.append({"role": "assistant", "content": said, **thought, "tool_calls": calls})
         elif turns and turns[-1]["role"] == role:
             turns[-1]["content"] = _joined(turns[-1]["content"], content)
         elif content or not message.tool_results:
@@ -285,9 +295,9 @@ def _in_parts(content: object) -> list[object]:
     return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
-def _body(request: ModelRequest, dialect: Dialect) -> dict[str, object]:
+def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]:
     instructions = [{"role": "system", "content": request.instructions}] if request.instructions else []
-    turns = _in_turns(request.messages, openai=dialect.is_openai)
+    turns = _in_turns(request.messages, dialect, by)
     if dialect.short_call_ids:
         shorten_call_ids(turns)
     body: dict[str, object] = {

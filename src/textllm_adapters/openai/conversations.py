@@ -15,6 +15,7 @@ from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import Asked, hearing, nothing_there, told_in_stream
 from textllm_adapters.openai.faults import fault_of
 from textllm_adapters.openai.http import RETRIES, Retries, post, whole
+from textllm_adapters.openai.reasoning import made_by
 from textllm_core.errors import ConversationLostError, ModelError, ProviderError, TextLLMError
 from textllm_core.records.messages import Message, MessageRole
 from textllm_core.records.model import ReadBlob
@@ -92,7 +93,8 @@ class OpenAITranscript:
 
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`; twenty messages a call."""
-        items = [item for message in messages for item in input_items(message)]
+        by = made_by(self.client.base_url)
+        items = [item for message in messages for item in input_items(message, by)]
         with hearing(asked := Asked.of(self.client.base_url, "/conversations")):
             body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
             try:

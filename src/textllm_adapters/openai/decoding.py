@@ -44,6 +44,15 @@ def anything(data: bytes) -> object:
         return data.decode(errors="replace")
 
 
+def object_in(text: str) -> dict[str, object] | None:
+    """The object that it is in strict JSON; None where it is none, or one that nobody reads, it is so deep."""
+    try:
+        said = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
 def word(value: object, otherwise: str) -> str:
     """A name that a provider gives, where it is one that can be written down everywhere."""
     return value if isinstance(value, str) and _WORD.fullmatch(value) else otherwise

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from textllm_adapters.openai.errors import Asked
 from textllm_adapters.openai.faults import Fault
+from textllm_adapters.openai.reasoning import has_any
 from textllm_core.errors import InvalidRequestError, ModelError, TextLLMError
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.tools import JsonSchemaFormat
@@ -38,6 +39,10 @@ _PROMPT: Final = re.compile(
 _AT_MOST: Final = re.compile(
     r"(?:at most|<=|less than or equal to|no more than|maximum (?:value|of)[^0-9]{0,12}|up to) ?`?([0-9]{2,9})"
 )
+_REASONING_MODEL: Final = re.compile(r"(?:.*/)?(?:gpt-[5-9]|gpt-oss|o[1-9]|codex)(?:[.-].*)?", re.IGNORECASE)
+_LACKING: Final = re.compile(
+    r"reasoning_content.{0,200}(?:missing|passed back|required)|missing.{0,40}reasoning_content"
+)
 _SHORTEST_REPLY: Final = 16  # tokens, the least that the Responses API accepts
 _BYTES_OF_TOKEN: Final = 3  # about; text in English has four
 _ASIDE_TOKENS: Final = 64  # what a template adds
@@ -54,6 +59,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
         max_completion_tokens: the longest reply by this name, in the place of `max_tokens`; None: by the model's name.
         stream_options, store, safety_identifier, prompt_cache_key: fields of the API that some servers refuse.
         short_call_ids: ids of calls have nine letters and digits.
+        reasoning: it takes no calls without what the model thought before them; False: it takes nothing of that back.
+        encrypted: it gives the reasoning of its models, encrypted, to be sent back.
         trusts_cost: what it says that a call cost is what is charged.
         longest, context: tokens of a reply, and of all there is, as the server has said; None: it has not.
     """
@@ -69,6 +76,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
     safety_identifier: bool = True
     prompt_cache_key: bool = True
     short_call_ids: bool = False
+    reasoning: bool | None = None
+    encrypted: bool = True
     trusts_cost: bool = False
     longest: int | None = None
     context: int | None = None
@@ -95,6 +104,16 @@ class Dialect(Struct, frozen=True, kw_only=True):
             raise InvalidRequestError.of("tools", "the model calls no functions; use another model")
         if isinstance(request.response_format, JsonSchemaFormat) and not self.json_schema:
             raise InvalidRequestError.of("response_format", "the model keeps to no schema; use another model")
+
+    def known(self, by: str) -> str | None:
+        """Whose reasoning is sent back: that of `by`; None: nobody's."""
+        return None if self.reasoning is False else by
+
+    def encrypts(self, request: ModelRequest) -> bool:
+        """Whether the Responses API is to tell what the model thinks, for the turn that brings results of its calls."""
+        if not (self.encrypted and request.tools):
+            return False
+        return request.reasoning_effort not in (None, "none") or _REASONING_MODEL.fullmatch(request.model) is not None
 
     def length_name(self, model: str) -> str:
         """What the Chat Completions API of this server calls the longest reply."""
@@ -135,6 +154,12 @@ class Dialect(Struct, frozen=True, kw_only=True):
                     and not (name == "store" and request.transcript_id)
                 ):
                     return replace(self, **{name: False})
+        if "include" in sent and (field == "include" or (is_unknown and "encrypted" in fault.words)):
+            return replace(self, encrypted=False)
+        if _LACKING.search(fault.words) and self.reasoning is None and not is_unknown:
+            return replace(self, reasoning=True)
+        if self.reasoning is not False and re.search("reasoning|encrypted", f"{fault.words} {fault.code}"):
+            return replace(self, reasoning=False) if has_any(sent) else None
         if _OF_NINE.search(fault.words):
             return None if self.short_call_ids else replace(self, short_call_ids=True)
         of_it = (name for name in _LENGTHS if name in sent)
@@ -185,7 +210,9 @@ class Lessons:
         return self._known.get(model, self.first)
 
     def keep(self, model: str, dialect: Dialect) -> None:
-        """Remember it, but for a length that only this prompt left."""
+        """Remember it, but for a length that only this prompt left, and for reasoning that only this call had."""
+        if dialect.reasoning is False:
+            dialect = replace(dialect, reasoning=self.of(model).reasoning)
         if len(self._known) >= _MOST_MODELS:
             del self._known[next(iter(self._known))]
         self._known[model] = dialect if dialect.context is None else replace(dialect, longest=None)

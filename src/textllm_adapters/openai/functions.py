@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from textllm_adapters.openai.decoding import word
+from textllm_adapters.openai.decoding import object_in, word
 from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.tools import JsonSchemaFormat, NamedFunction, ToolCall
@@ -72,11 +72,9 @@ def _if_any(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def call_items(message: Message) -> list[dict[str, object]]:
-    """The calls of a message as items of the Responses and the Conversations API."""
-    return [
-        {"type": "function_call", "call_id": _short(call.call_id), **_sendable(call)} for call in message.tool_calls
-    ]
+def call_item(call: ToolCall) -> dict[str, object]:
+    """A call as an item of the Responses and the Conversations API."""
+    return {"type": "function_call", "call_id": _short(call.call_id), **_sendable(call)}
 
 
 def result_items(message: Message) -> list[dict[str, object]]:
@@ -114,23 +112,14 @@ def _of_nine(call_id: str) -> str:
 
 
 def _beside(call: ToolCall) -> dict[str, object]:
-    said = None if call.beside is UNSET or len(call.beside) > _MOST_BESIDE else _object(call.beside)
+    said = None if call.beside is UNSET or len(call.beside) > _MOST_BESIDE else object_in(call.beside)
     return {} if said is None else {"extra_content": said}  # an imported one may be anything
-
-
-def _object(text: str) -> dict[str, object] | None:
-    """The object that it is in strict JSON; None where it is none, or one that nobody reads, it is so deep."""
-    try:
-        said = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    return said if isinstance(said, dict) else None
 
 
 def _sendable(call: ToolCall) -> dict[str, object]:
     """What the model wrote, as APIs take it back: a name of letters they know, and arguments that are an object."""
     name = _NO_LETTER.sub("_", call.name)[:_MOST_LETTERS]
-    is_object = _object(call.arguments) is not None
+    is_object = object_in(call.arguments) is not None
     arguments = call.arguments if is_object else msgspec.json.encode({"input": call.arguments}).decode()
     return {"name": name, "arguments": arguments}
 
@@ -249,5 +238,7 @@ class _Pieces(Struct):
     def is_whole(self) -> bool:
         """Its arguments are an object by now. It is read where it may be one: some say the name with each piece."""
         return (
-            bool(self.arguments) and self.arguments[-1].rstrip()[-1:] == "}" and bool(_object("".join(self.arguments)))
+            bool(self.arguments)
+            and self.arguments[-1].rstrip()[-1:] == "}"
+            and bool(object_in("".join(self.arguments)))
         )

@@ -19,6 +19,7 @@ from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.functions import calls_any, calls_in, responses_options
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.outputs import WHOLE, Whole, words_of_output
+from textllm_adapters.openai.reasoning import ENCRYPTED, made_by, thought_before
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.openai.stops import stopped
 from textllm_core.errors import InvalidRequestError, ProviderError, TextLLMError
@@ -163,7 +164,7 @@ class ResponsesLLM:
                         if text.startswith(said) and (rest := text.removeprefix(said)):  # else it is what came already
                             said, refused = text, refused or is_refusal
                             yield TextDelta(rest)
-                        calls = calls_in(response.output) or calls_in(whole.items())
+                        calls = _calls_of(response.output, whole, made_by(asked.base_url, request.model))
                         response.tools = request.tools
                         yield _ended(_ENDS[name], response, said, refused, calls, asked, thought=thought)
                         await answer.drain()
@@ -195,7 +196,7 @@ class ResponsesLLM:
 
     async def _ask(self, asked: Asked, request: ModelRequest, dialect: Dialect, sent: dict[str, object]) -> EventStream:
         """The answer; `sent` is what was asked, once it is."""
-        sent.update(_body(request, dialect))
+        sent.update(_body(request, dialect, made_by(self.client.base_url, request.model)))
         return await EventStream.of(self.client, asked, request, sent, self.retries)
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
@@ -216,7 +217,7 @@ class ResponsesLLM:
         return _ended(status, response, well_formed(text), refused, calls_in(response.output), asked)
 
 
-def _body(request: ModelRequest, dialect: Dialect) -> dict[str, object]:
+def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]:
     """
     Raises:
         InvalidRequestError: it asks for what this API does not have.
@@ -227,7 +228,7 @@ def _body(request: ModelRequest, dialect: Dialect) -> dict[str, object]:
         raise InvalidRequestError.of(missing[0], "is nothing that the API of this model's provider takes; leave it out")
     body: dict[str, object] = {
         "model": request.model,
-        "input": [item for message in request.messages for item in input_items(message)],
+        "input": [item for message in request.messages for item in input_items(message, dialect.known(by))],
         "max_output_tokens": dialect.length(request),
         "stream": True,
     }
@@ -235,6 +236,8 @@ def _body(request: ModelRequest, dialect: Dialect) -> dict[str, object]:
         body["store"] = request.transcript_id is not None
     if dialect.stream_options:
         body["stream_options"] = {"include_obfuscation": False}
+    if dialect.encrypts(request):
+        body["include"] = [ENCRYPTED]
     optional = {
         "conversation": request.transcript_id,
         "instructions": request.instructions,
@@ -332,6 +335,15 @@ def _text_of(response: _Response) -> tuple[str, bool]:
     if not text and isinstance(response.output_text, str):
         text = response.output_text
     return text, refused
+
+
+def _calls_of(output: object, whole: Whole, by: str) -> Sequence[ToolCall]:
+    """The calls of a reply, with what was thought before them; some say nothing of it at the end, or only there."""
+    calls = thought_before(output, calls_in(output), by)
+    if not calls or not any(call.reasoning for call in calls):
+        items = whole.items()
+        calls = thought_before(items, calls or calls_in(items), by)
+    return calls
 
 
 def _is_cut(output: object) -> bool:

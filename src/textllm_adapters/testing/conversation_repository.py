@@ -12,7 +12,7 @@ from textllm_core.ids import new_id
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import InputText, OutputText, Refusal
-from textllm_core.records.tools import ToolCall
+from textllm_core.records.tools import Reasoning, ToolCall
 
 
 async def answered(storage: Storage, **more: Any) -> Hold:
@@ -95,7 +95,9 @@ class ConversationRepositoryContract:
 
     async def test_the_calls_of_the_last_reply_are_open_until_the_next_one(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())
-        content = (ToolCall(call_id="call_1", name="weather", arguments='{"city": "Oslo"}'),)
+        thought = Reasoning(made_by="a/model/", content='{"reasoning_content": "It\\u0000 is"}')
+        arguments = '{"city": "Oslo"}'
+        content = (ToolCall(call_id="call_1", name="weather", arguments=arguments, reasoning=thought),)
         asks = Message(id=new_id("msg"), role="assistant", content=content, created_at=NOON, finish_reason="tool_calls")
         await storage.ledger.settle(hold, settlement(messages=(asks,), open_calls=("call_1",)))
 

@@ -109,7 +109,8 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
             match part:
                 case ToolCall():
                     calls.add(part.call_id)
-                    said = f"{part.call_id}{part.name}{part.arguments}"
+                    thought = part.reasoning.content if part.reasoning else ""
+                    said = f"{part.call_id}{part.name}{part.arguments}{thought}"
                 case ToolResult():
                     if are_all and part.call_id not in open_calls:
                         raise InvalidRequestError.of(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
 
 from textllm_core.wire import Record
 
@@ -21,6 +22,19 @@ MAX_TOOLS: Final = 128  # the most that OpenAI takes
 MAX_NAME_CHARS: Final = 64  # of a function or a schema, as OpenAI has it
 
 
+class Reasoning(Record, frozen=True, kw_only=True):
+    """What a model thought before it asked for a call, which its provider wants back with the result.
+
+    Args:
+        made_by: what stands for the provider and the model: nobody else is sent it. Empty: whoever brought it along did
+            not say; then each provider is sent it that has such a form.
+        content: JSON, in the form of the provider's API.
+    """
+
+    made_by: str
+    content: str
+
+
 class ToolCall(Record, frozen=True, kw_only=True, tag="function_call"):
     """The model asks the caller to run a function; the next turn brings what came of it.
 
@@ -28,6 +42,7 @@ class ToolCall(Record, frozen=True, kw_only=True, tag="function_call"):
         call_id: the provider's, by which the result is told.
         arguments: JSON, as the model wrote it: it may be none, or not fit the function's schema.
         beside: JSON of what some providers put beside the call and want back with it, as the signature of a thought.
+        reasoning: what the model thought before this call, in a conversation's own record; nobody else is told of it.
     """
 
     call_id: CallId
@@ -36,6 +51,15 @@ class ToolCall(Record, frozen=True, kw_only=True, tag="function_call"):
     beside: Annotated[
         str | UnsetType, Meta(description="What the provider put beside the call, as JSON; it gets that back.")
     ] = UNSET
+    reasoning: Annotated[
+        Reasoning | UnsetType,
+        Meta(description="For the model alone, and never shown: what it thought before the call."),
+    ] = UNSET
+
+    @property
+    def shown(self) -> "ToolCall":
+        """The call as everybody may see it."""
+        return self if self.reasoning is UNSET else replace(self, reasoning=UNSET)
 
 
 class ToolResult(Record, frozen=True, kw_only=True, tag="function_call_output"):

@@ -19,6 +19,7 @@ from textllm_core import (
     Message,
     NamedFunction,
     OutputText,
+    Reasoning,
     Reply,
     TextTurn,
     ToolCall,
@@ -61,6 +62,13 @@ async def answer(bench: Bench, asked: Reply, *results: ToolResult, text: str = "
 
 def sent(bench: Bench) -> Sequence[ContentPart]:
     return bench.llm.requests[-1].messages[-1].content
+
+
+async def test_what_was_thought_before_a_call_goes_back_with_it() -> None:
+    bench = Bench(transcript=None)
+    thought = replace(OSLO, reasoning=Reasoning(made_by="a/model/", content="{}"))
+    await answer(bench, await call(bench, thought), RAIN)
+    assert bench.llm.requests[-1].messages[1].tool_calls == (thought,)
 
 
 async def test_a_call_is_told_with_its_reply_and_its_result_goes_back_to_the_model(tool_bench: Bench) -> None:

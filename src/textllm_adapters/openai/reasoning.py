@@ -1,0 +1,180 @@
+"""What a model thinks before it asks for a function: kept with the call, for the provider and model that made it.
+
+OpenAI's reasoning models think anew, and some servers refuse the call, where its result comes without that.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from textllm_adapters.openai.decoding import object_in
+from textllm_core.records.messages import Message
+from textllm_core.records.tools import Reasoning, ToolCall
+from textllm_core.texts import well_formed
+
+ENCRYPTED: Final = "reasoning.encrypted_content"
+_MOST: Final = 262_144  # characters of one reply: OpenAI's are some thousand, of the longest thoughts 100,000
+_ITEM_FIELDS: Final = ("id", "type", "summary", "content", "encrypted_content")
+_SAID: Final[dict[str, object]] = {"type": "message"}  # where the text of the reply stands among what was thought
+# By the names of DeepSeek, Kimi and llama.cpp; of vLLM, Groq and Ollama.
+_TEXTS: Final = ("reasoning_content", "reasoning")
+_DETAILS: Final = "reasoning_details"  # of OpenRouter and MiniMax; it says all that the others say, and its signatures
+_PIECES: Final = ("text", "summary", "data")  # of a detail: they come bit by bit
+_CUMULATIVE: Final = "MiniMax"  # each of its pieces begins with those before it
+
+
+def made_by(base_url: str, model: str | None = None) -> str:
+    """What stands for the server at an address, and for one of its models; the first is how all the others begin."""
+    return _server(base_url) if model is None else f"{_server(base_url)}{model}/"
+
+
+@lru_cache
+def _server(base_url: str) -> str:
+    return f"{sha256(base_url.encode(errors='replace')).hexdigest()[:16]}/"
+
+
+def _known(call: ToolCall, by: str | None) -> Mapping[str, Any] | None:
+    """What was thought before the call, for `by`; None where there is nothing, or nothing of theirs."""
+    said = call.reasoning
+    if said is UNSET or by is None or (said.made_by and not said.made_by.startswith(by)) or len(said.content) > _MOST:
+        return None
+    return object_in(said.content)
+
+
+def _kept(content: Mapping[str, object], by: str) -> Reasoning | None:
+    """The same, to be kept; None where it is too much."""
+    written = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return Reasoning(made_by=by, content=well_formed(written)) if len(written) <= _MOST else None
+
+
+# The Responses API
+
+
+def thought_before(output: object, calls: Sequence[ToolCall], by: str) -> list[ToolCall]:
+    """The calls of a response's output, each with the reasoning items that stand before it."""
+    before: list[Mapping[str, object]] = []
+    kept: dict[str, Reasoning] = {}
+    for item in output if isinstance(output, list) else ():
+        match item:
+            case {"type": "reasoning"} if (thought := _item(item)) is not None:
+                before.append(thought)
+            case {"type": "message"} if before:
+                before.append(_SAID)
+            case {"type": "function_call"} if before:
+                reasoning, call_id = _kept({"before": before, "id": item.get("id")}, by), item.get("call_id")
+                if reasoning is not None and isinstance(call_id, str):
+                    kept[call_id] = reasoning
+                before = []
+    return [replace(call, reasoning=kept[call.call_id]) if call.call_id in kept else call for call in calls]
+
+
+def _item(item: Mapping[str, object]) -> dict[str, object] | None:
+    """A reasoning item as it is sent back; None where nobody can make anything of it."""
+    if not (isinstance(item.get("encrypted_content"), str) and item["encrypted_content"]) and not item.get("content"):
+        return None
+    return {"summary": []} | {name: item[name] for name in _ITEM_FIELDS if item.get(name) is not None}
+
+
+def items_before(call: ToolCall, by: str | None) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """What is sent before a call, with `SAID` where the text of its message stands, and what is sent with it."""
+    known = _known(call, by)
+    if known is None or not isinstance(given := known.get("before"), list):
+        return [], {}
+    items: list[dict[str, object]] = []
+    for each in given:  # of an import it may be anything
+        match each:
+            case {"type": "message"}:
+                items.append(_SAID)
+            case {"type": "reasoning"} if (thought := _item(each)) is not None:
+                items.append(thought)
+    return items, {"id": known["id"]} if items and isinstance(known.get("id"), str) else {}
+
+
+def is_said(item: Mapping[str, object]) -> bool:
+    """Whether the item only stands for the text of its message."""
+    return item is _SAID
+
+
+# The Chat Completions API
+
+
+def beside_calls(message: Message, by: str | None, *, demanded: bool) -> dict[str, object]:
+    """What goes beside the calls of a message.
+
+    Args:
+        demanded: the server takes no calls without `reasoning_content`, so that an empty one stands for none.
+    """
+    for call in message.tool_calls:
+        known = _known(call, by) or {}
+        found: dict[str, object] = {name: known[name] for name in _TEXTS if isinstance(known.get(name), str)}
+        if isinstance(details := known.get(_DETAILS), list):
+            found[_DETAILS] = details
+        if found:
+            return found
+    return {"reasoning_content": ""} if demanded else {}
+
+
+class ReasoningInPieces:
+    """What a chat completion tells of its reasoning."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._details: list[dict[str, Any]] = []
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return self._size > 0
+
+    def take(self, texts: Mapping[str, object], details: object) -> None:
+        """Hear a delta: its texts, by the names in the API, and its details."""
+        for name, text in texts.items():
+            if isinstance(text, str) and text and self._fits(len(text)):
+                self._texts.setdefault(name, []).append(text)
+        for detail in details if isinstance(details, list) else ():
+            if isinstance(detail, dict) and self._fits(len(str(detail))):
+                self._take(detail)
+
+    def _fits(self, size: int) -> bool:
+        self._size += size
+        return self._size <= 2 * _MOST  # the same may come under two names
+
+    def _take(self, detail: dict[str, Any]) -> None:
+        last = self._details[-1] if self._details else {}
+        if not last or any(last.get(name) != detail.get(name) for name in ("type", "index")):
+            self._details.append(detail)
+            return
+        grows = str(detail.get("format") or "").startswith(_CUMULATIVE)
+        for name, value in detail.items():
+            known = last.get(name)
+            if name in _PIECES and isinstance(known, str) and isinstance(value, str):
+                last[name] = value if grows and value.startswith(known) else known + value
+            elif value is not None:
+                last[name] = value
+
+    def with_calls(self, calls: Sequence[ToolCall], by: str) -> Sequence[ToolCall]:
+        """The calls, with what was thought before the first of them."""
+        if not calls or not self or self._size > 2 * _MOST:
+            return calls
+        content: dict[str, object] = (
+            {_DETAILS: self._details}
+            if self._details
+            else {name: "".join(pieces) for name, pieces in self._texts.items()}
+        )
+        reasoning = _kept(content, by)
+        return calls if reasoning is None else [replace(calls[0], reasoning=reasoning), *calls[1:]]
+
+
+def has_any(body: Mapping[str, object]) -> bool:
+    """Whether the body of a request brings reasoning back, over either API."""
+    items, messages = body.get("input"), body.get("messages")
+    return _any(items, "type", ["reasoning"]) or any(_any(messages, name, None) for name in (*_TEXTS, _DETAILS))
+
+
+def _any(entries: object, name: str, values: Iterable[object] | None) -> bool:
+    listed = entries if isinstance(entries, list) else ()
+    return any(name in each and (values is None or each[name] in values) for each in listed if isinstance(each, dict))

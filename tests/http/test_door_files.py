@@ -110,3 +110,25 @@ async def test_an_id_of_nothing_is_not_found(server: Server) -> None:
         assert (answer.status, answer.json()["error"]["code"]) == (404, "file_not_found")
     answer = await server.call("GET", "/v1/files?after=file-uploads~ann~x")
     assert (answer.status, answer.json()["error"]["param"]) == (400, "after")
+
+
+async def test_a_file_of_one_user_is_read_for_no_other_that_is_named(server: Server) -> None:
+    hers, nobodys = [(await upload(server, **whose)).json()["id"] for whose in ({"user": "ada"}, {})]
+    for file_id, user, status in ((hers, "bob", 400), (hers, "ada", 200), (hers, None, 200), (nobodys, "bob", 200)):
+        part = {"type": "input_file", "file_id": file_id}
+        said = {"role": "user", "content": [part, {"type": "input_text", "text": "What is it?"}]}
+        for store in (True, False):
+            answer = await server.post(
+                "/v1/responses", {"model": "gpt-4o", "input": [said], "user": user, "store": store}
+            )
+            assert answer.status == status, answer.body
+    error = (
+        await server.post("/v1/responses", {"input": [said | {"content": [{**part, "file_id": "file-x"}]}]})
+    ).json()
+    assert error["error"]["message"].startswith("input[0].content[0].file_id: names a file")
+
+
+async def test_a_file_that_cannot_be_read_is_told_by_its_place(server: Server) -> None:
+    part = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjcK"}
+    answer = await server.post("/v1/responses", {"input": [{"role": "user", "content": [part]}]})
+    assert answer.json()["error"]["message"].startswith("input[0].content[0].file_data: "), answer.body

@@ -1,6 +1,7 @@
 """Images and documents among the parts of messages as clients of other APIs send them: looked at, and made content."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from secrets import token_hex
@@ -13,8 +14,7 @@ from textllm_core.chat.chat_with_image import MAX_IMAGES
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.seen_files import SeenDocument, SeenImage, refuse_too_many_bytes, seen_document, seen_image
 from textllm_core.chat.turn_files import TurnFiles, TurnFolder
-from textllm_core.chat.turns_with_files import told_apart
-from textllm_core.errors import FileTooLargeError, InvalidRequestError, NotFoundError
+from textllm_core.errors import FileTooLargeError, InvalidRequestError, NotFoundError, TextLLMError
 from textllm_core.file_names import SNIFFED_BYTES, clean_name, media_type_of
 from textllm_core.file_tokens import FileTokens, linked_tokens
 from textllm_core.files import ReadFile
@@ -22,7 +22,7 @@ from textllm_core.ports.document_reader import DocumentReader
 from textllm_core.ports.llm import LLM
 from textllm_core.records.files import StoredFile
 from textllm_core.records.parts import ContentPart, Detail, InputFile, InputImage, InputLink
-from textllm_core.tenancy import Caller, Owner
+from textllm_core.tenancy import Caller, Owner, is_unnamed
 from textllm_core.uploads import Attached, HeldFiles, Upload
 
 MAX_FILES: Final = 100  # of one request, which may have the images of a whole conversation
@@ -153,7 +153,7 @@ class _Taking:
         parts: list[ContentPart] = []
         for part in message:
             if isinstance(part, GivenFile):
-                with told_apart(part.place, 1, 2):
+                with _told_of(part.place):
                     parts.extend(await self._shown(part))
             else:
                 parts.append(part)
@@ -181,10 +181,14 @@ class _Taking:
         return InputLink(kind=given.kind, url=url, detail=given.detail)
 
     async def _stored_file(self, given: GivenFile, key: str) -> StoredFile:
+        says = "names a file that does not exist; upload it first"
         try:
-            return await self.take.files.get(self.caller, key)
+            file = await self.take.files.get(self.caller, key)
         except NotFoundError as error:
-            raise InvalidRequestError.of(given.place, "names a file that does not exist; upload it first") from error
+            raise InvalidRequestError.of(given.place, says) from error
+        if file.user_id != self.user_id and not (is_unnamed(file.user_id) or is_unnamed(self.user_id)):
+            raise InvalidRequestError.of(given.place, says)
+        return file
 
     def _upload_of(self, file: StoredFile) -> Upload:
         return Upload(file.name, file.size, partial(self.take.read, file))
@@ -233,6 +237,18 @@ class _Taking:
         key = f"held/{token_hex(16)}"  # like no key of a store, which begins with LLM
         self.uploads[key] = await self.held.keep(upload) if is_made else upload
         return key, clean_name(upload.name)
+
+
+@contextmanager
+def _told_of(place: str) -> Iterator[None]:
+    """A refusal of a file says where it stood; those of what the request says do so already."""
+    try:
+        yield
+    except InvalidRequestError:
+        raise
+    except TextLLMError as refusal:
+        refusal.tell_of(place)
+        raise
 
 
 async def _is_image(upload: Upload) -> bool:

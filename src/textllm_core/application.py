@@ -373,6 +373,7 @@ class TextLLM:
                 ports.journal,
                 ports.conversations,
                 of_turns,
+                ports.responses,
                 track_usage,
                 ports.pricing,
                 ports.clock,

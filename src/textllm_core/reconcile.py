@@ -11,21 +11,24 @@ from textllm_core.chat.running import LEASE
 from textllm_core.chat.settlement import corrected, recovered
 from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.chat.turn_files import TurnFiles
-from textllm_core.errors import TextLLMError
+from textllm_core.errors import ServiceUnavailableError, TextLLMError
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.ports.stored_responses import StoredResponses
 from textllm_core.pricing import Pricing
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelEnded
 from textllm_core.records.parts import InputFile, InputImage, file_keys, files_of
+from textllm_core.records.stored_responses import ResponseFailure
 from textllm_core.tenancy import Caller
 
 RECOVER_EVERY_S: Final = 3.0  # see `LEASE`
 _BATCH: Final = 100
+_NEVER_BEGUN: Final = ResponseFailure(ServiceUnavailableError.code, "The worker ended before the model was asked.")
 _ASKED_AGAIN: Final = timedelta(seconds=15)  # a reply that is still being written takes some seconds more
 
 
@@ -41,6 +44,7 @@ class Reconcile:
     journal: ReplyJournal
     conversations: ConversationRepository
     files: TurnFiles
+    responses: StoredResponses
     track_usage: TrackUsage
     pricing: Pricing
     clock: Clock
@@ -64,6 +68,7 @@ class Reconcile:
         if not hold.is_asked:
             if await self.ledger.release(hold, unless_asked=True):
                 await self._discard_files(hold)
+                await self.responses.fail(hold.tenant_id, hold.user_id, hold.response_id, _NEVER_BEGUN)
             return True
         conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id, user_id=hold.user_id)
         heard = await self._heard(hold)

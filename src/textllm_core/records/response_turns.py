@@ -71,6 +71,8 @@ class KeptResponse(Record, frozen=True, kw_only=True):
             return "cancelled" if failure.code == CANCELLED else "failed"
         if entry is None:
             return "queued" if self.stored.is_background else "in_progress"
+        if entry.status == "incomplete" and self.reply is not None and self.reply.finish_reason == "error":
+            return "failed"  # it broke off, and whoever read it could not say why
         return "in_progress" if entry.status == "pending" else entry.status
 
     @property

@@ -30,6 +30,9 @@ from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import ReplyFailed, TurnOptions
 from textllm_core.records.model import ModelEnded
+from textllm_core.records.parts import InputText
+from textllm_core.records.response_turns import ResponseTurn
+from textllm_core.records.stored_responses import StoredResponse
 from textllm_core.uploads import Upload
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
@@ -128,6 +131,45 @@ async def test_a_price_that_is_gone_does_not_keep_recovery_from_its_work(bench: 
     survivor.llm.ended[hold.provider_response_id or ""] = ModelEnded(status="completed", usage=USAGE)
     assert await replace_field(survivor.reconcile, pricing=Pricing({}, FixedPrices({})))() == 1
     assert [entry.cost for entry in await survivor.entries()] == [PRICE_OF_USAGE]
+
+
+async def test_a_response_whose_process_died_has_failed(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    asked = ResponseTurn(content=(InputText("hi"),), user_id="ada", is_background=True)
+    begun = await bench.textllm.responses.create.begin(Caller(), asked)
+    while not bench.store.entries:  # noqa: ASYNC110 - the model is asked by a task of the engine
+        await asyncio.sleep(0.001)
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(minutes=1))
+    assert await survivor.reconcile() == 1
+    responses = survivor.textllm.responses
+    assert (await responses.get(Caller(), begun.response_id)).status == "failed"
+    await responses.delete(Caller(), begun.response_id)
+
+
+async def test_a_response_whose_process_died_before_the_model_was_asked_has_failed(bench: Bench) -> None:
+    hold = await left_behind(bench)
+    key = hold.tenant_id, hold.user_id, hold.response_id
+    bench.store.entries.clear()
+    kept = bench.store.holds[key]
+    bench.store.holds[key] = replace(kept, hold=replace(kept.hold, is_asked=False), made_conversation=False)
+    asked = StoredResponse(
+        tenant_id=hold.tenant_id,
+        user_id=hold.user_id,
+        id=hold.response_id,
+        conversation_id=hold.conversation_id,
+        message_ids=(),
+        asked="{}",
+        created_at=NOON,
+        is_background=True,
+    )
+    bench.store.responses[key] = asked
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(minutes=1))
+    assert await survivor.reconcile() == 1
+    failure = bench.store.responses[key].failure
+    assert failure is not None
+    assert failure.code == "service_unavailable"
 
 
 async def test_a_turn_whose_process_died_keeps_its_metadata(bench: Bench) -> None:

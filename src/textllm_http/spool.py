@@ -66,7 +66,7 @@ class SpooledFile:
 
 
 class Spool:
-    """The room for files of requests that are being read or answered.
+    """The room for files of requests that are being read or answered, and for long texts while they are read.
 
     Args:
         directory: made when it is first needed, for its owner's eyes alone.
@@ -74,11 +74,11 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        busy = "Too many files are coming in at once; send this again in a moment."
+        busy = "Too much is coming in at once; send this again in a moment."
         self._limit = ConcurrencyLimit(MAX_REQUESTS, StorageUnavailableError, busy)
 
     def place(self, caller: Caller) -> AbstractContextManager[None]:
-        """Room for the files of one request of the caller's, until the block ends.
+        """Room for what one request of the caller's brings, until the block ends.
 
         Raises:
             StorageUnavailableError: others, or the caller's own, fill it up.

@@ -1,10 +1,12 @@
 """Room for so many at a time, and for so many of each."""
 
+import asyncio
 from collections.abc import Hashable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.http.conftest import JSON, Server
 
 from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
 from textllm_core.tenancy import Caller
@@ -51,3 +53,18 @@ def test_neither_a_user_nor_a_tenant_fills_the_spool(tmp_path: Path) -> None:
         assert 2 * OF_TENANT <= MAX_REQUESTS
     with spool.place(ann), spool.place(other):
         pass
+
+
+async def test_long_texts_that_come_slowly_are_so_many_at_a_time(server: Server) -> None:
+    path, short, long = "/v1/chat/completions", JSON | {"content-length": "100"}, JSON | {"content-length": "1000000"}
+    sending = [
+        asyncio.create_task(server.call("POST", path, [b"{"], headers=long, is_whole=False)) for _ in range(OF_TENANT)
+    ]
+    await asyncio.sleep(0.05)
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    assert (await server.post(path, body, long)).json()["error"]["code"] == "storage_unavailable"
+    assert (await server.post(path, body, short)).status == 200
+    for task in sending:
+        task.cancel()
+    await asyncio.wait(sending)
+    assert (await server.post(path, body, long)).status == 200

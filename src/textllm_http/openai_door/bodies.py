@@ -143,11 +143,11 @@ async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> 
         RequestEntityTooLarge: it has too much beside the files.
         FileTooLargeError: a file is too large, or all of them together.
         UnsupportedMediaTypeError: it is not declared as JSON in UTF-8.
-        StorageUnavailableError: there is no room for the files.
+        StorageUnavailableError: there is no room for the files, or too much is coming in.
     """
     services, content = services_of(request), b""
     if 0 < content_length_of(request) <= max_text_bytes:
-        content = await json_of(request, max_bytes=max_text_bytes)
+        content = await _text_of(request, max_bytes=max_text_bytes)
         if b";base64," not in content and b'"file_data"' not in content:
             body = DoorBody(content)
             try:
@@ -173,6 +173,19 @@ async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> 
             yield body
         finally:
             held.let_go()
+
+
+async def _text_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
+    """A body whole. One that is larger than those of `/chat` takes room, so that many slow ones do not fill the memory.
+
+    Raises:
+        StorageUnavailableError: too much is coming in.
+    """
+    services = services_of(request)
+    if content_length_of(request) <= services.max_body_bytes:
+        return await json_of(request, max_bytes=max_bytes)
+    with services.spool.place(caller_of(request)):
+        return await json_of(request, max_bytes=max_bytes)
 
 
 async def _once(content: bytes) -> AsyncIterator[bytes]:

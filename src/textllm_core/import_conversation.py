@@ -275,5 +275,5 @@ def _content(said: ListedMessage) -> tuple[ContentPart, ...]:
             before = "\n\n" if parts else ""
             parts.append(InputText(f"{before}[The file {name} was not imported.]\n"))
         else:
-            parts.append(part)
+            parts.append(part.shown if isinstance(part, ToolCall) else part)  # no export has what was thought
     return tuple(parts)

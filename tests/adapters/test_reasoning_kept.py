@@ -108,6 +108,21 @@ async def test_a_transcript_that_is_made_anew_has_it(provider: OpenAIStandIn, cl
     assert [item["type"] for item in items][:3] == ["message", "reasoning", "function_call"]
 
 
+async def test_a_transcript_is_made_without_what_the_provider_takes_no_more(
+    provider: OpenAIStandIn, client: Client
+) -> None:
+    spoiled = json.dumps({"before": [{"type": "reasoning", "id": "rs_1", "encrypted_content": "of another key"}]})
+    call = ToolCall(call_id="call_1", name="clock", arguments="{}")
+    for origin in ("", made_by(client.base_url, "gpt-5")):
+        known = replace(call, reasoning=Reasoning(made_by=origin, content=spoiled))
+        history = [*[user("x")] * 19, said(known), results([known])]
+        transcript_id = await OpenAITranscript(client, QUICK).create(history)
+        assert len(await OpenAITranscript(client, QUICK).messages(transcript_id)) == 19
+    refused = [each for each in provider.requests if each.method == "POST"]
+    assert [len(each.body["items"]) for each in refused] == [20, 1, 19, 3, 20, 1]
+    assert len(provider.conversations) == 2
+
+
 async def test_what_the_provider_cannot_read_is_left_out_of_this_call(provider: OpenAIStandIn, client: Client) -> None:
     llm = ResponsesLLM(client, QUICK)
     content = json.dumps({"before": [{"type": "reasoning", "id": "rs_1", "encrypted_content": "of another key"}]})

@@ -146,6 +146,26 @@ def test_a_loop_of_tools_ends_in_words(client: OpenAI, provider: OpenAIStandIn, 
     assert ended.output_text == "It rains."
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_reasoning_model_goes_on_thinking_where_it_asked(
+    client: OpenAI, provider: OpenAIStandIn, user: str, keeps: bool
+) -> None:
+    provider.script(Reply(reasoning="Look outside.", calls=(("weather", '{"city": "Oslo"}'),)), Reply(text="It rains."))
+    asks: dict[str, Any] = {"model": "gpt-5", "tools": [WEATHER], "user": user, "store": keeps}
+    said: list[Any] = [{"role": "user", "content": "Is it raining in Oslo?"}]
+    response = client.responses.create(**asks, input=said, include=["reasoning.encrypted_content"])
+    assert [item.type for item in response.output] == ["function_call"] if keeps else ["reasoning", "function_call"]
+    output = {"type": "function_call_output", "call_id": called(response)[0].call_id, "output": "rain"}
+    if keeps:
+        asks |= {"previous_response_id": response.id, "input": [output]}
+    else:
+        asks["input"] = [*said, *(item.to_dict() for item in response.output), output]
+    assert client.responses.create(**asks).output_text == "It rains."
+    body = provider.requests[-1].body
+    if body.get("conversation") is None:  # else the provider has it
+        assert [item["type"] for item in body["input"]][1:3] == ["reasoning", "function_call"]
+
+
 async def test_a_conversation_is_the_same_at_both_doors(
     client: OpenAI, later: AsyncOpenAI, service: Service, user: str
 ) -> None:

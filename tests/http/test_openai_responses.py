@@ -1,12 +1,15 @@
 """`/v1/responses`: turns of the engine in the shapes of OpenAI's API; the client checks each body and each event."""
 
 import asyncio
+import json
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 from tests.http.conftest import JSON, Server, events_of, serving
 from tests.http.test_openai_conversations import made, refusal
 from tests.image_files import png
@@ -15,7 +18,7 @@ from tests.unit.conftest import Bench
 from textllm_adapters.memory.application import memory_administration
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core.errors import ProviderError, ProviderUnavailableError
-from textllm_core.records.tools import ToolCall
+from textllm_core.records.tools import Reasoning, ToolCall
 from textllm_core.tenancy import Caller
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": True}
@@ -195,6 +198,60 @@ async def test_the_files_of_what_was_forked_outlive_the_fork(server: Server, ben
     await bench.running.drain(10)
     again = await asked(server, input="four", previous_response_id=first["id"])
     assert "Seen: " in text_of(again)
+
+
+THOUGHTS = json.dumps(
+    {"before": [{"type": "reasoning", "id": "rs_1", "encrypted_content": "x"}]}, separators=(",", ":")
+)
+INCLUDE = ["reasoning.encrypted_content"]
+
+
+async def test_what_was_thought_before_a_call_goes_with_its_client_and_comes_back(server: Server, bench: Bench) -> None:
+    thought = replace(CALL, reasoning=Reasoning(made_by="a/gpt-5/", content=THOUGHTS))
+    asks: dict[str, Any] = {"input": "Is it raining?", "tools": [WEATHER], "store": False}
+    bench.llm.script(*[ScriptedReply(text="Let me see.", tool_calls=(thought,)) for _ in range(4)])
+    first = await asked(server, **asks, include=INCLUDE)
+    assert [item["type"] for item in first["output"]] == ["message", "reasoning", "function_call"]
+    events = await streamed(server, **asks, include=INCLUDE)
+    items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert items == events[-1]["response"]["output"]
+    assert items[1]["encrypted_content"] == first["output"][1]["encrypted_content"]
+    for other in (asks, {**asks, "store": True, "include": INCLUDE}):
+        assert [item["type"] for item in (await asked(server, **other))["output"]] == ["message", "function_call"]
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
+    history = [{"role": "user", "content": "Is it raining?"}, *first["output"], result]
+    await asked(server, **asks | {"input": history})
+    assert bench.llm.requests[-1].messages[1].tool_calls == (thought,)
+
+
+@pytest.mark.parametrize(
+    "content", ["textllm.", "textllm.eyJ9", "textllm.é", "textllm." + "W1tb" * 20_000, "", 7, None]
+)
+async def test_what_no_model_has_thought_is_left_out(server: Server, bench: Bench, content: object) -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": content}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
+    await asked(server, input=[{"role": "user", "content": "x"}, thought, call, result], tools=[WEATHER], store=False)
+    assert bench.llm.requests[-1].messages[1].tool_calls[0].reasoning is UNSET
+
+
+async def test_reasoning_of_another_service_goes_on_where_it_stood(server: Server, bench: Bench) -> None:
+    summary = [{"type": "summary_text", "text": "It rains."}]
+    thought = {"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": "x"}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "rain"}
+    said = {"role": "assistant", "content": "Let me see."}
+    await asked(server, input=[{"role": "user", "content": "x"}, thought, said, call, result], store=False)
+    kept = bench.llm.requests[-1].messages[1].tool_calls[0].reasoning
+    assert kept is not UNSET
+    assert (kept.made_by, json.loads(kept.content)) == ("", {"before": [thought, {"type": "message"}], "id": "fc_1"})
+
+
+async def test_what_a_model_says_to_itself_in_words_is_told_to_nobody(server: Server, bench: Bench) -> None:
+    words = Reasoning(made_by="a/deepseek/", content='{"reasoning_content":"secret"}')
+    bench.llm.script(ScriptedReply(tool_calls=(replace(CALL, reasoning=words),)))
+    response = await asked(server, input="x", tools=[WEATHER], store=False, include=INCLUDE)
+    assert [item["type"] for item in response["output"]] == ["function_call"]
 
 
 async def test_a_response_goes_on_where_it_ended_or_forks(server: Server, bench: Bench) -> None:

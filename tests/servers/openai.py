@@ -259,6 +259,7 @@ class OpenAIStandIn:
         return self._conversations[conversation_id]
 
     def _new_items(self, given: list[Json]) -> tuple[Json, ...]:
+        check_reasoning(given, is_all=False)
         return tuple(full_items(given, "items", self._known))
 
     def _known(self, item_id: str) -> Json | None:

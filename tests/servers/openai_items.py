@@ -181,10 +181,10 @@ def check_calls(items: Iterable[Json]) -> None:
         raise ApiError(400, f"No tool output found for function call {waiting[0]}.", param="input")
 
 
-def check_reasoning(given: Any) -> None:
+def check_reasoning(given: Any, *, is_all: bool = True) -> None:
     """A call with its id comes with what was thought before it, and that with what follows it, as it was given.
 
-    The id of a call that was thought about has that of its reasoning in it.
+    The id of a call that was thought about has that of its reasoning in it. `is_all`: nothing is added behind it.
     """
     items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
     for place, item in enumerate(items):
@@ -196,7 +196,7 @@ def check_reasoning(given: Any) -> None:
                 raise ApiError(400, f"{message}: '{thought}'.", param="input")
         if kind == "reasoning":
             follower = items[place + 1] if place + 1 < len(items) else {}
-            if follower.get("type") != "function_call" and follower.get("role") != "assistant":
+            if is_all and follower.get("type") != "function_call" and follower.get("role") != "assistant":
                 message = f"Item '{item_id}' of type 'reasoning' was provided without its required following item."
                 raise ApiError(400, message, param="input")
             _check_encrypted(item.get("encrypted_content"), item_id)

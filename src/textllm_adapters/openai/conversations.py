@@ -23,6 +23,7 @@ from textllm_core.records.parts import ContentPart, InputText, OutputText, Refus
 from textllm_core.texts import well_formed
 
 _NO_ROUTE: Final = (405, 501)
+_REFUSES: Final = (400, 422)
 _BATCH: Final = 20  # the most items that one call may create
 _PAGE: Final = 100
 _YEAR_9999: Final = 253_370_764_800  # in seconds; behind it, there are no dates
@@ -92,19 +93,35 @@ class OpenAITranscript:
     retries: Retries = RETRIES
 
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
-        """Keeps `Transcript.create`; twenty messages a call."""
+        """Keeps `Transcript.create`; twenty items a call. Reasoning that the provider takes no more is left out."""
         by = made_by(self.client.base_url)
         items = [item for message in messages for item in input_items(message, by)]
+        bare = [item for message in messages for item in input_items(message)]
+        made: list[str] = []
+        try:
+            return await self._created(items, read, made)
+        except TextLLMError as refusal:
+            is_refusal = refusal.report is not None and refusal.report.status in _REFUSES
+            if len(items) == len(bare) or not is_refusal:
+                raise
+        for transcript_id in made:
+            await self.erase(transcript_id)
+        return await self._created(bare, read, [])
+
+    async def _created(self, items: Sequence[Mapping[str, object]], read: ReadBlob | None, made: list[str]) -> str:
+        """A new conversation of these items; `made` is told its id as soon as it has one."""
+        first, *others = _batches(items)
         with hearing(asked := Asked.of(self.client.base_url, "/conversations")):
-            body = await self._post("/conversations", {"items": items[:_BATCH]} if items else {}, read)
+            body = await self._post("/conversations", {"items": first} if first else {}, read)
             try:
                 transcript_id = word(decoded(_created, body).id, "")
             except msgspec.DecodeError:
                 transcript_id = ""
             if not transcript_id:
                 raise _no_conversation(body, asked)
-            for first in range(_BATCH, len(items), _BATCH):
-                await self._post(f"{_path(transcript_id)}/items", {"items": items[first : first + _BATCH]}, read)
+            made.append(transcript_id)
+            for batch in others:
+                await self._post(f"{_path(transcript_id)}/items", {"items": batch}, read)
         return transcript_id
 
     async def messages(self, transcript_id: str) -> Sequence[Message]:
@@ -195,6 +212,19 @@ class OpenAITranscript:
         if body is None:
             raise ConversationLostError
         return body
+
+
+def _batches(items: Sequence[Mapping[str, object]]) -> list[list[Mapping[str, object]]]:
+    """The items in as many calls as they need, one at least; what was thought goes with what follows it."""
+    batches: list[list[Mapping[str, object]]] = [[]]
+    for item in items:
+        if len(batches[-1]) == _BATCH:
+            whole = batches[-1]
+            batches.append([])
+            while len(whole) > 1 and whole[-1].get("type") == "reasoning":
+                batches[-1].insert(0, whole.pop())
+        batches[-1].append(item)
+    return batches
 
 
 def _no_conversation(body: bytes, asked: Asked) -> TextLLMError:

@@ -41,7 +41,11 @@ def _server(base_url: str) -> str:
 def _known(call: ToolCall, by: str | None) -> Mapping[str, Any] | None:
     """What was thought before the call, for `by`; None where there is nothing, or nothing of theirs."""
     said = call.reasoning
-    if said is UNSET or by is None or (said.made_by and not said.made_by.startswith(by)) or len(said.content) > _MOST:
+    if said is UNSET or by is None or len(said.content) > _MOST:
+        return None
+    # What nobody knows is tried with a model, which can be asked again without it; no provider is to keep it.
+    is_theirs = said.made_by.startswith(by) if said.made_by else by.count("/") > 1
+    if not is_theirs:
         return None
     return object_in(said.content)
 
@@ -77,7 +81,19 @@ def _item(item: Mapping[str, object]) -> dict[str, object] | None:
     """A reasoning item as it is sent back; None where nobody can make anything of it."""
     if not (isinstance(item.get("encrypted_content"), str) and item["encrypted_content"]) and not item.get("content"):
         return None
-    return {"summary": []} | {name: item[name] for name in _ITEM_FIELDS if item.get(name) is not None}
+    kept: dict[str, object] = {"summary": []}
+    for name in _ITEM_FIELDS:
+        match item.get(name):
+            case str(text):
+                kept[name] = text
+            case list(parts):
+                kept[name] = [_flat(part) for part in parts if isinstance(part, dict)]
+    return kept
+
+
+def _flat(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part without what no part has: of an import, or of a client, it may be anything."""
+    return {name: value for name, value in part.items() if not isinstance(value, dict | list)}
 
 
 def items_before(call: ToolCall, by: str | None) -> tuple[list[dict[str, object]], dict[str, object]]:
@@ -113,7 +129,7 @@ def beside_calls(message: Message, by: str | None, *, demanded: bool) -> dict[st
         known = _known(call, by) or {}
         found: dict[str, object] = {name: known[name] for name in _TEXTS if isinstance(known.get(name), str)}
         if isinstance(details := known.get(_DETAILS), list):
-            found[_DETAILS] = details
+            found[_DETAILS] = [_flat(detail) for detail in details if isinstance(detail, dict)]
         if found:
             return found
     return {"reasoning_content": ""} if demanded else {}

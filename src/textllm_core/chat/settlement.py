@@ -143,7 +143,8 @@ def _ending(
             remembered = remembered_failure(begun, told)
     else:
         calls = reply_message.tool_calls if reply_message else ()
-        end = _reply(hold, left, text, told, calls, model=of.model, cost=cost)
+        reply_calls = [ReplyToolCall.of(call, tells_reasoning=turn.options.tells_reasoning) for call in calls]
+        end = _reply(hold, left, text, told, reply_calls, model=of.model, cost=cost)
         if of.is_remembered and begun is not None:
             remembered = remembered_reply(begun, end, turn.files)
     waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
@@ -275,7 +276,8 @@ def _by_account(
     (cost, source), remembered = _cost(price, left, ended.cost if ended else None), otherwise
     if ended is not None and not ended.content_filtered and ended.status in ("completed", "incomplete"):
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
-        reply = _reply(hold, left, left.text, ended.finish_reason, _calls(left, ended), model=model, cost=cost)
+        calls = [ReplyToolCall.of(call) for call in _calls(left, ended)]
+        reply = _reply(hold, left, left.text, ended.finish_reason, calls, model=model, cost=cost)
         remembered = remembered_reply(begun, reply, tuple(files))
     is_summary = hold.kind == "summary" and left.status == "completed"
     return Settlement(
@@ -309,7 +311,7 @@ def _reply(
     left: Remains,
     text: str,
     finish_reason: FinishReason,
-    calls: Sequence[ToolCall],
+    calls: Sequence[ReplyToolCall],
     *,
     model: str,
     cost: Decimal,
@@ -327,7 +329,7 @@ def _reply(
         session_id=hold.session_id,
         model=model,
         finish_reason=finish_reason,
-        tool_calls=[ReplyToolCall.of(call) for call in calls] or UNSET,
+        tool_calls=calls or UNSET,
     )
 
 

@@ -136,6 +136,7 @@ class TurnOptions(Record, frozen=True, kw_only=True):
         reasoning_effort: how much a reasoning model is to think.
         sampling: how it is to choose its words otherwise.
         cache_key: what requests with the same beginning have in common, for the provider's cache; None: as it fits.
+        tells_reasoning: the reply tells what was thought before its calls, for who brings that back with the results.
     """
 
     model: str | None = None
@@ -151,6 +152,7 @@ class TurnOptions(Record, frozen=True, kw_only=True):
     reasoning_effort: ReasoningEffort | None = None
     sampling: Sampling | None = None
     cache_key: str | None = None
+    tells_reasoning: bool = False
 
 
 class Idempotency(Record, frozen=True):

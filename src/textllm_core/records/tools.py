@@ -28,11 +28,11 @@ class Reasoning(Record, frozen=True, kw_only=True):
     Args:
         made_by: what stands for the provider and the model: nobody else is sent it. Empty: whoever brought it along did
             not say; then each provider is sent it that has such a form.
-        content: JSON, in the form of the provider's API.
+        content: JSON, in the form of the provider's API; over the Responses API `before` has the items before the call.
     """
 
-    made_by: str
-    content: str
+    made_by: Annotated[str, Meta(description="What stands for the provider and the model.")]
+    content: Annotated[str, Meta(description="JSON, in the form of the provider's API.")]
 
 
 class ToolCall(Record, frozen=True, kw_only=True, tag="function_call"):
@@ -126,7 +126,12 @@ class ReplyToolCall(Record, frozen=True, tag="function"):
 
     id: Annotated[str, Meta(description="Its id, by which the next turn tells its result.")]
     function: Annotated[CalledFunction, Meta(description="What it is to run.")]
+    reasoning: Annotated[
+        Reasoning | UnsetType,
+        Meta(description="For the model alone: what it thought before the call. Never at `/chat`."),
+    ] = UNSET
 
     @classmethod
-    def of(cls, call: ToolCall) -> "ReplyToolCall":
-        return cls(call.call_id, CalledFunction(call.name, call.arguments))
+    def of(cls, call: ToolCall, *, tells_reasoning: bool = False) -> "ReplyToolCall":
+        called = CalledFunction(call.name, call.arguments)
+        return cls(call.call_id, called, call.reasoning if tells_reasoning else UNSET)

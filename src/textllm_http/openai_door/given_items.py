@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from textllm_core.chat.given_parts import GivenPart
 from textllm_core.errors import InvalidRequestError
@@ -13,12 +13,13 @@ from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.openai_door.bounds import check_parts
 from textllm_http.openai_door.parts import WirePart, parts_of
+from textllm_http.openai_door.reasoning import reasoning_before
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 MAX_ITEMS: Final = 2000  # of one request, which may bring all that was said before
 _MOST_REFERENCES: Final = 500  # each costs a look into the database
 _ROLES: Final = ("user", "assistant", "system", "developer")
-_HIDDEN: Final = ("reasoning", "compaction")  # what a model thought is not told to it here; clients send it back
+_HIDDEN: Final = ("compaction",)  # what a model thought is not told to it here; clients send it back
 
 
 class GivenMessage(Struct, frozen=True, kw_only=True):
@@ -57,6 +58,7 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Giv
             place, f"may refer to {_MOST_REFERENCES} items at most; send what they say instead"
         )
     given: list[Given] = []
+    before: list[dict[str, Any]] = []  # the call that may come: what was thought, and said by the same reply
     for number, item in enumerate(items):
         at = f"{place}[{number}]"
         if not isinstance(item, dict):
@@ -65,17 +67,23 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Giv
         match kind:
             case "message":
                 given.append(_message(item, body, at))
+                before = [*before, item] if before and item.get("role") == "assistant" else []
             case "function_call":
                 call = ToolCall(
                     call_id=_name(item, "call_id", at),
                     name=_name(item, "name", at),
                     arguments=_text(item, "arguments", at),
+                    reasoning=reasoning_before(before, item) if before else UNSET,
                 )
+                before = []
                 join(given, "assistant", call)
             case "function_call_output":
+                before = []
                 join(given, "user", _result(item, body, at))
             case "item_reference":
                 given.append(GivenReference(_text(item, "id", at), at))
+            case "reasoning":
+                before.append(item)
             case _ if kind not in _HIDDEN:
                 told = kind if isinstance(kind, str) and kind.isascii() and len(kind) <= 64 else "this"
                 raise InvalidRequestError.of(

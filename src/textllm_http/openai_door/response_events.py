@@ -75,7 +75,13 @@ class ResponseFrames:
         output = output_of(reply)
         told = b""
         for index, item in enumerate(output):
-            told += self._said(reply, item) if item["type"] == "message" else self._called(index, item)
+            match item["type"]:
+                case "message":
+                    told += self._said(reply, item)
+                case "reasoning":
+                    told += self._thought(index, item)
+                case _:
+                    told += self._called(index, item)
         response = self._shown.ended(reply, completed_at=self._ended_at or int(time()))
         return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response) + _DONE
 
@@ -113,6 +119,12 @@ class ResponseFrames:
         told += self._event("response.output_text.done", **where, text=reply.text, logprobs=[])
         told += self._event("response.content_part.done", **where, part=text_part(reply.text))
         return told + self._event("response.output_item.done", output_index=0, item=item)
+
+    def _thought(self, index: int, item: Item) -> bytes:
+        """What was thought before a call; whole in its last event alone."""
+        begun = {name: value for name, value in item.items() if name != "encrypted_content"}
+        told = self._event("response.output_item.added", output_index=index, item=begun)
+        return told + self._event("response.output_item.done", output_index=index, item=item)
 
     def _called(self, index: int, item: Item) -> bytes:
         """A call of a function, which is here as a whole."""

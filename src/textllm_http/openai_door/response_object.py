@@ -11,6 +11,7 @@ from textllm_core.list_messages import ListedMessage
 from textllm_core.records.messages import Reply, ReplyUsage, reply_message_id
 from textllm_core.records.response_turns import KeptResponse
 from textllm_http.openai_door.items import Item, call_item, items_of, message_item, text_part
+from textllm_http.openai_door.reasoning import is_encrypted, reasoning_item
 
 _WHOLE: Final = ("stop", "tool_calls", "refusal")
 # OpenAI's own words for why a response failed; our code stands beside them.
@@ -81,7 +82,11 @@ def output_of(reply: Reply) -> list[Item]:
     """What a reply says, as items; as its message is kept."""
     message_id = reply_message_id(reply.response_id)
     calls = [] if reply.tool_calls is UNSET else reply.tool_calls
-    items = [call_item(message_id, call.id, call.function.name, call.function.arguments) for call in calls]
+    items: list[Item] = []
+    for call in calls:
+        if call.reasoning is not UNSET and is_encrypted(call.reasoning):
+            items.append(reasoning_item(message_id, call.id, call.reasoning))
+        items.append(call_item(message_id, call.id, call.function.name, call.function.arguments))
     if reply.text or not items:
         items.insert(0, said_item(message_id, reply))
     return items

@@ -219,6 +219,14 @@ async def test_a_server_that_takes_nothing_back_is_asked_without_it(provider: Op
     assert "reasoning_content" not in sent(provider)[1]
 
 
+async def test_what_a_server_says_of_reasoning_models_otherwise_is_learned_as_before(
+    provider: OpenAIStandIn, client: Client
+) -> None:
+    provider.script(Fault.http(400, message="max_tokens is not supported by reasoning models."))
+    await hear(ChatCompletionsLLM(client, QUICK).stream(asking("mine", "x")))
+    assert ["max_completion_tokens" in each.body for each in provider.requests] == [False, True]
+
+
 async def test_nobody_is_shown_it_and_an_import_of_anything_does_no_harm(
     provider: OpenAIStandIn, client: Client
 ) -> None:

@@ -158,8 +158,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
             return replace(self, encrypted=False)
         if _LACKING.search(fault.words) and self.reasoning is None and not is_unknown:
             return replace(self, reasoning=True)
-        if self.reasoning is not False and re.search("reasoning|encrypted", f"{fault.words} {fault.code}"):
-            return replace(self, reasoning=False) if has_any(sent) else None
+        if has_any(sent) and re.search("reasoning|encrypted", f"{fault.words} {fault.code}"):
+            return replace(self, reasoning=False) if self.reasoning is not False else None
         if _OF_NINE.search(fault.words):
             return None if self.short_call_ids else replace(self, short_call_ids=True)
         of_it = (name for name in _LENGTHS if name in sent)

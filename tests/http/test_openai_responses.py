@@ -540,6 +540,7 @@ async def test_what_was_copied_goes_where_nothing_is_said_in_it(
     fork = {"model": "gpt-4o", "input": "three", "previous_response_id": first["id"], "background": is_background}
     answers = [await server.post("/v1/responses", fork, JSON | {"idempotency-key": "k"}) for _ in range(3)]
     assert {answer.json()["id"] for answer in answers} == {(await over(server, answers[0].json()["id"]))["id"]}
+    assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true", "true"]
     answer = await server.post("/v1/responses", fork | {"model": "unheard-of"})
     assert refusal(answer) == (400, "invalid_request", "model")
     now = bench.clock.now()

@@ -211,10 +211,12 @@ async def _in_background(request: Request[Any, Any, Any], begun: Begun, *, strea
     if stream:
         return await _resumed(request, response_id, after=-1)
     kept = await services_of(request).textllm.responses.get(caller_of(request), response_id)
-    shown = kept_object(kept)
-    if not begun.is_replayed:  # however quick it was meanwhile: clients expect one that has begun
+    headers, shown = {"X-Response-ID": response_id}, kept_object(kept)
+    if begun.is_replayed:
+        headers["Idempotent-Replayed"] = "true"
+    else:  # however quick it was meanwhile: clients expect one that has begun
         shown = as_begun(shown)
-    return json_response(shown, headers={"X-Response-ID": response_id})
+    return json_response(shown, headers=headers)
 
 
 async def _resumed(request: Request[Any, Any, Any], response_id: str, *, after: int) -> EventStream:

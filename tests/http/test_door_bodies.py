@@ -211,7 +211,7 @@ def test_images_and_files_of_both_apis_are_told_by_address_and_by_id() -> None:
     image = GivenFile(kind="image", url=url, detail="high", place=f"{place}.image_url")
     assert read(WirePart("input_image", image_url=url, detail="high")) == (image,)
     assert read(WirePart("input_image", file_id=file_id)) == (
-        GivenFile(kind="image", key=KEY, place=f"{place}.image_url"),
+        GivenFile(kind="image", key=KEY, place=f"{place}.file_id"),
     )
     assert read(WirePart("input_file", file_url=url)) == (GivenFile(kind="file", url=url, place=f"{place}.file_url"),)
     for part in (WirePart("input_file", file_id=file_id), WirePart("file", file=FileContent(file_id))):

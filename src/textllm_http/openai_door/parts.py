@@ -105,6 +105,7 @@ def _image(url: str | None, file_id: str | None, detail: str | None, body: DoorB
         raise InvalidRequestError.of(f"{field.removesuffix('.url')}.detail", "must be auto, low, high or original")
     closely = cast("Detail", detail or "auto")
     if file_id is not None:
+        field = f"{field.removesuffix('.image_url')}.file_id"
         return GivenFile(kind="image", key=_key(file_id, field), detail=closely, place=field)
     return _sent("image", _given(url, field), None, body, field, detail=closely)
 

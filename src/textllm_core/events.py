@@ -2,7 +2,7 @@
 
 from contextvars import ContextVar
 from decimal import Decimal
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -11,6 +11,18 @@ from textllm_core.usage import EntryStatus, Kind, Usage
 
 # Set by a shell; what a request starts has it, too, also where that goes on after the request.
 REQUEST_ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
+
+# All that is kept for a time only, as `RemoveExpired` counts it.
+Removable: TypeAlias = Literal[
+    "repeats",
+    "journals",
+    "rate_limits",
+    "revoked_keys",
+    "conversations",
+    "expired_conversations",
+    "entries",
+    "sessions",
+]
 
 
 class RequestAnswered(Struct, frozen=True, kw_only=True):
@@ -154,7 +166,7 @@ class ExchangesRunning(Struct, frozen=True, kw_only=True):
 class Removed(Struct, frozen=True):
     """What was kept for a time only is gone: so many, of what."""
 
-    kind: str
+    kind: Removable
     count: int
 
 

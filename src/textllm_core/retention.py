@@ -8,7 +8,7 @@ from typing import Final
 from textllm_core.chat.replay import remembered_failure
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
-from textllm_core.events import UNHEARD, Removed
+from textllm_core.events import UNHEARD, Removable, Removed
 from textllm_core.policy import Retention
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.clock import Clock
@@ -138,7 +138,7 @@ class RemoveExpired:
     kept: Retention
     telemetry: Telemetry = UNHEARD
 
-    async def __call__(self, *, scheduled: bool = False) -> Mapping[str, int]:
+    async def __call__(self, *, scheduled: bool = False) -> Mapping[Removable, int]:
         """How much was removed, by kind; nothing where another process has done it within the last minute.
 
         Args:
@@ -149,7 +149,7 @@ class RemoveExpired:
         now = self.clock.now()
         if scheduled and not await self.schedule.take(_JOB, at=now, next_at=now + _EVERY):
             return {}
-        removed = {
+        removed: dict[Removable, int] = {
             "repeats": await _in_steps(
                 lambda: self.ledger.forget_repeats(before=now - self.kept.repeats, limit=_AT_ONCE)
             ),
@@ -169,7 +169,7 @@ class RemoveExpired:
                 self.telemetry.emit(Removed(kind, count))
         return removed
 
-    async def _keep_ledger(self, now: datetime) -> Mapping[str, int]:
+    async def _keep_ledger(self, now: datetime) -> Mapping[Removable, int]:
         await self.upkeep.prepare(at=now)
         if (since := self.kept.ledger_since(now)) is None:
             return {}

@@ -34,10 +34,12 @@ from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_adapters.memory.store import MemoryStore
 from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring import models_of
+from textllm_adapters.wiring.upkeep import jobs_of
 from textllm_cli.invocation import Wiring
 from textllm_cli.main import main
 from textllm_core.application import Administration, Conversations, Files, TextLLM
 from textllm_core.chat.running import RunningExchanges
+from textllm_core.policy import Retention
 from textllm_core.records.model import ModelRequest
 from textllm_core.records.models import ModelList, ProviderFound
 from textllm_core.records.schema import SchemaStep
@@ -75,12 +77,7 @@ class MemoryWiring:
 
     async def run_jobs(self, settings: Settings) -> Mapping[str, int]:
         async with self.open_textllm(settings) as textllm:
-            return {
-                "settled": await textllm.reconcile(),
-                "purged_conversations": 0,
-                "swept_files": 0,
-                "erased_at_provider": 0,
-            }
+            return await jobs_of(textllm)
 
     async def config_in_force(self, settings: Settings) -> Mapping[str, Any]:
         return settings.public()
@@ -111,6 +108,7 @@ class MemoryWiring:
             daily_limit=settings.cost_limit_per_session,
             warn_at=settings.warn_at_cost,
             outcome_pauses_s=(0.0, self.untold_s),
+            retention=Retention(ledger_months=settings.ledger_months),
         )
         try:
             async with open_in_memory(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.cli.app_over_memory import MemoryWiring
@@ -14,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from textllm_cli.main import COMMANDS, app
+from textllm_core.events import Removable
 from textllm_core.records.models import ProviderFound
 
 
@@ -152,3 +154,14 @@ def test_the_model_is_fetched_with_a_line_at_each_end(run: Run, tmp_path: Path) 
     result = run("model", "fetch")
     assert result.stdout == f"{tmp_path / 'data' / 'models' / 'model.gguf'}\n"
     assert result.stderr == "fetching the model: 0 % of 100 MB\nfetching the model: 100 % of 100 MB\n"
+
+
+def test_jobs_say_of_all_that_they_remove_how_much_went(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "some.yaml").write_text("ledger_months: 12\n")  # else the ledger keeps all
+    result = run("--config", "some.yaml", "jobs", "run", "--json")
+    done = json.loads(result.stdout)
+    removed = {f"removed_{kind}" for kind in get_args(Removable)} - {"removed_conversations"}
+    others = {"settled", "purged_conversations", "swept_files", "erased_at_provider"}
+    assert (result.exit_code, set(done)) == (0, removed | others)
+    lines = run("--config", "some.yaml", "jobs", "run").stdout.splitlines()
+    assert (len(lines), len({line.split(":")[0] for line in lines})) == (len(done), len(done))

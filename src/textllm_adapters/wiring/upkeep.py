@@ -16,6 +16,7 @@ from textllm_core.health import CheckHealth, health_report, told_checks
 
 if TYPE_CHECKING:
     from textllm_adapters.settings import Settings
+    from textllm_core.application import TextLLM
 
 
 async def health(settings: Settings) -> Mapping[str, object]:
@@ -66,12 +67,21 @@ async def run_jobs(settings: Settings) -> Mapping[str, int]:
         ConfigurationError, StorageUnavailableError
     """
     async with open_textllm(settings, grace_s=0) as textllm:
-        settled = await textllm.reconcile()
-        removed = await textllm.remove_expired()
-        return {
-            "settled": settled,
-            "purged_conversations": removed["conversations"],
-            **{f"removed_{kind}": count for kind, count in removed.items() if kind != "conversations"},
-            "swept_files": await textllm.files.sweep(),
-            "erased_at_provider": await textllm.conversations.erase_at_provider(),
-        }
+        return await jobs_of(textllm)
+
+
+async def jobs_of(textllm: TextLLM) -> Mapping[str, int]:
+    """As `run_jobs`, of what is open.
+
+    Raises:
+        StorageUnavailableError
+    """
+    settled = await textllm.reconcile()
+    removed = await textllm.remove_expired()
+    return {
+        "settled": settled,
+        "purged_conversations": removed["conversations"],
+        **{f"removed_{kind}": count for kind, count in removed.items() if kind != "conversations"},
+        "swept_files": await textllm.files.sweep(),
+        "erased_at_provider": await textllm.conversations.erase_at_provider(),
+    }

@@ -52,6 +52,13 @@ class GetResponse:
         found = await self.conversations.messages_of(*key, [reply_message_id(response_id)])
         return KeptResponse(stored=stored, entry=entry, reply=found[0] if found else None)
 
+    async def conversation_of(self, caller: Caller, response_id: str) -> str | None:
+        """The conversation that was named for it; None: none was, or the caller has no such response."""
+        with suppress(NotFoundError):
+            stored = await _found(self.responses, caller, response_id)
+            return stored.conversation_id if stored.is_of_conversation else None
+        return None
+
     async def inputs(self, caller: Caller, response_id: str) -> Sequence[ListedMessage]:
         """What it answers, oldest first; nothing until it has ended, and where nothing was kept.
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import reduce
 from typing import Any
 
@@ -16,7 +18,9 @@ from tests.image_files import png
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_administration
-from textllm_adapters.memory.llm import ScriptedReply
+from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
+from textllm_adapters.memory.prices import FixedPrices
+from textllm_core import Price, Pricing, Rates, Route, Routes
 from textllm_core.errors import ProviderError, ProviderUnavailableError
 from textllm_core.records.tools import Reasoning, ToolCall
 from textllm_core.tenancy import Caller
@@ -562,3 +566,48 @@ async def test_what_one_user_said_is_told_for_no_other_that_is_named(server: Ser
             assert answer.status == status, answer.body
             answer = await server.post("/v1/responses", {**reference, "user": user, "store": store})
             assert answer.status == min(status, 400), answer.body
+
+
+async def test_the_model_that_answered_has_a_name_that_can_be_sent_again(bench: Bench) -> None:
+    price = Price(rates=Rates.of(Decimal(1), Decimal(2)), source="test")
+    first = Route(model="far/big", name="fast", llm=bench.llm, provider="far")
+    second = Route(model="near/small", name="slow", llm=ScriptedLLM(), provider="near")
+    bench.textllm = bench.over(
+        transcript=None,
+        routes=Routes(named={"fast": [first, second], "slow": [second]}, providers={}, otherwise=None),
+        pricing=Pricing({}, FixedPrices({"far/big": price, "near/small": price})),
+    )
+    async with serving(bench) as server:
+        down = ScriptedReply(error=ProviderUnavailableError("down", may_have_run=False))
+        for name, script in (("fast", []), ("slow", [down] * 5)):
+            bench.llm.script(*script)
+            whole = await asked(server, input="one", model="fast")
+            unkept = await asked(server, input="one", model="fast", store=False)
+            events = await streamed(server, input="one", model="fast")
+            again = await kept(server, whole["id"])
+            last = events[-1]["response"]
+            assert {it["model"] for it in (whole, unkept, again, last, events[0]["response"])} == {name}
+            body = {"model": "fast", "messages": [{"role": "user", "content": "one"}]}
+            assert (await server.post("/v1/chat/completions", body)).json()["model"] == name
+            chunks = (await server.post("/v1/chat/completions", body | {"stream": True})).body.decode()
+            assert set(re.findall('"model":"([^"]*)"', chunks)) == {name}
+            assert (await asked(server, input="two", model=whole["model"]))["status"] == "completed"
+    assert {entry.model.partition("/")[0] for entry in bench.store.entries.values()} == {"far", "near"}
+
+
+async def test_a_response_that_follows_one_of_a_conversation_names_it_too(server: Server) -> None:
+    conversation_id = await made(server)
+    first = await asked(server, input="one", conversation=conversation_id)
+    second = await asked(server, input="two", previous_response_id=first["id"])
+    events = await streamed(server, input="three", previous_response_id=second["id"])
+    third = events[-1]["response"]
+    queued = await asked(server, input="four", previous_response_id=third["id"], background=True)
+    found = [
+        second,
+        await kept(server, second["id"]),
+        *(event["response"] for event in (events[0], events[-1])),
+        queued,
+    ]
+    assert [response["conversation"] for response in found] == [{"id": conversation_id}] * len(found)
+    fork = await asked(server, input="five", previous_response_id=first["id"])
+    assert (fork["conversation"], (await kept(server, fork["id"]))["conversation"]) == (None, None)

@@ -126,7 +126,7 @@ def _named(settings: Settings, catalogue: Catalogue, ways: Mapping[str, Way]) ->
     def route(name: str, *, is_followed: bool) -> Route:
         model = settings.models[name]
         way = ways[catalogue.prefix(model.provider)]
-        of_it = replace(way.route.of(model.model or name), context=model.context)
+        of_it = replace(way.route.of(model.model or name), name=name, context=model.context)
         return replace(of_it, llm=way.hasty) if is_followed else of_it
 
     return {

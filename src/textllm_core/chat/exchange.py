@@ -139,6 +139,14 @@ class Exchange:
         """
         return self.admission.routes.to(model or self.policy.model)[0]
 
+    def called(self, model: str, *, asked: str | None) -> str:
+        """The name by which callers can ask for the model that has answered a turn.
+
+        Args:
+            model: as the reply names it; `asked`: as the turn did, None where it named none.
+        """
+        return self.admission.routes.called(model, asked=asked or self.policy.model)
+
     def reader(self, model: str | None) -> str:
         """The model by which the tokens of a turn's files are bounded, of those that may answer it.
 

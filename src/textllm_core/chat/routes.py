@@ -22,6 +22,7 @@ class Route:
 
     Args:
         model: its name for `llm` and in the books; empty where it is the model that was asked for.
+        name: by which callers ask for it; empty: by `model`.
         llm: what answers.
         transcript: the provider's side of conversations; None where the history is sent with each turn.
         provider: the name that the ids of `transcript` begin with, and a slash; empty: they have none.
@@ -31,6 +32,7 @@ class Route:
     """
 
     model: str = ""
+    name: str = ""
     llm: LLM
     transcript: Transcript | None = None
     provider: str = ""
@@ -104,6 +106,23 @@ class Routes:
         if slash and name and (way := self.providers.get(provider)) is not None:
             return (way.of(name),)
         return (self.otherwise.of(model),)
+
+    def called(self, model: str, *, asked: str) -> str:
+        """The name by which callers can ask for the model that has answered.
+
+        Args:
+            model: its name in the books, in the provider's own words: often that of a dated version.
+            asked: the name of the model that was asked for.
+        """
+        routes = self.named.get(asked)
+        if routes is None:
+            return model if self.otherwise is not None else asked
+        whose = model.partition("/")[0]
+
+        def likeness(route: Route) -> tuple[int, bool]:
+            return len(route.model) if model.startswith(route.model) else 0, route.provider == whose
+
+        return max(routes, key=likeness).name  # the first, where none is like it
 
 
 def _list(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from textllm_http.openai_door.completions_request import (
 )
 from textllm_http.openai_door.declaring import MAX_TEXT_BYTES, door_post
 from textllm_http.openai_door.errors import admitted_headers
+from textllm_http.openai_door.models import naming
 from textllm_http.openapi_shapes import DOOR_LIMITED, JSON, LIMITED, Answer, Content, Operation
 from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
 from textllm_http.responses import WholeResponse
@@ -98,12 +99,13 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
         asked = COMPLETION.shaped(body.content)
         turn = await _turn_of(request, asked, body)
+        named = naming(asked.model, request=request)
         if not asked.stream:
             started, reply = await textllm.answer_messages.answer(caller, turn)
-            return WholeResponse(completion(reply), headers=admitted_headers(started))
+            return WholeResponse(completion(reply, model=named(reply.model)), headers=admitted_headers(started))
         batches = textllm.answer_messages.batches(caller, turn)
         first = await anext(batches)  # a refusal is raised here, and is a plain response
-    frames = ChunkFrames(wants_usage=asked.wants_usage)
+    frames = ChunkFrames(named, wants_usage=asked.wants_usage)
     started = begins(first)
     return stream_of(request, started, batches, frames, admitted_headers(started), first=first)
 

@@ -1,6 +1,6 @@
 """What `/v1/chat/completions` answers: the whole reply, or chunks of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from time import time
 from typing import Final, Literal
@@ -88,8 +88,8 @@ def completion_id(response_id: str) -> str:
     return f"chatcmpl-{response_id.removeprefix('resp_')}"
 
 
-def completion(reply: Reply) -> bytes:
-    """The whole reply, as JSON."""
+def completion(reply: Reply, *, model: str) -> bytes:
+    """The whole reply, as JSON; `model`: the name that its client can send again."""
     text, is_refusal = reply.text, reply.finish_reason == "refusal"
     said = None if is_refusal or (not text and reply.tool_calls) else text
     message = CompletionMessage(content=said, refusal=text if is_refusal else None, tool_calls=reply.tool_calls)
@@ -97,7 +97,7 @@ def completion(reply: Reply) -> bytes:
         Completion(
             id=completion_id(reply.response_id),
             created=int(time()),
-            model=reply.model,
+            model=model,
             choices=(CompletionChoice(message=message, finish_reason=_FINISHES[reply.finish_reason]),),
             usage=_usage(reply.usage, reply),
         )
@@ -121,17 +121,20 @@ class ChunkFrames:
 
     Whether a reply is a refusal is known at its end: it has come as text by then, and the last chunk says so. A failure
     is an `error` as OpenAI's SDKs read it, with nothing behind it.
+
+    Args:
+        named: makes the name of the model that the client can send again.
     """
 
-    __slots__ = ("_after", "_before", "_head", "_wants_usage")
+    __slots__ = ("_after", "_before", "_head", "_named", "_wants_usage")
 
-    def __init__(self, *, wants_usage: bool) -> None:
-        self._wants_usage = wants_usage
+    def __init__(self, named: Callable[[str], str], *, wants_usage: bool) -> None:
+        self._named, self._wants_usage = named, wants_usage
         self._head = self._before = self._after = b""
 
     def started(self, event: ReplyStarted) -> bytes:
         ids = to_json({"id": completion_id(event.response_id), "object": "chat.completion.chunk"})[:-1]
-        head = b"data: %b,%b," % (ids, to_json({"created": int(time()), "model": event.model})[1:-1])
+        head = b"data: %b,%b," % (ids, to_json({"created": int(time()), "model": self._named(event.model)})[1:-1])
         self._head = head
         self._before = head + b'"choices":[{"index":0,"delta":{"content":'
         self._after = b'},"logprobs":null,"finish_reason":null}]%b}\n\n' % self._no_usage

@@ -1,6 +1,6 @@
 """`/v1/models`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from litestar import Request
@@ -25,6 +25,17 @@ _MODEL: Final = {
     "reads_images": True,
     "reads_files": True,
 }
+
+
+def naming(asked: str | None, *, request: Request[Any, Any, Any]) -> Callable[[str], str]:
+    """What makes the name that a client can send again of a reply's model, where `asked` was asked for."""
+    exchange, allowed = services_of(request).textllm.answer_messages.exchange, caller_of(request).models
+
+    def named(model: str) -> str:
+        name = exchange.called(model, asked=asked)
+        return asked if asked and allowed is not None and name not in allowed else name
+
+    return named
 
 
 def _usable(request: Request[Any, Any, Any]) -> Sequence[ListedModel]:

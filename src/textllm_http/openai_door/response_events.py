@@ -1,6 +1,6 @@
 """The events of a response that is being written, as OpenAI's API has them, and in its order."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import time
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ class ResponseFrames:
     Whether a reply is a refusal is known at its end: it has come as text by then, and the last events say so.
 
     Args:
-        told, conversation_id: as `Shown` has them, where a conversation was named; else `conversation_id` is None.
+        told, named: as `Shown` has them.
+        conversation_id: of the conversation that was named; a response that is said in another one was forked.
         is_background: nobody waits for it, so that it was queued first.
         after: the number of the last event that the client has; what comes before is left out.
         ended_at: when it ended, in seconds since 1970, where it has; None: when its end comes.
@@ -32,7 +33,7 @@ class ResponseFrames:
         "_background",
         "_ended_at",
         "_model",
-        "_named",
+        "_named_id",
         "_number",
         "_opened",
         "_shown",
@@ -43,20 +44,21 @@ class ResponseFrames:
     def __init__(
         self,
         told: Mapping[str, Any],
+        named: Callable[[str], str],
         *,
-        is_named: bool,
+        conversation_id: str | None,
         is_background: bool = False,
         after: int = -1,
         ended_at: int | None = None,
     ) -> None:
-        self._told, self._named, self._background, self._after = told, is_named, is_background, after
+        self._told, self._named_id, self._background, self._after = told, conversation_id, is_background, after
         self._number, self._opened, self._model, self._ended_at = 0, False, "", ended_at
-        self._shown = Shown("", told, None)
+        self._shown = Shown("", told, None, named)
         self._writes = b""
 
     def started(self, event: ReplyStarted) -> bytes:
-        conversation_id = event.conversation_id if self._named else None
-        self._shown = Shown(event.response_id, self._told, conversation_id)
+        conversation_id = event.conversation_id if event.conversation_id == self._named_id else None
+        self._shown = Shown(event.response_id, self._told, conversation_id, self._shown.named)
         self._model = event.model
         first = "queued" if self._background else "in_progress"
         told = self._event("response.created", response=self._shown.as_of_now(first, event.model))

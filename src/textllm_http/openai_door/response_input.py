@@ -121,7 +121,7 @@ async def stored_turn(
     content = last.content
     if before and not _has_results(last) and _has_results(before[-1]):
         content = (*before.pop().content, *content)
-    echo = told | {"is_of_conversation": asked.conversation_id is not None, "asked_model": asked.model or ""}
+    echo = told | {"asked_model": asked.model or ""}
     return ResponseTurn(
         content=content,
         before=tuple(before),

@@ -1,6 +1,6 @@
 """A response as OpenAI's API has it: what was asked, and what came of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -24,11 +24,13 @@ class Shown(Struct, frozen=True):
     Args:
         told: `ResponseRequest.told`.
         conversation_id: of the conversation that was named; None: none was.
+        named: makes the name of the model that the client can send again.
     """
 
     response_id: str
     told: Mapping[str, Any]
     conversation_id: str | None
+    named: Callable[[str], str]
 
     def as_of_now(
         self,
@@ -51,7 +53,7 @@ class Shown(Struct, frozen=True):
             "id": self.response_id,
             **self.told,
             "status": status,
-            "model": model,
+            "model": self.named(model),
             "conversation": None if named is None else {"id": named},
             "output": output,
             "usage": usage,
@@ -112,12 +114,13 @@ def usage_of(usage: ReplyUsage) -> dict[str, Any]:
     }
 
 
-def kept_object(kept: KeptResponse) -> dict[str, Any]:
-    """A response that was asked for again, as far as it is."""
+def kept_object(kept: KeptResponse, naming: Callable[[str], Callable[[str], str]]) -> dict[str, Any]:
+    """A response that was asked for again, as far as it is; `naming` makes `Shown.named` of the model asked for."""
     stored, entry, reply = kept.stored, kept.entry, kept.reply
     told = msgspec.json.decode(stored.asked, type=dict[str, Any])
-    is_named, model = told.pop("is_of_conversation", False), told.pop("asked_model", "")
-    shown = Shown(stored.id, told, stored.conversation_id if is_named else None)
+    told.pop("is_of_conversation", None)  # as earlier versions wrote it
+    model = told.pop("asked_model", "")
+    shown = Shown(stored.id, told, stored.conversation_id if stored.is_of_conversation else None, naming(model))
     status, error = kept.status, None
     reason = None
     if status == "failed":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from time import time
 from typing import Annotated, Any, Final
 
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 from textllm_core.chat.respond import Begun
 from textllm_core.errors import InvalidRequestError, NotFoundError
 from textllm_core.records.messages import ReplyStarted
+from textllm_core.records.response_turns import KeptResponse
 from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody, door_body
 from textllm_http.openai_door.conversations import ITEMS, PAGE, asked_of, with_links
@@ -22,6 +24,7 @@ from textllm_http.openai_door.errors import admitted_headers
 from textllm_http.openai_door.given_items import GivenMessage
 from textllm_http.openai_door.item_pages import part_of
 from textllm_http.openai_door.items import items_of, listed
+from textllm_http.openai_door.models import naming
 from textllm_http.openai_door.queries import DoorQuery
 from textllm_http.openai_door.response_events import ResponseFrames
 from textllm_http.openai_door.response_input import given_of, stored_turn, unkept_turn
@@ -115,24 +118,26 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
         if asked.background and not is_stored:
             raise InvalidRequestError.of("background", "needs a response that is kept: leave store out")
         told = asked.told(created_at=int(time()), is_stored=is_stored)
-        is_named = asked.conversation_id is not None
-        if not is_stored and not is_named:
+        if not is_stored and asked.conversation_id is None:
             return await _answer_unkept(request, asked, body, given, told)
         turn = await stored_turn(request, asked, body, given, told, is_stored=is_stored)
-        caller = caller_of(request)
+        caller, named = caller_of(request), naming(asked.model, request=request)
+        conversation_id = await _named_conversation(request, asked)
         if asked.background:
             begun = await create.begin(caller, turn)
             return await _in_background(request, begun, stream=bool(asked.stream))
         if not asked.stream:
             started, reply = await create.answer(caller, turn)
             told = await _told_first(request, started, told)
-            shown = Shown(reply.response_id, told, reply.conversation_id if is_named else None)
+            is_named = reply.conversation_id == conversation_id
+            shown = Shown(reply.response_id, told, conversation_id if is_named else None, named)
             ended = shown.ended(reply, completed_at=int(time()))
             return json_response(ended, headers=admitted_headers(started) | _ids(started))
         batches = create.batches(caller, turn)
         first = await anext(batches)  # a refusal is raised here, and is a plain response
     started = begins(first)
-    frames = ResponseFrames(await _told_first(request, started, told), is_named=is_named)
+    told = await _told_first(request, started, told)
+    frames = ResponseFrames(told, named, conversation_id=conversation_id)
     return stream_of(request, started, batches, frames, admitted_headers(started) | _ids(started), first=first)
 
 
@@ -152,7 +157,9 @@ async def one(request: Request[Any, Any, Any], response_id: FromPath[str]) -> AS
     asked = _RETRIEVAL.read(request)
     if asked.stream:
         return await _resumed(request, response_id, after=asked.starting_after)
-    return json_response(kept_object(await services_of(request).textllm.responses.get(caller_of(request), response_id)))
+    return json_response(
+        _shown(request, await services_of(request).textllm.responses.get(caller_of(request), response_id))
+    )
 
 
 @door_delete(
@@ -184,7 +191,7 @@ async def remove(request: Request[Any, Any, Any], response_id: FromPath[str]) ->
 async def cancel(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
     """Cut a response short."""
     kept = await services_of(request).textllm.responses.cancel(caller_of(request), response_id)
-    return json_response(kept_object(kept))
+    return json_response(_shown(request, kept))
 
 
 @door_reading(
@@ -211,7 +218,7 @@ async def _in_background(request: Request[Any, Any, Any], begun: Begun, *, strea
     if stream:
         return await _resumed(request, response_id, after=-1)
     kept = await services_of(request).textllm.responses.get(caller_of(request), response_id)
-    headers, shown = {"X-Response-ID": response_id}, kept_object(kept)
+    headers, shown = {"X-Response-ID": response_id}, _shown(request, kept)
     if begun.is_replayed:
         headers["Idempotent-Replayed"] = "true"
     else:  # however quick it was meanwhile: clients expect one that has begun
@@ -224,13 +231,14 @@ async def _resumed(request: Request[Any, Any, Any], response_id: str, *, after: 
     textllm, caller = services_of(request).textllm, caller_of(request)
     kept = await textllm.responses.get(caller, response_id)
     resumed = await textllm.resume_reply(caller, response_id)  # from its beginning: ours are numbered otherwise
-    shown = kept_object(kept)
+    shown = _shown(request, kept)
     conversation = shown.pop("conversation")
     told = {name: value for name, value in shown.items() if name in _TOLD}
     is_background = kept.stored.is_background
     frames = ResponseFrames(
         told,
-        is_named=conversation is not None,
+        naming(shown["model"], request=request),
+        conversation_id=None if conversation is None else conversation["id"],
         is_background=is_background,
         after=after,
         ended_at=shown["completed_at"],
@@ -246,7 +254,7 @@ async def _told_first(request: Request[Any, Any, Any], started: ReplyStarted, to
     if started.is_replayed:
         with suppress(NotFoundError):
             kept = await services_of(request).textllm.responses.get(caller_of(request), started.response_id)
-            return {name: value for name, value in kept_object(kept).items() if name in _TOLD}
+            return {name: value for name, value in _shown(request, kept).items() if name in _TOLD}
     return told
 
 
@@ -259,16 +267,29 @@ async def _answer_unkept(
 ) -> ASGIApp:
     """The response to a request of which nothing is kept."""
     textllm, caller = services_of(request).textllm, caller_of(request)
-    turn = await unkept_turn(request, asked, body, given)
+    turn, named = await unkept_turn(request, asked, body, given), naming(asked.model, request=request)
     if not asked.stream:
         started, reply = await textllm.answer_messages.answer(caller, turn)
-        ended = Shown(reply.response_id, told, None).ended(reply, completed_at=int(time()))
+        ended = Shown(reply.response_id, told, None, named).ended(reply, completed_at=int(time()))
         return json_response(ended, headers=admitted_headers(started))
     batches = textllm.answer_messages.batches(caller, turn)
     first = await anext(batches)  # a refusal is raised here, and is a plain response
     started = begins(first)
-    frames = ResponseFrames(told, is_named=False)
+    frames = ResponseFrames(told, named, conversation_id=None)
     return stream_of(request, started, batches, frames, admitted_headers(started), first=first)
+
+
+async def _named_conversation(request: Request[Any, Any, Any], asked: ResponseRequest) -> str | None:
+    """The conversation that the request names, or that of the response which it follows."""
+    if asked.previous_response_id is None:
+        return asked.conversation_id
+    return await services_of(request).textllm.responses.get.conversation_of(
+        caller_of(request), asked.previous_response_id
+    )
+
+
+def _shown(request: Request[Any, Any, Any], kept: KeptResponse) -> dict[str, Any]:
+    return kept_object(kept, partial(naming, request=request))
 
 
 def _ids(started: ReplyStarted) -> dict[str, str]:

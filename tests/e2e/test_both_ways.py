@@ -21,7 +21,7 @@ Textllm = Callable[..., Result]
 Way = Callable[..., Textllm]
 
 # What is new with each call: ids, moments, links.
-_NEW = re.compile(r"(conv|resp|sess|msg|key)_[0-9a-f]{24}|\d{4}-\d\d-\d\dT[0-9:.]+Z|\d{8}_\d{6}_[0-9a-f]{8}")
+_NEW = re.compile(r"(conv|resp|sess|msg|key)_(t\d{10})?[0-9a-f]{24}|\d{4}-\d\d-\d\dT[0-9:.]+Z|\d{8}_\d{6}_[0-9a-f]{8}")
 _LINK = re.compile(r'"(https?://[^/"]+)?/files/([^?"]+)\?[^"]+"')
 
 

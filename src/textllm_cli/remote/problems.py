@@ -17,17 +17,21 @@ class StrangeError(TextLLMError):
 
 
 def error_of(document: bytes) -> TextLLMError | None:
-    """The error that a problem document tells of, or what stands for it below `/v1`; None where it is neither."""
+    """The error that a problem document tells of, or what stands for it below `/v1`; None where it is neither.
+
+    Any server with OpenAI's API has the shape of the latter: ours is known by its code.
+    """
     try:
         told = json.loads(document, parse_float=Decimal)  # money is exact
-        if "error" in told:
+        is_of_openai = "error" in told
+        if is_of_openai:
             told = told["error"] | {"detail": told["error"]["message"]}
         code, detail = str(told["code"]), str(told["detail"])
     except (ValueError, KeyError, TypeError):
         return None
     kind = _KINDS.get(code)
     if kind is None:
-        return StrangeError(code, detail)
+        return None if is_of_openai else StrangeError(code, detail)
     if kind is InvalidRequestError:
         return InvalidRequestError(detail, [(each["field"], each["message"]) for each in told.get("errors", ())])
     error = kind.__new__(kind)  # its words are those of the server

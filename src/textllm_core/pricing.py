@@ -46,5 +46,7 @@ class Pricing:
         if self.unpriced_is_free:
             return FREE
         raise InvalidRequestError.of(
-            "model", f"{asked[:100]!r} cannot be used here: no price is known for it (the settings prices and unpriced)"
+            "model",
+            f"{asked[:100]!r} cannot be used here: no price is known for it; the list of models (/v1/models) has those "
+            "that can. The operator can state one (the settings prices and unpriced)",
         )

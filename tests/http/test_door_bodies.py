@@ -120,9 +120,10 @@ async def test_files_are_taken_in_each_way_that_clients_write_them(tmp_path: Pat
 @pytest.mark.parametrize(
     ("written", "error", "says"),
     [
-        (b'{"url":"data:image/png;base64,$$$$"}', InvalidRequestError, "not valid base64"),
+        (b'{"url":"data:image/png;base64,$$$$"}', InvalidRequestError, "image_url: is not valid base64"),
         (b'{"url":"data:image/png;base64,AA==AAAA"}', InvalidRequestError, "not valid base64"),
-        (b'{"file_data":"A"}', InvalidRequestError, "not valid base64"),
+        (b'{"file_data":"A"}', InvalidRequestError, "file_data: is not valid base64"),
+        (b'{"file_data":"https://a.org/b.pdf"}', InvalidRequestError, "file_data: is not valid base64"),
         (b'{"url":"data:image/png;base64,AAAA', InvalidRequestError, "not valid JSON"),
         (b"[%s]" % b",".join([b'"data:;base64,AAAA"'] * 101), InvalidRequestError, "more than 100 files"),
         (b'{"url":"data:image/png;base64,%s"}' % (b"A" * 3000), FileTooLargeError, "larger than"),

@@ -21,7 +21,7 @@ from textllm_adapters.memory.application import memory_administration
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_core import Price, Pricing, Rates, Route, Routes
-from textllm_core.errors import ProviderError, ProviderUnavailableError
+from textllm_core.errors import InvalidRequestError, ProviderError, ProviderUnavailableError
 from textllm_core.records.tools import Reasoning, ToolCall
 from textllm_core.tenancy import Caller
 
@@ -611,3 +611,19 @@ async def test_a_response_that_follows_one_of_a_conversation_names_it_too(server
     assert [response["conversation"] for response in found] == [{"id": conversation_id}] * len(found)
     fork = await asked(server, input="five", previous_response_id=first["id"])
     assert (fork["conversation"], (await kept(server, fork["id"]))["conversation"]) == (None, None)
+
+
+async def test_a_refusal_names_fields_as_this_api_does_and_where_the_models_are(server: Server, bench: Bench) -> None:
+    for field, name in (
+        ("response_format", "text.format"),
+        ("reasoning_effort", "reasoning.effort"),
+        ("model", "model"),
+    ):
+        for body in ({"input": "x"}, {"input": "x", "stream": True}, {"input": "x", "store": False}):
+            bench.llm.script(ScriptedReply(error=InvalidRequestError.of(field, "is not taken")))
+            answer = await server.post("/v1/responses", body)
+            assert refusal(answer) == (400, "invalid_request", name)
+            assert answer.json()["error"]["message"] == f"{name}: is not taken"
+    answer = await server.post("/v1/responses", {"input": "x", "model": "gpt-dear"})
+    assert refusal(answer) == (400, "invalid_request", "model")
+    assert "/v1/models" in answer.json()["error"]["message"]

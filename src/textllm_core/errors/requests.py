@@ -19,6 +19,12 @@ class InvalidRequestError(TextLLMError):
         """One wrong field."""
         return cls(f"{field}: {message}", [(field, message)])
 
+    def rename(self, fields: Mapping[str, str]) -> None:
+        """Name fields as the request has them; those that are not in `fields` keep their names."""
+        if any(field in fields for field, _ in self.errors):
+            self.errors = tuple((fields.get(field, field), message) for field, message in self.errors)
+            self.args = ("; ".join(f"{field}: {message}" for field, message in self.errors),)
+
     def details(self) -> Mapping[str, object]:
         return {"errors": [{"field": field, "message": message} for field, message in self.errors]}
 

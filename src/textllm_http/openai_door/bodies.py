@@ -37,7 +37,7 @@ _LONGEST_ESCAPE: Final = 6
 _BLANK: Final = re.compile(rb"[\r\n\t ]+")
 _SUBTYPE: Final = re.compile(r"[a-z0-9]{1,10}")
 _SUFFIXES: Final = {"jpeg": "jpg", "plain": "txt", "markdown": "md"}
-_NO_BASE64: Final = "A file in the body is not valid base64."
+_NO_BASE64: Final = "is not valid base64; send the bytes of the file in base64, or its id as file_id"
 
 
 class LiftedFile(NamedTuple):
@@ -245,7 +245,10 @@ class Lifting:
         declared = (found["of_file"] or found["of_url"] or b"").decode("latin-1").lower()
         # A data URL is replaced as a whole, `data:` included; of `file_data` the name stays.
         del self._text[_value_start(self._text, found) :]
-        self._current = _Decoding(declared.partition(";")[0].rpartition("/")[2])
+        self._current = _Decoding(
+            declared.partition(";")[0].rpartition("/")[2],
+            field="file_data" if found.group().startswith(b'"file_data') else "image_url",
+        )
         return rest
 
     async def _go_on(self, current: "_Decoding", piece: bytes) -> bytes:
@@ -270,9 +273,14 @@ class Lifting:
 
 
 class _Decoding:
-    """A file that comes in base64, inside of a JSON string."""
+    """A file that comes in base64, inside of a JSON string.
 
-    def __init__(self, subtype: str) -> None:
+    Args:
+        subtype: of its media type, as it is declared; `field`: where such files stand, for what is refused.
+    """
+
+    def __init__(self, subtype: str, *, field: str) -> None:
+        self._field = field
         self.subtype, self.size, self.first, self.digest = subtype, 0, 0, sha256()
         self.waiting = bytearray()
         self._rest, self._is_padded, self._is_spooled = b"", False, False
@@ -294,11 +302,11 @@ class _Decoding:
         if not encoded:
             return
         if self._is_padded:
-            raise InvalidRequestError(_NO_BASE64)
+            raise InvalidRequestError.of(self._field, _NO_BASE64)
         try:
             decoded = a2b_base64(encoded + b"=" * (-len(encoded) % 4), strict_mode=True)
         except Base64Error as error:
-            raise InvalidRequestError(_NO_BASE64) from error
+            raise InvalidRequestError.of(self._field, _NO_BASE64) from error
         self._is_padded = encoded.endswith(b"=")
         self.size += len(decoded)
         self.digest.update(decoded)

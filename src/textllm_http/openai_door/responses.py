@@ -92,6 +92,12 @@ class Retrieval(Struct, frozen=True, kw_only=True):
     )
 
 
+# What a turn has by other names than this API.
+_FIELDS: Final = {
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "conversation_id": "conversation",
+}
 _RETRIEVAL: Final = DoorQuery(Retrieval)
 
 
@@ -110,6 +116,14 @@ _RETRIEVAL: Final = DoorQuery(Retrieval)
 )
 async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a turn as OpenAI's Responses API does."""
+    try:
+        return await _answer(request)
+    except InvalidRequestError as refusal:
+        refusal.rename(_FIELDS)
+        raise
+
+
+async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
     async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
         asked = RESPONSE.shaped(body.content)
         given = await given_of(request, asked, body)

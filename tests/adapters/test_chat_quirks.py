@@ -81,18 +81,23 @@ async def test_every_way_is_told_for_what_it_is(llm: ChatCompletionsLLM, model: 
 
 
 def assert_operator_learns(error: Exception | None, model: str) -> None:
-    """What the provider said is for the log; where, and of which model, is told."""
+    """What the provider said, and where it is, is for the log and the command line; of which model, is told."""
     assert isinstance(error, TextLLMError)
     assert error.report is not None
     assert (error.report.status, error.report.request_id) == (REFUSALS[model].status, REQUEST_ID)
     if isinstance(error, ModelError):
-        assert f"({model} at 127.0.0.1:" in str(error)
+        assert f"({model})" in str(error)
+        assert "127.0.0.1" not in str(error)
+        assert (error.report.address or "").startswith("127.0.0.1:")
+        assert error.__notes__ == [f"It is at {error.report.address}."]
 
 
-async def test_names_alone_are_reported(llm: ChatCompletionsLLM) -> None:
+async def test_names_alone_are_reported(llm: ChatCompletionsLLM, servers: ChatQuirks) -> None:
     error = (await hear(llm.stream(asking("sglang-too-long")))).error
     assert isinstance(error, TextLLMError)
-    assert error.report == ProviderReport(status=400, type="BadRequestError", request_id=REQUEST_ID)
+    assert error.report == ProviderReport(
+        status=400, type="BadRequestError", request_id=REQUEST_ID, address=f"{servers.host}/v1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,9 +148,9 @@ async def test_a_reply_that_breaks_off_tells_of_whom_and_the_log_which_call(
     llm: ChatCompletionsLLM, servers: ChatQuirks, model: str
 ) -> None:
     heard = await hear(llm.stream(asking(model)))
-    assert f"The provider ({model} at {servers.host}) " in str(heard.error)
+    assert f"The provider ({model}) " in str(heard.error)
     assert isinstance(heard.error, ModelError)
-    assert heard.error.report == ProviderReport(request_id=REQUEST_ID, is_answer=False)
+    assert heard.error.report == ProviderReport(request_id=REQUEST_ID, address=f"{servers.host}/v1", is_answer=False)
     assert heard.started.request_id == REQUEST_ID
 
 
@@ -159,7 +164,9 @@ async def test_an_api_that_a_server_lacks_is_told_with_the_setting_that_helps(se
     async with open_client("sk-test", servers.base_url.removesuffix("/v1")) as client:
         error = (await hear(ChatCompletionsLLM(client, QUICK).stream(request("Well?")))).error
     assert "OPENAI_BASE_URL" in str(error)
-    assert f"(gpt-4o at {servers.host})" in str(error)
+    assert "(gpt-4o)" in str(error)
+    assert isinstance(error, ProviderError)
+    assert (error.report.address if error.report else None) == servers.host
 
 
 async def test_reasoning_is_a_sign_of_life_before_the_text(llm: ChatCompletionsLLM) -> None:

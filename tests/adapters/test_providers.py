@@ -312,7 +312,7 @@ async def test_providers_are_asked_once_how_they_are(tmp_path: Path, other: Pick
     assert "refused our API key" in openai.notes[0]
     assert (named.is_well, named.contexts) == (False, {"small": 2048})
     assert "does not list the model big/one; it lists small" in named.notes[0]
-    assert "cannot be reached" in away.notes[0]
+    assert "cannot be reached. It is at 127.0.0.1:" in away.notes[0]
     assert not other.bodies
 
 

@@ -98,7 +98,13 @@ class Asked:
         )
 
     def __str__(self) -> str:
-        return f"The provider ({f'{self.model} ' if self.model else ''}at {urlsplit(self.base_url).netloc})"
+        return f"The provider ({self.model})" if self.model else "The provider"
+
+    @property
+    def address(self) -> str:
+        """For the operator: callers are not told where providers are."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Remember under which name the provider knows the call."""
@@ -153,8 +159,16 @@ def _reported(error: TextLLMError, fault: Fault, asked: Asked) -> TextLLMError:
         type=fault.type,
         param=fault.param,
         request_id=asked.request_id or fault.request_id,
+        address=asked.address,
     )
+    _note_address(error, asked)
     return error
+
+
+def _note_address(error: TextLLMError, asked: Asked) -> None:
+    """Let the command line, which is the operator's, say where it was; a note is in no answer of a server."""
+    if isinstance(error, ModelError):
+        error.add_note(f"It is at {asked.address}.")
 
 
 def _meant(fault: Fault, asked: Asked, *, what: str = "refused the call") -> TextLLMError:
@@ -203,9 +217,7 @@ def _of_meaning(meaning: Meaning, fault: Fault, asked: Asked) -> TextLLMError:
 def nothing_there(asked: Asked, cause: str = "no such answer") -> ProviderError:
     """The provider does not have the API that was asked; the text says what to set."""
     way_out = _WAYS_OUT.get(asked.path, _CHECK_ADDRESS)
-    return ProviderError(
-        f"{asked} has nothing at {asked.base_url}{asked.path} ({cause}); {way_out}.", may_have_run=False
-    )
+    return ProviderError(f"{asked} has nothing at {asked.path} ({cause}); {way_out}.", may_have_run=False)
 
 
 def _refused_input(fault: Fault, asked: Asked) -> TextLLMError | None:
@@ -228,9 +240,20 @@ def _at(fault: Fault) -> str:
 
 def unanswered(failure: Exception, asked: Asked) -> ModelError:
     """What it means that no answer came, or none that can be read: was the request sent at all?"""
+    error: ModelError
     if isinstance(failure, UnreachableError):
-        return ProviderUnavailableError(f"{asked} cannot be reached.", may_have_run=False)
-    return _silent(asked) if isinstance(failure, SilenceError) else _cut(asked)
+        error = ProviderUnavailableError(f"{asked} cannot be reached.", may_have_run=False)
+    else:
+        error = _silent(asked) if isinstance(failure, SilenceError) else _cut(asked)
+    return _identified(error, asked)
+
+
+def _identified(error: ModelError, asked: Asked) -> ModelError:
+    """With what is known of the call, where the provider itself has stated nothing."""
+    if error.report is None:
+        error.report = ProviderReport(request_id=asked.request_id, address=asked.address, is_answer=False)
+        _note_address(error, asked)
+    return error
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -305,13 +328,8 @@ class hearing:  # noqa: N801 - called as `contextlib.suppress` is
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(failure, ModelError):
-            self._identify(failure)
+            _identified(failure, self._asked)
             return
         for name in type(failure).__mro__:
             if name in BROKEN_ANSWER:
-                raise self._identify(BROKEN_ANSWER[name](self._asked)) from failure
-
-    def _identify(self, error: ModelError) -> ModelError:
-        if error.report is None and self._asked.request_id is not None:
-            error.report = ProviderReport(request_id=self._asked.request_id, is_answer=False)
-        return error
+                raise _identified(BROKEN_ANSWER[name](self._asked), self._asked) from failure

@@ -35,21 +35,26 @@ async def listing(client: Client, path: str = "/models") -> Listing:
             answer = await client.fetch(path)
             said = await whole(answer)
     except TimeoutError:
-        return Listing(f"{asked} did not answer within {_WITHIN_S:.0f} seconds.")
+        return Listing(f"{asked} at {asked.address} did not answer within {_WITHIN_S:.0f} seconds.")
     except ProviderError as error:
-        return Listing(str(error))
+        return Listing(_told(error))
     except tuple(BROKEN_ANSWER) as failure:
-        return Listing(str(unanswered(failure, asked)))
+        return Listing(_told(unanswered(failure, asked)))
     if answer.status in (404, 405, 501):
         return Listing(None)
     if answer.status // 100 != 2:
-        return Listing(str(refusal(answer.status, answer.headers, said, asked)))
+        return Listing(_told(refusal(answer.status, answer.headers, said, asked)))
     body = anything(said)
     listed = body.get("data") if isinstance(body, dict) else body
     if not isinstance(listed, list):
-        return Listing(f"{asked} answered something that is no list of models; check its address.")
+        return Listing(f"{asked} at {asked.address} answered something that is no list of models; check its address.")
     models = [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
     return Listing(None, {model["id"]: _context(model) for model in models})
+
+
+def _told(error: Exception) -> str:
+    """It is the operator who asks: with where it was."""
+    return " ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def _context(model: Mapping[str, object]) -> int | None:

@@ -106,7 +106,7 @@ def _bounded(value: object) -> object:
 
 def _said(report: ProviderReport | None) -> dict[str, object]:
     """The provider's own account of a failure, as fields."""
-    names = () if report is None else ("status", "code", "type", "param", "request_id")
+    names = () if report is None else ("status", "code", "type", "param", "request_id", "address")
     return {f"provider_{name}": value for name in names if (value := getattr(report, name)) is not None}
 
 

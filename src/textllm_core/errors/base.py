@@ -44,6 +44,7 @@ class ProviderReport(Struct, frozen=True, kw_only=True):
 
     Args:
         status: of HTTP; `code`, `type`, `param`: the provider's words; `request_id`: by which its support finds it.
+        address: where it was asked, which is for the operator alone.
         is_answer: the provider has stated the failure; else it broke off, and only the call is known.
     """
 
@@ -52,4 +53,5 @@ class ProviderReport(Struct, frozen=True, kw_only=True):
     type: str | None = None
     param: str | None = None
     request_id: str | None = None
+    address: str | None = None
     is_answer: bool = True

@@ -18,7 +18,7 @@ from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.clock import Clock
 from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
 from textllm_core.tenancy import Caller, Role
-from textllm_core.texts import refuse_half_characters
+from textllm_core.texts import listing, refuse_half_characters
 
 MAX_KEYS_PER_PAGE: Final = 100
 MAX_NAME_CHARS: Final = 200
@@ -64,10 +64,15 @@ def _checksum(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class IssueApiKey:
-    """Make a key for the caller's tenant; a tenant begins with its first key."""
+    """Make a key for the caller's tenant; a tenant begins with its first key.
+
+    Args:
+        known_models: the names of models that there are; None: any may be one.
+    """
 
     keys: ApiKeyRepository
     clock: Clock
+    known_models: Sequence[str] | None = None
 
     async def __call__(
         self,
@@ -86,7 +91,8 @@ class IssueApiKey:
             models: the names of the models that it may use, at most 100; None: all.
         Raises:
             ForbiddenError: the caller is no admin.
-            InvalidRequestError: a malformed tenant, user or name; a user without the role `user`, or the other way.
+            InvalidRequestError: a malformed tenant, user or name; a user without the role `user`, or the other way;
+                a model that there is not.
         """
         caller.must_be("admin")
         if (role == "user") != (user_id is not None):
@@ -98,6 +104,11 @@ class IssueApiKey:
             1 <= len(models) <= MAX_KEY_MODELS and all(_MODEL.fullmatch(model) for model in models)
         ):
             raise InvalidRequestError.of("models", f"must be 1 to {MAX_KEY_MODELS} names of models")
+        if models is not None and self.known_models is not None:
+            for model in models:
+                if model not in self.known_models:
+                    there_are = listing(self.known_models)
+                    raise InvalidRequestError.of("models", f"no model has the name {model!r}; there are: {there_are}")
         secret = new_secret()
         key = ApiKey(
             id=new_id("key"),

@@ -105,8 +105,9 @@ class Administration:
         audit: Audit,
         api_keys: ApiKeyRepository,
         clock: Clock,
+        models: Sequence[str] | None = None,
     ) -> Self:
-        """All of them over one set of adapters."""
+        """All of them over one set of adapters; `models`: the names that there are, None where any may be one."""
         return cls(
             get_session=GetSession(sessions),
             todays_session=TodaysSession(sessions, clock),
@@ -114,7 +115,7 @@ class Administration:
             end_session=EndSession(sessions),
             report_usage=ReportUsage(reports, clock),
             audit=AuditBooks(audit),
-            issue_api_key=IssueApiKey(api_keys, clock),
+            issue_api_key=IssueApiKey(api_keys, clock, models),
             list_api_keys=ListApiKeys(api_keys),
             revoke_api_key=RevokeApiKey(api_keys, clock),
             authenticate=Authenticate(api_keys, clock),
@@ -316,9 +317,10 @@ class TextLLM:
         )
         of_turns = files.of_turns(ports.conversations)
         track_usage = TrackUsage(ports.ledger, ports.telemetry)
+        routes = ports.routes or Routes.of_one(ports.llm, ports.transcript)
         exchange = Exchange.over(
             llm=ports.llm,
-            routes=ports.routes or Routes.of_one(ports.llm, ports.transcript),
+            routes=routes,
             ledger=ports.ledger,
             conversations=ports.conversations,
             journal=ports.journal,
@@ -364,7 +366,9 @@ class TextLLM:
             cancel_reply=cancel_reply,
             wind_down=WindDown(running),
             conversations=conversations,
-            administration=Administration.over(ports.sessions, ports.reports, ports.audit, ports.api_keys, ports.clock),
+            administration=Administration.over(
+                ports.sessions, ports.reports, ports.audit, ports.api_keys, ports.clock, routes.names
+            ),
             files=files,
             track_usage=track_usage,
             reconcile=Reconcile(

@@ -1,6 +1,11 @@
 """Text as models and clients send it: cut anywhere, also in the middle of a character."""
 
+from collections.abc import Sequence
+from typing import Final
+
 from textllm_core.errors import InvalidRequestError
+
+_MOST_LISTED: Final = 20  # names that a message lists
 
 
 def well_formed(text: str) -> str:
@@ -53,3 +58,9 @@ def refuse_half_characters(**fields: str | None) -> None:
     for field, text in fields.items():
         if text is not None and text != well_formed(text):
             raise InvalidRequestError.of(field, "has half of a surrogate pair, which is no character")
+
+
+def listing(names: Sequence[str]) -> str:
+    """The first of the names with commas between them, and how many more there are."""
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

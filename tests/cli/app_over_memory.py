@@ -134,8 +134,8 @@ class MemoryWiring:
             yield administration
 
     @asynccontextmanager
-    async def open_administration(self, _settings: Settings) -> AsyncIterator[Administration]:
-        yield memory_administration(self.store, SystemClock())
+    async def open_administration(self, settings: Settings) -> AsyncIterator[Administration]:
+        yield memory_administration(self.store, SystemClock(), tuple(settings.models) or None)
 
     @asynccontextmanager
     async def open_files(self, _settings: Settings) -> AsyncIterator[Files]:

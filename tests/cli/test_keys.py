@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -44,6 +45,20 @@ def test_a_key_is_limited_to_models(run: Run, wiring: MemoryWiring) -> None:
     result = run("keys", "create", "--role", "service", "--models", "fast,openai/gpt-4o")
     assert caller(wiring, result.stdout.strip()).models == ("fast", "openai/gpt-4o")
     assert run("keys", "create", "--role", "service", "--models", "a,,b").exit_code == 4
+    run("keys", "create", "--role", "admin")
+    lines = run("keys", "list").stdout.splitlines()
+    assert [line.split()[-1] for line in lines] == ["models", "all", "fast,openai/gpt-4o"]
+
+
+def test_a_key_for_a_model_that_there_is_not_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+    models = {name: {"provider": "own"} for name in ("fast", "careful")}
+    config = {"model": "fast", "providers": {"own": {"kind": "embedded"}}, "models": models}
+    (tmp_path / "some.yaml").write_text(json.dumps(config))  # which is YAML, too
+    create = ("--config", "some.yaml", "keys", "create", "--role", "service", "--models")
+    refused = run(*create, "fast,nope")
+    assert (refused.exit_code, refused.stdout) == (4, "")
+    assert "no model has the name 'nope'; there are: fast, careful" in refused.stderr
+    assert run(*create, "careful,fast").exit_code == 0
 
 
 def test_keys_are_listed_without_their_secrets(run: Run) -> None:

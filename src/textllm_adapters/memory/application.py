@@ -1,6 +1,6 @@
 """The whole application in memory: for tests of what is built on it, with no network, no disk and no cost."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Final
@@ -161,14 +161,15 @@ def memory_conversations(
     )
 
 
-def memory_administration(store: MemoryStore, clock: Clock) -> Administration:
-    """The part of the application that asks no model."""
+def memory_administration(store: MemoryStore, clock: Clock, models: Sequence[str] | None = None) -> Administration:
+    """The part of the application that asks no model; `models`: the names that there are, None where any may be one."""
     return Administration.over(
         MemorySessionRepository(store),
         MemoryUsageReports(store),
         MemoryAudit(store),
         MemoryApiKeyRepository(store),
         clock,
+        models,
     )
 
 

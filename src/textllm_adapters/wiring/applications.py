@@ -196,6 +196,7 @@ async def _administration(stack: AsyncExitStack, settings: Settings, engine: Asy
         SqlAudit(_patient(stack, settings)),
         api_keys_of(engine),
         await open_clock(stack, engine),
+        tuple(settings.models) or None,
     )
 
 

@@ -69,7 +69,7 @@ def list_(
     admin = Caller(tenant, "admin")
     with reporting(as_json=as_json) as screen:
         page = _run(context, lambda administration: administration.list_api_keys(admin, limit=limit, after=after))
-        header = ("key", "secret", "role", "user", "created", "revoked")
+        header = ("key", "secret", "role", "user", "created", "revoked", "models")
         names = [key.name or "" for key in page.data]
         screen.record(page, table(header, [_cells(key) for key in page.data], names))
         if page.has_more:
@@ -111,4 +111,5 @@ def _cells(key: ApiKey) -> tuple[str, ...]:
         key.user_id or "",
         f"{key.created_at:%Y-%m-%d %H:%M}",
         f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
+        "all" if key.models is None else ",".join(key.models),
     )

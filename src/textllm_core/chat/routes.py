@@ -10,8 +10,8 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import InputImage
 from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
+from textllm_core.texts import listing
 
-_MOST_NAMED: Final = 20  # names that a refusal lists
 _ROUGHLY: Final = 1.25  # an estimate of tokens is rarely off by more
 _BESIDE: Final = 64  # tokens that a provider adds around messages
 
@@ -92,6 +92,11 @@ class Routes:
         """All models are one provider's."""
         return cls(named={}, providers={}, otherwise=Route(llm=llm, transcript=transcript))
 
+    @property
+    def names(self) -> Sequence[str] | None:
+        """The names that there are; None where any may be one."""
+        return tuple(self.named) if self.otherwise is None else None
+
     def to(self, model: str) -> Sequence[Route]:
         """The model that is asked, and those that stand in for it.
 
@@ -101,7 +106,7 @@ class Routes:
         if (named := self.named.get(model)) is not None:
             return named
         if self.otherwise is None:
-            raise InvalidRequestError.of("model", f"no model has this name; there are: {_list(tuple(self.named))}")
+            raise InvalidRequestError.of("model", f"no model has this name; there are: {listing(tuple(self.named))}")
         provider, slash, name = model.partition("/")
         if slash and name and (way := self.providers.get(provider)) is not None:
             return (way.of(name),)
@@ -123,8 +128,3 @@ class Routes:
             return len(route.model) if model.startswith(route.model) else 0, route.provider == whose
 
         return max(routes, key=likeness).name  # the first, where none is like it
-
-
-def _list(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,16 @@ from tests.servers.openai_script import Fault
 from tests.servers.picky import Picky, picky
 
 from textllm_adapters.settings import Settings, SettingsError, load_settings
-from textllm_adapters.wiring import ask_providers, check, models_of, open_textllm
+from textllm_adapters.wiring import (
+    ask_providers,
+    check,
+    models_of,
+    open_administration,
+    open_textllm,
+    upgrade_database,
+)
 from textllm_core import Caller, InputText, LedgerEntry, Message, MessagesTurn, TextLLM, TextTurn, TurnOptions
-from textllm_core.errors import InvalidRequestError, ProviderError, ProviderUnavailableError
+from textllm_core.errors import ConfigurationError, InvalidRequestError, ProviderError, ProviderUnavailableError
 
 PRICE = {"input": 1, "output": 2}
 DEAR = {"input": 10, "output": 40}
@@ -282,6 +290,46 @@ def test_models_that_do_not_fit_are_refused(tmp_path: Path, models: dict[str, An
     providers = {"one": {"kind": "chat_completions", "base_url": "http://a/v1"}}
     with pytest.raises(SettingsError, match=told):
         settings_of(tmp_path, {"model": "a", "providers": providers, "models": models})
+
+
+def test_what_is_wrong_in_a_provider_or_model_is_told_once_and_not_of_what_names_it(tmp_path: Path) -> None:
+    right = {"kind": "chat_completions", "base_url": "http://a/v1"}
+    config = {
+        "model": "a",
+        "providers": {"one": {"kind": "openai_compatible"}, "two": right},
+        "models": {
+            "a": {"provider": "two", "context": "long"},
+            "b": {"provider": "one", "fallbacks": ["a"]},
+            "c": {"provider": "none"},
+        },
+    }
+    with pytest.raises(SettingsError) as refused:
+        settings_of(tmp_path, config)
+    wrong = {problem.path.removeprefix("config.yaml: ") for problem in refused.value.problems}
+    assert wrong == {"providers.one.kind", "models.a.context", "models.c.provider"}
+
+
+async def test_a_key_is_limited_to_models_that_there_are(tmp_path: Path) -> None:
+    providers = {"one": {"kind": "chat_completions", "base_url": "http://a/v1"}}
+    models = {name: {"provider": "one", "price": PRICE} for name in ("a", "b")}
+    settings = settings_of(tmp_path, {"model": "a", "providers": providers, "models": models})
+    await upgrade_database(settings)
+    async with open_textllm(settings) as textllm, open_administration(settings) as alone:
+        for administration in (textllm.administration, alone):
+            issue = partial(administration.issue_api_key, Caller(role="admin"), role="service")
+            with pytest.raises(InvalidRequestError, match="no model has the name 'nope'; there are: a, b"):
+                await issue(models=["a", "nope"])
+            assert (await issue(models=["b"])).models == ("b",)
+
+
+def test_all_models_without_a_price_are_named_at_once(tmp_path: Path) -> None:
+    providers = {"one": {"kind": "chat_completions", "base_url": "http://a/v1"}}
+    models: dict[str, Any] = {name: {"provider": "one"} for name in ("a", "b")} | {
+        "c": {"provider": "one", "price": PRICE}
+    }
+    settings = settings_of(tmp_path, {"model": "a", "providers": providers, "models": models})
+    with pytest.raises(ConfigurationError, match=r"for 'a', 'b'\. State it in `models\.a\.price`, `models\.b\.price`"):
+        check(settings)
 
 
 def test_nothing_private_of_a_provider_is_shown(tmp_path: Path) -> None:

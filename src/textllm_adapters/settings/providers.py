@@ -150,16 +150,18 @@ def disagreements(
     for name, model in models.items():
         if model.provider not in providers:
             known = ", ".join(providers) or "a provider under `providers`"
-            yield {"models", "providers"}, Problem(f"models.{name}.provider", "no provider of this name", known)
+            keys = {"models", "providers", f"providers.{model.provider}"}
+            yield keys, Problem(f"models.{name}.provider", "no provider of this name", known)
         for fallback in model.fallbacks:
             if fallback == name or fallback not in models:
                 found, expected = "itself" if fallback == name else "no model of this name", "other names of `models`"
-                yield {"models"}, Problem(f"models.{name}.fallbacks", found, expected)
+                yield {"models", f"models.{fallback}"}, Problem(f"models.{name}.fallbacks", found, expected)
         if prices.setdefault((model.provider, model.model or name), model.price) != model.price:
             expected = "one price of a provider's model under all of its names"
             yield {"models"}, Problem(f"models.{name}.price", "another price than under another name", expected)
     if models and default not in models:
-        yield {"models", "model"}, Problem("model", "a name that is not in `models`", f"one of {', '.join(models)}")
+        expected = f"one of {', '.join(models)}"
+        yield {"models", "model", f"models.{default}"}, Problem("model", "a name that is not in `models`", expected)
 
 
 def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:

@@ -250,6 +250,7 @@ def load_settings(
     assert isinstance(settings, Settings)  # no field of it is required
 
     faulty = {key for key, _ in report}
+    faulty |= {".".join(key.split(".")[:2]) for key in faulty}  # of a provider or model, what is wrong in it
     together = [problem for keys, problem in contradictions(settings) if not keys & faulty]
     if problems := (*(problem for _, problem in report), *together):
         raise SettingsError(problems)

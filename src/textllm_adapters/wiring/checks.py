@@ -36,18 +36,26 @@ def priced(settings: Settings) -> Pricing:
     """What models cost.
 
     Raises:
-        ConfigurationError: what the operator's model costs, nobody knows.
+        ConfigurationError: what the operator's models cost, nobody knows; its text names them all.
     """
     pricing, catalogue = pricing_of(settings), Catalogue(settings)
-    for name in settings.models or (settings.model,):
-        try:
-            pricing.price(catalogue.model_of(name))
-        except InvalidRequestError as error:
-            raise ConfigurationError(
-                f"model: no price is known for {name!r}. State it under `prices` (USD for one million tokens), "
-                "or set `unpriced: free` to let it answer at no cost."
-            ) from error
-    return pricing
+    unpriced = [name for name in settings.models or (settings.model,) if not _is_priced(pricing, catalogue, name)]
+    if not unpriced:
+        return pricing
+    where = ", ".join(f"`models.{name}.price`" for name in unpriced) if settings.models else "`prices`"
+    raise ConfigurationError(
+        f"{'models' if settings.models else 'model'}: no price is known for {', '.join(map(repr, unpriced))}. "
+        f"State it in {where} (USD for one million tokens), or set `unpriced: free` to let what has no price answer "
+        "at no cost."
+    )
+
+
+def _is_priced(pricing: Pricing, catalogue: Catalogue, name: str) -> bool:
+    try:
+        pricing.price(catalogue.model_of(name))
+    except InvalidRequestError:
+        return False
+    return True
 
 
 def notices(settings: Settings, *, today: date | None = None) -> Sequence[str]:

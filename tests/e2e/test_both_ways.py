@@ -363,7 +363,8 @@ def test_keys_of_a_server_are_managed_with_one(
         assert (
             there("keys", "revoke", made["id"], "--json").stdout == here("keys", "revoke", made["id"], "--json").stdout
         )
-        assert running(environments["remote"], "ada")("ask", "hi").exit_code == 9
+        refused = running(environments["remote"], "ada")("ask", "hi")
+        assert (refused.exit_code, "TEXTLLM_API_KEY" in refused.stderr) == (9, True)
         assert running({**environments["remote"], "TEXTLLM_API_KEY": "sk-wrong"}, "ada")("ask", "hi").exit_code == 9
 
 
@@ -384,7 +385,10 @@ def test_a_chat_through_pipes_is_the_same(way: Way, option: tuple[str, ...]) -> 
 def test_settings_are_shown_and_checked_by_both(way: Way) -> None:
     shown = [json.loads(way(name, "ada")("config", "show", "--json").stdout) for name in ("in process", "remote")]
     assert shown[0].keys() == shown[1].keys()
-    same([way(name, "ada")("config", "check", "--offline", "--json") for name in ("in process", "remote")])
+    checked = [way(name, "ada")("config", "check", "--offline") for name in ("in process", "remote")]
+    assert [each.stdout for each in checked] == 2 * ["The settings can be used.\n"]
+    assert [("settings of this computer" in each.stderr) for each in checked] == [False, True]
+    assert len(json.loads(way("remote", "ada")("config", "check", "--json").stdout)["notices"]) == 1
 
 
 def test_no_command_is_missing_here() -> None:

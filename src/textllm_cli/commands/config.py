@@ -1,7 +1,7 @@
 """`textllm config`: the settings in force."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -12,6 +12,11 @@ from textllm_cli.render import outline, reporting
 from textllm_core.records.models import ProviderFound
 
 _Offline = Annotated[bool, typer.Option("--offline", help="Ask no provider.")]
+
+_OF_THIS_COMPUTER: Final = (
+    "these are the settings of this computer; no provider was asked. Those of the server are checked where it runs: "
+    "`textllm config check` there, without --server and TEXTLLM_SERVER."
+)
 
 app = typer.Typer(no_args_is_help=True, help="Show or check the settings.")
 
@@ -33,7 +38,8 @@ def show(context: typer.Context, as_json: options.Json = False) -> None:
 def check(context: typer.Context, offline: _Offline = False, as_json: options.Json = False) -> None:
     """Check all settings at once, and list everything that is wrong with them. Ask each provider once how it is.
 
-    It is asked for its list of models, which costs nothing.
+    It is asked for its list of models, which costs nothing. A server's own settings are checked where it runs, and
+    not by --server.
 
     Example: textllm --config mine.yaml config check
     """
@@ -42,7 +48,9 @@ def check(context: typer.Context, offline: _Offline = False, as_json: options.Js
         settings, wiring = invocation.settings(is_personal=False), invocation.load_wiring()
         notices: Sequence[str] = ()
         found: Sequence[ProviderFound] = ()
-        if settings.server is None:  # else the model and the storage are the server's, which checks its own
+        if settings.server is not None:  # the model and the storage are the server's
+            notices = (_OF_THIS_COMPUTER,)
+        else:
             wiring.check(settings)
             notices = wiring.notices(settings)
             found = () if offline else interruptibly(wiring.ask_providers(settings))

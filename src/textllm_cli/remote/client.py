@@ -13,7 +13,13 @@ import httpx2
 import msgspec
 
 from textllm_cli.remote.problems import error_of
-from textllm_core.errors import ConfigurationError, NotFoundError, ServiceUnavailableError, TextLLMError
+from textllm_core.errors import (
+    ConfigurationError,
+    NotFoundError,
+    ServiceUnavailableError,
+    TextLLMError,
+    UnauthenticatedError,
+)
 from textllm_core.texts import well_formed
 from textllm_core.wire import to_json
 
@@ -99,6 +105,8 @@ class Client:
                     said = await answer.aread()
                 error = error_of(said) or self._stranger(answer.status_code)
                 error.is_replayed = is_replayed(answer)
+                if isinstance(error, UnauthenticatedError):
+                    error.add_note("Set TEXTLLM_API_KEY to a key of this server.")
                 raise error
             yield answer
         finally:

@@ -441,11 +441,20 @@ def test_a_child_that_dies_while_it_is_still_sent_its_document_is_the_documents_
     assert children() == before
 
 
-async def test_a_child_that_takes_too_long_is_ended() -> None:
+@pytest.mark.parametrize("is_at_work", [False, True])
+async def test_a_child_that_takes_too_long_is_ended_and_its_document_blamed_only_where_it_was_at_work(
+    monkeypatch: pytest.MonkeyPatch, is_at_work: bool
+) -> None:
+    if is_at_work:
+        monkeypatch.setattr("textllm_adapters.documents.document_reader._OWN_FAULT_S", 0.0)
     before = children()
-    with pytest.raises(UnreadableDocumentError) as refusal:
+    with pytest.raises(TextLLMError) as refusal:
         await ChildDocumentReader(timeout_s=0.5).read(never_ending(), owner=ANN, max_chars=9, max_pages=1)
-    assert refusal.value.reason == "timed_out"
+    told = {"reason": "timed_out"} if is_at_work else {"retry_after_s": 10}
+    assert (type(refusal.value), refusal.value.details()) == (
+        UnreadableDocumentError if is_at_work else ServiceUnavailableError,
+        told,
+    )
     assert children() == before
 
 
@@ -476,7 +485,7 @@ async def test_who_comes_right_after_the_slowest_document_is_not_refused_for_it(
     reader = ChildDocumentReader(at_once=1, timeout_s=0.5)
     readings = [reader.read(never_ending(), owner=owner, max_chars=9, max_pages=1) for owner in (ANN, ANN, BOB)]
     outcomes = await asyncio.gather(*readings, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [UnreadableDocumentError] * 3
+    assert ["could not be read in time" in str(outcome) for outcome in outcomes] == [True] * 3
 
 
 async def test_more_documents_than_places_are_read_one_after_the_other() -> None:

@@ -5,6 +5,7 @@ needs none (`man vfork`). Both ends of a child are sockets, which any event loop
 """
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -31,6 +32,14 @@ class Child:
     async def ended(self) -> int:
         """Its exit status, once it has ended; negative: the signal that it died of."""
         return await asyncio.to_thread(self.process.wait)
+
+    def processor_s(self) -> float:
+        """Seconds of processor time that it has taken; infinite where the system does not say it (proc(5))."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return math.inf
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from textllm_adapters.documents.outcomes import (
     unsupported,
 )
 from textllm_adapters.documents.waiting_line import WaitingLine
-from textllm_core.errors import UnreadableDocumentError, UnreadableReason
+from textllm_core.errors import ServiceUnavailableError, UnreadableDocumentError, UnreadableReason
 from textllm_core.file_names import media_type_of
 from textllm_core.images import damaged
 from textllm_core.ports.document_reader import Document, DocumentText, FileType, Picture
@@ -53,6 +53,10 @@ _DEATHS: Final[dict[int, UnreadableReason]] = {
     -signal.SIGKILL: "too_complex",
     -signal.SIGABRT: "too_complex",
 }
+
+_OWN_FAULT_S: Final = 5.0  # half of the processor time that a child may have: with less it was held up by others
+_COME_BACK_S: Final = 10  # about as long as it waited in vain
+_BUSY: Final = "The document could not be read in time, since the service is busy; send this again later."
 
 
 class ChildDocumentReader:
@@ -133,16 +137,15 @@ class ChildDocumentReader:
     async def _outcome(
         self, action: str, what: str, upload: Upload, *limits: str, owner: Owner, max_bytes: int
     ) -> Outcome:
-        async with self._line.place(owner):
+        async with self._line.place(owner), child_of(*_CHILD, action, what, *(limits or ("0", "0"))) as child:
             try:
-                async with (
-                    asyncio.timeout(self._timeout_s),
-                    child_of(*_CHILD, action, what, *(limits or ("0", "0"))) as child,
-                ):
+                async with asyncio.timeout(self._timeout_s):
                     await _send(child, upload)
                     line = await _output(child, max_bytes=max_bytes)
                     status = await child.ended()
             except TimeoutError as error:
+                if child.processor_s() < _OWN_FAULT_S:
+                    raise ServiceUnavailableError(_BUSY, retry_after_s=_COME_BACK_S) from error
                 raise UnreadableDocumentError("timed_out") from error
         if status > 0:
             raise RuntimeError(f"the document reader's child could not start: exit status {status}")

@@ -118,13 +118,16 @@ class PostgresLedgerUpkeep(SqlLedgerUpkeep):
             dropped = 0
             for name, end in await self._months():
                 if end <= first_response_id(before):
-                    dropped += await self._drop(name, before)
+                    gone = await self._drop(name, before)
+                    if gone is None:  # whoever keeps the ledger from us keeps each of its months
+                        break
+                    dropped += gone
             async with self._database.transaction(EVERYONE) as connection:
                 rest = await connection.execute(_FORGET_REST, {"of_day": before, "at_most": limit})
         return dropped + rest.rowcount
 
-    async def _drop(self, name: str, before: date) -> int:
-        """About how many entries went with it."""
+    async def _drop(self, name: str, before: date) -> int | None:
+        """About how many entries went with it; None where the ledger was not to be had."""
         async with self._database.transaction(EVERYONE) as connection:
             if name == _BEFORE and await _has_newer(connection, before):
                 return 0
@@ -135,7 +138,7 @@ class PostgresLedgerUpkeep(SqlLedgerUpkeep):
             await connection.execute(text(f"DROP TABLE {name}"))
             return size
 
-        return await self._soon(drop) or 0
+        return await self._soon(drop)
 
     async def _is_ours(self) -> bool:
         async with self._database.single(EVERYONE) as connection:

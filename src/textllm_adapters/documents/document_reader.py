@@ -54,7 +54,7 @@ _DEATHS: Final[dict[int, UnreadableReason]] = {
     -signal.SIGABRT: "too_complex",
 }
 
-_OWN_FAULT_S: Final = 5.0  # half of the processor time that a child may have: with less it was held up by others
+_OWN_FAULT_S: Final = 2.0  # of processor time; an honest document of some pages takes less: then others held it up
 _COME_BACK_S: Final = 10  # about as long as it waited in vain
 _BUSY: Final = "The document could not be read in time, since the service is busy; send this again later."
 

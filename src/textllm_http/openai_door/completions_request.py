@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, NoReturn, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from msgspec import Struct
 
@@ -11,29 +11,25 @@ from textllm_core.chat.given_parts import GivenPart
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.parts import ContentPart, Refusal
-from textllm_core.records.sampling import Sampling
 from textllm_core.records.tools import (
     FunctionTool,
     JsonObjectFormat,
     JsonSchemaFormat,
     NamedFunction,
-    ReasoningEffort,
     ResponseFormat,
     ToolCall,
     ToolChoice,
-    ToolMode,
     ToolResult,
 )
 from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.openai_door.bounds import check_parts, check_tools, refuse_deep
 from textllm_http.openai_door.errors import unserved
+from textllm_http.openai_door.options import EFFORTS, MODES, one_of, sampling
 from textllm_http.openai_door.parts import WirePart, parts_of
 from textllm_http.requests import JsonBody
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 _ROLES: Final = frozenset(get_args(Role))
-_EFFORTS: Final = get_args(ReasoningEffort)
-_MODES: Final = get_args(ToolMode)
 _FORMATS: Final = ("text", "json_object", "json_schema")
 _NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # when its caller says that something was said, nobody asks
 # Of fields that OpenAI's API has. What is null, or says what is the case without it, was not sent.
@@ -188,8 +184,7 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
         Raises:
             InvalidRequestError: something is asked for that is not served.
         """
-        asked = {name: getattr(self, name) for name in _UNSERVED}
-        unserved({name: it for name, it in asked.items() if it not in _SAY_NOTHING.get(name, ())}, _UNSERVED)
+        unserved({name: getattr(self, name) for name in _UNSERVED}, _UNSERVED, _SAY_NOTHING)
         tools = tuple(_functions(self.tools or ()))
         return TurnOptions(
             model=self.model,
@@ -201,8 +196,16 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
             tool_choice=_choice(self.tool_choice) if tools or self.tool_choice not in ("auto", "none") else None,
             parallel_tool_calls=self.parallel_tool_calls if tools else None,
             response_format=None if self.response_format is None else _format(self.response_format),
-            reasoning_effort=None if self.reasoning_effort is None else _effort(self.reasoning_effort),
-            sampling=self._sampling,
+            reasoning_effort=(
+                None if self.reasoning_effort is None else one_of(EFFORTS, self.reasoning_effort, "reasoning_effort")
+            ),
+            sampling=sampling(
+                top_p=self.top_p,
+                frequency_penalty=self.frequency_penalty,
+                presence_penalty=self.presence_penalty,
+                seed=self.seed,
+                stop=[self.stop] if isinstance(self.stop, str) else self.stop,
+            ),
             cache_key=self.prompt_cache_key,
         )
 
@@ -215,27 +218,8 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
             raise InvalidRequestError.of(field, "must be at least 1")
         return longest
 
-    @property
-    def _sampling(self) -> Sampling | None:
-        """None, too, where all that is said is what is the case without it: some clients always say that."""
-        sampling = Sampling(
-            top_p=None if self.top_p == 1 else self.top_p,
-            frequency_penalty=self.frequency_penalty or None,
-            presence_penalty=self.presence_penalty or None,
-            seed=self.seed,
-            stop=([self.stop] if isinstance(self.stop, str) else self.stop) or None,
-        )
-        return sampling if sampling.chosen else None
 
-
-class _Body(JsonBody[CompletionRequest]):
-    """Without a look at each name: what nobody knows is ignored, and nothing of it goes to a database."""
-
-    def decode(self, body: bytes) -> CompletionRequest:
-        return self.shaped(body)
-
-
-COMPLETION: Final = _Body(CompletionRequest)
+COMPLETION: Final = JsonBody(CompletionRequest)
 
 
 def messages_of(asked: CompletionRequest, body: DoorBody) -> list[tuple[Role, tuple[GivenPart, ...]]]:
@@ -322,28 +306,14 @@ def _choice(choice: str | NamedTool | None) -> ToolChoice | None:
         if choice.type != "function" or choice.function is None or not choice.function.name:
             raise InvalidRequestError.of("tool_choice", "must be auto, none, required, or name a function")
         return NamedFunction(choice.function.name)
-    if choice is not None and choice not in _MODES:
-        _must_be("tool_choice", _MODES)
-    return cast("ToolMode | None", choice)
+    return None if choice is None else one_of(MODES, choice, "tool_choice")
 
 
 def _format(shape: Format) -> ResponseFormat | None:
-    if shape.type not in _FORMATS:
-        _must_be("response_format.type", _FORMATS)
-    if shape.type != "json_schema":
+    if one_of(_FORMATS, shape.type, "response_format.type") != "json_schema":
         return JsonObjectFormat() if shape.type == "json_object" else None
     it = shape.json_schema
     if it is None or it.schema is None:
         raise InvalidRequestError.of("response_format.json_schema", "must have a name and a schema")
     refuse_deep(it.schema, "response_format.json_schema.schema")
     return JsonSchemaFormat(name=it.name, schema=it.schema, description=it.description, strict=it.strict)
-
-
-def _effort(effort: str) -> ReasoningEffort:
-    if effort not in _EFFORTS:
-        _must_be("reasoning_effort", _EFFORTS)
-    return cast("ReasoningEffort", effort)
-
-
-def _must_be(field: str, words: Sequence[str]) -> NoReturn:
-    raise InvalidRequestError.of(field, f"must be one of {', '.join(words)}")

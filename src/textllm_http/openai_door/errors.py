@@ -1,6 +1,6 @@
 """Failures in the shape of OpenAI's API, with our codes, and what its SDKs read of whether to try again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from math import ceil
@@ -28,6 +28,7 @@ _TYPES: Final[Mapping[int, str]] = {
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
+_NOTHING: Final[Mapping[str, Sequence[object]]] = {}
 _NEVER_AGAIN: Final = (ConversationLostError, IdempotencyMismatchError, UnknownKeysError)
 _PASS_LATER: Final = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _WAIT_FOR_RUNNING_S: Final = 2  # most turns that promises were made to have ended by then
@@ -86,16 +87,24 @@ def limited_headers(allowance: Allowance) -> dict[str, str]:
     return rate_limit_headers(allowance) | _ratelimit(allowance)
 
 
-def unserved(fields: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+def unserved(
+    fields: Mapping[str, Any], reasons: Mapping[str, str], says_nothing: Mapping[str, Sequence[object]] = _NOTHING
+) -> None:
     """Refuse, by its name, each field that OpenAI's API has and that is not served here.
 
     Args:
         fields: what was sent; what is null was not.
         reasons: of each such field why, or what to do instead: a sentence that the field's name begins.
+        says_nothing: of some, values that say what is the case without them.
     Raises:
         InvalidRequestError
     """
-    wrong = [(name, reasons[name]) for name in reasons if fields.get(name) is not None]
+    asked = {name: fields.get(name) for name in reasons}
+    wrong = [
+        (name, reasons[name])
+        for name, value in asked.items()
+        if value is not None and value not in says_nothing.get(name, ())
+    ]
     if wrong:
         raise InvalidRequestError("; ".join(f"{name}: {why}" for name, why in wrong), wrong)
 

@@ -1,13 +1,12 @@
 """What `/v1/responses` is asked: the body, what it asks for, and what of it a response tells again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from msgspec import Struct
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.messages import TurnOptions
-from textllm_core.records.sampling import Sampling
 from textllm_core.records.tools import (
     FunctionTool,
     JsonObjectFormat,
@@ -16,14 +15,12 @@ from textllm_core.records.tools import (
     ReasoningEffort,
     ResponseFormat,
     ToolChoice,
-    ToolMode,
 )
 from textllm_http.openai_door.bounds import check_tools, refuse_deep
 from textllm_http.openai_door.errors import unserved
+from textllm_http.openai_door.options import EFFORTS, MODES, one_of, sampling
 from textllm_http.requests import JsonBody
 
-_EFFORTS: Final = get_args(ReasoningEffort)
-_MODES: Final = get_args(ToolMode)
 _UNSERVED: Final = {
     "prompt": "prompts that OpenAI keeps are not served here; send instructions",
     "context_management": "is not served; what was said is sent as it is, up to the setting max_history_items",
@@ -151,22 +148,16 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
             parallel_tool_calls=self.parallel_tool_calls if allowed else None,
             response_format=_format(self.text.format) if self.text and self.text.format else None,
             reasoning_effort=_effort(self.reasoning),
-            sampling=self._sampling,
+            sampling=sampling(
+                top_p=self.top_p,
+                frequency_penalty=self.frequency_penalty,
+                presence_penalty=self.presence_penalty,
+            ),
             cache_key=self.prompt_cache_key,
         )
 
-    @property
-    def _sampling(self) -> Sampling | None:
-        sampling = Sampling(
-            top_p=None if self.top_p == 1 else self.top_p,
-            frequency_penalty=self.frequency_penalty or None,
-            presence_penalty=self.presence_penalty or None,
-        )
-        return sampling if sampling.chosen else None
-
     def _check_served(self) -> None:
-        asked = {name: getattr(self, name) for name in _UNSERVED}
-        unserved({name: it for name, it in asked.items() if it not in _SAY_NOTHING.get(name, ())}, _UNSERVED)
+        unserved({name: getattr(self, name) for name in _UNSERVED}, _UNSERVED, _SAY_NOTHING)
         if self.text is not None and self.text.verbosity not in (None, "medium"):
             raise InvalidRequestError.of("text.verbosity", "is not served; leave it out, or send medium")
         if _LOGPROBS in (self.include or ()):
@@ -204,14 +195,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
         }
 
 
-class _Body(JsonBody[ResponseRequest]):
-    """Without a look at each name: what nobody knows is ignored."""
-
-    def decode(self, body: bytes) -> ResponseRequest:
-        return self.shaped(body)
-
-
-RESPONSE: Final = _Body(ResponseRequest)
+RESPONSE: Final = JsonBody(ResponseRequest)
 
 
 def _functions(tools: Sequence[ResponseTool]) -> Iterator[FunctionTool]:
@@ -236,22 +220,14 @@ def _chosen(
     if choice is None:
         return functions, None
     if isinstance(choice, str):
-        return functions, _mode(choice, "tool_choice")
+        return functions, one_of(MODES, choice, "tool_choice")
     if choice.type == "function" and choice.name is not None:
         return functions, NamedFunction(choice.name)
     if choice.type == "allowed_tools":
         names = {tool.name for tool in choice.tools or ()}
         allowed = tuple(each for each in functions if each.name in names)
-        return allowed, _mode(choice.mode or "auto", "tool_choice.mode")
+        return allowed, one_of(MODES, choice.mode or "auto", "tool_choice.mode")
     raise InvalidRequestError.of("tool_choice", "must be auto, none, required, a function, or allowed_tools")
-
-
-def _mode(mode: str, field: str) -> ToolMode:
-    for known in _MODES:
-        if mode == known:
-            found: ToolMode = known
-            return found
-    raise InvalidRequestError.of(field, f"must be one of {', '.join(_MODES)}")
 
 
 def _format(shape: ResponseTextFormat) -> ResponseFormat | None:
@@ -273,11 +249,7 @@ def _format(shape: ResponseTextFormat) -> ResponseFormat | None:
 def _effort(reasoning: ResponseReasoning | None) -> ReasoningEffort | None:
     if reasoning is None or reasoning.effort is None:
         return None
-    for known in _EFFORTS:
-        if reasoning.effort == known:
-            found: ReasoningEffort = known
-            return found
-    raise InvalidRequestError.of("reasoning.effort", f"must be one of {', '.join(_EFFORTS)}")
+    return one_of(EFFORTS, reasoning.effort, "reasoning.effort")
 
 
 def _told_tool(tool: ResponseTool) -> dict[str, Any]:

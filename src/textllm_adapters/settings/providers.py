@@ -1,6 +1,6 @@
 """Who answers: providers, and the names by which their models are asked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -126,42 +126,77 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A name that callers use.
 
     Args:
-        provider: who has it; `model`: its name there; None: the same.
+        provider: who has it; `model`: its name there; None: the same. None where `weights` say it.
+        weights: by other names, their share of the turns; whoever has none only stands in.
         price: None: by `prices`, and by the price list.
         context: tokens of the past, the turn and the reply; None: not known.
         fallbacks: the names that are asked in its place, in their order, where it surely gave nothing.
     """
 
-    provider: ProviderName
+    provider: ProviderName | None = None
     model: ModelName | None = None
+    weights: dict[ModelName, Annotated[int, whole(0, 1_000_000)]] = {}
     price: ModelPrice | None = None
     context: Annotated[int, whole(256, 100_000_000)] | None = None
     fallbacks: tuple[ModelName, ...] = ()
 
 
 def disagreements(
-    providers: Mapping[str, ProviderSettings], models: Mapping[str, ModelSettings], *, default: str
+    providers: Mapping[str, ProviderSettings],
+    models: Mapping[str, ModelSettings],
+    *,
+    default: str,
+    priced: Collection[str] = (),
 ) -> Iterator[tuple[set[str], Problem]]:
-    """What is right by itself, but not together: the settings it is about, and what to say."""
+    """What is right by itself, but not together: the settings it is about, and what to say.
+
+    Args:
+        priced: the names that have a price of their own.
+    """
     for name, provider in providers.items():
         for field, found, expected in _misfits(provider):
             yield {"providers"}, Problem(f"providers.{name}.{field}", found, expected)
     prices: dict[tuple[str, str], ModelPrice | None] = {}
     for name, model in models.items():
+        here = {"models", f"models.{name}"}
+        for field in ("weights", "fallbacks"):
+            for other in getattr(model, field):
+                if other == name or other not in models:
+                    found, expected = "itself" if other == name else "no model of this name", "other names of `models`"
+                    yield {"models", f"models.{other}"}, Problem(f"models.{name}.{field}", found, expected)
+        if model.weights:
+            for field, found, expected in _misweighed(model, models):
+                yield here, Problem(f"models.{name}.{field}", found, expected)
+            if name in priced:
+                expected = "the names in its weights: each has its own price"
+                yield here | {"prices"}, Problem(f"prices.{name}", "a name that has weights", expected)
+            continue
+        if model.provider is None:
+            yield here, Problem(f"models.{name}.provider", "nothing", "the name of a provider, or weights")
+            continue
         if model.provider not in providers:
             known = ", ".join(providers) or "a provider under `providers`"
             keys = {"models", "providers", f"providers.{model.provider}"}
             yield keys, Problem(f"models.{name}.provider", "no provider of this name", known)
-        for fallback in model.fallbacks:
-            if fallback == name or fallback not in models:
-                found, expected = "itself" if fallback == name else "no model of this name", "other names of `models`"
-                yield {"models", f"models.{fallback}"}, Problem(f"models.{name}.fallbacks", found, expected)
         if prices.setdefault((model.provider, model.model or name), model.price) != model.price:
             expected = "one price of a provider's model under all of its names"
             yield {"models"}, Problem(f"models.{name}.price", "another price than under another name", expected)
     if models and default not in models:
         expected = f"one of {', '.join(models)}"
         yield {"models", "model", f"models.{default}"}, Problem("model", "a name that is not in `models`", expected)
+
+
+def _misweighed(model: ModelSettings, models: Mapping[str, ModelSettings]) -> Iterator[tuple[str, str, str]]:
+    """The field, what was found in it, and what was expected, of a name that has weights."""
+    for field in ("provider", "model", "price", "context"):
+        if getattr(model, field) is not None:
+            yield field, "something beside weights", "nothing: each of the names in `weights` has its own"
+    if not any(model.weights.values()):
+        yield "weights", "no weight above 0", "at least one name with a share"
+    if any(models[other].weights for other in model.weights if other in models and models[other] is not model):
+        yield "weights", "a name that has weights itself", "names that have a provider"
+    if model.weights.keys() & set(model.fallbacks):
+        yield "fallbacks", "a name that is in weights, too", "others: those in `weights` stand in for each other"
 
 
 def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:

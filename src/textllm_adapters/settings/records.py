@@ -206,7 +206,7 @@ def contradictions(settings: Settings) -> Iterator[tuple[set[str], Problem]]:
         if provider.takes_openai_key and settings.openai_api_key is None:
             expected = "api_key, api_key_file, OPENAI_API_KEY in the environment, or a base_url"
             yield {"providers", "openai_api_key"}, Problem(f"providers.{name}.api_key", "nothing", expected)
-    yield from disagreements(settings.providers, settings.models, default=settings.model)
+    yield from disagreements(settings.providers, settings.models, default=settings.model, priced=settings.prices)
     if settings.providers and settings.provider != "auto":
         found = f"{settings.provider} beside `providers`"
         yield {"provider", "providers"}, Problem("provider", found, "auto: the first of `providers` counts")

@@ -55,7 +55,7 @@ async def _ask(settings: Settings, name: str, provider: ProviderSettings) -> Pro
 def _wanted(settings: Settings, name: str) -> Iterator[str]:
     """The models of a provider that the settings name, as it calls them."""
     catalogue = Catalogue(settings)
-    for asked in settings.models or (settings.model,):
+    for asked in [name for name, model in settings.models.items() if not model.weights] or (settings.model,):
         if catalogue.provider_of(asked) == name:
             prefix = catalogue.prefix(name)
             yield catalogue.model_of(asked).removeprefix(f"{prefix}/" if prefix else "")

@@ -28,16 +28,26 @@ class Catalogue:
         """What stands before its models and ids in the books; empty: nothing."""
         return provider if self._settings.providers and provider != _UNNAMED else ""
 
+    def asked_by(self, name: str) -> tuple[str, ...]:
+        """Itself; or where it has weights, the names that have a share of its turns, the largest first."""
+        model = self._settings.models.get(name)
+        if model is None or not model.weights:
+            return (name,)
+        shares = {other: weight for other, weight in model.weights.items() if weight}
+        return tuple(sorted(shares, key=lambda other: -shares[other]))
+
     def provider_of(self, name: str) -> str:
-        """Whose the model is that callers ask for by this name."""
-        if (model := self._settings.models.get(name)) is not None:
+        """Whose the model is that callers ask for by this name; of several, that which most turns go to."""
+        [name, *_] = self.asked_by(name)
+        if (model := self._settings.models.get(name)) is not None and model.provider is not None:
             return model.provider
         provider, slash, rest = name.partition("/")
         return provider if slash and rest and provider in self._settings.providers else self.providers[0]
 
     def model_of(self, name: str) -> str:
-        """Its name in the books."""
+        """Its name in the books; of several, as `provider_of`."""
         provider = self.provider_of(name)
+        [name, *_] = self.asked_by(name)
         if (model := self._settings.models.get(name)) is not None:
             own = model.model or name
         else:

@@ -39,7 +39,8 @@ def priced(settings: Settings) -> Pricing:
         ConfigurationError: what the operator's models cost, nobody knows; its text names them all.
     """
     pricing, catalogue = pricing_of(settings), Catalogue(settings)
-    unpriced = [name for name in settings.models or (settings.model,) if not _is_priced(pricing, catalogue, name)]
+    named = [name for name, model in settings.models.items() if not model.weights] or [settings.model]
+    unpriced = [name for name in named if not _is_priced(pricing, catalogue, name)]
     if not unpriced:
         return pricing
     where = ", ".join(f"`models.{name}.price`" for name in unpriced) if settings.models else "`prices`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -123,18 +123,24 @@ def _transcript_of(ways: Mapping[str, Way]) -> Transcript | None:
 def _named(settings: Settings, catalogue: Catalogue, ways: Mapping[str, Way]) -> dict[str, tuple[Route, ...]]:
     """The ways of the names under `models`."""
 
-    def route(name: str, *, is_followed: bool) -> Route:
-        model = settings.models[name]
-        way = ways[catalogue.prefix(model.provider)]
-        of_it = replace(way.route.of(model.model or name), name=name, context=model.context)
-        return replace(of_it, llm=way.hasty) if is_followed else of_it
-
-    return {
-        name: tuple(
-            route(each, is_followed=place < len(model.fallbacks)) for place, each in enumerate((name, *model.fallbacks))
+    def route(name: str, member: str, *, stage: int, weight: int) -> Route:
+        model = settings.models[member]
+        way = ways[catalogue.prefix(catalogue.provider_of(member))]
+        return replace(
+            way.route.of(model.model or member),
+            name=name,
+            context=model.context,
+            stage=stage,
+            weight=weight,
+            hasty=way.hasty,
         )
-        for name, model in settings.models.items()
-    }
+
+    def routes(name: str) -> Iterator[Route]:
+        for stage, each in enumerate((name, *settings.models[name].fallbacks)):
+            for member, weight in (settings.models[each].weights or {each: 1}).items():
+                yield route(each, member, stage=stage, weight=weight)
+
+    return {name: tuple(routes(name)) for name in settings.models}
 
 
 def models_of(settings: Settings) -> ModelList:
@@ -145,7 +151,7 @@ def models_of(settings: Settings) -> ModelList:
 
     def price_of(name: str) -> ListedPrice | None:
         try:
-            return ListedPrice.of(pricing.price(catalogue.model_of(name)))
+            return ListedPrice.of(*(pricing.price(catalogue.model_of(each)) for each in catalogue.asked_by(name)))
         except InvalidRequestError:
             return None
 
@@ -153,15 +159,14 @@ def models_of(settings: Settings) -> ModelList:
     names = list(settings.models) or ([default] if own is not None else list(dict.fromkeys([default, *priced])))
 
     def listed(name: str) -> ListedModel:
-        whose = catalogue.provider_of(name)
-        provider = settings.all_providers[whose]
+        asked = [settings.all_providers[catalogue.provider_of(each)] for each in catalogue.asked_by(name)]
         return ListedModel(
             id=name,
-            owned_by=whose,
+            owned_by=catalogue.provider_of(name),
             is_default=name == default,
             price=price_of(name),
-            reads_images=reads_images(provider),
-            reads_files=reads_files(provider),
+            reads_images=any(map(reads_images, asked)),
+            reads_files=all(map(reads_files, asked)),
         )
 
     return ModelList(data=[listed(name) for name in names])
@@ -190,15 +195,18 @@ def pricing_of(settings: Settings, own_model: str | None = None) -> Pricing:
     prices = {name: _stated(price) for name, price in settings.prices.items()}
     stated = {name: price for name, price in prices.items() if not name.endswith("*")}
     for name, model in settings.models.items():
+        if model.weights:
+            continue
         asked = catalogue.model_of(name)
         price = _stated(model.price) if model.price else prices.get(asked) or prices.get(name)
-        if price is None and settings.providers[model.provider].kind == "embedded":
+        if price is None and settings.providers[catalogue.provider_of(name)].kind == "embedded":
             price = _OWN
         if price is not None:
             stated[asked] = price
     if settings.pricing is not None:
         rates = Rates.of(settings.pricing.input_per_1k * 1000, settings.pricing.output_per_1k * 1000)
-        stated[catalogue.model_of(settings.model)] = Price(rates=rates, source="operator")
+        for name in catalogue.asked_by(settings.model):
+            stated[catalogue.model_of(name)] = Price(rates=rates, source="operator")
     if own_model is not None and not settings.providers:
         return Pricing({}, FixedPrices({own_model: stated.get(own_model, _OWN)}))
     from textllm_adapters.genai_prices.prices import GenaiPrices

@@ -12,7 +12,7 @@ from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.room import Room
-from textllm_core.chat.routes import Routes
+from textllm_core.chat.routes import Routes, in_order
 from textllm_core.chat.running import LEASE, Running
 from textllm_core.chat.tool_use import answering, check_record, options_bound, results_estimate, told_again
 from textllm_core.chat.turn_options import check_options
@@ -130,7 +130,7 @@ class Admission:
         instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions) or None
         model = options.model or self.policy.model
         caller.may_use(model)
-        route, *others = self.routes.to(model)
+        routes = self.routes.to(model)
 
         user_id = caller.acts_for(turn.user_id)
         conversation = None
@@ -143,15 +143,13 @@ class Admission:
             user_id = conversation.user_id
         is_new_user, user_id = user_id is None, user_id or new_user_id()
 
-        price = self.pricing.price(route.model)
-        fallbacks = [(other, self.pricing.price(other.model)) for other in others]
         past_tokens = conversation.context_tokens if conversation else 0
         # A token is at least one byte, so bytes bound tokens; what came before was counted by the provider itself.
         tools = options_bound(options)
         sent_beside = len((instructions or "").encode()) + tools + _OVERHEAD_TOKENS
         input_tokens = turn.token_bound + sent_beside + past_tokens
         ceiling = min(options.max_output_tokens or self.policy.max_output_tokens, self.policy.max_output_tokens)
-        ceiling = max(ceiling, *(each.shortest_reply for each in (route, *others)))
+        ceiling = max(ceiling, *(each.shortest_reply for each in routes))
         limit = self.policy.daily_limit
         now = self.clock.now()
         content = await self._answering(caller, turn, conversation)
@@ -161,8 +159,18 @@ class Admission:
         begun_with = self.policy.keep_messages and not is_given
         keeps_messages = conversation.keeps_messages if conversation else begun_with
         check_record(options, keeps_messages=keeps_messages or is_given)
-        # One of another provider, or from when another API was configured, does not know what was said since.
         transcript_id = conversation.transcript_id if conversation else None
+        conversation_id = conversation.id if conversation else new_id("conv")
+        route, *others = in_order(
+            routes,
+            by=(options.cache_key if is_given else None) or conversation_id,
+            message=message,
+            transcript_id=transcript_id,
+            must_stay=not keeps_messages,
+        )
+        price = self.pricing.price(route.model)
+        fallbacks = [(other, self.pricing.price(other.model)) for other in others]
+        # One of another provider, or from when another API was configured, does not know what was said since.
         if transcript_id is not None and not route.keeps(transcript_id):
             if route.transcript is not None and not keeps_messages:
                 raise InvalidRequestError.of("model", "what was said here is kept at another provider; use its models")
@@ -183,7 +191,7 @@ class Admission:
             tenant_id=caller.tenant_id,
             user_id=user_id,
             payer_id=_payer(caller, turn, user_id),
-            conversation_id=conversation.id if conversation else new_id("conv"),
+            conversation_id=conversation_id,
             revision=conversation.revision if conversation else None,
             title=None if is_given else title_from(message.text),
             response_id=names.response_id,

@@ -95,16 +95,16 @@ class ChatWithDocument:
         uploads, owner = (turn.document, *turn.others), Owner(caller.tenant_id, user_id)
         if len(uploads) > MAX_DOCUMENTS:
             raise InvalidRequestError.of("file", f"send 1 to {MAX_DOCUMENTS} documents")
-        llm = self.exchange.route(turn.options.model).llm
+        reads = self.exchange.reads(turn.options.model)
         read, drawn = list[SeenDocument](), list[SeenImage]()
         for place, upload in enumerate(uploads, 1):
             with told_apart("Document", place, len(uploads)):
                 if upload.size > self.policy.max_file_bytes:
                     raise FileTooLargeError(limit=self.policy.max_file_bytes)
-                most = MAX_IMAGES - len(drawn) if llm.reads_images else 0
-                read.append(await seen_document(upload, llm, self.policy, self.reader, owner=owner, most_drawn=most))
+                most = MAX_IMAGES - len(drawn) if reads.images else 0
+                read.append(await seen_document(upload, reads, self.policy, self.reader, owner=owner, most_drawn=most))
                 drawn += read[-1].drawn
-        images = await checked_images(turn.images, llm, self.policy, self.reader, owner=owner) if turn.images else ()
+        images = await checked_images(turn.images, reads, self.policy, self.reader, owner=owner) if turn.images else ()
         images = [*images, *drawn]
         stored = await self.files.keep(caller, uploads, user_id=user_id, folder="documents")
         model = self.exchange.reader(turn.options.model)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from textllm_core.chat.calls import call_of
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import last_reply
+from textllm_core.chat.routes import Reads
 from textllm_core.chat.seen_files import SeenImage, refuse_too_many_bytes, seen_image
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.chat.turns_with_files import KeptFiles, stream_with_files, told_apart
@@ -21,7 +22,6 @@ from textllm_core.errors import (
 from textllm_core.file_tokens import FileTokens
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import DocumentReader
-from textllm_core.ports.llm import LLM
 from textllm_core.records.files import StoredFile
 from textllm_core.records.messages import Idempotency, Reply, ReplyEvent, TurnOptions
 from textllm_core.tenancy import Caller, Owner
@@ -89,8 +89,8 @@ class ChatWithImage:
 
     async def _keep(self, caller: Caller, turn: ImageTurn, user_id: str) -> KeptFiles:
         owner = Owner(caller.tenant_id, user_id)
-        llm = self.exchange.route(turn.options.model).llm
-        images = await checked_images(turn.images, llm, self.policy, self.reader, owner=owner)
+        reads = self.exchange.reads(turn.options.model)
+        images = await checked_images(turn.images, reads, self.policy, self.reader, owner=owner)
         model = self.exchange.reader(turn.options.model)
         stored = await self.files.keep(
             caller, [image.upload for image in images], user_id=user_id, folder="chat_images"
@@ -99,7 +99,7 @@ class ChatWithImage:
 
 
 async def checked_images(
-    uploads: Sequence[Upload], llm: LLM, policy: ChatPolicy, reader: DocumentReader, *, owner: Owner
+    uploads: Sequence[Upload], reads: Reads, policy: ChatPolicy, reader: DocumentReader, *, owner: Owner
 ) -> Sequence[SeenImage]:
     """What the images of a turn are, in forms that models take.
 
@@ -109,7 +109,7 @@ async def checked_images(
     """
     if not 1 <= len(uploads) <= MAX_IMAGES:
         raise InvalidRequestError.of("images", f"send 1 to {MAX_IMAGES} images")
-    if not llm.reads_images:
+    if not reads.images:
         raise InvalidRequestError.of(
             "images",
             "the model that is configured reads text alone; set OPENAI_API_KEY, or another model that sees images",

@@ -17,7 +17,7 @@ from textllm_core.chat.journal import WRITE_EVERY_S, JournalWriter
 from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.reply_log import reply_of
-from textllm_core.chat.routes import Route, Routes
+from textllm_core.chat.routes import Reads, Routes
 from textllm_core.chat.running import LEASE, RENEW_EVERY_S, Running, RunningExchanges
 from textllm_core.chat.settlement import Ending, ending
 from textllm_core.chat.track_usage import TrackUsage
@@ -131,13 +131,13 @@ class Exchange:
         running.repeat(writer.write, every_s=WRITE_EVERY_S)
         return exchange
 
-    def route(self, model: str | None) -> Route:
-        """Where a turn goes first that names this model, or none.
+    def reads(self, model: str | None) -> Reads:
+        """What a turn may bring that names this model, or none.
 
         Raises:
             InvalidRequestError: there is none of this name.
         """
-        return self.admission.routes.to(model or self.policy.model)[0]
+        return self.admission.routes.reads(model or self.policy.model)
 
     def called(self, model: str, *, asked: str | None) -> str:
         """The name by which callers can ask for the model that has answered a turn.
@@ -151,7 +151,7 @@ class Exchange:
         """The model by which the tokens of a turn's files are bounded, of those that may answer it.
 
         Raises:
-            InvalidRequestError: as `route`.
+            InvalidRequestError: as `reads`.
         """
         return dearest_reader([route.model for route in self.admission.routes.to(model or self.policy.model)])
 

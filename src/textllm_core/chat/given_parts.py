@@ -12,6 +12,7 @@ from msgspec import Struct
 from textllm_core.cancellation import carried_through
 from textllm_core.chat.chat_with_image import MAX_IMAGES
 from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.routes import Reads
 from textllm_core.chat.seen_files import SeenDocument, SeenImage, refuse_too_many_bytes, seen_document, seen_image
 from textllm_core.chat.turn_files import TurnFiles, TurnFolder
 from textllm_core.errors import FileTooLargeError, InvalidRequestError, NotFoundError, TextLLMError
@@ -19,7 +20,6 @@ from textllm_core.file_names import SNIFFED_BYTES, clean_name, media_type_of
 from textllm_core.file_tokens import FileTokens, linked_tokens
 from textllm_core.files import ReadFile
 from textllm_core.ports.document_reader import DocumentReader
-from textllm_core.ports.llm import LLM
 from textllm_core.records.files import StoredFile
 from textllm_core.records.parts import ContentPart, Detail, InputFile, InputImage, InputLink
 from textllm_core.tenancy import Caller, Owner, is_unnamed
@@ -134,8 +134,8 @@ class _Taking:
     uploads: dict[str, Upload] = field(default_factory=dict)
 
     @property
-    def llm(self) -> LLM:
-        return self.take.exchange.route(self.model).llm
+    def reads(self) -> Reads:
+        return self.take.exchange.reads(self.model)
 
     @property
     def reader(self) -> str:
@@ -174,7 +174,7 @@ class _Taking:
         return await self._document(upload, file)
 
     def _linked(self, given: GivenFile, url: str) -> InputLink:
-        reads = self.llm.reads_images if given.kind == "image" else self.llm.reads_files
+        reads = self.reads.images if given.kind == "image" else self.reads.files
         if not reads:
             raise _unread(given.place, "images" if given.kind == "image" else "files at addresses")
         self.tokens += linked_tokens(given.kind, model=self.reader)
@@ -194,7 +194,7 @@ class _Taking:
         return Upload(file.name, file.size, partial(self.take.read, file))
 
     async def _image(self, given: GivenFile, upload: Upload, file: StoredFile | None) -> InputImage:
-        if not self.llm.reads_images:
+        if not self.reads.images:
             raise _unread(given.place, "images")
         seen = await seen_image(upload, self.take.reader, self.owner)
         self.tokens += seen.tokens(self.reader)
@@ -208,8 +208,10 @@ class _Taking:
         return seen.part(key=key, name=name, detail=detail)
 
     async def _document(self, upload: Upload, file: StoredFile | None) -> Sequence[ContentPart]:
-        policy, most_drawn = self.take.exchange.policy, MAX_IMAGES if self.llm.reads_images else 0
-        seen = await seen_document(upload, self.llm, policy, self.take.reader, owner=self.owner, most_drawn=most_drawn)
+        policy, most_drawn = self.take.exchange.policy, MAX_IMAGES if self.reads.images else 0
+        seen = await seen_document(
+            upload, self.reads, policy, self.take.reader, owner=self.owner, most_drawn=most_drawn
+        )
         part = await self._kept_document(seen, file)
         self.tokens += seen.tokens(part, model=self.reader)
         parts: list[ContentPart] = [part]

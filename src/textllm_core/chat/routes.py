@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from math import inf, log
 from typing import Final
 
 from textllm_core.errors import InvalidRequestError
@@ -14,6 +16,14 @@ from textllm_core.texts import listing
 
 _ROUGHLY: Final = 1.25  # an estimate of tokens is rarely off by more
 _BESIDE: Final = 64  # tokens that a provider adds around messages
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What the models of a name take, whichever of them is asked; as `LLM` has it."""
+
+    images: bool
+    files: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +39,9 @@ class Route:
         context: tokens of the past, the turn and the reply; None: not known.
         shortest_reply, longest_reply: tokens that can be asked for at least, and at most; None: as the policy has it.
         first_token_timeout_s, silence_timeout_s: None: as the policy has them.
+        stage: those of a lower one are asked first.
+        weight: its share of the turns, beside the others of its stage; 0: it only stands in for them.
+        hasty: is asked in the place of `llm` where others stand in for it; None: `llm` is.
     """
 
     model: str = ""
@@ -41,6 +54,9 @@ class Route:
     longest_reply: int | None = None
     first_token_timeout_s: float | None = None
     silence_timeout_s: float | None = None
+    stage: int = 0
+    weight: int = 0
+    hasty: LLM | None = None
 
     def of(self, model: str) -> "Route":
         """The same provider's way to a model, by its own name for it."""
@@ -71,6 +87,17 @@ class Route:
             return False
         owner, slash, _ = transcript_id.partition("/")
         return (owner if slash else "") == self.provider
+
+    def lot(self, by: str) -> float:
+        """What it draws in the name of `by`: of many names, its share of all weights are those in which it draws least.
+
+        It draws the same each time, in each process, and whatever the others weigh: a change of weights moves no more
+        names than it must. Source: weighted rendezvous hashing.
+        """
+        if self.weight == 0:
+            return inf
+        drawn = int.from_bytes(sha256(f"{self.model}\0{by}".encode(errors="surrogatepass")).digest()[:8])
+        return -log((drawn + 1) / 2**64) / self.weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +139,16 @@ class Routes:
             return (way.of(name),)
         return (self.otherwise.of(model),)
 
+    def reads(self, model: str) -> Reads:
+        """What whoever is asked first for this name takes: images that one of them reads, files that all of them do.
+
+        Raises:
+            InvalidRequestError: as `to`.
+        """
+        routes = self.to(model)
+        first = [route.llm for route in routes if route.stage == 0 and route.weight > 0] or [routes[0].llm]
+        return Reads(any(llm.reads_images for llm in first), all(llm.reads_files for llm in first))
+
     def called(self, model: str, *, asked: str) -> str:
         """The name by which callers can ask for the model that has answered.
 
@@ -128,3 +165,25 @@ class Routes:
             return len(route.model) if model.startswith(route.model) else 0, route.provider == whose
 
         return max(routes, key=likeness).name  # the first, where none is like it
+
+
+def in_order(
+    routes: Sequence[Route], *, by: str, message: Message, transcript_id: str | None, must_stay: bool
+) -> Sequence[Route]:
+    """Who is asked for a turn, and who stands in, in their order.
+
+    Args:
+        by: what stays at one model, such as a conversation's id.
+        transcript_id: its provider's side, where it has one. It is gone on with rather than made anew.
+        must_stay: there is no other copy of what was said.
+    """
+    if len(routes) == 1:
+        return routes
+
+    def place(route: Route) -> tuple[bool, int, bool, float]:
+        has_begun = transcript_id is not None and route.keeps(transcript_id)
+        stays = has_begun and (must_stay or (route.stage == 0 and route.weight > 0))
+        return not stays, route.stage, not route.reads(message), route.lot(by)
+
+    *followed, last = sorted(routes, key=place)
+    return [*(replace(route, llm=route.hasty or route.llm) for route in followed), last]

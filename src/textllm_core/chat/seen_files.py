@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from textllm_core.chat.attachments import MOST_BYTES
+from textllm_core.chat.routes import Reads
 from textllm_core.errors import ImageTooLargeError, UnreadableDocumentError
 from textllm_core.file_tokens import FileTokens, image_tokens, pdf_tokens
 from textllm_core.images import Image, inspect_image, kind_to_turn
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.document_reader import Document, DocumentReader, DocumentText
-from textllm_core.ports.llm import LLM
 from textllm_core.records.parts import Detail, InputFile, InputImage, words_of
 from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload, in_bytes
@@ -114,7 +114,7 @@ def refuse_too_many_bytes(uploads: Sequence[Upload]) -> None:
 
 
 async def seen_document(
-    upload: Upload, llm: LLM, policy: ChatPolicy, reader: DocumentReader, *, owner: Owner, most_drawn: int
+    upload: Upload, reads: Reads, policy: ChatPolicy, reader: DocumentReader, *, owner: Owner, most_drawn: int
 ) -> SeenDocument:
     """The document as the model is to see it: a PDF as it is, where the model reads files; of all others the text.
 
@@ -126,15 +126,15 @@ async def seen_document(
         TextLLMError: it is none that can be read, as `DocumentReader` says.
     """
     try:
-        return await _read(upload, llm, policy, reader, owner)
+        return await _read(upload, reads, policy, reader, owner)
     except UnreadableDocumentError as error:
         if error.reason != "empty" or most_drawn == 0:
             raise
         return await _drawn(upload, policy, reader, owner, error, most=most_drawn)
 
 
-async def _read(upload: Upload, llm: LLM, policy: ChatPolicy, reader: DocumentReader, owner: Owner) -> SeenDocument:
-    if llm.reads_files and upload.size <= MOST_BYTES:
+async def _read(upload: Upload, reads: Reads, policy: ChatPolicy, reader: DocumentReader, owner: Owner) -> SeenDocument:
+    if reads.files and upload.size <= MOST_BYTES:
         document = await reader.inspect(upload, owner=owner, max_pages=policy.max_document_pages)
         if document.file_type == "pdf":
             return SeenDocument(upload, document, None)

@@ -18,9 +18,14 @@ class ModelPrice(Record, frozen=True, kw_only=True):
     cached_input: Annotated[Decimal, Meta(description="USD for a million of those that the provider had in its cache.")]
 
     @classmethod
-    def of(cls, price: Price) -> "ModelPrice":
-        rates = price.rates
-        return cls(input=rates.input, output=rates.output, cached_input=rates.cached_input)
+    def of(cls, *prices: Price) -> "ModelPrice":
+        """Of several, the most that each of them charges."""
+        rates = [price.rates for price in prices]
+        return cls(
+            input=max(each.input for each in rates),
+            output=max(each.output for each in rates),
+            cached_input=max(each.cached_input for each in rates),
+        )
 
 
 class ListedModel(Record, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""A server of the Chat Completions API that refuses what its rule refuses, and says `Well.` to all else."""
+"""A server of both of OpenAI's APIs that refuses what its rule refuses, and says `Well.` to all else."""
 
 import asyncio
 import json
@@ -16,17 +16,22 @@ Rule = Callable[[Json], tuple[int, object] | None]
 
 @dataclass
 class Picky:
-    """What it was asked, by path, headers and body; refused calls too. `rule` may be changed meanwhile."""
+    """What it was asked, by path, headers and body; refused calls too. `read`: the paths that were only read.
+
+    `rule` may be changed meanwhile.
+    """
 
     rule: Rule = lambda _: None
     pause_s: float = 0.0
     base_url: str = ""
     paths: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[Json] = field(default_factory=list)
 
     async def answer(self, asked: web.Request) -> web.Response:
         if asked.method == "GET":
+            self.read.append(asked.path_qs)
             return web.json_response({"object": "list", "data": [{"id": "small", "max_model_len": 2048}]})
         body = json.loads(await asked.read())
         self.paths.append(asked.path_qs)
@@ -41,8 +46,20 @@ class Picky:
             said | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
             said | {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2, "cost": 0.0123}},
         ]
+        if asked.path.endswith("/responses"):
+            chunks = _response(body["model"])
         text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
         return web.Response(text=text, content_type="text/event-stream")
+
+
+def _response(model: str) -> list[Json]:
+    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Well."}]}
+    response = {"id": "resp_1", "object": "response", "model": model, "status": "completed", "output": [message]}
+    return [
+        {"type": "response.created", "response": response | {"status": "in_progress", "output": []}},
+        {"type": "response.output_text.delta", "delta": "Well."},
+        {"type": "response.completed", "response": response | {"usage": {"input_tokens": 10, "output_tokens": 2}}},
+    ]
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from textllm_adapters.openai.chat_chunks import Chunk, chunk_of, told
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller, stated_cost
 from textllm_adapters.openai.decoding import anything, word
-from textllm_adapters.openai.deployments import Deployments
+from textllm_adapters.openai.deployments import NO_DEPLOYMENTS, Deployments
 from textllm_adapters.openai.dialect import Dialect, Lessons
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of
@@ -107,7 +107,7 @@ class ChatCompletionsLLM:
     client: Client
     retries: Retries = RETRIES
     dialect: Dialect | None = None
-    deployments: Deployments | None = None
+    deployments: Deployments = NO_DEPLOYMENTS
     _lessons: Lessons = field(init=False)
 
     def __post_init__(self) -> None:
@@ -191,9 +191,8 @@ class ChatCompletionsLLM:
     async def _ask(self, asked: Asked, request: ModelRequest, dialect: Dialect, sent: dict[str, object]) -> EventStream:
         """The answer; `sent` is what was asked, once it is."""
         sent.update(_body(request, dialect, made_by(self.client.base_url, request.model)))
-        place = None
-        if self.deployments is not None:
-            sent["model"], place = self.deployments.of(request.model)
+        sent["model"] = self.deployments.name(request.model)
+        place = self.deployments.chat_completions(request.model)
         return await EventStream.of(self.client, asked, request, sent, self.retries, place)
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:  # noqa: ARG002 - nothing is kept

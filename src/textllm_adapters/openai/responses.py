@@ -13,6 +13,7 @@ from textllm_adapters.openai.bodies import input_items
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.counts import counted, fuller
 from textllm_adapters.openai.decoding import anything, decoded, word
+from textllm_adapters.openai.deployments import NO_DEPLOYMENTS, Deployments
 from textllm_adapters.openai.dialect import RESPONSES, Dialect, Lessons
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of, says_nothing
@@ -97,12 +98,14 @@ class ResponsesLLM:
     Args:
         reads_files: the server takes files as they are; few but OpenAI's do.
         dialect: what it takes beside that.
+        deployments: where Azure has the models.
     """
 
     client: Client
     retries: Retries = RETRIES
     reads_files: bool = True
     dialect: Dialect = RESPONSES
+    deployments: Deployments = NO_DEPLOYMENTS
     _lessons: Lessons = field(init=False)
 
     def __post_init__(self) -> None:
@@ -197,11 +200,12 @@ class ResponsesLLM:
     async def _ask(self, asked: Asked, request: ModelRequest, dialect: Dialect, sent: dict[str, object]) -> EventStream:
         """The answer; `sent` is what was asked, once it is."""
         sent.update(_body(request, dialect, made_by(self.client.base_url, request.model)))
-        return await EventStream.of(self.client, asked, request, sent, self.retries)
+        sent["model"] = self.deployments.name(request.model)
+        return await EventStream.of(self.client, asked, request, sent, self.retries, self.deployments.responses)
 
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:
         """Keeps `LLM.outcome`."""
-        path = f"/responses/{quote(provider_response_id, safe='')}"
+        path = f"/responses/{quote(provider_response_id, safe='')}{self.deployments.query}"
         body = await get(self.client, path, self.retries)
         if body is None:
             return None

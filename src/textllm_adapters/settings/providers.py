@@ -84,6 +84,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
         api_key, api_key_file: the key, or the file that it is in.
         token_command: of `azure`: prints an Entra token; asked again before the token runs out.
         headers: of every call.
+        api: of `azure`: which of its two APIs is spoken.
         api_version, deployments: of `azure`: without a version the `/openai/v1` API is spoken; names of deployments by
             model, where they differ.
         max_concurrency: calls at a time, in each process.
@@ -97,6 +98,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     api_key_file: FilePath | None = None
     token_command: tuple[Word, ...] = ()
     headers: dict[HeaderName, HeaderText] = {}
+    api: Literal["chat_completions", "responses"] = "chat_completions"
     api_version: ApiVersion | None = None
     deployments: dict[ModelName, ModelName] = {}
     timeouts: Timeouts = Timeouts()
@@ -110,6 +112,11 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
         """It is OpenAI itself, and has no key of its own."""
         has_none = self.api_key is None and self.api_key_file is None and not self.token_command
         return has_none and self.base_url is None and self.kind in ("openai", "responses", "chat_completions")
+
+    @property
+    def speaks_chat(self) -> bool:
+        """It is spoken to by the Chat Completions API."""
+        return self.kind == "chat_completions" or (self.kind == "azure" and self.api == "chat_completions")
 
     def public(self) -> Mapping[str, object]:
         """What may be shown of it: no key, no header's value."""
@@ -211,8 +218,8 @@ def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:
     if kind == "azure" and not any(key is not None for key in keys):
         yield "api_key", "nothing with the kind azure", "api_key, api_key_file or token_command"
     if kind != "azure":
-        for field in ("token_command", "api_version", "deployments"):
-            if getattr(provider, field):
+        for field in ("token_command", "api", "api_version", "deployments"):
+            if getattr(provider, field) not in ((), {}, None, "chat_completions"):
                 yield field, f"something with the kind {kind}", "nothing: it is of the kind azure alone"
     if kind != "chat_completions" and provider.trusts_cost:
         yield "trusts_cost", f"true with the kind {kind}", "false: it is of the kind chat_completions alone"

@@ -118,12 +118,13 @@ async def open_api_client(
 
 async def _open_api(stack: AsyncExitStack, settings: Settings, provider: ProviderSettings, tracer: Tracer) -> Way:
     client, before = await open_api_client(stack, settings, provider, tracer)
-    if provider.kind in ("azure", "chat_completions"):
+    from textllm_adapters.openai.deployments import Deployments
+
+    deployments = Deployments(provider.deployments, provider.api_version)  # of Azure alone; for all others nothing
+    if provider.speaks_chat:
         from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
-        from textllm_adapters.openai.deployments import Deployments
         from textllm_adapters.openai.dialect import Dialect
 
-        deployments = Deployments(provider.deployments, provider.api_version) if provider.kind == "azure" else None
         dialect = _with(Dialect.of_chat(client.url.host), provider.supports)
         dialect = structs.replace(dialect, trusts_cost=provider.trusts_cost)
         chat = ChatCompletionsLLM(client, dialect=dialect, deployments=deployments)
@@ -137,8 +138,9 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
         from textllm_adapters.openai.conversations import OpenAITranscript
 
         transcript = OpenAITranscript(client)
-    llm = ResponsesLLM(client, reads_files=reads_files(provider), dialect=_with(RESPONSES, provider.supports))
-    return Way(Route(llm=llm, transcript=transcript), replace(llm, retries=ONCE))
+    dialect = _with(RESPONSES, provider.supports)
+    llm = ResponsesLLM(client, reads_files=reads_files(provider), dialect=dialect, deployments=deployments)
+    return Way(Route(llm=llm, transcript=transcript), replace(llm, retries=ONCE), before=before)
 
 
 def _with(dialect: Dialect, supports: Supports) -> Dialect:

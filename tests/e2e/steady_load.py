@@ -45,10 +45,11 @@ class SteadyLoad:
     """Fifty turns a second, half of them streams, half of them in conversations that go on.
 
     Attributes:
+        urls: of the servers, which are asked one after the other; they may change meanwhile.
         ready: when readiness was answered, in seconds since the load began, and with what.
     """
 
-    url: str
+    urls: list[str]
     chance: random.Random
     turns: list[Turn] = field(default_factory=list)
     ready: list[tuple[float, int]] = field(default_factory=list)
@@ -62,7 +63,7 @@ class SteadyLoad:
         """Ask for so long, and wait for all answers."""
         # It costs half of what httpx does, and turns come whether the machine is busy or not.
         timeout = aiohttp.ClientTimeout(total=90)
-        async with aiohttp.ClientSession(self.url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as client:
+        async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as client:
             watching = asyncio.create_task(self._watch(client))
             self._begun = time.monotonic()
             async with asyncio.TaskGroup() as turns:
@@ -73,7 +74,7 @@ class SteadyLoad:
 
     async def _watch(self, client: aiohttp.ClientSession) -> None:
         while True:
-            async with client.get("/health/ready") as answer:
+            async with client.get(f"{self.urls[-1]}/health/ready") as answer:
                 self.ready.append((self.now(), answer.status))
             await asyncio.sleep(READY_EVERY_S)
 
@@ -84,22 +85,22 @@ class SteadyLoad:
             body["conversation_id"] = self._conversations.pop(user_id)  # which nobody else goes on with meanwhile
         ask = self._streamed if self.chance.random() < 0.5 else self._whole
         at = self.now()
-        status, problem, reply = await ask(client, body)
+        status, problem, reply = await ask(client, self.urls[number % len(self.urls)], body)
         if reply is not None:
             self._conversations[user_id] = str(reply["conversation_id"])
         self.turns.append(Turn(at, self.now() - at, status, problem, reply))
 
     async def _whole(
-        self, client: aiohttp.ClientSession, body: dict[str, object]
+        self, client: aiohttp.ClientSession, url: str, body: dict[str, object]
     ) -> tuple[int, dict[str, object] | None, dict[str, object] | None]:
-        async with client.post("/chat", json=body) as answer:
+        async with client.post(f"{url}/chat", json=body) as answer:
             told = _read(await answer.text())
             return (200, None, told) if answer.status == 200 else (*_failed(answer, told), None)
 
     async def _streamed(
-        self, client: aiohttp.ClientSession, body: dict[str, object]
+        self, client: aiohttp.ClientSession, url: str, body: dict[str, object]
     ) -> tuple[int, dict[str, object] | None, dict[str, object] | None]:
-        async with client.post("/chat/stream", json=body | {"stream_format": "events"}) as answer:
+        async with client.post(f"{url}/chat/stream", json=body | {"stream_format": "events"}) as answer:
             content = await answer.read()
         if answer.status != 200:
             return (*_failed(answer, _read(content.decode())), None)

@@ -85,7 +85,7 @@ async def test_a_failover_under_load_loses_nothing_and_is_over_within_five_secon
     with OpenAIStandIn(api_key=API_KEY) as provider:
         provider.default = Reply(deltas=tuple(f"<{number}>" for number in range(10)), pause_s=0.02)
         with serving(tmp_path, provider, database, "--workers", "2", TEXTLLM_COST_LIMIT_PER_SESSION="1000") as service:
-            load = SteadyLoad(service.url, random.Random(1))
+            load = SteadyLoad([service.url], random.Random(1))
             asking = asyncio.create_task(load.run(SECONDS))
             await asyncio.sleep(GONE_AT_S)
             await asyncio.to_thread(goes, primary)

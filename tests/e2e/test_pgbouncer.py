@@ -22,7 +22,7 @@ async def test_all_turns_are_answered_and_in_the_books_though_workers_share_few_
         provider.default = Reply(deltas=tuple(f"<{number}>" for number in range(10)), pause_s=0.02)
         database = pgbouncer_server.before(postgres_url)
         with serving(tmp_path, provider, database, "--workers", "2", TEXTLLM_COST_LIMIT_PER_SESSION="1000") as service:
-            load = SteadyLoad(service.url, random.Random(1))
+            load = SteadyLoad([service.url], random.Random(1))
             await load.run(SECONDS)
             service.stop()
         _logger.info("%s", told(load.turns))

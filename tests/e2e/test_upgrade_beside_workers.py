@@ -1,45 +1,49 @@
-"""Workers of the version before answer while the database is upgraded, and beside those of this version afterwards.
+"""Workers of a version before answer while the database is upgraded, and beside those of this version afterwards.
 
-The version before is taken from the repository's history: the commit before the one that added the newest migration.
+The versions before are taken from the repository's history.
 """
 
 import asyncio
-import itertools
+import logging
 import os
+import random
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 from sqlalchemy import text
-from tests.e2e.conftest import API_KEY, Books, price_of, serving
+from tests.e2e.conftest import API_KEY, serving
+from tests.e2e.steady_load import SteadyLoad, compare, told
 from tests.servers.openai import OpenAIStandIn, Reply
 
 from textllm_adapters.postgres.engine import open_engine
 from textllm_adapters.sql import migrations
 
+_logger = logging.getLogger(__name__)  # `--log-cli-level=INFO` shows the figures
 ROOT = Path(__file__).parents[2]
-USERS = 8
-PIECES = tuple(f"<{number}>" for number in range(10))
+SECONDS = 60
+UPGRADED_AT_S, OLD_GONE_AT_S = 10, 45
+ONE_LEDGER = "0019"  # the last version before the ledger went by months: the longest way for one upgrade
 
 
-@pytest.fixture
-def version_before(tmp_path: Path) -> Path:
-    """A checkout of it."""
-    [newest] = migrations.migrations_path().glob(f"versions/{migrations.head_revision()}_*.py")
-    added = _git("log", "--diff-filter=A", "--format=%H", "-1", "--", str(newest)).decode().strip()
+@pytest.fixture(params=["newest", ONE_LEDGER])
+def version_before(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+    """A checkout of the version before the newest step, or of an older one; and its revision."""
+    scripts = sorted(migrations.migrations_path().glob("versions/[0-9]*.py"))
+    since = (
+        scripts[-1:] if request.param == "newest" else [script for script in scripts if script.name[:4] > ONE_LEDGER]
+    )
+    added = _git("log", "--diff-filter=A", "--format=%H", "--", *map(str, since)).decode().split()
     if not added:
         pytest.skip("needs a checkout with its history (git fetch --unshallow): the version before is taken from there")
     folder = tmp_path / "before"
     folder.mkdir()
-    packed = _git("archive", f"{added}^", "src", "alembic", "config")
+    packed = _git("archive", f"{added[-1]}^", "src", "alembic", "config")
     subprocess.run(["tar", "-x", "-C", folder], input=packed, check=True)
-    return folder
+    return folder, max(script.name for script in folder.glob("alembic/versions/[0-9]*.py"))[:4]
 
 
 def _git(*command: str) -> bytes:
@@ -50,80 +54,49 @@ def _git(*command: str) -> bytes:
         return b""
 
 
-@dataclass
-class Load:
-    """Users who chat and read streams, each in one conversation, at one server after the other."""
-
-    urls: list[str]
-    answered: int = 0
-    refused: list[str] = field(default_factory=list)
-
-    @asynccontextmanager
-    async def going_on(self) -> AsyncIterator[None]:
-        """While the block runs, and until each user has had an answer more."""
-        self._is_over = False
-        async with httpx.AsyncClient(timeout=30) as client, asyncio.TaskGroup() as users:
-            for number in range(USERS):
-                users.create_task(self._chat(client, f"user{number}"))
-            try:
-                await self.more_answers()
-                yield
-                await self.more_answers()
-            finally:
-                self._is_over = True
-
-    async def more_answers(self) -> None:
-        wanted = self.answered + 5 * USERS
-        while self.answered < wanted and not self.refused:  # noqa: ASYNC110 - servers are waited for, not tasks
-            await asyncio.sleep(0.02)
-
-    async def _chat(self, client: httpx.AsyncClient, user: str) -> None:
-        conversation: dict[str, str] = {}
-        for url, path in zip(itertools.cycle(self.urls), itertools.cycle(["/chat", "/chat", "/chat/stream"])):
-            if self._is_over:
-                return
-            body = {"message": "Hello", "user_id": user} | conversation
-            answer = await client.post(f"{url}{path}", json=body)
-            whole = path == "/chat" or answer.text.endswith("data: [DONE]\n\n")
-            if answer.status_code != 200 or not whole:
-                self.refused.append(f"{answer.status_code} {answer.text}")
-                return
-            self.answered += 1
-            known = conversation.get("conversation_id") or answer.json()["conversation_id"]
-            conversation = {"conversation_id": known}
-
-
 @pytest.mark.slow
-async def test_an_upgrade_beside_workers_of_the_version_before_refuses_no_turn_and_loses_nothing(
-    version_before: Path, empty_postgres_url: str, tmp_path: Path
+@pytest.mark.timeout(300)
+async def test_an_upgrade_under_load_refuses_no_turn_and_loses_nothing(
+    version_before: tuple[Path, str], empty_postgres_url: str, tmp_path: Path
 ) -> None:
-    before = {"PYTHONPATH": str(version_before / "src")}
+    """Fifty turns a second: at workers of the version before, then at those of both, at last at those of this one."""
+    checkout, revision = version_before
+    before = {"PYTHONPATH": str(checkout / "src")}
     settings = {"TEXTLLM_COST_LIMIT_PER_SESSION": "1000"}
     engine = open_engine(empty_postgres_url, command_timeout_s=None)
+    await migrations.upgrade(engine, revision)
     steps = await migrations.steps_to_head(engine)
-    await migrations.upgrade(engine, steps[-2].revision)
     with (
         OpenAIStandIn(api_key=API_KEY) as provider,
         serving(_folder(tmp_path, "old"), provider, empty_postgres_url, "--workers", "2", **before, **settings) as old,
     ):
-        provider.default = Reply(deltas=PIECES, pause_s=0.005)
-        load = Load([old.url])
-        async with load.going_on():
-            assert [step.revision for step in await migrations.steps_to_head(engine)] == [steps[-1].revision]
-            await migrations.upgrade(engine)
-        with serving(_folder(tmp_path, "new"), provider, empty_postgres_url, "--workers", "2", **settings) as new:
-            both = Load([old.url, new.url])
-            async with both.going_on():
-                pass
-            new.stop()
-        old.stop()
-        assert (load.refused, both.refused) == ([], [])
-        books = Books(empty_postgres_url)
-        entries = [entry for number in range(USERS) for entry in await books.entries(f"user{number}")]
-        assert len(entries) == load.answered + both.answered
-        assert sum(entry.cost for entry in entries) == sum(price_of(bill) for bill in provider.bills)
-        assert await books.drifts() == []
+        provider.default = Reply(deltas=tuple(f"<{number}>" for number in range(10)), pause_s=0.02)
+        load = SteadyLoad([old.url], random.Random(1))
+        asking = asyncio.create_task(load.run(SECONDS))
+        await asyncio.sleep(UPGRADED_AT_S)
+        await migrations.upgrade(engine)
+        upgraded_at = load.now()
+        with ExitStack() as stack:
+            opened = serving(_folder(tmp_path, "new"), provider, empty_postgres_url, "--workers", "2", **settings)
+            new = await asyncio.to_thread(stack.enter_context, opened)
+            load.urls.append(new.url)
+            both_from = load.now()
+            await asyncio.sleep(OLD_GONE_AT_S - both_from)
+            load.urls.remove(old.url)
+            await asyncio.to_thread(old.stop)
+            await asking
+            await asyncio.to_thread(new.stop)
     await engine.dispose()
+    _logger.info(
+        "%d steps in %.1f s, both versions from %.1f s; %s",
+        len(steps),
+        upgraded_at - UPGRADED_AT_S,
+        both_from,
+        told(load.turns),
+    )
+    assert {turn.status for turn in load.turns} == {200}
+    assert {status for _, status in load.ready} == {200}
+    await compare(load.turns, empty_postgres_url, provider)
 
 
 @pytest.mark.slow

@@ -376,10 +376,16 @@ async def test_what_a_provider_keeps_that_is_gone_from_the_settings_waits_for_it
         assert not first.requests
 
 
-async def test_a_server_asks_once_how_large_contexts_are_and_fits_replies_to_that(tmp_path: Path, other: Picky) -> None:
-    config = two(other.base_url, other.base_url)
+@pytest.mark.parametrize("is_alone", [False, True])
+async def test_a_server_asks_once_how_large_contexts_are_and_fits_replies_to_that(
+    tmp_path: Path, other: Picky, is_alone: bool
+) -> None:
+    config, environ = two(other.base_url, other.base_url), KEYS
     config["models"]["small"] = {"provider": "other", "price": PRICE}
-    async with open_textllm(settings_of(tmp_path, config, **KEYS), serves=True) as textllm:
+    if is_alone:
+        config = {"llm_api": "chat_completions", "model": "small", "prices": {"*": PRICE}}
+        environ = {"OPENAI_BASE_URL": other.base_url}
+    async with open_textllm(settings_of(tmp_path, config, **environ), serves=True) as textllm:
         for _ in range(100):
             await Desk(textllm).say("Hello", model="small")
             if other.bodies[-1]["max_tokens"] < 2048:

@@ -39,6 +39,10 @@ _PROMPT: Final = re.compile(
 _AT_MOST: Final = re.compile(
     r"(?:at most|<=|less than or equal to|no more than|maximum (?:value|of)[^0-9]{0,12}|up to) ?`?([0-9]{2,9})"
 )
+# That something is wrong with the longest reply, or with it and the prompt together, by any of its names.
+_OF_LENGTH: Final = re.compile(r"max(?:imum)?[ _-]?(?:completion|output|new|generated)?[ _-]?tokens|maxoutputtokens")
+_OF_BOTH: Final = re.compile(r"prompt|input|context|message|conversation|total|seq|session")
+_NUMBER: Final = re.compile(r"(?<![\w.-])[0-9]{2,6}(?![\w-]|\.[0-9])")  # no part of a model's name
 _REASONING_MODEL: Final = re.compile(r"(?:.*/)?(?:gpt-[5-9]|gpt-oss|o[1-9]|codex)(?:[.-].*)?", re.IGNORECASE)
 _LACKING: Final = re.compile(
     r"reasoning_content.{0,200}(?:missing|passed back|required)|missing.{0,40}reasoning_content"
@@ -128,11 +132,14 @@ class Dialect(Struct, frozen=True, kw_only=True):
         if self.longest is not None:
             most = min(most, self.longest)
         if self.context is not None:
-            said = sum(len(message.text_for_model.encode()) for message in request.messages)
-            said += len((request.instructions or "").encode())
-            room = self.context - said // _BYTES_OF_TOKEN - _ASIDE_TOKENS
-            most = min(most, max(room, _SHORTEST_REPLY))
+            most = min(most, max(self.context - self._said(request), _SHORTEST_REPLY))
         return most
+
+    def _said(self, request: ModelRequest) -> int:
+        """About how many tokens are sent."""
+        said = sum(len(message.text_for_model.encode()) for message in request.messages)
+        said += len((request.instructions or "").encode())
+        return said // _BYTES_OF_TOKEN + _ASIDE_TOKENS
 
     def after(self, fault: Fault | None, request: ModelRequest, sent: Mapping[str, object]) -> "Dialect | None":
         """What is known once it has refused a call; None where that is nothing new, so that it is no use to ask again.
@@ -172,7 +179,24 @@ class Dialect(Struct, frozen=True, kw_only=True):
             return None if self.max_completion_tokens is is_newer else replace(self, max_completion_tokens=is_newer)
         if fault.meaning() == "too_long" and (stated := _CONTEXT.search(fault.words)):
             return self._within(int(stated[1]), fault.words, _asked(sent))
+        if fault.meaning() == "too_long" or _OF_LENGTH.search(fault.words):
+            return self._shorter(fault, request, _asked(sent))
         return None
+
+    def _shorter(self, fault: Fault, request: ModelRequest, asked: int) -> "Dialect | None":
+        """Where the longest reply may be what does not fit, in words that nobody foresaw: one that may.
+
+        What they state is taken for the longest reply, then for the context; then it is half as much as was asked.
+        """
+        if asked <= max(self._said(request), _SHORTEST_REPLY):  # then it is the prompt that is too long
+            return None
+        stated = [int(number) for number in _NUMBER.findall(fault.words)]
+        shorter = [number for number in stated if _SHORTEST_REPLY < number < asked and number != fault.status]
+        if shorter and self.longest is None:
+            return replace(self, longest=max(shorter))
+        if self.longest == asked and self.context is None and asked in stated and _OF_BOTH.search(fault.words):
+            return replace(self, longest=None, context=asked)
+        return replace(self, longest=asked // 2)
 
     def _within(self, context: int, words: str, asked: int) -> "Dialect | None":
         """Where the longest reply is what does not fit, one that does."""
@@ -223,19 +247,26 @@ class Lessons:
         request: ModelRequest,
         ask: Callable[[Dialect, dict[str, object]], Awaitable[T]],
     ) -> T:
-        """The answer of `ask`, which is called again, at once, where a refusal tells how; nothing of it has run."""
+        """The answer of `ask`, which is called again, at once, where a refusal tells how; nothing of it has run.
+
+        What a refusal seemed to tell is remembered once it has helped: its words may repeat a user's.
+        """
         dialect = self.of(request.model)
         dialect.check(request)
-        for _ in range(_MOST_LESSONS):
+        lessons = 0
+        while True:
             sent: dict[str, object] = {}
             try:
-                return await ask(dialect, sent)
+                answer = await ask(dialect, sent)
             except TextLLMError as refusal:
                 lesson = None
-                if asked.refused is not None and not (isinstance(refusal, ModelError) and refusal.may_have_run):
+                may_have_run = isinstance(refusal, ModelError) and refusal.may_have_run
+                if lessons < _MOST_LESSONS and asked.refused is not None and not may_have_run:
                     lesson = dialect.after(asked.refused, request, sent)
                 if lesson is None:
                     raise
-                dialect = lesson
-                self.keep(request.model, lesson)
-        return await ask(dialect, {})
+                dialect, lessons = lesson, lessons + 1
+            else:
+                if lessons:
+                    self.keep(request.model, dialect)
+                return answer

@@ -148,7 +148,7 @@ async def open_textllm(
         textllm = TextLLM.over(ports, chat_policy(settings, model), _file_policy(settings), running)
         await stack.enter_async_context(in_background(textllm.reconcile, every_s=RECOVER_EVERY_S))
         await stack.enter_async_context(in_background(textllm.conversations.erase_at_provider))
-        if serves and model.learn is not None and settings.providers:
+        if serves and model.learn is not None:
             await stack.enter_async_context(in_background(model.learn))
         stack.push_async_callback(running.close, settings.stream_drain_s if grace_s is None else grace_s)
         yield textllm

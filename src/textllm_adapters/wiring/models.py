@@ -41,8 +41,8 @@ class Model(NamedTuple):
         name: of the model that answers unless another is named.
         llm, transcript: of all providers; `routes`: where each model is.
         pricing: what they cost.
-        learn: asks the providers that have names how large the contexts of their models are; what they do not say is
-            known by the settings, or by what they refuse.
+        learn: asks the servers of providers how large the contexts of their models are; OpenAI does not say. What they
+            do not say either is known by the settings, or by what they refuse.
     """
 
     name: str
@@ -89,11 +89,14 @@ async def open_models(
     llm = SeveralLLMs({prefix: way.route.llm for prefix, way in ways.items()}, first.route.llm)
 
     async def learn() -> None:
-        names = {name: ways[catalogue.prefix(name)].learn for name in settings.providers}
-        for found in await ask_providers(settings, [name for name, learn in names.items() if learn is not None]):
+        takes = {
+            name: take
+            for name, provider in settings.all_providers.items()
+            if (take := ways[catalogue.prefix(name)].learn) is not None and provider.base_url is not None
+        }
+        for found in await ask_providers(settings, takes):
             for model, tokens in found.contexts.items():
-                if (take := names[found.name]) is not None:
-                    take(model, tokens)
+                takes[found.name](model, tokens)
 
     return Model(default, llm, _transcript_of(ways), pricing_of(settings, first.own_model), routes, learn)
 

@@ -18,7 +18,6 @@ from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.reconcile import RECOVER_EVERY_S
-from textllm_core.records.models import ModelList
 from textllm_core.steps import UNTRACED
 from textllm_http.concurrency import ConcurrencyLimit
 from textllm_http.download import MAX_DOWNLOADS
@@ -30,7 +29,7 @@ from textllm_http.problems import trace_of
 from textllm_http.refusals import respond
 from textllm_http.requests import refuse_query
 from textllm_http.routes import chat, chat_files, conversations, docs, files, keys, operations, sessions, usage
-from textllm_http.services import MAX_IMPORTS, Services
+from textllm_http.services import MAX_IMPORTS, Models, Services
 from textllm_http.short_way import ShortWay
 from textllm_http.spool import Spool
 from textllm_http.unknown_keys import UnknownKeyLimit
@@ -39,7 +38,7 @@ from textllm_http.worker_state import WorkerState
 EXPIRE_EVERY_S: Final = 20.0  # how often a worker asks whether it is its turn; each minute one of them does it
 ERASE_EVERY_S: Final = 30.0  # what was erased here is gone at the provider within a minute
 SWEEP_EVERY_S: Final = 600.0  # files that a dead process left; they only cost space
-_NO_MODELS: Final = ModelList()
+_NO_MODELS: Final = Models()
 _ASKED_ALL_THE_TIME: Final = ("/chat", "/chat/stream", "/v1/chat/completions")
 _BODY_BYTES_BESIDE_MESSAGE: Final = 256 * 1024
 _TEXT_BYTES_BESIDE_MESSAGE: Final = 1024
@@ -138,7 +137,7 @@ def create_app(
     asks_openai: bool,
     telemetry: Telemetry,
     metrics: Callable[[], bytes],
-    listed_models: ModelList = _NO_MODELS,
+    models: Models = _NO_MODELS,
     providers: Sequence[str] = (),
     operator_token: str | None = None,
     tracer: Tracer = UNTRACED,
@@ -160,7 +159,7 @@ def create_app(
         asks_openai: the model is OpenAI's or of a server with its API, for the health report.
         telemetry: is told of each request that was answered.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
-        listed_models: what `/v1/models` lists.
+        models: what can be asked, for `/v1/models`.
         providers: the names of all that answer, for the health report; none where they have no names.
         operator_token: what opens `/metrics` and `/config`, which are about all tenants; None: nobody where keys are
             required, and everybody where they are not.
@@ -205,7 +204,7 @@ def create_app(
                     ServiceUnavailableError,
                     "Too many conversations are being imported; send this again in a moment.",
                 ),
-                models=listed_models,
+                models=models,
                 public_config=public_config,
                 metrics=metrics,
                 asks_openai=asks_openai,

@@ -9,11 +9,12 @@ from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry, configure_logs
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.telemetry.tracing import open_tracer
-from textllm_adapters.wiring import load_settings, models_of, open_textllm
+from textllm_adapters.wiring import ListedModels, load_settings, open_textllm
 from textllm_core.application import TextLLM
 from textllm_core.steps import UNTRACED
 from textllm_core.uploads import MEGABYTE
 from textllm_http.app import Application, create_app
+from textllm_http.services import Models
 
 _DATABASE_PATIENCE_S: Final = 60.0  # after a reboot, a database may come later than we do
 _ABOUT_THIS_MACHINE: Final = {"data_dir", "local_model", "server", "trusted_proxies"}
@@ -52,6 +53,7 @@ def create() -> Served:
             if traces is not None:
                 await asyncio.to_thread(traces.close)
 
+    models = ListedModels(settings)
     app = create_app(
         opener,
         public_config={name: value for name, value in settings.public().items() if name not in _ABOUT_THIS_MACHINE},
@@ -64,7 +66,7 @@ def create() -> Served:
         providers=tuple(settings.providers),
         telemetry=telemetry,
         metrics=counters.expose,
-        listed_models=models_of(settings),
+        models=Models(models.all(), models.find),
         operator_token=None if settings.metrics_token is None else settings.metrics_token.reveal(),
         tracer=tracer,
         cors_origins=settings.cors_origins,

@@ -1,14 +1,14 @@
 """What handlers stand on: one record, complete when the application has started."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 
 from textllm_core.application import TextLLM
-from textllm_core.records.models import ModelList
+from textllm_core.records.models import ListedModel, ModelList
 from textllm_http.concurrency import ConcurrencyLimit
 from textllm_http.spool import Spool
 from textllm_http.unknown_keys import UnknownKeyLimit
@@ -16,6 +16,19 @@ from textllm_http.worker_state import WorkerState
 
 MAX_IMPORTS: Final = 8  # each may have a file's bytes in memory, and the records that are read out of them
 IMPORTS_OF_TENANT: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What `/v1/models` tells.
+
+    Args:
+        listed: to who may use all.
+        find: a model that can be asked, by its name, listed or not; None: there is none.
+    """
+
+    listed: ModelList = field(default_factory=ModelList)
+    find: Callable[[str], ListedModel | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +46,7 @@ class Services:
         spool: where files wait while they come in.
         downloads: how many may be sent a file at a time.
         imports: how many conversations may be taken in at a time.
-        models: what `/v1/models` lists.
+        models: what can be asked.
         public_config: what `/config` shows; no secrets.
         metrics: what `/metrics` shows, in Prometheus' text format; called in a thread.
         asks_openai: the model is OpenAI's or of a server with its API, for the health report.
@@ -54,7 +67,7 @@ class Services:
     spool: Spool
     downloads: ConcurrencyLimit
     imports: ConcurrencyLimit
-    models: ModelList
+    models: Models
     public_config: Mapping[str, object]
     metrics: Callable[[], bytes]
     asks_openai: bool

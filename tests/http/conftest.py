@@ -23,6 +23,7 @@ from textllm_core.reconcile import RECOVER_EVERY_S
 from textllm_http.app import Application, create_app, routes
 from textllm_http.openapi import document_of, operations_of
 from textllm_http.problems import PROBLEM_JSON
+from textllm_http.services import Models
 
 JSON = {"content-type": "application/json"}
 NOWHERE = Path("/dev/null/spool")
@@ -233,6 +234,7 @@ def application(
     operator_token: str | None = None,
     body_timeout_s: float = 20.0,
     recover_every_s: float = RECOVER_EVERY_S,
+    models: Models | None = None,
 ) -> Application:
     textllm = replace(bench.textllm, check_health=CheckHealth([probe or Probe()]))
 
@@ -252,6 +254,7 @@ def application(
         asks_openai=True,
         telemetry=Listeners(bench.telemetry, LogTelemetry(), counters := PrometheusTelemetry()),
         metrics=counters.expose,
+        models=models or Models(),
         operator_token=operator_token,
         tracer=bench.tracer,
         cors_origins=cors_origins,

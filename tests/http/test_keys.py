@@ -8,8 +8,12 @@ from tests.http.conftest import JSON, Answer, Server, serving
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.application import memory_administration
+from textllm_adapters.settings import Settings
+from textllm_adapters.settings.kinds import Secret
+from textllm_adapters.wiring import ListedModels
 from textllm_core import Caller
 from textllm_core.api_keys import is_secret
+from textllm_http.services import Models
 
 
 @pytest.fixture
@@ -64,10 +68,38 @@ async def test_a_key_is_limited_to_models(server: Server, admin: dict[str, str])
         "/v1/chat/completions", {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}, own
     )
     assert (same.status, same.json()["error"]["code"]) == (403, "forbidden")
-    listed = (await server.get("/v1/models", admin)).json()["data"]
-    assert [model["id"] for model in (await server.get("/v1/models", own)).json()["data"]] == [
-        model["id"] for model in listed if model["id"] in issued["models"]
-    ]
+
+
+async def test_the_list_of_models_has_all_that_a_key_is_limited_to_and_can_use(
+    bench: Bench, admin: dict[str, str]
+) -> None:
+    models = ListedModels(Settings(openai_api_key=Secret("sk-1")))
+    async with serving(bench, requires_keys=True, models=Models(models.all(), models.find)) as server:
+        answer = await issue(server, admin, {"role": "service", "models": ["gpt-4o-mini", "gpt-4o", "nobody-sells-it"]})
+        own = {"authorization": f"Bearer {answer.json()['secret']}"}
+        all_of = {name: (await server.get("/v1/models", key)).json() for name, key in (("own", own), ("all", admin))}
+        found = {
+            (who, name): (await server.get(f"/v1/models/{name}", key)).status
+            for who, key in (("own", own), ("all", admin))
+            for name in ("gpt-4o-mini", "gpt-4.1", "nobody-sells-it", "x" * 300)
+        }
+    assert all_of["own"]["object"] == "list"
+    assert [model["id"] for model in all_of["all"]["data"]] == ["gpt-4o"]
+    [mini, default] = all_of["own"]["data"]
+    assert (mini["id"], mini["object"], mini["owned_by"], mini["is_default"]) == (
+        "gpt-4o-mini",
+        "model",
+        "openai",
+        False,
+    )
+    assert mini["price"]["input"] == 0.15
+    assert (default["id"], default["is_default"]) == ("gpt-4o", True)
+    assert {who_and_name for who_and_name, status in found.items() if status == 200} == {
+        ("own", "gpt-4o-mini"),
+        ("all", "gpt-4o-mini"),
+        ("all", "gpt-4.1"),
+    }
+    assert set(found.values()) == {200, 404}
 
 
 @pytest.mark.parametrize("models", [[], [""], ["no model"], ["a"] * 101])

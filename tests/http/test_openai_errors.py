@@ -1,6 +1,5 @@
 """Below `/v1` every failure has the shape of OpenAI's API, and says whether the request may be sent again."""
 
-from dataclasses import replace as replace_field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -27,11 +26,12 @@ from textllm_core.errors import (
     UnknownKeysError,
 )
 from textllm_core.records.messages import ReplyStarted
-from textllm_core.records.models import ListedModel, ModelList
+from textllm_core.records.models import ListedModel
 from textllm_core.tenancy import Caller
 from textllm_http.openai_door.charging import charged_user, named_user
 from textllm_http.openai_door.errors import admitted_headers, document, headers
 from textllm_http.problems import problem_of
+from textllm_http.services import Models
 
 TOMORROW = datetime.now(UTC) + timedelta(hours=5)
 
@@ -84,9 +84,7 @@ async def test_one_model_is_told_by_its_name_however_many_slashes_it_has(bench: 
     listed = ListedModel(
         id="openai/gpt-4o", owned_by="openai", is_default=True, price=None, reads_images=True, reads_files=True
     )
-    async with serving(bench) as server:
-        services = server.app.services
-        server.app.services = replace_field(services, models=ModelList(data=[listed]))
+    async with serving(bench, models=Models(find={listed.id: listed}.get)) as server:
         answer = await server.get("/v1/models/openai/gpt-4o")
     assert (answer.status, answer.json()["id"]) == (200, "openai/gpt-4o")
 

@@ -12,12 +12,13 @@ from textllm_adapters.wiring.applications import (
 from textllm_adapters.wiring.asking import ask_providers
 from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
 from textllm_adapters.wiring.checks import check, notices
-from textllm_adapters.wiring.models import list_models, models_of
+from textllm_adapters.wiring.listed_models import ListedModels, list_models, models_of
 from textllm_adapters.wiring.providers import fetch_model
 from textllm_adapters.wiring.storage import database_revision, database_steps, upgrade_database
 from textllm_adapters.wiring.upkeep import health, run_jobs
 
 __all__ = [
+    "ListedModels",
     "Settings",
     "SyncTextLLM",
     "ask_providers",

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from textllm_adapters.clock import SystemClock
 from textllm_adapters.settings import ModelPrice, Settings
 from textllm_adapters.wiring.asking import ask_providers
-from textllm_adapters.wiring.catalogue import Catalogue, reads_files, reads_images
+from textllm_adapters.wiring.catalogue import Catalogue
 from textllm_adapters.wiring.providers import Progress, Way, open_provider
 from textllm_core.chat.routes import Route, Routes
-from textllm_core.errors import InvalidRequestError
 from textllm_core.money import ZERO, Price, Rates
 from textllm_core.policy import ChatPolicy, Retention
 from textllm_core.pricing import Pricing
-from textllm_core.records.models import ListedModel, ModelList
-from textllm_core.records.models import ModelPrice as ListedPrice
 from textllm_core.steps import UNTRACED
 from textllm_core.uploads import MEGABYTE
 
@@ -144,40 +141,6 @@ def _named(settings: Settings, catalogue: Catalogue, ways: Mapping[str, Way]) ->
                 yield route(each, member, stage=stage, weight=weight)
 
     return {name: tuple(routes(name)) for name in settings.models}
-
-
-def models_of(settings: Settings) -> ModelList:
-    """The models that the settings name: the one that answers unless another is named, and those with a price."""
-    catalogue, own = Catalogue(settings), own_model_of(settings)
-    pricing = pricing_of(settings, own)
-    default = settings.model if settings.models or own is None else own
-
-    def price_of(name: str) -> ListedPrice | None:
-        try:
-            return ListedPrice.of(*(pricing.price(catalogue.model_of(each)) for each in catalogue.asked_by(name)))
-        except InvalidRequestError:
-            return None
-
-    priced = [name for name in settings.prices if not name.endswith("*")]
-    names = list(settings.models) or ([default] if own is not None else list(dict.fromkeys([default, *priced])))
-
-    def listed(name: str) -> ListedModel:
-        asked = [settings.all_providers[catalogue.provider_of(each)] for each in catalogue.asked_by(name)]
-        return ListedModel(
-            id=name,
-            owned_by=catalogue.provider_of(name),
-            is_default=name == default,
-            price=price_of(name),
-            reads_images=any(map(reads_images, asked)),
-            reads_files=all(map(reads_files, asked)),
-        )
-
-    return ModelList(data=[listed(name) for name in names])
-
-
-async def list_models(settings: Settings) -> ModelList:
-    """As `models_of`; as a call, since a server in this place has to be asked."""
-    return models_of(settings)
 
 
 def own_model_of(settings: Settings) -> str | None:

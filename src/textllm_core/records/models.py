@@ -34,7 +34,7 @@ class ListedModel(Record, frozen=True, kw_only=True):
     id: Annotated[str, Meta(description="Its id.")]
     object: Annotated[Literal["model"], Meta(description="Always `model`.")] = "model"
     created: Annotated[int, Meta(description="Always 0: nobody says when it was made.")] = 0
-    owned_by: Annotated[str, Meta(description="Where it runs: `openai` or `embedded`.")]
+    owned_by: Annotated[str, Meta(description="Where it runs: `openai`, `embedded`, or the name of a provider.")]
     is_default: Annotated[bool, Meta(description="Whether it answers where no model is named.")]
     price: Annotated[ModelPrice | None, Meta(description="What it costs; null: nobody knows, and it is refused.")]
     reads_images: Annotated[bool, Meta(description="Whether it may be sent images.")]

@@ -39,17 +39,19 @@ def naming(asked: str | None, *, request: Request[Any, Any, Any]) -> Callable[[s
 
 
 def _usable(request: Request[Any, Any, Any]) -> Sequence[ListedModel]:
-    """Those that the caller's key may use."""
-    allowed = caller_of(request).models
-    return [model for model in services_of(request).models.data if allowed is None or model.id in allowed]
+    """Those that the caller's key may use; of one that may use all, those that the settings name."""
+    services, allowed = services_of(request), caller_of(request).models
+    if allowed is None:
+        return services.models.listed.data
+    return [found for found in map(services.models.find, allowed) if found is not None]
 
 
 @door_reading(
     "/v1/models",
     described=Operation(
         tag="OpenAI",
-        says="Those that the operator's settings name, and this key may use. Where they have no `models`, others that "
-        "have a price may be asked, too.",
+        says="Those that this key may use. Of a key that may use all, those that the operator's settings name; where "
+        "they have no `models`, others that have a price may be asked, too.",
         answers={200: json_answer("The models.", ModelList, {"object": "list", "data": [_MODEL]})},
     ),
 )
@@ -62,7 +64,7 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     "/v1/models/{model:path}",
     described=Operation(
         tag="OpenAI",
-        says="One of those that the list has.",
+        says="One that this key may use, also where the list of all does not have it.",
         answers={200: json_answer("The model.", ListedModel, _MODEL)},
         problems=["not_found"],
     ),
@@ -70,7 +72,8 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
 async def one(request: Request[Any, Any, Any], model: FromPath[str]) -> ASGIApp:
     """Tell what one model costs and can read."""
     name = model.removeprefix("/")
-    for each in _usable(request):
-        if each.id == name:
-            return json_response(each)
-    raise NotFoundError("There is no such model in the list; /v1/models has it.")
+    allowed = caller_of(request).models
+    found = services_of(request).models.find(name) if allowed is None or name in allowed else None
+    if found is None:
+        raise NotFoundError("There is no such model in the list; /v1/models has it.")
+    return json_response(found)

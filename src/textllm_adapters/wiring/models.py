@@ -76,7 +76,7 @@ async def open_models(
     if not settings.models and first.own_model is not None:
         default = first.own_model
     routes = Routes(
-        named=_named(settings, catalogue, ways) or {default: (first.route.of(default),)},
+        named=_named(settings, catalogue, ways),
         providers={name: ways[catalogue.prefix(name)].route for name in settings.providers},
         otherwise=None if settings.models else first.route,
     )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 from msgspec.structs import replace
@@ -98,21 +97,11 @@ class CreateConversation:
         user, now, asked = caller.acts_for(user_id), self.clock.now(), changes.checked()
         if allowance is None:
             await self.admit(caller, user)
-        conversation = Conversation(
-            id=new_id("conv"),
-            user_id=user or new_user_id(),
-            session_id=None,
-            created_at=now,
-            updated_at=now,
-            message_count=0,
-            total_tokens_input=0,
-            total_tokens_output=0,
-            total_cost=Decimal(0),
+        conversation = replace(
+            Conversation.begun(new_id("conv"), user or new_user_id(), now),
             title=asked.title or None,
-            summary=None,
             tags=tuple(asked.tags or ()),
             metadata=asked.metadata or {},
-            is_deleted=False,
         )
         at_most = None if user is None else self.max_per_user  # a new user has none
         return await self.conversations.add(

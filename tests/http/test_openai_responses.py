@@ -349,6 +349,61 @@ async def test_in_the_background_it_is_queued_and_runs_on(server: Server, bench:
     assert events_of(await server.get(f"/v1/responses/{response['id']}?stream=true&starting_after=4")) == events[5:]
 
 
+async def test_a_repeat_in_the_background_is_told_the_response_that_runs(server: Server, bench: Bench) -> None:
+    begins, gate, headers = asyncio.Event(), asyncio.Event(), JSON | {"idempotency-key": "k"}
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), begins=begins, gate=gate))
+    body = {"model": "gpt-4o", "input": "Hello", "background": True}
+    first = await asked(server, headers, **body)
+    for is_begun in (False, True):
+        if is_begun:
+            begins.set()
+            await reached(server, first["id"], "in_progress")
+        again = await server.post("/v1/responses", body, headers)
+        assert (again.status, again.headers["idempotent-replayed"]) == (200, "true")
+        assert (again.json()["id"], again.json()["status"]) == (first["id"], "in_progress" if is_begun else "queued")
+    assert refusal(await server.post("/v1/responses", body | {"input": "Other"}, headers))[:2] == (
+        422,
+        "idempotency_mismatch",
+    )
+    gate.set()
+    await over(server, first["id"])
+    again = await server.post("/v1/responses", body, headers)
+    assert (again.json()["id"], again.json()["status"], text_of(again.json())) == (first["id"], "completed", "ab")
+    assert len(bench.llm.requests) == 1
+    await bench.check_books()
+
+
+async def test_a_repeat_of_a_stream_in_the_background_gets_all_of_its_events(server: Server, bench: Bench) -> None:
+    gate, headers = asyncio.Event(), JSON | {"idempotency-key": "k"}
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate))
+    body = {"model": "gpt-4o", "input": "Hello", "background": True, "stream": True}
+    first = asyncio.ensure_future(server.post("/v1/responses", body, headers))
+    for _ in range(500):
+        if bench.llm.requests:
+            break
+        await asyncio.sleep(0.01)
+    again = asyncio.ensure_future(server.post("/v1/responses", body, headers))
+    await asyncio.sleep(0.05)
+    gate.set()
+    told, repeated = await asyncio.gather(first, again)
+    assert events_of(repeated) == events_of(told)
+    assert [answer.headers.get("idempotent-replayed") for answer in (told, repeated)] == [None, "true"]
+    assert len(bench.llm.requests) == 1
+
+
+async def test_two_users_may_choose_the_same_key_for_repeats(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(begins=asyncio.Event()))
+    administration = memory_administration(bench.store, bench.clock)
+    body = {"model": "gpt-4o", "input": "Hello", "background": True}
+    async with serving(bench, requires_keys=True) as server:
+        ids = set()
+        for user_id in ("ada", "bob"):
+            key = await administration.issue_api_key(Caller("acme", "admin"), role="user", user_id=user_id)
+            headers = JSON | {"idempotency-key": "k", "authorization": f"Bearer {key.secret}"}
+            ids |= {(await asked(server, headers, **body))["id"] for _ in range(2)}
+        assert len(ids) == 2
+
+
 async def test_a_stream_in_the_background_outlives_its_reader(bench: Bench) -> None:
     bench.drain_s = 0.0
     bench.__post_init__()

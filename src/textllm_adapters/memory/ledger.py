@@ -57,7 +57,9 @@ class MemoryLedger:
 
     async def replay(self, tenant_id: str, idempotency: Idempotency) -> Replay | None:
         first = self.store.repeats.get((tenant_id, idempotency.scope, idempotency.key))
-        return None if first is None else replayed(first.fingerprint, first.replay, idempotency)
+        if first is None:
+            return None
+        return replayed(first.fingerprint, first.replay, idempotency, response_id=first.response_id)
 
     async def reserve(self, reservation: Reservation) -> Hold:
         asked, store = reservation, self.store
@@ -301,22 +303,7 @@ def _corrected(reply: Message, end: Settlement) -> Message:
 
 
 def _new_conversation(asked: Reservation) -> KeptConversation:
-    conversation = Conversation(
-        id=asked.conversation_id,
-        user_id=asked.user_id,
-        session_id=None,
-        created_at=asked.at,
-        updated_at=asked.at,
-        message_count=0,
-        total_tokens_input=0,
-        total_tokens_output=0,
-        total_cost=ZERO,
-        title=None,
-        summary=None,
-        tags=(),
-        metadata={},
-        is_deleted=False,
-    )
+    conversation = Conversation.begun(asked.conversation_id, asked.user_id, asked.at)
     return KeptConversation(conversation, keeps_messages=asked.keeps_messages, expires_at=asked.expires_at)
 
 

@@ -148,4 +148,4 @@ def replay_of(first: Row[Any], idempotency: Idempotency) -> Replay:
     settled = None
     if first.remembered is not None:
         settled = Replay(first.remembered.encode(), first.message_number, first.spent)
-    return replayed(first.fingerprint, settled, idempotency)
+    return replayed(first.fingerprint, settled, idempotency, response_id=first.response_id)

@@ -62,6 +62,7 @@ class _Turn(Struct, frozen=True):
 
 class _Key(Struct, frozen=True):
     fingerprint: str
+    response_id: str
     remembered: str | None
     message_number: int
     spent: Decimal
@@ -192,7 +193,7 @@ def _take_key(connection: sqlite3.Connection, asked: Reservation, idempotency: I
     came_to = None
     if first.remembered is not None:
         came_to = Replay(first.remembered.encode(), first.message_number, first.spent)
-    raise AlreadySettledError(replayed(first.fingerprint, came_to, idempotency))
+    raise AlreadySettledError(replayed(first.fingerprint, came_to, idempotency, response_id=first.response_id))
 
 
 def _pend(connection: sqlite3.Connection, hold: Hold, model: str, said: JournalEntry | None) -> None:

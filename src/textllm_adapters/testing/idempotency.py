@@ -26,8 +26,9 @@ class IdempotencyContract:
 
     async def test_a_repeat_of_a_running_exchange_is_refused_and_leaves_no_trace(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation(idempotency=KEY))
-        with pytest.raises(IdempotencyInProgressError):
+        with pytest.raises(IdempotencyInProgressError) as running:
             await storage.ledger.reserve(reservation(idempotency=KEY))
+        assert running.value.response_id == hold.response_id
         await assert_balanced(storage, holds=[hold])
 
     async def test_a_repeat_of_a_settled_exchange_gets_what_was_remembered(self, storage: Storage) -> None:
@@ -43,8 +44,9 @@ class IdempotencyContract:
     async def test_a_key_is_looked_up_without_being_taken(self, storage: Storage) -> None:
         assert await storage.ledger.replay("tenant", KEY) is None
         hold = await storage.ledger.reserve(reservation(idempotency=KEY))
-        with pytest.raises(IdempotencyInProgressError):
+        with pytest.raises(IdempotencyInProgressError) as running:
             await storage.ledger.replay("tenant", KEY)
+        assert running.value.response_id == hold.response_id
         remembered = '{"text":"\N{GRINNING FACE}"}'.encode()
         settled = await storage.ledger.settle(hold, settlement(remembered=remembered))
         assert settled is not None

@@ -3,8 +3,6 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -18,6 +16,7 @@ from textllm_core.chat.tool_use import results_bound
 from textllm_core.errors import (
     ConversationBusyError,
     ConversationNotFoundError,
+    IdempotencyInProgressError,
     InputTooLongError,
     InvalidRequestError,
     StorageUnavailableError,
@@ -152,10 +151,23 @@ class Respond:
         """
         try:
             return await carried_through(self._begin(caller, asked))
+        except IdempotencyInProgressError as repeat:
+            return await self._running(caller, repeat)
         except ConversationBusyError:  # as in `batches`
             if not _may_fork(asked):
                 raise
             return await carried_through(self._begin(caller, asked, forks=True))
+
+    async def _running(self, caller: Caller, repeat: IdempotencyInProgressError) -> Begun:
+        """The response that the first request with this key has begun, and that runs.
+
+        Raises:
+            IdempotencyInProgressError: it is none that is kept, or not yet.
+        """
+        first = None if repeat.response_id is None else await self.responses.get(caller.tenant_id, repeat.response_id)
+        if first is None or caller.user_id not in (None, first.user_id):
+            raise repeat
+        return Begun(first.id, first.conversation_id, is_replayed=True)
 
     async def past(self, caller: Caller, previous_response_id: str, *, named: str | None) -> Sequence[Message]:
         """What was said up to a response, and with it, oldest first.
@@ -325,7 +337,8 @@ class Respond:
     ) -> str:
         """One that is in no list, and expires."""
         now = self.clock.now()
-        conversation = _empty(user_id, now, replies=sum(message.role == "assistant" for message in messages))
+        replies = sum(message.role == "assistant" for message in messages)
+        conversation = Conversation.begun(new_id("conv"), user_id, now, replies=replies)
         await self.conversations.add_imported(
             caller.tenant_id,
             conversation,
@@ -376,22 +389,3 @@ def _may_fork(asked: ResponseTurn) -> bool:
 def _is_anothers(caller: Caller, named: str | None, owner: str) -> bool:
     """Whether it is of neither the caller's user nor of that which the request names; what no user has is anyone's."""
     return caller.user_id not in (None, owner) or (named not in (None, owner) and not is_unnamed(owner))
-
-
-def _empty(user_id: str, now: datetime, *, replies: int) -> Conversation:
-    return Conversation(
-        id=new_id("conv"),
-        user_id=user_id,
-        session_id=None,
-        created_at=now,
-        updated_at=now,
-        message_count=replies,
-        total_tokens_input=0,
-        total_tokens_output=0,
-        total_cost=Decimal(0),
-        title=None,
-        summary=None,
-        tags=(),
-        metadata={},
-        is_deleted=False,
-    )

@@ -37,14 +37,19 @@ class IdempotencyMismatchError(TextLLMError):
 
 
 class IdempotencyInProgressError(TextLLMError):
-    """The first request with this idempotency key is still running, or its outcome is not known yet."""
+    """The first request with this idempotency key is still running, or its outcome is not known yet.
+
+    Args:
+        response_id: of the first one, for our own use; None: not known.
+    """
 
     code = "idempotency_in_progress"
     tells = ("retry_after_s",)
 
-    def __init__(self, *, retry_after_s: int = 1) -> None:
+    def __init__(self, *, retry_after_s: int = 1, response_id: str | None = None) -> None:
         super().__init__("The first request with this Idempotency-Key is still running; ask again.")
         self.retry_after_s = retry_after_s
+        self.response_id = response_id
 
 
 class BudgetExceededError(TextLLMError):

@@ -21,7 +21,7 @@ class Ledger(Protocol):
         """What the exchange with this key came to; None: nobody has the key now, though `reserve` may find it taken.
 
         Raises:
-            IdempotencyInProgressError, IdempotencyMismatchError: the key is taken.
+            IdempotencyInProgressError, IdempotencyMismatchError: the key is taken; the former says by which exchange.
         """
         ...
 

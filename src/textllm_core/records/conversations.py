@@ -11,6 +11,7 @@ from textllm_core.errors import (
 )
 from textllm_core.fields import Answered, CreatedAt, Id, Listed, Metadata, TokensRead, TokensWritten, Usd, UserId
 from textllm_core.metadata import check_metadata
+from textllm_core.money import ZERO
 from textllm_core.texts import refuse_half_characters
 from textllm_core.wire import Record
 
@@ -55,6 +56,26 @@ class Conversation(Record, frozen=True):
     last_image_url: Annotated[
         str | None, Meta(description="A link to the newest image of the conversation; null where there is none.")
     ] = None
+
+    @classmethod
+    def begun(cls, conversation_id: str, user_id: str, at: datetime, *, replies: int = 0) -> "Conversation":
+        """One that has cost nothing yet; `replies`: how many are in it already."""
+        return cls(
+            id=conversation_id,
+            user_id=user_id,
+            session_id=None,
+            created_at=at,
+            updated_at=at,
+            message_count=replies,
+            total_tokens_input=0,
+            total_tokens_output=0,
+            total_cost=ZERO,
+            title=None,
+            summary=None,
+            tags=(),
+            metadata={},
+            is_deleted=False,
+        )
 
 
 class ConversationPage(Record, frozen=True):

@@ -48,8 +48,8 @@ class Closing(Struct, frozen=True):
     dropped: Sequence[str]
 
 
-def replayed(fingerprint: str, replay: Replay | None, idempotency: Idempotency) -> Replay:
-    """What the exchange that has the key, with this fingerprint, came to; `replay` is None while it runs.
+def replayed(fingerprint: str, replay: Replay | None, idempotency: Idempotency, *, response_id: str) -> Replay:
+    """What the exchange that has the key, with this fingerprint and id, came to; `replay` is None while it runs.
 
     Raises:
         IdempotencyInProgressError, IdempotencyMismatchError: as `Ledger.replay`.
@@ -57,7 +57,7 @@ def replayed(fingerprint: str, replay: Replay | None, idempotency: Idempotency) 
     if fingerprint != idempotency.fingerprint:
         raise IdempotencyMismatchError
     if replay is None:
-        raise IdempotencyInProgressError
+        raise IdempotencyInProgressError(response_id=response_id)
     return replay
 
 

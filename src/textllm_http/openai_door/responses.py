@@ -1,6 +1,6 @@
 """`/v1/responses`: turns of the engine, in the shapes of OpenAI's API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import time
@@ -99,6 +99,7 @@ _FIELDS: Final = {
     "conversation_id": "conversation",
 }
 _RETRIEVAL: Final = DoorQuery(Retrieval)
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 @door_post(
@@ -229,18 +230,19 @@ async def input_items(request: Request[Any, Any, Any], response_id: FromPath[str
 
 async def _in_background(request: Request[Any, Any, Any], begun: Begun, *, stream: bool) -> ASGIApp:
     response_id = begun.response_id
+    headers = {"Idempotent-Replayed": "true"} if begun.is_replayed else {}
     if stream:
-        return await _resumed(request, response_id, after=-1)
+        return await _resumed(request, response_id, after=-1, headers=headers)
     kept = await services_of(request).textllm.responses.get(caller_of(request), response_id)
-    headers, shown = {"X-Response-ID": response_id}, _shown(request, kept)
-    if begun.is_replayed:
-        headers["Idempotent-Replayed"] = "true"
-    else:  # however quick it was meanwhile: clients expect one that has begun
+    shown = _shown(request, kept)
+    if not begun.is_replayed:  # however quick it was meanwhile: clients expect one that has begun
         shown = as_begun(shown)
-    return json_response(shown, headers=headers)
+    return json_response(shown, headers=headers | {"X-Response-ID": response_id})
 
 
-async def _resumed(request: Request[Any, Any, Any], response_id: str, *, after: int) -> EventStream:
+async def _resumed(
+    request: Request[Any, Any, Any], response_id: str, *, after: int, headers: Mapping[str, str] = _NO_HEADERS
+) -> EventStream:
     """The events of a response behind the one numbered `after`."""
     textllm, caller = services_of(request).textllm, caller_of(request)
     kept = await textllm.responses.get(caller, response_id)
@@ -257,7 +259,7 @@ async def _resumed(request: Request[Any, Any, Any], response_id: str, *, after: 
         after=after,
         ended_at=shown["completed_at"],
     )
-    return stream_of(request, resumed.started, resumed.events, frames, _ids(resumed.started))
+    return stream_of(request, resumed.started, resumed.events, frames, {**_ids(resumed.started), **headers})
 
 
 _TOLD: Final = frozenset(ResponseRequest(user="").told(created_at=0, is_stored=True))

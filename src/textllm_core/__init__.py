@@ -195,6 +195,7 @@ _NAMES: Final = {
         "Drift",
     ),
     "records.conversations": (
+        "BegunConversation",
         "Conversation",
         "ConversationChanges",
         "ConversationFilter",
@@ -297,7 +298,8 @@ _NAMES: Final = {
         "ToolResult",
     ),
     "report_usage": ("ReportUsage",),
-    "retention": ("PurgeDeleted", "PurgeExpired", "RemoveExpired"),
+    "purge_conversations": ("PurgeConversations",),
+    "retention": ("RemoveExpired",),
     "sessions": (
         "EndSession",
         "GetSession",

@@ -123,10 +123,12 @@ from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
 from textllm_core.problem_details import problem_of_error, status_of
+from textllm_core.purge_conversations import PurgeConversations
 from textllm_core.reconcile import Reconcile
 from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
 from textllm_core.records.audit import BooksSize, Drift
 from textllm_core.records.conversations import (
+    BegunConversation,
     Conversation,
     ConversationChanges,
     ConversationFilter,
@@ -194,7 +196,7 @@ from textllm_core.records.tools import (
 )
 from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import PurgeDeleted, PurgeExpired, RemoveExpired
+from textllm_core.retention import RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import Admitting, Asking, Serving, Settling, Step
 from textllm_core.stored_responses import CancelResponse, DeleteResponse, GetResponse, Responses
@@ -226,6 +228,7 @@ __all__ = [
     "Authenticate",
     "Band",
     "Begun",
+    "BegunConversation",
     "BlobStore",
     "BooksSize",
     "BudgetExceededError",
@@ -366,8 +369,7 @@ __all__ = [
     "ProviderReport",
     "ProviderTimeoutError",
     "ProviderUnavailableError",
-    "PurgeDeleted",
-    "PurgeExpired",
+    "PurgeConversations",
     "RateLimitedError",
     "RateLimiter",
     "Rates",

@@ -71,9 +71,10 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.ports.turnstile import Turnstile
 from textllm_core.ports.usage_reports import UsageReports
 from textllm_core.pricing import Pricing
+from textllm_core.purge_conversations import PurgeConversations
 from textllm_core.reconcile import Reconcile
 from textllm_core.report_usage import ReportUsage
-from textllm_core.retention import PurgeDeleted, PurgeExpired, RemoveExpired
+from textllm_core.retention import RemoveExpired
 from textllm_core.sessions import EndSession, GetSession, ListSessions, TodaysSession
 from textllm_core.steps import UNTRACED
 from textllm_core.stored_responses import Responses
@@ -388,8 +389,7 @@ class TextLLM:
                 journal=ports.journal,
                 rate_limiter=ports.rate_limiter,
                 api_keys=ports.api_keys,
-                purge_deleted=PurgeDeleted(ports.conversations, of_turns, ports.clock, policy.retention.deleted),
-                purge_expired=PurgeExpired(ports.conversations, of_turns, ports.clock, policy.retention.responses),
+                purge=PurgeConversations(ports.conversations, of_turns, ports.clock, policy.retention),
                 schedule=ports.schedule,
                 clock=ports.clock,
                 kept=policy.retention,

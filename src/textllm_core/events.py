@@ -20,6 +20,7 @@ Removable: TypeAlias = Literal[
     "revoked_keys",
     "conversations",
     "expired_conversations",
+    "idle_conversations",
     "entries",
     "sessions",
 ]

@@ -21,6 +21,7 @@ class Retention(Struct, frozen=True, kw_only=True):
     """For how long what nobody needs for ever is kept; None: for ever.
 
     Args:
+        conversations: conversations with all that was said in them, after the last turn.
         deleted: conversations that were deleted, and can be restored until then.
         journals: what resumable replies said, after their end.
         repeats: idempotency keys, and what their turns came to.
@@ -29,6 +30,7 @@ class Retention(Struct, frozen=True, kw_only=True):
         ledger_months: ledger entries and sessions of calendar months, after these ended; at least 1.
     """
 
+    conversations: timedelta | None = None
     deleted: timedelta | None = None
     journals: timedelta = timedelta(hours=1)
     repeats: timedelta = timedelta(hours=24)

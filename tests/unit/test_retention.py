@@ -8,19 +8,20 @@ from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.application import memory_conversations
 from textllm_adapters.testing.books import reservation, settlement
-from textllm_core import Caller, Conversations, Idempotency, InputText, PurgeDeleted, Turn, TurnOptions
+from textllm_core import Caller, Conversations, Idempotency, InputText, PurgeConversations, Turn, TurnOptions
 from textllm_core.events import Removed
 from textllm_core.policy import Retention
 
 KEPT = timedelta(days=30)
+DELETED = Retention(deleted=KEPT)
 
 
 def managing(bench: Bench) -> Conversations:
     return memory_conversations(bench.store, bench.clock, bench.running, bench.files, bench.transcript)
 
 
-def purging(bench: Bench, kept: timedelta | None = KEPT) -> PurgeDeleted:
-    return PurgeDeleted(bench.conversations, bench.files.of_turns(bench.conversations), bench.clock, kept)
+def purging(bench: Bench, kept: Retention = DELETED) -> PurgeConversations:
+    return PurgeConversations(bench.conversations, bench.files.of_turns(bench.conversations), bench.clock, kept)
 
 
 async def test_what_was_deleted_long_ago_is_erased_and_its_cost_stays() -> None:
@@ -31,8 +32,8 @@ async def test_what_was_deleted_long_ago_is_erased_and_its_cost_stays() -> None:
     bench.clock.advance(KEPT)
     await manage.delete(Caller(), young.conversation_id)
     bench.clock.advance(timedelta(seconds=1))
-    assert await purge() == 1
-    assert await purge() == 0
+    assert await purge.deleted() == 1
+    assert await purge.deleted() == 0
     left = {conversation_id for _, _, conversation_id in bench.store.conversations}
     assert left == {young.conversation_id, there.conversation_id}
     assert len(bench.store.entries) == 3
@@ -46,7 +47,7 @@ async def test_many_are_erased_in_several_steps() -> None:
         made = await manage.create(Caller(), user_id="ada")
         await manage.delete(Caller(), made.id)
     bench.clock.advance(2 * KEPT)
-    assert await purging(bench)() == 205
+    assert await purging(bench).deleted() == 205
     assert not bench.store.conversations
 
 
@@ -55,7 +56,8 @@ async def test_without_a_time_everything_stays() -> None:
     reply = await bench.say("Hi")
     await managing(bench).delete(Caller(), reply.conversation_id)
     bench.clock.advance(timedelta(days=10_000))
-    assert await purging(bench, None)() == 0
+    assert await purging(bench, Retention()).deleted() == 0
+    assert await purging(bench, Retention()).idle() == 0
     assert len(bench.store.conversations) == 1
 
 
@@ -70,12 +72,41 @@ async def test_all_that_is_old_is_removed_by_one_of_many_processes_and_counted()
     assert set((await bench.remove_expired()).values()) == {0}
     bench.clock.advance(2 * KEPT)
     everything = {"repeats": 1, "journals": 1, "rate_limits": 1, "revoked_keys": 1, "conversations": 1}
-    everything["expired_conversations"] = 0
+    everything |= {"expired_conversations": 0, "idle_conversations": 0}
     assert [await bench.remove_expired(scheduled=True) for _ in range(2)] == [everything, {}]
     told = {event.kind: event.count for event in bench.telemetry.events if isinstance(event, Removed)}
     assert told == {kind: count for kind, count in everything.items() if count}
     bench.clock.advance(timedelta(minutes=1))
     assert set((await bench.remove_expired(scheduled=True)).values()) == {0}
+
+
+async def test_what_nobody_goes_on_with_goes_each_hour_deleted_or_not_and_its_cost_stays() -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=1000, retention=Retention(conversations=KEPT)))
+    goes, deleted, goes_on = [await bench.say("Hi") for _ in range(3)]
+    await managing(bench).delete(Caller(), deleted.conversation_id)
+    bench.clock.advance(KEPT - timedelta(minutes=1))
+    await bench.say("Again", goes_on.conversation_id)
+    assert (await bench.remove_expired(scheduled=True))["idle_conversations"] == 0
+    bench.clock.advance(timedelta(minutes=59))
+    assert "idle_conversations" not in await bench.remove_expired(scheduled=True)
+    bench.clock.advance(timedelta(minutes=1))
+    assert (await bench.remove_expired(scheduled=True))["idle_conversations"] == 2
+    assert Removed("idle_conversations", 2) in bench.telemetry.events
+    assert [key[2] for key in bench.store.conversations] == [goes_on.conversation_id]
+    report = await bench.textllm.administration.report_usage(Caller(), goes.user_id, days=365)
+    assert report.total_messages == 4
+    bench.clock.advance(KEPT)
+    assert (await bench.remove_expired())["idle_conversations"] == 1
+
+
+async def test_many_that_go_on_are_passed_over_page_by_page() -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=1000))
+    made = [await managing(bench).create(Caller(), user_id="ada") for _ in range(900)]
+    bench.clock.advance(2 * KEPT)
+    for each in (*made[:600], made[-1]):
+        await bench.say("Hi", each.id)
+    assert await purging(bench, Retention(conversations=KEPT)).idle() == 299
+    assert await purging(bench, Retention(conversations=KEPT)).idle() == 0
 
 
 async def test_months_of_the_ledger_go_once_they_are_old_each_hour_by_one_of_many_processes() -> None:

@@ -9,7 +9,13 @@ from msgspec.structs import replace
 
 from textllm_adapters.memory.store import KeptConversation, KeptFile, Key, MemoryStore
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, ForbiddenError
-from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
+from textllm_core.records.conversations import (
+    BegunConversation,
+    Conversation,
+    ConversationChanges,
+    ConversationFilter,
+    ConversationState,
+)
 from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import file_keys
@@ -187,6 +193,17 @@ class MemoryConversationRepository:
         )
         return [(tenant_id, user_id, conversation_id) for _, tenant_id, user_id, conversation_id in found[:limit]]
 
+    async def begun(
+        self, *, before: datetime, after: BegunConversation | None, limit: int
+    ) -> Sequence[BegunConversation]:
+        found = [
+            BegunConversation(*key, kept.conversation.created_at, kept.conversation.updated_at)
+            for key, kept in self.store.conversations.items()
+            if kept.expires_at is None and kept.conversation.created_at < before
+        ]
+        behind = [each for each in found if after is None or (each.created_at, each.id) > (after.created_at, after.id)]
+        return sorted(behind, key=lambda each: (each.created_at, each.id))[:limit]
+
     async def forget_expired(self, *, at: datetime, limit: int) -> int:
         held = {(k.hold.tenant_id, k.hold.user_id, k.hold.conversation_id) for k in self.store.holds.values()}
         old = [key for key, kept in self._expired(at) if kept.keeps_nothing and key not in held][:limit]
@@ -221,14 +238,22 @@ class MemoryConversationRepository:
         return self._write(key, replace(kept, deleted_at=None), replace(kept.conversation, is_deleted=False))
 
     async def erase(
-        self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
+        self,
+        tenant_id: str,
+        user_id: str,
+        conversation_id: str,
+        *,
+        at: datetime,
+        remembered: bytes,
+        silent_since: datetime | None = None,
     ) -> Sequence[str]:
         key, store = (tenant_id, user_id, conversation_id), self.store
         kept = store.conversations.get(key)
         if kept is None:
             raise ConversationNotFoundError
         held = ((hold.tenant_id, hold.user_id, hold.conversation_id) for hold in (k.hold for k in store.holds.values()))
-        if kept.turn_id is not None or key in held:
+        speaks = silent_since is not None and kept.conversation.updated_at > silent_since
+        if kept.turn_id is not None or key in held or speaks:
             raise ConversationBusyError
         del store.conversations[key]
         entries = [e for e in store.entries.values() if (e.tenant_id, e.user_id, e.conversation_id) == key]

@@ -115,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     header_timeout_s: Annotated[float, seconds(1, 3600)] = 20.0
     body_timeout_s: Annotated[float, seconds(1, 3600)] = 20.0
     unread_timeout_s: Annotated[float, seconds(1, 3600)] = 25.0
+    conversation_days: Annotated[int, whole(1, 36_500)] | None = None
     retention_days: Annotated[int, whole(1, 36_500)] | None = None
     response_days: Annotated[int, whole(1, 36_500)] = 30
     journal_hours: Annotated[int, whole(1, 8_760)] = 1

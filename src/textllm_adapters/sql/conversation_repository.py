@@ -22,7 +22,13 @@ from textllm_core.errors import (
     ForbiddenError,
     StorageUnavailableError,
 )
-from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
+from textllm_core.records.conversations import (
+    BegunConversation,
+    Conversation,
+    ConversationChanges,
+    ConversationFilter,
+    ConversationState,
+)
 from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import file_keys
@@ -217,6 +223,19 @@ class SqlConversationRepository:
         if await self._changed(tenant_id, statements.HIDE, it | {"new_moment": at}) is None:
             raise await self._refusal(tenant_id, statements.GET_SHOWN, it)
 
+    async def begun(
+        self, *, before: datetime, after: BegunConversation | None, limit: int
+    ) -> Sequence[BegunConversation]:
+        asked, wanted = statements.BEGUN, {"of_moment": before, "at_most": limit}
+        if after is not None:
+            asked, wanted = (
+                asked.where(statements.IS_BEHIND),
+                wanted | {"of_start": after.created_at, "of_it": after.id},
+            )
+        with translated(STORAGE_ERRORS):
+            async with self._database.single(EVERYONE) as connection:
+                return [BegunConversation(**row) for row in (await connection.execute(asked, wanted)).mappings()]
+
     async def forget_expired(self, *, at: datetime, limit: int) -> int:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(EVERYONE) as connection:
@@ -243,9 +262,17 @@ class SqlConversationRepository:
                 return [(row.tenant_id, row.user_id, row.id) for row in found]
 
     async def erase(
-        self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
+        self,
+        tenant_id: str,
+        user_id: str,
+        conversation_id: str,
+        *,
+        at: datetime,
+        remembered: bytes,
+        silent_since: datetime | None = None,
     ) -> Sequence[str]:
         it = _it(tenant_id, user_id, conversation_id)
+        erase = statements.ERASE if silent_since is None else statements.ERASE.where(statements.IS_SILENT)
         keys: set[str] = set()
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
@@ -253,7 +280,7 @@ class SqlConversationRepository:
                 is_indexed = self._database.dialect == "sqlite" and await connection.scalar(statements.HAS_WORDS, it)
                 async for content in await connection.stream_scalars(statements.CONTENTS_WITH_FILES, it):
                     keys.update(file_keys(content))
-                erased = (await connection.execute(statements.ERASE, it)).one_or_none()
+                erased = (await connection.execute(erase, it | {"of_moment": silent_since})).one_or_none()
                 if erased is not None:
                     keys.update(filter(None, [erased.last_image_url]))
                     hidden = sorted(keys)

@@ -34,8 +34,8 @@ from textllm_adapters.sql.tables import (
     reply_ends,
     reply_events,
 )
-from textllm_adapters.sql.types import PlainText
-from textllm_core.records.conversations import ConversationFilter
+from textllm_adapters.sql.types import PlainText, UtcDateTime
+from textllm_core.records.conversations import BegunConversation, ConversationFilter
 from textllm_core.rules.searching import phrases_of
 
 _OF_TENANT: Final = conversations.c.tenant_id == bindparam("of_tenant")
@@ -108,6 +108,15 @@ HIDDEN: Final = (
     .order_by(conversations.c.deleted_at)
     .limit(bindparam("at_most"))
 )
+_BEGUN: Final = tuple_(conversations.c.created_at, conversations.c.id)
+BEGUN: Final = (
+    select(*(conversations.c[name] for name in BegunConversation.__struct_fields__))
+    .where(conversations.c.created_at < bindparam("of_moment"), _STAYS)
+    .order_by(conversations.c.created_at, conversations.c.id)
+    .limit(bindparam("at_most"))
+)
+IS_BEHIND: Final = tuple_(bindparam("of_start", type_=UtcDateTime), bindparam("of_it")) < _BEGUN
+IS_SILENT: Final = conversations.c.updated_at <= bindparam("of_moment")
 _KEEPS_NOTHING: Final = and_(
     conversations.c.last_message == 0,
     conversations.c.transcript_id.is_(None),

@@ -8,6 +8,13 @@ from sqlalchemy import Index
 from textllm_adapters.sql.tables import conversations, holds, ledger
 
 Index(
+    "ix_conversations_created_at_id",
+    conversations.c.created_at,
+    conversations.c.id,
+    postgresql_where=conversations.c.expires_at.is_(None),
+    sqlite_where=conversations.c.expires_at.is_(None),
+)
+Index(
     "ix_conversations_deleted_at",
     conversations.c.deleted_at,
     postgresql_where=conversations.c.deleted_at.is_not(None),

@@ -18,6 +18,7 @@ from textllm_adapters.testing.books import (
 )
 from textllm_adapters.testing.managed_conversations import GONE, conversation, ids
 from textllm_adapters.testing.storage import Storage
+from textllm_core.errors import ConversationBusyError
 from textllm_core.money import ZERO
 from textllm_core.records.ledger import AlreadySettledError, Hold, Settlement
 from textllm_core.records.messages import Idempotency
@@ -117,6 +118,35 @@ class ExpiringConversationsContract:
         assert [each[2] for each in await storage.conversations.expired(at=LATER + LEASE, limit=9)] == [
             first.conversation_id
         ]
+
+    async def test_those_that_stay_are_read_by_when_they_began_a_page_at_a_time(self, storage: Storage) -> None:
+        tenant, at = "tenant", settlement().at
+        begun = [await storage.ledger.reserve(reservation(at=NOON + number * LEASE)) for number in (2, 0, 1, 3, 3)]
+        for hold in begun:
+            await storage.ledger.settle(hold, settlement())
+        await storage.conversations.hide(tenant, "user", begun[1].conversation_id, at=NOON)
+        await for_a_time(storage)
+        before = NOON + 4 * LEASE
+        first = await storage.conversations.begun(before=before, after=None, limit=2)
+        assert [each.id for each in first] == [begun[1].conversation_id, begun[2].conversation_id]
+        assert [each.created_at for each in first] == [NOON, NOON + LEASE]
+        assert {(each.tenant_id, each.user_id, each.updated_at) for each in first} == {(tenant, "user", at)}
+        pages = [first]
+        while pages[-1]:
+            pages.append(await storage.conversations.begun(before=before, after=pages[-1][-1], limit=2))
+        assert [len(page) for page in pages] == [2, 2, 1, 0]
+        assert {each.id for page in pages for each in page} == {hold.conversation_id for hold in begun}
+        assert len(await storage.conversations.begun(before=NOON + 3 * LEASE, after=None, limit=9)) == 3
+
+    async def test_one_in_which_something_was_said_meanwhile_is_not_erased(self, storage: Storage) -> None:
+        hold = await storage.ledger.reserve(reservation())
+        await storage.ledger.settle(hold, settlement())
+        erase, said_at = storage.conversations.erase, settlement().at
+        with pytest.raises(ConversationBusyError):
+            await erase("tenant", "user", hold.conversation_id, at=LATER, remembered=GONE, silent_since=said_at - LEASE)
+        assert await ids(storage) == [hold.conversation_id]
+        await erase("tenant", "user", hold.conversation_id, at=LATER, remembered=GONE, silent_since=said_at)
+        assert await ids(storage) == []
 
     async def test_one_that_stays_is_not_made_to_go(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())

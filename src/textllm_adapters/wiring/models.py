@@ -214,11 +214,16 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
         max_document_pages=settings.max_document_pages,
         max_conversations=settings.max_conversations_per_user,
         retention=Retention(
-            deleted=None if settings.retention_days is None else timedelta(days=settings.retention_days),
+            conversations=_days(settings.conversation_days),
+            deleted=_days(settings.retention_days),
             journals=timedelta(hours=settings.journal_hours),
             repeats=timedelta(hours=settings.idempotency_hours),
-            revoked_keys=None if settings.revoked_key_days is None else timedelta(days=settings.revoked_key_days),
+            revoked_keys=_days(settings.revoked_key_days),
             responses=timedelta(days=settings.response_days),
             ledger_months=settings.ledger_months,
         ),
     )
+
+
+def _days(count: int | None) -> timedelta | None:
+    return None if count is None else timedelta(days=count)

@@ -18,6 +18,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "removed_rate_limits": "unused rate limits removed",
     "removed_revoked_keys": "revoked API keys removed",
     "removed_expired_conversations": "conversations of old responses removed",
+    "removed_idle_conversations": "conversations that nobody goes on with removed",
     "removed_entries": "old ledger entries removed",
     "removed_sessions": "old sessions removed",
     "swept_files": "files removed",

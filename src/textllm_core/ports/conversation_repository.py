@@ -4,7 +4,13 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from textllm_core.records.conversations import Conversation, ConversationChanges, ConversationFilter, ConversationState
+from textllm_core.records.conversations import (
+    BegunConversation,
+    Conversation,
+    ConversationChanges,
+    ConversationFilter,
+    ConversationState,
+)
 from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.messages import Message
 
@@ -141,6 +147,16 @@ class ConversationRepository(Protocol):
         """Those of any tenant that were hidden before then: tenants, users and ids, the longest hidden first."""
         ...
 
+    async def begun(
+        self, *, before: datetime, after: BegunConversation | None, limit: int
+    ) -> Sequence[BegunConversation]:
+        """Those of any tenant that began before then, hidden ones too and none that expires, the oldest first.
+
+        Args:
+            after: the last one of the page before.
+        """
+        ...
+
     async def forget_expired(self, *, at: datetime, limit: int) -> int:
         """Remove at most `limit` of any tenant that have expired by then, and keep nothing; how many that were.
 
@@ -162,7 +178,14 @@ class ConversationRepository(Protocol):
         ...
 
     async def erase(
-        self, tenant_id: str, user_id: str, conversation_id: str, *, at: datetime, remembered: bytes
+        self,
+        tenant_id: str,
+        user_id: str,
+        conversation_id: str,
+        *,
+        at: datetime,
+        remembered: bytes,
+        silent_since: datetime | None = None,
     ) -> Sequence[str]:
         """Remove it, hidden or not, with all that was said in it; what the provider has of it becomes due at `at`.
 
@@ -171,6 +194,7 @@ class ConversationRepository(Protocol):
 
         Args:
             remembered: what repeats of its turns are told from now on.
+            silent_since: it is busy, too, if something was said in it after that.
         Raises:
             ConversationNotFoundError, ConversationBusyError: as `hide`.
         """

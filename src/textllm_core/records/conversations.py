@@ -78,6 +78,16 @@ class Conversation(Record, frozen=True):
         )
 
 
+class BegunConversation(Record, frozen=True):
+    """What decides whether a conversation is still needed."""
+
+    tenant_id: str
+    user_id: str
+    id: str
+    created_at: datetime
+    updated_at: datetime
+
+
 class ConversationPage(Record, frozen=True):
     """Some of the conversations that were asked for; `total` is how many there are."""
 

@@ -96,6 +96,21 @@ async def test_a_prompt_that_is_itself_too_long_is_told_so_at_once() -> None:
     assert len(server.bodies) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Could not finish the message because max_tokens or model output limit was reached. Please try again with "
+        "higher max_tokens.",
+        "`max_tokens` must be greater than `thinking.budget_tokens`. Please consult our documentation at 1024.",
+        "max_completion_tokens is too small: the minimum is 5000",
+    ],
+)
+async def test_a_reply_that_is_too_short_is_not_made_shorter(words: str) -> None:
+    async with picky(refusing(words, 0)) as server:
+        await ask(server, "Hi there")
+    assert len(server.bodies) == 1
+
+
 async def test_what_a_user_says_shortens_no_reply_of_another() -> None:
     def rule(body: Json) -> tuple[int, object] | None:
         said = body["messages"][-1]["content"]

@@ -41,6 +41,11 @@ _AT_MOST: Final = re.compile(
 )
 # That something is wrong with the longest reply, or with it and the prompt together, by any of its names.
 _OF_LENGTH: Final = re.compile(r"max(?:imum)?[ _-]?(?:completion|output|new|generated)?[ _-]?tokens|maxoutputtokens")
+# That it is too short for what the model thinks first, or has thought: a shorter one would be asked, and paid, in vain.
+_TOO_SHORT: Final = re.compile(
+    r"at least [0-9]|higher max|too (?:small|low|short)|must be (?:greater|higher|more|larger)|minimum|was reached"
+    r"|could not finish"
+)
 _OF_BOTH: Final = re.compile(r"prompt|input|context|message|conversation|total|seq|session")
 _NUMBER: Final = re.compile(r"(?<![\w.-])[0-9]{2,6}(?![\w-]|\.[0-9])")  # no part of a model's name
 _REASONING_MODEL: Final = re.compile(r"(?:.*/)?(?:gpt-[5-9]|gpt-oss|o[1-9]|codex)(?:[.-].*)?", re.IGNORECASE)
@@ -179,6 +184,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
             return None if self.max_completion_tokens is is_newer else replace(self, max_completion_tokens=is_newer)
         if fault.meaning() == "too_long" and (stated := _CONTEXT.search(fault.words)):
             return self._within(int(stated[1]), fault.words, _asked(sent))
+        if _TOO_SHORT.search(fault.words):
+            return None
         if fault.meaning() == "too_long" or _OF_LENGTH.search(fault.words):
             return self._shorter(fault, request, _asked(sent))
         return None

@@ -276,7 +276,7 @@ _NAMES: Final = {
     "records.sampling": ("Sampling",),
     "records.schema": ("SchemaStep",),
     "records.sessions": ("Session",),
-    "records.stored_responses": ("ResponseFailure", "StoredResponse"),
+    "records.stored_responses": ("FollowedResponse", "ResponseFailure", "StoredResponse"),
     "records.usage_reports": (
         "DailyUsage",
         "UsageOfConversation",

@@ -180,7 +180,7 @@ from textllm_core.records.response_turns import KeptResponse, ResponseStatus, Re
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.schema import SchemaStep
 from textllm_core.records.sessions import Session
-from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
+from textllm_core.records.stored_responses import FollowedResponse, ResponseFailure, StoredResponse
 from textllm_core.records.tools import (
     CalledFunction,
     FunctionTool,
@@ -295,6 +295,7 @@ __all__ = [
     "FileView",
     "Files",
     "FinishReason",
+    "FollowedResponse",
     "ForbiddenError",
     "FunctionTool",
     "GetConversation",

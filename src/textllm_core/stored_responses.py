@@ -8,6 +8,7 @@ from typing import Self
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.respond import Respond
+from textllm_core.chat.response_places import Places
 from textllm_core.conversations import DeleteConversation
 from textllm_core.errors import (
     ConversationBusyError,
@@ -51,13 +52,6 @@ class GetResponse:
         key = caller.tenant_id, stored.user_id, stored.conversation_id
         found = await self.conversations.messages_of(*key, [reply_message_id(response_id)])
         return KeptResponse(stored=stored, entry=entry, reply=found[0] if found else None)
-
-    async def conversation_of(self, caller: Caller, response_id: str) -> str | None:
-        """The conversation that was named for it; None: none was, or the caller has no such response."""
-        with suppress(NotFoundError):
-            stored = await _found(self.responses, caller, response_id)
-            return stored.conversation_id if stored.is_of_conversation else None
-        return None
 
     async def inputs(self, caller: Caller, response_id: str) -> Sequence[ListedMessage]:
         """What it answers, oldest first; nothing until it has ended, and where nothing was kept.
@@ -146,12 +140,19 @@ class Responses:
     ) -> Self:
         """All of them over one set of adapters."""
         get = GetResponse(responses, conversations, exchange.ledger)
+        places = Places(
+            conversations=conversations,
+            responses=responses,
+            ledger=exchange.ledger,
+            clock=exchange.clock,
+            policy=exchange.policy,
+        )
         return cls(
             create=Respond(
                 exchange=exchange,
+                places=places,
                 conversations=conversations,
                 responses=responses,
-                ledger=exchange.ledger,
                 clock=exchange.clock,
                 policy=exchange.policy,
             ),

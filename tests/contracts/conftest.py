@@ -42,7 +42,6 @@ from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.file_repository import SqlFileRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
 from textllm_adapters.sql.session_repository import SqlSessionRepository
-from textllm_adapters.sql.stored_responses import SqlStoredResponses
 from textllm_adapters.sql.tables import daily_usage, holds, metadata, rate_buckets
 from textllm_adapters.sql.usage_reports import SqlUsageReports
 from textllm_adapters.sqlite.engine import SqliteEngine
@@ -55,7 +54,14 @@ from textllm_adapters.telemetry.traces import OpenTelemetryTracer
 from textllm_adapters.testing.health_probe import Probing
 from textllm_adapters.testing.rate_limiter import Limiting
 from textllm_adapters.testing.storage import Auditing, Storage
-from textllm_adapters.wiring.storage import conversations_of, erasures_of, journal_of, ledger_of, upkeep_of
+from textllm_adapters.wiring.storage import (
+    conversations_of,
+    erasures_of,
+    journal_of,
+    ledger_of,
+    responses_of,
+    upkeep_of,
+)
 from textllm_core.events import Unheard
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.telemetry import Telemetry
@@ -110,7 +116,7 @@ def sql_storage(engine: AsyncEngine) -> Storage:
         journal_of(engine),
         SqlFileRepository(engine),
         erasures_of(engine),
-        SqlStoredResponses(engine),
+        responses_of(engine),
     )
 
 

@@ -61,17 +61,7 @@ class MemoryConversationRepository:
         kept = self._kept(tenant_id, conversation_id)
         if kept is None or user_id not in (None, kept.conversation.user_id):
             return None
-        return ConversationState(
-            id=kept.conversation.id,
-            user_id=kept.conversation.user_id,
-            transcript_id=kept.transcript_id,
-            context_tokens=kept.context_tokens,
-            open_calls=kept.open_calls,
-            message_count=kept.conversation.message_count,
-            revision=kept.revision,
-            keeps_messages=kept.keeps_messages,
-            last_message=len(kept.messages),
-        )
+        return kept.state
 
     async def last_messages(
         self, tenant_id: str, user_id: str, conversation_id: str, *, limit: int | None

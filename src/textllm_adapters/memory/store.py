@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from textllm_core.ids import new_id
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.api_keys import ApiKey
-from textllm_core.records.conversations import Conversation
+from textllm_core.records.conversations import Conversation, ConversationState
 from textllm_core.records.erasures import Erasure, ErasureKind
 from textllm_core.records.files import StoredFile
 from textllm_core.records.journal import JournalEnd, JournalEntry, Spoken
@@ -50,6 +50,21 @@ class KeptConversation(Struct, frozen=True):
     def keeps_nothing(self) -> bool:
         """Nothing that was said in it is kept, here or at the provider."""
         return not self.messages and self.transcript_id is None and self.conversation.last_image_url is None
+
+    @property
+    def state(self) -> ConversationState:
+        """What the next turn needs to know of it."""
+        return ConversationState(
+            id=self.conversation.id,
+            user_id=self.conversation.user_id,
+            transcript_id=self.transcript_id,
+            context_tokens=self.context_tokens,
+            open_calls=self.open_calls,
+            message_count=self.conversation.message_count,
+            revision=self.revision,
+            keeps_messages=self.keeps_messages,
+            last_message=len(self.messages),
+        )
 
     @property
     def account(self) -> ConversationAccount:

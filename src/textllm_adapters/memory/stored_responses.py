@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from textllm_adapters.memory.store import MemoryStore
-from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
+from textllm_core.records.messages import reply_message_id
+from textllm_core.records.stored_responses import FollowedResponse, ResponseFailure, StoredResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,14 @@ class MemoryStoredResponses:
             if (tenant, kept_id) == (tenant_id, response_id) and self._is_there(kept):
                 return kept
         return None
+
+    async def followed(self, tenant_id: str, response_id: str) -> FollowedResponse | None:
+        response = await self.get(tenant_id, response_id)
+        if response is None:
+            return None
+        kept = self.store.conversations[tenant_id, response.user_id, response.conversation_id]
+        newest = kept.messages[-1].id if kept.messages else None
+        return FollowedResponse(response, kept.state, newest == reply_message_id(response_id))
 
     async def fail(self, tenant_id: str, user_id: str, response_id: str, failure: ResponseFailure) -> None:
         key = tenant_id, user_id, response_id

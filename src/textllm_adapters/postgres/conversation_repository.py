@@ -1,6 +1,7 @@
 """Conversations in PostgreSQL."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -30,6 +31,11 @@ class PostgresConversationRepository(SqlConversationRepository):
             row = await self._lanes.ask(statements.STATE_OF_USER, tenant_id, asked | {"user": askable(user_id)})
         if row[0] is None:
             return None
-        *known, last_message, calls = row
-        open_calls = None if calls is None else _CALLS.decode(calls)
-        return ConversationState(*[*known, open_calls, last_message])
+        return state_of(row)
+
+
+def state_of(known: Sequence[Any]) -> ConversationState:
+    """The record of what `statements` has of a conversation."""
+    *first, last_message, calls = known
+    open_calls = None if calls is None else _CALLS.decode(calls)
+    return ConversationState(*[*first, open_calls, last_message])

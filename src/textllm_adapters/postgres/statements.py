@@ -29,6 +29,61 @@ _STATE: Final = """
 STATE: Final = Statement(_STATE, order=("conversation",))
 STATE_OF_USER: Final = Statement(f"{_STATE} AND known.user_id = :user", order=("conversation",))
 
+# A response that can be asked for again, as long as the conversation it was said in is there. Returns its id; NULL:
+# there was one already, or there is no such conversation.
+KEEP_RESPONSE: Final = Statement(
+    """
+    WITH conversation AS (
+        SELECT id FROM conversations
+        WHERE tenant_id = :tenant AND user_id = :user AND id = :conversation
+        FOR KEY SHARE
+    ),
+    response AS (
+        INSERT INTO responses (
+            tenant_id, user_id, id, conversation_id, message_ids, asked, created_at, is_background, is_of_conversation
+        )
+        SELECT :tenant, :user, :response, conversation.id, :messages, :asked, :at, :is_background, :is_of_conversation
+        FROM conversation
+        ON CONFLICT DO NOTHING
+        RETURNING id
+    )
+    SELECT (SELECT id FROM response)
+    """,
+    order=("user", "conversation"),
+)
+
+# One of them, whoever's it is, but for those whose conversation is hidden. Returns NULLs where there is none. In links:
+# a join of tables that nobody has analysed yet would go through all that the tenant has.
+_KEPT: Final = """
+    WITH kept AS MATERIALIZED (
+        SELECT user_id, conversation_id, message_ids, asked, created_at, is_background, is_of_conversation, failure
+        FROM responses WHERE tenant_id = :tenant AND id = :response
+    ),
+    known AS MATERIALIZED (
+        SELECT id, user_id, transcript_id, context_tokens, message_count, revision, keeps_messages, last_message,
+            open_calls
+        FROM conversations
+        WHERE tenant_id = :tenant AND user_id = (SELECT user_id FROM kept)
+            AND id = (SELECT conversation_id FROM kept) AND NOT is_deleted
+    )
+"""
+_IF_KNOWN: Final = "FROM (SELECT) AS asked LEFT JOIN (known CROSS JOIN kept) ON TRUE"
+RESPONSE: Final = Statement(f"{_KEPT} SELECT kept.* {_IF_KNOWN}", order=("response",))
+
+# The same, with the state of its conversation, and the message that is the newest there; NULL: it was removed.
+FOLLOWED: Final = Statement(
+    f"""
+    {_KEPT},
+    newest AS (
+        SELECT id FROM messages
+        WHERE tenant_id = :tenant AND user_id = (SELECT user_id FROM known)
+            AND conversation_id = (SELECT id FROM known) AND number = (SELECT last_message FROM known)
+    )
+    SELECT kept.*, known.*, (SELECT id FROM newest) {_IF_KNOWN}
+    """,  # noqa: S608 - joined from constants
+    order=("response",),
+)
+
 # The provider is asked from now on. Returns the exchange; NULL: it was given up.
 ASK: Final = Statement(
     """

@@ -6,10 +6,13 @@ import pytest
 from msgspec.structs import replace
 
 from textllm_adapters.testing.books import NOON
+from textllm_adapters.testing.edited_conversations import edited
 from textllm_adapters.testing.managed_conversations import GONE, add
 from textllm_adapters.testing.storage import Storage
 from textllm_core.ids import new_id
-from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
+from textllm_core.records.messages import Message, reply_message_id
+from textllm_core.records.parts import OutputText
+from textllm_core.records.stored_responses import FollowedResponse, ResponseFailure, StoredResponse
 
 
 def response(conversation_id: str, **more: Any) -> StoredResponse:
@@ -49,6 +52,32 @@ class StoredResponsesContract:
         assert await storage.responses.remove("another", "user", kept.id) is None
         assert await storage.responses.remove("tenant", "other", kept.id) is None
         assert await storage.responses.get("tenant", "resp_x") is None
+
+    async def test_whoever_follows_one_learns_of_its_conversation_and_whether_it_is_the_last(
+        self, storage: Storage
+    ) -> None:
+        conversation_id = await add(storage)
+        kept = response(conversation_id)
+        assert await storage.responses.followed("tenant", kept.id) is None
+        await storage.responses.add(kept)
+        reply, later = (
+            Message(id=it, role="assistant", content=(OutputText("Well."),), created_at=NOON)
+            for it in (reply_message_id(kept.id), "msg_later")
+        )
+        edits: list[tuple[dict[str, Any], bool]] = [
+            ({}, False),
+            ({"added": (reply,)}, True),
+            ({"added": (later,)}, False),
+            ({"removed": later.id}, True),
+        ]
+        for edit, is_last in edits:
+            await edited(storage, conversation_id, **edit)
+            state = await storage.conversations.state("tenant", conversation_id)
+            assert state is not None
+            assert await storage.responses.followed("tenant", kept.id) == FollowedResponse(kept, state, is_last)
+        assert await storage.responses.followed("another", kept.id) is None
+        await storage.conversations.hide("tenant", "user", conversation_id, at=NOON)
+        assert await storage.responses.followed("tenant", kept.id) is None
 
     async def test_why_it_failed_is_kept(self, storage: Storage) -> None:
         kept = response(await add(storage))

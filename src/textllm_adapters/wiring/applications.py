@@ -25,6 +25,7 @@ from textllm_adapters.wiring.storage import (
     open_clock,
     open_database,
     rate_limiter_of,
+    responses_of,
     turnstile_of,
     upkeep_of,
 )
@@ -103,7 +104,6 @@ async def open_textllm(
         from textllm_adapters.sql.health_probe import SqlHealthProbe
         from textllm_adapters.sql.schedule import SqlSchedule
         from textllm_adapters.sql.session_repository import SqlSessionRepository
-        from textllm_adapters.sql.stored_responses import SqlStoredResponses
         from textllm_adapters.sql.usage_reports import SqlUsageReports
 
         probes: list[HealthProbe] = [SqlHealthProbe(engine)]
@@ -126,7 +126,7 @@ async def open_textllm(
             api_keys=api_keys_of(engine),
             erasures=erasures,
             journal=journal_of(engine),
-            responses=SqlStoredResponses(engine),
+            responses=responses_of(engine),
             rate_limiter=rate_limiter_of(engine),
             turnstile=None if adapters.keys() & {"ledger", "rate_limiter"} else turnstile_of(engine),
             files=SqlFileRepository(engine),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pa
     from textllm_core.ports.ledger_upkeep import LedgerUpkeep
     from textllm_core.ports.rate_limiter import RateLimiter
     from textllm_core.ports.reply_journal import ReplyJournal
+    from textllm_core.ports.stored_responses import StoredResponses
     from textllm_core.ports.turnstile import Turnstile
     from textllm_core.records.schema import SchemaStep
 
@@ -230,6 +231,17 @@ def journal_of(engine: AsyncEngine) -> ReplyJournal:
     from textllm_adapters.sqlite.reply_journal import SqliteReplyJournal
 
     return SqliteReplyJournal(_sqlite(engine))
+
+
+def responses_of(engine: AsyncEngine) -> StoredResponses:
+    """The responses in this database that can be asked for again."""
+    if _is_postgres(engine):
+        from textllm_adapters.postgres.stored_responses import PostgresStoredResponses
+
+        return PostgresStoredResponses(engine)
+    from textllm_adapters.sql.stored_responses import SqlStoredResponses
+
+    return SqlStoredResponses(engine)
 
 
 def erasures_of(engine: AsyncEngine) -> Erasures:

@@ -137,7 +137,9 @@ class Admission:
         if turn.conversation_id == "":
             raise InvalidRequestError.of("conversation_id", "must not be empty; leave it out for a new conversation")
         if turn.conversation_id is not None:
-            conversation = await self.conversations.state(caller.tenant_id, turn.conversation_id, user_id=user_id)
+            conversation = turn.state or await self.conversations.state(
+                caller.tenant_id, turn.conversation_id, user_id=user_id
+            )
             if conversation is None:
                 raise ConversationNotFoundError
             user_id = conversation.user_id

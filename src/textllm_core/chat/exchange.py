@@ -1,7 +1,7 @@
 """The one path of every turn: admit, ask, settle."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -187,12 +187,27 @@ class Exchange:
         Raises:
             TextLLMError: what `run` raises, and the error of its `ReplyFailed`.
         """
+        started, end = await self.ends(caller, turn)
+        return started, reply_of(end).reply
+
+    async def ends(
+        self, caller: Caller, turn: Turn, *, begun: Callable[[ReplyStarted], Awaitable[None]] | None = None
+    ) -> tuple[ReplyStarted, ReplyEvent | None]:
+        """The first event and the last one, as `ReplyLog.ended` has it.
+
+        Args:
+            begun: what is done once there is the first event, while the model goes on.
+        Raises:
+            TextLLMError: what `run` raises.
+        """
         running = await self._started(caller, turn)
         try:
+            if begun is not None and (started := await running.log.begun()) is not None:
+                await begun(started)
             end = await running.log.ended()
         finally:
             self.running.left(running)
-        return running.log.first, reply_of(end).reply
+        return running.log.first, end
 
     async def begin(self, caller: Caller, turn: Turn) -> Running:
         """As `run`, for who does not wait for its end: what runs, admitted; or a repeat, whose events are in its log.

@@ -114,6 +114,22 @@ class ReplyLog:
         self.append(ReplyFailed(response_id, error))
         self.close()
 
+    async def begun(self) -> ReplyStarted | None:
+        """Wait for the first event; None where this process was about to end.
+
+        Raises:
+            Exception: what the log was refused with.
+        """
+        self._readers += 1
+        try:
+            if not (self._others or self._is_closed):
+                await self._woken(self._waiting)
+        finally:
+            self._readers -= 1
+        if self._error is not None:
+            raise self._error
+        return self.first if self._others else None
+
     async def ended(self) -> ReplyEvent | None:
         """Wait for the end: its last event, which is not terminal where this process was about to end.
 

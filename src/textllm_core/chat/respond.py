@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -11,11 +12,11 @@ from textllm_core.cancellation import carried_through
 from textllm_core.chat.answer_messages import measured
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import reply_of
+from textllm_core.chat.response_places import Place, Places, is_anothers
 from textllm_core.chat.running import Running
 from textllm_core.chat.tool_use import results_bound
 from textllm_core.errors import (
     ConversationBusyError,
-    ConversationNotFoundError,
     IdempotencyInProgressError,
     InputTooLongError,
     InvalidRequestError,
@@ -26,9 +27,7 @@ from textllm_core.ids import new_id
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.stored_responses import StoredResponses
-from textllm_core.records.conversations import Conversation
 from textllm_core.records.messages import (
     Message,
     Reply,
@@ -37,13 +36,11 @@ from textllm_core.records.messages import (
     ReplyStarted,
     Turn,
     TurnNames,
-    reply_message_id,
 )
-from textllm_core.records.parts import lent
 from textllm_core.records.response_turns import CANCELLED, ResponseTurn
 from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
 from textllm_core.records.tools import ToolResult
-from textllm_core.tenancy import Caller, is_unnamed
+from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
 
 
@@ -55,18 +52,30 @@ class Begun(Record, frozen=True):
     is_replayed: bool = False
 
 
-class _Place(NamedTuple):
-    """Where a response is said, and for whom; without a conversation: in a new one, which expires.
+class Answered(NamedTuple):
+    """A whole reply; `named_id`: the conversation that was named for it, or for what it follows."""
 
-    Args:
-        forked: the response that it follows in a new conversation, as a copy of what was said until then.
-    """
+    started: ReplyStarted
+    reply: Reply
+    named_id: str | None
 
-    user_id: str
-    conversation_id: str | None = None
-    charged_id: str | None = None
-    is_named: bool = False
-    forked: StoredResponse | None = None
+
+class Streamed(NamedTuple):
+    """A reply that has begun: its first events, and those to come; `named_id` as `Answered` has it."""
+
+    first: list[ReplyEvent]
+    batches: AsyncGenerator[list[ReplyEvent], None]
+    named_id: str | None
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A turn and its place; `made`: the conversation that was made for it, which goes again unless it is said there."""
+
+    place: Place
+    turn: Turn
+    made: str | None = None
+    is_said: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +86,9 @@ class Respond:
     """
 
     exchange: Exchange
+    places: Places
     conversations: ConversationRepository
     responses: StoredResponses
-    ledger: Ledger
     clock: Clock
     policy: ChatPolicy
 
@@ -88,60 +97,64 @@ class Respond:
         """Whether anything can be kept here."""
         return self.policy.keep_messages
 
-    async def answer(self, caller: Caller, asked: ResponseTurn) -> tuple[ReplyStarted, Reply]:
-        """The first event, which says what is left of the rate limit, and the whole reply, settled.
+    async def answer(self, caller: Caller, asked: ResponseTurn) -> Answered:
+        """The whole reply, settled.
 
         Raises:
-            TextLLMError: what `batches` raises, and the error of its `ReplyFailed`.
+            TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
         """
-        started, end = None, None
-        async with aclosing(self.batches(caller, asked)) as batches:
-            async for batch in batches:
-                started, end = started or batch[0], batch[-1]
-        assert isinstance(started, ReplyStarted)
-        return started, reply_of(end).reply
+        try:
+            started, end, named_id = await self._ends(caller, asked)
+        except ConversationBusyError:  # something else is following that response right now: this one forks
+            if not _may_fork(asked):
+                raise
+            started, end, named_id = await self._ends(caller, asked, forks=True)
+        return Answered(started, reply_of(end).reply, named_id)
 
-    async def batches(self, caller: Caller, asked: ResponseTurn) -> AsyncGenerator[list[ReplyEvent], None]:
+    async def _ends(
+        self, caller: Caller, asked: ResponseTurn, *, forks: bool = False
+    ) -> tuple[ReplyStarted, ReplyEvent | None, str | None]:
+        placed = await self._placed(caller, asked, forks=forks)
+        try:
+            begun = partial(self._keep_first, caller, asked, placed)
+            started, end = await self.exchange.ends(caller, placed.turn, begun=begun)
+            await self._keep_failure(caller, placed.place.user_id, end)
+        finally:
+            await self._leave(caller, placed)
+        return started, end, placed.place.named_id
+
+    async def stream(self, caller: Caller, asked: ResponseTurn) -> Streamed:
         """`ReplyStarted`, any number of `TextDelta`, `ReplyCompleted` or `ReplyFailed`: as many as there are by then.
 
         Who stops reading does not stop the reply: it is read to its end, kept, and charged.
         Raises:
             InvalidRequestError, InputTooLongError, ConversationNotFoundError: the turn is wrong.
-            TextLLMError: what `Exchange.run` raises, at the first event.
+            TextLLMError: what `Exchange.run` raises.
         """
-        is_first = True
         try:
-            async with aclosing(self._batches(caller, asked)) as batches:
-                async for batch in batches:
-                    is_first = False
-                    yield batch
-        except ConversationBusyError:  # something else is following that response right now: this one forks
-            if not is_first or not _may_fork(asked):
+            return await self._stream(caller, asked)
+        except ConversationBusyError:  # as in `answer`
+            if not _may_fork(asked):
                 raise
-            async with aclosing(self._batches(caller, asked, forks=True)) as batches:
-                async for batch in batches:
-                    yield batch
+            return await self._stream(caller, asked, forks=True)
+
+    async def _stream(self, caller: Caller, asked: ResponseTurn, *, forks: bool = False) -> Streamed:
+        placed = await self._placed(caller, asked, forks=forks)
+        batches = self._batches(caller, asked, placed)
+        return Streamed(await anext(batches), batches, placed.place.named_id)
 
     async def _batches(
-        self, caller: Caller, asked: ResponseTurn, *, forks: bool = False
+        self, caller: Caller, asked: ResponseTurn, placed: _Placed
     ) -> AsyncGenerator[list[ReplyEvent], None]:
-        place, turn = await self._turn(caller, asked, forks=forks)
-        made = None if place.forked is None else await self._copy(caller, place.forked)
-        is_first, is_said = True, False
         try:
-            async with aclosing(
-                self.exchange.batches(caller, replace(turn, conversation_id=made or turn.conversation_id))
-            ) as batches:
+            async with aclosing(self.exchange.batches(caller, placed.turn)) as batches:
                 async for batch in batches:
-                    if is_first:
-                        is_said = await self._keep_first(caller, asked, place, turn, batch[0])
-                        is_first = False
-                    if isinstance(batch[-1], ReplyFailed):
-                        await self._fail(caller, place.user_id, batch[-1].response_id, batch[-1].error)
+                    if isinstance(batch[0], ReplyStarted):
+                        await self._keep_first(caller, asked, placed, batch[0])
+                    await self._keep_failure(caller, placed.place.user_id, batch[-1])
                     yield batch
         finally:
-            if not is_said:
-                await carried_through(self._take_back(caller, place, made))
+            await self._leave(caller, placed)
 
     async def begin(self, caller: Caller, asked: ResponseTurn) -> Begun:
         """Answer in the background: it runs to its end, whoever waits for it.
@@ -177,37 +190,37 @@ class Respond:
             ConversationNotFoundError: it is of another user than that which was named.
             ConversationBusyError: it is still running.
         """
-        previous = await self._previous(caller, previous_response_id)
-        self._charged(caller, named, previous.user_id)
-        return await self._until(caller, previous)
+        previous = (await self.places.followed(caller, previous_response_id)).response
+        self.places.charged(caller, named, previous.user_id)
+        return await self.places.until(caller, previous)
 
     async def reply(self, caller: Caller, message_id: str, *, named: str | None) -> Message | None:
         """The message that a response became; None where nothing is kept, or another user than `named` has it."""
         response_id = f"resp_{message_id.removeprefix('msg_')}"
         stored = await self.responses.get(caller.tenant_id, response_id)
-        if stored is None or _is_anothers(caller, named, stored.user_id):
+        if stored is None or is_anothers(caller, named, stored.user_id):
             return None
         key = caller.tenant_id, stored.user_id, stored.conversation_id
         found = await self.conversations.messages_of(*key, [message_id])
         return found[0] if found else None
 
     async def _begin(self, caller: Caller, asked: ResponseTurn, *, forks: bool = False) -> Begun:
-        place, turn = await self._turn(caller, asked, forks=forks)
-        made = None if place.forked is None else await self._copy(caller, place.forked)
-        if made is None and place.conversation_id is None:  # one that a turn makes goes with it, if nothing begins
-            made = await self._new_conversation(caller, place.user_id)
+        placed = await self._placed(caller, asked, forks=forks)
+        user_id = placed.place.user_id
+        if placed.turn.conversation_id is None:  # one that a turn makes goes with it, if nothing begins
+            placed.made = await self.places.new_conversation(caller, user_id)
+            placed.turn = replace(placed.turn, conversation_id=placed.made)
         try:
-            running = await self.exchange.begin(caller, replace(turn, conversation_id=made or turn.conversation_id))
-        except TextLLMError:
-            await self._take_back(caller, place, made)
-            raise
-        if running.hold is None:
-            await self._take_back(caller, place, made)
-            first = running.log.first
-            return Begun(first.response_id, first.conversation_id, is_replayed=True)
+            running = await self.exchange.begin(caller, placed.turn)
+            if running.hold is None:
+                first = running.log.first
+                return Begun(first.response_id, first.conversation_id, is_replayed=True)
+            placed.is_said = True
+        finally:
+            await self._leave(caller, placed)
         hold = running.hold
-        await self._keep(caller, asked, place, turn, hold.conversation_id)
-        self.exchange.running.start(self._follow(caller, place.user_id, hold.response_id, running))
+        await self._keep(caller, asked, placed, hold.conversation_id)
+        self.exchange.running.start(self._follow(caller, user_id, hold.response_id, running))
         return Begun(hold.response_id, hold.conversation_id)
 
     async def _follow(self, caller: Caller, user_id: str, response_id: str, running: Running) -> None:
@@ -223,8 +236,21 @@ class Respond:
             code = CANCELLED if running.is_cancelled else error.code
             await self._fail(caller, user_id, response_id, error, code=code)
 
-    async def _turn(self, caller: Caller, asked: ResponseTurn, *, forks: bool) -> tuple[_Place, Turn]:
-        place = await self._place(caller, asked, forks=forks)
+    async def _placed(self, caller: Caller, asked: ResponseTurn, *, forks: bool) -> _Placed:
+        place = await self.places.find(caller, asked, forks=forks)
+        turn = self._turn(asked, place)
+        if place.forked is None:
+            return _Placed(place, turn)
+        made = await self.places.copy(caller, place.forked)
+        return _Placed(place, replace(turn, conversation_id=made), made)
+
+    async def _leave(self, caller: Caller, placed: _Placed) -> None:
+        """Let a conversation go that was made for a turn, and in which it was not said."""
+        if placed.made is not None and not placed.is_said:
+            gone = caller.tenant_id, placed.place.user_id, placed.made
+            await carried_through(self.conversations.expire(*gone, at=self.clock.now()))
+
+    def _turn(self, asked: ResponseTurn, place: Place) -> Turn:
         now = self.clock.now()
         names = TurnNames.new(now)
         before = tuple(
@@ -237,7 +263,7 @@ class Respond:
             content=tuple(part for part in asked.content if not isinstance(part, ToolResult)),
             created_at=now,
         )
-        is_new = place.conversation_id is None and place.forked is None
+        is_new = place.state is None and place.forked is None
         characters, token_bound, _ = measured((*before, said), field="input", are_all=is_new)
         _, _, before_tokens = measured(before, are_all=False)
         limit = self.policy.max_input_chars * self.policy.max_history_items
@@ -246,12 +272,12 @@ class Respond:
             raise InputTooLongError.of_messages(length=characters, limit=limit)
         if not characters and not said.has_shown_parts:
             raise InvalidRequestError.of("input", "must say something")
-        turn = Turn(
+        return Turn(
             kind=asked.kind,
             content=asked.content,
             token_bound=token_bound + results_bound(results) + asked.files.most,
             file_tokens=before_tokens + asked.files.about,
-            conversation_id=place.conversation_id,
+            conversation_id=None if place.state is None else place.state.id,
             user_id=place.user_id,
             options=asked.options,
             idempotency=asked.idempotency,
@@ -263,102 +289,16 @@ class Respond:
             before=before,
             names=names,
             charged_id=place.charged_id,
-        )
-        return place, turn
-
-    async def _place(self, caller: Caller, asked: ResponseTurn, *, forks: bool) -> _Place:
-        if asked.conversation_id is not None and asked.previous_response_id is not None:
-            raise InvalidRequestError.of("previous_response_id", "cannot be there with conversation; send one of them")
-        if asked.previous_response_id is not None:
-            previous = await self._previous(caller, asked.previous_response_id)
-            charged = self._charged(caller, asked.user_id, previous.user_id)
-            if forks or not await self._is_last(caller, previous):
-                return _Place(previous.user_id, None, charged, forked=previous)
-            return _Place(previous.user_id, previous.conversation_id, charged, previous.is_of_conversation)
-        if asked.conversation_id is not None:
-            state = await self.conversations.state(caller.tenant_id, asked.conversation_id)
-            if state is None or caller.user_id not in (None, state.user_id):
-                raise ConversationNotFoundError
-            return _Place(state.user_id, state.id, self._charged(caller, asked.user_id, state.user_id), is_named=True)
-        return _Place(caller.acts_for(asked.user_id) or caller.id)
-
-    def _charged(self, caller: Caller, named: str | None, owner: str) -> str | None:
-        """Who is charged in the place of a conversation's user; None: whoever is charged for that one.
-
-        Raises:
-            ConversationNotFoundError: the conversation is of another user than that which was named.
-        """
-        if _is_anothers(caller, named, owner):
-            raise ConversationNotFoundError
-        return None if caller.user_id is not None or named in (None, owner) else caller.acts_for(named)
-
-    async def _previous(self, caller: Caller, response_id: str) -> StoredResponse:
-        previous = await self.responses.get(caller.tenant_id, response_id)
-        if previous is None or caller.user_id not in (None, previous.user_id):
-            raise InvalidRequestError.of(
-                "previous_response_id", "is no response that is kept here; send what was said in input instead"
-            )
-        return previous
-
-    async def _is_last(self, caller: Caller, previous: StoredResponse) -> bool:
-        """Whether nothing follows the response in its conversation."""
-        key = caller.tenant_id, previous.user_id, previous.conversation_id
-        newest = await self.conversations.last_messages(*key, limit=1)
-        return bool(newest) and newest[0].id == reply_message_id(previous.id)
-
-    async def _copy(self, caller: Caller, previous: StoredResponse) -> str:
-        """A new conversation, with what was said up to the response, and with it."""
-        said = await self._until(caller, previous)
-        messages = [replace(message, content=lent(message.content)) for message in said]
-        state = await self.conversations.state(caller.tenant_id, previous.conversation_id)
-        return await self._new_conversation(
-            caller, previous.user_id, messages, context_tokens=0 if state is None else state.context_tokens
+            state=place.state,
         )
 
-    async def _take_back(self, caller: Caller, place: _Place, made: str | None) -> None:
-        """Let a conversation go that was made for a turn, and in which it was not said."""
-        if made is not None:
-            await self.conversations.expire(caller.tenant_id, place.user_id, made, at=self.clock.now())
+    async def _keep_first(self, caller: Caller, asked: ResponseTurn, placed: _Placed, first: ReplyStarted) -> None:
+        placed.is_said = not first.is_replayed
+        if asked.is_stored and placed.is_said:
+            await self._keep(caller, asked, placed, first.conversation_id)
 
-    async def _until(self, caller: Caller, previous: StoredResponse) -> Sequence[Message]:
-        """What was said up to its reply, and with it."""
-        key = caller.tenant_id, previous.user_id, previous.conversation_id
-        messages = list(await self.conversations.last_messages(*key, limit=None))
-        places = [place for place, each in enumerate(messages) if each.id == reply_message_id(previous.id)]
-        if places:
-            return messages[: places[0] + 1]
-        entry = await self.ledger.entry(caller.tenant_id, previous.id)
-        if previous.failure is None and (entry is None or entry.status == "pending"):
-            raise ConversationBusyError
-        raise InvalidRequestError.of("previous_response_id", "ended without a reply, so that nothing can follow it")
-
-    async def _new_conversation(
-        self, caller: Caller, user_id: str, messages: Sequence[Message] = (), *, context_tokens: int = 0
-    ) -> str:
-        """One that is in no list, and expires."""
-        now = self.clock.now()
-        replies = sum(message.role == "assistant" for message in messages)
-        conversation = Conversation.begun(new_id("conv"), user_id, now, replies=replies)
-        await self.conversations.add_imported(
-            caller.tenant_id,
-            conversation,
-            messages,
-            context_tokens=context_tokens,
-            at_most=None,
-            expires_at=now + self.policy.retention.responses,
-        )
-        return conversation.id
-
-    async def _keep_first(
-        self, caller: Caller, asked: ResponseTurn, place: _Place, turn: Turn, first: ReplyEvent
-    ) -> bool:
-        """Whether the turn is said now, and not told again."""
-        assert isinstance(first, ReplyStarted)
-        if asked.is_stored and not first.is_replayed:
-            await self._keep(caller, asked, place, turn, first.conversation_id)
-        return not first.is_replayed
-
-    async def _keep(self, caller: Caller, asked: ResponseTurn, place: _Place, turn: Turn, conversation_id: str) -> None:
+    async def _keep(self, caller: Caller, asked: ResponseTurn, placed: _Placed, conversation_id: str) -> None:
+        place, turn = placed.place, placed.turn
         assert turn.names is not None
         stored = StoredResponse(
             tenant_id=caller.tenant_id,
@@ -373,6 +313,10 @@ class Respond:
         )
         await self.responses.add(stored)
 
+    async def _keep_failure(self, caller: Caller, user_id: str, end: ReplyEvent | None) -> None:
+        if isinstance(end, ReplyFailed):
+            await self._fail(caller, user_id, end.response_id, end.error)
+
     async def _fail(
         self, caller: Caller, user_id: str, response_id: str, error: TextLLMError, *, code: str | None = None
     ) -> None:
@@ -384,8 +328,3 @@ class Respond:
 def _may_fork(asked: ResponseTurn) -> bool:
     """Whether it can be said elsewhere: files that were stored for it went with the refusal."""
     return asked.previous_response_id is not None and asked.discard_files is None
-
-
-def _is_anothers(caller: Caller, named: str | None, owner: str) -> bool:
-    """Whether it is of neither the caller's user nor of that which the request names; what no user has is anyone's."""
-    return caller.user_id not in (None, owner) or (named not in (None, owner) and not is_unnamed(owner))

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
+from textllm_core.records.stored_responses import FollowedResponse, ResponseFailure, StoredResponse
 
 
 class StoredResponses(Protocol):
@@ -17,6 +17,13 @@ class StoredResponses(Protocol):
 
     async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
         """One response of the tenant; None, too, where its conversation is hidden."""
+        ...
+
+    async def followed(self, tenant_id: str, response_id: str) -> FollowedResponse | None:
+        """The same, with what a response needs to know that is to follow it.
+
+        One that has not ended, or ended without a reply, is not the last thing that was said.
+        """
         ...
 
     async def fail(self, tenant_id: str, user_id: str, response_id: str, failure: ResponseFailure) -> None:

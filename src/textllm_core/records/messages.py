@@ -19,6 +19,7 @@ from textllm_core.fields import (
     UserId,
 )
 from textllm_core.ids import new_id, new_response_id
+from textllm_core.records.conversations import ConversationState
 from textllm_core.records.parts import (
     ContentPart,
     InputFile,
@@ -237,6 +238,7 @@ class Turn(Record, frozen=True, kw_only=True):
         before: what is said right before it, by whomever, and is kept with it.
         names: the ids of its reply and of its message; None: new ones.
         charged_id: who is charged in the place of a user whom nobody named; None: whoever else is.
+        state: of its conversation, as it was read for it just now; None: it is read when the turn is admitted.
     """
 
     kind: Kind
@@ -258,6 +260,7 @@ class Turn(Record, frozen=True, kw_only=True):
     before: tuple[Message, ...] = ()
     names: TurnNames | None = None
     charged_id: str | None = None
+    state: ConversationState | None = None
 
     @property
     def is_aside(self) -> bool:

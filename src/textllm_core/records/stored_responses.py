@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from textllm_core.records.conversations import ConversationState
 from textllm_core.wire import Record
 
 
@@ -34,3 +35,11 @@ class StoredResponse(Record, frozen=True, kw_only=True):
     is_background: bool = False
     is_of_conversation: bool = False
     failure: ResponseFailure | None = None
+
+
+class FollowedResponse(Record, frozen=True):
+    """A response that another one is to follow; `is_last`: nothing was said behind it in its conversation."""
+
+    response: StoredResponse
+    conversation: ConversationState
+    is_last: bool

@@ -137,22 +137,19 @@ async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
             return await _answer_unkept(request, asked, body, given, told)
         turn = await stored_turn(request, asked, body, given, told, is_stored=is_stored)
         caller, named = caller_of(request), naming(asked.model, request=request)
-        conversation_id = await _named_conversation(request, asked)
         if asked.background:
             begun = await create.begin(caller, turn)
             return await _in_background(request, begun, stream=bool(asked.stream))
         if not asked.stream:
-            started, reply = await create.answer(caller, turn)
+            started, reply, named_id = await create.answer(caller, turn)
             told = await _told_first(request, started, told)
-            is_named = reply.conversation_id == conversation_id
-            shown = Shown(reply.response_id, told, conversation_id if is_named else None, named)
+            shown = Shown(reply.response_id, told, named_id if reply.conversation_id == named_id else None, named)
             ended = shown.ended(reply, completed_at=int(time()))
             return json_response(ended, headers=admitted_headers(started) | _ids(started))
-        batches = create.batches(caller, turn)
-        first = await anext(batches)  # a refusal is raised here, and is a plain response
+        first, batches, named_id = await create.stream(caller, turn)  # a refusal is a plain response
     started = begins(first)
     told = await _told_first(request, started, told)
-    frames = ResponseFrames(told, named, conversation_id=conversation_id)
+    frames = ResponseFrames(told, named, conversation_id=named_id)
     return stream_of(request, started, batches, frames, admitted_headers(started) | _ids(started), first=first)
 
 
@@ -293,15 +290,6 @@ async def _answer_unkept(
     started = begins(first)
     frames = ResponseFrames(told, named, conversation_id=None)
     return stream_of(request, started, batches, frames, admitted_headers(started), first=first)
-
-
-async def _named_conversation(request: Request[Any, Any, Any], asked: ResponseRequest) -> str | None:
-    """The conversation that the request names, or that of the response which it follows."""
-    if asked.previous_response_id is None:
-        return asked.conversation_id
-    return await services_of(request).textllm.responses.get.conversation_of(
-        caller_of(request), asked.previous_response_id
-    )
 
 
 def _shown(request: Request[Any, Any, Any], kept: KeptResponse) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""Responses that can be asked for again, in PostgreSQL."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from textllm_adapters.postgres import statements
+from textllm_adapters.postgres.conversation_repository import state_of
+from textllm_adapters.postgres.engine import PostgresEngine
+from textllm_adapters.sql.stored_responses import SqlStoredResponses
+from textllm_adapters.sql.types import askable, storable
+from textllm_core.records.messages import reply_message_id
+from textllm_core.records.stored_responses import FollowedResponse, ResponseFailure, StoredResponse
+
+_IDS: Final = msgspec.json.Decoder(tuple[str, ...])
+_COLUMNS: Final = (
+    "user_id",
+    "conversation_id",
+    "message_ids",
+    "asked",
+    "created_at",
+    "is_background",
+    "is_of_conversation",
+    "failure",
+)
+_FAILURE: Final = msgspec.json.Decoder(ResponseFailure)
+
+
+class PostgresStoredResponses(SqlStoredResponses):
+    """`StoredResponses` in PostgreSQL: what every turn of a chain asks takes one statement, shared with others."""
+
+    def __init__(self, engine: PostgresEngine) -> None:
+        super().__init__(engine)
+        self._lanes = engine.lanes
+
+    async def add(self, response: StoredResponse) -> None:
+        kept = {
+            "tenant": askable(response.tenant_id),
+            "user": askable(response.user_id),
+            "response": askable(response.id),
+            "conversation": askable(response.conversation_id),
+            "messages": msgspec.json.encode(response.message_ids).decode(),
+            "asked": storable(response.asked),
+            "at": response.created_at,
+            "is_background": response.is_background,
+            "is_of_conversation": response.is_of_conversation,
+        }
+        await self._lanes.ask(statements.KEEP_RESPONSE, response.tenant_id, kept)
+
+    async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
+        row = await self._lanes.ask(statements.RESPONSE, tenant_id, _named(tenant_id, response_id))
+        return _kept(tenant_id, response_id, row)
+
+    async def followed(self, tenant_id: str, response_id: str) -> FollowedResponse | None:
+        row = await self._lanes.ask(statements.FOLLOWED, tenant_id, _named(tenant_id, response_id))
+        response, (*known, newest) = _kept(tenant_id, response_id, row), tuple(row)[len(_COLUMNS) :]
+        if response is None:
+            return None
+        if newest is None:  # it was removed, and another one is the newest now
+            return await super().followed(tenant_id, response_id)
+        return FollowedResponse(response, state_of(known), newest == reply_message_id(response_id))
+
+
+def _named(tenant_id: str, response_id: str) -> dict[str, object]:
+    return {"tenant": askable(tenant_id), "response": askable(response_id)}
+
+
+def _kept(tenant_id: str, response_id: str, row: Sequence[Any]) -> StoredResponse | None:
+    """The record of what `statements` has of a response; None where there is none."""
+    columns = dict(zip(_COLUMNS, row, strict=False))
+    if columns["user_id"] is None:
+        return None
+    columns["message_ids"] = _IDS.decode(columns["message_ids"])
+    if columns["failure"] is not None:
+        columns["failure"] = _FAILURE.decode(columns["failure"])
+    return StoredResponse(tenant_id=tenant_id, id=response_id, **columns)

@@ -81,8 +81,8 @@ class Reconcile:
 
     async def _discard_files(self, hold: Hold) -> None:
         """Let go of what was stored for a turn that its conversation knows nothing of."""
-        if hold.message is not None and hold.kind in ("image", "document"):
-            keys = file_keys(hold.message.content)
+        if hold.said and hold.kind in ("image", "document"):
+            keys = [key for message in hold.said for key in file_keys(message.content)]
             await self.files.discard(Caller(hold.tenant_id), hold.user_id, keys)  # what stays is hidden, and swept
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:

@@ -215,6 +215,33 @@ async def _find_what_was_heard(load: Load, books: Books) -> None:
     await engine.dispose()
 
 
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_all_items_of_a_request_whose_worker_was_killed_are_in_the_chain_that_goes_on(
+    request: pytest.FixtureRequest, own_provider: OpenAIStandIn, tmp_path: Path, store: str
+) -> None:
+    database: str = request.getfixturevalue(f"{store}_url")
+    own_provider.default = Reply(deltas=("You", " are"), pause_s=30)
+    said = [("user", "I am Ada."), ("assistant", "Hello Ada."), ("developer", "Be brief."), ("user", "Who am I?")]
+    asked = {"input": [{"role": role, "content": text} for role, text in said], "user": "ada", "stream": True}
+    alone = ("--workers", "1")
+    with serving(tmp_path, own_provider, database, *alone, TEXTLLM_LLM_API="responses") as service:
+        with httpx.stream("POST", f"{service.url}/v1/responses", json=asked, timeout=60) as answer:
+            next(piece for piece in answer.iter_raw() if b"output_text.delta" in piece)
+            service.kill()
+        response_id = answer.headers["x-response-id"]
+    asyncio.run(_recover(database, own_provider, tmp_path))
+    own_provider.default = Reply()
+    with serving(tmp_path, own_provider, database, *alone, TEXTLLM_LLM_API="responses") as service:
+        listed = service.get(f"/v1/responses/{response_id}/input_items?order=asc").json()["data"]
+        more = {"input": "And you?", "previous_response_id": response_id, "user": "ada"}
+        reply = httpx.post(f"{service.url}/v1/responses", json=more, timeout=60)
+    assert [(item["role"], item["content"][0]["text"]) for item in listed] == said
+    assert reply.status_code == 200, reply.text
+    sent = [(item["role"], item["content"]) for item in own_provider.requests[-1].body["input"]]
+    assert [each for each in sent if each != ("assistant", "You")] == [*said, ("user", "And you?")]
+    assert asyncio.run(Books(database).drifts()) == []
+
+
 @pytest.mark.slow
 async def test_conversations_whose_worker_was_killed_take_a_new_turn_or_are_erased_within_half_a_minute(
     own_provider: OpenAIStandIn, tmp_path: Path, postgres_url: str

@@ -158,7 +158,7 @@ class MemoryLedger:
             store.replies[_key(hold)] = end.messages[-1].id
         if end.open_until is not None:
             store.estimates[_key(hold)] = KeptEstimate(
-                replace(hold, message=None, metadata=None), end.at, end.open_until
+                replace(hold, message=None, said_before=(), metadata=None), end.at, end.open_until
             )
         return closed.settled
 

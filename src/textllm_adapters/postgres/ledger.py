@@ -134,6 +134,7 @@ def _reserved(asked: Reservation) -> dict[str, object]:
         "is_resumable": asked.is_resumable,
         "is_asked": asked.is_asked,
         "message": asked.message and _json(asked.message),
+        "said_before": _json(asked.said_before),
         "metadata": None if asked.metadata is None else _labels(asked.metadata),
     }
 
@@ -179,7 +180,7 @@ def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
         "remembered": storable(end.remembered.decode()),
         "erasures": [new_id("erase") for _ in end.transcripts],
         "transcripts": [storable(transcript_id) for transcript_id in end.transcripts],
-        "hold": None if end.open_until is None else _json(replace(hold, message=None, metadata=None)),
+        "hold": None if end.open_until is None else _json(replace(hold, message=None, said_before=(), metadata=None)),
         "open_until": end.open_until and _moment(end.open_until),
     }
 

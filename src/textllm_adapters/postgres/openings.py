@@ -62,7 +62,7 @@ _LAST_ACTIVITY: Final = "(SELECT last_activity FROM before)"
 _HOLD: Final = """
     INSERT INTO holds (
         tenant_id, user_id, response_id, conversation_id, session_id, day, kind, model, price, input_estimate, amount,
-        made_conversation, created_at, lease_until, is_resumable, cancel_asked, message, is_asked,
+        made_conversation, created_at, lease_until, is_resumable, cancel_asked, message, said_before, is_asked,
         payer_id, session_last_activity, metadata, idempotency_scope, idempotency_key
     )
 """
@@ -114,8 +114,8 @@ def _open(counting: tuple[str, str, str, str]) -> Statement:
         hold AS (
             {_HOLD}
             SELECT :tenant, :user, :response, (SELECT id FROM conversation), session.id, :day, :kind, :model, :price,
-                :input_estimate, :amount, TRUE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
-                :payer, {_LAST_ACTIVITY}, :metadata, :scope, :key
+                :input_estimate, :amount, TRUE, :at, :lease_until, :is_resumable, FALSE, :message, :said_before,
+                :is_asked, :payer, {_LAST_ACTIVITY}, :metadata, :scope, :key
             FROM session
             RETURNING session_id
         ),
@@ -157,8 +157,8 @@ def _continue(counting: tuple[str, str, str, str]) -> Statement:
         hold AS (
             {_HOLD}
             SELECT :tenant, :user, :response, conversation.id, (SELECT id FROM session), :day, :kind, :model, :price,
-                :input_estimate, :amount, FALSE, :at, :lease_until, :is_resumable, FALSE, :message, :is_asked,
-                :payer, {_LAST_ACTIVITY}, :metadata, :scope, :key
+                :input_estimate, :amount, FALSE, :at, :lease_until, :is_resumable, FALSE, :message, :said_before,
+                :is_asked, :payer, {_LAST_ACTIVITY}, :metadata, :scope, :key
             FROM conversation
             RETURNING session_id
         ),

@@ -40,7 +40,8 @@ def _of_user(table: Table) -> tuple[ColumnElement[bool], ...]:
 
 
 _OF_HOLD: Final = (*_of_user(holds), holds.c.response_id == bindparam("of_response"))
-_ALL_BUT_MESSAGE: Final = tuple(column for column in holds.c if column.name != "message")  # it may be long
+_SAID: Final = ("message", "said_before")  # they may be long
+_ALL_BUT_SAID: Final = tuple(column for column in holds.c if column.name not in _SAID)
 
 HOLD: Final = select(holds).where(*_OF_HOLD)
 # Of a conversation that was just taken no other exchange has a hold. The ids say the session's day once more, so that
@@ -59,7 +60,7 @@ HAS_ENTRY: Final = (
     .limit(1)
 )
 ADD_HOLD: Final = insert(holds)
-END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(*_ALL_BUT_MESSAGE)
+END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(*_ALL_BUT_SAID)
 END_UNASKED: Final = END_HOLD.where(holds.c.is_asked.is_(False))
 
 CORRECT_ENTRY: Final = (

@@ -114,12 +114,11 @@ daily_usage: Final = Table(
 )
 
 # One row for each exchange that is running. made_conversation: a release takes the conversation back as well.
-# is_resumable: it has a journal. watched_until: somebody reads it from there. message: what the user says, which would
-# else be lost with the process; metadata: the caller's, likewise.
-# is_asked: the provider may have been asked. transcript_id: what was made for it there.
-# payer_id: who is charged in the user's place; NULL: the user. thought: characters of reasoning, by the last renewal.
-# before: what a release has to undo in the conversation. session_was_active, session_last_activity: what it puts back
-# in the session; NULL: the session was made for it.
+# is_resumable: it has a journal. watched_until: somebody reads it from there. message, said_before: what the user says,
+# and what comes before it; they would else be lost with the process, as the caller's metadata. is_asked: the provider
+# may have been asked. transcript_id: what was made for it there. payer_id: who is charged in the user's place; NULL:
+# the user. thought: characters of reasoning, by the last renewal. before: what a release has to undo in the
+# conversation. session_was_active, session_last_activity: what it puts back in the session; NULL: it was made for it.
 holds: Final = Table(
     "holds",
     metadata,
@@ -153,6 +152,7 @@ holds: Final = Table(
     Column("session_last_activity", UtcDateTime),
     Column("metadata", Labels),
     Column("thought", BigInteger, nullable=False, server_default="0"),
+    Column("said_before", Record(tuple[Message, ...]), nullable=False, server_default="[]"),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],

@@ -205,13 +205,15 @@ class LedgerEndsContract:
         self, storage: Storage, metadata: dict[str, str] | None
     ) -> None:
         said, _ = exchange("Grüße\0 👋", "")
-        hold = await storage.ledger.reserve(reservation(message=said, metadata=metadata, is_asked=False))
-        assert (hold.message, hold.is_asked) == (said, False)
+        before = exchange("What\0 came", "before")
+        asked = reservation(message=said, said_before=before, metadata=metadata, is_asked=False)
+        hold = await storage.ledger.reserve(asked)
+        assert (hold.said_before, hold.message, hold.is_asked) == (before, said, False)
         hold = await storage.ledger.ask(hold, transcript_id="conv_theirs")
         hold = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o-2024-11-20")
         (found,) = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=10)
         assert found == hold
-        assert (found.message, found.is_asked, found.transcript_id) == (said, True, "conv_theirs")
+        assert (*found.said, found.is_asked, found.transcript_id) == (*before, said, True, "conv_theirs")
         assert found.metadata == metadata
         assert (found.model, found.reported_model) == ("gpt-4o", "gpt-4o-2024-11-20")
 
@@ -317,11 +319,12 @@ class LedgerEndsContract:
         assert list(await storage.conversations.last_messages(*key, limit=None)) == []
 
     async def test_estimates_are_handed_out_one_by_one_until_their_time_is_over(self, storage: Storage) -> None:
-        said, _ = exchange("private", "")
-        hold = await storage.ledger.reserve(reservation(message=said, metadata={"private": "17"}))
+        said, reply = exchange("private", "")
+        asked = reservation(message=said, said_before=(reply,), metadata={"private": "17"})
+        hold = await storage.ledger.reserve(asked)
         hold = await storage.ledger.pend(hold, provider_response_id="resp_theirs", model="gpt-4o")
         await storage.ledger.settle(hold, settlement(**ESTIMATE))
-        bare = replace(hold, message=None, metadata=None)
+        bare = replace(hold, message=None, said_before=(), metadata=None)
         at = NOON + LEASE
         handed, errors = await at_once(
             *[storage.ledger.estimated(at=at, next_at=at + LEASE, limit=10) for _ in range(4)]

@@ -205,7 +205,10 @@ class Admission:
             demand=wanted,
             at=now,
             lease_until=now + LEASE,
-            message=None if turn.is_aside or is_given else message if keeps_messages else message.files_alone,
+            message=_kept(message, turn, keeps_messages=keeps_messages),
+            said_before=tuple(
+                kept for each in turn.before if (kept := _kept(each, turn, keeps_messages=keeps_messages)) is not None
+            ),
             metadata=turn.options.metadata,
             is_asked=not (needs_transcript or turn.show_files is not None),
             is_resumable=turn.is_resumable,
@@ -298,6 +301,13 @@ class Admission:
         if asked.idempotency and (replay := await self.ledger.replay(asked.tenant_id, asked.idempotency)):
             raise AlreadySettledError(replay)
         raise ForbiddenError.of_full_list(limit)
+
+
+def _kept(said: Message, turn: Turn, *, keeps_messages: bool) -> Message | None:
+    """What its conversation is to keep of what is said; where it keeps no copy of its own the files alone, if any."""
+    if turn.is_aside or turn.given is not None:
+        return None
+    return said if keeps_messages else said.files_alone
 
 
 def _payer(caller: Caller, turn: Turn, user_id: str) -> str | None:

@@ -222,7 +222,7 @@ def recovered(
         ended,
         pricing=pricing,
         at=at,
-        messages=(hold.message, reply_message) if reply_message and hold.message and keeps_messages else (),
+        messages=(*hold.said, reply_message) if reply_message and hold.message and keeps_messages else (),
         open_calls=reply_message.open_calls if reply_message else open_calls,
         answered=is_kept,
         last_image=hold.message.last_image if is_kept and hold.message else None,
@@ -378,5 +378,5 @@ def _context(hold: Hold, left: Remains, past: int) -> int:
     """An upper bound of the tokens that the conversation has now."""
     if left.status == "completed" and not left.estimated:
         return left.usage.total_tokens
-    said = hold.message.text_for_model if hold.message else ""
-    return max(hold.input_estimate, past) + len(said.encode()) + len(left.text.encode())
+    said = sum(len(message.text_for_model.encode()) for message in hold.said)
+    return max(hold.input_estimate, past) + said + len(left.text.encode())

@@ -89,7 +89,7 @@ class Ledger(Protocol):
         ...
 
     async def estimated(self, *, at: datetime, next_at: datetime, limit: int) -> Sequence[Hold]:
-        """At most `limit` exchanges that are still open, without their messages, and now not due before `next_at`.
+        """At most `limit` exchanges that are still open, without what they say, and now not due before `next_at`.
 
         Those whose time was over at `at` are open no more. One not due for longer than `WRONG_CLOCK_FROM` is due.
         """

@@ -38,6 +38,7 @@ class Reservation(Record, frozen=True, kw_only=True):
         at: time of the turn, aware UTC; its UTC day says which session pays.
         lease_until: when others may take the exchange for dead, unless it is renewed.
         message: the turn as its conversation is to keep it; where it keeps no copy of its own the files alone, if any.
+        said_before: what is said right before it, likewise.
         metadata: the caller's, for the entry.
         is_asked: the provider is asked at once; False where `ask` says so first.
         payer_id: whose session pays, in the user's place; None: the user's own.
@@ -60,6 +61,7 @@ class Reservation(Record, frozen=True, kw_only=True):
     at: datetime
     lease_until: datetime
     message: Message | None = None
+    said_before: tuple[Message, ...] = ()
     metadata: Mapping[str, str] | None = None
     is_asked: bool = True
     payer_id: str | None = None
@@ -88,6 +90,7 @@ class Reservation(Record, frozen=True, kw_only=True):
             amount=amount,
             created_at=self.at,
             message=self.message,
+            said_before=self.said_before,
             metadata=self.metadata,
             is_asked=self.is_asked,
         )
@@ -119,7 +122,7 @@ class Hold(Record, frozen=True, kw_only=True):
 
     Args:
         amount: USD.
-        model, price, input_estimate, payer_id, message, metadata: as the reservation had them.
+        model, price, input_estimate, payer_id, message, said_before, metadata: as the reservation had them.
         is_asked: the provider may have been asked, so that it may cost something.
         transcript_id: the provider's side of the conversation, where it was made for this turn.
         provider_response_id, reported_model: the provider's names for the reply and for its model, once it told us.
@@ -138,6 +141,7 @@ class Hold(Record, frozen=True, kw_only=True):
     amount: Decimal
     created_at: datetime
     message: Message | None = None
+    said_before: tuple[Message, ...] = ()
     metadata: Mapping[str, str] | None = None
     is_asked: bool = True
     transcript_id: str | None = None
@@ -150,6 +154,11 @@ class Hold(Record, frozen=True, kw_only=True):
     def payer(self) -> str:
         """Whose session and daily usage it counts in."""
         return self.payer_id or self.user_id
+
+    @property
+    def said(self) -> tuple[Message, ...]:
+        """All that the turn says, oldest first, as its conversation is to keep it."""
+        return self.said_before if self.message is None else (*self.said_before, self.message)
 
     @property
     def day(self) -> date:

@@ -1,5 +1,6 @@
 """Parts of messages as OpenAI's APIs have them, of both: Responses and Chat Completions."""
 
+import re
 from collections.abc import Sequence
 from typing import Final, Literal, NoReturn, cast, get_args
 
@@ -14,6 +15,7 @@ from textllm_http.openai_door.bodies import DoorBody
 _TEXTS: Final = ("text", "input_text", "output_text")
 _DETAILS: Final = frozenset(get_args(Detail))
 _MOST_ADDRESS_CHARS: Final = 8192  # as long as servers of the web take one
+_NO_ADDRESS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class ImageAddress(Struct, frozen=True):
@@ -130,6 +132,8 @@ def _sent(
         raise InvalidRequestError.of(field, "must be a data URL in base64, or begin with https://")
     if len(text) > _MOST_ADDRESS_CHARS:
         raise InvalidRequestError.of(field, f"may have {_MOST_ADDRESS_CHARS} characters at most")
+    if _NO_ADDRESS.search(text):
+        raise InvalidRequestError.of(field, "has a control character, or half of a character, which no address has")
     return GivenFile(kind=kind, url=text, detail=detail, place=field)
 
 

@@ -21,7 +21,7 @@ from textllm_core.money import ZERO
 from textllm_core.problem_details import problem_of_error
 from textllm_core.records.messages import Reply
 from textllm_core.records.parts import InputImage, InputLink
-from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.records.tools import ShownCall, ToolResult
 from textllm_core.texts import well_formed
 from textllm_core.wire import to_json
 
@@ -164,7 +164,7 @@ class Screen:
                     self.result(f"  {kind} {part.name}: {part.key}")
                 elif isinstance(part, InputLink):
                     self.result(f"  {part.kind} at {part.url}")
-                elif isinstance(part, ToolCall):
+                elif isinstance(part, ShownCall):
                     self.result(f"  asks for {part.name}({part.arguments}), as {part.call_id}")
                 elif isinstance(part, ToolResult):
                     self.result(f"  result of {part.call_id}: {part.output}")

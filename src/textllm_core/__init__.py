@@ -293,6 +293,7 @@ _NAMES: Final = {
         "Reasoning",
         "ReplyToolCall",
         "ResponseFormat",
+        "ShownCall",
         "ToolCall",
         "ToolChoice",
         "ToolResult",

@@ -23,7 +23,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import ContentPart, InputImage, InputLink, InputText, OutputText, Refusal
-from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.records.tools import ShownCall, ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
 
@@ -211,12 +211,12 @@ def _check_messages(messages: Sequence[ListedMessage]) -> None:
         at, is_reply = f"messages[{place}]", message.role == "assistant"
         if not _MESSAGE_ID.fullmatch(message.id):
             raise InvalidRequestError.of(f"{at}.id", "must be 1 to 255 characters of A-Z a-z 0-9 _ . : -")
-        if any(isinstance(part, OutputText | Refusal | ToolCall) != is_reply for part in message.content):
+        if any(isinstance(part, OutputText | Refusal | ShownCall) != is_reply for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", "has a part that a message of this role cannot have")
         if not is_reply and all(isinstance(part, InputText) and not part.text.strip() for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", "must say something")
         for ids in (
-            [part.call_id for part in message.content if isinstance(part, kind)] for kind in (ToolCall, ToolResult)
+            [part.call_id for part in message.content if isinstance(part, kind)] for kind in (ShownCall, ToolResult)
         ):
             if "" in ids or len(set(ids)) < len(ids):  # no provider would take it, and the conversation could not go on
                 raise InvalidRequestError.of(f"{at}.content", "has calls, or results, whose ids are empty or the same")
@@ -275,5 +275,10 @@ def _content(said: ListedMessage) -> tuple[ContentPart, ...]:
             before = "\n\n" if parts else ""
             parts.append(InputText(f"{before}[The file {name} was not imported.]\n"))
         else:
-            parts.append(part.shown if isinstance(part, ToolCall) else part)  # no export has what was thought
+            parts.append(_call(part) if isinstance(part, ShownCall) else part)
     return tuple(parts)
+
+
+def _call(told: ShownCall) -> ToolCall:
+    """The call as it is kept; no export has what was thought before it."""
+    return ToolCall(call_id=told.call_id, name=told.name, arguments=told.arguments, beside=told.beside)

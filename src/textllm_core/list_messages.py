@@ -26,7 +26,7 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.messages import Message, MessageEnd, MessageRole
 from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
-from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.records.tools import ShownCall, ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
 
@@ -56,7 +56,7 @@ class ListedFile(Record, frozen=True, kw_only=True, tag="input_file"):
         )
 
 
-ListedPart = InputText | InputImage | ListedFile | InputLink | OutputText | Refusal | ToolCall | ToolResult
+ListedPart = InputText | InputImage | ListedFile | InputLink | OutputText | Refusal | ShownCall | ToolResult
 
 
 def _listed(part: ContentPart) -> ListedPart:

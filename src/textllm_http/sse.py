@@ -7,6 +7,7 @@ from contextlib import aclosing, suppress
 from typing import Final, Protocol, TypeAlias
 
 from litestar.types import Receive, Scope, Send
+from msgspec.structs import replace
 
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.wire import to_json
@@ -34,7 +35,7 @@ class Frames(Protocol):
 
     def started(self, event: ReplyStarted) -> bytes: ...
     def delta(self, number: int, text: str) -> bytes: ...
-    def completed(self, number: int, reply: Reply) -> bytes: ...
+    def completed(self, number: int, end: ReplyCompleted) -> bytes: ...
     def failed(self, number: int, problem: Problem) -> bytes: ...
 
 
@@ -58,7 +59,7 @@ class TextFrames:
             text, self._held = text[:-1], "\r"
         return self._event(text)
 
-    def completed(self, number: int, reply: Reply) -> bytes:  # noqa: ARG002 - its text has been sent
+    def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002 - its text has been sent
         return self._rest() + b"data: [DONE]\n\n"
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
@@ -86,8 +87,8 @@ class EventFrames:
     def delta(self, number: int, text: str) -> bytes:
         return _numbered(number, b"reply.delta", to_json({"text": text}))
 
-    def completed(self, number: int, reply: Reply) -> bytes:
-        return _numbered(number, b"reply.completed", to_json(reply))
+    def completed(self, number: int, end: ReplyCompleted) -> bytes:
+        return _numbered(number, b"reply.completed", to_json(end.reply))
 
     def failed(self, number: int, problem: Problem) -> bytes:
         return _numbered(number, b"reply.failed", problem.document)
@@ -132,7 +133,7 @@ async def framed(
             case ReplyStarted():
                 chunk += frames.started(event)
             case ReplyCompleted(reply):
-                chunk += frames.completed(number, shown(reply) if shown else reply)
+                chunk += frames.completed(number, replace(event, reply=shown(reply)) if shown else event)
                 is_over = True
             case ReplyFailed(_, error):
                 chunk += frames.failed(number, problem_of(error, request_id))

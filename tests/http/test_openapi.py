@@ -170,6 +170,11 @@ def test_a_list_says_how_long_it_may_be(name: str) -> None:
     assert limit["schema"]["maximum"] >= 100
 
 
+def test_what_a_model_thinks_is_in_no_schema_but_as_a_number() -> None:
+    schemas = DOCUMENT["components"]["schemas"].items()
+    assert [name for name, schema in schemas if "reasoning" in schema.get("properties", {})] == ["ReplyUsage"]
+
+
 def test_what_is_counted_as_messages_is_said_once() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     counts = [("Conversation", "message_count"), ("UsageReport", "total_messages"), ("UsageOfDay", "messages")]

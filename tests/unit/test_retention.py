@@ -164,7 +164,7 @@ async def test_what_was_said_for_a_time_goes_so_long_after_its_last_turn() -> No
         options=TurnOptions(),
         expires_in=KEPT,
     )
-    one = (await bench.exchange.answer(Caller(), turn))[1]
+    one = (await bench.exchange.answer(Caller(), turn))[1].reply
     await bench.exchange.answer(Caller(), turn)
     bench.clock.advance(KEPT - timedelta(days=1))
     await bench.say("Again", one.conversation_id)

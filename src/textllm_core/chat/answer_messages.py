@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from textllm_core.chat.exchange import Exchange
 from textllm_core.errors import InputTooLongError, InvalidRequestError
 from textllm_core.policy import ChatPolicy
-from textllm_core.records.messages import Message, Reply, ReplyEvent, ReplyStarted, Turn
+from textllm_core.records.messages import Message, Reply, ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.messages_turn import MessagesTurn
 from textllm_core.records.parts import InputFile, InputImage, InputLink
 from textllm_core.records.tools import ToolCall, ToolResult
@@ -40,10 +40,10 @@ class AnswerMessages:
         Raises:
             TextLLMError: what `stream` raises, and the error of its `ReplyFailed`.
         """
-        return (await self.answer(caller, turn))[1]
+        return (await self.answer(caller, turn))[1].reply
 
-    async def answer(self, caller: Caller, turn: MessagesTurn) -> tuple[ReplyStarted, Reply]:
-        """The first event, which says what is left of the rate limit, and the whole reply, settled.
+    async def answer(self, caller: Caller, turn: MessagesTurn) -> tuple[ReplyStarted, ReplyCompleted]:
+        """The first event, which says what is left of the rate limit, and the last one, which has the whole reply.
 
         Raises:
             TextLLMError: as `__call__`.

@@ -41,7 +41,7 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
-from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyStarted, Turn
+from textllm_core.records.messages import ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.model import ModelEnded
 from textllm_core.steps import UNTRACED
 from textllm_core.tenancy import Caller
@@ -181,14 +181,14 @@ class Exchange:
         finally:
             self.running.left(running)
 
-    async def answer(self, caller: Caller, turn: Turn) -> tuple[ReplyStarted, Reply]:
-        """As `run`, for who waits for the end: the first event, and the whole reply.
+    async def answer(self, caller: Caller, turn: Turn) -> tuple[ReplyStarted, ReplyCompleted]:
+        """As `run`, for who waits for the end: the first event, and the last one.
 
         Raises:
             TextLLMError: what `run` raises, and the error of its `ReplyFailed`.
         """
         started, end = await self.ends(caller, turn)
-        return started, reply_of(end).reply
+        return started, reply_of(end)
 
     async def ends(
         self, caller: Caller, turn: Turn, *, begun: Callable[[ReplyStarted], Awaitable[None]] | None = None
@@ -354,8 +354,8 @@ class Exchange:
             self._fail(of, told)
         elif settled is not None:
             warnings = self.policy.warnings(settled.spent)
-            told = replace(told, message_number=settled.message_number, warnings=warnings)
-            of.log.append(ReplyCompleted(told, of.turn.files))
+            reply = replace(told.reply, message_number=settled.message_number, warnings=warnings)
+            of.log.append(replace(told, reply=reply))
             of.log.close()
 
     async def _release(self, of: OpenExchange, error: TextLLMError) -> None:

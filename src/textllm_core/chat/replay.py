@@ -20,7 +20,7 @@ from textllm_core.errors import (
 )
 from textllm_core.records.ledger import Replay
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
-from textllm_core.records.parts import InputFile, InputImage
+from textllm_core.records.parts import ContentPart, InputFile, InputImage
 
 _FIXED: Final = (ContentRefusedError, ConversationNotFoundError)
 _WORDED: Final = (
@@ -43,11 +43,13 @@ class _Remembered(Struct, frozen=True):
     reply: Reply | None
     failure: _Failure | None
     files: tuple[InputImage | InputFile, ...] = ()
+    content: tuple[ContentPart, ...] = ()
 
 
-def remembered_reply(started: ReplyStarted, reply: Reply, files: tuple[InputImage | InputFile, ...] = ()) -> bytes:
-    """A completed reply, but for what only its settlement counts, and the files of its turn."""
-    return msgspec.json.encode(_Remembered(replace(started, allowance=None), reply, None, files))
+def remembered_reply(started: ReplyStarted, end: ReplyCompleted) -> bytes:
+    """A completed reply, but for what only its settlement counts."""
+    begun = replace(started, allowance=None)
+    return msgspec.json.encode(_Remembered(begun, end.reply, None, end.files, end.content))
 
 
 def remembered_failure(started: ReplyStarted | None, error: TextLLMError) -> bytes:
@@ -83,7 +85,8 @@ def replayed_end(replay: Replay, warnings: Sequence[str], *, response_id: str = 
     """
     kept = msgspec.json.decode(replay.remembered, type=_Remembered)
     if kept.reply is not None:
-        return ReplyCompleted(replace(kept.reply, message_number=replay.message_number, warnings=warnings), kept.files)
+        reply = replace(kept.reply, message_number=replay.message_number, warnings=warnings)
+        return ReplyCompleted(reply, kept.files, kept.content)
     assert kept.failure is not None
     return ReplyFailed(kept.started.response_id if kept.started else response_id, _error(kept.failure))
 

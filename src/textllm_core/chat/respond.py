@@ -30,7 +30,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.stored_responses import StoredResponses
 from textllm_core.records.messages import (
     Message,
-    Reply,
+    ReplyCompleted,
     ReplyEvent,
     ReplyFailed,
     ReplyStarted,
@@ -53,10 +53,14 @@ class Begun(Record, frozen=True):
 
 
 class Answered(NamedTuple):
-    """A whole reply; `named_id`: the conversation that was named for it, or for what it follows."""
+    """The first event, and the last one, with the whole reply.
+
+    Args:
+        named_id: the conversation that was named for it, or for what it follows.
+    """
 
     started: ReplyStarted
-    reply: Reply
+    end: ReplyCompleted
     named_id: str | None
 
 
@@ -109,7 +113,7 @@ class Respond:
             if not _may_fork(asked):
                 raise
             started, end, named_id = await self._ends(caller, asked, forks=True)
-        return Answered(started, reply_of(end).reply, named_id)
+        return Answered(started, reply_of(end), named_id)
 
     async def _ends(
         self, caller: Caller, asked: ResponseTurn, *, forks: bool = False

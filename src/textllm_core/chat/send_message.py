@@ -39,7 +39,8 @@ class SendMessage:
         Raises:
             TextLLMError: as `__call__`.
         """
-        return await self.exchange.answer(caller, self._checked(turn))
+        started, end = await self.exchange.answer(caller, self._checked(turn))
+        return started, end.reply
 
     @overload
     def stream(self, turn: TextTurn | str, /) -> AsyncGenerator[ReplyEvent, None]: ...

@@ -22,6 +22,7 @@ from textllm_core.records.messages import (
     Message,
     MessageEnd,
     Reply,
+    ReplyCompleted,
     ReplyStarted,
     ReplyUsage,
     reply_message_id,
@@ -40,7 +41,7 @@ class Ending(NamedTuple):
     """How an exchange ends: what is written down, and what its caller is told, but for what only the books count."""
 
     settlement: Settlement
-    told: Reply | TextLLMError
+    told: ReplyCompleted | TextLLMError
 
 
 def ending(
@@ -138,15 +139,16 @@ def _ending(
     cost, source = _cost(price, left, stated_cost)
     remembered = b""
     if isinstance(told, TextLLMError):
-        end: Reply | TextLLMError = told
+        end: ReplyCompleted | TextLLMError = told
         if of.is_remembered:
             remembered = remembered_failure(begun, told)
     else:
         calls = reply_message.tool_calls if reply_message else ()
-        reply_calls = [ReplyToolCall.of(call, tells_reasoning=turn.options.tells_reasoning) for call in calls]
-        end = _reply(hold, left, text, told, reply_calls, model=of.model, cost=cost)
+        reply = _reply(hold, left, text, told, [ReplyToolCall.of(call) for call in calls], model=of.model, cost=cost)
+        content = reply_message.content if reply_message and turn.options.tells_reasoning else ()
+        end = ReplyCompleted(reply, turn.files, content if any(call.reasoning for call in calls) else ())
         if of.is_remembered and begun is not None:
-            remembered = remembered_reply(begun, end, turn.files)
+            remembered = remembered_reply(begun, end)
     waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
     is_kept = reply_message is not None and of.keeps_messages and not is_aside
     # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
@@ -278,7 +280,7 @@ def _by_account(
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
         calls = [ReplyToolCall.of(call) for call in _calls(left, ended)]
         reply = _reply(hold, left, left.text, ended.finish_reason, calls, model=model, cost=cost)
-        remembered = remembered_reply(begun, reply, tuple(files))
+        remembered = remembered_reply(begun, ReplyCompleted(reply, tuple(files)))
     is_summary = hold.kind == "summary" and left.status == "completed"
     return Settlement(
         status=left.status,

@@ -122,7 +122,7 @@ class TurnFiles:
                 )
             case _:
                 shown = ImageReply(**asdict(reply), image_urls=to_images, image_count=len(images))
-        return ReplyCompleted(shown, files)
+        return replace(event, reply=shown)
 
     async def links_to(self, caller: Caller, keys: Sequence[str]) -> Mapping[str, str]:
         """Links to those of the files that were not deleted, by their keys."""

@@ -137,7 +137,7 @@ class TurnOptions(Record, frozen=True, kw_only=True):
         reasoning_effort: how much a reasoning model is to think.
         sampling: how it is to choose its words otherwise.
         cache_key: what requests with the same beginning have in common, for the provider's cache; None: as it fits.
-        tells_reasoning: the reply tells what was thought before its calls, for who brings that back with the results.
+        tells_reasoning: the end tells what was thought before its calls, for who brings that back with the results.
     """
 
     model: str | None = None
@@ -356,10 +356,26 @@ class TextDelta(Record, frozen=True, gc=False):  # there are many of them, and t
 
 
 class ReplyCompleted(Record, frozen=True):
-    """The end: the whole reply, already settled. `files` are the images and documents of the turn, for links."""
+    """The end: the whole reply, already settled.
+
+    Args:
+        files: the images and documents of the turn, for links.
+        content: the parts of the message that the reply is, with what was thought before them, for a turn that tells
+            that; empty: `reply` says it all.
+    """
 
     reply: Reply
     files: tuple[InputImage | InputFile, ...] = ()
+    content: tuple[ContentPart, ...] = ()
+
+    @property
+    def parts(self) -> tuple[ContentPart, ...]:
+        """The parts of the message that the reply is, as far as they are told."""
+        reply = self.reply
+        calls = tuple(call.kept for call in reply.tool_calls or ())
+        if self.content or (calls and not reply.text):
+            return self.content or calls
+        return (Refusal(reply.text) if reply.finish_reason == "refusal" else OutputText(reply.text), *calls)
 
 
 class ReplyFailed(Record, frozen=True):

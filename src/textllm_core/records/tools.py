@@ -31,18 +31,17 @@ class Reasoning(Record, frozen=True, kw_only=True):
         content: JSON, in the form of the provider's API; over the Responses API `before` has the items before the call.
     """
 
-    made_by: Annotated[str, Meta(description="What stands for the provider and the model.")]
-    content: Annotated[str, Meta(description="JSON, in the form of the provider's API.")]
+    made_by: str
+    content: str
 
 
-class ToolCall(Record, frozen=True, kw_only=True, tag="function_call"):
-    """The model asks the caller to run a function; the next turn brings what came of it.
+class ShownCall(Record, frozen=True, kw_only=True, tag="function_call"):
+    """A call as everybody may see it.
 
     Args:
         call_id: the provider's, by which the result is told.
         arguments: JSON, as the model wrote it: it may be none, or not fit the function's schema.
         beside: JSON of what some providers put beside the call and want back with it, as the signature of a thought.
-        reasoning: what the model thought before this call, in a conversation's own record; nobody else is told of it.
     """
 
     call_id: CallId
@@ -51,13 +50,19 @@ class ToolCall(Record, frozen=True, kw_only=True, tag="function_call"):
     beside: Annotated[
         str | UnsetType, Meta(description="What the provider put beside the call, as JSON; it gets that back.")
     ] = UNSET
-    reasoning: Annotated[
-        Reasoning | UnsetType,
-        Meta(description="For the model alone, and never shown: what it thought before the call."),
-    ] = UNSET
+
+
+class ToolCall(ShownCall, frozen=True, kw_only=True, tag="function_call"):
+    """The model asks the caller to run a function; the next turn brings what came of it.
+
+    Args:
+        reasoning: what the model thought before this call, in a conversation's own record.
+    """
+
+    reasoning: Reasoning | UnsetType = UNSET
 
     @property
-    def shown(self) -> "ToolCall":
+    def shown(self) -> ShownCall:
         """The call as everybody may see it."""
         return self if self.reasoning is UNSET else replace(self, reasoning=UNSET)
 
@@ -126,12 +131,12 @@ class ReplyToolCall(Record, frozen=True, tag="function"):
 
     id: Annotated[str, Meta(description="Its id, by which the next turn tells its result.")]
     function: Annotated[CalledFunction, Meta(description="What it is to run.")]
-    reasoning: Annotated[
-        Reasoning | UnsetType,
-        Meta(description="For the model alone: what it thought before the call. Never at `/chat`."),
-    ] = UNSET
 
     @classmethod
-    def of(cls, call: ToolCall, *, tells_reasoning: bool = False) -> "ReplyToolCall":
-        called = CalledFunction(call.name, call.arguments)
-        return cls(call.call_id, called, call.reasoning if tells_reasoning else UNSET)
+    def of(cls, call: ToolCall) -> "ReplyToolCall":
+        return cls(call.call_id, CalledFunction(call.name, call.arguments))
+
+    @property
+    def kept(self) -> ToolCall:
+        """The call as a message has it, as far as it is told."""
+        return ToolCall(call_id=self.id, name=self.function.name, arguments=self.function.arguments)

@@ -101,8 +101,8 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
         turn = await _turn_of(request, asked, body)
         named = naming(asked.model, request=request)
         if not asked.stream:
-            started, reply = await textllm.answer_messages.answer(caller, turn)
-            return WholeResponse(completion(reply, model=named(reply.model)), headers=admitted_headers(started))
+            started, end = await textllm.answer_messages.answer(caller, turn)
+            return WholeResponse(completion(end.reply, model=named(end.reply.model)), headers=admitted_headers(started))
         batches = textllm.answer_messages.batches(caller, turn)
         first = await anext(batches)  # a refusal is raised here, and is a plain response
     frames = ChunkFrames(named, wants_usage=asked.wants_usage)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.errors import ContentRefusedError
-from textllm_core.records.messages import FinishReason, Reply, ReplyStarted, ReplyUsage
+from textllm_core.records.messages import FinishReason, Reply, ReplyCompleted, ReplyStarted, ReplyUsage
 from textllm_core.records.tools import ReplyToolCall
 from textllm_core.wire import to_json
 from textllm_http.openai_door.errors import document
@@ -143,8 +143,8 @@ class ChunkFrames:
     def delta(self, number: int, text: str) -> bytes:  # noqa: ARG002 - these frames have no numbers
         return self._before + to_json(text) + self._after
 
-    def completed(self, number: int, reply: Reply) -> bytes:  # noqa: ARG002
-        frames = b""
+    def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002
+        reply, frames = end.reply, b""
         if reply.finish_reason == "refusal":
             frames += self._chunk({"refusal": reply.text}, None)
         if reply.tool_calls:

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from msgspec import Struct
 
 from textllm_core.file_names import file_id_of
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.records.parts import InputImage, InputLink, InputText, OutputText, Refusal
-from textllm_core.records.tools import ToolCall, ToolResult
+from textllm_core.records.tools import ShownCall, ToolResult
 
 _OF_PART: Final = re.compile(r"(?:fc|fco)_(?P<call>[0-9a-f]{12})_(?P<message>.+)")
 
@@ -42,24 +42,33 @@ def _digest(call_id: str) -> str:
 def items_of(message: ListedMessage) -> list[Item]:
     """The items that a message is, in their order."""
     items: list[Item] = []
-    said: Item | None = None
     for part in message.content:
-        match part:
-            case ToolCall():
-                items.append(call_item(message.id, part.call_id, part.name, part.arguments))
-            case ToolResult():
-                items.append(_result_item(message.id, part))
-            case _:
-                if said is None:
-                    said = message_item(message.id, message.role, [], status=message.status)
-                    items.append(said)
-                said["content"].append(_part(message.role, part))
+        add_item(items, message.id, message.role, part, status=message.status)
     return items
+
+
+def add_item(items: list[Item], message_id: str, role: str, part: object, *, status: str) -> None:
+    """Add an item for a part of a message, or the part to the item of what was said.
+
+    Args:
+        items: those of its other parts; status: of what was said.
+    """
+    match part:
+        case ShownCall():
+            items.append(_call_item(message_id, part))
+        case ToolResult():
+            items.append(_result_item(message_id, part))
+        case _:
+            said = next((item for item in items if item["type"] == "message"), None)
+            if said is None:
+                said = message_item(message_id, role, [], status=status)
+                items.append(said)
+            said["content"].append(_part(role, part))
 
 
 def places_of(message: ListedMessage, item: ItemId) -> Sequence[int]:
     """Which parts of its message an item is; none: the message has no such item."""
-    calls = [_digest(part.call_id) if isinstance(part, ToolCall | ToolResult) else None for part in message.content]
+    calls = [_digest(part.call_id) if isinstance(part, ShownCall | ToolResult) else None for part in message.content]
     return [place for place, call in enumerate(calls) if call == item.call]
 
 
@@ -68,17 +77,9 @@ def message_item(message_id: str, role: str, content: list[Any], *, status: str)
     return {"id": message_id, "type": "message", "status": status, "role": role, "content": content}
 
 
-def call_item(
-    message_id: str,
-    call_id: str,
-    name: str,
-    arguments: str,
-    *,
-    status: Literal["in_progress", "completed"] = "completed",
-) -> Item:
-    """A function that the model asks for."""
-    told = {"call_id": call_id, "name": name, "arguments": arguments}
-    return {"id": id_of_call(message_id, call_id), "type": "function_call", "status": status, **told}
+def _call_item(message_id: str, call: ShownCall) -> Item:
+    told = {"call_id": call.call_id, "name": call.name, "arguments": call.arguments}
+    return {"id": id_of_call(message_id, call.call_id), "type": "function_call", "status": "completed", **told}
 
 
 def text_part(text: str) -> Item:

@@ -8,9 +8,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from textllm_core.records.tools import Reasoning
+from textllm_core.records.parts import ContentPart
+from textllm_core.records.tools import Reasoning, ToolCall
 from textllm_core.wire import to_json
-from textllm_http.openai_door.items import Item, ItemId, id_of_call
+from textllm_http.openai_door.items import Item, ItemId, add_item, id_of_call
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
 _OURS: Final = "textllm."  # what is behind it says whose it is, so that nobody else is sent it
@@ -18,14 +19,28 @@ _SAID: Final = {"type": "message"}
 _REASONING: Final = msgspec.json.Decoder(Reasoning)
 
 
-def reasoning_item(message_id: str, call_id: str, reasoning: Reasoning) -> Item:
+def reply_items(message_id: str, parts: Sequence[ContentPart], *, status: str) -> list[Item]:
+    """The items that the parts of a reply are, each behind what was thought before it.
+
+    Args:
+        status: of what is said.
+    """
+    items: list[Item] = []
+    for part in parts:
+        if isinstance(part, ToolCall) and part.reasoning and _is_encrypted(part.reasoning):
+            items.append(_reasoning_item(message_id, part.call_id, part.reasoning))
+        add_item(items, message_id, "assistant", part, status=status)
+    return items
+
+
+def _reasoning_item(message_id: str, call_id: str, reasoning: Reasoning) -> Item:
     """What was thought before a call, as an item."""
     content = _OURS + urlsafe_b64encode(to_json(reasoning)).decode()
     item_id = id_of_call(message_id, call_id).replace("fc_", "rs_", 1)
     return {"id": item_id, "type": "reasoning", "summary": [], "encrypted_content": content}
 
 
-def is_encrypted(reasoning: Reasoning) -> bool:
+def _is_encrypted(reasoning: Reasoning) -> bool:
     """Whether its provider has encrypted it: what a model says to itself in words is shown to nobody."""
     return reasoning.content.startswith('{"before":') and '"encrypted_content":' in reasoning.content
 

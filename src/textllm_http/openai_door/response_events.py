@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import Any, Final
 
-from textllm_core.records.messages import Reply, ReplyStarted, reply_message_id
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyStarted, reply_message_id
 from textllm_core.wire import to_json
 from textllm_http.openai_door.items import Item, message_item, text_part
 from textllm_http.openai_door.response_object import Shown, failure, output_of
@@ -73,18 +73,18 @@ class ResponseFrames:
             return opened
         return opened + self._writes % (number, to_json(text))
 
-    def completed(self, number: int, reply: Reply) -> bytes:  # noqa: ARG002
-        output = output_of(reply)
+    def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002
+        output = output_of(end)
         told = b""
         for index, item in enumerate(output):
             match item["type"]:
                 case "message":
-                    told += self._said(reply, item)
+                    told += self._said(end.reply, item)
                 case "reasoning":
                     told += self._thought(index, item)
                 case _:
                     told += self._called(index, item)
-        response = self._shown.ended(reply, completed_at=self._ended_at or int(time()))
+        response = self._shown.ended(end, completed_at=self._ended_at or int(time()))
         return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response) + _DONE
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002

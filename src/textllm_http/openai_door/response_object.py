@@ -8,10 +8,10 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from textllm_core.list_messages import ListedMessage
-from textllm_core.records.messages import Reply, ReplyUsage, reply_message_id
+from textllm_core.records.messages import ReplyCompleted, ReplyUsage, reply_message_id
 from textllm_core.records.response_turns import KeptResponse
-from textllm_http.openai_door.items import Item, call_item, items_of, message_item, text_part
-from textllm_http.openai_door.reasoning import is_encrypted, reasoning_item
+from textllm_http.openai_door.items import Item, items_of
+from textllm_http.openai_door.reasoning import reply_items
 
 _WHOLE: Final = ("stop", "tool_calls", "refusal")
 # OpenAI's own words for why a response failed; our code stands beside them.
@@ -62,13 +62,14 @@ class Shown(Struct, frozen=True):
             "completed_at": completed_at,
         }
 
-    def ended(self, reply: Reply, *, completed_at: int) -> dict[str, Any]:
+    def ended(self, end: ReplyCompleted, *, completed_at: int) -> dict[str, Any]:
         """The object of a reply that has come to its end."""
+        reply = end.reply
         status, reason = _end_of(reply.finish_reason)
         return self.as_of_now(
             status,
             reply.model,
-            output=output_of(reply),
+            output=output_of(end),
             usage=usage_of(reply.usage),
             reason=reason,
             completed_at=completed_at if status == "completed" else None,
@@ -80,26 +81,11 @@ def failure(code: str, message: str) -> dict[str, Any]:
     return {"code": _CODES.get(code, "server_error"), "message": message, "type": code}
 
 
-def output_of(reply: Reply) -> list[Item]:
+def output_of(end: ReplyCompleted) -> list[Item]:
     """What a reply says, as items; as its message is kept."""
-    message_id = reply_message_id(reply.response_id)
-    calls = [] if reply.tool_calls is UNSET else reply.tool_calls
-    items: list[Item] = []
-    for call in calls:
-        if call.reasoning is not UNSET and is_encrypted(call.reasoning):
-            items.append(reasoning_item(message_id, call.id, call.reasoning))
-        items.append(call_item(message_id, call.id, call.function.name, call.function.arguments))
-    if reply.text or not items:
-        items.insert(0, said_item(message_id, reply))
-    return items
-
-
-def said_item(message_id: str, reply: Reply) -> Item:
-    """The message among the items of a reply."""
-    is_refusal = reply.finish_reason == "refusal"
-    part = {"type": "refusal", "refusal": reply.text} if is_refusal else text_part(reply.text)
+    reply = end.reply
     status = "completed" if reply.finish_reason in _WHOLE else "incomplete"
-    return message_item(message_id, "assistant", [part], status=status)
+    return reply_items(reply_message_id(reply.response_id), end.parts, status=status)
 
 
 def usage_of(usage: ReplyUsage) -> dict[str, Any]:

@@ -141,10 +141,11 @@ async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
             begun = await create.begin(caller, turn)
             return await _in_background(request, begun, stream=bool(asked.stream))
         if not asked.stream:
-            started, reply, named_id = await create.answer(caller, turn)
+            started, end, named_id = await create.answer(caller, turn)
             told = await _told_first(request, started, told)
-            shown = Shown(reply.response_id, told, named_id if reply.conversation_id == named_id else None, named)
-            ended = shown.ended(reply, completed_at=int(time()))
+            is_named = started.conversation_id == named_id
+            shown = Shown(started.response_id, told, named_id if is_named else None, named)
+            ended = shown.ended(end, completed_at=int(time()))
             return json_response(ended, headers=admitted_headers(started) | _ids(started))
         first, batches, named_id = await create.stream(caller, turn)  # a refusal is a plain response
     started = begins(first)
@@ -282,8 +283,8 @@ async def _answer_unkept(
     textllm, caller = services_of(request).textllm, caller_of(request)
     turn, named = await unkept_turn(request, asked, body, given), naming(asked.model, request=request)
     if not asked.stream:
-        started, reply = await textllm.answer_messages.answer(caller, turn)
-        ended = Shown(reply.response_id, told, None, named).ended(reply, completed_at=int(time()))
+        started, end = await textllm.answer_messages.answer(caller, turn)
+        ended = Shown(started.response_id, told, None, named).ended(end, completed_at=int(time()))
         return json_response(ended, headers=admitted_headers(started))
     batches = textllm.answer_messages.batches(caller, turn)
     first = await anext(batches)  # a refusal is raised here, and is a plain response

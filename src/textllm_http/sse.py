@@ -30,11 +30,12 @@ Numbered: TypeAlias = tuple[int, ReplyEvent]
 class Frames(Protocol):
     """One format of a stream. Each method returns whole frames, in UTF-8; none where there is nothing to send yet.
 
-    Events are numbered from 1.
+    Events are numbered from 1. `refusal`: a delta in which the model says why it would not answer.
     """
 
     def started(self, event: ReplyStarted) -> bytes: ...
     def delta(self, number: int, text: str) -> bytes: ...
+    def refusal(self, number: int, text: str) -> bytes: ...
     def completed(self, number: int, end: ReplyCompleted) -> bytes: ...
     def failed(self, number: int, problem: Problem) -> bytes: ...
 
@@ -58,6 +59,8 @@ class TextFrames:
         if text[-1:] == "\r":  # it may be one half of a line break, and waits for the other
             text, self._held = text[:-1], "\r"
         return self._event(text)
+
+    refusal = delta
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002 - its text has been sent
         return self._rest() + b"data: [DONE]\n\n"
@@ -86,6 +89,8 @@ class EventFrames:
 
     def delta(self, number: int, text: str) -> bytes:
         return _numbered(number, b"reply.delta", to_json({"text": text}))
+
+    refusal = delta
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:
         return _numbered(number, b"reply.completed", to_json(end.reply))
@@ -128,8 +133,8 @@ async def framed(
     def take(number: int, event: ReplyEvent) -> None:
         nonlocal chunk, is_over
         match event:
-            case TextDelta(text):
-                chunk += frames.delta(number, text)
+            case TextDelta(text, is_refusal):
+                chunk += frames.refusal(number, text) if is_refusal else frames.delta(number, text)
             case ReplyStarted():
                 chunk += frames.started(event)
             case ReplyCompleted(reply):

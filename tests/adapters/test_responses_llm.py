@@ -28,6 +28,7 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
+from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelStarted
 from textllm_core.records.sampling import Sampling
 from textllm_core.usage import Usage
@@ -184,7 +185,9 @@ async def test_text_that_only_the_end_tells_is_one_delta(provider: OpenAIStandIn
     }
     provider.script(event_stream(completed(output=[reasoning, message])))
     heard = await hear(llm.stream(request("Well?")))
-    assert (heard.deltas, heard.ended.text, heard.ended.finish_reason) == (["one two"], "one two", "refusal")
+    assert (heard.deltas, heard.ended.text, heard.ended.finish_reason) == (["one ", "two"], "one two", "refusal")
+    assert ([event.is_refusal for event in heard.events if isinstance(event, TextDelta)]) == [False, True]
+    assert heard.ended.refusal == "two"
     assert (heard.started.provider_response_id, heard.started.model) == (None, "gpt-4o-x")
 
 

@@ -113,8 +113,13 @@ def test_structured_output_is_parsed(client: OpenAI, provider: OpenAIStandIn, us
     assert provider.requests[-1].body["text"]["format"]["type"] == "json_schema"
     with client.chat.completions.stream(model="gpt-4o", messages=HELLO, user=user, response_format=River) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == said
-    provider.script(Reply(refusal="I will not."))
+    provider.script(Reply(refusal="I will not."), Reply(refusal="I will not."))
     refused = client.chat.completions.parse(model="gpt-4o", messages=HELLO, user=user, response_format=River)
+    assert (refused.choices[0].message.parsed, refused.choices[0].message.refusal) == (None, "I will not.")
+    with client.chat.completions.stream(model="gpt-4o", messages=HELLO, user=user, response_format=River) as stream:
+        done = [event for event in stream if event.type == "refusal.done"]
+        refused = stream.get_final_completion()
+    assert [event.refusal for event in done] == ["I will not."]
     assert (refused.choices[0].message.parsed, refused.choices[0].message.refusal) == (None, "I will not.")
 
 

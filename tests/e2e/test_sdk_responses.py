@@ -13,7 +13,7 @@ import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from openai.types.responses import FunctionToolParam, Response, ResponseInputItemParam
+from openai.types.responses import FunctionToolParam, Response, ResponseInputItemParam, ResponseOutputMessage
 from pydantic import BaseModel
 from tests.e2e.conftest import Books, Service, price_of, serving
 from tests.image_files import png
@@ -123,6 +123,21 @@ def test_a_reply_is_parsed(client: OpenAI, provider: OpenAIStandIn, user: str) -
     provider.script(Reply(text='{"name": "Nile", "length_km": 6650}'))
     parsed = client.responses.parse(model="gpt-4o", input="Name a river.", text_format=River, user=user)
     assert parsed.output_parsed == River(name="Nile", length_km=6650)
+
+
+def test_a_refusal_is_seen_where_a_reply_is_parsed(client: OpenAI, provider: OpenAIStandIn, user: str) -> None:
+    provider.script(Reply(refusal="I will not."), Reply(refusal="I will not."))
+    parsed = client.responses.parse(model="gpt-4o", input="Name a river.", text_format=River, user=user)
+    with client.responses.stream(model="gpt-4o", input="Name a river.", text_format=River, user=user) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert "".join(event.delta for event in events if event.type == "response.refusal.delta") == "I will not."
+    assert [event.refusal for event in events if event.type == "response.refusal.done"] == ["I will not."]
+    for response in (parsed, final, client.responses.retrieve(final.id)):
+        (message,) = response.output
+        assert isinstance(message, ResponseOutputMessage)
+        assert [part.to_dict() for part in message.content] == [{"type": "refusal", "refusal": "I will not."}]
+    assert (parsed.output_parsed, final.output_parsed) == (None, None)
 
 
 def called(response: Response) -> list[Any]:

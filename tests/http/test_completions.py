@@ -67,7 +67,9 @@ REPLIES = {
     "text": (ScriptedReply(text="Good day."), ("Good day.", None, "stop", None)),
     "nothing": (ScriptedReply(text=""), ("", None, "stop", None)),
     "length": (ScriptedReply(text="Good", status="incomplete", finish_reason="length"), ("Good", None, "length", None)),
-    "refusal": (ScriptedReply(text="I will not.", finish_reason="refusal"), (None, "I will not.", "stop", None)),
+    "refusal": (ScriptedReply(refusal="I will not."), (None, "I will not.", "stop", None)),
+    "text and refusal": (ScriptedReply(text="Hm. ", refusal="I will not."), ("Hm. ", "I will not.", "stop", None)),
+    "late refusal": (ScriptedReply(text="I will not.", finish_reason="refusal"), (None, "I will not.", "stop", None)),
     "calls": (ScriptedReply(tool_calls=(OSLO, ROME)), (None, None, "tool_calls", CALLS)),
     "text and calls": (ScriptedReply(text="Wait.", tool_calls=(OSLO,)), ("Wait.", None, "tool_calls", CALLS[:1])),
 }
@@ -84,7 +86,7 @@ async def test_every_kind_of_reply_is_told_whole_and_in_chunks(server: Server, k
     said = message["content"], message["refusal"], choice["finish_reason"], message.get("tool_calls")
     assert said == told
     chunks = await stream(server, tools=[WEATHER], stream_options={"include_usage": True})
-    assert text_of(chunks) == (told[0] or told[1] or "")
+    assert text_of(chunks) == (told[0] or (told[1] if kind == "late refusal" else None) or "")
     assert ends_of(chunks) == [told[2]]
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     assert [delta["refusal"] for delta in deltas if delta.get("refusal")] == ([told[1]] if told[1] else [])

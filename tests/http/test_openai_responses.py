@@ -24,10 +24,13 @@ from textllm_core import Price, Pricing, Rates, Route, Routes
 from textllm_core.errors import InvalidRequestError, ProviderError, ProviderUnavailableError
 from textllm_core.records.tools import Reasoning, ToolCall
 from textllm_core.tenancy import Caller
+from textllm_http.openai_door.items import text_part
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}, "strict": True}
 DEEP: dict[str, Any] = reduce(lambda inner, _: {"a": inner}, range(65), {})
 CALL = ToolCall(call_id="call_1", name="weather", arguments='{"city":"Oslo"}')
+NO = {"type": "refusal", "refusal": "I will not."}
+HELLO = {"model": "gpt-4o", "input": "Hello"}
 IN_ORDER = ["response.created", "response.in_progress", "response.output_item.added", "response.content_part.added"]
 AT_LAST = [
     "response.output_text.done",
@@ -468,10 +471,51 @@ async def test_a_reply_that_reached_its_limit_is_incomplete(server: Server, benc
     assert (again["status"], again["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
 
 
-async def test_a_refusal_is_one_in_the_end(server: Server, bench: Bench) -> None:
+async def test_a_refusal_that_is_one_only_at_its_end_has_come_as_text(server: Server, bench: Bench) -> None:
     bench.llm.script(ScriptedReply(text="I will not.", finish_reason="refusal"))
     events = await streamed(server, input="Hello")
-    assert events[-1]["response"]["output"][0]["content"] == [{"type": "refusal", "refusal": "I will not."}]
+    assert [event["type"] for event in events if "refusal" in event["type"]] == []
+    assert events[-1]["response"]["output"][0]["content"] == [NO]
+
+
+@pytest.mark.parametrize("said", ["", "I think "])
+async def test_a_refusal_is_told_as_one(server: Server, bench: Bench, said: str) -> None:
+    parts = [part for part in (text_part(said), NO) if part.get("text") != ""]
+    bench.llm.script(*[ScriptedReply(text=said, refusal=NO["refusal"])] * 3)
+    whole = await asked(server, input="Hello")
+    events = await streamed(server, input="Hello")
+    last = events[-1]["response"]
+    for response in (whole, last, await kept(server, whole["id"])):
+        assert (response["status"], response["output"][0]["content"]) == ("completed", parts)
+    told = {event["type"]: event for event in events}
+    place = {"output_index": 0, "content_index": len(parts) - 1, "item_id": last["output"][0]["id"]}
+    assert told["response.refusal.delta"].items() >= (place | {"delta": "I will not."}).items()
+    assert told["response.refusal.done"].items() >= (place | {"refusal": "I will not."}).items()
+    parts_done = [event["part"] for event in events if event["type"] == "response.content_part.done"]
+    assert parts_done == parts
+    assert ("response.output_text.delta" in told) == bool(said)
+    again = await server.get(f"/v1/responses/{last['id']}?stream=true")
+    assert timeless(events_of(again)) == timeless(events)
+    repeated = [await server.post("/v1/responses", HELLO, JSON | {"idempotency-key": "k"}) for _ in range(2)]
+    assert [each.json()["output"][0]["content"] for each in repeated] == [parts, parts]
+
+
+async def test_a_refusal_is_one_when_its_conversation_is_read(server: Server, bench: Bench) -> None:
+    conversation = (await server.post("/v1/conversations", {})).json()["id"]
+    bench.llm.script(ScriptedReply(refusal="I will not."))
+    await asked(server, input="Hello", conversation=conversation)
+    listed = (await server.get(f"/v1/conversations/{conversation}/items")).json()["data"]
+    assert [item["content"] for item in listed if item["role"] == "assistant"] == [[NO]]
+    (_, reply) = (await server.get(f"/conversations/{conversation}/messages")).json()["data"]
+    assert (reply["text"], reply["content"], reply["finish_reason"]) == ("I will not.", [NO], "refusal")
+
+
+async def test_at_chat_a_refusal_is_text(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(refusal="I will not."), ScriptedReply(refusal="I will not."))
+    reply = (await server.post("/chat", {"message": "Hello"})).json()
+    assert (reply["text"], reply["finish_reason"]) == ("I will not.", "refusal")
+    said = await server.post("/chat/stream", {"message": "Hello"})
+    assert said.body == b"data: I will not.\n\ndata: [DONE]\n\n"
 
 
 async def test_a_repeat_with_its_key_is_told_the_first_response(server: Server, bench: Bench) -> None:

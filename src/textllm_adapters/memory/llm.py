@@ -47,6 +47,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
             `Seen: 1f3a5c7e 99aa0b4d` follows: how the SHA-256 of each of them begins.
         deltas: what to say, already cut; takes the place of `text`.
         usage: None counts a token for each four bytes.
+        refusal: what to say behind all that, as a refusal.
         tool_calls: what to ask the caller to run, behind the text; without a text of its own it then says nothing.
         status, is_estimate, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
         usage_stated: False leaves the usage out of the end.
@@ -70,6 +71,7 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
     thoughts: tuple[int, ...] = ()
     status: EndStatus = "completed"
     finish_reason: FinishReason = "stop"
+    refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     content_filtered: bool = False
     service_tier: str | None = None
@@ -148,6 +150,8 @@ class ScriptedLLM:
                 yield TextDelta(delta)
                 if number == 0 and reply.gate is not None:
                     await reply.gate.wait()
+            if reply.refusal:
+                yield TextDelta(reply.refusal, is_refusal=True)
             if reply.error is not None:
                 raise reply.error
             self._keep(request, end)
@@ -183,10 +187,12 @@ class ScriptedLLM:
 def _play(
     reply: ScriptedReply, request: ModelRequest, history: Sequence[Message], received: Mapping[str, str]
 ) -> tuple[Sequence[str], ModelEnded]:
-    text = reply.text if reply.text is not None else "" if reply.tool_calls else _echo(history, received)
+    is_silent = bool(reply.tool_calls or reply.refusal)
+    text = reply.text if reply.text is not None else "" if is_silent else _echo(history, received)
     wanted = reply.deltas if reply.deltas is not None else tuple(re.findall(r"\S+\s*|\s+", text))
     deltas = _shortened(wanted, request.max_output_tokens * BYTES_PER_TOKEN)
     cut = "".join(deltas) != "".join(wanted)
+    reason: FinishReason = "tool_calls" if reply.tool_calls else "refusal" if reply.refusal else reply.finish_reason
     counted = Usage(
         input_tokens=_tokens(request.instructions or "") + sum(map(_tokens_of, history)),
         output_tokens=_tokens("".join(deltas)),
@@ -194,8 +200,9 @@ def _play(
     return deltas, ModelEnded(
         status="incomplete" if cut and reply.status == "completed" else reply.status,
         usage=(reply.usage or counted) if reply.usage_stated else None,
-        text="".join(deltas),
-        finish_reason="length" if cut else "tool_calls" if reply.tool_calls else reply.finish_reason,
+        text="".join(deltas) + reply.refusal,
+        finish_reason="length" if cut else reason,
+        refusal=reply.refusal,
         tool_calls=() if cut else reply.tool_calls,
         content_filtered=reply.content_filtered,
         service_tier=reply.service_tier,

@@ -159,12 +159,12 @@ def _shaped(choice: dict[str, object]) -> dict[str, object]:
     }
 
 
-def told(said: Delta) -> tuple[str, int | None]:
-    """The text of a delta, and how many characters of reasoning it tells; None where it is not about reasoning.
+def told(said: Delta) -> tuple[str, bool, int | None]:
+    """The text of a delta, whether in it the model refuses, and how many characters of reasoning it tells.
 
-    Some servers tell the same under two names, some only in secret.
+    None where it is not about reasoning. Some servers tell the same under two names, some only in secret.
     """
-    text, thought = said.content, None
+    text, thought, is_refusal = said.content, None, False
     if said.reasons:
         names = (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking)
         thought = max(len(told) if isinstance(told, str) else 0 for told in names)
@@ -175,4 +175,5 @@ def told(said: Delta) -> tuple[str, int | None]:
         text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     if not (isinstance(text, str) and text):
         text = said.refusal if isinstance(said.refusal, str) else ""
-    return text, thought
+        is_refusal = bool(text)
+    return text, is_refusal, thought

@@ -66,6 +66,7 @@ class _Heard:
     text: str = ""  # at its end
     thought: int = 0  # characters
     refused: bool = False
+    answered: int | None = None  # characters of the text, from which on the model refuses
     finish: str | None = None
     usage: object = None  # as stated; what says most
     service_tier: str | None = None
@@ -92,6 +93,7 @@ class _Heard:
             is_estimate=usage is not None and usage.is_estimate,
             text=self.text,
             finish_reason="refusal" if self.refused else reason,
+            refusal="" if self.answered is None else self.text[self.answered :],
             tool_calls=calls,
             content_filtered=finish.content_filtered,
             service_tier=self.service_tier,
@@ -161,7 +163,7 @@ class ChatCompletionsLLM:
                         said = choice.said
                         if said.refusal:
                             heard.refused = True
-                        text, thought = told(said)
+                        text, is_refusal, thought = told(said)
                         if said is not choice.delta:
                             text = text.removeprefix(written)
                         if thought is not None:
@@ -174,8 +176,10 @@ class ChatCompletionsLLM:
                             heard.thought += characters
                             yield ModelThinking(characters)
                         if text:
+                            if is_refusal and heard.answered is None:
+                                heard.answered = len(written)
                             written += text
-                            yield TextDelta(text)
+                            yield TextDelta(text, heard.answered is not None)
                     if heard.error is not None:
                         break
                 heard.text = written

@@ -19,7 +19,7 @@ from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_
 from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.functions import calls_any, calls_in, responses_options
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
-from textllm_adapters.openai.outputs import WHOLE, Whole, words_of_output
+from textllm_adapters.openai.outputs import WHOLE, Whole, is_cut, rest_of, words_of_response
 from textllm_adapters.openai.reasoning import ENCRYPTED, made_by, thought_before
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.openai.stops import stopped
@@ -38,7 +38,8 @@ from textllm_core.records.tools import ToolCall
 from textllm_core.texts import well_formed
 
 _BEGINNINGS: Final = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
-_DELTAS: Final = frozenset({b"response.output_text.delta", b"response.refusal.delta"})
+_REFUSAL: Final = b"response.refusal.delta"
+_DELTAS: Final = frozenset({b"response.output_text.delta", _REFUSAL})
 _ENDS: Final[Mapping[bytes, EndStatus]] = {
     b"response.completed": "completed",
     b"response.incomplete": "incomplete",
@@ -122,7 +123,8 @@ class ResponsesLLM:
         return stopped(self._events(request), stops) if stops else self._events(request)
 
     async def _events(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        started = refused = False
+        started = False
+        answered: int | None = None  # characters, from which on the model refuses
         aside: object = None  # the last that was no event of any name
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
@@ -145,9 +147,10 @@ class ResponsesLLM:
                             for so_far in _so_far(stated):
                                 yield so_far
                         if isinstance(text, str) and text:
+                            if name == _REFUSAL and answered is None:
+                                answered = len(said)
                             said += text
-                            refused = refused or name == b"response.refusal.delta"
-                            yield TextDelta(text)
+                            yield TextDelta(text, answered is not None)
                     elif name in _BEGINNINGS or name in _ENDS:
                         response = _response_in(event.data)
                         if not response and name in _ENDS and not (said or whole):
@@ -161,14 +164,18 @@ class ResponsesLLM:
                             for so_far in _so_far(stated):
                                 yield so_far
                             continue
-                        text, is_refusal = _text_of(response)
+                        text, refusal = words_of_response(response.output, response.output_text)
                         if not text:
-                            text, is_refusal = whole.told()
-                        if text.startswith(said) and (rest := text.removeprefix(said)):  # else it is what came already
-                            said, refused = text, refused or is_refusal
-                            yield TextDelta(rest)
+                            text, refusal = whole.told()
+                        if text.startswith(said) and len(text) > len(said):  # else it is what came already
+                            if refusal and answered is None:
+                                answered = max(len(said), len(text) - len(refusal))
+                            for rest in rest_of(text, len(said), answered):
+                                yield rest
+                            said = text
                         calls = _calls_of(response.output, whole, made_by(asked.base_url, request.model))
                         response.tools = request.tools
+                        refused = None if answered is None else said[answered:]
                         yield _ended(_ENDS[name], response, said, refused, calls, asked, thought=thought)
                         await answer.drain()
                         return
@@ -211,14 +218,15 @@ class ResponsesLLM:
             return None
         try:
             response = decoded(_response, body)
-            text, refused = _text_of(response)
+            text, refusal = words_of_response(response.output, response.output_text)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise ProviderError("The provider described the response in a way we cannot read.") from None
         status = _STATUSES.get(response.status) if isinstance(response.status, str) else None
         if status is None:
             return None
         asked = Asked.of(self.client.base_url, path)
-        return _ended(status, response, well_formed(text), refused, calls_in(response.output), asked)
+        refusal = well_formed(refusal)
+        return _ended(status, response, well_formed(text), refusal or None, calls_in(response.output), asked)
 
 
 def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]:
@@ -333,14 +341,6 @@ def _failed(ends: list[_Response], stated: object, text: str, thought: int, erro
     )
 
 
-def _text_of(response: _Response) -> tuple[str, bool]:
-    """As `words_of_output`; some say nothing there, and all of the text in a field of its own, as SDKs show it."""
-    text, refused = words_of_output(response.output)
-    if not text and isinstance(response.output_text, str):
-        text = response.output_text
-    return text, refused
-
-
 def _calls_of(output: object, whole: Whole, by: str) -> Sequence[ToolCall]:
     """The calls of a reply, with what was thought before them; some say nothing of it at the end, or only there."""
     calls = thought_before(output, calls_in(output), by)
@@ -350,22 +350,17 @@ def _calls_of(output: object, whole: Whole, by: str) -> Sequence[ToolCall]:
     return calls
 
 
-def _is_cut(output: object) -> bool:
-    """A message of the output is no whole one, whatever is said of the response."""
-    items = output if isinstance(output, list) else ()
-    return any(isinstance(item, dict) and item.get("status") == "incomplete" for item in items)
-
-
 def _ended(
     status: EndStatus,
     response: _Response,
     text: str,
-    refused: bool,
+    refusal: str | None,
     calls: Sequence[ToolCall],
     asked: Asked,
     *,
     thought: int = 0,
 ) -> ModelEnded:
+    """`refusal`: how the text ends where the model refuses; None: it does not."""
     failure = None if says_nothing(response.error) else response.error
     details = response.incomplete_details
     reason = details.get("reason") if isinstance(details, dict) else details
@@ -373,7 +368,7 @@ def _ended(
     stated = response.status if isinstance(response.status, str) else None
     if status == "completed" and stated not in _UNENDED:  # some servers name every last event so
         status = _STATUSES.get(stated, "incomplete")
-    if status == "completed" and (failure or reason or _is_cut(response.output)):
+    if status == "completed" and (failure or reason or is_cut(response.output)):
         status = "failed" if failure else "incomplete"
     items = response.output if isinstance(response.output, list) else ()
     usages = [response.usage, *(item.get("usage") for item in items if isinstance(item, dict))]
@@ -384,7 +379,7 @@ def _ended(
     if status == "completed" and not (text or calls) and calls_any(response.output):
         status, error = "failed", wants_tool("function_call", asked)
     cut_short = status == "incomplete" and reason != "content_filter"
-    finish_reason: FinishReason = "refusal" if refused else "length" if cut_short else "stop"
+    finish_reason: FinishReason = "refusal" if refusal is not None else "length" if cut_short else "stop"
     if calls and status == "completed":
         finish_reason = "tool_calls"
     return ModelEnded(
@@ -393,6 +388,7 @@ def _ended(
         is_estimate=usage is not None and usage.is_estimate,
         text=text,
         finish_reason=finish_reason,
+        refusal=refusal or "",
         tool_calls=calls if status == "completed" else (),
         content_filtered=status == "incomplete" and reason == "content_filter",
         service_tier=word(response.service_tier, "") or None,

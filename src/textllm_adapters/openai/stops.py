@@ -29,16 +29,16 @@ async def stopped(events: AsyncGenerator[ModelEvent, None], stops: Sequence[str]
                 beyond, held = len(held) - len(told), held[len(told) :]
                 if told:
                     said += told
-                    yield TextDelta(told)
+                    yield replace(event, text=told)
                 if is_over:
                     yield ModelThinking(beyond)
             elif isinstance(event, ModelEnded) and is_over:
                 is_whole = event.status in ("completed", "incomplete")
-                ended = replace(event, text=said, tool_calls=(), content_filtered=False)
+                ended = replace(event, text=said, refusal="", tool_calls=(), content_filtered=False)
                 yield replace(ended, status="completed", finish_reason="stop") if is_whole else ended
             else:
                 if isinstance(event, ModelEnded) and held:
-                    yield TextDelta(held)
+                    yield TextDelta(held, bool(event.refusal))
                 yield event
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from msgspec.structs import asdict, replace
 from sqlalchemy import Row
@@ -16,6 +16,9 @@ from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, SessionBefore
 from textllm_core.usage import LedgerEntry, Usage
+
+BareEvent: TypeAlias = ReplyStarted | str | tuple[Literal["refusal"], str]
+"""An event of a reply as it is kept."""
 
 
 def of_hold(hold: Hold | Reservation) -> dict[str, object]:
@@ -148,9 +151,22 @@ def said_row(said: JournalEntry) -> dict[str, object]:
     }
 
 
-def bare(events: Sequence[Spoken]) -> list[ReplyStarted | str]:
+def bare(events: Sequence[Spoken]) -> list[BareEvent]:
     """The events as they are kept: text alone, and without the rate limit of the request that began it."""
-    return [event.text if isinstance(event, TextDelta) else replace(event, allowance=None) for event in events]
+    return [_bare(event) for event in events]
+
+
+def _bare(event: Spoken) -> BareEvent:
+    if isinstance(event, ReplyStarted):
+        return replace(event, allowance=None)
+    return ("refusal", event.text) if event.is_refusal else event.text
+
+
+def spoken(event: BareEvent) -> Spoken:
+    """The event of which this is kept."""
+    if isinstance(event, tuple):
+        return TextDelta(event[1], is_refusal=True)
+    return TextDelta(event) if isinstance(event, str) else event
 
 
 def estimate_row(hold: Hold, end: Settlement) -> dict[str, object]:

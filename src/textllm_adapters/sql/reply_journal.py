@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.ledger_rows import spoken
 from textllm_adapters.sql.tables import holds, reply_ends, reply_events
 from textllm_adapters.sql.types import Id
 from textllm_adapters.translation import translated
-from textllm_core.records.journal import JournalEnd, JournalPage, Spoken
+from textllm_core.records.journal import JournalEnd, JournalPage
 from textllm_core.records.ledger import Hold, Replay
-from textllm_core.records.messages import ReplyStarted, TextDelta
 
 _TENANT: Final = bindparam("of_tenant", type_=Id())
 _USER: Final = bindparam("of_user", type_=Id())
@@ -82,7 +82,7 @@ class SqlReplyJournal:
                 events = [(number, said) for row in rows for number, said in enumerate(row.events, row.first)]
         return JournalPage(
             user_id=of_user,
-            events=tuple(_event(said) for number, said in events if number > after),
+            events=tuple(spoken(said) for number, said in events if number > after),
             end=JournalEnd(end.number, Replay(end.remembered.encode(), end.message_number, end.spent)) if end else None,
         )
 
@@ -118,7 +118,3 @@ class SqlReplyJournal:
                     await connection.execute(_FORGET_EVENTS, {"of_replies": old})
                     await connection.execute(_FORGET_ENDS, {"of_replies": old})
                 return len(old)
-
-
-def _event(said: ReplyStarted | str) -> Spoken:
-    return TextDelta(said) if isinstance(said, str) else said

@@ -302,7 +302,7 @@ reply_events: Final = Table(
     Column("response_id", Id, nullable=False),
     Column("first", Integer, nullable=False),
     Column("last", Integer, nullable=False),
-    Column("events", Record(list[ReplyStarted | str]), nullable=False),
+    Column("events", Record(list[ReplyStarted | str | tuple[str, str]]), nullable=False),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", "first", name="pk_reply_events"),
 )
 

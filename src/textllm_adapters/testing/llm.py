@@ -151,6 +151,8 @@ class RefusalsLLMContract:
         heard = await hear(model.llm.stream(request("Well?")))
         assert "".join(heard.deltas) == heard.ended.text == "I would rather not."
         assert (heard.ended.status, heard.ended.finish_reason) == ("completed", "refusal")
+        told = "".join(event.text for event in heard.events if isinstance(event, TextDelta) and event.is_refusal)
+        assert told == heard.ended.refusal
 
     async def test_a_reply_that_the_filter_ended_says_so(self, model: ModelUnderTest) -> None:
         model.say(Say(("It was a",), end="content_filter"))

@@ -41,7 +41,7 @@ class ReplyJournalContract:
 
     async def test_what_is_written_is_read_from_any_number_on(self, storage: Storage) -> None:
         hold = await running(storage)
-        said: list[Spoken] = [started(hold), TextDelta("a"), TextDelta(AWKWARD), TextDelta("c"), TextDelta("d")]
+        said: list[Spoken] = [started(hold), TextDelta("a"), TextDelta(AWKWARD), TextDelta("c"), TextDelta("d", True)]
         await write(storage, hold, 1, *said[:3])
         await write(storage, hold, 4, *said[3:])
         for after in range(7):

@@ -127,12 +127,13 @@ class AskModel:
                 with Deadline(begins_by) as deadline:
                     async for event in events:
                         match event:
-                            case TextDelta(text):
+                            case TextDelta(text, is_refusal):
                                 if of.first_text_at is None:
                                     of.first_text_at = self.clock.now()
                                 said = of.characters.encoded(text)
                                 room = most - log.size - log.thought
-                                log.say(said if len(said) <= room else said[:room].decode(errors="ignore").encode())
+                                fits = said if len(said) <= room else said[:room].decode(errors="ignore").encode()
+                                log.say(fits, is_refusal=is_refusal)
                                 if len(said) > room:
                                     raise _endless(of)
                                 deadline.move(loop.time() + silence_s)
@@ -150,9 +151,9 @@ class AskModel:
                                 await self._begin(of, event)
                                 deadline.move(begins_by)
                             case ModelEnded():
-                                log.say(of.characters.rest().encode())
+                                log.say(of.characters.rest().encode(), is_refusal=bool(event.refusal))
                                 self._state_answer(of, event)
-                                ended = replace(event, text=well_formed(event.text))
+                                ended = replace(event, text=well_formed(event.text), refusal=well_formed(event.refusal))
                                 # Only a stream that is read to its end gives its connection back.
                                 deadline.move(loop.time() + _READ_ON_S)
             except (TextLLMError, TimeoutError) as error:

@@ -20,7 +20,7 @@ from textllm_core.errors import (
 )
 from textllm_core.records.ledger import Replay
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
-from textllm_core.records.parts import ContentPart, InputFile, InputImage
+from textllm_core.records.parts import ContentPart, InputFile, InputImage, OutputText, Refusal
 
 _FIXED: Final = (ContentRefusedError, ConversationNotFoundError)
 _WORDED: Final = (
@@ -72,8 +72,10 @@ def replayed(replay: Replay, warnings: Sequence[str]) -> Iterator[ReplyEvent]:
             raise end.error
     if kept.started is not None:
         yield replace(kept.started, is_replayed=True)
-    if isinstance(end, ReplyCompleted) and end.reply.text:
-        yield TextDelta(end.reply.text)
+    if isinstance(end, ReplyCompleted):
+        for part in end.parts:
+            if isinstance(part, OutputText | Refusal) and part.text:
+                yield TextDelta(part.text, isinstance(part, Refusal))
     yield end
 
 

@@ -19,12 +19,24 @@ class ReplyLog:
         thought: characters of reasoning that came with the reply, and that nobody is told.
     """
 
-    __slots__ = ("_ending", "_ends", "_error", "_is_closed", "_others", "_readers", "_text", "_waiting", "thought")
+    __slots__ = (
+        "_ending",
+        "_ends",
+        "_error",
+        "_is_closed",
+        "_kinds",
+        "_others",
+        "_readers",
+        "_text",
+        "_waiting",
+        "thought",
+    )
 
     def __init__(self) -> None:
         # What a reply says is thousands of tiny pieces, each of which would be ten times as large as an object.
         self._text = bytearray()
         self._ends = array("I")
+        self._kinds = bytearray()  # of each piece, whether it is of a refusal
         self._others: list[ReplyEvent] = []  # what comes before the text, and after it: one each
         self._waiting: list[asyncio.Future[None]] = []  # for whatever comes next
         self._ending: list[asyncio.Future[None]] = []  # for the end alone
@@ -80,21 +92,23 @@ class ReplyLog:
         if position > len(self._ends):
             return self._others[1]
         begins = self._ends[position - 2] if position > 1 else 0
-        return TextDelta(self._text[begins : self._ends[position - 1]].decode())
+        text = self._text[begins : self._ends[position - 1]].decode()
+        return TextDelta(text, bool(self._kinds[position - 1]))
 
     def append(self, event: ReplyEvent) -> None:
         """Write the next event: `ReplyStarted`, then any number of `TextDelta`, then a terminal one."""
         if isinstance(event, TextDelta):
-            self.say(event.text.encode())
+            self.say(event.text.encode(), is_refusal=event.is_refusal)
         elif not self._is_closed:
             self._others.append(event)
             self._wake(self._waiting)
 
-    def say(self, text: bytes) -> None:
+    def say(self, text: bytes, *, is_refusal: bool = False) -> None:
         """Write the next piece of the text, of whole characters in UTF-8; nothing where there is none."""
         if text and not self._is_closed:
             self._text += text
             self._ends.append(len(self._text))
+            self._kinds.append(is_refusal)
             if self._waiting:  # which nobody does who wants the whole reply, whatever many pieces it has
                 self._wake(self._waiting)
 

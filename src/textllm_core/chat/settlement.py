@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import Remains, remains
 from textllm_core.chat.replay import remembered_failure, remembered_reply
+from textllm_core.chat.reply_messages import calls_of, message_of_reply, told_content
 from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.money import Price, exact
 from textllm_core.pricing import Pricing
@@ -20,16 +21,14 @@ from textllm_core.records.ledger import Hold, Settlement
 from textllm_core.records.messages import (
     FinishReason,
     Message,
-    MessageEnd,
     Reply,
     ReplyCompleted,
     ReplyStarted,
     ReplyUsage,
-    reply_message_id,
 )
 from textllm_core.records.model import ModelEnded
-from textllm_core.records.parts import InputFile, InputImage, OutputText, Refusal
-from textllm_core.records.tools import ReplyToolCall, ToolCall
+from textllm_core.records.parts import InputFile, InputImage
+from textllm_core.records.tools import ReplyToolCall
 from textllm_core.usage import Usage, estimated_tokens
 
 _OPEN_FOR: Final = timedelta(minutes=10)  # longer than a provider that is left writes on, or than most of its outages
@@ -78,7 +77,7 @@ def ending(
     return _ending(
         of,
         left,
-        _reply_message(of.hold, left, ended, at=at) if left.is_kept else None,
+        message_of_reply(of.hold, left, ended, at=at) if left.is_kept else None,
         told=error or "cancelled",
         text=left.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -107,7 +106,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
     return _ending(
         of,
         left,
-        _reply_message(of.hold, left, ended, at=at),
+        message_of_reply(of.hold, left, ended, at=at),
         told=ended.finish_reason,
         text=ended.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -145,8 +144,7 @@ def _ending(
     else:
         calls = reply_message.tool_calls if reply_message else ()
         reply = _reply(hold, left, text, told, [ReplyToolCall.of(call) for call in calls], model=of.model, cost=cost)
-        content = reply_message.content if reply_message and turn.options.tells_reasoning else ()
-        end = ReplyCompleted(reply, turn.files, content if any(call.reasoning for call in calls) else ())
+        end = ReplyCompleted(reply, turn.files, told_content(turn.options, reply_message))
         if of.is_remembered and begun is not None:
             remembered = remembered_reply(begun, end)
     waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
@@ -216,7 +214,7 @@ def recovered(
     known = hold.transcript_id or (conversation.transcript_id if conversation else None)
     past = conversation.context_tokens if conversation else 0
     is_dropped = keeps_messages and not is_aside
-    reply_message = _reply_message(hold, left, ended, at=at) if is_kept else None
+    reply_message = message_of_reply(hold, left, ended, at=at) if is_kept else None
     open_calls = conversation.open_calls if conversation else None
     return _by_account(
         hold,
@@ -244,7 +242,7 @@ def corrected(
     is_of_calls = bool(ended.tool_calls)
     if is_of_calls:  # not brought after the fact: by now the conversation may have gone on without their results
         ended = replace(ended, tool_calls=(), finish_reason="stop")
-    messages = (_reply_message(hold, left, ended, at=at),) if left.text else ()
+    messages = (message_of_reply(hold, left, ended, at=at),) if left.text else ()
     end = _by_account(
         hold, left, ended, pricing=pricing, at=at, messages=messages, transcript_id=None, context_tokens=0, files=files
     )
@@ -278,7 +276,7 @@ def _by_account(
     (cost, source), remembered = _cost(price, left, ended.cost if ended else None), otherwise
     if ended is not None and not ended.content_filtered and ended.status in ("completed", "incomplete"):
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
-        calls = [ReplyToolCall.of(call) for call in _calls(left, ended)]
+        calls = [ReplyToolCall.of(call) for call in calls_of(left, ended)]
         reply = _reply(hold, left, left.text, ended.finish_reason, calls, model=model, cost=cost)
         remembered = remembered_reply(begun, ReplyCompleted(reply, tuple(files)))
     is_summary = hold.kind == "summary" and left.status == "completed"
@@ -333,35 +331,6 @@ def _reply(
         finish_reason=finish_reason,
         tool_calls=calls or UNSET,
     )
-
-
-def _reply_message(hold: Hold, left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
-    """The reply as its conversation keeps it."""
-    end, calls = _message_end(left, ended), _calls(left, ended)
-    said: OutputText | Refusal = Refusal(left.text) if end == "refusal" else OutputText(left.text)
-    return Message(
-        id=reply_message_id(hold.response_id),
-        role="assistant",
-        content=calls if calls and not left.text else (said, *calls),
-        created_at=at,
-        status="completed" if left.status == "completed" else "incomplete",
-        estimated=left.estimated,
-        finish_reason=end,
-    )
-
-
-def _calls(left: Remains, ended: ModelEnded | None) -> tuple[ToolCall, ...]:
-    """What the reply asks to be run: of one that broke off nobody knows whether that is all, so it asks for nothing."""
-    return tuple(ended.tool_calls) if ended is not None and left.status == "completed" else ()
-
-
-def _message_end(left: Remains, ended: ModelEnded | None) -> MessageEnd:
-    """Why the reply ends where it does: by the provider's word, where it has one for a reply."""
-    if left.status == "cancelled":
-        return "cancelled"
-    if ended is None or ended.content_filtered or ended.status not in ("completed", "incomplete"):
-        return "error"
-    return ended.finish_reason
 
 
 def _price(pricing: Pricing, hold: Hold, model: str, ended: ModelEnded | None) -> Price:

@@ -350,9 +350,10 @@ class ReplyStarted(Record, frozen=True):
 
 
 class TextDelta(Record, frozen=True, gc=False):  # there are many of them, and they hold nothing but a text
-    """The next piece of the reply's text, never empty."""
+    """The next piece of the reply's text, never empty; `is_refusal`: in it the model says why it would not answer."""
 
     text: str
+    is_refusal: bool = False
 
 
 class ReplyCompleted(Record, frozen=True):
@@ -360,8 +361,8 @@ class ReplyCompleted(Record, frozen=True):
 
     Args:
         files: the images and documents of the turn, for links.
-        content: the parts of the message that the reply is, with what was thought before them, for a turn that tells
-            that; empty: `reply` says it all.
+        content: the parts of the message that the reply is, where `reply` does not say all of them; with what was
+            thought before them, for a turn that tells that.
     """
 
     reply: Reply

@@ -91,6 +91,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
     Args:
         status: the text of `failed` and `cancelled` is what came before the failure.
         finish_reason: of a `completed` or `incomplete` reply.
+        refusal: how `text` ends where the model refuses: the part that says why; empty: all of the text is it.
         tool_calls: what a `completed` reply asks the caller to run.
         usage: None where the provider did not say.
         is_estimate: what it says of the usage cannot be all of it, so that a part of `usage` is estimated.
@@ -105,6 +106,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
     is_estimate: bool = False
     text: str = ""
     finish_reason: FinishReason = "stop"
+    refusal: str = ""
     tool_calls: Sequence[ToolCall] = ()
     content_filtered: bool = False
     service_tier: str | None = None

@@ -102,7 +102,7 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
         named = naming(asked.model, request=request)
         if not asked.stream:
             started, end = await textllm.answer_messages.answer(caller, turn)
-            return WholeResponse(completion(end.reply, model=named(end.reply.model)), headers=admitted_headers(started))
+            return WholeResponse(completion(end, model=named(end.reply.model)), headers=admitted_headers(started))
         batches = textllm.answer_messages.batches(caller, turn)
         first = await anext(batches)  # a refusal is raised here, and is a plain response
     frames = ChunkFrames(named, wants_usage=asked.wants_usage)

@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.errors import ContentRefusedError
 from textllm_core.records.messages import FinishReason, Reply, ReplyCompleted, ReplyStarted, ReplyUsage
+from textllm_core.records.parts import OutputText, Refusal
 from textllm_core.records.tools import ReplyToolCall
 from textllm_core.wire import to_json
 from textllm_http.openai_door.errors import document
@@ -88,11 +89,16 @@ def completion_id(response_id: str) -> str:
     return f"chatcmpl-{response_id.removeprefix('resp_')}"
 
 
-def completion(reply: Reply, *, model: str) -> bytes:
+def completion(end: ReplyCompleted, *, model: str) -> bytes:
     """The whole reply, as JSON; `model`: the name that its client can send again."""
-    text, is_refusal = reply.text, reply.finish_reason == "refusal"
-    said = None if is_refusal or (not text and reply.tool_calls) else text
-    message = CompletionMessage(content=said, refusal=text if is_refusal else None, tool_calls=reply.tool_calls)
+    reply, parts = end.reply, end.parts
+    said = [part.text for part in parts if isinstance(part, OutputText)]
+    refused = [part.text for part in parts if isinstance(part, Refusal)]
+    message = CompletionMessage(
+        content="".join(said) if said else None,
+        refusal="".join(refused) if refused else None,
+        tool_calls=reply.tool_calls,
+    )
     return to_json(
         Completion(
             id=completion_id(reply.response_id),
@@ -119,18 +125,19 @@ def _usage(of: ReplyUsage, reply: Reply) -> CompletionUsage:
 class ChunkFrames:
     """Keeps `sse.Frames`: a chunk a piece of text, what ended it, what it used where that is wanted, and `[DONE]`.
 
-    Whether a reply is a refusal is known at its end: it has come as text by then, and the last chunk says so. A failure
-    is an `error` as OpenAI's SDKs read it, with nothing behind it.
+    Of some providers it is known at the end alone that a reply is a refusal: it has come as text by then, and the last
+    chunk says so. A failure is an `error` as OpenAI's SDKs read it, with nothing behind it.
 
     Args:
         named: makes the name of the model that the client can send again.
     """
 
-    __slots__ = ("_after", "_before", "_head", "_named", "_wants_usage")
+    __slots__ = ("_after", "_before", "_head", "_named", "_refuses", "_wants_usage")
 
     def __init__(self, named: Callable[[str], str], *, wants_usage: bool) -> None:
         self._named, self._wants_usage = named, wants_usage
         self._head = self._before = self._after = b""
+        self._refuses = False  # and has said so
 
     def started(self, event: ReplyStarted) -> bytes:
         ids = to_json({"id": completion_id(event.response_id), "object": "chat.completion.chunk"})[:-1]
@@ -143,9 +150,13 @@ class ChunkFrames:
     def delta(self, number: int, text: str) -> bytes:  # noqa: ARG002 - these frames have no numbers
         return self._before + to_json(text) + self._after
 
+    def refusal(self, number: int, text: str) -> bytes:  # noqa: ARG002
+        self._refuses = True
+        return self._chunk({"refusal": text}, None)
+
     def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002
         reply, frames = end.reply, b""
-        if reply.finish_reason == "refusal":
+        if reply.finish_reason == "refusal" and not self._refuses:
             frames += self._chunk({"refusal": reply.text}, None)
         if reply.tool_calls:
             calls = enumerate(reply.tool_calls)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyStarted, reply_message_id
 from textllm_core.wire import to_json
@@ -10,15 +10,20 @@ from textllm_http.openai_door.items import Item, message_item, text_part
 from textllm_http.openai_door.response_object import Shown, failure, output_of
 from textllm_http.problems import Problem
 
-_PART: Final = {"output_index": 0, "content_index": 0}
+Part: TypeAlias = Literal["output_text", "refusal"]
 _DONE: Final = b"data: [DONE]\n\n"  # Open Responses demands it, and OpenAI's clients stop there
 _TERMINAL: Final = {"completed": "response.completed", "failed": "response.failed"}
+
+
+def _part_of(kind: Part, text: str) -> Item:
+    return {"type": "refusal", "refusal": text} if kind == "refusal" else text_part(text)
 
 
 class ResponseFrames:
     """Keeps `sse.Frames`: the same reply makes the same events each time, numbered from 0.
 
-    Whether a reply is a refusal is known at its end: it has come as text by then, and the last events say so.
+    Of some providers it is known at the end alone that a reply is a refusal: it has come as text by then, and the last
+    events say so.
 
     Args:
         told, named: as `Shown` has them.
@@ -35,7 +40,7 @@ class ResponseFrames:
         "_model",
         "_named_id",
         "_number",
-        "_opened",
+        "_parts",
         "_shown",
         "_told",
         "_writes",
@@ -52,7 +57,8 @@ class ResponseFrames:
         ended_at: int | None = None,
     ) -> None:
         self._told, self._named_id, self._background, self._after = told, conversation_id, is_background, after
-        self._number, self._opened, self._model, self._ended_at = 0, False, "", ended_at
+        self._number, self._model, self._ended_at = 0, "", ended_at
+        self._parts: list[Part] = []  # of the message, as far as it has begun
         self._shown = Shown("", told, None, named)
         self._writes = b""
 
@@ -67,11 +73,15 @@ class ResponseFrames:
         return told + self._event("response.in_progress", response=self._shown.as_of_now("in_progress", event.model))
 
     def delta(self, number: int, text: str) -> bytes:
-        opened = b"" if self._opened else self._open()
+        opened = b"" if self._writes else self._open_text()
         number, self._number = self._number, self._number + 1
         if number <= self._after:
             return opened
         return opened + self._writes % (number, to_json(text))
+
+    def refusal(self, number: int, text: str) -> bytes:  # noqa: ARG002
+        opened = b"" if "refusal" in self._parts else self._open("refusal")
+        return opened + self._event("response.refusal.delta", **self._place("refusal"), delta=text)
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002
         output = output_of(end)
@@ -95,31 +105,49 @@ class ResponseFrames:
         response = self._shown.as_of_now("failed", self._model, error=error)
         return self._event("response.failed", response=response) + _DONE
 
-    def _open(self) -> bytes:
+    def _open_text(self) -> bytes:
         """What comes before the first piece of the text."""
-        self._opened = True
-        item_id = reply_message_id(self._shown.response_id)
-        head = to_json({"item_id": item_id, **_PART})[1:-1].replace(b"%", b"%%")
+        opened = self._open("output_text")
+        head = to_json(self._place("output_text"))[1:-1].replace(b"%", b"%%")
         self._writes = (
             b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":%d,'
             + head
             + b',"delta":%b,"logprobs":[]}\n\n'
         )
-        item = message_item(item_id, "assistant", [], status="in_progress")
-        return self._event("response.output_item.added", output_index=0, item=item) + self._event(
-            "response.content_part.added", item_id=item_id, **_PART, part=text_part("")
-        )
+        return opened
+
+    def _open(self, part: Part) -> bytes:
+        """What comes before the first piece of a part of the message, and of the message."""
+        item_id, told = reply_message_id(self._shown.response_id), b""
+        if not self._parts:
+            item = message_item(item_id, "assistant", [], status="in_progress")
+            told += self._event("response.output_item.added", output_index=0, item=item)
+        self._parts.append(part)
+        return told + self._event("response.content_part.added", **self._place(part), part=_part_of(part, ""))
+
+    def _place(self, part: Part) -> dict[str, Any]:
+        item_id = reply_message_id(self._shown.response_id)
+        return {"item_id": item_id, "output_index": 0, "content_index": self._parts.index(part)}
 
     def _said(self, reply: Reply, item: Item) -> bytes:
         """What comes behind the last piece of the text."""
-        told = b""
-        if not self._opened:
-            told += self._open()
-            if reply.text:
-                told += self.delta(0, reply.text)
-        where = {"item_id": item["id"], **_PART}
-        told += self._event("response.output_text.done", **where, text=reply.text, logprobs=[])
-        told += self._event("response.content_part.done", **where, part=text_part(reply.text))
+        told, parts = b"", {part["type"]: part for part in item["content"]}
+        if not self._parts:
+            for part in item["content"]:
+                refuses = part["type"] == "refusal"
+                text = part["refusal"] if refuses else part["text"]
+                if text:
+                    told += self.refusal(0, text) if refuses else self.delta(0, text)
+                else:
+                    told += self._open_text()
+        for kind in self._parts:  # a refusal may have come as text
+            part = parts.get(kind) or _part_of(kind, reply.text)
+            where = self._place(kind)
+            if kind == "refusal":
+                told += self._event("response.refusal.done", **where, refusal=part["refusal"])
+            else:
+                told += self._event("response.output_text.done", **where, text=part["text"], logprobs=[])
+            told += self._event("response.content_part.done", **where, part=part)
         return told + self._event("response.output_item.done", output_index=0, item=item)
 
     def _thought(self, index: int, item: Item) -> bytes:

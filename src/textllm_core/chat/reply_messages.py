@@ -1,0 +1,57 @@
+"""The message that a reply becomes, as its conversation keeps it."""
+
+from datetime import datetime
+
+from textllm_core.chat.remains import Remains
+from textllm_core.records.ledger import Hold
+from textllm_core.records.messages import Message, MessageEnd, TurnOptions, reply_message_id
+from textllm_core.records.model import ModelEnded
+from textllm_core.records.parts import ContentPart, OutputText, Refusal
+from textllm_core.records.tools import ToolCall
+
+
+def message_of_reply(hold: Hold, left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
+    """The reply as its conversation keeps it."""
+    end, calls = _message_end(left, ended), calls_of(left, ended)
+    said = _said(left.text, ended.refusal if ended is not None and end == "refusal" else None)
+    return Message(
+        id=reply_message_id(hold.response_id),
+        role="assistant",
+        content=calls if calls and not left.text else (*said, *calls),
+        created_at=at,
+        status="completed" if left.status == "completed" else "incomplete",
+        estimated=left.estimated,
+        finish_reason=end,
+    )
+
+
+def told_content(options: TurnOptions, message: Message | None) -> tuple[ContentPart, ...]:
+    """The parts of a reply, where its text and its calls alone do not say all that is told of them."""
+    content = () if message is None else message.content
+    is_thought = options.tells_reasoning and any(isinstance(part, ToolCall) and part.reasoning for part in content)
+    is_parted = sum(isinstance(part, OutputText | Refusal) for part in content) > 1
+    return content if is_thought or is_parted else ()
+
+
+def calls_of(left: Remains, ended: ModelEnded | None) -> tuple[ToolCall, ...]:
+    """What the reply asks to be run: of one that broke off nobody knows whether that is all, so it asks for nothing."""
+    return tuple(ended.tool_calls) if ended is not None and left.status == "completed" else ()
+
+
+def _said(text: str, refusal: str | None) -> tuple[OutputText | Refusal, ...]:
+    """The text of a reply, which ends with a refusal; an empty one: it is nothing else. None: it does not."""
+    if refusal is None:
+        return (OutputText(text),)
+    answered = text.removesuffix(refusal) if refusal else ""
+    if not answered or answered == text:
+        return (Refusal(text),)
+    return OutputText(answered), Refusal(refusal)
+
+
+def _message_end(left: Remains, ended: ModelEnded | None) -> MessageEnd:
+    """Why the reply ends where it does: by the provider's word, where it has one for a reply."""
+    if left.status == "cancelled":
+        return "cancelled"
+    if ended is None or ended.content_filtered or ended.status not in ("completed", "incomplete"):
+        return "error"
+    return ended.finish_reason

@@ -203,7 +203,7 @@ class Conversations:
         erase = EraseAtProvider(erasures, transcript, clock, telemetry)
         return cls(
             create=CreateConversation(conversations, admit, clock, keeps_messages, max_per_user),
-            add_messages=AddMessages(conversations, clock, max_input_chars),
+            add_messages=AddMessages(conversations, clock, admit, max_input_chars),
             remove_part=RemovePart(conversations, clock, files),
             import_one=ImportConversation(conversations, admit, clock, keeps_messages, max_per_user),
             list=ListConversations(conversations, files),

@@ -7,7 +7,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core.chat.turn_files import TurnFiles
-from textllm_core.errors import ConversationNotFoundError, ForbiddenError, InputTooLongError, NotFoundError
+from textllm_core.errors import (
+    ConversationBusyError,
+    ConversationNotFoundError,
+    ForbiddenError,
+    InputTooLongError,
+    NotFoundError,
+)
+from textllm_core.files import AdmitUpload
 from textllm_core.ids import new_id
 from textllm_core.list_messages import ListedMessage
 from textllm_core.ports.clock import Clock
@@ -55,22 +62,33 @@ class _Editing:
 class AddMessages(_Editing):
     """Add what was said elsewhere to the end of a conversation; nobody is asked, and nothing is charged.
 
+    It counts as a turn does in the rate limit of the conversation's user.
+
     Args:
         max_input_chars: of one message.
     """
 
+    admit: AdmitUpload
     max_input_chars: int
 
     async def __call__(
-        self, caller: Caller, conversation_id: str, said: Sequence[SaidMessage], *, file_tokens: int = 0
+        self,
+        caller: Caller,
+        conversation_id: str,
+        said: Sequence[SaidMessage],
+        *,
+        file_tokens: int = 0,
+        is_counted: bool = False,
     ) -> Sequence[ListedMessage]:
         """The messages, as they are kept.
 
         Args:
             said: oldest first.
             file_tokens: at most so many are made by their files.
+            is_counted: it has been counted in the rate limit already.
         Raises:
             InputTooLongError: one of them is too long.
+            RateLimitedError: too many requests.
             ConversationNotFoundError: not the caller's, deleted, or unknown.
             ConversationBusyError: an exchange is running in it.
             ForbiddenError: what was said in it is kept by the provider alone.
@@ -82,6 +100,8 @@ class AddMessages(_Editing):
             if (length := max(map(len, texts))) > self.max_input_chars:
                 raise InputTooLongError(length=length, limit=self.max_input_chars)
         state = await self._state(caller, conversation_id)
+        if not is_counted:
+            await self.admit(caller, state.user_id)
         edit = ConversationEdit(
             revision=state.revision,
             added=tuple(messages),
@@ -89,7 +109,12 @@ class AddMessages(_Editing):
             open_calls=messages[-1].open_calls if messages else state.open_calls,
             at=now,
         )
-        await self.conversations.edit(caller.tenant_id, state.user_id, state.id, edit)
+        try:
+            await self.conversations.edit(caller.tenant_id, state.user_id, state.id, edit)
+        except ConversationBusyError:
+            if not is_counted:
+                await self.admit.give_back(caller, state.user_id)
+            raise
         return [ListedMessage.of(message) for message in messages]
 
 

@@ -62,9 +62,18 @@ class AdmitUpload:
             RateLimitedError: too many requests.
             StorageUnavailableError: they could not be counted.
         """
-        user = caller.acts_for(user_id)
-        charged = caller.id if user is None else caller.pays_for(user) or user
+        charged = self._charged(caller, user_id)
         return await self.rate_limiter.take(caller.tenant_id, charged, per_minute=self.policy.rate_per_minute)
+
+    async def give_back(self, caller: Caller, user_id: str | None) -> None:
+        """Count it no more: nothing came of it, for no fault of the user."""
+        with suppress(StorageUnavailableError):  # then it counts: nobody gets more than the limit
+            charged = self._charged(caller, user_id)
+            await self.rate_limiter.give_back(caller.tenant_id, charged, per_minute=self.policy.rate_per_minute)
+
+    def _charged(self, caller: Caller, user_id: str | None) -> str:
+        user = caller.acts_for(user_id)
+        return caller.id if user is None else caller.pays_for(user) or user
 
 
 @dataclass(frozen=True, slots=True)

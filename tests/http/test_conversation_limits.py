@@ -1,6 +1,7 @@
 """What makes a row is in the rate limit, and a user has so many conversations at most."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,15 @@ MOST = 3
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    """One where a user may have three conversations, and ask ten times a minute."""
+def bench() -> Bench:
+    """What stands behind the server."""
     files = FilePolicy(max_file_bytes=1000, max_tenant_bytes=None, link_expires_in_s=60, rate_per_minute=10)
-    bench = Bench(policy=replace(POLICY, max_conversations=MOST, rate_per_minute=10), file_policy=files)
+    return Bench(policy=replace(POLICY, max_conversations=MOST, rate_per_minute=10), file_policy=files)
+
+
+@pytest.fixture
+async def server(bench: Bench, tmp_path: Path) -> AsyncIterator[Server]:
+    """One where a user may have three conversations, and ask ten times a minute."""
     async with serving(bench, spool_dir=tmp_path) as running:
         yield running
 
@@ -59,3 +65,29 @@ async def test_who_has_as_many_as_allowed_goes_on_in_them_and_is_told_of_repeats
     again = await server.post("/chat", {"user_id": "ada", "message": "Hi"}, asks[0])
     assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
     assert (await server.post("/conversations", {})).status == 201  # of a new user
+
+
+async def test_items_that_are_added_count_as_a_turn_unless_a_turn_is_in_their_way(server: Server, bench: Bench) -> None:
+    items = {"items": [{"role": "user", "content": "Hi"}] * 20}
+    path = f"/v1/conversations/{(await server.post('/v1/conversations', items | {'user': 'ada'})).json()['id']}"
+    statuses = [(await server.post(f"{path}/items", items)).status for _ in range(9)]
+    assert statuses == [200] * 9
+    refused = await server.post(f"{path}/items", items)
+    assert (refused.status, refused.json()["error"]["code"]) == (429, "rate_limited")
+    assert (await server.post("/chat", {"user_id": "ada", "message": "Hi"})).status == 429
+    (key,) = bench.store.conversations
+    kept = bench.store.conversations[key]
+    assert len(kept.messages) == 200
+    bench.clock.advance(timedelta(seconds=6))
+    bench.store.conversations[key] = replace(kept, turn_id="resp_1")
+    assert [(await server.post(f"{path}/items", items)).status for _ in range(2)] == [409, 409]
+    bench.store.conversations[key] = kept
+    assert (await server.post(f"{path}/items", items)).status == 200
+
+
+async def test_nothing_is_copied_for_a_response_that_may_not_be_asked_for_now(server: Server, bench: Bench) -> None:
+    first = (await server.post("/v1/responses", {"input": "one", "user": "ada"})).json()
+    following = {"input": "two", "previous_response_id": first["id"]}
+    answers = [await server.post("/v1/responses", following) for _ in range(12)]
+    assert [answer.status for answer in answers] == [200] * 9 + [429] * 3
+    assert len(bench.store.conversations) == 9  # that of the first two, and eight forks of it

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from textllm_core.cancellation import carried_through
 from textllm_core.chat.answer_messages import measured
+from textllm_core.chat.copies import counted, take_back
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import reply_of
 from textllm_core.chat.response_places import Place, Places, is_anothers
@@ -245,14 +246,15 @@ class Respond:
         turn = self._turn(asked, place)
         if place.forked is None:
             return _Placed(place, turn)
+        turn = await counted(self.exchange, caller, turn)
         made = await self.places.copy(caller, place.forked)
         return _Placed(place, replace(turn, conversation_id=made), made)
 
     async def _leave(self, caller: Caller, placed: _Placed) -> None:
         """Let a conversation go that was made for a turn, and in which it was not said."""
         if placed.made is not None and not placed.is_said:
-            gone = caller.tenant_id, placed.place.user_id, placed.made
-            await carried_through(self.conversations.expire(*gone, at=self.clock.now()))
+            gone = take_back(self.conversations, caller, placed.place.user_id, placed.made, at=self.clock.now())
+            await carried_through(gone)
 
     def _turn(self, asked: ResponseTurn, place: Place) -> Turn:
         now = self.clock.now()

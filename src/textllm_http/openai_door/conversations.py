@@ -120,7 +120,7 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
         changes = ConversationChanges(metadata=asked.metadata or {})
         made = await conversations.create(caller, user, changes)
         if given:
-            await _add(request, body, given, made.id, user)
+            await _add(request, body, given, made.id, user, is_counted=True)
     return json_response(_shown(made))
 
 
@@ -176,10 +176,11 @@ async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]
     before_request=INCLUDING.check,
     described=Operation(
         tag="OpenAI",
-        says=f"At most {MAX_ITEMS_AT_ONCE} of them; no model is asked, and nothing is charged.",
+        says=f"At most {MAX_ITEMS_AT_ONCE} of them; no model is asked, and nothing is charged. They count as one turn "
+        "does in the rate limit.",
         body={JSON: Content(_OBJECT, {"a message": {"items": [{"role": "user", "content": "Name three rivers."}]}})},
         answers={200: ITEMS},
-        problems=_CHANGES,
+        problems=("rate_limited", "storage_unavailable", *_CHANGES),
     ),
 )
 async def add_items(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
@@ -305,14 +306,18 @@ async def _add(
     messages: Sequence[GivenMessage],
     conversation_id: str,
     owner: str,
+    *,
+    is_counted: bool = False,
 ) -> Sequence[ListedMessage]:
     """Add messages to a conversation; their files become its user's."""
-    caller = caller_of(request)
-    kept = await taken(request, body, [each.parts for each in messages], user_id=owner, model=None, keeps=True)
-    parts = kept.parts
+    caller, contents = caller_of(request), [each.parts for each in messages]
+    kept = await taken(request, body, contents, user_id=owner, model=None, keeps=True, is_counted=is_counted)
+    parts, is_counted = kept.parts, is_counted or kept.allowance is not None
     said = [SaidMessage(role=each.role, content=it) for each, it in zip(messages, parts.contents, strict=True)]
     try:
-        added = await _conversations(request).add_messages(caller, conversation_id, said, file_tokens=parts.tokens.most)
+        added = await _conversations(request).add_messages(
+            caller, conversation_id, said, file_tokens=parts.tokens.most, is_counted=is_counted
+        )
         if parts.show_files is not None:
             await parts.show_files()
     except BaseException:

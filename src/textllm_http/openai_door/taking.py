@@ -30,11 +30,13 @@ async def taken(
     user_id: str,
     model: str | None,
     keeps: bool,
+    is_counted: bool = False,
 ) -> Taken:
     """The content of messages; texts alone cost nothing, files count as a turn does in the user's rate limit.
 
     Args:
         keeps: their files are stored, as those of `/chat/image` are; else they go with the turn.
+        is_counted: the request has been counted already.
     Raises:
         TextLLMError: what `TakeParts` raises; or there are too many requests.
     """
@@ -42,6 +44,6 @@ async def taken(
         contents = tuple(cast("tuple[ContentPart, ...]", tuple(parts)) for parts in said)
         return Taken(TakenParts(contents=contents, kind="text", tokens=FileTokens(0, 0)))
     textllm, caller = services_of(request).textllm, caller_of(request)
-    allowance = await textllm.files.admit(caller, user_id)
+    allowance = None if is_counted else await textllm.files.admit(caller, user_id)
     held = None if keeps else body.held_in(services_of(request).spool)
     return Taken(await textllm.take_parts(caller, said, user_id=user_id, model=model, held=held), allowance)

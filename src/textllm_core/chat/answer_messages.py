@@ -85,6 +85,7 @@ class AnswerMessages:
             user_id=turn.user_id,
             options=options,
             idempotency=turn.idempotency,
+            is_streamed=turn.is_streamed,
             allowance=turn.allowance,
             attached=turn.attached,
             given=given,

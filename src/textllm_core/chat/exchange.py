@@ -249,8 +249,9 @@ class Exchange:
             of = await self._admit(caller, turn, running)
             if of is not None:  # else it is a repeat, whose events are in the log
                 self.running.admit(running, of.hold)
-                if turn.is_resumable:
-                    self.writer.open(of.hold, log, of.first_event(of.hold.model), since=since)
+                if turn.is_resumable or turn.is_streamed:
+                    early = of.first_event(of.hold.model)
+                    self.writer.open(of.hold, log, early, since=since, is_written=turn.is_resumable)
                 try:
                     await self._ask_and_settle(of, running)
                 finally:

@@ -23,6 +23,7 @@ class _Writing:
     log: ReplyLog
     early: ReplyStarted
     early_at: float  # by the clock of the loop
+    is_written: bool  # else nobody can resume it: there is nothing to it but its early beginning
     is_begun: bool = False  # its first event is written, or about to be
     is_left: bool = False  # the rest of it is written with its settlement, or is not wanted
     written: int = 0
@@ -30,6 +31,8 @@ class _Writing:
 
     def unwritten(self) -> JournalEntry | None:
         """What the terminal event, which comes with the settlement, ends."""
+        if not self.is_written:
+            return None
         events = self.log.after(self.written)
         spoken = tuple(event for event in events if isinstance(event, ReplyStarted | TextDelta))
         return JournalEntry(self.hold, self.written + 1, spoken) if spoken else None
@@ -42,7 +45,7 @@ class _Writing:
 
 @dataclass(slots=True)
 class JournalWriter:
-    """Writes the logs of all resumable exchanges of a process together, four times a second.
+    """Writes the logs of all resumable exchanges of a process together, four times a second, and begins streams.
 
     What is written of an exchange in any case takes along what there is of its journal: the first event goes with
     `Ledger.pend`, the last ones with `Ledger.settle`. So a short reply costs no write of its own.
@@ -52,14 +55,15 @@ class JournalWriter:
     begin_within_s: float
     _open: dict[str, _Writing] = field(default_factory=dict)
 
-    def open(self, hold: Hold, log: ReplyLog, early: ReplyStarted, *, since: float) -> None:
+    def open(self, hold: Hold, log: ReplyLog, early: ReplyStarted, *, since: float, is_written: bool = True) -> None:
         """Keep the exchange's journal, until it is closed.
 
         Args:
             early: what is told of the reply where the model does not begin in time.
             since: when its caller began to wait, by the clock of the loop.
+            is_written: False: it is not resumable; it is begun in time, and nothing of it is written.
         """
-        self._open[hold.response_id] = _Writing(hold, log, early, since + self.begin_within_s)
+        self._open[hold.response_id] = _Writing(hold, log, early, since + self.begin_within_s, is_written)
 
     def close(self, hold: Hold) -> None:
         """Write no more of the exchange; nothing where it is not resumable."""
@@ -85,7 +89,7 @@ class JournalWriter:
         if writing.is_begun:
             return None
         writing.is_begun = True
-        return JournalEntry(writing.hold, 1, (started,))
+        return JournalEntry(writing.hold, 1, (started,)) if writing.is_written else None
 
     def begun(self, entry: JournalEntry) -> None:
         """Say that the first event is written."""
@@ -124,15 +128,18 @@ class JournalWriter:
 
     async def _begin_early(self, writings: Sequence[_Writing]) -> None:
         """Begin those of them that have not begun meanwhile."""
-        late = [writing for writing in writings if not (writing.is_begun or writing.is_left)]
+        late = [writing for writing in writings if not (writing.is_begun or writing.is_left or writing.log.length)]
         for writing in late:
             writing.is_begun = True
+            if not writing.is_written:
+                writing.log.append(writing.early)
+        kept = [writing for writing in late if writing.is_written]
         try:
-            await self._put([(writing, JournalEntry(writing.hold, 1, (writing.early,))) for writing in late])
-            for writing in late:
+            await self._put([(writing, JournalEntry(writing.hold, 1, (writing.early,))) for writing in kept])
+            for writing in kept:
                 writing.log.append(writing.early)
         finally:
-            for writing in late:
+            for writing in kept:
                 writing.is_begun = bool(writing.written)
 
     async def _put(self, entries: Sequence[tuple[_Writing, JournalEntry]]) -> None:

@@ -226,6 +226,7 @@ class Turn(Record, frozen=True, kw_only=True):
     Args:
         token_bound: an upper bound of the tokens that the content makes.
         is_resumable: what the reply says is kept, so that any process can read it on, for `Retention.journals` longer.
+        is_streamed: as `MessagesTurn` has it; what is resumable is, too.
         allowance: what is left of the user's rate limit, where the turn has been counted already.
         file_tokens: about how many of them its files, and what is `given`, make, for an estimate.
         show_files: lets be seen what was stored for it, once it is admitted; raises StorageUnavailableError.
@@ -249,6 +250,7 @@ class Turn(Record, frozen=True, kw_only=True):
     options: TurnOptions
     idempotency: Idempotency | None = None
     is_resumable: bool = False
+    is_streamed: bool = False
     allowance: Allowance | None = None
     file_tokens: int = 0
     show_files: Callable[[], Coroutine[None, None, None]] | None = None

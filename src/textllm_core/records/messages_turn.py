@@ -17,6 +17,7 @@ class MessagesTurn(Record, frozen=True, kw_only=True):
         messages: oldest first, of any role; their ids and times are the caller's, and are not sent.
         kind, files, attached: where messages have images or documents, as `TakenParts` has them; none of it is stored.
         allowance: what is left of the user's rate limit, where the turn has been counted already.
+        is_streamed: somebody waits for its first event, which comes in time, if need be before the model begins.
         idempotency: a repeat is told what the first one came to for `Retention.repeats`; for so long its reply is kept.
     """
 
@@ -28,3 +29,4 @@ class MessagesTurn(Record, frozen=True, kw_only=True):
     files: FileTokens = FileTokens(0, 0)
     attached: Attached | None = None
     allowance: Allowance | None = None
+    is_streamed: bool = False

@@ -123,6 +123,7 @@ async def _turn_of(request: Request[Any, Any, Any], asked: CompletionRequest, bo
         user_id=charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user),
         options=asked.options,
         idempotency=idempotency_of(request, body.canonical),
+        is_streamed=bool(asked.stream),
     )
     if not any(has_files(parts) for _, parts in said):
         return replace(turn, messages=kept_by_caller(cast("list[tuple[Role, tuple[ContentPart, ...]]]", said)))

@@ -86,6 +86,7 @@ async def unkept_turn(
         files=content.parts.tokens,
         attached=content.parts.attached,
         allowance=content.allowance,
+        is_streamed=bool(asked.stream),
     )
 
 

@@ -103,6 +103,19 @@ async def test_an_empty_text_in_a_body_is_refused_by_its_name(
     assert [error["field"] for error in answer.json()["errors"]] == [name]
 
 
+@pytest.mark.parametrize("name", ["user", "safety_identifier"])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions", "/v1/conversations"])
+async def test_a_user_whose_name_is_empty_is_not_nobody_for_whom_the_key_finds_what_all_users_said(
+    server: Server, admin: dict[str, str], path: str, name: str
+) -> None:
+    said = await server.post("/v1/responses", {"input": "Hello", "user": "ada"}, JSON | admin)
+    body = msgspec.json.decode(BODIES.get(path, b"{}")) | {name: ""}
+    bodies = [body, body | {"store": False}, body | {"previous_response_id": said.json()["id"]}]
+    for each in bodies if path == "/v1/responses" else [body]:
+        answer = await server.post(path, each, JSON | admin)
+        assert (answer.status, answer.json()["error"]["param"]) == (400, name), answer.body
+
+
 @pytest.mark.parametrize("path", ["/conversations", "/files", "/keys"])
 async def test_an_address_whose_id_is_empty_is_not_that_of_the_list(
     server: Server, admin: dict[str, str], path: str

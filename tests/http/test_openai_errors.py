@@ -172,7 +172,7 @@ KEY, BOUND = Caller("acme", id="key_1"), Caller("acme", "user", user_id="ada", i
         (BOUND, "bob", "carl", "ada"),
         (KEY, "bob", "carl", "bob"),
         (KEY, None, "carl", "carl"),
-        (KEY, "", "", "key_1"),
+        (BOUND, "", "", "ada"),
         (KEY, None, None, "key_1"),
         (KEY, None, "ada@example.org", "ada@example.org"),
     ],

@@ -226,7 +226,7 @@ def _chosen(
     if choice.type == "allowed_tools":
         names = {tool.name for tool in choice.tools or ()}
         allowed = tuple(each for each in functions if each.name in names)
-        return allowed, one_of(MODES, choice.mode or "auto", "tool_choice.mode")
+        return allowed, one_of(MODES, "auto" if choice.mode is None else choice.mode, "tool_choice.mode")
     raise InvalidRequestError.of("tool_choice", "must be auto, none, required, a function, or allowed_tools")
 
 

@@ -90,6 +90,11 @@ class Chunk(Struct):
     timings: object = None
 
     @property
+    def is_of_reply(self) -> bool:
+        """It belongs to a reply; else it is a sign of life, or a failure in a shape that only its end tells."""
+        return bool(self.choices) or bool(self.stated) or self.kind == "chat.completion.chunk"
+
+    @property
     def stated(self) -> object:
         """Its account of the usage; None where it has none."""
         stated = self.usage or self.gemini_usage or self.usage_metadata

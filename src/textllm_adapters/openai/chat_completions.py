@@ -152,7 +152,7 @@ class ChatCompletionsLLM:
                     chunk = _read(event, asked, heard)
                     if heard.error is not None and not heard.has_begun:
                         break
-                    if not heard.has_begun:
+                    if not heard.has_begun and chunk.is_of_reply:
                         heard.has_begun = True
                         yield ModelStarted(None, word(chunk.model, request.model), asked.request_id, answer.has_come)
                     if heard.usage is not so_far and heard.finish is None:
@@ -187,7 +187,10 @@ class ChatCompletionsLLM:
                     error = heard.error
                     await answer.drain(lambda event: _read(event, asked, heard))
                     heard.error = error
-                yield _end(heard, asked)
+                ended = _end(heard, asked)
+                if not heard.has_begun:
+                    yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
+                yield ended
                 await answer.drain()
             finally:
                 answer.close()

@@ -44,6 +44,7 @@ _NAMED: Final[Mapping[Meaning, str]] = {
     "key": "invalid_api_key authentication_error permission_error",
     "model": "model_not_found",
     "unavailable": """server_error server_is_overloaded slow_down overloaded overloaded_error engine_overloaded_error
+        engine_overloaded
         insufficient_system_resource service_unavailable internal_server_error unavailable
         serviceunavailableexception internalserverexception modelnotreadyexception timeout_error""",
 }
@@ -73,7 +74,8 @@ _QUOTA: Final = re.compile(
 _RATE: Final = re.compile(r"rate[ _]limit|too many requests|overloaded_error")
 _THROTTLED: Final = re.compile(r"wait before trying again|throttlingexception")  # it tells of too many tokens, too
 _UNAVAILABLE: Final = re.compile(
-    r"(service|server) (is )?(currently |temporarily )?(unavailable|overloaded|busy)|internal server error"
+    r"(service|server|model|engine|provider) (is )?(currently |temporarily |too )*(unavailable|overloaded|busy)"
+    r"|internal server error"
 )
 _FILTERED: Final = re.compile(
     r"content management policy|content policy|input was flagged|safety system|content exists risk|new_sensitive|敏感"
@@ -181,7 +183,9 @@ def fault_of(said: object, *, status: int | None = None) -> Fault:
     if isinstance(given.get("status"), str) and (code is None or (isinstance(code, int) and not _status(code))):
         code = given["status"]  # Google's name for it, beside a number of gRPC
     kind = given.get("type") if given.get("type") != "error" else given.get("error_type")
-    kind = kind or given.get("__type")  # of Bedrock
+    kind = kind or given.get("error_type") or given.get("__type")  # of TGI, and of Bedrock
+    if code is None and isinstance(inner, str) and inner.lower() in _NAMES:  # the name is all that is told
+        code = inner
     if kind is None and isinstance(given.get("status"), str):  # of Google, beside a status of HTTP
         kind = given["status"]
     words = " ".join(_words(said, 0))[:_MOST_CHARS].lower()

@@ -32,7 +32,7 @@ OF_CONTEXT = {
     "length",
     "watsonx": "the number of input tokens 12 plus the max new tokens {asked} cannot exceed the total limit 2048",
     "xAI": "This model's maximum prompt length is 2048 but the request contains {all} tokens.",
-    "no number": "This request is longer than the maximum context length. Please reduce the length of the messages.",
+    "no number": "This request is longer than the maximum context length. Please reduce messages or completion.",
 }
 OF_REPLY = {
     "DeepSeek": "Invalid max_tokens value, the valid range of max_tokens is [1, 2000]",
@@ -92,6 +92,14 @@ async def test_the_address_of_a_server_is_all_that_it_needs(tmp_path: Path) -> N
 async def test_a_prompt_that_is_itself_too_long_is_told_so_at_once() -> None:
     async with picky(refusing(OF_CONTEXT["no number"], 0)) as server:
         [heard] = await ask(server, "word " * 5000)
+    assert isinstance(heard.error, ContextTooLongError)
+    assert len(server.bodies) == 1
+
+
+async def test_a_refusal_of_the_input_alone_is_not_tried_again() -> None:
+    words = "Your input exceeds the context window of this model. Please adjust your input and try again."
+    async with picky(refusing(words, 0)) as server:
+        [heard] = await ask(server, "Hi there")
     assert isinstance(heard.error, ContextTooLongError)
     assert len(server.bodies) == 1
 

@@ -41,6 +41,7 @@ _AT_MOST: Final = re.compile(
 )
 # That something is wrong with the longest reply, or with it and the prompt together, by any of its names.
 _OF_LENGTH: Final = re.compile(r"max(?:imum)?[ _-]?(?:completion|output|new|generated)?[ _-]?tokens|maxoutputtokens")
+_OF_REPLY: Final = re.compile(r"\b(?:completion|output|reply)\b")
 # That it is too short for what the model thinks first, or has thought: a shorter one would be asked, and paid, in vain.
 _TOO_SHORT: Final = re.compile(
     r"at least [0-9]|higher max|too (?:small|low|short)|must be (?:greater|higher|more|larger)|minimum|was reached"
@@ -184,24 +185,25 @@ class Dialect(Struct, frozen=True, kw_only=True):
             return None if self.max_completion_tokens is is_newer else replace(self, max_completion_tokens=is_newer)
         if fault.meaning() == "too_long" and (stated := _CONTEXT.search(fault.words)):
             return self._within(int(stated[1]), fault.words, _asked(sent))
-        if _TOO_SHORT.search(fault.words):
-            return None
-        if fault.meaning() == "too_long" or _OF_LENGTH.search(fault.words):
-            return self._shorter(fault, request, _asked(sent))
-        return None
+        return self._shorter(fault, request, _asked(sent))
 
     def _shorter(self, fault: Fault, request: ModelRequest, asked: int) -> "Dialect | None":
         """Where the longest reply may be what does not fit, in words that nobody foresaw: one that may.
 
         What they state is taken for the longest reply, then for the context; then it is half as much as was asked.
         """
+        words = fault.words
+        stated = [int(number) for number in _NUMBER.findall(words)]
+        # Without either it speaks of the input alone.
+        is_of_all = fault.meaning() == "too_long" and (stated or _OF_REPLY.search(words))
+        if _TOO_SHORT.search(words) or not (is_of_all or _OF_LENGTH.search(words)):
+            return None
         if asked <= max(self._said(request), _SHORTEST_REPLY):  # then it is the prompt that is too long
             return None
-        stated = [int(number) for number in _NUMBER.findall(fault.words)]
         shorter = [number for number in stated if _SHORTEST_REPLY < number < asked and number != fault.status]
         if shorter and self.longest is None:
             return replace(self, longest=max(shorter))
-        if self.longest == asked and self.context is None and asked in stated and _OF_BOTH.search(fault.words):
+        if self.longest == asked and self.context is None and asked in stated and _OF_BOTH.search(words):
             return replace(self, longest=None, context=asked)
         return replace(self, longest=asked // 2)
 

@@ -14,6 +14,7 @@ from textllm_core.errors import ProviderUnavailableError
 SIGNS_OF_LIFE = b': ping\n\ndata: {"type": "ping"}\n\ndata: {}\n\ndata: {"choices": []}\n\n'
 FAILURES: list[Any] = [
     {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "choices": None},
+    {"choices": None, "usage": {"total_tokens": 0}, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
     {"code": 1302, "msg": "rate limit reached"},
     {"detail": "Rate limit exceeded"},
     {"message": "Internal server error", "status": 500},

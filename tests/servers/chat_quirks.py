@@ -163,6 +163,11 @@ STREAMED_ERRORS |= {
             b"event: error\n" + data({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
             "provider_unavailable",
         ),
+    ]
+}
+STREAMED_ERRORS |= {
+    name: Quirk(said, code=code, usage=None)
+    for name, said, code in [
         ("streams-too-long-as-detail", data({"detail": TOO_LONG}), "context_too_long"),
         ("streams-too-long-aside", data({"type": "error", "message": TOO_LONG}) + DONE, "context_too_long"),
         ("streams-rate-beside-no-choices", data({"choices": [], "code": 429, "msg": "slow"}), "provider_unavailable"),

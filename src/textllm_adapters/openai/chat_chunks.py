@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from textllm_adapters.openai.counts import timed
+from textllm_adapters.openai.counts import counted, timed
 from textllm_adapters.openai.decoding import anything, decoded
 from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.sse import ServerSentEvent
@@ -92,7 +92,7 @@ class Chunk(Struct):
     @property
     def is_of_reply(self) -> bool:
         """It belongs to a reply; else it is a sign of life, or a failure in a shape that only its end tells."""
-        return bool(self.choices) or bool(self.stated) or self.kind == "chat.completion.chunk"
+        return bool(self.choices) or self.kind == "chat.completion.chunk" or counted(self.stated, seen=0) is not None
 
     @property
     def stated(self) -> object:

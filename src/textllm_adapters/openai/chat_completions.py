@@ -221,7 +221,8 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> Chunk:
             heard.finish = _finish(heard.finish, word(native.strip(), ""))
     if not chunk.choices and error is None:
         aside = anything(event.data)
-        if heard.aside is None or not usage:  # what states the usage follows a failure
+        # What states the usage follows a failure, or is one.
+        if heard.aside is None or not usage or fault_of(heard.aside).meaning() == "other":
             heard.aside = aside
     if usage is not None:
         heard.usage = fuller(heard.usage, usage)

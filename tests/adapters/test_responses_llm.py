@@ -674,6 +674,33 @@ async def test_a_text_that_ends_the_reply_ends_it_here_and_what_came_beyond_is_c
     assert heard.ended.usage == plain.ended.usage
 
 
+@pytest.mark.parametrize(
+    ("deltas", "end", "told"),
+    [
+        (("One", " two", " three"), "incomplete:max_output_tokens", "One two"),
+        (("One", " two", " three"), "completed", "One two"),
+        (("One", " two"), "incomplete:max_output_tokens", "One two"),
+    ],
+)
+async def test_a_reply_of_fewer_tokens_than_the_api_takes_is_cut_here_and_charged_as_it_was_written(
+    provider: OpenAIStandIn, llm: ResponsesLLM, deltas: tuple[str, ...], end: str, told: str
+) -> None:
+    provider.script(Reply(deltas=deltas, end=end), Reply(deltas=deltas, end=end))
+    plain = await hear(llm.stream(request("Hello")))
+    heard = await hear(llm.stream(request("Hello", max_output_tokens=2)))
+    assert provider.requests[-1].body["max_output_tokens"] == 16
+    assert heard.error is None
+    assert ("".join(heard.deltas), heard.ended.text) == (told, told)
+    assert (heard.ended.status, heard.ended.finish_reason) == ("incomplete", "length")
+    assert heard.ended.usage == plain.ended.usage
+
+
+async def test_a_reply_as_short_as_it_should_be_is_whole(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    provider.script(Reply(deltas=("One", " two")))
+    heard = await hear(llm.stream(request("Hello", max_output_tokens=2)))
+    assert (heard.ended.text, heard.ended.status, heard.ended.finish_reason) == ("One two", "completed", "stop")
+
+
 async def test_a_reply_that_fails_beyond_the_text_that_ends_it_has_failed(
     provider: OpenAIStandIn, llm: ResponsesLLM
 ) -> None:

@@ -22,7 +22,7 @@ from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.outputs import WHOLE, Whole, is_cut, rest_of, words_of_response
 from textllm_adapters.openai.reasoning import ENCRYPTED, made_by, thought_before
 from textllm_adapters.openai.sse import ServerSentEvent
-from textllm_adapters.openai.stops import stopped
+from textllm_adapters.openai.stops import ending_here
 from textllm_core.errors import InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.records.messages import FinishReason, TextDelta
 from textllm_core.records.model import (
@@ -35,6 +35,7 @@ from textllm_core.records.model import (
     ModelThinking,
 )
 from textllm_core.records.tools import ToolCall
+from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
 from textllm_core.texts import well_formed
 
 _BEGINNINGS: Final = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
@@ -119,8 +120,7 @@ class ResponsesLLM:
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
-        stops = request.sampling and request.sampling.stop
-        return stopped(self._events(request), stops) if stops else self._events(request)
+        return ending_here(self._events(request), request)
 
     async def _events(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         started = False
@@ -241,7 +241,7 @@ def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]
     body: dict[str, object] = {
         "model": request.model,
         "input": [item for message in request.messages for item in input_items(message, dialect.known(by))],
-        "max_output_tokens": dialect.length(request),
+        "max_output_tokens": max(dialect.length(request), MIN_OUTPUT_TOKENS),
         "stream": True,
     }
     if dialect.store:  # only what is stored can be asked for after a broken stream

@@ -172,6 +172,7 @@ class AskModel:
         if of.transcript_id is None and of.has_past and not of.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
         transcript = of.route.transcript
+        longest = of.max_output_tokens  # what the provider takes at least is promised; who asked for less is told less
         cached = options.cache_key or (hold.user_id if of.turn.given is not None else None)
         if of.turn.given is not None:
             transcript_id = None
@@ -192,7 +193,7 @@ class AskModel:
             messages=messages,
             transcript_id=transcript_id,
             instructions=of.instructions,
-            max_output_tokens=of.max_output_tokens,
+            max_output_tokens=min(longest, options.max_output_tokens or longest),
             temperature=options.temperature,
             metadata=options.metadata,
             tools=options.tools,

@@ -127,8 +127,8 @@ class TurnOptions(Record, frozen=True, kw_only=True):
 
     Args:
         prompt: the name of one of the operator's system prompts; `instructions`: a system prompt itself; not both.
-        max_output_tokens: at least 1; raised to the least that the provider takes, which is 16 for the Responses API;
-            lowered to the operator's ceiling and to what the budget leaves.
+        max_output_tokens: at least 1; lowered to the operator's ceiling and to what the budget leaves. The Responses
+            API takes no less than 16: below that the reply is cut, and the 16 are charged that were written.
         temperature: 0 to 2; reasoning models refuse it.
         metadata: for the provider and the ledger: at most 16 pairs, keys of 64 and values of 512 characters.
         tools: functions that the model may ask for; `tool_choice`: whether it is to; `parallel_tool_calls`: whether it

@@ -27,7 +27,8 @@ class ModelRequest(Record, frozen=True, kw_only=True):
         messages: oldest first; the last is the new turn, the user's. With `transcript_id` it is the only one.
         transcript_id: the conversation on the provider's side which already holds all earlier messages.
         instructions: the system prompt.
-        max_output_tokens: the longest reply, in tokens, reasoning included.
+        max_output_tokens: the longest reply, in tokens, reasoning included. A provider that takes no number so small is
+            asked for its least, and what is told of the reply ends where it should.
         safety_identifier: a hash that stands for the end user.
         cache_key: the same for all turns of a conversation.
         tools, tool_choice, parallel_tool_calls, response_format, reasoning_effort, sampling: as `TurnOptions` has them.

@@ -175,11 +175,14 @@ def test_models_without_a_name_are_reached_by_their_provider() -> None:
         assert (route.llm, route.model) == (llm, model)
 
 
-async def test_a_reply_is_limited_to_no_less_than_all_who_may_give_it_can_be_asked_for(house: House) -> None:
+async def test_a_reply_is_as_short_as_it_should_be_and_what_can_be_asked_for_at_least_is_held(house: House) -> None:
     said = [Message(id="", role="user", content=(InputText("Hi"),), created_at=NOON)]
     for model, asked in (("slow", 5), ("fast", 5), ("fast", 20)):
         options = TurnOptions(model=model, max_output_tokens=asked)
         await house.textllm.answer_messages(Caller(), MessagesTurn(messages=said, user_id="ada", options=options))
     told = [request.max_output_tokens for request in (*house.second.requests, *house.first.requests)]
-    assert told == [5, 16, 20]
+    assert told == [5, 5, 20]
+    held = [event.held for event in house.bench.telemetry.events if isinstance(event, ExchangeSettled)]
+    token = Decimal(40) / 1_000_000  # of the dearer of them
+    assert [held[1] - held[0], held[2] - held[1]] == [11 * token, 4 * token]
     await house.bench.check_books()

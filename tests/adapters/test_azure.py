@@ -80,6 +80,20 @@ async def test_what_an_older_version_does_not_know_is_left_out(tmp_path: Path) -
     assert len(server.bodies) == 5  # three refusals once, and two replies
 
 
+async def test_what_was_learned_with_a_fallback_behind_is_known_without_one(tmp_path: Path) -> None:
+    said = {"error": {"message": "Unknown parameter: 'safety_identifier'.", "param": "safety_identifier"}}
+    async with picky(lambda body: (400, said) if "safety_identifier" in body else None) as server:
+        config = azure(server)
+        config["models"] |= {
+            "first": {"provider": "azure", "model": "gpt-4o", "price": PRICE, "fallbacks": ["mini"]},
+            "mini": {"provider": "azure", "model": "gpt-4o-mini", "price": PRICE},
+        }
+        async with desk(settings_of(tmp_path, config, **KEY)) as at:
+            await at.say("Hello", model="first")
+            await at.say("Hello", model="gpt-4o")
+    assert ["safety_identifier" in body for body in server.bodies] == [True, False, False]
+
+
 def test_pdf_are_sent_as_they_are_where_the_operator_says_so(tmp_path: Path) -> None:
     server = Picky(base_url="http://a/v1")
     for supports, reads in (({}, False), ({"files": True}, True)):

@@ -18,11 +18,12 @@ Rule = Callable[[Json], tuple[int, object] | None]
 class Picky:
     """What it was asked, by path, headers and body; refused calls too. `read`: the paths that were only read.
 
-    `rule` may be changed meanwhile.
+    `rule` may be changed meanwhile. `served`: tokens of context, as llama.cpp's server tells them; None: it is another.
     """
 
     rule: Rule = lambda _: None
     pause_s: float = 0.0
+    served: int | None = None
     base_url: str = ""
     paths: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
@@ -32,6 +33,8 @@ class Picky:
     async def answer(self, asked: web.Request) -> web.Response:
         if asked.method == "GET":
             self.read.append(asked.path_qs)
+            if asked.path == "/props" and self.served is not None:
+                return web.json_response({"default_generation_settings": {"n_ctx": self.served}})
             return web.json_response({"object": "list", "data": [{"id": "small", "max_model_len": 2048}]})
         body = json.loads(await asked.read())
         self.paths.append(asked.path_qs)

@@ -6,8 +6,6 @@ from decimal import Decimal
 from functools import partial
 from typing import Final, NamedTuple, Self
 
-from msgspec import structs
-
 from textllm_adapters.openai.bodies import chat_content
 from textllm_adapters.openai.chat_chunks import Chunk, chunk_of, told
 from textllm_adapters.openai.client import Client
@@ -123,8 +121,8 @@ class ChatCompletionsLLM:
         return other
 
     def learn(self, model: str, context: int) -> None:
-        """Know how many tokens the past, the turn and the reply of a model have together."""
-        self._lessons.keep(model, structs.replace(self._lessons.of(model), context=context))
+        """As `Lessons.learn`."""
+        self._lessons.learn(model, context)
 
     @property
     def reads_images(self) -> bool:

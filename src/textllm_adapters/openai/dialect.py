@@ -242,6 +242,10 @@ class Lessons:
     def of(self, model: str) -> Dialect:
         return self._known.get(model, self.first)
 
+    def learn(self, model: str, context: int) -> None:
+        """Know how many tokens the past, the turn and the reply of a model have together."""
+        self.keep(model, replace(self.of(model), context=context))
+
     def keep(self, model: str, dialect: Dialect) -> None:
         """Remember it, but for a length that only this prompt left, and for reasoning that only this call had."""
         if dialect.reasoning is False:

@@ -99,24 +99,20 @@ class ResponsesLLM:
 
     Args:
         reads_files: the server takes files as they are; few but OpenAI's do.
-        dialect: what it takes beside that.
+        lessons: what it takes beside that.
         deployments: where Azure has the models.
     """
 
     client: Client
     retries: Retries = RETRIES
     reads_files: bool = True
-    dialect: Dialect = RESPONSES
+    lessons: Lessons = field(default_factory=lambda: Lessons(RESPONSES))
     deployments: Deployments = NO_DEPLOYMENTS
-    _lessons: Lessons = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_lessons", Lessons(self.dialect))
 
     @property
     def reads_images(self) -> bool:
         """Keeps `LLM.reads_images`; a model that reads none refuses them itself, unless it is known not to."""
-        return self.dialect.images
+        return self.lessons.first.images
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """Keeps `LLM.stream`."""
@@ -132,7 +128,7 @@ class ResponsesLLM:
         whole = Whole()
         asked = Asked.of(self.client.base_url, "/responses", request)
         with hearing(asked):
-            answer = await self._lessons.taught(asked, request, partial(self._ask, asked, request))
+            answer = await self.lessons.taught(asked, request, partial(self._ask, asked, request))
             try:
                 async for event in answer:
                     name = _name(event)

@@ -118,6 +118,11 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
         """It is spoken to by the Chat Completions API."""
         return self.kind == "chat_completions" or (self.kind == "azure" and self.api == "chat_completions")
 
+    @property
+    def may_tell_contexts(self) -> bool:
+        """It is a server that may say how large the contexts of its models are: OpenAI and Azure do not."""
+        return self.base_url is not None and self.kind in ("chat_completions", "responses")
+
     def public(self) -> Mapping[str, object]:
         """What may be shown of it: no key, no header's value."""
         shown = {name: getattr(self, name) for name in self.__struct_fields__}

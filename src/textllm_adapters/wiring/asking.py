@@ -45,7 +45,7 @@ async def _ask(settings: Settings, name: str, provider: ProviderSettings) -> Pro
         except ProviderError as error:
             found = Listing(str(error))
         context = None
-        if found.fault is None and provider.base_url is not None and provider.kind == "chat_completions":
+        if found.fault is None and provider.base_url is not None and provider.may_tell_contexts:
             root = provider.base_url.rstrip("/").removesuffix("/v1")
             beside, _ = await open_api_client(stack, settings, provider, UNTRACED, address=root)
             context = await served_context(beside)

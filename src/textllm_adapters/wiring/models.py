@@ -89,7 +89,7 @@ async def open_models(
         takes = {
             name: take
             for name, provider in settings.all_providers.items()
-            if (take := ways[catalogue.prefix(name)].learn) is not None and provider.base_url is not None
+            if (take := ways[catalogue.prefix(name)].learn) is not None and provider.may_tell_contexts
         }
         for found in await ask_providers(settings, takes):
             for model, tokens in found.contexts.items():

@@ -129,7 +129,7 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
         dialect = structs.replace(dialect, trusts_cost=provider.trusts_cost)
         chat = ChatCompletionsLLM(client, dialect=dialect, deployments=deployments)
         return Way(Route(llm=chat, shortest_reply=1), chat.trying_once(), before=before, learn=chat.learn)
-    from textllm_adapters.openai.dialect import RESPONSES
+    from textllm_adapters.openai.dialect import RESPONSES, Lessons
     from textllm_adapters.openai.http import ONCE
     from textllm_adapters.openai.responses import ResponsesLLM
 
@@ -138,9 +138,9 @@ async def _open_api(stack: AsyncExitStack, settings: Settings, provider: Provide
         from textllm_adapters.openai.conversations import OpenAITranscript
 
         transcript = OpenAITranscript(client)
-    dialect = _with(RESPONSES, provider.supports)
-    llm = ResponsesLLM(client, reads_files=reads_files(provider), dialect=dialect, deployments=deployments)
-    return Way(Route(llm=llm, transcript=transcript), replace(llm, retries=ONCE), before=before)
+    lessons = Lessons(_with(RESPONSES, provider.supports))
+    llm = ResponsesLLM(client, reads_files=reads_files(provider), lessons=lessons, deployments=deployments)
+    return Way(Route(llm=llm, transcript=transcript), replace(llm, retries=ONCE), before=before, learn=lessons.learn)
 
 
 def _with(dialect: Dialect, supports: Supports) -> Dialect:

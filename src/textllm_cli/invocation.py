@@ -78,6 +78,10 @@ class Host(Protocol):
         """What each provider says when it is asked once how it is; nothing that costs anything."""
         ...
 
+    def allowed_tools(self, settings: Settings, /) -> Sequence[str]:
+        """Which tools on their own servers providers may use, and what a call costs."""
+        ...
+
     def notices(self, settings: Settings, /) -> Sequence[str]:
         """What an operator should know about settings that can be used all the same."""
         ...

@@ -7,6 +7,7 @@ import typer
 
 from textllm_cli.render import Screen
 from textllm_core.problem_details import problem_of_error
+from textllm_core.records.hosted import ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 
 CUT_SHORT: Final = 7
@@ -23,13 +24,15 @@ class Shown(Enum):
 
 def print_event(screen: Screen, event: ReplyEvent, shown: Shown) -> None:
     """One event, as it comes."""
+    if isinstance(event, ToolStep):  # of a reply that was asked for elsewhere
+        return
     if shown is Shown.EVENTS:
         screen.json(_as_record(event))
     elif shown is Shown.TEXT and isinstance(event, TextDelta):
         screen.delta(event.text)
 
 
-def _as_record(event: ReplyEvent) -> dict[str, object]:
+def _as_record(event: ReplyStarted | TextDelta | ReplyCompleted | ReplyFailed) -> dict[str, object]:
     """The event as the server's streams have it: its name, and its data."""
     match event:
         case ReplyStarted():

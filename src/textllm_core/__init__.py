@@ -146,6 +146,7 @@ _NAMES: Final = {
     ),
     "money": (
         "Band",
+        "ChargedCalls",
         "Price",
         "Rates",
     ),
@@ -211,6 +212,14 @@ _NAMES: Final = {
     "records.files": (
         "FilePage",
         "StoredFile",
+    ),
+    "records.hosted": (
+        "HostedItem",
+        "HostedOutput",
+        "HostedTerms",
+        "HostedTool",
+        "HostedTools",
+        "ToolStep",
     ),
     "records.journal": (
         "JournalEnd",

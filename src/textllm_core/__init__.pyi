@@ -96,7 +96,7 @@ from textllm_core.import_conversation import (
     read_exported,
 )
 from textllm_core.list_messages import ListedFile, ListedMessage, ListMessages, MessagePage
-from textllm_core.money import Band, Price, Rates
+from textllm_core.money import Band, ChargedCalls, Price, Rates
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.api_key_repository import ApiKeyRepository
 from textllm_core.ports.audit import Audit
@@ -140,6 +140,7 @@ from textllm_core.records.edits import ConversationEdit, SaidMessage
 from textllm_core.records.erasures import Erasure
 from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.files import FilePage, StoredFile
+from textllm_core.records.hosted import HostedItem, HostedOutput, HostedTerms, HostedTool, HostedTools, ToolStep
 from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage
 from textllm_core.records.ledger import AlreadySettledError, Demand, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import (
@@ -237,6 +238,7 @@ __all__ = [
     "Caller",
     "CancelReply",
     "CancelResponse",
+    "ChargedCalls",
     "ChatPolicy",
     "ChatWithDocument",
     "ChatWithImage",
@@ -308,6 +310,11 @@ __all__ = [
     "HealthProbe",
     "HeldFiles",
     "Hold",
+    "HostedItem",
+    "HostedOutput",
+    "HostedTerms",
+    "HostedTool",
+    "HostedTools",
     "Idempotency",
     "IdempotencyInProgressError",
     "IdempotencyMismatchError",
@@ -445,6 +452,7 @@ __all__ = [
     "ToolCall",
     "ToolChoice",
     "ToolResult",
+    "ToolStep",
     "Tracer",
     "TrackUsage",
     "Transcript",

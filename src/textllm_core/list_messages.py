@@ -24,6 +24,7 @@ from textllm_core.fields import (
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.transcript import Transcript
 from textllm_core.records.conversations import ConversationState
+from textllm_core.records.hosted import HostedItem
 from textllm_core.records.messages import Message, MessageEnd, MessageRole
 from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
 from textllm_core.records.tools import ShownCall, ToolCall, ToolResult
@@ -56,7 +57,9 @@ class ListedFile(Record, frozen=True, kw_only=True, tag="input_file"):
         )
 
 
-ListedPart = InputText | InputImage | ListedFile | InputLink | OutputText | Refusal | ShownCall | ToolResult
+ListedPart = (
+    InputText | InputImage | ListedFile | InputLink | OutputText | Refusal | ShownCall | ToolResult | HostedItem
+)
 
 
 def _listed(part: ContentPart) -> ListedPart:
@@ -81,7 +84,10 @@ class ListedMessage(Record, frozen=True, kw_only=True):
     text: Text
     content: Annotated[
         Sequence[ListedPart],
-        Meta(description="Its parts: texts, the files that came with it, calls of functions, and their results."),
+        Meta(
+            description="Its parts: texts, the files that came with it, calls of functions, their results, and "
+            "what tools on the provider's own servers did."
+        ),
     ]
     created_at: CreatedAt
     status: Annotated[

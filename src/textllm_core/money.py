@@ -1,9 +1,11 @@
 """Decimal USD: what a model charges, and what a reply cost."""
 
+from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from textllm_core.usage import Usage
 
@@ -12,13 +14,21 @@ _PER_MILLION: Final = Decimal(1_000_000)
 _SMALLEST: Final = Decimal("1e-10")
 
 
-class Rates(Struct, frozen=True):
-    """USD for one million tokens of each kind."""
+class ChargedCalls(Struct, frozen=True):
+    """Calls of a tool that runs on the provider's servers; `price`: USD for one."""
+
+    count: int
+    price: Decimal
+
+
+class Rates(Struct, frozen=True, omit_defaults=True):
+    """USD for one million tokens of each kind; of what is charged already, the calls of tools as well."""
 
     input: Decimal
     output: Decimal
     cached_input: Decimal
     cache_write: Decimal
+    calls: Mapping[str, ChargedCalls] = {}
 
     @classmethod
     def of(
@@ -40,12 +50,16 @@ class Band(Struct, frozen=True):
     rates: Rates
 
 
-class Price(Struct, frozen=True):
-    """What a model charges. `source` says who stated it, so that a ledger entry can be recomputed."""
+class Price(Struct, frozen=True, omit_defaults=True):
+    """What a model charges. `source` says who stated it, so that a ledger entry can be recomputed.
+
+    `calls`: USD for one call of each tool that runs on its provider's servers, of those that a turn offers.
+    """
 
     rates: Rates
     source: str
     bands: tuple[Band, ...] = ()
+    calls: Mapping[str, Decimal] = {}
 
     def rates_for(self, input_tokens: int) -> Rates:
         """The rates of a request with so many input tokens."""
@@ -54,7 +68,8 @@ class Price(Struct, frozen=True):
     def cost(self, usage: Usage) -> Decimal:
         """USD for `usage`, exact to the tenth decimal.
 
-        Cached and cache-write tokens are parts of the input, reasoning tokens a part of the output.
+        Cached and cache-write tokens are parts of the input, reasoning tokens a part of the output. Calls of tools
+        that have no price cost nothing beside their tokens.
         """
         rates = self.rates_for(usage.input_tokens)
         plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
@@ -64,7 +79,14 @@ class Price(Struct, frozen=True):
             + usage.cache_write_tokens * rates.cache_write
             + usage.output_tokens * rates.output
         )
-        return exact(total / _PER_MILLION)
+        calls = sum((count * self.calls.get(kind, ZERO) for kind, count in usage.tool_calls.items()), ZERO)
+        return exact(total / _PER_MILLION + calls)
+
+    def charged(self, usage: Usage) -> Rates:
+        """What `cost` was computed with, for `usage`."""
+        priced = {kind: ChargedCalls(n, self.calls[kind]) for kind, n in usage.tool_calls.items() if kind in self.calls}
+        rates = self.rates_for(usage.input_tokens)
+        return replace(rates, calls=priced) if priced else rates
 
     def dearest_input(self, tokens: int) -> Decimal:
         """An upper bound, in USD, of what so many input tokens cost, however they are cached."""

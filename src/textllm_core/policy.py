@@ -61,6 +61,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
         max_file_bytes: of an image or a document.
         max_document_chars, max_document_pages: of a document.
         max_conversations: of one user.
+        max_tool_calls: in one reply, of tools that run on the provider's servers.
         retention: for how long what nobody needs for ever is kept.
         first_token_timeout_s, silence_timeout_s: how long the model may take to begin, and to be silent later.
         begin_within_s: how long the caller of a stream waits for the model to begin; then it is told what is known, and
@@ -89,6 +90,7 @@ class ChatPolicy(Struct, frozen=True, kw_only=True):
     outcome_pauses_s: Sequence[float] = (0.0, 0.5, 2.0, 5.0)
     storage_pauses_s: Sequence[float] = (0.1, 0.3, 1.0, *[2.0] * 20)
     max_conversations: int = 10_000
+    max_tool_calls: int = 5
     retention: Retention = Retention()
 
     def check_message(self, text: str) -> None:

@@ -19,6 +19,7 @@ from textllm_core.ports.llm import LLM
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.stored_responses import StoredResponses
 from textllm_core.pricing import Pricing
+from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelEnded
@@ -71,9 +72,9 @@ class Reconcile:
                 await self.responses.fail(hold.tenant_id, hold.user_id, hold.response_id, _NEVER_BEGUN)
             return True
         conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id, user_id=hold.user_id)
-        heard = await self._heard(hold)
-        files = await self._files(hold, ended)
-        end = recovered(hold, conversation, heard, ended, files, pricing=self.pricing, at=self.clock.now())
+        heard, tools = await self._heard(hold)
+        files, now = await self._files(hold, ended), self.clock.now()
+        end = recovered(hold, conversation, heard, ended, files, pricing=self.pricing, at=now, tools=tools)
         settled = await self.track_usage(hold, end, recovered=True)
         if settled is not None and not end.answered:
             await self._discard_files(hold)
@@ -104,10 +105,12 @@ class Reconcile:
         turns = (message for message in said if message.role == "user" and message.created_at == hold.created_at)
         return next((files_of(message.content) for message in turns), ())
 
-    async def _heard(self, hold: Hold) -> str:
-        """What is known to have been read of the reply."""
+    async def _heard(self, hold: Hold) -> tuple[str, Sequence[HostedItem]]:
+        """What is known to have been read of the reply, and what tools of the provider's are known to have done."""
         page = await self.journal.read(hold.tenant_id, hold.user_id, hold.response_id, after=0)
-        return "".join(event.text for event in page.events if isinstance(event, TextDelta)) if page else ""
+        events = page.events if page else ()
+        steps = {event.item.id or str(n): event.item for n, event in enumerate(events) if isinstance(event, ToolStep)}
+        return "".join(event.text for event in events if isinstance(event, TextDelta)), tuple(steps.values())
 
     async def _provider_says(self, holds: Sequence[Hold]) -> Sequence[ModelEnded | None]:
         """What became of each at the provider; None where it does not say, or not in time."""

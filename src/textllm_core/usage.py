@@ -1,5 +1,6 @@
 """Tokens and entries of the ledger: what a reply used and what it cost."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -11,9 +12,10 @@ EntryStatus = Literal["pending", "completed", "incomplete", "failed", "cancelled
 
 
 class Usage(Record, frozen=True):
-    """Tokens of one reply as the provider counts them.
+    """Tokens of one reply as the provider counts them, and calls of tools that run on its servers.
 
     `cached_tokens` and `cache_write_tokens` are parts of `input_tokens`, `reasoning_tokens` of `output_tokens`.
+    `tool_calls`: how many, by tool, such as `web_search`.
     """
 
     input_tokens: int = 0
@@ -21,6 +23,7 @@ class Usage(Record, frozen=True):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    tool_calls: Mapping[str, int] = {}
 
     @property
     def total_tokens(self) -> int:

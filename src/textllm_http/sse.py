@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeAlias
 from litestar.types import Receive, Scope, Send
 from msgspec.structs import replace
 
+from textllm_core.records.hosted import ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.wire import to_json
 from textllm_http.problems import Problem, problem_of
@@ -36,6 +37,7 @@ class Frames(Protocol):
     def started(self, event: ReplyStarted) -> bytes: ...
     def delta(self, number: int, text: str) -> bytes: ...
     def refusal(self, number: int, text: str) -> bytes: ...
+    def stepped(self, number: int, step: ToolStep) -> bytes: ...
     def completed(self, number: int, end: ReplyCompleted) -> bytes: ...
     def failed(self, number: int, problem: Problem) -> bytes: ...
 
@@ -61,6 +63,9 @@ class TextFrames:
         return self._event(text)
 
     refusal = delta
+
+    def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002 - only `/v1/responses` offers such tools
+        return b""
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002 - its text has been sent
         return self._rest() + b"data: [DONE]\n\n"
@@ -91,6 +96,9 @@ class EventFrames:
         return _numbered(number, b"reply.delta", to_json({"text": text}))
 
     refusal = delta
+
+    def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002 - as in `TextFrames`
+        return b""
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:
         return _numbered(number, b"reply.completed", to_json(end.reply))
@@ -137,6 +145,8 @@ async def framed(
                 chunk += frames.refusal(number, text) if is_refusal else frames.delta(number, text)
             case ReplyStarted():
                 chunk += frames.started(event)
+            case ToolStep():
+                chunk += frames.stepped(number, event)
             case ReplyCompleted(reply):
                 chunk += frames.completed(number, replace(event, reply=shown(reply)) if shown else event)
                 is_over = True

@@ -84,6 +84,9 @@ class MemoryWiring:
 
     def check(self, _settings: Settings) -> None: ...
 
+    def allowed_tools(self, settings: Settings) -> Sequence[str]:  # noqa: ARG002 - whatever they are
+        return []
+
     def notices(self, settings: Settings) -> Sequence[str]:  # noqa: ARG002 - whatever they are
         return self.noticed
 

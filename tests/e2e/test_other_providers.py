@@ -14,7 +14,7 @@ from tests.servers.chat_charges import REQUEST_ID, TEXT, Quirk
 from tests.servers.chat_quirks import QUIRKS, WITHOUT_EYES, ChatQuirks
 
 from textllm_core.money import Rates
-from textllm_core.usage import LedgerEntry, Usage
+from textllm_core.usage import LedgerEntry
 
 STATUS = {
     "context_too_long": 422,
@@ -72,7 +72,7 @@ def assert_charged(entries: list[LedgerEntry], quirk: Quirk) -> None:
         assert entries == []
         return
     [entry] = entries
-    wanted = Usage(*quirk.usage)
+    wanted = quirk.charged
     assert entry.estimated == quirk.estimated
     if wanted.input_tokens:
         assert entry.usage == wanted

@@ -14,6 +14,7 @@ with warnings.catch_warnings():
     from jsonschema import Draft202012Validator
 
 _HERE = Path(__file__).parent
+_HOSTED = ("web_search", "file_search", "code_interpreter", "mcp")
 _REF = "#/components/schemas/{}"
 
 
@@ -79,7 +80,7 @@ def check(method: str, path: str, status: int, body: object) -> None:
     if schema is not None:
         _must_fit(faults(schema, body))
         if schema == "Response":
-            _must_fit(faults("ResponseResource", body, "open-responses"))
+            _must_fit(faults("ResponseResource", _of_open_responses(body), "open-responses"))
 
 
 @cache
@@ -103,8 +104,30 @@ def check_chunk(chunk: dict[str, Any]) -> None:
 def check_event(event: dict[str, Any]) -> None:
     """An event of a streamed response."""
     kind = event["type"]
+    is_foreign = _is_foreign(event.get("item")) or _is_citation(event.get("annotation"))
     assert kind in _events("openapi"), f"OpenAI has no event {kind}"
     if kind != "error":  # which OpenAI's description has flat, and its service and Open Responses nested
         _must_fit(faults(_events("openapi")[kind], event))
-    if kind in _events("open-responses"):
-        _must_fit(faults(_events("open-responses")[kind], event, "open-responses"))
+    if kind in _events("open-responses") and not is_foreign:
+        _must_fit(faults(_events("open-responses")[kind], _of_open_responses(event), "open-responses"))
+
+
+def _is_foreign(each: object) -> bool:
+    """Whether a tool, or an item of an output, is one of OpenAI's servers, of which Open Responses knows nothing."""
+    return isinstance(each, dict) and str(each.get("type")).startswith(_HOSTED)
+
+
+def _of_open_responses(told: Any) -> Any:
+    """What is told, but for tools of OpenAI's servers, and what they did."""
+    if isinstance(told, list):
+        return [_of_open_responses(each) for each in told if not (_is_foreign(each) or _is_citation(each))]
+    if not isinstance(told, dict):
+        return told
+    return {
+        name: "auto" if name == "tool_choice" and _is_foreign(value) else _of_open_responses(value)
+        for name, value in told.items()
+    }
+
+
+def _is_citation(each: object) -> bool:
+    return isinstance(each, dict) and each.get("type") in ("file_citation", "container_file_citation", "file_path")

@@ -3,7 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from textllm_core.usage import Usage
 
 Json = dict[str, Any]
 TEXT = "Tea is ready."
@@ -11,6 +15,7 @@ THOUGHT = "Let me see, is there any tea? " * 20
 TOO_LONG = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens."
 DONE = b"data: [DONE]\n\n"
 REQUEST_ID = "req_quirk_1"
+_COUNTS: Final = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,11 @@ class Quirk:
     finish: str = "stop"
     usage: tuple[int, ...] | None = (9, 4)
     estimated: bool = False
+
+    @property
+    def charged(self) -> Usage:
+        """The tokens charged."""
+        return replace(Usage(), **dict(zip(_COUNTS, self.usage or (), strict=False)))
 
 
 def data(*chunks: Json | list[Any] | str) -> bytes:

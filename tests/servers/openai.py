@@ -22,6 +22,7 @@ from tests.servers.openai_responses import ResponsesWire, check_capability, chec
 from tests.servers.openai_runs import Conversation, Prompt, Run
 from tests.servers.openai_script import ApiError, Bill, Fault, Json, RecordedRequest, Reply, Usage
 from tests.servers.openai_shapes import refusal_of
+from tests.servers.openai_tools import played
 
 __all__ = ["Bill", "Fault", "OpenAIStandIn", "RecordedRequest", "Reply", "Usage"]
 
@@ -287,8 +288,10 @@ class OpenAIStandIn:
             conversation_id=conversation.id if conversation else None,
             service_tier=step.service_tier,
             refuses=step.refusal is not None,
+            annotations=step.annotations,
         )
-        run = self._start(Run(step, prompt, wire, conversation, self.bills, body.get("max_output_tokens")))
+        tools = played(step.hosted, body)
+        run = self._start(Run(step, prompt, wire, conversation, self.bills, body.get("max_output_tokens"), tools))
         if body.get("store") is not False or body.get("background"):
             self._responses[run.wire.id] = run
         if body.get("stream"):

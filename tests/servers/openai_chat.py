@@ -86,6 +86,12 @@ class ChatWire:
             for piece in (text[: len(text) // 2], text[len(text) // 2 :]):
                 yield self._chunk({"reasoning_content": piece})
 
+    def begin_tool(self, item: Json, /) -> Iterable[bytes]:
+        """This API has no such tools."""
+        raise AssertionError(f"{item['type']} was scripted for a chat completion")
+
+    end_tool = begin_tool
+
     def speak(self, delta: str) -> Iterable[bytes]:
         self._said.append(delta)
         yield self._chunk({self._field: delta})

@@ -10,11 +10,12 @@ from math import ceil
 from typing import Any
 
 from tests.servers.openai_script import ApiError, Json
+from tests.servers.openai_tools import KINDS
 
 ROLES = ("user", "assistant", "system", "developer")
 INPUT_PARTS = ("input_text", "input_image", "input_file")
 OUTPUT_PARTS = ("output_text", "refusal")
-OTHER_ITEMS = ("reasoning", "function_call", "function_call_output", "item_reference", "compaction")
+OTHER_ITEMS = ("reasoning", "function_call", "function_call_output", "item_reference", "compaction", *KINDS)
 IMAGE_FORMATS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 INCLUDABLE = (
     "message.input_image.image_url",
@@ -75,7 +76,8 @@ def _full_item(item: Any, at: str, known: Callable[[str], Json | None]) -> Json:
     if kind not in ("message", *OTHER_ITEMS):
         raise invalid(kind, ("message", *OTHER_ITEMS), f"{at}.type")
     replayed = known(item["id"]) if item.get("id") else None
-    is_call = kind == "function_call" and str(item.get("id")).startswith("fc_")  # see `check_reasoning`
+    # See `check_reasoning`; what a tool did is whole in its item.
+    is_call = (kind == "function_call" and str(item.get("id")).startswith("fc_")) or kind in KINDS
     if item.get("id") and replayed is None and not item.get("encrypted_content") and not is_call:
         raise ApiError(404, f"Item with id '{item['id']}' not found.", param="input")
     if kind == "item_reference":
@@ -196,7 +198,8 @@ def check_reasoning(given: Any, *, is_all: bool = True) -> None:
                 raise ApiError(400, f"{message}: '{thought}'.", param="input")
         if kind == "reasoning":
             follower = items[place + 1] if place + 1 < len(items) else {}
-            if is_all and follower.get("type") != "function_call" and follower.get("role") != "assistant":
+            is_followed = follower.get("type") in ("function_call", *KINDS) or follower.get("role") == "assistant"
+            if is_all and not is_followed:
                 message = f"Item '{item_id}' of type 'reasoning' was provided without its required following item."
                 raise ApiError(400, message, param="input")
             _check_encrypted(item.get("encrypted_content"), item_id)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from tests.servers import openai_tools
 from tests.servers.openai_items import INCLUDABLE, invalid, missing, new_id
 from tests.servers.openai_runs import Outcome
 from tests.servers.openai_script import ApiError, Json, Usage
@@ -71,7 +72,15 @@ def wire_usage(usage: Usage) -> Json:
 class ResponsesWire:
     """A response as an object, and its events; one message, perhaps after a reasoning item."""
 
-    def __init__(self, body: Json, *, conversation_id: str | None, service_tier: str | None, refuses: bool) -> None:
+    def __init__(
+        self,
+        body: Json,
+        *,
+        conversation_id: str | None,
+        service_tier: str | None,
+        refuses: bool,
+        annotations: Iterable[Json] = (),
+    ) -> None:
         asked_tier = body.get("service_tier")
         self.id = new_id("resp")
         self.model = snapshot_of(body["model"])
@@ -116,6 +125,7 @@ class ResponsesWire:
         self._obfuscated = (body.get("stream_options") or {}).get("include_obfuscation", True)
         self._encrypts = ENCRYPTED in (body.get("include") or [])
         self._message_id = new_id("msg")
+        self._annotations = list(annotations)
         self._said: list[str] = []
         self._events = 0
 
@@ -140,6 +150,13 @@ class ResponsesWire:
         if self._encrypts:
             item = {**item, "encrypted_content": base64.b64encode(text.encode()).decode()}
         yield self._event("response.output_item.done", output_index=0, item=item)
+        self.output.append(item)
+
+    def begin_tool(self, item: Json, /) -> Iterable[bytes]:
+        return openai_tools.begun(item, len(self.output), self._event)
+
+    def end_tool(self, item: Json, /) -> Iterable[bytes]:
+        yield from openai_tools.done(item, len(self.output), self._event)
         self.output.append(item)
 
     def speak(self, delta: str) -> Iterable[bytes]:
@@ -179,6 +196,9 @@ class ResponsesWire:
         text = "".join(self._said)
         message = self._message(status, [self._part(text)])
         logprobs: Json = {} if self._kind == "refusal" else {"logprobs": []}
+        for n, note in enumerate(self._annotations):
+            told = {"annotation_index": n, "annotation": note}
+            yield self._event("response.output_text.annotation.added", **self._place(), **told)
         yield self._event(f"response.{self._kind}.done", **self._place(), **{self._field: text}, **logprobs)
         yield self._event("response.content_part.done", **self._place(), part=self._part(text))
         yield self._event("response.output_item.done", output_index=len(self.output), item=message)
@@ -205,7 +225,7 @@ class ResponsesWire:
     def _part(self, text: str) -> Json:
         if self._kind == "refusal":
             return {"type": "refusal", "refusal": text}
-        return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+        return {"type": "output_text", "annotations": self._annotations if text else [], "logprobs": [], "text": text}
 
     def _place(self) -> Json:
         return {"item_id": self._message_id, "output_index": len(self.output), "content_index": 0}

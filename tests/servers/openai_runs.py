@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from tests.servers.openai_items import echo_of, item_tokens, new_id, text_tokens
 from tests.servers.openai_script import Bill, Json, Reply, Usage
+from tests.servers.openai_tools import counted, tokens_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Wire(Protocol):
 
     def begin(self) -> Iterable[bytes]: ...
     def think(self, text: str, /) -> Iterable[bytes]: ...
+    def begin_tool(self, item: Json, /) -> Iterable[bytes]: ...
+    def end_tool(self, item: Json, /) -> Iterable[bytes]: ...
     def speak(self, delta: str) -> Iterable[bytes]: ...
     def finish(self, outcome: Outcome) -> Iterable[bytes]: ...
 
@@ -89,6 +92,7 @@ class Run:
         conversation: Conversation | None,
         bills: list[Bill],
         cap: int | None,
+        tools: tuple[Json, ...] = (),
     ) -> None:
         self.reply = reply
         self.prompt = prompt
@@ -99,7 +103,7 @@ class Run:
         self._frames: list[bytes] = []
         self._moved = asyncio.Event()
         self._client_left = False
-        self._end = reply.end
+        self._end, self._tools = reply.end, tools
         self._deltas = reply.cut_in_deltas(echo_of(list(prompt.context)))
         self._reasoning_tokens = reply.usage.get("reasoning_tokens", text_tokens(reply.reasoning or ""))
         if cap is not None:
@@ -163,6 +167,11 @@ class Run:
         self._show(wire.begin())
         if reply.reasoning is not None:
             self._show(wire.think(reply.reasoning))
+        for n, item in enumerate(self._tools):
+            self._show(wire.begin_tool(item))
+            if n == len(self._tools) - 1 and reply.hosted_gate is not None:
+                await _opening_of(reply.hosted_gate)
+            self._show(wire.end_tool(item))
         await asyncio.sleep(reply.first_delta_pause_s)
         for n, delta in enumerate(spoken):
             if n > 0:
@@ -189,15 +198,15 @@ class Run:
                 self._settle(Outcome("failed", usage, detail, kind))
 
     def _usage(self, deltas: Iterable[str]) -> Usage:
-        counted = Usage(
-            input_tokens=self.prompt.input_tokens,
+        used = Usage(
+            input_tokens=tokens_read(self.prompt.input_tokens, sum(counted(self._tools).values())),
             cached_tokens=self.prompt.cached_tokens,
             cache_write_tokens=0,
             output_tokens=text_tokens("".join(deltas) + "".join(map("".join, self.reply.calls)))
             + self._reasoning_tokens,
             reasoning_tokens=self._reasoning_tokens,
         )
-        return replace(counted, **self.reply.usage)
+        return replace(used, **self.reply.usage)
 
     def _settle(self, outcome: Outcome, *, heard: bool = True) -> None:
         """Make the end true everywhere in one step, before any reader can see the last event."""
@@ -207,6 +216,7 @@ class Run:
             conversation_id = self._conversation.id if self._conversation else None
             wire = self.wire
             bill = Bill(wire.id, conversation_id, wire.model, outcome.usage, outcome.status, wire.service_tier)
+            bill = replace(bill, tool_calls=counted(self.wire.output))
             self._bills.append(bill)
         spoken = outcome.status in ("completed", "incomplete")
         if self._conversation is not None and spoken and heard and not self._client_left:

@@ -31,6 +31,7 @@ class Bill:
     usage: Usage
     status: str
     service_tier: str
+    tool_calls: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,9 @@ class Reply:
     deltas: tuple[str, ...] | None = None  # else the text is cut in words
     refusal: str | None = None  # takes the place of the text
     calls: tuple[tuple[str, str], ...] = ()  # of functions, by name and arguments, behind the text, or without one
+    hosted: tuple[Json, ...] = ()  # what tools of the provider's do before the message, as items; see `openai_tools`
+    hosted_gate: threading.Event | None = None  # the last of them does not end before it is set
+    annotations: tuple[Json, ...] = ()  # of the text
     reasoning: str | None = None  # an item before the message; counted as reasoning tokens
     usage: Mapping[str, int] = field(default_factory=dict)  # fields of Usage that replace the counted ones
     service_tier: str | None = None  # the tier the response reports; else the one asked for

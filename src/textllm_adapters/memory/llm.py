@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from math import ceil
@@ -20,6 +20,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.ids import new_id
+from textllm_core.records.hosted import NOTHING_HOSTED, HostedItem, HostedOutput, ToolStep
 from textllm_core.records.messages import FinishReason, Message, TextDelta
 from textllm_core.records.model import (
     EndStatus,
@@ -49,6 +50,8 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
         usage: None counts a token for each four bytes.
         refusal: what to say behind all that, as a refusal.
         tool_calls: what to ask the caller to run, behind the text; without a text of its own it then says nothing.
+        hosted: what tools of the provider's do for it, each in two steps: those before the text are over before the
+            first delta, but for the last `unfinished` of them; those after it come behind the last delta.
         status, is_estimate, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
         usage_stated: False leaves the usage out of the end.
         counted: what is stated of the usage before the first delta; None: nothing.
@@ -73,6 +76,8 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason = "stop"
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    hosted: HostedOutput = NOTHING_HOSTED
+    unfinished: int = 0
     content_filtered: bool = False
     service_tier: str | None = None
     error_code: str | None = None
@@ -143,6 +148,8 @@ class ScriptedLLM:
                 yield ModelThinking(characters)
             if reply.counted is not None:
                 yield ModelCounted(reply.counted)
+            for step in _steps(reply.hosted.before, unfinished=reply.unfinished):
+                yield step
             for number, delta in enumerate(deltas):
                 if reply.error is not None and number == reply.after:
                     raise reply.error
@@ -154,6 +161,8 @@ class ScriptedLLM:
                 yield TextDelta(reply.refusal, is_refusal=True)
             if reply.error is not None:
                 raise reply.error
+            for step in _steps(reply.hosted.after):
+                yield step
             self._keep(request, end)
             self.ended[response_id] = end
         finally:
@@ -204,11 +213,19 @@ def _play(
         finish_reason="length" if cut else reason,
         refusal=reply.refusal,
         tool_calls=() if cut else reply.tool_calls,
+        hosted=reply.hosted,
         content_filtered=reply.content_filtered,
         service_tier=reply.service_tier,
         is_estimate=reply.is_estimate,
         error=None if reply.error_code is None else _reported(reply.error_code),
     )
+
+
+def _steps(items: Sequence[HostedItem], *, unfinished: int = 0) -> Iterator[ToolStep]:
+    for place, item in enumerate(items):
+        yield ToolStep(HostedItem({**item.item, "status": "in_progress"}), is_done=False)
+        if place < len(items) - unfinished:
+            yield ToolStep(item, is_done=True)
 
 
 def _reported(code: str) -> TextLLMError:

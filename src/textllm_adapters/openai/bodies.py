@@ -12,6 +12,7 @@ import msgspec
 from textllm_adapters.openai.functions import call_item, result_items
 from textllm_adapters.openai.reasoning import is_said, items_before
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
+from textllm_core.records.hosted import HostedItem
 from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
 from textllm_core.records.parts import InputFile, InputImage, InputLink, words_of
@@ -36,7 +37,8 @@ def input_items(message: Message, by: str | None = None) -> list[dict[str, objec
     """
     calls, results = message.tool_calls, result_items(message)
     said: list[dict[str, object]] = []
-    if not len(calls) + len(results) == len(message.content) > 0:
+    aside = len(calls) + len(results) + sum(isinstance(part, HostedItem) for part in message.content)
+    if not aside == len(message.content) > 0:
         has_files = any(isinstance(part, InputImage | InputFile | InputLink) for part in message.content)
         content = _input_parts(message) if has_files else message.text
         said = [{"type": "message", "role": message.role, "content": content}]

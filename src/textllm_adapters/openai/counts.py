@@ -6,6 +6,7 @@ from decimal import Decimal
 from math import ceil
 from typing import Final, NamedTuple
 
+from textllm_core.records.model import ModelCounted
 from textllm_core.usage import Usage, estimated_tokens
 
 _MOST: Final = 2**31  # no call has as many tokens; it is a sign of a fault
@@ -86,6 +87,12 @@ def fuller(one: object, other: object) -> object:
     before, after = counted(was, seen=0), counted(together, seen=0)
     is_less = after is None or (before is not None and before.usage.total_tokens > after.usage.total_tokens)
     return was if is_less else together
+
+
+def used_by_now(stated: object) -> list[ModelCounted]:
+    """What a provider has stated in the midst of a reply; nothing where that is nothing."""
+    so_far = counted(stated, seen=0)
+    return [] if so_far is None else [ModelCounted(so_far.usage)]
 
 
 def timed(timings: object) -> dict[str, object] | None:

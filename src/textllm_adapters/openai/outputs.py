@@ -9,6 +9,7 @@ from msgspec import Struct
 from textllm_adapters.openai.decoding import decoded
 from textllm_adapters.openai.http import too_much
 from textllm_adapters.openai.sse import MAX_EVENT_BYTES
+from textllm_core.records.hosted import ITEMS
 from textllm_core.records.messages import TextDelta
 
 _ITEM: Final = b"response.output_item.done"
@@ -109,6 +110,6 @@ def rest_of(text: str, heard: int, answered: int | None) -> Iterator[TextDelta]:
 
 
 def is_cut(output: object) -> bool:
-    """A message of the output is no whole one, whatever is said of the response."""
-    items = output if isinstance(output, list) else ()
-    return any(isinstance(item, dict) and item.get("status") == "incomplete" for item in items)
+    """A message or a call of the output is no whole one, whatever is said of the response."""
+    items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+    return any(item.get("status") == "incomplete" and item.get("type") not in ITEMS for item in items)

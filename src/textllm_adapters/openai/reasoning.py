@@ -13,6 +13,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from textllm_adapters.openai.decoding import object_in
+from textllm_core.records.hosted import ITEMS
 from textllm_core.records.messages import Message
 from textllm_core.records.tools import Reasoning, ToolCall
 from textllm_core.texts import well_formed
@@ -69,6 +70,8 @@ def thought_before(output: object, calls: Sequence[ToolCall], by: str) -> list[T
                 before.append(thought)
             case {"type": "message"} if before:
                 before.append(_SAID)
+            case {"type": str(kind)} if before and kind in ITEMS:  # of a tool of the provider's: what it thought of it
+                before.append(item)
             case {"type": "function_call"} if before:
                 reasoning, call_id = _kept({"before": before, "id": item.get("id")}, by), item.get("call_id")
                 if reasoning is not None and isinstance(call_id, str):
@@ -108,6 +111,8 @@ def items_before(call: ToolCall, by: str | None) -> tuple[list[dict[str, object]
                 items.append(_SAID)
             case {"type": "reasoning"} if (thought := _item(each)) is not None:
                 items.append(thought)
+            case {"type": str(kind)} if kind in ITEMS:
+                items.append(each)
     return items, {"id": known["id"]} if items and isinstance(known.get("id"), str) else {}
 
 

@@ -11,23 +11,24 @@ from msgspec import Struct
 
 from textllm_adapters.openai.bodies import input_items
 from textllm_adapters.openai.client import Client
-from textllm_adapters.openai.counts import counted, fuller
+from textllm_adapters.openai.counts import counted, fuller, used_by_now
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.deployments import NO_DEPLOYMENTS, Deployments
 from textllm_adapters.openai.dialect import RESPONSES, Dialect, Lessons
 from textllm_adapters.openai.errors import Asked, ended_early, hearing, told_in_stream, wants_tool
 from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.functions import calls_any, calls_in, responses_options
+from textllm_adapters.openai.hosted import ToolSteps, hosted_in, hosted_options, is_at_work
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.outputs import WHOLE, Whole, is_cut, rest_of, words_of_response
-from textllm_adapters.openai.reasoning import ENCRYPTED, made_by, thought_before
+from textllm_adapters.openai.reasoning import made_by, thought_before
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.openai.stops import ending_here
 from textllm_core.errors import InvalidRequestError, ProviderError, TextLLMError
+from textllm_core.records.hosted import NOTHING_HOSTED, HostedOutput
 from textllm_core.records.messages import FinishReason, TextDelta
 from textllm_core.records.model import (
     EndStatus,
-    ModelCounted,
     ModelEnded,
     ModelEvent,
     ModelRequest,
@@ -125,22 +126,26 @@ class ResponsesLLM:
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
         stated: object = None  # of the usage
-        whole = Whole()
+        whole, tools = Whole(), ToolSteps()
         asked = Asked.of(self.client.base_url, "/responses", request)
         with hearing(asked):
             answer = await self.lessons.taught(asked, request, partial(self._ask, asked, request))
             try:
                 async for event in answer:
                     name = _name(event)
+                    step = tools.of(name, event.data) if request.hosted else None
+                    is_thought = name not in _DELTAS and (b"reasoning" in name or name == _ARGUMENTS)
+                    if not started and (step is not None or is_thought or name in _DELTAS):
+                        started = True
+                        yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
+                    if step is not None:
+                        yield step
                     if name in _DELTAS:
-                        if not started:
-                            started = True
-                            yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
                         piece = decoded(_delta, event.data)
                         text = piece.delta
                         if piece.usage is not None:
                             stated = fuller(stated, piece.usage)
-                            for so_far in _so_far(stated):
+                            for so_far in used_by_now(stated):
                                 yield so_far
                         if isinstance(text, str) and text:
                             if name == _REFUSAL and answered is None:
@@ -157,7 +162,7 @@ class ResponsesLLM:
                             yield _started(response, request, asked, is_whole=answer.has_come)
                         stated = response.usage = fuller(stated, response.usage)
                         if name in _BEGINNINGS:
-                            for so_far in _so_far(stated):
+                            for so_far in used_by_now(stated):
                                 yield so_far
                             continue
                         text, refusal = words_of_response(response.output, response.output_text)
@@ -172,16 +177,16 @@ class ResponsesLLM:
                         calls = _calls_of(response.output, whole, made_by(asked.base_url, request.model))
                         response.tools = request.tools
                         refused = None if answered is None else said[answered:]
-                        yield _ended(_ENDS[name], response, said, refused, calls, asked, thought=thought)
+                        hosted = hosted_in(response.output or whole.items(), said) if request.hosted else NOTHING_HOSTED
+                        yield _ended(_ENDS[name], response, said, refused, calls, asked, hosted, thought=thought)
                         await answer.drain()
                         return
-                    elif b"reasoning" in name or name == _ARGUMENTS:
+                    elif is_thought:
                         characters = _characters(event.data)
                         thought += characters
-                        if not started:
-                            started = True
-                            yield ModelStarted(None, request.model, asked.request_id, answer.has_come)
                         yield ModelThinking(characters)
+                    elif is_at_work(name) and started:
+                        yield ModelThinking(0)
                     elif name in _FAILURES:
                         failure = told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)
                         ends = await _rest(answer)  # which say what that has cost
@@ -221,8 +226,8 @@ class ResponsesLLM:
         if status is None:
             return None
         asked = Asked.of(self.client.base_url, path)
-        refusal = well_formed(refusal)
-        return _ended(status, response, well_formed(text), refusal or None, calls_in(response.output), asked)
+        text, hosted, refusal = well_formed(text), hosted_in(response.output, text), well_formed(refusal)
+        return _ended(status, response, text, refusal or None, calls_in(response.output), asked, hosted)
 
 
 def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]:
@@ -244,8 +249,6 @@ def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]
         body["store"] = request.transcript_id is not None
     if dialect.stream_options:
         body["stream_options"] = {"include_obfuscation": False}
-    if dialect.encrypts(request):
-        body["include"] = [ENCRYPTED]
     optional = {
         "conversation": request.transcript_id,
         "instructions": request.instructions,
@@ -255,7 +258,12 @@ def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]
         "metadata": request.metadata or None,
     }
     chosen = {key: value for key, value in optional.items() if value is not None}
-    return body | chosen | sampling | responses_options(request)
+    return (
+        body
+        | chosen
+        | sampling
+        | hosted_options(request, responses_options(request), encrypts=dialect.encrypts(request))
+    )
 
 
 def _response_in(data: bytes) -> _Response | None:
@@ -276,12 +284,6 @@ def _response_in(data: bytes) -> _Response | None:
 def _started(response: _Response, request: ModelRequest, asked: Asked, *, is_whole: bool) -> ModelStarted:
     kept_id = word(response.id, "") or None if request.transcript_id else None  # `store: false` keeps nothing
     return ModelStarted(kept_id, word(response.model, request.model), asked.request_id, is_whole)
-
-
-def _so_far(stated: object) -> list[ModelCounted]:
-    """What is used by now; nothing where that is not known."""
-    so_far = counted(stated, seen=0)
-    return [] if so_far is None else [ModelCounted(so_far.usage)]
 
 
 def _characters(data: bytes) -> int:
@@ -353,6 +355,7 @@ def _ended(
     refusal: str | None,
     calls: Sequence[ToolCall],
     asked: Asked,
+    hosted: HostedOutput,
     *,
     thought: int = 0,
 ) -> ModelEnded:
@@ -386,6 +389,7 @@ def _ended(
         finish_reason=finish_reason,
         refusal=refusal or "",
         tool_calls=calls if status == "completed" else (),
+        hosted=hosted,
         content_filtered=status == "incomplete" and reason == "content_filter",
         service_tier=word(response.service_tier, "") or None,
         error=error,

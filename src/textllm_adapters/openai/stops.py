@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from msgspec.structs import replace
 
+from textllm_core.records.hosted import HostedOutput
 from textllm_core.records.messages import FinishReason, TextDelta
 from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ModelThinking
 from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
@@ -71,7 +72,14 @@ async def shortened(events: AsyncGenerator[ModelEvent, None], pieces: int) -> As
 def _cut(ended: ModelEnded, said: str, status: EndStatus, finish_reason: FinishReason) -> ModelEnded:
     """The end of a reply of which no more is told than what was said; one that failed has failed all the same."""
     is_whole = ended.status in ("completed", "incomplete")
-    ended = replace(ended, text=said, refusal="", tool_calls=(), content_filtered=False)
+    ended = replace(
+        ended,
+        text=said,
+        refusal="",
+        tool_calls=(),
+        hosted=HostedOutput(before=ended.hosted.items),
+        content_filtered=False,
+    )
     return replace(ended, status=status, finish_reason=finish_reason) if is_whole else ended
 
 

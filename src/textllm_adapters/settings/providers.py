@@ -36,6 +36,10 @@ PriceName: TypeAlias = Annotated[str, matching(_PATTERN, r"[A-Za-z0-9._:/@-]{1,2
 HeaderName: TypeAlias = Annotated[str, matching("the name of a header", r"[A-Za-z0-9-]{1,64}")]
 HeaderText: TypeAlias = Annotated[Secret, Rule("1 to 4096 printable ASCII characters", _is_header)]
 ApiVersion: TypeAlias = Annotated[str, matching("a version such as 2024-10-21", r"[A-Za-z0-9.-]{1,40}")]
+HostedKind: TypeAlias = Annotated[
+    str,
+    matching("web_search, file_search, code_interpreter or mcp", "web_search|file_search|code_interpreter|mcp"),
+]
 Word: TypeAlias = Annotated[str, Rule("a word of a command", lambda word: bool(word) and "\0" not in word)]
 
 
@@ -75,6 +79,18 @@ class Supports(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: Switch | None = None
 
 
+class HostedToolSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that runs on a provider's own servers, which callers of `/v1/responses` may use.
+
+    Args:
+        price: USD for one call.
+        tokens: that what comes of one call adds to what the model reads, at most; so much is held for each call.
+    """
+
+    price: Dollars
+    tokens: Annotated[int, whole(0, 10_000_000)] = 16_000
+
+
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One provider.
 
@@ -88,6 +104,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
         api_version, deployments: of `azure`: without a version the `/openai/v1` API is spoken; names of deployments by
             model, where they differ.
         max_concurrency: calls at a time, in each process.
+        hosted_tools: over the Responses API: which of its own tools may be used; all others are refused.
         model_file: of `embedded`: a GGUF file; None: `local_model`.
         trusts_cost: of `chat_completions`: the `cost` that it states in `usage`, in USD, is what is charged.
     """
@@ -104,6 +121,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     max_concurrency: Annotated[int, whole(1, 100_000)] | None = None
     supports: Supports = Supports()
+    hosted_tools: dict[HostedKind, HostedToolSettings] = {}
     model_file: FilePath | None = None
     trusts_cost: Switch = False
 
@@ -112,6 +130,11 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
         """It is OpenAI itself, and has no key of its own."""
         has_none = self.api_key is None and self.api_key_file is None and not self.token_command
         return has_none and self.base_url is None and self.kind in ("openai", "responses", "chat_completions")
+
+    @property
+    def may_host(self) -> bool:
+        """It may have tools on its own servers: it is spoken to by the Responses API."""
+        return self.kind != "embedded" and not self.speaks_chat
 
     @property
     def speaks_chat(self) -> bool:
@@ -226,6 +249,8 @@ def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:
         for field in ("token_command", "api", "api_version", "deployments"):
             if getattr(provider, field) not in ((), {}, None, "chat_completions"):
                 yield field, f"something with the kind {kind}", "nothing: it is of the kind azure alone"
+    if provider.hosted_tools and not provider.may_host:
+        yield "hosted_tools", "something where no such tools are", "nothing: the Responses API alone has them"
     if kind != "chat_completions" and provider.trusts_cost:
         yield "trusts_cost", f"true with the kind {kind}", "false: it is of the kind chat_completions alone"
     if kind != "embedded" and provider.model_file is not None:

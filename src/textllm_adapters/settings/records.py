@@ -31,6 +31,8 @@ from textllm_adapters.settings.kinds import (
 )
 from textllm_adapters.settings.problems import Problem
 from textllm_adapters.settings.providers import (
+    HostedKind,
+    HostedToolSettings,
     Kind,
     ModelPrice,
     ModelSettings,
@@ -90,6 +92,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     llm_api: LlmApi = "conversations"
     providers: dict[ProviderName, ProviderSettings] = {}
     models: dict[ModelName, ModelSettings] = {}
+    hosted_tools: dict[HostedKind, HostedToolSettings] = {}
+    max_tool_calls: Annotated[int, whole(1, 100)] = 5
     store_messages: Switch = True
     auth: Auth = "auto"
     max_history_items: Annotated[int, whole(1, 100_000)] = 100
@@ -167,7 +171,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.resolved_provider == "embedded":
             return {"embedded": ProviderSettings(kind="embedded")}
         kind: Kind = "openai" if self.llm_api == "conversations" else self.llm_api
-        return {"openai": ProviderSettings(kind=kind, base_url=self.openai_base_url, api_key=self.openai_api_key)}
+        only = ProviderSettings(
+            kind=kind,
+            base_url=self.openai_base_url,
+            api_key=self.openai_api_key,
+            hosted_tools=self.hosted_tools,
+        )
+        return {"openai": only}
 
     @property
     def database(self) -> str:
@@ -214,6 +224,13 @@ def contradictions(settings: Settings) -> Iterator[tuple[set[str], Problem]]:
     elif settings.providers and settings.llm_api != "conversations":
         found = f"{settings.llm_api} beside `providers`"
         yield {"llm_api", "providers"}, Problem("llm_api", found, "left out: each provider has a kind of its own")
+    if settings.hosted_tools and settings.providers:
+        expected = "left out: each provider has its own, providers.NAME.hosted_tools"
+        yield {"hosted_tools", "providers"}, Problem("hosted_tools", "something beside `providers`", expected)
+    elif settings.hosted_tools and not next(iter(settings.all_providers.values())).may_host:
+        expected = "{}: the Responses API alone has them"
+        keys = {"hosted_tools", "llm_api", "provider"}
+        yield keys, Problem("hosted_tools", "something where no such tools are", expected)
     if not settings.store_messages and any(each.kind != "openai" for each in settings.providers.values()):
         found, expected = "false with a provider that keeps nothing", "true, or providers of the kind openai alone"
         yield {"store_messages", "providers"}, Problem("store_messages", found, expected)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec.structs import asdict, replace
 from sqlalchemy import Row
 
 from textllm_core.ids import new_id
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
+from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.journal import JournalEntry, Spoken
 from textllm_core.records.ledger import Hold, Reservation, Settlement
 from textllm_core.records.messages import Message, ReplyStarted, TextDelta
@@ -17,7 +18,7 @@ from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, SessionBefore
 from textllm_core.usage import LedgerEntry, Usage
 
-BareEvent: TypeAlias = ReplyStarted | str | tuple[Literal["refusal"], str]
+BareEvent: TypeAlias = ReplyStarted | str | tuple[str, Any]
 """An event of a reply as it is kept."""
 
 
@@ -157,16 +158,25 @@ def bare(events: Sequence[Spoken]) -> list[BareEvent]:
 
 
 def _bare(event: Spoken) -> BareEvent:
-    if isinstance(event, ReplyStarted):
-        return replace(event, allowance=None)
-    return ("refusal", event.text) if event.is_refusal else event.text
+    match event:
+        case TextDelta(text, is_refusal):
+            return ("refusal", text) if is_refusal else text
+        case ToolStep(item, is_done):
+            return "tool" if is_done else "tool_begun", item.item
+    return replace(event, allowance=None)
 
 
 def spoken(event: BareEvent) -> Spoken:
     """The event of which this is kept."""
-    if isinstance(event, tuple):
-        return TextDelta(event[1], is_refusal=True)
-    return TextDelta(event) if isinstance(event, str) else event
+    match event:
+        case ("refusal", str(text)):
+            return TextDelta(text, is_refusal=True)
+        case (kind, dict(item)):
+            return ToolStep(HostedItem(item), is_done=kind == "tool")
+        case str(text):
+            return TextDelta(text)
+    assert isinstance(event, ReplyStarted)
+    return event
 
 
 def estimate_row(hold: Hold, end: Settlement) -> dict[str, object]:
@@ -274,6 +284,7 @@ def entry(row: Row[Any]) -> LedgerEntry:
             cached_tokens=row.cached_tokens,
             cache_write_tokens=row.cache_write_tokens,
             reasoning_tokens=row.reasoning_tokens,
+            tool_calls={kind: calls.count for kind, calls in row.rates.calls.items()} if row.rates else {},
         ),
         cost=row.cost,
         price_source=row.price_source,

@@ -4,7 +4,7 @@ A further index that finds something by its id begins with it: one that began wi
 as the key to a planner who does not know yet how many rows a tenant has. So would one of days, where the key has a day.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -302,7 +302,7 @@ reply_events: Final = Table(
     Column("response_id", Id, nullable=False),
     Column("first", Integer, nullable=False),
     Column("last", Integer, nullable=False),
-    Column("events", Record(list[ReplyStarted | str | tuple[str, str]]), nullable=False),
+    Column("events", Record(list[ReplyStarted | str | tuple[str, Any]]), nullable=False),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", "first", name="pk_reply_events"),
 )
 

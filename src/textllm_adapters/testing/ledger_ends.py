@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from textllm_adapters.testing.books import (
     LEASE,
     NOON,
+    PRICE,
     TODAY,
     assert_balanced,
     at_once,
@@ -58,6 +59,25 @@ class LedgerEndsContract:
         assert await storage.ledger.settle(hold, settlement()) is None
         await assert_balanced(storage)
         await storage.ledger.reserve(await next_turn(storage, first.conversation_id))
+
+    async def test_an_entry_says_which_calls_of_tools_were_charged(self, storage: Storage) -> None:
+        price = replace(PRICE, calls={"web_search": usd("0.01"), "mcp": usd("0.001")})
+        hold = await storage.ledger.reserve(reservation(price=price, is_resumable=True))
+        (found,) = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=1)
+        assert (found.price, hold.price) == (price, price)
+        used = Usage(input_tokens=100, output_tokens=20, tool_calls={"web_search": 2, "mcp": 1})
+        await storage.ledger.settle(
+            hold, settlement(usage=used, rates=price.charged(used), **ESTIMATE | {"cost": "0.0215"})
+        )
+        entry = await storage.ledger.entry("tenant", hold.response_id)
+        assert entry is not None
+        assert (entry.usage, entry.cost) == (used, usd("0.0215"))
+        fewer = replace(used, tool_calls={"web_search": 1})
+        await storage.ledger.correct(hold, settlement(cost="0.0105", usage=fewer, rates=price.charged(fewer)))
+        entry = await storage.ledger.entry("tenant", hold.response_id)
+        assert entry is not None
+        assert (entry.usage, entry.cost) == (fewer, usd("0.0105"))
+        await assert_balanced(storage)
 
     async def test_a_release_takes_the_pending_entry_with_it(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())

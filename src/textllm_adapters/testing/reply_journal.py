@@ -6,6 +6,7 @@ import pytest
 
 from textllm_adapters.testing.books import NOON, reservation, settlement
 from textllm_adapters.testing.storage import Storage
+from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.journal import JournalEntry, JournalPage, Spoken
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import ReplyStarted, TextDelta
@@ -47,6 +48,13 @@ class ReplyJournalContract:
         for after in range(7):
             page = await read(storage, hold, after=after)
             assert (page.user_id, list(page.events), page.end) == ("user", said[after:], None)
+
+    async def test_what_tools_of_the_providers_do_is_kept_between_the_texts(self, storage: Storage) -> None:
+        hold = await running(storage)
+        item = HostedItem({"id": "ws_1", "type": "web_search_call", "action": {"query": AWKWARD, "sources": []}})
+        begun, done = ToolStep(HostedItem({"id": "ws_1", "type": "web_search_call"}), False), ToolStep(item, True)
+        await write(storage, hold, 1, started(hold), begun, TextDelta("a"), done)
+        assert (await read(storage, hold, after=1)).events == (begun, TextDelta("a"), done)
 
     async def test_one_write_may_be_of_many_exchanges(self, storage: Storage) -> None:
         holds = [await running(storage, user_id=f"user{n}") for n in range(3)]

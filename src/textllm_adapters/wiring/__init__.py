@@ -11,7 +11,7 @@ from textllm_adapters.wiring.applications import (
 )
 from textllm_adapters.wiring.asking import ask_providers
 from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
-from textllm_adapters.wiring.checks import check, notices
+from textllm_adapters.wiring.checks import allowed_tools, check, notices
 from textllm_adapters.wiring.listed_models import ListedModels, list_models, models_of
 from textllm_adapters.wiring.providers import fetch_model
 from textllm_adapters.wiring.storage import database_revision, database_steps, upgrade_database
@@ -21,6 +21,7 @@ __all__ = [
     "ListedModels",
     "Settings",
     "SyncTextLLM",
+    "allowed_tools",
     "ask_providers",
     "check",
     "config_in_force",

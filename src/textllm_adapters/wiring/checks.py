@@ -59,6 +59,18 @@ def _is_priced(pricing: Pricing, catalogue: Catalogue, name: str) -> bool:
     return True
 
 
+def allowed_tools(settings: Settings) -> Sequence[str]:
+    """Which tools on their own servers providers may use, and what a call costs: a sentence for each provider."""
+    allowing = ((name, provider.hosted_tools) for name, provider in settings.all_providers.items())
+    return [
+        f"{name}: its own tools may be used: "
+        + ", ".join(f"{kind} for {tool.price:f} USD a call" for kind, tool in tools.items())
+        + f"; {settings.max_tool_calls} calls at most in one reply."
+        for name, tools in allowing
+        if tools
+    ]
+
+
 def notices(settings: Settings, *, today: date | None = None) -> Sequence[str]:
     """What an operator should know about settings that can be used all the same.
 

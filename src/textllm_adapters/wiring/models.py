@@ -213,6 +213,7 @@ def chat_policy(settings: Settings, model: Model) -> ChatPolicy:
         max_document_chars=settings.max_document_chars,
         max_document_pages=settings.max_document_pages,
         max_conversations=settings.max_conversations_per_user,
+        max_tool_calls=settings.max_tool_calls,
         retention=Retention(
             conversations=_days(settings.conversation_days),
             deleted=_days(settings.retention_days),

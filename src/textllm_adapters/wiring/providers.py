@@ -15,6 +15,7 @@ from msgspec import structs
 from textllm_adapters.settings import ProviderSettings, Settings, Supports
 from textllm_adapters.wiring.catalogue import reads_files
 from textllm_core.chat.routes import Route
+from textllm_core.records.hosted import HostedTerms
 
 if TYPE_CHECKING:  # an adapter is imported once it is chosen, so that no one pays for the others
     from textllm_adapters.openai.client import Client
@@ -71,6 +72,9 @@ async def open_provider(
     route = replace(
         way.route,
         provider=prefix,
+        hosted={
+            kind: HostedTerms(price=tool.price, tokens=tool.tokens) for kind, tool in provider.hosted_tools.items()
+        },
         first_token_timeout_s=timeouts.first_token_s,
         silence_timeout_s=timeouts.silence_s,
     )

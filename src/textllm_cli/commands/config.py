@@ -48,11 +48,12 @@ def check(context: typer.Context, offline: _Offline = False, as_json: options.Js
         settings, wiring = invocation.settings(is_personal=False), invocation.load_wiring()
         notices: Sequence[str] = ()
         found: Sequence[ProviderFound] = ()
+        tools: Sequence[str] = ()
         if settings.server is not None:  # the model and the storage are the server's
             notices = (_OF_THIS_COMPUTER,)
         else:
             wiring.check(settings)
-            notices = wiring.notices(settings)
+            notices, tools = wiring.notices(settings), wiring.allowed_tools(settings)
             found = () if offline else interruptibly(wiring.ask_providers(settings))
         for notice in notices:
             screen.warn(notice)
@@ -61,7 +62,9 @@ def check(context: typer.Context, offline: _Offline = False, as_json: options.Js
                 screen.warn(f"{provider.name}: {note}")
         asked = {"providers": found} if found else {}
         lines = [f"{provider.name}: {_said(provider)}" for provider in found if provider.is_well]
-        screen.record({"ok": True, "notices": notices, **asked}, "\n".join([*lines, "The settings can be used."]))
+        told = {"allowed_tools": tools} if tools else {}
+        text = "\n".join([*lines, *tools, "The settings can be used."])
+        screen.record({"ok": True, "notices": notices, **asked, **told}, text)
 
 
 def _said(provider: ProviderFound) -> str:

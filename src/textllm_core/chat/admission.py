@@ -39,7 +39,7 @@ from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
 from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn, TurnNames
 from textllm_core.records.parts import ContentPart
-from textllm_core.rules.budgets import affordable_output_tokens, demand
+from textllm_core.rules.budgets import affordable, demand
 from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens
 
@@ -125,12 +125,12 @@ class Admission:
             return None
 
     async def _admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange:
-        options = turn.options
+        options, hosted = turn.options, turn.options.hosted
         check_options(options, max_input_chars=self.policy.max_input_chars)
         instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions) or None
         model = options.model or self.policy.model
         caller.may_use(model)
-        routes = self.routes.to(model)
+        routes = self.routes.offering(model, hosted)
 
         user_id = caller.acts_for(turn.user_id)
         conversation = None
@@ -170,8 +170,10 @@ class Admission:
             transcript_id=transcript_id,
             must_stay=not keeps_messages,
         )
-        price = self.pricing.price(route.model)
-        fallbacks = [(other, self.pricing.price(other.model)) for other in others]
+        price = route.priced(self.pricing.price(route.model), hosted)
+        fallbacks = [(other, other.priced(self.pricing.price(other.model), hosted)) for other in others]
+        most_calls = min((hosted and hosted.most_calls) or self.policy.max_tool_calls, self.policy.max_tool_calls)
+        bound = route.tool_bound(hosted, most_calls=most_calls)
         # One of another provider, or from when another API was configured, does not know what was said since.
         if transcript_id is not None and not route.keeps(transcript_id):
             if route.transcript is not None and not keeps_messages:
@@ -185,9 +187,12 @@ class Admission:
             + past_tokens
         )
         longest = route.longest(ceiling, input_tokens=input_tokens, estimate=estimate)
-        wanted = demand(price, input_tokens=input_tokens, max_output_tokens=longest, limit=limit)
-        for _, other in fallbacks:  # any of them may answer
-            most = demand(other, input_tokens=input_tokens, max_output_tokens=ceiling, limit=limit).most
+        wanted = demand(price, input_tokens=input_tokens, max_output_tokens=longest, limit=limit, tools=bound)
+        for way, other in fallbacks:  # any of them may answer
+            tools_there = way.tool_bound(hosted, most_calls=most_calls)
+            most = demand(
+                other, input_tokens=input_tokens, max_output_tokens=ceiling, limit=limit, tools=tools_there
+            ).most
             wanted = replace(wanted, most=max(wanted.most, most))
         reservation = Reservation(
             tenant_id=caller.tenant_id,
@@ -216,6 +221,9 @@ class Admission:
             expires_at=None if turn.expires_in is None else now + turn.expires_in,
         )
         allowance, hold = await self._let_in(caller, turn, reservation, running, is_new_user=is_new_user)
+        calls, longest = affordable(
+            price, held=hold.amount, input_tokens=input_tokens, max_output_tokens=longest, tools=bound
+        )
         return OpenExchange(
             turn=turn,
             message=message,
@@ -226,9 +234,9 @@ class Admission:
             instructions=instructions,
             ceiling=ceiling,
             input_tokens=input_tokens,
-            max_output_tokens=affordable_output_tokens(
-                price, held=hold.amount, input_tokens=input_tokens, max_output_tokens=longest
-            ),
+            max_output_tokens=longest,
+            tools=bound,
+            most_calls=calls,
             log=running.log,
             asked_at=now,
             transcript_id=transcript_id,

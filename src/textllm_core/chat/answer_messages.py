@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from textllm_core.chat.exchange import Exchange
 from textllm_core.errors import InputTooLongError, InvalidRequestError
 from textllm_core.policy import ChatPolicy
+from textllm_core.records.hosted import HostedItem
 from textllm_core.records.messages import Message, Reply, ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.messages_turn import MessagesTurn
 from textllm_core.records.parts import InputFile, InputImage, InputLink
@@ -118,7 +119,7 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
                             f"{field}[{place}]", "has the result of a call that the reply before it does not ask for"
                         )
                     said = part.call_id + part.output
-                case InputImage() | InputFile() | InputLink():  # counted by whoever has looked at them
+                case InputImage() | InputFile() | InputLink() | HostedItem():  # counted by whoever has looked at them
                     said = ""
                 case _:
                     said = part.text

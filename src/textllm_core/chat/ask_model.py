@@ -31,6 +31,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
+from textllm_core.records.hosted import ToolStep
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, TextDelta
@@ -137,8 +138,11 @@ class AskModel:
                                 if len(said) > room:
                                     raise _endless(of)
                                 deadline.move(loop.time() + silence_s)
-                            case ModelThinking(characters):
-                                log.thought += characters
+                            case ModelThinking() | ToolStep():
+                                if isinstance(event, ToolStep):
+                                    log.step(event)
+                                else:
+                                    log.thought += event.characters
                                 if log.size + log.thought > most:
                                     raise _endless(of)
                                 is_begun = of.first_text_at is not None
@@ -202,6 +206,7 @@ class AskModel:
             response_format=options.response_format,
             reasoning_effort=options.reasoning_effort,
             sampling=options.sampling,
+            hosted=options.hosted and replace(options.hosted, most_calls=of.most_calls),
             safety_identifier=_digest(hold.tenant_id, hold.user_id),
             cache_key=hold.conversation_id if cached is None else _digest(hold.tenant_id, cached),
             read=self._read_blob(of),

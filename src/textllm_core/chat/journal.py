@@ -9,6 +9,7 @@ from typing import Final
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.ports.reply_journal import ReplyJournal
+from textllm_core.records.hosted import ToolStep
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import ReplyStarted, TextDelta
@@ -34,7 +35,7 @@ class _Writing:
         if not self.is_written:
             return None
         events = self.log.after(self.written)
-        spoken = tuple(event for event in events if isinstance(event, ReplyStarted | TextDelta))
+        spoken = tuple(event for event in events if isinstance(event, ReplyStarted | TextDelta | ToolStep))
         return JournalEntry(self.hold, self.written + 1, spoken) if spoken else None
 
     async def settled_down(self) -> None:

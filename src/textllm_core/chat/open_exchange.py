@@ -12,10 +12,11 @@ from textllm_core.chat.routes import Route
 from textllm_core.errors import Allowance, ContextTooLongError, ModelError, ProviderReport, TextLLMError
 from textllm_core.money import Price
 from textllm_core.records.conversations import ConversationState
+from textllm_core.records.hosted import counted_calls
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, ReplyStarted, Turn
 from textllm_core.records.model import ModelStarted
-from textllm_core.rules.budgets import affordable_output_tokens, demand
+from textllm_core.rules.budgets import ToolBound, affordable, demand
 from textllm_core.texts import WholeCharacters
 from textllm_core.usage import Usage, estimated_tokens
 
@@ -32,6 +33,7 @@ class OpenExchange:
         route: the model that is asked, or is at work.
         fallbacks: those that stand in for it, and what they charge.
         ceiling, input_tokens: of the reply, and of what is sent at most, in tokens.
+        tools: what those on the provider's servers may add at most; `most_calls`: of them, that are paid for.
         transcript_id: the provider's side of the conversation, once it is known.
         left_transcript: one that was made for a model which then could not answer.
         keeps_messages: our own copy of what is said is kept, and is the record.
@@ -52,6 +54,8 @@ class OpenExchange:
     ceiling: int
     input_tokens: int
     max_output_tokens: int
+    tools: ToolBound
+    most_calls: int
     log: ReplyLog
     asked_at: datetime
     transcript_id: str | None
@@ -132,7 +136,9 @@ class OpenExchange:
         """Have another model asked; False where it cannot take the turn, or for no price that is held."""
         hold, tokens = self.hold, self.input_tokens
         ceiling = route.longest(self.ceiling, input_tokens=tokens, estimate=hold.input_estimate)
-        wanted = demand(price, input_tokens=tokens, max_output_tokens=ceiling, limit=hold.amount)
+        hosted = self.turn.options.hosted
+        tools = route.tool_bound(hosted, most_calls=self.tools.calls)
+        wanted = demand(price, input_tokens=tokens, max_output_tokens=ceiling, limit=hold.amount, tools=tools)
         if wanted.least > hold.amount or not route.reads(self.message):
             return False
         if self.transcript_id is not None and not route.keeps(self.transcript_id):
@@ -140,9 +146,9 @@ class OpenExchange:
                 return False
             self.left_transcript = self.unasked_transcript
             self.transcript_id = None
-        self.route, self.hold = route, replace(hold, model=route.model, price=price)
-        self.max_output_tokens = affordable_output_tokens(
-            price, held=hold.amount, input_tokens=tokens, max_output_tokens=ceiling
+        self.route, self.hold, self.tools = route, replace(hold, model=route.model, price=price), tools
+        self.most_calls, self.max_output_tokens = affordable(
+            price, held=hold.amount, input_tokens=tokens, max_output_tokens=ceiling, tools=tools
         )
         return True
 
@@ -158,12 +164,14 @@ class OpenExchange:
     @property
     def estimate(self) -> Usage:
         """Tokens of what was certainly sent and certainly received, and no less than the provider has stated of it."""
-        stated = self.counted
+        stated, calls = self.counted, counted_calls(self.log.tools)
         return replace(
             stated,
-            input_tokens=stated.input_tokens or self.hold.input_estimate,
+            # The model is asked anew after each call of a tool, with all that was there before.
+            input_tokens=stated.input_tokens or self.hold.input_estimate * (1 + sum(calls.values())),
             output_tokens=max(stated.output_tokens, estimated_tokens(self.text, characters=self.thought)),
             reasoning_tokens=max(stated.reasoning_tokens, self.thought // 4),
+            tool_calls=calls,
         )
 
     @property

@@ -62,7 +62,8 @@ def remains(ended: ModelEnded | None, heard: str, estimate: Usage, *, error: Tex
     if ended is not None:
         usage, estimated = ended.charged(estimate)
     else:
-        usage, estimated = Usage() if _is_answer(error) and not estimate.output_tokens else estimate, True
+        is_free = _is_answer(error) and not estimate.output_tokens  # but for the calls of tools that it has told of
+        usage, estimated = Usage(tool_calls=estimate.tool_calls) if is_free else estimate, True
     status: EntryStatus = "failed"
     if ended is not None and ended.status == "completed" and not ended.content_filtered:
         status = "completed"

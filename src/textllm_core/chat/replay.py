@@ -18,6 +18,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
+from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.ledger import Replay
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.records.parts import ContentPart, InputFile, InputImage, OutputText, Refusal
@@ -74,7 +75,9 @@ def replayed(replay: Replay, warnings: Sequence[str]) -> Iterator[ReplyEvent]:
         yield replace(kept.started, is_replayed=True)
     if isinstance(end, ReplyCompleted):
         for part in end.parts:
-            if isinstance(part, OutputText | Refusal) and part.text:
+            if isinstance(part, HostedItem):
+                yield ToolStep(part, is_done=True)
+            elif isinstance(part, OutputText | Refusal) and part.text:
                 yield TextDelta(part.text, isinstance(part, Refusal))
     yield end
 

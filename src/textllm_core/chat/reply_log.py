@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from textllm_core.errors import ServiceUnavailableError, TextLLMError
+from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 
 
@@ -27,6 +28,7 @@ class ReplyLog:
         "_kinds",
         "_others",
         "_readers",
+        "_steps",
         "_text",
         "_waiting",
         "thought",
@@ -37,6 +39,7 @@ class ReplyLog:
         self._text = bytearray()
         self._ends = array("I")
         self._kinds = bytearray()  # of each piece, whether it is of a refusal
+        self._steps: dict[int, ToolStep] = {}  # by their places among the pieces, where they are empty ones
         self._others: list[ReplyEvent] = []  # what comes before the text, and after it: one each
         self._waiting: list[asyncio.Future[None]] = []  # for whatever comes next
         self._ending: list[asyncio.Future[None]] = []  # for the end alone
@@ -76,6 +79,14 @@ class ReplyLog:
         return self._text.decode()
 
     @property
+    def tools(self) -> list[HostedItem]:
+        """What tools of the provider's have done for the reply so far, or have begun to do."""
+        items: dict[str, HostedItem] = {}
+        for place, step in self._steps.items():
+            items[step.item.id or str(place)] = step.item
+        return list(items.values())
+
+    @property
     def first(self) -> ReplyStarted:
         """The first event, once there is one."""
         first = self._others[0]
@@ -91,14 +102,18 @@ class ReplyLog:
             return self._others[0]
         if position > len(self._ends):
             return self._others[1]
+        if (step := self._steps.get(position - 1)) is not None:
+            return step
         begins = self._ends[position - 2] if position > 1 else 0
         text = self._text[begins : self._ends[position - 1]].decode()
         return TextDelta(text, bool(self._kinds[position - 1]))
 
     def append(self, event: ReplyEvent) -> None:
-        """Write the next event: `ReplyStarted`, then any number of `TextDelta`, then a terminal one."""
+        """Write the next event: `ReplyStarted`, then any number of `TextDelta` and `ToolStep`, then a terminal one."""
         if isinstance(event, TextDelta):
             self.say(event.text.encode(), is_refusal=event.is_refusal)
+        elif isinstance(event, ToolStep):
+            self.step(event)
         elif not self._is_closed:
             self._others.append(event)
             self._wake(self._waiting)
@@ -111,6 +126,14 @@ class ReplyLog:
             self._kinds.append(is_refusal)
             if self._waiting:  # which nobody does who wants the whole reply, whatever many pieces it has
                 self._wake(self._waiting)
+
+    def step(self, step: ToolStep) -> None:
+        """Write down that a tool is at work, between the pieces of the text."""
+        if not self._is_closed:
+            self._steps[len(self._ends)] = step
+            self._ends.append(len(self._text))
+            self._kinds.append(False)
+            self._wake(self._waiting)
 
     def close(self) -> None:
         """End the log: its last event was terminal."""

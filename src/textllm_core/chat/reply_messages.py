@@ -1,8 +1,12 @@
 """The message that a reply becomes, as its conversation keeps it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from textllm_core.chat.remains import Remains
+from textllm_core.records.hosted import NOTHING_HOSTED, HostedItem
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, MessageEnd, TurnOptions, reply_message_id
 from textllm_core.records.model import ModelEnded
@@ -10,14 +14,24 @@ from textllm_core.records.parts import ContentPart, OutputText, Refusal
 from textllm_core.records.tools import ToolCall
 
 
-def message_of_reply(hold: Hold, left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
-    """The reply as its conversation keeps it."""
+def message_of_reply(
+    hold: Hold, left: Remains, ended: ModelEnded | None, *, at: datetime, tools: Sequence[HostedItem] = ()
+) -> Message:
+    """The reply as its conversation keeps it.
+
+    Args:
+        tools: what was heard of tools of the provider's; its own account is the truth, where it has one.
+    """
     end, calls = _message_end(left, ended), calls_of(left, ended)
+    hosted = NOTHING_HOSTED if ended is None else ended.hosted.of(left.text, ended.text)
+    hosted = hosted if hosted.items else replace(hosted, before=tuple(tools))
     said = _said(left.text, ended.refusal if ended is not None and end == "refusal" else None)
+    if hosted.annotations and isinstance(said[0], OutputText):
+        said = (replace(said[0], annotations=hosted.annotations), *said[1:])
     return Message(
         id=reply_message_id(hold.response_id),
         role="assistant",
-        content=calls if calls and not left.text else (*said, *calls),
+        content=(*hosted.before, *(() if calls and not left.text else said), *hosted.after, *calls),
         created_at=at,
         status="completed" if left.status == "completed" else "incomplete",
         estimated=left.estimated,
@@ -30,7 +44,10 @@ def told_content(options: TurnOptions, message: Message | None) -> tuple[Content
     content = () if message is None else message.content
     is_thought = options.tells_reasoning and any(isinstance(part, ToolCall) and part.reasoning for part in content)
     is_parted = sum(isinstance(part, OutputText | Refusal) for part in content) > 1
-    return content if is_thought or is_parted else ()
+    has_more = any(
+        isinstance(part, HostedItem) or (isinstance(part, OutputText) and part.annotations) for part in content
+    )
+    return content if is_thought or is_parted or has_more else ()
 
 
 def calls_of(left: Remains, ended: ModelEnded | None) -> tuple[ToolCall, ...]:

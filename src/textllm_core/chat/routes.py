@@ -1,17 +1,21 @@
 """Which model of which provider takes a turn, and which ones stand in where it cannot."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import inf, log
 from typing import Final
 
+from msgspec import structs
+
 from textllm_core.errors import InvalidRequestError
+from textllm_core.money import Price
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.transcript import Transcript
+from textllm_core.records.hosted import HostedTerms, HostedTools
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import InputImage
-from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS
+from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS, NO_TOOLS, ToolBound
 from textllm_core.texts import listing
 
 _ROUGHLY: Final = 1.25  # an estimate of tokens is rarely off by more
@@ -38,6 +42,7 @@ class Route:
         provider: the name that the ids of `transcript` begin with, and a slash; empty: they have none.
         context: tokens of the past, the turn and the reply; None: not known.
         shortest_reply, longest_reply: tokens that can be asked for at least, and at most; None: as the policy has it.
+        hosted: tools on the provider's own servers that its operator allows, and on which terms.
         first_token_timeout_s, silence_timeout_s: None: as the policy has them.
         stage: those of a lower one are asked first.
         weight: its share of the turns, beside the others of its stage; 0: it only stands in for them.
@@ -57,6 +62,7 @@ class Route:
     stage: int = 0
     weight: int = 0
     hasty: LLM | None = None
+    hosted: Mapping[str, HostedTerms] = field(default_factory=dict)
 
     def of(self, model: str) -> "Route":
         """The same provider's way to a model, by its own name for it."""
@@ -73,6 +79,29 @@ class Route:
             return ceiling
         room = max(self.context - input_tokens, self.context - int(estimate * _ROUGHLY) - _BESIDE)
         return min(ceiling, max(room, MIN_OUTPUT_TOKENS))
+
+    def offers(self, hosted: HostedTools | None) -> bool:
+        """Whether all of these tools may be used there."""
+        return hosted is None or hosted.kinds <= self.hosted.keys()
+
+    def priced(self, price: Price, hosted: HostedTools | None) -> Price:
+        """What its model charges, and those of its tools that are asked for, each of which it offers."""
+        if hosted is None:
+            return price
+        return structs.replace(price, calls={kind: self.hosted[kind].price for kind in sorted(hosted.kinds)})
+
+    def tool_bound(self, hosted: HostedTools | None, *, most_calls: int) -> ToolBound:
+        """What these tools may add to a turn."""
+        if hosted is None:
+            return NO_TOOLS
+        terms = [self.hosted[kind] for kind in hosted.kinds]
+        listing = [self.hosted[tool.kind].tokens for tool in hosted.tools if tool.kind == "mcp"]
+        return ToolBound(
+            calls=most_calls,
+            tokens=max(each.tokens for each in terms),
+            listed=sum(listing),
+            price=max(each.price for each in terms),
+        )
 
     def reads(self, message: Message) -> bool:
         """Whether it reads the images and files of a message."""
@@ -148,6 +177,26 @@ class Routes:
         routes = self.to(model)
         first = [route.llm for route in routes if route.stage == 0 and route.weight > 0] or [routes[0].llm]
         return Reads(any(llm.reads_images for llm in first), all(llm.reads_files for llm in first))
+
+    def offering(self, model: str, hosted: HostedTools | None) -> Sequence[Route]:
+        """As `to`: those of them where these tools of the provider's may be used.
+
+        Raises:
+            InvalidRequestError: as `to`, or there are none.
+        """
+        routes = self.to(model)
+        if hosted is None:
+            return routes
+        offering = [route for route in routes if route.offers(hosted)]
+        if not offering:
+            allowed = {kind for route in routes for kind in route.hosted}
+            tool = next((tool for tool in hosted.tools if tool.kind not in allowed), hosted.tools[0])
+            raise InvalidRequestError.of(
+                f"{tool.place}.type" if "[" in tool.place else tool.place,
+                f"{tool.type} runs on the provider's own servers, and is not allowed for the model {model}; bring a "
+                f"function, or ask the operator, who allows it with its price (the setting hosted_tools.{tool.kind})",
+            )
+        return offering
 
     def called(self, model: str, *, asked: str) -> str:
         """The name by which callers can ask for the model that has answered.

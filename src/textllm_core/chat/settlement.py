@@ -16,6 +16,7 @@ from textllm_core.errors import ContentRefusedError, InvalidRequestError, Provid
 from textllm_core.money import Price, exact
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState
+from textllm_core.records.hosted import HostedItem, counted_calls
 from textllm_core.records.journal import END_OF_LOST
 from textllm_core.records.ledger import Hold, Settlement
 from textllm_core.records.messages import (
@@ -25,6 +26,7 @@ from textllm_core.records.messages import (
     ReplyCompleted,
     ReplyStarted,
     ReplyUsage,
+    TurnOptions,
 )
 from textllm_core.records.model import ModelEnded
 from textllm_core.records.parts import InputFile, InputImage
@@ -33,6 +35,7 @@ from textllm_core.usage import Usage, estimated_tokens
 
 _OPEN_FOR: Final = timedelta(minutes=10)  # longer than a provider that is left writes on, or than most of its outages
 _BY_PROVIDER: Final = "provider"
+_TOLD_LATER: Final = TurnOptions()  # what else a turn has asked to be told nobody knows any more
 _INTERRUPTED: Final = "The service was interrupted before this reply was complete."
 
 
@@ -77,7 +80,7 @@ def ending(
     return _ending(
         of,
         left,
-        message_of_reply(of.hold, left, ended, at=at) if left.is_kept else None,
+        message_of_reply(of.hold, left, ended, at=at, tools=of.log.tools) if left.is_kept else None,
         told=error or "cancelled",
         text=left.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -106,7 +109,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
     return _ending(
         of,
         left,
-        message_of_reply(of.hold, left, ended, at=at),
+        message_of_reply(of.hold, left, ended, at=at, tools=of.log.tools),
         told=ended.finish_reason,
         text=ended.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -162,7 +165,7 @@ def _ending(
         usage=left.usage,
         cost=cost,
         price_source=source,
-        rates=price.rates_for(left.usage.input_tokens),
+        rates=price.charged(left.usage),
         model=of.model,
         service_tier=service_tier,
         metadata=turn.options.metadata,
@@ -192,6 +195,7 @@ def recovered(
     *,
     pricing: Pricing,
     at: datetime,
+    tools: Sequence[HostedItem] = (),
 ) -> Settlement:
     """How an exchange ends whose process died.
 
@@ -200,11 +204,14 @@ def recovered(
         heard: what is known to have been read of the reply.
         ended: the provider's account of it; None where it has none.
         files: the images and documents of its turn.
+        tools: what is known to have been done for it by tools of the provider's.
     """
+    calls = counted_calls(tools)
     estimate = Usage(
-        input_tokens=hold.input_estimate,
+        input_tokens=hold.input_estimate * (1 + sum(calls.values())),  # as `OpenExchange.estimate`
         output_tokens=estimated_tokens(heard, characters=hold.thought),
         reasoning_tokens=hold.thought // 4,
+        tool_calls=calls,
     )
     left, is_aside = remains(ended, heard, estimate), hold.kind == "summary"
     keeps_messages = conversation is None or conversation.keeps_messages
@@ -214,7 +221,7 @@ def recovered(
     known = hold.transcript_id or (conversation.transcript_id if conversation else None)
     past = conversation.context_tokens if conversation else 0
     is_dropped = keeps_messages and not is_aside
-    reply_message = message_of_reply(hold, left, ended, at=at) if is_kept else None
+    reply_message = message_of_reply(hold, left, ended, at=at, tools=tools) if is_kept else None
     open_calls = conversation.open_calls if conversation else None
     return _by_account(
         hold,
@@ -278,7 +285,8 @@ def _by_account(
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
         calls = [ReplyToolCall.of(call) for call in calls_of(left, ended)]
         reply = _reply(hold, left, left.text, ended.finish_reason, calls, model=model, cost=cost)
-        remembered = remembered_reply(begun, ReplyCompleted(reply, tuple(files)))
+        content = told_content(_TOLD_LATER, messages[-1] if messages else None)
+        remembered = remembered_reply(begun, ReplyCompleted(reply, tuple(files), content))
     is_summary = hold.kind == "summary" and left.status == "completed"
     return Settlement(
         status=left.status,
@@ -286,7 +294,7 @@ def _by_account(
         usage=left.usage,
         cost=cost,
         price_source=source,
-        rates=price.rates_for(left.usage.input_tokens),
+        rates=price.charged(left.usage),
         model=model,
         service_tier=ended.service_tier if ended else None,
         metadata=hold.metadata,
@@ -334,8 +342,9 @@ def _reply(
 
 
 def _price(pricing: Pricing, hold: Hold, model: str, ended: ModelEnded | None) -> Price:
+    tier = ended.service_tier if ended else None
     try:
-        return pricing.price(hold.model, reported=model, service_tier=ended.service_tier if ended else None)
+        return replace(pricing.price(hold.model, reported=model, service_tier=tier), calls=hold.price.calls)
     except InvalidRequestError:  # since it was admitted, its price has gone from the lists
         return hold.price
 

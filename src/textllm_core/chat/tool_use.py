@@ -38,7 +38,7 @@ def check_tools(options: TurnOptions) -> None:
     Raises:
         InvalidRequestError
     """
-    names = [tool.name for tool in options.tools]
+    names, hosted = [tool.name for tool in options.tools], options.hosted
     if len(names) > MAX_TOOLS:
         raise InvalidRequestError.of("tools", f"may be {MAX_TOOLS} at most")
     for name in names:
@@ -46,7 +46,12 @@ def check_tools(options: TurnOptions) -> None:
             raise InvalidRequestError.of("tools", f"the name of a function {_NAMED}")
     if len(set(names)) < len(names):
         raise InvalidRequestError.of("tools", "must have different names")
-    if not names and (options.tool_choice is not None or options.parallel_tool_calls is not None):
+    if hosted is not None:
+        if not hosted.tools or len(names) + len(hosted.tools) > MAX_TOOLS:
+            raise InvalidRequestError.of("tools", f"may be {MAX_TOOLS} at most, and one at least")
+        if hosted.most_calls is not None and hosted.most_calls < 1:
+            raise InvalidRequestError.of("max_tool_calls", "must be at least 1")
+    if not names and hosted is None and (options.tool_choice is not None or options.parallel_tool_calls is not None):
         field = "parallel_tool_calls" if options.tool_choice is None else "tool_choice"
         raise InvalidRequestError.of(field, "needs tools beside it")
     if isinstance(options.tool_choice, NamedFunction) and options.tool_choice.name not in names:
@@ -61,7 +66,7 @@ def check_tools(options: TurnOptions) -> None:
     shape = options.response_format
     if isinstance(shape, JsonSchemaFormat) and not _NAME.fullmatch(shape.name):
         raise InvalidRequestError.of("response_format", f"the name of a schema {_NAMED}")
-    for field, value in (("tools", options.tools), ("response_format", shape)):
+    for field, value in (("tools", (options.tools, hosted)), ("response_format", shape)):
         try:
             json.dumps(msgspec.to_builtins(value), allow_nan=False, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -82,10 +87,11 @@ def check_record(options: TurnOptions, *, keeps_messages: bool) -> None:
 
 def options_bound(options: TurnOptions) -> int:
     """An upper bound of the tokens that functions and formats make."""
-    if not options.tools and options.response_format is None:
+    if not options.tools and options.response_format is None and options.hosted is None:
         return 0
-    written = len(msgspec.json.encode(options.tools)) + len(msgspec.json.encode(options.response_format))
-    return written + _TOKENS_BESIDE * (len(options.tools) + 1)
+    said = (options.tools, options.response_format, options.hosted)
+    hosted = options.hosted.tools if options.hosted else ()
+    return len(msgspec.json.encode(said)) + _TOKENS_BESIDE * (len(options.tools) + len(hosted) + 1)
 
 
 def results_bound(content: Sequence[ContentPart]) -> int:

@@ -26,7 +26,8 @@ class LLM(Protocol):
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         """`ModelStarted`, any number of `TextDelta`, then exactly one `ModelEnded`, whose text is all deltas joined.
 
-        Before and between deltas `ModelThinking` says that the model is at work, `ModelCounted` what it has used.
+        Before and between deltas `ModelThinking` says that the model is at work, `ModelCounted` what it has used, and
+        `ToolStep` that a tool of the provider's own has begun, or is done; of those alone whose items have ids.
 
         Reading it to its end frees the connection for the next call; closing it earlier ends the call at once.
         Only what surely was not executed is tried again.

@@ -20,6 +20,7 @@ from textllm_core.fields import (
 )
 from textllm_core.ids import new_id, new_response_id
 from textllm_core.records.conversations import ConversationState
+from textllm_core.records.hosted import HostedTools, ToolStep
 from textllm_core.records.parts import (
     ContentPart,
     InputFile,
@@ -137,6 +138,7 @@ class TurnOptions(Record, frozen=True, kw_only=True):
         reasoning_effort: how much a reasoning model is to think.
         sampling: how it is to choose its words otherwise.
         cache_key: what requests with the same beginning have in common, for the provider's cache; None: as it fits.
+        hosted: tools that run on the provider's own servers, of those that its operator allows.
         tells_reasoning: the end tells what was thought before its calls, for who brings that back with the results.
     """
 
@@ -153,6 +155,7 @@ class TurnOptions(Record, frozen=True, kw_only=True):
     reasoning_effort: ReasoningEffort | None = None
     sampling: Sampling | None = None
     cache_key: str | None = None
+    hosted: HostedTools | None = None
     tells_reasoning: bool = False
 
 
@@ -392,5 +395,5 @@ class ReplyFailed(Record, frozen=True):
         return {"response_id": self.response_id, "code": error.code, "detail": str(error), **error.details()}
 
 
-ReplyEvent = ReplyStarted | TextDelta | ReplyCompleted | ReplyFailed
-"""What a stream yields: `ReplyStarted`, any number of `TextDelta`, then `ReplyCompleted` or `ReplyFailed`."""
+ReplyEvent = ReplyStarted | TextDelta | ToolStep | ReplyCompleted | ReplyFailed
+"""What a stream yields: `ReplyStarted`, any number of `TextDelta` and `ToolStep`, `ReplyCompleted` or `ReplyFailed`."""

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from textllm_core.errors import TextLLMError
+from textllm_core.records.hosted import NOTHING_HOSTED, HostedOutput, HostedTools, ToolStep, most_of
 from textllm_core.records.messages import FinishReason, Message, TextDelta
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.tools import FunctionTool, ReasoningEffort, ResponseFormat, ToolCall, ToolChoice
@@ -33,6 +34,7 @@ class ModelRequest(Record, frozen=True, kw_only=True):
         cache_key: the same for all turns of a conversation.
         tools, tool_choice, parallel_tool_calls, response_format, reasoning_effort, sampling: as `TurnOptions` has them.
             Each call in the messages has its result in the message that follows.
+        hosted: tools of the provider's own that it may use, `hosted.most_calls` times at most.
         read: the bytes of an image or a file in the messages, by its key, in pieces of at most 1 MiB. They are read
             while the call is made, again for each further try, and not kept; it raises StoredFileNotFoundError or
             StorageUnavailableError. None where no message has any.
@@ -53,6 +55,7 @@ class ModelRequest(Record, frozen=True, kw_only=True):
     response_format: ResponseFormat | None = None
     reasoning_effort: ReasoningEffort | None = None
     sampling: Sampling | None = None
+    hosted: HostedTools | None = None
     read: ReadBlob | None = None
 
 
@@ -94,6 +97,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
         finish_reason: of a `completed` or `incomplete` reply.
         refusal: how `text` ends where the model refuses: the part that says why; empty: all of the text is it.
         tool_calls: what a `completed` reply asks the caller to run.
+        hosted: what tools of the provider's own did for it, by its output; each call there is charged.
         usage: None where the provider did not say.
         is_estimate: what it says of the usage cannot be all of it, so that a part of `usage` is estimated.
         content_filtered: the provider's filter ended the reply.
@@ -109,6 +113,7 @@ class ModelEnded(Record, frozen=True, kw_only=True):
     finish_reason: FinishReason = "stop"
     refusal: str = ""
     tool_calls: Sequence[ToolCall] = ()
+    hosted: HostedOutput = NOTHING_HOSTED
     content_filtered: bool = False
     service_tier: str | None = None
     cost: Decimal | None = None
@@ -118,8 +123,13 @@ class ModelEnded(Record, frozen=True, kw_only=True):
         """The usage to charge, and whether it is estimated.
 
         `estimate`, of what was sent and received, is taken for what the provider left out. A failure that states no
-        usage, and of which nothing was received, was not billed.
+        usage, and of which nothing was received, was not billed. Calls of tools are charged that either of both tells.
         """
+        usage, estimated = self._tokens(estimate)
+        calls = most_of(self.hosted.calls, estimate.tool_calls)
+        return (replace(usage, tool_calls=calls) if calls else usage), estimated
+
+    def _tokens(self, estimate: Usage) -> tuple[Usage, bool]:
         if self.usage is None:
             return (Usage(), False) if self.is_final and not estimate.output_tokens else (estimate, True)
         if self.is_estimate and self.usage.input_tokens == 0:  # something was sent
@@ -142,5 +152,5 @@ class ModelEnded(Record, frozen=True, kw_only=True):
         return self.is_final or self.status == "cancelled"
 
 
-ModelEvent = ModelStarted | ModelThinking | ModelCounted | TextDelta | ModelEnded
+ModelEvent = ModelStarted | ModelThinking | ModelCounted | TextDelta | ToolStep | ModelEnded
 """What an `LLM` says while it answers."""

@@ -1,12 +1,13 @@
 """What a message consists of."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from textllm_core.fields import FileKey, FileName, MediaType, SizeInBytes, Text
+from textllm_core.records.hosted import HostedItem
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.wire import Record
 
@@ -69,9 +70,17 @@ class InputLink(Record, frozen=True, kw_only=True, omit_defaults=True, tag="inpu
 
 
 class OutputText(Record, frozen=True, tag="output_text"):
-    """Text that the model wrote."""
+    """Text that the model wrote.
+
+    Args:
+        annotations: of it, such as the pages that it cites, in the words of the Responses API.
+    """
 
     text: Text
+    annotations: Annotated[
+        Sequence[Mapping[str, Any]] | UnsetType,
+        Meta(description="What the text cites, as OpenAI's Responses API tells it; left out where there is nothing."),
+    ] = UNSET
 
 
 class Refusal(Record, frozen=True, tag="refusal"):
@@ -84,14 +93,14 @@ class Refusal(Record, frozen=True, tag="refusal"):
         return self.refusal
 
 
-ContentPart = InputText | InputImage | InputFile | InputLink | OutputText | Refusal | ToolCall | ToolResult
+ContentPart = InputText | InputImage | InputFile | InputLink | OutputText | Refusal | ToolCall | ToolResult | HostedItem
 """One part of what a message says."""
 
 
 def words_of(part: ContentPart) -> str | None:
     """What a part says in words: a file the text extracted from it; None where it is sent as something else."""
     match part:
-        case InputImage() | InputFile(extracted=None) | InputLink() | ToolCall() | ToolResult():
+        case InputImage() | InputFile(extracted=None) | InputLink() | ToolCall() | ToolResult() | HostedItem():
             return None
         case InputFile():
             return f"File {part.name}:\n\n{part.extracted}"

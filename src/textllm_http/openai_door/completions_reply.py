@@ -8,6 +8,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.errors import ContentRefusedError
+from textllm_core.records.hosted import ToolStep
 from textllm_core.records.messages import FinishReason, Reply, ReplyCompleted, ReplyStarted, ReplyUsage
 from textllm_core.records.parts import OutputText, Refusal
 from textllm_core.records.tools import ReplyToolCall
@@ -153,6 +154,9 @@ class ChunkFrames:
     def refusal(self, number: int, text: str) -> bytes:  # noqa: ARG002
         self._refuses = True
         return self._chunk({"refusal": text}, None)
+
+    def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002 - this API has no such tools
+        return b""
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002
         reply, frames = end.reply, b""

@@ -8,6 +8,7 @@ from msgspec import UNSET, Struct
 
 from textllm_core.chat.given_parts import GivenPart
 from textllm_core.errors import InvalidRequestError
+from textllm_core.records.hosted import ITEMS
 from textllm_core.records.parts import InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_http.openai_door.bodies import DoorBody
@@ -84,6 +85,8 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Giv
                 given.append(GivenReference(_text(item, "id", at), at))
             case "reasoning":
                 before.append(item)
+            case str() if kind in ITEMS:  # of a tool of the provider's: what came of it, the reply says
+                pass
             case _ if kind not in _HIDDEN:
                 told = kind if isinstance(kind, str) and kind.isascii() and len(kind) <= 64 else "this"
                 raise InvalidRequestError.of(

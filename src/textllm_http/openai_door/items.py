@@ -1,18 +1,20 @@
 """Items of OpenAI's API for messages of ours: each is one item, or several where it has calls or their results."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.file_names import file_id_of
 from textllm_core.list_messages import ListedFile, ListedMessage
+from textllm_core.records.hosted import HostedItem
 from textllm_core.records.parts import InputImage, InputLink, InputText, OutputText, Refusal
 from textllm_core.records.tools import ShownCall, ToolResult
+from textllm_http.openai_door.hosted_items import PREFIXES, item_of_hosted, prefix_of
 
-_OF_PART: Final = re.compile(r"(?:fc|fco)_(?P<call>[0-9a-f]{12})_(?P<message>.+)")
+_OF_PART: Final = re.compile(rf"(?:fc|fco|{'|'.join(PREFIXES)})_(?P<call>[0-9a-f]{{12}})_(?P<message>.+)")
 
 Item = dict[str, Any]
 
@@ -58,6 +60,8 @@ def add_item(items: list[Item], message_id: str, role: str, part: object, *, sta
             items.append(_call_item(message_id, part))
         case ToolResult():
             items.append(_result_item(message_id, part))
+        case HostedItem():
+            items.append(hosted_item(message_id, part, number=len(items)))
         case _:
             said = next((item for item in items if item["type"] == "message"), None)
             if said is None:
@@ -68,8 +72,17 @@ def add_item(items: list[Item], message_id: str, role: str, part: object, *, sta
 
 def places_of(message: ListedMessage, item: ItemId) -> Sequence[int]:
     """Which parts of its message an item is; none: the message has no such item."""
-    calls = [_digest(part.call_id) if isinstance(part, ShownCall | ToolResult) else None for part in message.content]
-    return [place for place, call in enumerate(calls) if call == item.call]
+    return [place for place, part in enumerate(message.content) if _call_of(part, place) == item.call]
+
+
+def _call_of(part: object, place: int) -> str | None:
+    """What stands for the part in the id of its item; None: nothing, its item is its message."""
+    match part:
+        case ShownCall() | ToolResult():
+            return _digest(part.call_id)
+        case HostedItem():
+            return _digest(part.id or str(place))
+    return None
 
 
 def message_item(message_id: str, role: str, content: list[Any], *, status: str) -> Item:
@@ -82,9 +95,14 @@ def _call_item(message_id: str, call: ShownCall) -> Item:
     return {"id": id_of_call(message_id, call.call_id), "type": "function_call", "status": "completed", **told}
 
 
-def text_part(text: str) -> Item:
+def hosted_item(message_id: str, part: HostedItem, *, number: int) -> Item:
+    """What a tool of the provider's did; `number`: of the parts before it."""
+    return item_of_hosted(part, f"{prefix_of(part)}_{_digest(part.id or str(number))}_{message_id}")
+
+
+def text_part(text: str, annotations: Sequence[Mapping[str, object]] | UnsetType = UNSET) -> Item:
     """What the model has said."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "output_text", "text": text, "annotations": list(annotations or ()), "logprobs": []}
 
 
 def _result_item(message_id: str, part: ToolResult) -> Item:
@@ -95,8 +113,8 @@ def _result_item(message_id: str, part: ToolResult) -> Item:
 
 def _part(role: str, part: object) -> Item:
     match part:
-        case OutputText(text) if role == "assistant":
-            return text_part(text)
+        case OutputText(text, annotations) if role == "assistant":
+            return text_part(text, annotations)
         case Refusal(refusal):
             return {"type": "refusal", "refusal": refusal}
         case InputText(text) | OutputText(text):

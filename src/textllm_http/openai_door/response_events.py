@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import Any, Final, Literal, TypeAlias
 
+from textllm_core.records.hosted import ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyStarted, reply_message_id
 from textllm_core.wire import to_json
-from textllm_http.openai_door.items import Item, message_item, text_part
+from textllm_http.openai_door import hosted_items
+from textllm_http.openai_door.items import Item, hosted_item, message_item, text_part
 from textllm_http.openai_door.response_object import Shown, failure, output_of
 from textllm_http.problems import Problem
 
@@ -36,11 +38,13 @@ class ResponseFrames:
     __slots__ = (
         "_after",
         "_background",
+        "_done",
         "_ended_at",
         "_model",
         "_named_id",
         "_number",
         "_parts",
+        "_places",
         "_shown",
         "_told",
         "_writes",
@@ -58,6 +62,8 @@ class ResponseFrames:
     ) -> None:
         self._told, self._named_id, self._background, self._after = told, conversation_id, is_background, after
         self._number, self._model, self._ended_at = 0, "", ended_at
+        self._places: dict[str, int] = {}  # of the items that have begun, by their ids
+        self._done: set[str] = set()  # those that a tool of the provider's has brought to their ends
         self._parts: list[Part] = []  # of the message, as far as it has begun
         self._shown = Shown("", told, None, named)
         self._writes = b""
@@ -83,18 +89,24 @@ class ResponseFrames:
         opened = b"" if "refusal" in self._parts else self._open("refusal")
         return opened + self._event("response.refusal.delta", **self._place("refusal"), delta=text)
 
+    def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002
+        item = hosted_item(reply_message_id(self._shown.response_id), step.item, number=0)
+        return self._worked(item) if step.is_done else self._begun(item)
+
     def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002
-        output = output_of(end)
-        told = b""
-        for index, item in enumerate(output):
+        output, told = output_of(end), b""
+        for item in output:
             match item["type"]:
                 case "message":
                     told += self._said(end.reply, item)
                 case "reasoning":
-                    told += self._thought(index, item)
+                    told += self._thought(item)
+                case "function_call":
+                    told += self._called(item)
                 case _:
-                    told += self._called(index, item)
-        response = self._shown.ended(end, completed_at=self._ended_at or int(time()))
+                    told += self._worked(item)
+        output.sort(key=lambda item: self._places[item["id"]])
+        response = self._shown.ended(end, completed_at=self._ended_at or int(time())) | {"output": output}
         return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response) + _DONE
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
@@ -116,18 +128,23 @@ class ResponseFrames:
         )
         return opened
 
+    def _next(self, item_id: str) -> int:
+        """The place of an item that begins."""
+        self._places[item_id] = place = len(self._places)
+        return place
+
     def _open(self, part: Part) -> bytes:
         """What comes before the first piece of a part of the message, and of the message."""
         item_id, told = reply_message_id(self._shown.response_id), b""
         if not self._parts:
             item = message_item(item_id, "assistant", [], status="in_progress")
-            told += self._event("response.output_item.added", output_index=0, item=item)
+            told += self._event("response.output_item.added", output_index=self._next(item_id), item=item)
         self._parts.append(part)
         return told + self._event("response.content_part.added", **self._place(part), part=_part_of(part, ""))
 
     def _place(self, part: Part) -> dict[str, Any]:
         item_id = reply_message_id(self._shown.response_id)
-        return {"item_id": item_id, "output_index": 0, "content_index": self._parts.index(part)}
+        return {"item_id": item_id, "output_index": self._places[item_id], "content_index": self._parts.index(part)}
 
     def _said(self, reply: Reply, item: Item) -> bytes:
         """What comes behind the last piece of the text."""
@@ -146,18 +163,21 @@ class ResponseFrames:
             if kind == "refusal":
                 told += self._event("response.refusal.done", **where, refusal=part["refusal"])
             else:
+                told += b"".join(hosted_items.cited(part["annotations"], where, self._event))
                 told += self._event("response.output_text.done", **where, text=part["text"], logprobs=[])
             told += self._event("response.content_part.done", **where, part=part)
-        return told + self._event("response.output_item.done", output_index=0, item=item)
+        return told + self._event("response.output_item.done", output_index=self._places[item["id"]], item=item)
 
-    def _thought(self, index: int, item: Item) -> bytes:
+    def _thought(self, item: Item) -> bytes:
         """What was thought before a call; whole in its last event alone."""
+        index = self._next(item["id"])
         begun = {name: value for name, value in item.items() if name != "encrypted_content"}
         told = self._event("response.output_item.added", output_index=index, item=begun)
         return told + self._event("response.output_item.done", output_index=index, item=item)
 
-    def _called(self, index: int, item: Item) -> bytes:
+    def _called(self, item: Item) -> bytes:
         """A call of a function, which is here as a whole."""
+        index = self._next(item["id"])
         begun: Item = item | {"arguments": "", "status": "in_progress"}
         where = {"item_id": item["id"], "output_index": index}
         told = self._event("response.output_item.added", output_index=index, item=begun)
@@ -166,6 +186,18 @@ class ResponseFrames:
             "response.function_call_arguments.done", **where, name=item["name"], arguments=item["arguments"]
         )
         return told + self._event("response.output_item.done", output_index=index, item=item)
+
+    def _begun(self, item: Item) -> bytes:
+        """A tool of the provider's begins."""
+        return hosted_items.begun(item, self._next(item["id"]), self._event)
+
+    def _worked(self, item: Item) -> bytes:
+        """What a tool of the provider's did, as far as it was not told yet."""
+        if item["id"] in self._done:
+            return b""
+        self._done.add(item["id"])
+        told = b"" if item["id"] in self._places else self._begun(item)
+        return told + hosted_items.done(item, self._places[item["id"]], self._event)
 
     def _event(self, kind: str, **data: Any) -> bytes:
         number, self._number = self._number, self._number + 1

@@ -21,6 +21,7 @@ from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.openai_door.charging import named_user
 from textllm_http.openai_door.given_items import Given, GivenMessage, GivenReference, given_items, join
+from textllm_http.openai_door.hosted_items import PREFIXES
 from textllm_http.openai_door.items import ItemId, id_of_call
 from textllm_http.openai_door.reasoning import ENCRYPTED
 from textllm_http.openai_door.response_request import ResponseRequest
@@ -181,6 +182,6 @@ async def _look_up(
         if isinstance(part, ToolCall) and id_of_call(item.message, part.call_id) == named.item_id:
             join(found, "assistant", part)
             return
-    if named.item_id.startswith("rs_"):  # what a model thought is not kept
+    if named.item_id.startswith(("rs_", *PREFIXES)):  # what a model thought is not kept; of tools the reply tells
         return
     raise InvalidRequestError.of(named.place, "is no item that is kept here; send what it says")

@@ -1,11 +1,13 @@
 """What `/v1/responses` is asked: the body, what it asks for, and what of it a response tells again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from textllm_core.errors import InvalidRequestError
+from textllm_core.records.hosted import KINDS, HostedTool, HostedTools
 from textllm_core.records.messages import TurnOptions
 from textllm_core.records.tools import (
     FunctionTool,
@@ -16,8 +18,10 @@ from textllm_core.records.tools import (
     ResponseFormat,
     ToolChoice,
 )
+from textllm_core.wire import to_json
 from textllm_http.openai_door.bounds import check_tools, refuse_deep
 from textllm_http.openai_door.errors import unserved
+from textllm_http.openai_door.hosted import CHOICES, hosted_tools, is_hosted, told_tool
 from textllm_http.openai_door.options import EFFORTS, MODES, one_of, sampling
 from textllm_http.requests import JsonBody
 
@@ -45,7 +49,7 @@ class NamedConversation(Struct, frozen=True):
 
 
 class ResponseTool(Struct, frozen=True, kw_only=True):
-    """Something that the model may use; there are functions alone."""
+    """A function that the model may use."""
 
     type: str
     name: str | None = None
@@ -54,13 +58,33 @@ class ResponseTool(Struct, frozen=True, kw_only=True):
     strict: bool | None = None
 
 
-class ChosenTool(Struct, frozen=True, kw_only=True):
-    """What the model is to use: one function, or some of them."""
+class ResponseTools(Struct, frozen=True):
+    """The functions among the tools."""
+
+    tools: list[ResponseTool]
+
+
+class AllowedTool(Struct, frozen=True, kw_only=True):
+    """One of those that the model may use."""
 
     type: str
     name: str | None = None
+    server_label: str | None = None
+
+    def is_of(self, tool: HostedTool) -> bool:
+        """Whether it names this tool of the provider's."""
+        label = tool.definition.get("server_label")
+        return KINDS.get(self.type) == tool.kind and (tool.kind != "mcp" or self.server_label == label)
+
+
+class ChosenTool(Struct, frozen=True, kw_only=True):
+    """What the model is to use: one tool, or some of them."""
+
+    type: str
+    name: str | None = None
+    server_label: str | None = None
     mode: str | None = None
-    tools: list[ResponseTool] | None = None
+    tools: list[AllowedTool] | None = None
 
 
 class ResponseTextFormat(Struct, frozen=True, kw_only=True):
@@ -105,7 +129,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     text: ResponseText | None = None
-    tools: list[ResponseTool] | None = None
+    tools: list[dict[str, Any]] | None = None
     tool_choice: str | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
@@ -134,8 +158,10 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
             InvalidRequestError: something is asked for that is not served.
         """
         self._check_served()
-        functions = tuple(_functions(self.tools or ()))
-        allowed, choice = _chosen(self.tool_choice, functions)
+        given, include = self.tools or (), self.include or ()
+        functions = tuple(_functions(given))
+        hosted = hosted_tools(given, include=include, max_tool_calls=self.max_tool_calls)
+        allowed, hosted, choice = _chosen(self.tool_choice, functions, hosted)
         return TurnOptions(
             model=self.model,
             instructions=self.instructions,
@@ -144,8 +170,9 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
             metadata=self.metadata or None,
             tools=allowed,
             # Without tools both say nothing, and some clients send them all the same.
-            tool_choice=choice if allowed or choice not in ("auto", "none") else None,
-            parallel_tool_calls=self.parallel_tool_calls if allowed else None,
+            tool_choice=choice if allowed or hosted or choice not in ("auto", "none") else None,
+            parallel_tool_calls=self.parallel_tool_calls if allowed or hosted else None,
+            hosted=hosted,
             response_format=_format(self.text.format) if self.text and self.text.format else None,
             reasoning_effort=_effort(self.reasoning),
             sampling=sampling(
@@ -196,38 +223,59 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
 
 
 RESPONSE: Final = JsonBody(ResponseRequest)
+_TOOLS: Final = JsonBody(ResponseTools)
 
 
-def _functions(tools: Sequence[ResponseTool]) -> Iterator[FunctionTool]:
+def _functions(tools: Sequence[dict[str, Any]]) -> Iterator[FunctionTool]:
     check_tools(tools)
     for number, tool in enumerate(tools):
-        if tool.type != "function":
-            told = tool.type if tool.type.isascii() and len(tool.type) <= 64 else "this"
+        kind = tool.get("type")
+        if kind != "function" and not is_hosted(tool) and isinstance(kind, str):
+            told = kind if kind.isascii() and len(kind) <= 64 else "this"
             raise InvalidRequestError.of(
                 f"tools[{number}].type",
                 f"{told} is a tool of OpenAI's servers, or no function, and is not served here; bring a function",
             )
-        if tool.name is None:
+    shaped = iter(_TOOLS.shaped(to_json({"tools": [tool for tool in tools if not is_hosted(tool)]})).tools)
+    for number, given in enumerate(tools):
+        if is_hosted(given):
+            continue
+        it = next(shaped)
+        if it.name is None:
             raise InvalidRequestError.of(f"tools[{number}].name", "is required")
-        refuse_deep(tool.parameters, f"tools[{number}].parameters")
-        yield FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
+        refuse_deep(it.parameters, f"tools[{number}].parameters")
+        yield FunctionTool(name=it.name, description=it.description, parameters=it.parameters, strict=it.strict)
+
+
+_Chosen: TypeAlias = tuple[tuple[FunctionTool, ...], HostedTools | None, ToolChoice | None]
 
 
 def _chosen(
-    choice: str | ChosenTool | None, functions: tuple[FunctionTool, ...]
-) -> tuple[tuple[FunctionTool, ...], ToolChoice | None]:
-    """The functions that the model may ask for, and whether it is to."""
+    choice: str | ChosenTool | None, functions: tuple[FunctionTool, ...], hosted: HostedTools | None
+) -> _Chosen:
+    """The functions that the model may ask for, the tools of the provider's that it may use, and whether it is to."""
     if choice is None:
-        return functions, None
+        return functions, hosted, None
     if isinstance(choice, str):
-        return functions, one_of(MODES, choice, "tool_choice")
+        return functions, hosted, one_of(MODES, choice, "tool_choice")
     if choice.type == "function" and choice.name is not None:
-        return functions, NamedFunction(choice.name)
+        return functions, hosted, NamedFunction(choice.name)
     if choice.type == "allowed_tools":
-        names = {tool.name for tool in choice.tools or ()}
+        named = choice.tools or ()
+        names = {tool.name for tool in named if tool.type == "function"}
         allowed = tuple(each for each in functions if each.name in names)
-        return allowed, one_of(MODES, "auto" if choice.mode is None else choice.mode, "tool_choice.mode")
-    raise InvalidRequestError.of("tool_choice", "must be auto, none, required, a function, or allowed_tools")
+        if hosted is not None:
+            left = [tool for tool in hosted.tools if any(each.is_of(tool) for each in named)]
+            hosted = replace(hosted, tools=left) if left else None
+        return allowed, hosted, one_of(MODES, "auto" if choice.mode is None else choice.mode, "tool_choice.mode")
+    if hosted is not None and choice.type in CHOICES:
+        one = AllowedTool(type=choice.type, server_label=choice.server_label)
+        if not any(one.is_of(tool) for tool in hosted.tools):
+            raise InvalidRequestError.of("tool_choice", "names a tool that is not among the tools")
+        return functions, replace(hosted, choice=_told_choice(choice)), None
+    raise InvalidRequestError.of(
+        "tool_choice", "must be auto, none, required, a function, allowed_tools, or a tool of OpenAI's that is offered"
+    )
 
 
 def _format(shape: ResponseTextFormat) -> ResponseFormat | None:
@@ -252,23 +300,23 @@ def _effort(reasoning: ResponseReasoning | None) -> ReasoningEffort | None:
     return one_of(EFFORTS, reasoning.effort, "reasoning.effort")
 
 
-def _told_tool(tool: ResponseTool) -> dict[str, Any]:
-    return {
-        "type": tool.type,
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,
-    }
+def _told_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    if is_hosted(tool):
+        return told_tool(tool)
+    return {name: tool.get(name) for name in ("type", "name", "description", "parameters", "strict")}
 
 
 def _told_choice(choice: str | ChosenTool | None) -> Any:
     if choice is None or isinstance(choice, str):
         return choice or "auto"
-    if choice.type == "function":
-        return {"type": "function", "name": choice.name}
-    tools = [{"type": tool.type, "name": tool.name} for tool in choice.tools or ()]
-    return {"type": choice.type, "mode": choice.mode or "auto", "tools": tools}
+    if choice.type == "allowed_tools":
+        tools = [_named(tool.type, name=tool.name, server_label=tool.server_label) for tool in choice.tools or ()]
+        return {"type": choice.type, "mode": choice.mode or "auto", "tools": tools}
+    return _named(choice.type, name=choice.name, server_label=choice.server_label)
+
+
+def _named(kind: str, **more: str | None) -> dict[str, str]:
+    return {"type": kind} | {name: value for name, value in more.items() if value is not None}
 
 
 def _told_format(shape: ResponseTextFormat) -> dict[str, Any]:

@@ -48,9 +48,15 @@ class ReportUsage:
         )
 
     async def by_conversation(self, caller: Caller, user_id: str, *, days: int) -> Sequence[UsageOfConversation]:
-        """The conversations of the period that are not deleted, those with the newest turn first, at most 100."""
+        """What each conversation used in these days, the newest turn first, at most 100; last what is left, if any.
+
+        The rows add up to the totals of the same days, whichever conversations were deleted or have no row.
+        """
         user, first = self._period(caller, user_id, days)
-        return await self.reports.newest_conversations(caller.tenant_id, user, first, limit=_MAX_CONVERSATIONS)
+        tenant_id = caller.tenant_id
+        newest, total = await self.reports.newest_conversations(tenant_id, user, first, limit=_MAX_CONVERSATIONS)
+        rest = _left(total, newest)
+        return [*newest, rest] if any(_numbers(rest)) else newest
 
     def _period(self, caller: Caller, user_id: str, days: int) -> tuple[str, date]:
         user = caller.acts_for(user_id) or user_id
@@ -62,6 +68,21 @@ def _grouped(rows: Iterable[DailyUsage], key: Callable[[DailyUsage], K]) -> Mapp
     for row in rows:
         groups[key(row)].append(row)
     return groups
+
+
+def _left(total: UsageOfConversation, rows: Iterable[UsageOfConversation]) -> UsageOfConversation:
+    messages, tokens_input, tokens_output, cost, estimated = _numbers(total)
+    for row in rows:
+        messages -= row.messages
+        tokens_input -= row.tokens_input
+        tokens_output -= row.tokens_output
+        cost -= row.cost
+        estimated -= row.estimated_cost
+    return UsageOfConversation(None, None, messages, tokens_input, tokens_output, exact(cost), exact(estimated))
+
+
+def _numbers(of: UsageOfConversation) -> tuple[int, int, int, Decimal, Decimal]:
+    return of.messages, of.tokens_input, of.tokens_output, of.cost, of.estimated_cost
 
 
 def _sums(rows: Iterable[DailyUsage]) -> tuple[int, int, int, Decimal, Decimal]:

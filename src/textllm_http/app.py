@@ -95,6 +95,7 @@ def routes() -> Litestar:
             sessions.end,
             sessions.of_user,
             usage.stats,
+            usage.stats_of_conversations,
             files.upload,
             files.list_files,
             files.delete,

@@ -79,6 +79,12 @@ STATS: Final = {
     "by_day": [{"day": "2026-03-14", **_USED}],
     "by_model": [{"model": "gpt-4o-2024-08-06", **_USED}],
 }
+USED_BY_CONVERSATION: Final = {
+    "data": [
+        {"conversation_id": CONVERSATION_ID, "title": "Name three rivers.", **_USED},
+        {"conversation_id": None, "title": None, **_USED},
+    ]
+}
 FILE_KEY: Final = "LLM/uploads/ada/20260314_092653_5a1b2c3d_report.pdf"
 FILE_VIEW: Final = {
     "success": True,

@@ -12,6 +12,7 @@ from tests.cli.conftest import Run
 from textllm_adapters.clock import SystemClock
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
+from textllm_core.usage import Usage
 
 TODAY = day_of(SystemClock().now())
 YESTERDAY = TODAY - timedelta(days=1)
@@ -21,15 +22,8 @@ YESTERDAY = TODAY - timedelta(days=1)
 def used(run: Run, wiring: MemoryWiring) -> str:
     """The id of the one conversation."""
     reply = json.loads(run("ask", "What is\n\x1b[31mred\x1b[0m?", "--user", "ada", "--json").stdout)
-    for key, kept in wiring.store.conversations.items():
-        conversation = replace(
-            kept.conversation,
-            message_count=3,
-            total_tokens_input=1500,
-            total_tokens_output=70,
-            total_cost=Decimal("0.75"),
-        )
-        wiring.store.conversations[key] = replace(kept, conversation=conversation)
+    for key, entry in wiring.store.entries.items():
+        wiring.store.entries[key] = replace(entry, usage=Usage(input_tokens=500, output_tokens=20), cost=Decimal("0.5"))
     wiring.store.daily_usage.clear()
     for row in (
         DailyUsage(TODAY, "gpt-5", 1, 500, 20, Decimal("0.5")),
@@ -73,8 +67,20 @@ def test_models_come_dearest_first(run: Run) -> None:
 
 def test_conversations_come_with_their_titles_which_cannot_drive_the_terminal(run: Run, used: str) -> None:
     result = run("usage", "--by", "conversation", "--user", "ada")
-    assert result.stdout.splitlines()[1].split() == [used, "3", "1,500", "70", "$0.75", "What", "is", "red?"]
-    assert "total" not in result.stdout
+    assert result.stdout.splitlines()[1].split() == [used, "1", "500", "20", "$0.5", "What", "is", "red?"]
+
+
+def test_what_is_left_beside_the_conversations_has_a_row_so_that_they_add_up(
+    run: Run, used: str, wiring: MemoryWiring
+) -> None:
+    row = DailyUsage(TODAY, "gpt-4o", 1, 500, 20, Decimal("0.25"), Decimal("0.125"))
+    wiring.store.daily_usage["default", "ada", TODAY, "gpt-4o"] = row
+    assert run("usage", "--by", "conversation", "--user", "ada").stdout == (
+        "conversation                   messages  tokens in  tokens out  cost  estimated\n"
+        f"{used}         1        500          20  $0.5         $0  What is red?\n"
+        "all others                            3      1,500          70  $0.5     $0.125\n"
+        "total                                 4      2,000          90    $1     $0.125\n"
+    )
 
 
 @pytest.mark.usefixtures("used")
@@ -94,7 +100,8 @@ def test_csv_has_plain_numbers(run: Run) -> None:
 
 def test_csv_of_conversations_names_them_by_id(run: Run, used: str) -> None:
     assert run("usage", "--csv", "--by", "conversation", "--user", "ada").stdout == (
-        f"conversation,messages,tokens_input,tokens_output,cost\n{used},3,1500,70,0.75\n"
+        "conversation,messages,tokens_input,tokens_output,cost,estimated_cost\n"
+        f"{used},1,500,20,0.5,0\n,2,1000,50,0.25,0\n"
     )
 
 
@@ -117,14 +124,14 @@ def test_json_is_the_report_as_rest_has_it(run: Run) -> None:
 
 def test_json_of_conversations_is_a_list(run: Run, used: str) -> None:
     listed = json.loads(run("usage", "--by", "conversation", "--json", "--user", "ada").stdout)
-    assert [of["conversation_id"] for of in listed["data"]] == [used]
+    assert [(of["conversation_id"], of["cost"]) for of in listed["data"]] == [(used, 0.5), (None, 0.25)]
 
 
 def test_nothing_used_is_a_total_of_nothing(run: Run) -> None:
     result = run("usage")
     assert (result.exit_code, result.stdout.splitlines()[-1].split()) == (0, ["total", "0", "0", "0", "$0"])
     assert run("usage", "--csv").stdout == "day,messages,tokens_input,tokens_output,cost,estimated_cost\n"
-    assert len(run("usage", "--by", "conversation").stdout.splitlines()) == 1
+    assert len(run("usage", "--by", "conversation").stdout.splitlines()) == 2
 
 
 @pytest.mark.parametrize("wrong", [["--days", "0"], ["--days", "3661"], ["--by", "user"], ["--csv", "--json"]])

@@ -254,6 +254,7 @@ async def test_real_answers_have_the_shapes_it_names(server: Server) -> None:
         "GET /conversations/{conversation_id}": (await server.get(conversation)).json(),
         "GET /conversations/{conversation_id}/messages": (await server.get(f"{conversation}/messages")).json(),
         "GET /users/{user_id}/stats": (await server.get("/users/ada/stats")).json(),
+        "GET /users/{user_id}/stats/conversations": (await server.get("/users/ada/stats/conversations")).json(),
         "GET /users/{user_id}/sessions": (await server.get("/users/ada/sessions")).json(),
         "GET /health/ready": (await server.get("/health/ready")).json(),
         "GET /config": (await server.get("/config")).json(),

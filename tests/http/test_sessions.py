@@ -78,7 +78,9 @@ async def test_a_malformed_id_is_no_different_from_an_unknown_one(server: Server
     assert (answer.status, answer.json()["code"]) == (404, "session_not_found")
 
 
-@pytest.mark.parametrize("path", ["/users/{}/sessions", "/users/{}/sessions?days=3", "/users/{}/stats"])
+@pytest.mark.parametrize(
+    "path", ["/users/{}/sessions", "/users/{}/sessions?days=3", "/users/{}/stats", "/users/{}/stats/conversations"]
+)
 async def test_a_malformed_user_is_refused(server: Server, path: str) -> None:
     answer = await server.get(path.format("ü"))
     assert (answer.status, answer.json()["code"]) == (400, "invalid_request")

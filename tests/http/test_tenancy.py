@@ -199,6 +199,7 @@ DOORS: Final[Mapping[str, Door]] = {
         "user", [Ask("user", "/users/{}/sessions"), Ask("user", "/users/{}/sessions?days=2")]
     ),
     "GET /users/{user_id:str}/stats": Door("user", [Ask("user", "/users/{}/stats")]),
+    "GET /users/{user_id:str}/stats/conversations": Door("user", [Ask("user", "/users/{}/stats/conversations")]),
     "POST /keys": Door("admin", body={"role": "service"}),
     "GET /keys": Door("admin", [Ask("key", "/keys?after={}")]),
     "DELETE /keys/{key_id:str}": Door("admin", [Ask("key", "/keys/{}")]),

@@ -1,9 +1,12 @@
-"""`/users/{user_id}/stats`."""
+"""`/users/{user_id}/stats` and `/users/{user_id}/stats/conversations`."""
 
 from datetime import timedelta
+from decimal import Decimal
 
 from tests.http.conftest import Server
 from tests.unit.conftest import Bench
+
+from textllm_adapters.memory.llm import ScriptedReply
 
 
 async def test_statistics_have_exactly_the_fields_of_the_contract(server: Server, bench: Bench) -> None:
@@ -47,3 +50,42 @@ async def test_a_user_who_was_never_seen_has_zeros(server: Server) -> None:
         b'{"total_conversations":0,"total_messages":0,"total_tokens_input":0,"total_tokens_output":0,"total_cost":0,'
         b'"estimated_cost":0,"by_day":[],"by_model":[]}'
     )
+
+
+async def test_what_each_conversation_used_says_what_of_it_is_estimated(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="One."), ScriptedReply(text="Two.", usage_stated=False))
+    first = await bench.say("Hi")
+    second = await bench.say("And you?", first.conversation_id)
+    answer = await server.get("/users/ada/stats/conversations?days=1")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json() == {
+        "data": [
+            {
+                "conversation_id": first.conversation_id,
+                "title": "Hi",
+                "messages": 2,
+                "tokens_input": first.usage.input + second.usage.input,
+                "tokens_output": first.usage.output + second.usage.output,
+                "cost": float(first.cost + second.cost),
+                "estimated_cost": float(second.cost),
+            }
+        ]
+    }
+
+
+async def test_what_was_used_below_v1_without_a_conversation_is_in_a_row_of_its_own(
+    server: Server, bench: Bench
+) -> None:
+    asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "user": "ada"}
+    assert (await server.post("/v1/chat/completions", asked)).status == 200
+    assert (await server.post("/v1/responses", {"model": "gpt-4o", "input": "Hi", "user": "ada"})).status == 200
+    reply = await bench.say("Hi")
+    used = (await server.get("/users/ada/stats/conversations")).json()["data"]
+    assert [(of["conversation_id"], of["messages"]) for of in used] == [(reply.conversation_id, 1), (None, 2)]
+    total = (await server.get("/users/ada/stats")).json()
+    assert sum(Decimal(str(of["cost"])) for of in used) == Decimal(str(total["total_cost"]))
+
+
+async def test_nothing_used_is_no_row(server: Server) -> None:
+    assert (await server.get("/users/nobody/stats/conversations")).json() == {"data": []}
+    assert (await server.get("/users/nobody/stats/conversations?days=0")).status == 400

@@ -46,10 +46,30 @@ async def test_turns_add_up_and_so_do_those_whose_cost_is_an_estimate(bench: Ben
         by_model=[UsageOfModel(first.model, 3, tokens_input, tokens_output, cost, replies[1].cost)],
     )
     conversations = await report_usage.by_conversation(Caller(), "ada", days=1)
-    assert [(of.conversation_id, of.messages) for of in conversations] == [
-        (replies[2].conversation_id, 1),
-        (first.conversation_id, 2),
+    assert [(of.conversation_id, of.messages, of.estimated_cost) for of in conversations] == [
+        (replies[2].conversation_id, 1, 0),
+        (first.conversation_id, 2, replies[1].cost),
     ]
+
+
+async def test_conversations_and_what_is_left_add_up_to_the_totals_of_the_same_days(
+    bench: Bench, report_usage: ReportUsage
+) -> None:
+    bench.llm.script(*[ScriptedReply(text="One.", usage_stated=number % 2 == 0) for number in range(103)])
+    deleted = await bench.say("Hi")
+    await bench.textllm.conversations.delete(Caller(), deleted.conversation_id)
+    for _ in range(102):
+        bench.clock.advance(timedelta(seconds=10))
+        await bench.say("Hi")
+    used = await report_usage.by_conversation(Caller(), "ada", days=1)
+    total = await report_usage(Caller(), "ada", days=1)
+    assert len(used) == 101
+    assert (used[-1].conversation_id, used[-1].title, used[-1].messages) == (None, None, 3)
+    assert sum(of.messages for of in used) == total.total_messages == 103
+    assert sum(of.tokens_input for of in used) == total.total_tokens_input
+    assert sum(of.tokens_output for of in used) == total.total_tokens_output
+    assert sum(of.cost for of in used) == total.total_cost
+    assert sum(of.estimated_cost for of in used) == total.estimated_cost > 0
 
 
 async def test_days_come_oldest_first_and_models_dearest_first(bench: Bench, report_usage: ReportUsage) -> None:

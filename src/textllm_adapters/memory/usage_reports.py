@@ -1,12 +1,17 @@
 """Statistics in memory."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from textllm_adapters.memory.store import MemoryStore
+from textllm_adapters.memory.store import KeptConversation, Key, MemoryStore
+from textllm_core.money import exact
 from textllm_core.records.conversations import Conversation
+from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage, UsageOfConversation
+from textllm_core.rules.bookkeeping import NOTHING, Moves, booked
+from textllm_core.usage import LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +32,57 @@ class MemoryUsageReports:
 
     async def newest_conversations(
         self, tenant_id: str, user_id: str, first: date, *, limit: int
-    ) -> Sequence[UsageOfConversation]:
-        found = sorted(self._spoken_in(tenant_id, user_id, first), key=lambda of: (of[0], of[1].updated_at, of[1].id))
-        return [_usage(conversation) for _, conversation in reversed(found) if not conversation.is_deleted][:limit]
+    ) -> tuple[Sequence[UsageOfConversation], UsageOfConversation]:
+        moved: dict[Key, Moves] = defaultdict(lambda: NOTHING)
+        for of in self.store.entries.values():
+            if (of.tenant_id, of.payer) == (tenant_id, user_id) and _counts(of, first):
+                moved[of.tenant_id, of.user_id, of.conversation_id] += booked(of)
+        shown = [(kept.conversation, moves) for key, moves in moved.items() if (kept := self._shown(key)) is not None]
+        newest = sorted(shown, key=lambda pair: (pair[0].updated_at, pair[0].id), reverse=True)[:limit]
+        total = _total(await self.daily(tenant_id, user_id, first))
+        return [_used(of.id, of.title, moves) for of, moves in newest], _used(None, None, total)
 
-    def _spoken_in(self, tenant_id: str, user_id: str, first: date) -> Sequence[tuple[date, Conversation]]:
-        """The conversations of the period, each with the day of its newest turn."""
+    def _shown(self, key: Key) -> KeptConversation | None:
+        kept = self.store.conversations.get(key)
+        return None if kept is None or kept.conversation.is_deleted or kept.expires_at is not None else kept
+
+    def _spoken_in(self, tenant_id: str, user_id: str, first: date) -> Sequence[Conversation]:
         days = {
-            kept.session.id: day
+            kept.session.id
             for (tenant, user, day), kept in self.store.sessions.items()
             if (tenant, user) == (tenant_id, user_id) and day >= first
         }
         conversations = (kept.conversation for kept in self.store.conversations.values())
-        return [(days[of.session_id], of) for of in conversations if of.session_id in days]
+        return [of for of in conversations if of.session_id in days]
 
 
-def _usage(conversation: Conversation) -> UsageOfConversation:
+def _counts(entry: LedgerEntry, first: date) -> bool:
+    return entry.status != "pending" and day_of(entry.created_at) >= first
+
+
+def _total(days: Sequence[DailyUsage]) -> Moves:
+    return sum(
+        (
+            Moves(
+                answered=of.messages,
+                input_tokens=of.input_tokens,
+                output_tokens=of.output_tokens,
+                cost=of.cost,
+                estimated_cost=of.estimated_cost,
+            )
+            for of in days
+        ),
+        NOTHING,
+    )
+
+
+def _used(conversation_id: str | None, title: str | None, moves: Moves) -> UsageOfConversation:
     return UsageOfConversation(
-        conversation_id=conversation.id,
-        title=conversation.title,
-        messages=conversation.message_count,
-        tokens_input=conversation.total_tokens_input,
-        tokens_output=conversation.total_tokens_output,
-        cost=conversation.total_cost,
+        conversation_id=conversation_id,
+        title=title,
+        messages=moves.answered,
+        tokens_input=moves.input_tokens,
+        tokens_output=moves.output_tokens,
+        cost=exact(moves.cost),
+        estimated_cost=exact(moves.estimated_cost),
     )

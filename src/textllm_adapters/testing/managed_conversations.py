@@ -291,7 +291,7 @@ class ManagedConversationsContract:
         await storage.conversations.hide("tenant", "user", hold.conversation_id, at=NOON)
         assert len(await storage.reports.daily("tenant", "user", TODAY)) == 1
         assert await storage.reports.conversation_count("tenant", "user", TODAY) == 1
-        assert await storage.reports.newest_conversations("tenant", "user", TODAY, limit=1) == []
+        assert (await storage.reports.newest_conversations("tenant", "user", TODAY, limit=1))[0] == []
         assert await storage.ledger.entry("tenant", hold.response_id) is not None
 
     @pytest.mark.parametrize("at", [NOON, NOON + 9 * LEASE], ids=["alive", "abandoned"])

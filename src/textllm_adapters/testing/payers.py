@@ -62,7 +62,7 @@ class PayersContract:
         assert (used.cost, used.estimated_cost, used.messages) == (usd("0.25"), usd("0.25"), 1)
         assert await storage.reports.daily("tenant", "user_a", TODAY) == []
         assert await storage.reports.conversation_count("tenant", KEY, TODAY) == 1
-        (named,) = await storage.reports.newest_conversations("tenant", KEY, TODAY, limit=9)
+        (named,), _ = await storage.reports.newest_conversations("tenant", KEY, TODAY, limit=9)
         assert named.conversation_id == hold.conversation_id
         assert await storage.reports.conversation_count("tenant", "user_a", TODAY) == 0
 

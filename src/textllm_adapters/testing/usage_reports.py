@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from textllm_adapters.testing.books import NOON, TODAY, next_turn, reservation, settlement, usd
 from textllm_adapters.testing.storage import Storage
@@ -15,6 +16,7 @@ from textllm_core.usage import Usage
 MODEL = "gpt-4o-2024-11-20"
 
 YESTERDAY = TODAY - timedelta(days=1)
+NOTHING_USED = UsageOfConversation(None, None, 0, 0, 0, usd("0"), usd("0"))
 
 
 async def turn(storage: Storage, conversation_id: str, *, days_ago: int = 0, **end: Any) -> None:
@@ -32,6 +34,12 @@ async def turn(storage: Storage, conversation_id: str, *, days_ago: int = 0, **e
 async def daily(storage: Storage, first: date = TODAY, user_id: str = "user") -> Sequence[DailyUsage]:
     rows = await storage.reports.daily("tenant", user_id, first)
     return sorted(rows, key=lambda row: (row.day, row.model))
+
+
+async def conversations(
+    storage: Storage, first: date = TODAY, user_id: str = "user", limit: int = 100
+) -> tuple[Sequence[UsageOfConversation], UsageOfConversation]:
+    return await storage.reports.newest_conversations("tenant", user_id, first, limit=limit)
 
 
 class UsageReportsContract:
@@ -65,7 +73,7 @@ class UsageReportsContract:
         await turn(storage, "conv_1", days_ago=1)
         assert await daily(storage) == []
         assert await storage.reports.conversation_count("tenant", "user", TODAY) == 0
-        assert await storage.reports.newest_conversations("tenant", "user", TODAY, limit=100) == []
+        assert await conversations(storage) == ([], NOTHING_USED)
 
     async def test_a_failure_that_was_billed_counts_in_tokens_and_cost_and_not_as_a_message(
         self, storage: Storage
@@ -112,24 +120,57 @@ class UsageReportsContract:
         await storage.ledger.release(await storage.ledger.reserve(reservation()))
         assert await storage.reports.conversation_count("tenant", "user", TODAY) == 0
 
-    async def test_conversations_come_newest_first_with_what_they_used_in_their_whole_life(
-        self, storage: Storage
-    ) -> None:
-        await turn(storage, "conv_1", days_ago=3)
+    async def test_conversations_come_newest_first_with_what_they_used_in_the_period(self, storage: Storage) -> None:
+        await turn(storage, "conv_1", days_ago=3, cost="8")
         await turn(storage, "conv_2", days_ago=1)
-        await turn(storage, "conv_1", usage=Usage(input_tokens=1, output_tokens=2))
-        of_1 = UsageOfConversation("conv_1", "Hello", 2, 101, 22, usd("0.5"))
-        of_2 = UsageOfConversation("conv_2", "Hello", 1, 100, 20, usd("0.25"))
-        assert await storage.reports.newest_conversations("tenant", "user", YESTERDAY, limit=2) == [of_1, of_2]
-        assert await storage.reports.newest_conversations("tenant", "user", YESTERDAY, limit=1) == [of_1]
-        assert await storage.reports.newest_conversations("tenant", "user", TODAY, limit=2) == [of_1]
+        await turn(storage, "conv_1", usage=Usage(input_tokens=1, output_tokens=2), cost="0.0000000001", estimated=True)
+        await turn(storage, "conv_1", status="failed", answered=False, messages=(), cost="0.5")
+        tiny = usd("0.0000000001")
+        of_1 = UsageOfConversation("conv_1", "Hello", 1, 101, 22, usd("0.5000000001"), tiny)
+        of_2 = UsageOfConversation("conv_2", "Hello", 1, 100, 20, usd("0.25"), usd("0"))
+        both = UsageOfConversation(None, None, 2, 201, 42, usd("0.7500000001"), tiny)
+        of_today = replace(of_1, conversation_id=None, title=None)
+        assert await conversations(storage, YESTERDAY) == ([of_1, of_2], both)
+        assert await conversations(storage, YESTERDAY, limit=1) == ([of_1], both)
+        assert await conversations(storage) == ([of_1], of_today)
+
+    async def test_an_estimate_that_was_corrected_is_none_in_its_conversation(self, storage: Storage) -> None:
+        hold = await storage.ledger.reserve(reservation())
+        await storage.ledger.settle(hold, settlement(cost="0.5", estimated=True, open_until=NOON + timedelta(hours=1)))
+        await storage.ledger.correct(hold, settlement(cost="0.25"))
+        (used,), total = await conversations(storage)
+        assert (used.cost, used.estimated_cost) == (total.cost, total.estimated_cost) == (usd("0.25"), usd("0"))
+
+    async def test_what_runs_or_was_released_is_used_in_no_conversation(self, storage: Storage) -> None:
+        running = await storage.ledger.reserve(reservation())
+        await storage.ledger.pend(running, provider_response_id="resp_theirs", model=MODEL)
+        await storage.ledger.release(await storage.ledger.reserve(reservation()))
+        assert await conversations(storage) == ([], NOTHING_USED)
+
+    async def test_what_conversations_used_that_are_in_no_list_is_in_the_sum_alone(self, storage: Storage) -> None:
+        await turn(storage, "conv_deleted")
+        await storage.conversations.hide("tenant", "user", "conv_deleted", at=NOON)
+        asked = reservation(conversation_id="conv_of_v1", expires_at=NOON + timedelta(days=30))
+        await storage.ledger.settle(await storage.ledger.reserve(asked), settlement(cost="0.5", estimated=True))
+        used = UsageOfConversation(None, None, 2, 200, 40, usd("0.75"), usd("0.5"))
+        assert await conversations(storage) == ([], used)
+
+    async def test_each_payer_of_a_conversation_sees_what_it_paid(self, storage: Storage) -> None:
+        await turn(storage, "conv_1")
+        paid = await next_turn(storage, "conv_1", payer_id="key_1")
+        await storage.ledger.settle(await storage.ledger.reserve(paid), settlement(cost="0.5"))
+        for payer, cost in (("user", "0.25"), ("key_1", "0.5")):
+            (used,), total = await conversations(storage, user_id=payer)
+            assert (used.conversation_id, used.messages, used.cost) == ("conv_1", 1, usd(cost))
+            assert total.cost == usd(cost)
 
     @pytest.mark.parametrize(("tenant_id", "user_id"), [("tenant", "other"), ("other", "user")])
     async def test_nobody_sees_what_others_used(self, storage: Storage, tenant_id: str, user_id: str) -> None:
         await turn(storage, "conv_1")
         assert await storage.reports.daily(tenant_id, user_id, TODAY) == []
         assert await storage.reports.conversation_count(tenant_id, user_id, TODAY) == 0
-        assert await storage.reports.newest_conversations(tenant_id, user_id, TODAY, limit=100) == []
+        nothing = await storage.reports.newest_conversations(tenant_id, user_id, TODAY, limit=100)
+        assert nothing == ([], NOTHING_USED)
 
     @pytest.mark.parametrize("user_id", ["", "user_\0", "user_\ud800"])
     async def test_what_does_not_exist_used_nothing(self, storage: Storage, user_id: str) -> None:

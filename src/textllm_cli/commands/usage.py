@@ -11,7 +11,8 @@ from textllm_cli.commands import options
 from textllm_cli.interrupts import interruptibly
 from textllm_cli.invocation import Invocation, invocation_of
 from textllm_cli.render import Screen, comma_separated, dollars, reporting, table
-from textllm_core.records.usage_reports import UsageOfConversation, UsageOfDay, UsageOfModel, UsageReport
+from textllm_core.money import ZERO
+from textllm_core.records.usage_reports import UsageOfConversation, UsageOfDay, UsageOfModel
 from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_core.tenancy import Caller
 
@@ -32,7 +33,7 @@ def usage(
         int, typer.Option("--days", min=1, max=MAX_USAGE_DAYS, metavar="N", help="UTC days, today included.")
     ] = 30,
     by: Annotated[
-        By, typer.Option("--by", help="Conversations: the newest 100, with all that they ever used.")
+        By, typer.Option("--by", help="Conversations: the newest 100, and in one row what is left.")
     ] = By.DAY,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     as_json: options.Json = False,
@@ -51,59 +52,55 @@ def usage(
 
 async def _usage(invocation: Invocation, screen: Screen, user: str, *, days: int, by: By, as_csv: bool) -> None:
     used: Sequence[Used]
-    totals: UsageReport | None = None
     settings = invocation.settings()
     async with invocation.engine(settings).open_administration(settings) as administration:
         if by is By.CONVERSATION:
             used = await administration.report_usage.by_conversation(Caller(), user, days=days)
+            report: object = {"data": used}
         else:
-            totals = await administration.report_usage(Caller(), user, days=days)
+            report = totals = await administration.report_usage(Caller(), user, days=days)
             used = totals.by_day if by is By.DAY else totals.by_model
     if as_csv:
         screen.result(_csv(by, used))
     else:
-        screen.record(totals or {"data": used}, _table(screen, by, used, totals))
+        screen.record(report, _table(screen, by, used))
 
 
 def _csv(by: By, used: Sequence[Used]) -> str:
-    header = [by, "messages", "tokens_input", "tokens_output", "cost"]
-    if by is not By.CONVERSATION:
-        header.append("estimated_cost")
-    rows = [[_name(of), *(f"{value:f}" for value in _numbers(of))] for of in used]
-    return comma_separated(header, rows)
+    header = [by, "messages", "tokens_input", "tokens_output", "cost", "estimated_cost"]
+    return comma_separated(header, [[_name(of), *(f"{value:f}" for value in _numbers(of))] for of in used])
 
 
-def _table(screen: Screen, by: By, used: Sequence[Used], totals: UsageReport | None) -> str:
-    rows = [_cells(_name(of), *_numbers(of)) for of in used]
+def _table(screen: Screen, by: By, used: Sequence[Used]) -> str:
     bars = screen.bars([of.cost for of in used] if any(of.cost for of in used) else [_tokens(of) for of in used])
     notes = [f"{bar}{_title(of)}" for bar, of in zip(bars, used, strict=True)]
     header = [by, "messages", "tokens in", "tokens out", "cost"]
-    if totals is not None:
-        total = (totals.total_messages, totals.total_tokens_input, totals.total_tokens_output, totals.total_cost)
-        rows.append(_cells("total", *(Decimal(value) for value in total), totals.estimated_cost))
-        if totals.estimated_cost:
-            header.append("estimated")
+    if any(of.estimated_cost for of in used):
+        header.append("estimated")
+    totals = [sum(values, ZERO) for values in zip(*map(_numbers, used), strict=True)] or [ZERO] * 5
+    rows = [*(_cells(_name(of) or "all others", _numbers(of)) for of in used), _cells("total", totals)]
     return table(header, [row[: len(header)] for row in rows], notes)
 
 
-def _cells(name: str, messages: Decimal, tokens_input: Decimal, tokens_output: Decimal, *usd: Decimal) -> Sequence[str]:
+def _cells(name: str, numbers: Sequence[Decimal]) -> Sequence[str]:
+    messages, tokens_input, tokens_output, *usd = numbers
     return name, f"{messages:,}", f"{tokens_input:,}", f"{tokens_output:,}", *map(dollars, usd)
 
 
 def _numbers(used: Used) -> Sequence[Decimal]:
-    """Messages, tokens read and written, USD; of days and models, those of them that are estimated."""
-    estimated = [] if isinstance(used, UsageOfConversation) else [used.estimated_cost]
-    return [*map(Decimal, (used.messages, used.tokens_input, used.tokens_output)), used.cost, *estimated]
+    """Messages, tokens read and written, USD, and those of them that are estimated."""
+    return [*map(Decimal, (used.messages, used.tokens_input, used.tokens_output)), used.cost, used.estimated_cost]
 
 
 def _name(used: Used) -> str:
+    """Empty: no conversation in particular."""
     match used:
         case UsageOfDay(day=day):
             return day.isoformat()
         case UsageOfModel(model=model):
             return model
         case UsageOfConversation(conversation_id=conversation_id):
-            return conversation_id
+            return conversation_id or ""
 
 
 def _title(used: Used) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -11,10 +10,8 @@ import msgspec
 from textllm_cli.remote.client import Client, named
 from textllm_core.errors import ConfigurationError
 from textllm_core.records.api_keys import ApiKey, ApiKeyPage, IssuedApiKey
-from textllm_core.records.conversations import ConversationPage
-from textllm_core.records.sessions import Session, first_of_last
+from textllm_core.records.sessions import Session
 from textllm_core.records.usage_reports import UsageOfConversation, UsageReport
-from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_core.tenancy import Caller, Role
 
 # ruff: noqa: ARG002 - on a server it is the key that says who calls
@@ -24,6 +21,10 @@ _NEWEST: Final = 100
 
 class _Sessions(msgspec.Struct):
     data: list[Session]
+
+
+class _Used(msgspec.Struct):
+    data: list[UsageOfConversation]
 
 
 class _Revoked(msgspec.Struct):
@@ -40,15 +41,7 @@ class RemoteReports:
         return await self._client.get(named("users", user_id, "stats"), UsageReport, days=days)
 
     async def by_conversation(self, caller: Caller, user_id: str, *, days: int) -> Sequence[UsageOfConversation]:
-        first = first_of_last(days, datetime.now(UTC), at_most=MAX_USAGE_DAYS)
-        page = await self._client.get(named("conversations"), ConversationPage, user_id=user_id, limit=_NEWEST)
-        return [
-            UsageOfConversation(
-                of.id, of.title, of.message_count, of.total_tokens_input, of.total_tokens_output, of.total_cost
-            )
-            for of in page.data
-            if of.session_id is not None and of.updated_at.date() >= first  # else nobody has spoken in it here
-        ]
+        return (await self._client.get(named("users", user_id, "stats", "conversations"), _Used, days=days)).data
 
 
 class RemoteAdministration:

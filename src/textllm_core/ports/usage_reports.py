@@ -1,4 +1,7 @@
-"""What users used, added up as it was settled: a report costs what its period has days, whatever the ledger holds."""
+"""What users used, added up as it was settled: a report costs what its period has days, whatever the ledger holds.
+
+One by conversation costs what the user has entries in its period.
+"""
 
 from collections.abc import Sequence
 from datetime import date
@@ -26,6 +29,11 @@ class UsageReports(Protocol):
 
     async def newest_conversations(
         self, tenant_id: str, user_id: str, first: date, *, limit: int
-    ) -> Sequence[UsageOfConversation]:
-        """At most `limit` of them that are not deleted, by the day of the last turn, then by its end, newest first."""
+    ) -> tuple[Sequence[UsageOfConversation], UsageOfConversation]:
+        """At most `limit` conversations with what each used from `first` on, the newest turn first; and the sum of all.
+
+        They are those in which there is a settled exchange of these days in the ledger, but for deleted ones and those
+        that go by themselves. The sum, which has no id, is that of `daily` at the same moment: what others have used is
+        in it, too, and what has gone from the ledger.
+        """
         ...

@@ -38,14 +38,21 @@ class UsageOfModel(Record, frozen=True):
 
 
 class UsageOfConversation(Record, frozen=True):
-    """What one conversation used in its whole life."""
+    """What one conversation used in the period; with no id, what is left of the period beside those that have a row."""
 
-    conversation_id: str
-    title: str | None
-    messages: int
-    tokens_input: int
-    tokens_output: int
-    cost: Decimal
+    conversation_id: Annotated[
+        str | None,
+        Meta(
+            description="The conversation. Null, in the last row: all others together, such as deleted ones, those of "
+            "responses and completions below /v1 that name none, and what was used in days whose entries have gone."
+        ),
+    ]
+    title: Annotated[str | None, Meta(description="Its title.")]
+    messages: Answered
+    tokens_input: TokensRead
+    tokens_output: TokensWritten
+    cost: Usd
+    estimated_cost: EstimatedUsd
 
 
 class UsageReport(Record, frozen=True):

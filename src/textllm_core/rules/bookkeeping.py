@@ -36,6 +36,9 @@ class Moves(Struct, frozen=True, kw_only=True):
     def __neg__(self) -> "Moves":
         return NOTHING - self
 
+    def __add__(self, other: "Moves") -> "Moves":
+        return self - -other
+
 
 NOTHING = Moves(answered=0, input_tokens=0, output_tokens=0, cost=ZERO, estimated_cost=ZERO)
 

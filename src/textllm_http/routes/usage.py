@@ -1,4 +1,4 @@
-"""`/users/{user_id}/stats`."""
+"""`/users/{user_id}/stats` and `/users/{user_id}/stats/conversations`."""
 
 from typing import Annotated, Any, Final
 
@@ -7,11 +7,12 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
-from textllm_core.records.usage_reports import UsageReport
+from textllm_core.fields import Listed
+from textllm_core.records.usage_reports import UsageOfConversation, UsageReport
 from textllm_core.report_usage import MAX_USAGE_DAYS
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.fields import Days
-from textllm_http.openapi_examples import STATS
+from textllm_http.openapi_examples import STATS, USED_BY_CONVERSATION
 from textllm_http.openapi_shapes import Operation, json_answer
 from textllm_http.reading import reading
 from textllm_http.requests import QueryString
@@ -23,6 +24,12 @@ class StatsQuery(Struct, frozen=True):
     """How many UTC days, today included."""
 
     days: Annotated[Days, Meta(ge=1, le=MAX_USAGE_DAYS)] = 30
+
+
+class ConversationUsage(Struct, frozen=True):
+    """What each conversation used; the rows add up to the totals of the same days."""
+
+    data: Listed[UsageOfConversation]
 
 
 _STATS: Final = QueryString(StatsQuery)
@@ -43,3 +50,19 @@ async def stats(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGI
     textllm = services_of(request).textllm
     report = await textllm.administration.report_usage(caller_of(request), user_id, days=_STATS.read(request).days)
     return json_response(report)
+
+
+@reading(
+    "/users/{user_id:str}/stats/conversations",
+    before_request=_STATS.check,
+    guards=[any_caller],
+    described=Operation(
+        tag="Usage",
+        answers={200: json_answer("The newest turn first, at most 100.", ConversationUsage, USED_BY_CONVERSATION)},
+        problems=("not_found",),
+    ),
+)
+async def stats_of_conversations(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ASGIApp:
+    """Report what each conversation of a user used in the last days, and what is left of the totals."""
+    report_usage, days = services_of(request).textllm.administration.report_usage, _STATS.read(request).days
+    return json_response(ConversationUsage(await report_usage.by_conversation(caller_of(request), user_id, days=days)))

@@ -8,7 +8,7 @@ from typing import Any
 from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 
-from textllm_adapters.sql import partial_indexes, response_table  # noqa: F401 - which make them
+from textllm_adapters.sql import file_tables, partial_indexes, response_table  # noqa: F401 - which make them
 from textllm_adapters.sql.migrations import ALEMBICS
 from textllm_adapters.sql.tables import metadata
 

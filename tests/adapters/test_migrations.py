@@ -34,7 +34,8 @@ from tests.contracts.conftest import sql_storage
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres_engine
 from textllm_adapters.sql import (
-    horizons,  # noqa: F401 - which is one of the tables
+    file_tables,  # noqa: F401 - which are some of the tables
+    horizons,  # noqa: F401 - which is one of them
     migrations,
     partial_indexes,  # noqa: F401 - which makes them
     response_table,  # noqa: F401 - another one

@@ -17,8 +17,9 @@ from textllm_adapters.postgres.engine import PostgresEngine, open_engine
 from textllm_adapters.postgres.ledger_upkeep import PostgresLedgerUpkeep
 from textllm_adapters.settings import load_settings
 from textllm_adapters.sql import (
+    file_tables,  # noqa: F401 - which are some of the tables
     migrations,
-    response_table,  # noqa: F401 - which is one of the tables
+    response_table,  # noqa: F401 - another one
 )
 from textllm_adapters.sql.database import EVERYONE, SETTING, Database, shared_tenant
 from textllm_adapters.sql.tables import conversations, holds, ledger, metadata

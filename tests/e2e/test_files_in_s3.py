@@ -26,7 +26,7 @@ from tests.servers.s3 import S3Server, open_bucket
 
 from textllm_adapters.memory.clock import FixedClock
 from textllm_adapters.sql.database import EVERYONE, Database
-from textllm_adapters.sql.tables import files
+from textllm_adapters.sql.file_tables import files
 from textllm_adapters.wiring import load_settings, open_textllm
 
 SOON_S = 30.0

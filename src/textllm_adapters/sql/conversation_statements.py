@@ -21,11 +21,11 @@ from sqlalchemy import (
     update,
 )
 
+from textllm_adapters.sql.file_tables import files
 from textllm_adapters.sql.message_words import is_said
 from textllm_adapters.sql.tables import (
     conversations,
     erasures,
-    files,
     holds,
     idempotency_keys,
     ledger,

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.database import EVERYONE, Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
-from textllm_adapters.sql.tables import file_totals, files
+from textllm_adapters.sql.file_tables import file_totals, files
 from textllm_adapters.sql.upserts import insert
 from textllm_adapters.translation import translated
 from textllm_core.errors import StorageQuotaExceededError

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import combinations
 from typing import Any
@@ -26,7 +26,7 @@ from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.ledger import Demand, Hold, Reservation, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.usage_reports import DailyUsage
-from textllm_core.rules.bookkeeping import Before, SessionBefore
+from textllm_core.rules.bookkeeping import Before
 from textllm_core.rules.books import Opening, opening, settled_entry
 from textllm_core.usage import LedgerEntry, Usage
 
@@ -49,6 +49,7 @@ sessions = st.builds(
     reserved=money,
     conversation_count=st.integers(1, 5),
     is_active=st.booleans(),
+    is_reopened=st.booleans(),
 )
 conversations = st.builds(
     ConversationAccount,
@@ -82,7 +83,7 @@ usages = st.builds(
 befores = st.none() | st.builds(
     Before, st.sampled_from([None, "sess_old"]), st.sampled_from([None, "Hello", "He\0llo"]), st.booleans()
 )
-sessions_before = st.none() | st.builds(SessionBefore, st.booleans(), st.just(EARLIER))
+last_activities = st.none() | st.just(EARLIER)
 
 
 @st.composite
@@ -199,10 +200,10 @@ class Books:
                 await DAYS.add(connection, rows.usage_row(self.hold(), used))
 
     async def put_hold(
-        self, hold: Hold, *, before: Before | None = None, session_before: SessionBefore | None = None
+        self, hold: Hold, *, before: Before | None = None, last_activity: datetime | None = None
     ) -> None:
         async with self._database.transaction(EVERYONE) as connection:
-            row = rows.hold_row(hold, self.asked, before, session_before)
+            row = rows.hold_row(hold, self.asked, before, last_activity)
             await connection.execute(insert(tables.holds), row)
             if (key := self.asked.idempotency) is not None:
                 named = {"tenant_id": hold.tenant_id, "scope": key.scope, "key": key.key, "created_at": NOON}

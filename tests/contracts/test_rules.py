@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -16,12 +17,12 @@ from tests.contracts.accounts import (
     Books,
     befores,
     conversations,
+    last_activities,
     money,
     prove,
     reservations,
     ruled,
     sessions,
-    sessions_before,
     settlements,
     states,
     usages,
@@ -43,7 +44,7 @@ from textllm_core.ports.rate_limiter import RateLimiter
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.ledger import Hold, Reservation, Settled, Settlement
 from textllm_core.records.usage_reports import DailyUsage
-from textllm_core.rules.bookkeeping import Before, SessionBefore, booked, corrected, settled
+from textllm_core.rules.bookkeeping import Before, booked, corrected, settled
 from textllm_core.rules.books import (
     Opening,
     added,
@@ -129,9 +130,7 @@ async def check_opened(
     (kept,) = await books.rows_of("holds")
     assert kept["made_conversation"] == (before is None)
     assert kept["before"] == says.before
-    session = says.session_before
-    assert kept["session_last_activity"] == (session and session.last_activity)
-    assert kept["session_was_active"] == (session is None or session.was_active)
+    assert kept["session_last_activity"] == says.last_activity
     assert len(await books.rows_of("idempotency_keys")) == (books.asked.idempotency is not None)
 
 
@@ -250,7 +249,7 @@ def test_a_release_leaves_what_the_rules_leave(runner: asyncio.Runner, engine: A
         is_alone: bool,
         amount: Decimal,
         before: Before | None,
-        session_before: SessionBefore | None,
+        last_activity: datetime | None,
     ) -> None:
         books = Books(engine, replace(asked, revision=None if before is None else 0))
         if is_running:
@@ -260,7 +259,7 @@ def test_a_release_leaves_what_the_rules_leave(runner: asyncio.Runner, engine: A
         session = replace(session, reserved=session.reserved + amount)
         await books.put(conversation, session)
         hold = books.hold(amount)
-        await books.put_hold(hold, before=before, session_before=session_before)
+        await books.put_hold(hold, before=before, last_activity=last_activity)
         await books.put_entry(pending_entry(hold, MODEL), held=amount)
         await books.ledger.release(hold, transcripts=["conv_made"])
 
@@ -270,7 +269,8 @@ def test_a_release_leaves_what_the_rules_leave(runner: asyncio.Runner, engine: A
             hold,
             made_conversation=before is None,
             before=before,
-            session_before=session_before,
+            last_activity=last_activity,
+            has_others=False,
         )
         assert await books.rows_of("holds") == await books.rows_of("ledger") == []
         assert await books.rows_of("idempotency_keys") == []
@@ -287,7 +287,7 @@ def test_a_release_leaves_what_the_rules_leave(runner: asyncio.Runner, engine: A
         is_alone=st.booleans(),
         amount=money,
         before=befores,
-        session_before=sessions_before,
+        last_activity=last_activities,
     )
 
 

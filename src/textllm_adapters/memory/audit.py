@@ -42,7 +42,7 @@ class MemoryAudit:
             if day[:2] == user:
                 actual = dict(self._of_session(day))
                 reserved = Decimal(actual.pop("reserved"))
-                self.store.sessions[day] = KeptSession(replace(today.session, **actual), reserved)
+                self.store.sessions[day] = replace(today, session=replace(today.session, **actual), reserved=reserved)
         self.store.daily_usage.update({day: used for day, used in self._used().items() if day[:2] == user})
         return drifts
 

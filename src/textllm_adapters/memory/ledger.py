@@ -89,7 +89,7 @@ class MemoryLedger:
             asked.lease_until,
             made_conversation=asked.revision is None,
             before=opened.before,
-            session_before=opened.session_before,
+            last_activity=opened.last_activity,
             repeat=repeat,
             is_resumable=asked.is_resumable,
         )
@@ -225,7 +225,8 @@ class MemoryLedger:
             hold,
             made_conversation=ended.made_conversation,
             before=ended.before,
-            session_before=ended.session_before,
+            last_activity=ended.last_activity,
+            has_others=any(kept.hold.session_id == hold.session_id for kept in store.holds.values()),
         )
         if session is None:
             del store.sessions[_session_key(hold)]

@@ -20,7 +20,7 @@ from textllm_core.records.messages import Message
 from textllm_core.records.sessions import Session
 from textllm_core.records.stored_responses import StoredResponse
 from textllm_core.records.usage_reports import DailyUsage
-from textllm_core.rules.bookkeeping import Before, SessionBefore
+from textllm_core.rules.bookkeeping import Before
 from textllm_core.usage import LedgerEntry
 
 Key: TypeAlias = tuple[str, str, str]  # tenant, user, id
@@ -94,18 +94,20 @@ class KeptConversation(Struct, frozen=True):
 
 
 class KeptSession(Struct, frozen=True):
-    """A session and the sum of its holds, in USD."""
+    """A session, the sum of its holds, in USD, and whether it is only reopened; see `SessionAccount`."""
 
     session: Session
     reserved: Decimal
+    is_reopened: bool = False
 
     @property
     def account(self) -> SessionAccount:
-        return SessionAccount(**{name: getattr(self.session, name) for name in _OF_SESSION}, reserved=self.reserved)
+        of_session = {name: getattr(self.session, name) for name in _OF_SESSION}
+        return SessionAccount(**of_session, reserved=self.reserved, is_reopened=self.is_reopened)
 
     def with_account(self, account: SessionAccount) -> "KeptSession":
         session = replace(self.session, **{name: getattr(account, name) for name in _OF_SESSION})
-        return KeptSession(session, account.reserved)
+        return KeptSession(session, account.reserved, account.is_reopened)
 
 
 class KeptHold(Struct, frozen=True):
@@ -115,7 +117,7 @@ class KeptHold(Struct, frozen=True):
     lease_until: datetime
     made_conversation: bool
     before: Before | None = None
-    session_before: SessionBefore | None = None
+    last_activity: datetime | None = None
     repeat: "KeptRepeat | None" = None
     is_resumable: bool = False
     cancel_asked: bool = False

@@ -83,7 +83,7 @@ async def _reserve(connection: AsyncConnection, asked: Reservation) -> Hold:
         await CONVERSATIONS.add(connection, rows.conversation_row(asked, opened.conversation))
     else:
         await CONVERSATIONS.change(connection, *at, old=conversation, new=opened.conversation)
-    hold = rows.hold_row(opened.hold, asked, opened.before, opened.session_before)
+    hold = rows.hold_row(opened.hold, asked, opened.before, opened.last_activity)
     await connection.execute(statements.ADD_HOLD, hold)
     return opened.hold
 
@@ -121,6 +121,12 @@ async def _has_entry(
     return (await connection.execute(statements.HAS_ENTRY, of_it)).first() is not None
 
 
+async def _has_hold(connection: AsyncConnection, released: Hold) -> bool:
+    """Whether its session has another hold, whose exchange cannot end while the session is locked."""
+    of_session = {"of_tenant": released.tenant_id, "of_session": released.session_id}
+    return (await connection.execute(statements.HAS_HOLD, of_session)).first() is not None
+
+
 async def _release(connection: AsyncConnection, hold: Hold, kept: Row[Any]) -> None:
     at, day = (hold.tenant_id, hold.user_id, hold.conversation_id), (hold.tenant_id, hold.payer, hold.day)
     conversation = await CONVERSATIONS.locked(connection, *at)
@@ -133,7 +139,8 @@ async def _release(connection: AsyncConnection, hold: Hold, kept: Row[Any]) -> N
         hold,
         made_conversation=kept.made_conversation,
         before=kept.before,
-        session_before=rows.session_before(kept.session_was_active, kept.session_last_activity),
+        last_activity=kept.session_last_activity,
+        has_others=session.is_reopened and await _has_hold(connection, hold),
     )
     if undone is None:
         await CONVERSATIONS.remove(connection, *at)

@@ -166,7 +166,8 @@ _SETTLED: Final = """
             reserved = reserved - (SELECT amount FROM hold),
             total_cost = total_cost + :cost,
             total_tokens = total_tokens + :input_tokens + :output_tokens,
-            last_activity = :at
+            last_activity = :at,
+            is_reopened = FALSE
         WHERE tenant_id = :tenant AND user_id = :charged AND day = :day AND EXISTS (SELECT FROM conversation)
         RETURNING id, total_cost
     ),

@@ -15,7 +15,7 @@ from textllm_core.records.ledger import Hold, Reservation, Settlement
 from textllm_core.records.messages import Message, ReplyStarted, TextDelta
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
-from textllm_core.rules.bookkeeping import Before, SessionBefore
+from textllm_core.rules.bookkeeping import Before
 from textllm_core.usage import LedgerEntry, Usage
 
 BareEvent: TypeAlias = ReplyStarted | str | tuple[str, Any]
@@ -60,13 +60,8 @@ def usage_row(hold: Hold, used: DailyUsage) -> dict[str, object]:
     return {"tenant_id": hold.tenant_id, "user_id": hold.payer} | asdict(used)
 
 
-def session_before(was_active: bool, last_activity: datetime | None) -> SessionBefore | None:
-    """None: the session was made."""
-    return None if last_activity is None else SessionBefore(was_active, last_activity)
-
-
 def hold_row(
-    hold: Hold, asked: Reservation, before: Before | None, session_before: SessionBefore | None
+    hold: Hold, asked: Reservation, before: Before | None, last_activity: datetime | None
 ) -> dict[str, object]:
     return {
         "tenant_id": hold.tenant_id,
@@ -92,8 +87,7 @@ def hold_row(
         "is_asked": hold.is_asked,
         "payer_id": hold.payer_id,
         "before": before,
-        "session_was_active": session_before is None or session_before.was_active,
-        "session_last_activity": session_before and session_before.last_activity,
+        "session_last_activity": last_activity,
     }
 
 

@@ -59,6 +59,11 @@ HAS_ENTRY: Final = (
     )
     .limit(1)
 )
+HAS_HOLD: Final = (  # of which few are there at any time
+    select(holds.c.response_id)
+    .where(holds.c.tenant_id == bindparam("of_tenant"), holds.c.session_id == bindparam("of_session"))
+    .limit(1)
+)
 ADD_HOLD: Final = insert(holds)
 END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(*_ALL_BUT_SAID)
 END_UNASKED: Final = END_HOLD.where(holds.c.is_asked.is_(False))

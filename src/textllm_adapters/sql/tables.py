@@ -77,6 +77,7 @@ conversations: Final = Table(
 )
 
 # reserved: the sum of the day's holds. conversation_count: conversations that have an entry or a hold in it.
+# is_reopened: it was ended, and only turns that are running have made it active again.
 sessions: Final = Table(
     "sessions",
     metadata,
@@ -91,6 +92,7 @@ sessions: Final = Table(
     Column("reserved", Money, nullable=False),
     Column("conversation_count", Integer, nullable=False),
     Column("is_active", Boolean, nullable=False),
+    Column("is_reopened", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("tenant_id", "user_id", "day", name="pk_sessions"),
     Index("ix_sessions_id_tenant_id", "id", "tenant_id"),
     Index("ix_sessions_created_at", "created_at"),
@@ -118,7 +120,8 @@ daily_usage: Final = Table(
 # and what comes before it; they would else be lost with the process, as the caller's metadata. is_asked: the provider
 # may have been asked. transcript_id: what was made for it there. payer_id: who is charged in the user's place; NULL:
 # the user. thought: characters of reasoning, by the last renewal. before: what a release has to undo in the
-# conversation. session_was_active, session_last_activity: what it puts back in the session; NULL: it was made for it.
+# conversation. session_last_activity: what it puts back in the session; NULL: it was made for it. session_was_active:
+# for workers of the last release; the one after this can drop it.
 holds: Final = Table(
     "holds",
     metadata,

@@ -49,7 +49,6 @@ class _Kept(Struct, frozen=True):
     provider_response_id: str | None
     made_conversation: bool
     before: Before | None
-    session_was_active: bool
     session_last_activity: datetime | None
     is_resumable: bool
     idempotency_scope: str | None
@@ -84,6 +83,8 @@ _ENDS: Final = Rows(tables.reply_ends)
 _ENTRY_IN_SESSION: Final = (
     "SELECT 1 FROM ledger WHERE tenant_id = ? AND user_id = ? AND conversation_id = ? AND session_id = ? LIMIT 1"
 )
+
+_HOLD_IN_SESSION: Final = "SELECT 1 FROM holds WHERE tenant_id = ? AND session_id = ? LIMIT 1"
 
 
 class SqliteLedger(SqlLedger):
@@ -177,7 +178,7 @@ def _reserve(connection: sqlite3.Connection, asked: Reservation) -> Hold:
         _CONVERSATIONS.add(connection, rows.conversation_row(asked, opened.conversation))
     else:
         _CONVERSATIONS.change(connection, *at, old=conversation, new=opened.conversation)
-    _HOLDS.add(connection, rows.hold_row(opened.hold, asked, opened.before, opened.session_before))
+    _HOLDS.add(connection, rows.hold_row(opened.hold, asked, opened.before, opened.last_activity))
     return opened.hold
 
 
@@ -263,7 +264,9 @@ def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[s
         hold,
         made_conversation=kept.made_conversation,
         before=kept.before,
-        session_before=rows.session_before(kept.session_was_active, kept.session_last_activity),
+        last_activity=kept.session_last_activity,
+        has_others=session.is_reopened
+        and connection.execute(_HOLD_IN_SESSION, (hold.tenant_id, hold.session_id)).fetchone() is not None,
     )
     if undone is None:
         _CONVERSATIONS.remove(connection, *_conversation(hold))

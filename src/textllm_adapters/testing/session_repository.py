@@ -1,5 +1,6 @@
 """What every repository of sessions keeps of the port `SessionRepository`."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -108,6 +109,46 @@ class SessionRepositoryContract:
         session = await storage.sessions.get("tenant", hold.session_id)
         assert session is not None
         assert (again.session_id, session.is_active) == (hold.session_id, True)
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["the first one first", "the last one first"])
+    async def test_turns_of_an_ended_session_that_are_all_released_leave_it_ended(
+        self, storage: Storage, order: tuple[int, int]
+    ) -> None:
+        first = await storage.ledger.reserve(reservation())
+        await storage.ledger.settle(first, settlement())
+        await storage.sessions.end("tenant", "user", first.session_id)
+        refused = [await storage.ledger.reserve(reservation(at=NOON + timedelta(minutes=at))) for at in (1, 2)]
+        for number in order:
+            await storage.ledger.release(refused[number])
+        session = await storage.sessions.get("tenant", first.session_id)
+        assert session is not None
+        assert not session.is_active
+
+    async def test_so_do_turns_that_come_and_are_released_at_once(self, storage: Storage) -> None:
+        first = await storage.ledger.reserve(reservation())
+        await storage.ledger.settle(first, settlement())
+        await storage.sessions.end("tenant", "user", first.session_id)
+        for minutes in range(1, 11):
+            turns = [reservation(at=NOON + timedelta(minutes=minutes, milliseconds=of)) for of in range(4)]
+            refused = await asyncio.gather(*map(storage.ledger.reserve, turns))
+            await asyncio.gather(*map(storage.ledger.release, refused))
+            session = await storage.sessions.get("tenant", first.session_id)
+            assert session is not None
+            assert not session.is_active
+
+    async def test_a_turn_that_comes_to_its_end_reopens_an_ended_session_whatever_is_released_after_it(
+        self, storage: Storage
+    ) -> None:
+        first = await storage.ledger.reserve(reservation())
+        await storage.ledger.settle(first, settlement())
+        await storage.sessions.end("tenant", "user", first.session_id)
+        refused = await storage.ledger.reserve(reservation(at=NOON + timedelta(minutes=1)))
+        turn = await storage.ledger.reserve(reservation(at=NOON + timedelta(minutes=2)))
+        await storage.ledger.settle(turn, settlement(at=NOON + timedelta(minutes=3)))
+        await storage.ledger.release(refused)
+        session = await storage.sessions.get("tenant", first.session_id)
+        assert session is not None
+        assert session.is_active
 
     async def test_a_turn_that_runs_while_its_session_ends_is_settled_all_the_same(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())

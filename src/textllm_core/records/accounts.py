@@ -38,7 +38,12 @@ class ConversationAccount(Record, frozen=True, kw_only=True):
 
 
 class SessionAccount(Record, frozen=True, kw_only=True):
-    """What the books keep of a session: as a `Session` has it, and `reserved`, the USD that its holds have together."""
+    """What the books keep of a session: as a `Session` has it.
+
+    Args:
+        reserved: the USD that its holds have together.
+        is_reopened: it was ended, and active again only because turns are running; none has come to its end since.
+    """
 
     id: str
     last_activity: datetime
@@ -47,3 +52,4 @@ class SessionAccount(Record, frozen=True, kw_only=True):
     reserved: Decimal = ZERO
     conversation_count: int = 0
     is_active: bool = True
+    is_reopened: bool = False

@@ -1,6 +1,5 @@
 """The rules of the books: by how much counters move with a settlement, and with its correction. No storage."""
 
-from datetime import datetime
 from decimal import Decimal
 
 from msgspec import Struct
@@ -93,13 +92,6 @@ class Before(Struct, frozen=True):
     session_id: str | None
     given_title: str | None
     was_counted: bool
-
-
-class SessionBefore(Struct, frozen=True):
-    """What a session was that a reservation has found, for its release; see `Session`."""
-
-    was_active: bool
-    last_activity: datetime
 
 
 def change(

@@ -4,7 +4,7 @@ A ledger reads the accounts while no one else can move them, asks one of these, 
 """
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,7 +22,7 @@ from textllm_core.records.ledger import Hold, Replay, Reservation, Settled, Sett
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
-from textllm_core.rules.bookkeeping import Before, Moves, SessionBefore, booked, change, settled
+from textllm_core.rules.bookkeeping import Before, Moves, booked, change, settled
 from textllm_core.rules.budgets import grant
 from textllm_core.usage import LedgerEntry, Usage
 
@@ -30,13 +30,16 @@ MAX_MODEL_CHARS = 255  # of a model's name where it is part of a key
 
 
 class Opening(Struct, frozen=True):
-    """An exchange that may begin; what a release has to put back in a conversation, and a session, there already."""
+    """An exchange that may begin; what a release has to put back in a conversation that was there already.
+
+    `last_activity`: likewise, of its session; None: that is made.
+    """
 
     conversation: ConversationAccount
     session: SessionAccount
     hold: Hold
     before: Before | None
-    session_before: SessionBefore | None
+    last_activity: datetime | None
 
 
 class Closing(Struct, frozen=True):
@@ -94,13 +97,14 @@ def opening(
         session=replace(
             today,
             is_active=True,
+            is_reopened=today.is_reopened or not today.is_active,
             last_activity=asked.at,
             reserved=today.reserved + amount,
             conversation_count=today.conversation_count + (before is not None and before.was_counted),
         ),
         hold=asked.granted(amount, session_id=today.id),
         before=None if asked.revision is None else before,
-        session_before=None if session is None else SessionBefore(session.is_active, session.last_activity),
+        last_activity=None if session is None else session.last_activity,
     )
 
 
@@ -134,7 +138,8 @@ def closing(conversation: ConversationAccount, session: SessionAccount, hold: Ho
             turn_id=None,
             turn_until=None,
         )
-    paid = replace(_spent(session, moves), reserved=session.reserved - hold.amount, last_activity=end.at)
+    reserved = session.reserved - hold.amount
+    paid = replace(_spent(session, moves), reserved=reserved, last_activity=end.at, is_reopened=False)
     return Closing(
         conversation=after,
         session=paid,
@@ -160,14 +165,21 @@ def released(
     *,
     made_conversation: bool,
     before: Before | None,
-    session_before: SessionBefore | None,
+    last_activity: datetime | None,
+    has_others: bool,
 ) -> tuple[ConversationAccount | None, SessionAccount | None]:
     """Both as if the exchange had never been; None: it goes.
 
     So does a conversation that was made for the exchange, and a session in which no other has an entry, or a hold.
+
+    Args:
+        before, last_activity: as `opening` had them.
+        has_others: other exchanges are running in the session; it only matters where that was reopened.
     """
     is_counted = made_conversation or (before is not None and before.was_counted)
-    freed = _freed(session, hold, session_before, minus_conversations=int(is_counted))
+    freed = _freed(session, hold, last_activity, minus_conversations=int(is_counted))
+    if freed is not None and freed.is_reopened and not has_others:  # so that nothing has come of its reopening
+        freed = replace(freed, is_active=False, is_reopened=False)
     if conversation.turn_id != hold.response_id:
         return conversation, freed
     if made_conversation:
@@ -182,7 +194,7 @@ def released(
 
 
 def _freed(
-    session: SessionAccount, hold: Hold, before: SessionBefore | None, *, minus_conversations: int
+    session: SessionAccount, hold: Hold, last_activity: datetime | None, *, minus_conversations: int
 ) -> SessionAccount | None:
     freed = replace(
         session,
@@ -191,9 +203,9 @@ def _freed(
     )
     if not (freed.conversation_count or freed.reserved or freed.total_cost or freed.total_tokens):
         return None
-    if before is None or session.last_activity != hold.created_at:  # another exchange has moved it since
+    if last_activity is None or session.last_activity != hold.created_at:  # another exchange has moved it since
         return freed
-    return replace(freed, is_active=freed.is_active and before.was_active, last_activity=before.last_activity)
+    return replace(freed, last_activity=last_activity)
 
 
 def pending_entry(hold: Hold, model: str) -> LedgerEntry:

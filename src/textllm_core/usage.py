@@ -5,6 +5,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from msgspec.structs import replace
+
 from textllm_core.wire import Record
 
 Kind = Literal["text", "image", "document", "summary"]
@@ -70,6 +72,24 @@ class LedgerEntry(Record, frozen=True):
     def payer(self) -> str:
         """Whose session and daily usage it counts in."""
         return self.payer_id or self.user_id
+
+
+def estimate(counted: Usage | None, *, sent: int, heard: str, thought: int, calls: Mapping[str, int]) -> Usage:
+    """Tokens of what was certainly sent and certainly received of a reply, and no less than was stated of it.
+
+    Args:
+        counted: what the provider has stated by then; None: nothing.
+        sent: tokens of what was sent. thought: characters of reasoning that were received.
+        calls: of tools that were heard of, by tool. The model is asked anew after each, with all that was there before.
+    """
+    stated = counted or Usage()
+    return replace(
+        stated,
+        input_tokens=stated.input_tokens or sent * (1 + sum(calls.values())),
+        output_tokens=max(stated.output_tokens, estimated_tokens(heard, characters=thought)),
+        reasoning_tokens=max(stated.reasoning_tokens, thought // 4),
+        tool_calls=calls,
+    )
 
 
 def estimated_tokens(*texts: str, characters: int = 0) -> int:

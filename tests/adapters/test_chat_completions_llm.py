@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
+from textllm_core.records.model import ModelEnded
 from textllm_core.records.parts import InputText
 from textllm_core.records.sampling import Sampling
 from textllm_core.usage import Usage
@@ -126,6 +128,21 @@ async def test_usage_may_come_with_the_last_chunk_and_the_end_without_a_mark(
     heard = await hear(llm.stream(request("Well?")))
     assert (heard.started.provider_response_id, heard.started.model) == (None, "gpt-4o")
     assert (heard.ended.text, heard.ended.usage) == ("one", Usage(5, 1))
+
+
+async def test_a_reply_has_ended_with_its_usage_whatever_becomes_of_the_connection_then() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    body = chunks(text("one"), text(None, "stop"), {"choices": [], "usage": usage}).body
+    async with (
+        answering(body, length=len(body + DONE)) as server,
+        open_client("sk-test", f"http://{server.address}/v1") as client,
+        aclosing(ChatCompletionsLLM(client).stream(request("Well?"))) as events,
+    ):
+        async for event in events:
+            if isinstance(event, ModelEnded):
+                break
+    assert isinstance(event, ModelEnded)
+    assert (event.status, event.text, event.usage) == ("completed", "one", Usage(5, 1))
 
 
 @pytest.mark.parametrize("usage", [None, "many", {}, {"prompt_tokens": 0, "completion_tokens": 0}])

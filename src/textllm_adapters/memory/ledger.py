@@ -125,7 +125,9 @@ class MemoryLedger:
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
         for hold in holds:
             if (kept := self.store.holds.get(_key(hold))) is not None:
-                self._lease(replace(kept, hold=replace(kept.hold, thought=hold.thought)), lease_until)
+                self._lease(
+                    replace(kept, hold=replace(kept.hold, thought=hold.thought, counted=hold.counted)), lease_until
+                )
 
     def _lease(self, kept: KeptHold, lease_until: datetime) -> None:
         self.store.holds[_key(kept.hold)] = replace(kept, lease_until=lease_until)

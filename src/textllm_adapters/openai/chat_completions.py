@@ -153,10 +153,13 @@ class ChatCompletionsLLM:
                     if not heard.has_begun and chunk.is_of_reply:
                         heard.has_begun = True
                         yield ModelStarted(None, word(chunk.model, request.model), asked.request_id, answer.has_come)
-                    if heard.usage is not so_far and heard.finish is None:
+                    if heard.usage is not so_far:
                         so_far = heard.usage
-                        if (used := counted(so_far, seen=0)) is not None:
+                        used = counted(so_far, seen=0)
+                        if used is not None and heard.finish is None:
                             yield ModelCounted(used.usage)
+                        elif used is not None and not used.is_estimate and not chunk.choices:
+                            break  # as OpenAI has it, the last chunk: what else there may be is not waited for
                     for choice in chunk.choices or ():
                         said = choice.said
                         if said.refusal:

@@ -89,6 +89,7 @@ class PostgresLedger(LockingLedger):
                 "users": [askable(hold.user_id) for hold in some],
                 "responses": [hold.response_id for hold in some],
                 "thoughts": [hold.thought for hold in some],
+                "counts": [None if hold.counted is None else _json(hold.counted) for hold in some],
             }
             await self._lanes.ask(statements.RENEW, of_tenant, named | {"lease_until": _moment(lease_until)})
 

@@ -255,14 +255,14 @@ SETTLE_AND_SAY: Final = Statement(f"{_SETTLED}, {_SAID} {_COUNTERS}", order=("ch
 RENEW: Final = Statement(
     """
     WITH alive AS (
-        SELECT hold.tenant_id, hold.user_id, hold.response_id, named.thought
-        FROM unnest(:tenants::text[], :users::text[], :responses::text[], :thoughts::bigint[])
-            AS named (tenant_id, user_id, response_id, thought)
+        SELECT hold.tenant_id, hold.user_id, hold.response_id, named.thought, named.counted
+        FROM unnest(:tenants::text[], :users::text[], :responses::text[], :thoughts::bigint[], :counts::text[])
+            AS named (tenant_id, user_id, response_id, thought, counted)
         JOIN holds AS hold USING (tenant_id, user_id, response_id)
         FOR UPDATE OF hold SKIP LOCKED
     ),
     hold AS (
-        UPDATE holds AS hold SET lease_until = :lease_until, thought = alive.thought
+        UPDATE holds AS hold SET lease_until = :lease_until, thought = alive.thought, counted = alive.counted
         FROM alive
         WHERE hold.tenant_id = alive.tenant_id AND hold.user_id = alive.user_id
             AND hold.response_id = alive.response_id

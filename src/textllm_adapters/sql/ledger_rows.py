@@ -256,6 +256,7 @@ def hold(row: Row[Any]) -> Hold:
         provider_response_id=row.provider_response_id,
         reported_model=row.reported_model,
         thought=row.thought,
+        counted=row.counted,
     )
 
 

@@ -28,6 +28,7 @@ from textllm_core.money import Price, Rates
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, ReplyStarted
 from textllm_core.rules.bookkeeping import Before
+from textllm_core.usage import Usage
 
 metadata: Final = MetaData()
 
@@ -119,9 +120,9 @@ daily_usage: Final = Table(
 # is_resumable: it has a journal. watched_until: somebody reads it from there. message, said_before: what the user says,
 # and what comes before it; they would else be lost with the process, as the caller's metadata. is_asked: the provider
 # may have been asked. transcript_id: what was made for it there. payer_id: who is charged in the user's place; NULL:
-# the user. thought: characters of reasoning, by the last renewal. before: what a release has to undo in the
-# conversation. session_last_activity: what it puts back in the session; NULL: it was made for it. session_was_active:
-# for workers of the last release; the one after this can drop it.
+# the user. thought: characters of reasoning, counted: what the provider had stated of its usage (NULL: nothing), by the
+# last renewal. before: what a release has to undo in the conversation. session_last_activity: what it puts back in the
+# session; NULL: it was made for it. session_was_active: for workers of the last release; the next one can drop it.
 holds: Final = Table(
     "holds",
     metadata,
@@ -156,6 +157,7 @@ holds: Final = Table(
     Column("metadata", Labels),
     Column("thought", BigInteger, nullable=False, server_default="0"),
     Column("said_before", Record(tuple[Message, ...]), nullable=False, server_default="[]"),
+    Column("counted", Record(Usage)),
     PrimaryKeyConstraint("tenant_id", "user_id", "response_id", name="pk_holds"),
     ForeignKeyConstraint(
         ["tenant_id", "user_id", "conversation_id"],

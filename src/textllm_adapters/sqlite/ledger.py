@@ -210,7 +210,7 @@ def _pend(connection: sqlite3.Connection, hold: Hold, model: str, said: JournalE
 
 def _renew(connection: sqlite3.Connection, holds: Sequence[Hold], lease_until: datetime) -> None:
     for hold in holds:
-        _HOLDS.set(connection, *_hold(hold), lease_until=lease_until, thought=hold.thought)
+        _HOLDS.set(connection, *_hold(hold), lease_until=lease_until, thought=hold.thought, counted=hold.counted)
         turn = _TURNS.get(connection, *_conversation(hold))
         if turn is not None and turn.turn_id == hold.response_id:
             _TURNS.set(connection, *_conversation(hold), turn_until=lease_until)

@@ -222,6 +222,14 @@ class LedgerContract:
         (abandoned,) = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=1)
         assert abandoned.thought == 9600
 
+    async def test_renewing_says_what_the_provider_has_stated_of_the_usage(self, storage: Storage) -> None:
+        hold = await storage.ledger.reserve(reservation())
+        counted = Usage(input_tokens=90, output_tokens=3, cached_tokens=80)
+        for known in (None, counted, replace(counted, output_tokens=7)):
+            await storage.ledger.renew([replace(hold, counted=known)], lease_until=NOON + LEASE)
+        (abandoned,) = await storage.ledger.abandoned(at=NOON + 2 * LEASE, lease_until=NOON + 3 * LEASE, limit=1)
+        assert abandoned.counted == replace(counted, output_tokens=7)
+
     async def test_as_many_exchanges_as_may_run_are_renewed_at_once(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())
         others = [replace(hold, response_id=new_id("resp")) for _ in range(16_384)]

@@ -149,7 +149,7 @@ class AskModel:
                                 patience = silence_s if is_begun else first_token_s
                                 deadline.move(loop.time() + patience)
                             case ModelCounted(usage):
-                                of.counted = usage
+                                log.counted = usage
                             case ModelStarted():
                                 deadline.move(NEVER)  # what follows is our own work
                                 await self._begin(of, event)

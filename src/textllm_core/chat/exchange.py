@@ -14,11 +14,12 @@ from textllm_core.chat.admission import Admission
 from textllm_core.chat.ask_model import AskModel
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.journal import WRITE_EVERY_S, JournalWriter
+from textllm_core.chat.leases import Leases
 from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.reply_log import reply_of
 from textllm_core.chat.routes import Reads, Routes
-from textllm_core.chat.running import LEASE, RENEW_EVERY_S, Running, RunningExchanges
+from textllm_core.chat.running import RENEW_EVERY_S, Running, RunningExchanges
 from textllm_core.chat.settlement import Ending, ending
 from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.errors import (
@@ -127,8 +128,10 @@ class Exchange:
             telemetry=telemetry,
             tracer=tracer,
         )
-        running.repeat(exchange.renew_leases, every_s=RENEW_EVERY_S)
+        leases = Leases(ledger, running, clock)
+        running.repeat(leases.renew, every_s=RENEW_EVERY_S)
         running.repeat(writer.write, every_s=WRITE_EVERY_S)
+        running.repeat(leases.note_usage, every_s=WRITE_EVERY_S)
         return exchange
 
     def reads(self, model: str | None) -> Reads:
@@ -387,11 +390,6 @@ class Exchange:
     def _fail(self, of: OpenExchange, error: TextLLMError) -> None:
         error.allowance = of.allowance
         of.log.fail(of.hold.response_id, error)
-
-    async def renew_leases(self) -> None:
-        """Say that what runs here is alive."""
-        with suppress(StorageUnavailableError):  # the next round does it
-            await self.ledger.renew(self.running.holds, lease_until=self.clock.now() + LEASE)
 
 
 async def _discard_files(turn: Turn) -> None:

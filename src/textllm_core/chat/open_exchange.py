@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 
 from msgspec.structs import replace
 
@@ -18,9 +17,7 @@ from textllm_core.records.messages import Message, ReplyStarted, Turn
 from textllm_core.records.model import ModelStarted
 from textllm_core.rules.budgets import ToolBound, affordable, demand
 from textllm_core.texts import WholeCharacters
-from textllm_core.usage import Usage, estimated_tokens
-
-_NOTHING: Final = Usage()
+from textllm_core.usage import Usage, estimate
 
 
 @dataclass(slots=True)
@@ -39,7 +36,6 @@ class OpenExchange:
         keeps_messages: our own copy of what is said is kept, and is the record.
         allowance: what the turn has left of the user's rate limit.
         is_asked: the model was called, so that from here on a failure may have cost something.
-        counted: what the provider has stated so far that it has used.
         sends_files: False once the model has refused those of earlier turns.
         started: the model's own words, once it has taken the turn.
     """
@@ -63,7 +59,6 @@ class OpenExchange:
     left_transcript: str | None = None
     allowance: Allowance | None = None
     is_asked: bool = False
-    counted: Usage = _NOTHING
     sends_files: bool = True
     started: ModelStarted | None = None
     characters: WholeCharacters = field(default_factory=WholeCharacters)
@@ -164,15 +159,8 @@ class OpenExchange:
     @property
     def estimate(self) -> Usage:
         """Tokens of what was certainly sent and certainly received, and no less than the provider has stated of it."""
-        stated, calls = self.counted, counted_calls(self.log.tools)
-        return replace(
-            stated,
-            # The model is asked anew after each call of a tool, with all that was there before.
-            input_tokens=stated.input_tokens or self.hold.input_estimate * (1 + sum(calls.values())),
-            output_tokens=max(stated.output_tokens, estimated_tokens(self.text, characters=self.thought)),
-            reasoning_tokens=max(stated.reasoning_tokens, self.thought // 4),
-            tool_calls=calls,
-        )
+        calls, sent = counted_calls(self.log.tools), self.hold.input_estimate
+        return estimate(self.log.counted, sent=sent, heard=self.text, thought=self.thought, calls=calls)
 
     @property
     def context_bound(self) -> int:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from textllm_core.errors import ServiceUnavailableError, TextLLMError
 from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.usage import Usage
 
 
 class ReplyLog:
@@ -18,6 +19,7 @@ class ReplyLog:
 
     Attributes:
         thought: characters of reasoning that came with the reply, and that nobody is told.
+        counted: what the provider has stated so far that it has used; None: nothing yet.
     """
 
     __slots__ = (
@@ -31,6 +33,7 @@ class ReplyLog:
         "_steps",
         "_text",
         "_waiting",
+        "counted",
         "thought",
     )
 
@@ -47,6 +50,7 @@ class ReplyLog:
         self._error: BaseException | None = None
         self._readers = 0
         self.thought = 0
+        self.counted: Usage | None = None
 
     @property
     def has_readers(self) -> bool:

@@ -34,10 +34,21 @@ class Running:
         hold: once it is admitted.
         is_cancelled: somebody who may has asked to cut it short.
         is_cut_short: it is to end early, for whatever reason.
+        has_noted: what the provider had stated of its usage, at some time, is written down.
         admitted: done once it is admitted, where somebody waits for that.
     """
 
-    __slots__ = ("_is_protected", "admitted", "drain", "hold", "is_cancelled", "is_cut_short", "log", "task")
+    __slots__ = (
+        "_is_protected",
+        "admitted",
+        "drain",
+        "has_noted",
+        "hold",
+        "is_cancelled",
+        "is_cut_short",
+        "log",
+        "task",
+    )
 
     task: asyncio.Task[None]
 
@@ -46,7 +57,15 @@ class Running:
         self.hold: Hold | None = None
         self.admitted: asyncio.Future[None] | None = None
         self.drain: asyncio.TimerHandle | asyncio.Task[None] | None = None
-        self.is_cancelled = self.is_cut_short = self._is_protected = False
+        self.is_cancelled = self.is_cut_short = self._is_protected = self.has_noted = False
+
+    @property
+    def renewed(self) -> Hold | None:
+        """Its hold, with what is known of the reply's costs by now."""
+        hold, log = self.hold, self.log
+        if hold is None or not (log.thought or log.counted):
+            return hold
+        return replace(hold, thought=log.thought, counted=log.counted)
 
     def cancel(self) -> None:
         """Cut it short for its user; what is written of it stays."""
@@ -187,11 +206,13 @@ class RunningExchanges:
 
     @property
     def holds(self) -> Sequence[Hold]:
-        """Those of all exchanges that run, each with what was thought in it by now."""
-        of_all = ((running.hold, running.log.thought) for running in self._by_response.values())
-        return tuple(
-            replace(hold, thought=thought) if thought else hold for hold, thought in of_all if hold is not None
-        )
+        """Those of all exchanges that run, as `Running.renewed` has them."""
+        return tuple(hold for running in self._by_response.values() if (hold := running.renewed) is not None)
+
+    @property
+    def unnoted(self) -> Sequence[Running]:
+        """The exchanges of whose usage the provider has stated something, while nothing of it is written down."""
+        return [of for of in self._by_response.values() if of.log.counted is not None and not of.has_noted]
 
     def find(self, tenant_id: str, user_id: str | None, response_id: str) -> Running | None:
         """The exchange of this user, or of any of the tenant's; None where this process does not run it."""

@@ -31,7 +31,7 @@ from textllm_core.records.messages import (
 from textllm_core.records.model import ModelEnded
 from textllm_core.records.parts import InputFile, InputImage
 from textllm_core.records.tools import ReplyToolCall
-from textllm_core.usage import Usage, estimated_tokens
+from textllm_core.usage import Usage, estimate
 
 _OPEN_FOR: Final = timedelta(minutes=10)  # longer than a provider that is left writes on, or than most of its outages
 _BY_PROVIDER: Final = "provider"
@@ -206,14 +206,9 @@ def recovered(
         files: the images and documents of its turn.
         tools: what is known to have been done for it by tools of the provider's.
     """
-    calls = counted_calls(tools)
-    estimate = Usage(
-        input_tokens=hold.input_estimate * (1 + sum(calls.values())),  # as `OpenExchange.estimate`
-        output_tokens=estimated_tokens(heard, characters=hold.thought),
-        reasoning_tokens=hold.thought // 4,
-        tool_calls=calls,
-    )
-    left, is_aside = remains(ended, heard, estimate), hold.kind == "summary"
+    calls, sent = counted_calls(tools), hold.input_estimate
+    stated = estimate(hold.counted, sent=sent, heard=heard, thought=hold.thought, calls=calls)
+    left, is_aside = remains(ended, heard, stated), hold.kind == "summary"
     keeps_messages = conversation is None or conversation.keeps_messages
     is_kept = left.is_kept and not is_aside and (hold.message is not None or not keeps_messages)
     # Where ours is the record, what is in doubt is made anew from it, unless the exchange took no part. A provider

@@ -61,7 +61,10 @@ class Ledger(Protocol):
         ...
 
     async def renew(self, holds: Sequence[Hold], *, lease_until: datetime) -> None:
-        """Say that the exchanges are alive, and how much was thought in each; nothing where one is settled already."""
+        """Say that the exchanges are alive; nothing where one is settled already.
+
+        Of each it keeps `thought` and `counted`, which `abandoned` then has: what is charged if its process dies.
+        """
         ...
 
     async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:

@@ -127,6 +127,7 @@ class Hold(Record, frozen=True, kw_only=True):
         transcript_id: the provider's side of the conversation, where it was made for this turn.
         provider_response_id, reported_model: the provider's names for the reply and for its model, once it told us.
         thought: characters of reasoning that had come with the reply when the exchange was last renewed.
+        counted: what the provider had stated by then that it has used; None: nothing.
     """
 
     tenant_id: str
@@ -149,6 +150,7 @@ class Hold(Record, frozen=True, kw_only=True):
     provider_response_id: str | None = None
     reported_model: str | None = None
     thought: int = 0
+    counted: Usage | None = None
 
     @property
     def payer(self) -> str:

@@ -1,6 +1,7 @@
 """What was begun is ended once, also by a process that is cancelled, defective, reconfigured or dead."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace as replace_field
 from datetime import timedelta
@@ -16,6 +17,8 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.prices import FixedPrices
 from textllm_core import Caller, TextTurn, Usage
 from textllm_core.chat.chat_with_image import ImageTurn
+from textllm_core.chat.leases import Leases
+from textllm_core.chat.running import RENEW_EVERY_S
 from textllm_core.chat.settlement import recovered
 from textllm_core.chat.wind_down import WindDown
 from textllm_core.errors import (
@@ -97,13 +100,40 @@ async def test_what_was_thought_before_a_crash_is_part_of_its_estimate(bench: Be
     async with aclosing(bench.send_message.stream(Caller(), TextTurn("x" * 391, user_id="ada"))) as events:
         for _ in range(2):
             await anext(events)
-        await bench.exchange.renew_leases()
+        await Leases(bench.ledger, bench.running, bench.clock).renew()
         survivor = Bench(store=bench.store)
         survivor.clock.advance(timedelta(minutes=11))
         assert await survivor.reconcile() == 1
     (entry,) = await survivor.entries()
     assert (entry.estimated, entry.usage.reasoning_tokens) == (True, 100)
     assert entry.usage.output_tokens >= 100
+
+
+@pytest.mark.parametrize("noted_by", [Leases.note_usage, Leases.renew])
+async def test_what_the_provider_had_stated_of_the_usage_before_a_crash_is_charged(
+    bench: Bench, noted_by: Callable[[Leases], Awaitable[None]]
+) -> None:
+    stated = Usage(input_tokens=5000, output_tokens=700, cached_tokens=4000, reasoning_tokens=650)
+    bench.llm.script(ScriptedReply(counted=stated, deltas=("abcd", "b"), gate=asyncio.Event()))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("Hi", user_id="ada"))) as events:
+        for _ in range(2):
+            await anext(events)
+        await noted_by(Leases(bench.ledger, bench.running, bench.clock))
+        survivor = Bench(store=bench.store)
+        survivor.clock.advance(timedelta(minutes=11))
+        assert await survivor.reconcile() == 1
+    (entry,) = await survivor.entries()
+    assert (entry.estimated, entry.usage, entry.cost) == (True, stated, GPT.cost(stated))
+
+
+async def test_what_is_stated_of_the_usage_is_written_down_without_waiting_for_the_leases(bench: Bench) -> None:
+    stated = Usage(input_tokens=5000, output_tokens=700)
+    bench.llm.script(ScriptedReply(counted=stated, deltas=("abcd", "b"), gate=asyncio.Event()))
+    async with aclosing(bench.send_message.stream(Caller(), TextTurn("Hi", user_id="ada"))) as events:
+        await anext(events)
+        async with asyncio.timeout(RENEW_EVERY_S - 1):
+            while [kept.hold.counted for kept in bench.store.holds.values()] != [stated]:  # noqa: ASYNC110 - by a round
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("keeps", [True, False])

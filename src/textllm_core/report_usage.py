@@ -1,4 +1,4 @@
-"""Statistics: what a user asked for and paid, by day, by model and by conversation."""
+"""Statistics: what a user, or all of a tenant, asked for and paid, by day, by model and by conversation."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,9 +34,11 @@ class ReportUsage:
     reports: UsageReports
     clock: Clock
 
-    async def __call__(self, caller: Caller, user_id: str, *, days: int) -> UsageReport:
-        """The totals of `days` days, and what they are made of."""
-        user, first = self._period(caller, user_id, days)
+    async def __call__(self, caller: Caller, user_id: str | None, *, days: int) -> UsageReport:
+        """The totals of `days` days, and what they are made of; without a user of all for whom the caller acts."""
+        acting_for = caller.acts_for(user_id)
+        user = None if acting_for is None else caller.pays_for(acting_for) or acting_for
+        first = first_of_last(days, self.clock.now(), at_most=MAX_USAGE_DAYS)
         used = await self.reports.daily(caller.tenant_id, user, first)
         by_day = [UsageOfDay(day, *_sums(rows)) for day, rows in sorted(_grouped(used, lambda row: row.day).items())]
         by_model = [UsageOfModel(model, *_sums(rows)) for model, rows in _grouped(used, lambda row: row.model).items()]
@@ -52,15 +54,12 @@ class ReportUsage:
 
         The rows add up to the totals of the same days, whichever conversations were deleted or have no row.
         """
-        user, first = self._period(caller, user_id, days)
-        tenant_id = caller.tenant_id
+        user = caller.acts_for(user_id) or user_id
+        user = caller.pays_for(user) or user
+        first, tenant_id = first_of_last(days, self.clock.now(), at_most=MAX_USAGE_DAYS), caller.tenant_id
         newest, total = await self.reports.newest_conversations(tenant_id, user, first, limit=_MAX_CONVERSATIONS)
         rest = _left(total, newest)
         return [*newest, rest] if any(_numbers(rest)) else newest
-
-    def _period(self, caller: Caller, user_id: str, days: int) -> tuple[str, date]:
-        user = caller.acts_for(user_id) or user_id
-        return caller.pays_for(user) or user, first_of_last(days, self.clock.now(), at_most=MAX_USAGE_DAYS)
 
 
 def _grouped(rows: Iterable[DailyUsage], key: Callable[[DailyUsage], K]) -> Mapping[K, Sequence[DailyUsage]]:

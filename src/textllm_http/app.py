@@ -94,6 +94,7 @@ def routes() -> Litestar:
             sessions.session,
             sessions.end,
             sessions.of_user,
+            usage.stats_of_all,
             usage.stats,
             usage.stats_of_conversations,
             files.upload,

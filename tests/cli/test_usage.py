@@ -84,6 +84,25 @@ def test_what_is_left_beside_the_conversations_has_a_row_so_that_they_add_up(
 
 
 @pytest.mark.usefixtures("used")
+def test_all_users_together_are_asked_for_by_name(run: Run, wiring: MemoryWiring) -> None:
+    row = DailyUsage(TODAY, "gpt-5", 2, 100, 10, Decimal("0.25"))
+    wiring.store.daily_usage["default", "bob", TODAY, "gpt-5"] = row
+    assert run("usage", "--all-users").stdout == (
+        "day         messages  tokens in  tokens out   cost\n"
+        f"{YESTERDAY}         2      1,000          50  $0.25\n"
+        f"{TODAY}         3        600          30  $0.75\n"
+        "total              5      1,600          80     $1\n"
+    )
+    models = run("usage", "--all-users", "--by", "model", "--csv").stdout.splitlines()
+    assert models[1:] == ["gpt-5,4,1000,60,0.875,0", "gpt-4o,1,600,20,0.125,0"]
+
+
+@pytest.mark.parametrize("more", [["--user", "ada"], ["--by", "conversation"]])
+def test_all_users_are_neither_one_user_nor_told_by_conversation(run: Run, more: list[str]) -> None:
+    assert run("usage", "--all-users", *more).exit_code == 2
+
+
+@pytest.mark.usefixtures("used")
 def test_only_the_last_days_are_shown(run: Run) -> None:
     assert run("usage", "--days", "1", "--user", "ada").stdout.splitlines()[-1].split() == [
         *("total", "1", "500", "20", "$0.5")

@@ -198,6 +198,7 @@ DOORS: Final[Mapping[str, Door]] = {
     "GET /users/{user_id:str}/sessions": Door(
         "user", [Ask("user", "/users/{}/sessions"), Ask("user", "/users/{}/sessions?days=2")]
     ),
+    "GET /stats": Door("user"),
     "GET /users/{user_id:str}/stats": Door("user", [Ask("user", "/users/{}/stats")]),
     "GET /users/{user_id:str}/stats/conversations": Door("user", [Ask("user", "/users/{}/stats/conversations")]),
     "POST /keys": Door("admin", body={"role": "service"}),

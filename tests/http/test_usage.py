@@ -1,12 +1,13 @@
-"""`/users/{user_id}/stats` and `/users/{user_id}/stats/conversations`."""
+"""`/stats`, `/users/{user_id}/stats` and `/users/{user_id}/stats/conversations`."""
 
 from datetime import timedelta
 from decimal import Decimal
 
-from tests.http.conftest import Server
+from tests.http.conftest import Server, serving
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
+from textllm_core import Caller, TextTurn
 
 
 async def test_statistics_have_exactly_the_fields_of_the_contract(server: Server, bench: Bench) -> None:
@@ -50,6 +51,19 @@ async def test_a_user_who_was_never_seen_has_zeros(server: Server) -> None:
         b'{"total_conversations":0,"total_messages":0,"total_tokens_input":0,"total_tokens_output":0,"total_cost":0,'
         b'"estimated_cost":0,"by_day":[],"by_model":[]}'
     )
+
+
+async def test_a_service_key_sees_what_all_its_users_used_and_a_users_key_its_own(bench: Bench) -> None:
+    async with serving(bench, requires_keys=True) as server:
+        issue = bench.textllm.administration.issue_api_key
+        keys = [await issue(Caller(role="admin"), role=role) for role in ("admin", "service")]
+        own = await issue(Caller(role="admin"), role="user", user_id="bob")
+        replies = [await bench.say("Hi"), await bench.send_message(Caller(), TextTurn("Hi", user_id="bob"))]
+        for key, expected in [(keys[0], replies), (keys[1], replies), (own, replies[1:])]:
+            answer = await server.get("/stats?days=1", {"authorization": f"Bearer {key.secret}"})
+            assert answer.status == 200
+            assert answer.json()["total_messages"] == len(expected)
+            assert answer.json()["total_cost"] == float(sum(reply.cost for reply in expected))
 
 
 async def test_what_each_conversation_used_says_what_of_it_is_estimated(server: Server, bench: Bench) -> None:

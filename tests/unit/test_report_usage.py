@@ -8,7 +8,7 @@ from tests.unit.conftest import NOON, Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.usage_reports import MemoryUsageReports
-from textllm_core import Caller
+from textllm_core import Caller, TextTurn
 from textllm_core.errors import InvalidRequestError, NotFoundError
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage, UsageOfDay, UsageOfModel, UsageReport
@@ -108,6 +108,19 @@ async def test_nobody_sees_what_another_used(bench: Bench, report_usage: ReportU
         await report_usage(BOB, "ada", days=1)
     with pytest.raises(NotFoundError):
         await report_usage.by_conversation(BOB, "ada", days=1)
+
+
+async def test_without_a_user_it_is_what_all_used_for_whom_the_caller_acts(
+    bench: Bench, report_usage: ReportUsage
+) -> None:
+    of_ada = await bench.say("Hi")
+    of_bob = await bench.send_message(Caller(), TextTurn("Hi", user_id="bob"))
+    everyone = await report_usage(Caller(), None, days=1)
+    assert (everyone.total_conversations, everyone.total_messages) == (2, 2)
+    assert everyone.total_cost == of_ada.cost + of_bob.cost
+    assert [of.messages for of in everyone.by_day] == [of.messages for of in everyone.by_model] == [2]
+    assert await report_usage(BOB, None, days=1) == await report_usage(Caller(), "bob", days=1)
+    assert (await report_usage(Caller("other"), None, days=1)).total_messages == 0
 
 
 @pytest.mark.parametrize(("user_id", "days", "field"), [("ada", 0, "days"), ("ada", 3661, "days"), ("", 1, "user_id")])

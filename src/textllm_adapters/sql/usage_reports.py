@@ -1,4 +1,4 @@
-"""Statistics in SQL. Each statement reads one user's sessions, conversations or days by an index.
+"""Statistics in SQL. Each statement reads one user's sessions, conversations or days by an index, or all of a tenant's.
 
 The ledger is read for what conversations used in a period alone: who was charged finds its entries by an index, too.
 """
@@ -51,24 +51,41 @@ _DAILY: Final = select(
     daily_usage.c.user_id == bindparam("of_user"),
     daily_usage.c.day >= bindparam("of_first"),
 )
-# A conversation names the session of its newest turn; so those of a period are the conversations of its sessions. They
-# need not be of the session's user, who may be one that is charged in the place of others.
-# So they may lie on other shards, and the sessions are read first.
 _COUNTED: Final = ("messages", "input_tokens", "output_tokens", "cost", "estimated_cost")
-_IN_PERIOD: Final = (
-    select(sessions.c.tenant_id, sessions.c.id, sessions.c.day)
-    .where(
-        sessions.c.tenant_id == bindparam("of_tenant"),
-        sessions.c.user_id == bindparam("of_user"),
-        sessions.c.day >= bindparam("of_first"),
+
+
+def _sums(used: FromClause) -> Sequence[ColumnElement[Any]]:
+    whole = (func.sum(used.c[name]) for name in ("messages", "input_tokens", "output_tokens"))
+    usd = (func.sum(used.c[name]) for name in ("cost", "estimated_cost"))
+    return [
+        *(func.coalesce(cast(total, BigInteger), 0) for total in whole),  # PostgreSQL makes a decimal number of it
+        *(func.coalesce(total, literal(ZERO, Money)) for total in usd),
+    ]
+
+
+_DAILY_OF_ALL: Final = (
+    select(daily_usage.c.day, daily_usage.c.model, *_sums(daily_usage))
+    .where(daily_usage.c.tenant_id == bindparam("of_tenant"), daily_usage.c.day >= bindparam("of_first"))
+    .group_by(daily_usage.c.day, daily_usage.c.model)
+)
+
+
+def _count(*whose: ColumnElement[bool]) -> Select[int]:
+    # A conversation names the session of its newest turn; so those of a period are the conversations of its sessions.
+    # They need not be of the session's user, who may be one that is charged in the place of others. So they may lie on
+    # other shards, and the sessions are read first.
+    of_tenant = sessions.c.tenant_id == bindparam("of_tenant")
+    period = (
+        select(sessions.c.tenant_id, sessions.c.id)
+        .where(of_tenant, *whose, sessions.c.day >= bindparam("of_first"))
+        .cte("period")
     )
-    .cte("period")
-)
-_SPOKEN_IN: Final = conversations.join(
-    _IN_PERIOD,
-    (conversations.c.tenant_id == _IN_PERIOD.c.tenant_id) & (conversations.c.session_id == _IN_PERIOD.c.id),
-)
-_COUNT: Final = select(func.count()).select_from(_SPOKEN_IN)
+    is_in_it = (conversations.c.tenant_id == period.c.tenant_id) & (conversations.c.session_id == period.c.id)
+    return select(func.count()).select_from(conversations.join(period, is_in_it))
+
+
+_COUNT: Final = _count(sessions.c.user_id == bindparam("of_user"))
+_COUNT_OF_ALL: Final = _count()
 _IS_IN_PERIOD: Final = and_(
     ledger.c.tenant_id == bindparam("of_tenant"),
     # The ids say the time once more, so that PostgreSQL looks into no months but these, and into what says no time.
@@ -93,17 +110,6 @@ _CHARGED: Final = union_all(  # each finds its entries by an index of its own
         )
     )
 ).subquery("charged")
-
-
-def _sums(used: FromClause) -> Sequence[ColumnElement[Any]]:
-    whole = (func.sum(used.c[name]) for name in ("messages", "input_tokens", "output_tokens"))
-    usd = (func.sum(used.c[name]) for name in ("cost", "estimated_cost"))
-    return [
-        *(func.coalesce(cast(total, BigInteger), 0) for total in whole),  # PostgreSQL makes a decimal number of it
-        *(func.coalesce(total, literal(ZERO, Money)) for total in usd),
-    ]
-
-
 _USED: Final = (
     select(
         _CHARGED.c.user_id,
@@ -142,11 +148,13 @@ class SqlUsageReports:
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
 
-    async def daily(self, tenant_id: str, user_id: str, first: date) -> Sequence[DailyUsage]:
-        return [DailyUsage(*row) for row in await self._all(tenant_id, _DAILY, _period(tenant_id, user_id, first))]
+    async def daily(self, tenant_id: str, user_id: str | None, first: date) -> Sequence[DailyUsage]:
+        statement = _DAILY_OF_ALL if user_id is None else _DAILY
+        return [DailyUsage(*row) for row in await self._all(tenant_id, statement, _period(tenant_id, user_id, first))]
 
-    async def conversation_count(self, tenant_id: str, user_id: str, first: date) -> int:
-        (row,) = await self._all(tenant_id, _COUNT, _period(tenant_id, user_id, first))
+    async def conversation_count(self, tenant_id: str, user_id: str | None, first: date) -> int:
+        statement = _COUNT_OF_ALL if user_id is None else _COUNT
+        (row,) = await self._all(tenant_id, statement, _period(tenant_id, user_id, first))
         count: int = row[0]
         return count
 
@@ -167,5 +175,6 @@ class SqlUsageReports:
                 return (await connection.execute(statement, parameters)).all()
 
 
-def _period(tenant_id: str, user_id: str, first: date) -> dict[str, object]:
-    return {"of_tenant": tenant_id, "of_user": user_id, "of_first": first}
+def _period(tenant_id: str, user_id: str | None, first: date) -> dict[str, object]:
+    of_user = {} if user_id is None else {"of_user": user_id}
+    return {"of_tenant": tenant_id, "of_first": first} | of_user

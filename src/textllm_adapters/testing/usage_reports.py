@@ -31,7 +31,7 @@ async def turn(storage: Storage, conversation_id: str, *, days_ago: int = 0, **e
     await storage.ledger.settle(await storage.ledger.reserve(asked), settlement(at=at + timedelta(seconds=1), **end))
 
 
-async def daily(storage: Storage, first: date = TODAY, user_id: str = "user") -> Sequence[DailyUsage]:
+async def daily(storage: Storage, first: date = TODAY, user_id: str | None = "user") -> Sequence[DailyUsage]:
     rows = await storage.reports.daily("tenant", user_id, first)
     return sorted(rows, key=lambda row: (row.day, row.model))
 
@@ -68,6 +68,20 @@ class UsageReportsContract:
         assert await daily(storage) == [
             DailyUsage(TODAY, MODEL, 2, 300, 60, usd("0.7500000001"), usd("0.5000000001")),
         ]
+
+    async def test_without_a_user_those_of_all_users_of_the_tenant_add_up(self, storage: Storage) -> None:
+        for user_id, cost in (("ada", "0.25"), ("bob", "0.0000000001"), ("bob", "0.5")):
+            hold = await storage.ledger.reserve(reservation(user_id=user_id))
+            await storage.ledger.settle(hold, settlement(cost=cost, estimated=cost == "0.25"))
+        await turn(storage, "conv_1", days_ago=1)
+        await storage.ledger.settle(await storage.ledger.reserve(reservation(tenant_id="other")), settlement())
+        assert await daily(storage, TODAY, None) == [
+            DailyUsage(TODAY, MODEL, 3, 300, 60, usd("0.7500000001"), usd("0.25"))
+        ]
+        assert [row.day for row in await daily(storage, YESTERDAY, None)] == [YESTERDAY, TODAY]
+        assert await storage.reports.conversation_count("tenant", None, TODAY) == 3
+        assert await storage.reports.conversation_count("tenant", None, YESTERDAY) == 4
+        assert await storage.reports.daily("nobody's", None, TODAY) == []
 
     async def test_days_before_the_first_are_left_out(self, storage: Storage) -> None:
         await turn(storage, "conv_1", days_ago=1)

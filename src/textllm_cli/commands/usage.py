@@ -1,4 +1,4 @@
-"""`textllm usage`: what a user used and paid."""
+"""`textllm usage`: what a user, or all of them, used and paid."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -38,6 +38,9 @@ def usage(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     as_json: options.Json = False,
     user: options.User = None,
+    all_users: Annotated[
+        bool, typer.Option("--all-users", help="What all users used together, by day or model.")
+    ] = False,
 ) -> None:
     """Show the answered messages, the tokens and the cost of the last days.
 
@@ -45,16 +48,19 @@ def usage(
     """
     if as_csv and as_json:
         raise typer.BadParameter("give either --csv or --json, not both")
+    if all_users and (user is not None or by is By.CONVERSATION):
+        raise typer.BadParameter("--all-users goes neither with --user nor with --by conversation")
     with reporting(as_json=as_json) as screen:
         invocation = invocation_of(context)
-        interruptibly(_usage(invocation, screen, invocation.user_id(user), days=days, by=by, as_csv=as_csv))
+        user_id = None if all_users else invocation.user_id(user)
+        interruptibly(_usage(invocation, screen, user_id, days=days, by=by, as_csv=as_csv))
 
 
-async def _usage(invocation: Invocation, screen: Screen, user: str, *, days: int, by: By, as_csv: bool) -> None:
+async def _usage(invocation: Invocation, screen: Screen, user: str | None, *, days: int, by: By, as_csv: bool) -> None:
     used: Sequence[Used]
     settings = invocation.settings()
     async with invocation.engine(settings).open_administration(settings) as administration:
-        if by is By.CONVERSATION:
+        if by is By.CONVERSATION and user is not None:
             used = await administration.report_usage.by_conversation(Caller(), user, days=days)
             report: object = {"data": used}
         else:

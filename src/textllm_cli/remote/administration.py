@@ -37,8 +37,9 @@ class RemoteReports:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def __call__(self, caller: Caller, user_id: str, *, days: int) -> UsageReport:
-        return await self._client.get(named("users", user_id, "stats"), UsageReport, days=days)
+    async def __call__(self, caller: Caller, user_id: str | None, *, days: int) -> UsageReport:
+        path = named("stats") if user_id is None else named("users", user_id, "stats")
+        return await self._client.get(path, UsageReport, days=days)
 
     async def by_conversation(self, caller: Caller, user_id: str, *, days: int) -> Sequence[UsageOfConversation]:
         return (await self._client.get(named("users", user_id, "stats", "conversations"), _Used, days=days)).data

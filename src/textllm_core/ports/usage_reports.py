@@ -16,14 +16,17 @@ class UsageReports(Protocol):
     Every method raises StorageUnavailableError when the storage does not answer.
     """
 
-    async def daily(self, tenant_id: str, user_id: str, first: date) -> Sequence[DailyUsage]:
-        """The user's days from `first` on, in any order; a day and model without a settled exchange has none."""
+    async def daily(self, tenant_id: str, user_id: str | None, first: date) -> Sequence[DailyUsage]:
+        """The user's days from `first` on, in any order; a day and model without a settled exchange has none.
+
+        Without a user those of all users of the tenant together.
+        """
         ...
 
-    async def conversation_count(self, tenant_id: str, user_id: str, first: date) -> int:
-        """In how many conversations the user spoke last on `first` or later; deleted ones count, erased ones do not.
+    async def conversation_count(self, tenant_id: str, user_id: str | None, first: date) -> int:
+        """In how many conversations the user spoke last on `first` or later, without a user anybody of the tenant.
 
-        Nor do those whose last session has been removed.
+        Deleted ones count; erased ones do not, nor those whose last session has been removed.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""`/users/{user_id}/stats` and `/users/{user_id}/stats/conversations`."""
+"""`/stats`, `/users/{user_id}/stats` and `/users/{user_id}/stats/conversations`."""
 
 from typing import Annotated, Any, Final
 
@@ -33,6 +33,22 @@ class ConversationUsage(Struct, frozen=True):
 
 
 _STATS: Final = QueryString(StatsQuery)
+
+
+@reading(
+    "/stats",
+    before_request=_STATS.check,
+    guards=[any_caller],
+    described=Operation(
+        tag="Usage",
+        says="With a user's key: what that user used.",
+        answers={200: json_answer("Totals, by day and by model.", UsageReport, STATS)},
+    ),
+)
+async def stats_of_all(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Report what all users of the tenant together used in the last days."""
+    report_usage, days = services_of(request).textllm.administration.report_usage, _STATS.read(request).days
+    return json_response(await report_usage(caller_of(request), None, days=days))
 
 
 @reading(

@@ -40,7 +40,14 @@ OF_TYPE: dict[str, object] = {
     "UtcDateTime": NOON,
 }
 HOLD = reservation().granted(ZERO, session_id="x")
-OF_RECORD: dict[str, object] = {"response_id": "resp_1", "events": [], "price": PRICE, "hold": HOLD, "message_ids": ()}
+OF_RECORD: dict[str, object] = {
+    "response_id": "resp_1",
+    "events": [],
+    "price": PRICE,
+    "hold": HOLD,
+    "message_ids": (),
+    "said_before": (),
+}
 
 # These are about the service, and say nothing of any tenant.
 TABLES = [table for table in metadata.sorted_tables if table.name not in ("jobs", "horizons")]

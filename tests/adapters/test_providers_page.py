@@ -16,11 +16,11 @@ SHOWN = {
     title.strip(): yaml.safe_load(config)
     for title, config in re.findall(r"^#+ ([^\n]+)\n(?:(?!^#).)*?```yaml\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
 }
-KEYS = ("OPENAI", "AZURE_OPENAI", "GROQ", "OPENROUTER", "MISTRAL", "GEMINI", "LITELLM")
+KEYS = ("OPENAI", "AZURE_OPENAI", "GROQ", "OPENROUTER", "MISTRAL", "GEMINI", "OGX", "LITELLM")
 
 
 def test_there_is_one_for_every_provider_that_is_named() -> None:
-    wanted = ["OpenAI", "Ollama", "vLLM", "llama.cpp", "OpenRouter", "Groq", "Mistral", "Gemini", "LiteLLM"]
+    wanted = ["OpenAI", "Ollama", "vLLM", "llama.cpp", "OpenRouter", "Groq", "Mistral", "Gemini", "OGX", "LiteLLM"]
     assert {*wanted, "Azure OpenAI", "LM Studio"} <= SHOWN.keys()
 
 

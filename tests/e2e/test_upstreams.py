@@ -1,10 +1,11 @@
-"""Real servers behind the engine: llama.cpp's own, and the gateways LiteLLM and Portkey before the stand-in.
+"""Real servers behind the engine: llama.cpp's own, and OGX, LiteLLM and Portkey before the stand-in.
 
+    pip install ogx==1.5.0, with Python 3.12 or newer
     pip install 'litellm[proxy]'
     npm install @portkey-ai/gateway@1.15.2, with "overrides": {"hono": "4.9.7", "@hono/node-server": "1.13.8"} in
         package.json: with newer ones its streams fail in itself
-    TEXTLLM_TEST_LITELLM=…/bin/litellm TEXTLLM_TEST_PORTKEY=…/@portkey-ai/gateway/build/start-server.js \
-        pytest -m upstreams tests/e2e/test_upstreams.py
+    TEXTLLM_TEST_OGX=…/bin/ogx TEXTLLM_TEST_LITELLM=…/bin/litellm \
+        TEXTLLM_TEST_PORTKEY=…/@portkey-ai/gateway/build/start-server.js pytest -m upstreams tests/e2e/test_upstreams.py
 """
 
 import asyncio
@@ -14,8 +15,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,7 +138,67 @@ def portkey(folder: Path) -> Iterator[Upstream]:
             yield Upstream("portkey", provider, "gpt-4o", process, behind)
 
 
-UPSTREAMS = {"llama": llama, "litellm": litellm, "portkey": portkey}
+@contextmanager
+def ogx(folder: Path, *, kind: str) -> Iterator[Upstream]:
+    """OGX, asked by any of the three APIs; it asks the stand-in for chat completions."""
+    executable = path_of("TEXTLLM_TEST_OGX")
+    with OpenAIStandIn(expects_malformed=True) as behind:
+        port, data = free_port(), folder / "ogx"
+        data.mkdir()
+        in_sql, in_kv = {"backend": "sql_default"}, {"backend": "kv_default", "namespace": "registry"}
+        inference = {"base_url": behind.base_url, "api_key": "sk-test"}
+        files = {"storage_dir": str(data / "files"), "metadata_store": in_sql | {"table_name": "files"}}
+        persistence = {"persistence": {"responses": in_sql | {"table_name": "responses"}}}
+        config = {
+            "version": 2,
+            "distro_name": "behind",
+            "apis": ["inference", "responses", "files", "vector_io", "tool_runtime"],
+            "providers": {
+                "inference": [{"provider_id": "theirs", "provider_type": "remote::openai", "config": inference}],
+                "files": [{"provider_id": "local", "provider_type": "inline::localfs", "config": files}],
+                "responses": [{"provider_id": "own", "provider_type": "inline::builtin", "config": persistence}],
+                "vector_io": [],
+                "tool_runtime": [],
+            },
+            "storage": {
+                "backends": {
+                    "kv_default": {"type": "kv_sqlite", "db_path": str(data / "kv.db")},
+                    "sql_default": {"type": "sql_sqlite", "db_path": str(data / "sql.db")},
+                },
+                "stores": {
+                    "metadata": in_kv,
+                    **{name: in_sql | {"table_name": name} for name in ("inference", "conversations", "prompts")},
+                    "connectors": in_sql | {"table_name": "connectors"},
+                },
+            },
+            "registered_resources": {
+                "models": [
+                    {
+                        "model_id": "gpt-4o",
+                        "provider_id": "theirs",
+                        "provider_model_id": "gpt-4o",
+                        "model_type": "llm",
+                    }
+                ]
+            },
+            "server": {"host": "127.0.0.1", "port": port},
+        }
+        (data / "config.yaml").write_text(json.dumps(config))
+        command = [executable, "run", str(data / "config.yaml"), "--insecure"]
+        with running(command, folder, OGX_LOGGING="all=error") as process:
+            wait_for(port, process, folder)
+            provider = {"kind": kind, "base_url": f"http://127.0.0.1:{port}/v1", "api_key": "${KEY}"}
+            yield Upstream("ogx", provider, "theirs/gpt-4o", process, behind)
+
+
+UPSTREAMS: dict[str, Callable[[Path], AbstractContextManager[Upstream]]] = {
+    "llama": llama,
+    "litellm": litellm,
+    "portkey": portkey,
+    "ogx, by Conversations": partial(ogx, kind="openai"),
+    "ogx, by Responses": partial(ogx, kind="responses"),
+    "ogx, by Chat Completions": partial(ogx, kind="chat_completions"),
+}
 
 
 @pytest.fixture(params=UPSTREAMS)

@@ -634,6 +634,23 @@ async def test_several_responses_follow_one_at_the_same_time(server: Server, ben
     assert said == [["one", text_of(first)]] * 3
 
 
+@pytest.mark.parametrize("is_stated", [True, False])
+async def test_a_response_says_what_it_cost_and_where_that_is_an_estimate(
+    server: Server, bench: Bench, is_stated: bool
+) -> None:
+    for store in (True, False):
+        bench.llm.script(*[ScriptedReply(text="Hi.", usage_stated=is_stated) for _ in range(2)])
+        one = await asked(server, input="Hello", user="ada", store=store)
+        last = (await streamed(server, input="Hello", user="ada", store=store))[-1]["response"]
+        entries = {entry.response_id: entry for entry in await bench.entries()}
+        for told in (one, last):
+            entry = entries[told["id"]]
+            shown = (await server.get(f"/v1/responses/{told['id']}")).json() if store else told
+            assert told["usage"] == shown["usage"]
+            assert (Decimal(str(told["usage"]["cost"])), entry.estimated) == (entry.cost, not is_stated)
+            assert told["usage"].get("estimated", False) == entry.estimated
+
+
 @pytest.mark.parametrize("is_background", [False, True])
 async def test_what_was_copied_goes_where_nothing_is_said_in_it(
     server: Server, bench: Bench, is_background: bool

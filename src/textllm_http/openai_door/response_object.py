@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -70,7 +71,7 @@ class Shown(Struct, frozen=True):
             status,
             reply.model,
             output=output_of(end),
-            usage=usage_of(reply.usage),
+            usage=usage_of(reply.usage, reply.cost, estimated=reply.estimated),
             reason=reason,
             completed_at=completed_at if status == "completed" else None,
         )
@@ -88,8 +89,8 @@ def output_of(end: ReplyCompleted) -> list[Item]:
     return reply_items(reply_message_id(reply.response_id), end.parts, status=status)
 
 
-def usage_of(usage: ReplyUsage) -> dict[str, Any]:
-    """What a response has used."""
+def usage_of(usage: ReplyUsage, cost: Decimal, *, estimated: bool) -> dict[str, Any]:
+    """What a response has used; `cost`, in USD, and whether it is an estimate are ours."""
     written = 0 if usage.cache_write is UNSET else usage.cache_write
     return {
         "input_tokens": usage.input,
@@ -97,6 +98,8 @@ def usage_of(usage: ReplyUsage) -> dict[str, Any]:
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.total,
+        "cost": cost,
+        **({"estimated": True} if estimated else {}),
     }
 
 
@@ -115,7 +118,9 @@ def kept_object(kept: KeptResponse, naming: Callable[[str], Callable[[str], str]
     if status == "incomplete":
         filtered = stored.failure is not None and stored.failure.code == "content_refused"
         reason = "content_filter" if filtered else "max_output_tokens"
-    used = None if entry is None or not kept.is_over else usage_of(ReplyUsage.of(entry.usage))
+    used = None
+    if entry is not None and kept.is_over:
+        used = usage_of(ReplyUsage.of(entry.usage), entry.cost, estimated=entry.estimated)
     settled = entry.settled_at if entry is not None and status == "completed" else None
     return shown.as_of_now(
         status,

@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from textllm_core.chat.replay import remembered_failure
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import (
     ConversationBusyError,
@@ -19,7 +20,7 @@ from textllm_core.ids import new_id
 from textllm_core.list_messages import ListedMessage
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.records.conversations import ConversationState
+from textllm_core.records.conversations import ConversationChanges, ConversationState, title_from
 from textllm_core.records.edits import ConversationEdit, SaidMessage
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import file_keys
@@ -148,10 +149,21 @@ class RemovePart(_Editing):
             revision=state.revision,
             removed=None if left else message_id,
             rewritten=replace(message, content=left) if left else None,
+            remembered=remembered_failure(None, ConversationNotFoundError()),
             context_tokens=state.context_tokens,
             open_calls=open_calls,
             at=self.clock.now(),
         )
         await self.conversations.edit(*key, edit)
+        await self._forget_title(key, message)
         removed = [message.content[place] for place in sorted(gone)]
         await self.files.discard(caller, state.user_id, file_keys(removed))
+
+    async def _forget_title(self, key: tuple[str, str, str], message: Message) -> None:
+        """Take back the title, where it is the first words of the message."""
+        tenant_id, user_id, conversation_id = key
+        words = title_from(message.text)
+        if message.role == "user" and words:
+            kept = await self.conversations.get(tenant_id, conversation_id, user_id=user_id)
+            if kept is not None and kept.title == words:
+                await self.conversations.update(*key, ConversationChanges(title=None))

@@ -634,6 +634,27 @@ async def test_several_responses_follow_one_at_the_same_time(server: Server, ben
     assert said == [["one", text_of(first)]] * 3
 
 
+async def test_of_an_item_that_is_removed_nothing_is_shown_or_told_again(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="Bananas."))
+    conversation_id = await made(server, user="ada")
+    body = {"input": "Apples?", "conversation": conversation_id, "stream": True}
+    headers = JSON | {"idempotency-key": "k"}
+    answer = await server.post("/v1/responses", body, headers)
+    response_id = answer.headers["x-response-id"]
+    path = f"/v1/conversations/{conversation_id}/items"
+    for item in (await server.get(path)).json()["data"]:
+        assert (await server.call("DELETE", f"{path}/{item['id']}")).status == 200
+    stored = f"/v1/responses/{response_id}"
+    places = (stored, f"{stored}?stream=true", f"{stored}/input_items", f"/chat/stream/{response_id}", path)
+    shown = [await server.get(each) for each in (*places, f"/conversations/{conversation_id}")]
+    shown.append(await server.post("/v1/responses", body, headers))
+    for each in shown:
+        assert b"Bananas" not in each.body
+        assert b"Apples" not in each.body
+    assert [each.status for each in shown] == [200, 404, 200, 404, 200, 200, 404]
+    assert shown[5].json()["title"] is None
+
+
 @pytest.mark.parametrize("is_stated", [True, False])
 async def test_a_response_says_what_it_cost_and_where_that_is_an_estimate(
     server: Server, bench: Bench, is_stated: bool

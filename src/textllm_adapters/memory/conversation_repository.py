@@ -142,6 +142,10 @@ class MemoryConversationRepository:
             raise ConversationBusyError
         if kept.transcript_id is not None:
             self.store.to_erase(tenant_id, user_id, "transcript", kept.transcript_id, at=edit.at)
+        if edit.unsaid is not None:
+            entries = self.store.entries.values()
+            its = {e.response_id for e in entries if (e.tenant_id, e.user_id, e.conversation_id) == key}
+            self._forget(tenant_id, user_id, its & {edit.unsaid}, edit.remembered)
         rewritten = edit.rewritten
         staying = (message for message in kept.messages if message.id != edit.removed)
         messages = [rewritten if rewritten and message.id == rewritten.id else message for message in staying]
@@ -248,13 +252,8 @@ class MemoryConversationRepository:
         del store.conversations[key]
         entries = [e for e in store.entries.values() if (e.tenant_id, e.user_id, e.conversation_id) == key]
         responses = {entry.response_id for entry in entries}
-        for repeat in list(store.repeats.values()):
-            if repeat.key[0] == tenant_id and repeat.response_id in responses and repeat.replay is not None:
-                replay = replace(repeat.replay, remembered=remembered)
-                store.repeats[repeat.key] = replace(repeat, replay=replay)
+        self._forget(tenant_id, user_id, responses, remembered)
         for entry in entries:
-            store.spoken.pop((tenant_id, user_id, entry.response_id), None)
-            store.ends.pop((tenant_id, user_id, entry.response_id), None)
             if entry.provider_response_id is not None:
                 store.to_erase(tenant_id, user_id, "reply", entry.provider_response_id, at=at)
         if kept.transcript_id is not None:
@@ -265,6 +264,16 @@ class MemoryConversationRepository:
             if (file := store.files.get((tenant_id, user_id, file_key))) is not None and file.status == "ready":
                 store.files[tenant_id, user_id, file_key] = KeptFile(file.file, "hidden")
         return sorted(keys)
+
+    def _forget(self, tenant_id: str, user_id: str, responses: Collection[str], remembered: bytes) -> None:
+        """Let nothing be told again of these replies but `remembered`."""
+        for repeat in list(self.store.repeats.values()):
+            if repeat.key[0] == tenant_id and repeat.response_id in responses and repeat.replay is not None:
+                replay = replace(repeat.replay, remembered=remembered)
+                self.store.repeats[repeat.key] = replace(repeat, replay=replay)
+        for response_id in responses:
+            self.store.spoken.pop((tenant_id, user_id, response_id), None)
+            self.store.ends.pop((tenant_id, user_id, response_id), None)
 
     def _kept(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> KeptConversation | None:
         for (tenant, _, kept_id), kept in self.store.conversations.items():

@@ -186,6 +186,12 @@ class SqlConversationRepository:
                     await connection.execute(statements.REWRITE_MESSAGE, changed)
                 if edit.removed is not None:
                     await connection.execute(statements.REMOVE_MESSAGE, it | {"of_message": edit.removed})
+                if edit.unsaid is not None:
+                    unsaid = it | {"of_response": edit.unsaid}
+                    told = unsaid | {"new_text": edit.remembered.decode()}
+                    await connection.execute(statements.ERASE_REPEATS_OF_REPLY, told)
+                    for erase_journal in statements.ERASE_JOURNALS_OF_REPLY:
+                        await connection.execute(erase_journal, unsaid)
                 if edit.added:
                     rows = imported_message_rows(
                         tenant_id, user_id, conversation_id, edit.added, first=before.last_message + 1

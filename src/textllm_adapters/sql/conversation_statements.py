@@ -1,11 +1,14 @@
 """The statements of conversations, built once. Parameters are named as those of the books."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Delete,
     Select,
     Text,
+    Update,
     and_,
     bindparam,
     delete,
@@ -194,23 +197,33 @@ _ITS_ENTRIES: Final = (
     ledger.c.conversation_id == bindparam("of_conversation"),
 )
 _ITS_REPLIES: Final = select(ledger.c.response_id).where(*_ITS_ENTRIES)
-ERASE_REPEATS: Final = (
-    update(idempotency_keys)
-    .where(
-        idempotency_keys.c.tenant_id == bindparam("of_tenant"),
-        idempotency_keys.c.response_id.in_(_ITS_REPLIES),
+_ITS_REPLY: Final = _ITS_REPLIES.where(ledger.c.response_id == bindparam("of_response"))
+
+
+def _forget(replies: Select[tuple[str]]) -> tuple[Update, Sequence[Delete]]:
+    """What repeats of these replies are told from now on, and the end of their journals."""
+    repeats = (
+        update(idempotency_keys)
+        .where(
+            idempotency_keys.c.tenant_id == bindparam("of_tenant"),
+            idempotency_keys.c.response_id.in_(replies),
+        )
+        .values(remembered=bindparam("new_text"))
     )
-    .values(remembered=bindparam("new_text"))
-)
+    journals = [
+        delete(table).where(
+            table.c.tenant_id == bindparam("of_tenant"),
+            table.c.user_id == bindparam("of_user"),
+            table.c.response_id.in_(replies),
+        )
+        for table in (reply_events, reply_ends)
+    ]
+    return repeats, journals
+
+
+ERASE_REPEATS, ERASE_JOURNALS = _forget(_ITS_REPLIES)
+ERASE_REPEATS_OF_REPLY, ERASE_JOURNALS_OF_REPLY = _forget(_ITS_REPLY)
 ERASE_METADATA: Final = update(ledger).where(*_ITS_ENTRIES).values(metadata=None)
-ERASE_JOURNALS: Final = tuple(
-    delete(table).where(
-        table.c.tenant_id == bindparam("of_tenant"),
-        table.c.user_id == bindparam("of_user"),
-        table.c.response_id.in_(_ITS_REPLIES),
-    )
-    for table in (reply_events, reply_ends)
-)
 ERASE_REPLIES: Final = insert(erasures).from_select(
     [column.name for column in erasures.c],
     select(

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from textllm_adapters.testing.books import NOON, assert_balanced, at_once, exchange, next_turn, settlement
+from textllm_adapters.testing.books import NOON, assert_balanced, at_once, exchange, next_turn, reservation, settlement
 from textllm_adapters.testing.managed_conversations import add, answered, ids
 from textllm_adapters.testing.storage import Storage
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.records.edits import ConversationEdit
-from textllm_core.records.messages import Message
+from textllm_core.records.journal import JournalEntry
+from textllm_core.records.messages import Idempotency, Message, TextDelta, reply_message_id
 from textllm_core.records.parts import InputText
 
 LATER = NOON + timedelta(minutes=5)
@@ -100,6 +101,26 @@ class EditedConversationsContract:
             at=LATER, latest=LATER + timedelta(days=1), lease_until=LATER + timedelta(hours=1), limit=9
         )
         assert [each.provider_id for each in due] == [before.transcript_id]
+
+    @pytest.mark.parametrize("is_rewritten", [False, True])
+    async def test_of_a_reply_that_goes_or_changes_nothing_is_told_again(
+        self, storage: Storage, is_rewritten: bool
+    ) -> None:
+        keys = [Idempotency(key, "POST /chat", "fingerprint") for key in ("gone", "kept")]
+        holds = []
+        for key in keys:
+            hold = await storage.ledger.reserve(reservation(idempotency=key, is_resumable=True))
+            await storage.journal.write([JournalEntry(hold, 1, (TextDelta("said"),))])
+            await storage.ledger.settle(hold, settlement(remembered=b"said", end_number=2))
+            holds.append(hold)
+        reply = replace(SAID[1], id=reply_message_id(holds[0].response_id))
+        change: dict[str, Any] = {"rewritten": reply} if is_rewritten else {"removed": reply.id}
+        await edited(storage, holds[1].conversation_id, **change, remembered=b"gone")  # it is of another conversation
+        await edited(storage, holds[0].conversation_id, **change, remembered=b"gone")
+        told = [await storage.ledger.replay("tenant", key) for key in keys]
+        assert [each and each.remembered for each in told] == [b"gone", b"said"]
+        pages = [await storage.journal.read("tenant", "user", hold.response_id, after=0) for hold in holds]
+        assert [page and page.events for page in pages] == [None, (TextDelta("said"),)]
 
     async def test_nothing_is_changed_while_a_turn_is_running_or_after_another_change(self, storage: Storage) -> None:
         hold = await answered(storage)

@@ -22,6 +22,7 @@ class ConversationEdit(Record, frozen=True, kw_only=True):
         added: oldest first.
         removed: the id of the message that goes.
         rewritten: a message as it is from now on, under its id.
+        remembered: what a repeat of the turn is told whose reply goes or changes; nothing else is left of that reply.
         context_tokens, open_calls: as the conversation's state has them from now on.
         at: now, aware UTC.
     """
@@ -30,6 +31,7 @@ class ConversationEdit(Record, frozen=True, kw_only=True):
     added: tuple[Message, ...] = ()
     removed: str | None = None
     rewritten: Message | None = None
+    remembered: bytes = b""
     context_tokens: int
     open_calls: tuple[str, ...] | None
     at: datetime
@@ -38,3 +40,9 @@ class ConversationEdit(Record, frozen=True, kw_only=True):
     def replies(self) -> int:
         """How many replies are added."""
         return sum(message.role == "assistant" for message in self.added)
+
+    @property
+    def unsaid(self) -> str | None:
+        """The reply whose message goes or changes; the message may as well be none of a reply, and this of nothing."""
+        changed = self.removed if self.rewritten is None else self.rewritten.id
+        return None if changed is None else f"resp_{changed.removeprefix('msg_')}"

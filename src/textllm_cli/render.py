@@ -19,6 +19,7 @@ from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.problem_details import problem_of_error
+from textllm_core.records.hosted import HostedItem
 from textllm_core.records.messages import Reply
 from textllm_core.records.parts import InputImage, InputLink
 from textllm_core.records.tools import ShownCall, ToolResult
@@ -168,6 +169,8 @@ class Screen:
                     self.result(f"  asks for {part.name}({part.arguments}), as {part.call_id}")
                 elif isinstance(part, ToolResult):
                     self.result(f"  result of {part.call_id}: {part.output}")
+                elif isinstance(part, HostedItem):
+                    self.result(f"  {part.type} of the provider's own")
 
     # Talk
 

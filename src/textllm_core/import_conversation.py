@@ -21,6 +21,7 @@ from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
+from textllm_core.records.hosted import ITEMS, HostedItem
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import ContentPart, InputImage, InputLink, InputText, OutputText, Refusal
 from textllm_core.records.tools import ShownCall, ToolCall, ToolResult
@@ -30,6 +31,7 @@ from textllm_core.wire import Record
 MAX_IMPORTED_MESSAGES: Final = 50_000  # some hundred MB of records while one conversation is taken in
 _CONVERSATION_ID: Final = re.compile(r"conv_[0-9a-f]{24}")
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
+_TOOL_ITEMS: Final = ", ".join(sorted(ITEMS))
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST: Final = 2**63 - 1  # of a sum
 _MOST_OF_SUMMARY: Final = 65_536  # characters: 16 for each token of a long reply; lists have a hundred of them
@@ -211,8 +213,10 @@ def _check_messages(messages: Sequence[ListedMessage]) -> None:
         at, is_reply = f"messages[{place}]", message.role == "assistant"
         if not _MESSAGE_ID.fullmatch(message.id):
             raise InvalidRequestError.of(f"{at}.id", "must be 1 to 255 characters of A-Z a-z 0-9 _ . : -")
-        if any(isinstance(part, OutputText | Refusal | ShownCall) != is_reply for part in message.content):
+        if any(isinstance(part, OutputText | Refusal | ShownCall | HostedItem) != is_reply for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", "has a part that a message of this role cannot have")
+        if any(isinstance(part, HostedItem) and part.type not in ITEMS for part in message.content):
+            raise InvalidRequestError.of(f"{at}.content", f"has a tool's item of a type that is none of {_TOOL_ITEMS}")
         if not is_reply and all(isinstance(part, InputText) and not part.text.strip() for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", "must say something")
         for ids in (

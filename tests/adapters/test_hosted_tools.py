@@ -18,6 +18,7 @@ from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.settings import Settings, SettingsError, load_settings
 from textllm_adapters.testing.models import assistant, hear, request, user
+from textllm_adapters.wiring import allowed_tools
 from textllm_core.records.hosted import HostedItem, HostedTool, HostedTools, ToolStep
 from textllm_core.records.model import ModelEnded, ModelStarted
 from textllm_core.records.tools import FunctionTool, ToolResult
@@ -146,6 +147,11 @@ def test_an_operator_allows_each_tool_by_its_price(tmp_path: Path) -> None:
     assert provider.hosted_tools["web_search"].price == Decimal("0.01")
     assert (provider.hosted_tools["web_search"].tokens, provider.hosted_tools["mcp"].tokens) == (16_000, 9000)
     shown: Any = settings.public()["hosted_tools"]
+    (told,) = allowed_tools(settings)
+    assert told == (
+        "openai: its own tools may be used: web_search for 0.01 USD a call, mcp for 0 USD a call; "
+        "5 calls at most in one reply."
+    )
     assert shown["web_search"] == {"price": Decimal("0.01"), "tokens": 16_000}
 
 

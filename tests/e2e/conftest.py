@@ -26,11 +26,12 @@ from textllm_adapters.postgres.engine import open_engine as open_postgres
 from textllm_adapters.sql.audit import SqlAudit
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.database import EVERYONE, Database
+from textllm_adapters.sql.ledger_rows import entry
 from textllm_adapters.sql.tables import holds, ledger
 from textllm_adapters.sqlite.engine import open_engine as open_sqlite
 from textllm_core.records.audit import Drift
 from textllm_core.records.messages import Message
-from textllm_core.usage import LedgerEntry, Usage
+from textllm_core.usage import LedgerEntry
 
 TEXTLLM = str(Path(sys.executable).with_name("textllm"))
 API_KEY = "sk-test-canary-7f3a"
@@ -182,13 +183,11 @@ class Books:
             for _ in range(300):
                 async with Database(engine).single(EVERYONE) as connection:
                     running = (await connection.execute(select(holds).where(holds.c.user_id == user_id))).all()
-                    rows = (
-                        await connection.execute(
-                            select(ledger).where(ledger.c.user_id == user_id).order_by(ledger.c.created_at)
-                        )
-                    ).mappings()
+                    rows = await connection.execute(
+                        select(ledger).where(ledger.c.user_id == user_id).order_by(ledger.c.created_at)
+                    )
                     if not running:
-                        return [_entry(dict(row)) for row in rows]
+                        return [entry(row) for row in rows]
                 await asyncio.sleep(0.1)
             raise AssertionError(f"still running after 30 s: {running}")
         finally:
@@ -212,20 +211,18 @@ class Books:
             await engine.dispose()
 
 
-def _entry(row: dict[str, object]) -> LedgerEntry:
-    usage = Usage(**{name: row[name] for name in Usage.__struct_fields__})  # type: ignore[arg-type]
-    return LedgerEntry(usage=usage, **{n: row[n] for n in LedgerEntry.__struct_fields__ if n != "usage"})  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def books(database: str) -> Books:
     return Books(database)
 
 
-def price_of(bill: Bill) -> Decimal:
-    """USD for gpt-4o, by OpenAI's own price list: 2.50, 1.25 cached, 10.00 out, a million."""
+def price_of(bill: Bill, *, call: Decimal = Decimal(0)) -> Decimal:
+    """USD for gpt-4o, by OpenAI's own price list: 2.50, 1.25 cached, 10.00 out, a million.
+
+    `call`: for one of each tool that ran on its servers.
+    """
     usage = bill.usage
     plain = usage.input_tokens - usage.cached_tokens
     return (
         plain * Decimal("2.50") + usage.cached_tokens * Decimal("1.25") + usage.output_tokens * Decimal(10)
-    ) / 1_000_000
+    ) / 1_000_000 + call * sum(bill.tool_calls.values())

@@ -13,6 +13,7 @@ from tests.http.test_openai_responses import asked, kept, over, streamed, text_o
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
+from textllm_adapters.telemetry.logs import JsonLines
 from textllm_core import Route, Routes
 from textllm_core.records.hosted import HostedItem, HostedOutput, HostedTerms
 from textllm_core.records.tools import ToolCall
@@ -123,7 +124,10 @@ async def test_tools_go_to_the_provider_as_they_were_sent_and_come_back_as_items
     assert entry.cost == Decimal("0.0035") + 4 * TERMS.price
 
 
-async def test_keys_of_servers_are_neither_told_nor_kept(server: Server, bench: Bench) -> None:
+async def test_keys_of_servers_are_neither_told_nor_kept_nor_logged(
+    server: Server, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
     bench.llm.script(used(LISTED, ASKED))
     response = await asked(server, input="Rain?", tools=OFFERED, background=True)
     await over(server, response["id"])
@@ -134,6 +138,7 @@ async def test_keys_of_servers_are_neither_told_nor_kept(server: Server, bench: 
         assert secret not in str(whole)
         assert secret not in repr([getattr(bench.store, name) for name in bench.store.__slots__])
         assert secret not in repr(bench.llm.requests[-1])
+        assert secret not in "".join(JsonLines().format(record) for record in caplog.records)
 
 
 async def test_the_events_of_tools_come_while_they_work_and_in_openais_order(server: Server, bench: Bench) -> None:
@@ -238,6 +243,23 @@ async def test_items_of_tools_are_items_of_their_conversation(server: Server, be
     assert (await server.call("DELETE", path)).status == 200
     left = (await server.get(f"/v1/conversations/{made['id']}/items?order=asc")).json()["data"]
     assert [item["type"] for item in left] == ["message", "message"]
+
+
+async def test_a_conversation_in_which_tools_were_used_is_exported_and_imported(server: Server, bench: Bench) -> None:
+    made = (await server.post("/v1/conversations", {})).json()
+    bench.llm.script(used(SEARCH))
+    await asked(server, input="Rain?", conversation=made["id"], tools=OFFERED)
+    at = f"/conversations/{made['id']}"
+    line = (await server.get(at)).json() | {"messages": (await server.get(f"{at}/messages")).json()["data"]}
+    assert [part["type"] for part in line["messages"][1]["content"]] == ["hosted_tool", "output_text"]
+    new = line | {"id": "conv_" + "1" * 24}
+    assert (await server.post("/conversations/import", new)).status == 201
+    paths = [f"/v1/conversations/{each}/items?order=asc" for each in (made["id"], new["id"])]
+    before, after = [(await server.get(path)).json()["data"] for path in paths]
+    assert after == before
+    new["messages"][1]["content"][0]["item"]["type"] = "canary"
+    answer = await server.post("/conversations/import", new | {"id": "conv_" + "2" * 24})
+    assert (answer.status, answer.json()["errors"][0]["field"]) == (400, "messages[1].content")
 
 
 async def test_functions_and_tools_of_the_provider_are_offered_together(server: Server, bench: Bench) -> None:

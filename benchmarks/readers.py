@@ -3,31 +3,35 @@
     python -m benchmarks.readers FOLDER [--worst N]
 
 Reads every PDF, DOCX and labelled text under FOLDER. PDFs are compared with what `pdftotext` of poppler-utils finds,
-DOCX files with what `pandoc` does. Files in which these find no words are left out, and those of whose characters they
-give the codes: one in twenty is a control character then. A figure is the F1 of words: twice those that both have, each
-as often as it is there, over all of both. Chinese, Japanese and Thai characters are words. A text is labelled where its
-folder is named as an encoding is, with the language or without (`tests/KOI8-R/a.txt`, `iso-8859-2-czech/b.html`), as in
-the test data of chardet; it is right where all of its characters are. Whatever is
-refused counts as nothing. Others are measured where they are installed beside us: pypdfium2, pypdf, PyMuPDF,
-pdfminer.six; markitdown, mammoth, docx2python; chardet, faust-cchardet, chardetng-py, charset-normalizer.
+DOCX files with what `pandoc` does. Files in which these find no words are left out. Of some files they give the codes
+of characters: one in twenty is a control character then. The figures are of all files, and once more without those. A
+figure is the F1 of words: twice those that both have, each as often as it is there, over all of both. Chinese, Japanese
+and Thai characters are words. A text is labelled where its folder is named as an encoding is, with the language or
+without (`tests/KOI8-R/a.txt`, `iso-8859-2-czech/b.html`), as in the test data of chardet; it is right where all of its
+characters are. Whatever is refused counts as nothing. Others are measured where they are installed beside us:
+pypdfium2, pypdf, PyMuPDF, pdfminer.six; markitdown, mammoth, docx2python; chardet, faust-cchardet, chardetng-py,
+charset-normalizer. Each file may take a minute of processor time, however long that takes on a busy machine; how far
+it has come is told on standard error.
 """
 
 import argparse
 import asyncio
 import codecs
 import importlib.util
+import json
 import os
 import re
+import resource
 import statistics
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_core.errors import TextLLMError
@@ -35,13 +39,20 @@ from textllm_core.tenancy import Owner
 from textllm_core.uploads import Upload
 
 AT_ONCE = os.cpu_count() or 1
-TIMEOUT_S = 30.0
+MOST_S = 60  # of processor time
+NO_LIMIT_S = 86_400.0  # a child of ours ends by its processor time
+TOLD_EVERY = 100  # files
+LONGEST_LINE = 2**28  # bytes of a file's text in JSON
 # Marks of pages, and what is said beside them, are ours; letters without spaces between words are words, one by one.
-OURS = re.compile(r"^\[(?:page \d|comment: |field |header: |footer: ).*?\]$", re.MULTILINE | re.DOTALL)
+MARKS = re.compile(r"^\[(?:page \d|comment: |field |header: |footer: ).*?\]$", re.MULTILINE | re.DOTALL)
 UNSPACED = r"\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 MOST_CONTROLS = 0.05  # of a text
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+
+
+DETECTORS = ("chardet", "cchardet", "chardetng_py", "charset_normalizer")
+OURS = ChildDocumentReader(at_once=AT_ONCE, max_waiting=8 * AT_ONCE, timeout_s=NO_LIMIT_S)
 
 
 class Read(NamedTuple):
@@ -51,14 +62,17 @@ class Read(NamedTuple):
     said: str = ""
 
 
+Reader = Callable[[Path], Awaitable[Read]]
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("folder", type=Path)
     asked.add_argument("--worst", type=int, default=0, help="name so many files that ours reads worst, of each kind")
-    asked.add_argument("--reader", help=argparse.SUPPRESS)  # one reader, one file: a child of this program
+    asked.add_argument("--reader", help=argparse.SUPPRESS)  # a child of this program, see `by_other`
     given = asked.parse_args()
     if given.reader:
-        sys.stdout.buffer.write(OTHERS[given.reader](given.folder).encode(errors="replace"))
+        serve(given.reader)
         return
     files = sorted(path for path in given.folder.rglob("*") if path.is_file())
     asyncio.run(measure(files, given.worst))
@@ -79,25 +93,25 @@ async def measure(files: Sequence[Path], worst: int) -> None:
 
 async def compare(kind: str, files: Sequence[Path], reference: str, others: Sequence[str], worst: int) -> None:
     """Print the table of a kind of files."""
-    texts = await at_once(lambda path: output(*(part.format(path) for part in reference.split())), files)
-    expected = {
-        path: words
-        for path, text in zip(files, texts, strict=True)
-        if (words := words_of(text.text)) and not is_codes(text.text or "")
-    }
-    print(f"{kind}: {len(files)} files, {len(expected)} with text")
+    async with by_program(*reference.split()) as read:
+        texts = await at_once(f"{kind}: {reference.split()[0]}", read, files)
+    expected = {path: words for path, text in zip(files, texts, strict=True) if (words := words_of(text.text))}
+    codes = {path for path, text in zip(files, texts, strict=True) if path in expected and is_codes(text.text or "")}
+    print(f"{kind}: {len(files)} files, {len(expected)} with text; *: without {len(codes)} of codes")
     if not expected:
         return
     print(f"{'':20}{'median':>8}{'p10':>8}{'mean':>8}{'< 0.8':>7}{'refused':>9}")
     for name in ("ours", *filter(importlib.util.find_spec, others)):
-        reads = await at_once(reader_of(name), [*expected])
-        figures = {path: f1(words_of(read.text), expected[path]) for path, read in zip(expected, reads, strict=True)}
-        refused = sum(read.text is None for read in reads)
-        print(f"{name:20}{summary([*figures.values()])}{refused:9}", flush=True)
+        async with reader_of(name) as read:
+            reads = dict(zip(expected, await at_once(f"{kind}: {name}", read, [*expected]), strict=True))
+        figures = {path: f1(words_of(reads[path].text), words) for path, words in expected.items()}
+        for mark, counted in (("", [*expected]), (" *", [path for path in expected if path not in codes])):
+            if counted and (codes or not mark):
+                refused = sum(reads[path].text is None for path in counted)
+                print(f"{name + mark:20}{summary([figures[path] for path in counted])}{refused:9}", flush=True)
         if name == "ours":
-            said = dict(zip(expected, (read.said for read in reads), strict=True))
             for path in sorted(figures, key=lambda path: figures[path])[:worst]:
-                print(f"    {figures[path]:.3f} {path} {said[path]}")
+                print(f"    {figures[path]:.3f}{' *'[path in codes]} {path} {reads[path].said}")
 
 
 def summary(figures: Sequence[float]) -> str:
@@ -113,12 +127,9 @@ async def decode(files: Sequence[tuple[Path, str]], worst: int) -> None:
         return
     print(f"{'':20}{'right':>8}{'wrong':>8}{'said so':>9}{'refused':>9}")
     expected = {path: as_labelled(path.read_bytes(), label) for path, label in files}
-    for name in (
-        "ours",
-        *filter(importlib.util.find_spec, DETECTORS),
-    ):
-        as_text = reader_of(name, as_name="a.txt")
-        reads = dict(zip(expected, await at_once(as_text, [*expected]), strict=True))
+    for name in ("ours", *filter(importlib.util.find_spec, DETECTORS)):
+        async with reader_of(name, as_name="a.txt") as read:
+            reads = dict(zip(expected, await at_once(f"text: {name}", read, [*expected]), strict=True))
         refused = [path for path, read in reads.items() if read.text is None]
         texts = {path: plain(read.text) for path, read in reads.items() if read.text is not None}
         wrong = [path for path, text in texts.items() if text not in expected[path]]
@@ -160,111 +171,166 @@ def is_codes(text: str) -> bool:
 
 
 def words_of(text: str | None) -> Counter[str]:
-    return Counter(WORD.findall(unicodedata.normalize("NFKC", OURS.sub("", text or ""))))
+    return Counter(WORD.findall(unicodedata.normalize("NFKC", MARKS.sub("", text or ""))))
 
 
 def f1(words: Counter[str], expected: Counter[str]) -> float:
     return 2 * (words & expected).total() / (words.total() + expected.total())
 
 
-async def at_once(read: Callable[[Path], Awaitable[Read]], files: Sequence[Path]) -> list[Read]:
+async def at_once(what: str, read: Reader, files: Sequence[Path]) -> list[Read]:
     """What is read of each, so many at a time as there are processors."""
-    places = asyncio.Semaphore(AT_ONCE)
+    places, done = asyncio.Semaphore(AT_ONCE), 0
 
     async def one(path: Path) -> Read:
+        nonlocal done
         async with places:
-            return await read(path)
+            result = await read(path)
+        done += 1
+        if done % TOLD_EVERY == 0 or done == len(files):
+            print(f"{what}: {done} of {len(files)}", file=sys.stderr, flush=True)
+        return result
 
     return list(await asyncio.gather(*map(one, files)))
 
 
-DETECTORS = ("chardet", "cchardet", "chardetng_py", "charset_normalizer")
-READER = ChildDocumentReader(at_once=AT_ONCE, max_waiting=8 * AT_ONCE, timeout_s=TIMEOUT_S)
-
-
-def reader_of(name: str, *, as_name: str | None = None) -> Callable[[Path], Awaitable[Read]]:
-    return partial(ours, name=as_name) if name == "ours" else partial(by_other, name)
+def reader_of(name: str, *, as_name: str | None = None) -> AbstractAsyncContextManager[Reader]:
+    return nullcontext(partial(ours, name=as_name)) if name == "ours" else by_other(name)
 
 
 async def ours(path: Path, *, name: str | None = None) -> Read:
     content = await asyncio.to_thread(path.read_bytes)
     upload = Upload.of_bytes(name or path.name, content)
     try:
-        document = await READER.read(upload, owner=Owner("default", path.name), max_chars=4_000_000, max_pages=5_000)
+        document = await OURS.read(upload, owner=Owner("default", path.name), max_chars=4_000_000, max_pages=5_000)
     except TextLLMError as refusal:
         return Read(None, str(getattr(refusal, "reason", refusal.code)))
     return Read(document.text, "; ".join(getattr(document, "warnings", ())))
 
 
-async def by_other(name: str, path: Path) -> Read:
-    return await output(sys.executable, "-W", "ignore", "-m", "benchmarks.readers", "--reader", name, str(path))
+@asynccontextmanager
+async def by_program(*command: str) -> AsyncIterator[Reader]:
+    """By what a program prints of the file `{}`; nothing where it fails, or takes too long."""
+
+    async def read(path: Path) -> Read:
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", f'ulimit -t {MOST_S}; exec "$@"', "sh", *(part.format(path) for part in command)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        text, _ = await process.communicate()
+        return Read(text.decode(errors="replace") if process.returncode == 0 else None)
+
+    yield read
 
 
-async def output(*command: str) -> Read:
-    """What a program prints; nothing where it fails, or takes too long."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            text, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
+@asynccontextmanager
+async def by_other(name: str) -> AsyncIterator[Reader]:
+    """By another library, imported once for all files by each of a few processes."""
+    idle: asyncio.Queue[asyncio.subprocess.Process] = asyncio.Queue()
+    command = (sys.executable, "-W", "ignore", "-m", "benchmarks.readers", "--reader", name, ".")
+    pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    started = [
+        await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=nowhere, limit=LONGEST_LINE)
+        for _ in range(AT_ONCE)
+    ]
+
+    async def read(path: Path) -> Read:
+        process = await idle.get()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(str(path)).encode() + b"\n")
+        line = await process.stdout.readline()
+        idle.put_nowait(process)
+        return Read(json.loads(line))
+
+    for process in started:
+        idle.put_nowait(process)
+    yield read
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.close()
         await process.wait()
-        return Read(None)
-    return Read(text.decode(errors="replace") if process.returncode == 0 else None)
 
 
-def pypdfium2(path: Path) -> str:
-    return "\n".join(page.get_textpage().get_text_range() for page in import_module("pypdfium2").PdfDocument(path))
+def serve(name: str) -> None:
+    """Print in JSON the text of each file whose path comes, each read by a copy of this process."""
+    module, read = OTHERS[name]
+    library = import_module(module)
+    for line in sys.stdin:
+        print(json.dumps(in_a_copy(partial(read, library, Path(json.loads(line))))), flush=True)
 
 
-def pypdf(path: Path) -> str:
-    return "\n".join(page.extract_text() for page in import_module("pypdf").PdfReader(path).pages)
+def in_a_copy(read: Callable[[], str]) -> str | None:
+    """None where it fails, crashes or takes too long."""
+    out, into = os.pipe()
+    copy = os.fork()
+    if not copy:
+        resource.setrlimit(resource.RLIMIT_CPU, (MOST_S, MOST_S))
+        with suppress(BaseException), os.fdopen(into, "wb") as pipe:
+            pipe.write(read().encode(errors="replace"))
+            pipe.flush()
+            os._exit(0)
+        os._exit(1)
+    os.close(into)
+    with os.fdopen(out, "rb") as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(copy, 0)
+    return text.decode() if status == 0 else None
 
 
-def fitz(path: Path) -> str:
-    return "\n".join(page.get_text() for page in import_module("fitz").open(path))
+def pypdfium2(library: Any, path: Path) -> str:
+    return "\n".join(page.get_textpage().get_text_range() for page in library.PdfDocument(path))
 
 
-def pdfminer(path: Path) -> str:
-    return str(import_module("pdfminer.high_level").extract_text(path))
+def pypdf(library: Any, path: Path) -> str:
+    return "\n".join(page.extract_text() for page in library.PdfReader(path).pages)
 
 
-def markitdown(path: Path) -> str:
-    return str(import_module("markitdown").MarkItDown().convert(path).text_content)
+def fitz(library: Any, path: Path) -> str:
+    return "\n".join(page.get_text() for page in library.open(path))
 
 
-def mammoth(path: Path) -> str:
+def pdfminer(library: Any, path: Path) -> str:
+    return str(library.extract_text(path))
+
+
+def markitdown(library: Any, path: Path) -> str:
+    return str(library.MarkItDown().convert(path).text_content)
+
+
+def mammoth(library: Any, path: Path) -> str:
     with path.open("rb") as file:
-        return str(import_module("mammoth").extract_raw_text(file).value)
+        return str(library.extract_raw_text(file).value)
 
 
-def docx2python(path: Path) -> str:
-    return str(import_module("docx2python").docx2python(path).text)
+def docx2python(library: Any, path: Path) -> str:
+    return str(library.docx2python(path).text)
 
 
-def decoded(detect: Callable[[bytes], str | None]) -> Callable[[Path], str]:
-    def read(path: Path) -> str:
+def decoded(detect: Callable[[Any, bytes], str | None]) -> Callable[[Any, Path], str]:
+    def read(library: Any, path: Path) -> str:
         content = path.read_bytes()
-        return content.decode(detect(content) or "latin-1", "replace")
+        return content.decode(detect(library, content) or "latin-1", "replace")
 
     return read
 
 
-OTHERS: Mapping[str, Callable[[Path], str]] = {
-    "pypdfium2": pypdfium2,
-    "pypdf": pypdf,
-    "fitz": fitz,
-    "pdfminer": pdfminer,
-    "markitdown": markitdown,
-    "mammoth": mammoth,
-    "docx2python": docx2python,
-    "chardet": decoded(lambda content: import_module("chardet").detect(content)["encoding"]),
-    "cchardet": decoded(lambda content: import_module("cchardet").detect(content)["encoding"]),
-    "chardetng_py": decoded(lambda content: import_module("chardetng_py").detect(content)),
-    "charset_normalizer": decoded(
-        lambda content: getattr(import_module("charset_normalizer").from_bytes(content).best(), "encoding", None)
+# The module of each, and how it reads a file.
+OTHERS: Mapping[str, tuple[str, Callable[[Any, Path], str]]] = {
+    "pypdfium2": ("pypdfium2", pypdfium2),
+    "pypdf": ("pypdf", pypdf),
+    "fitz": ("fitz", fitz),
+    "pdfminer": ("pdfminer.high_level", pdfminer),
+    "markitdown": ("markitdown", markitdown),
+    "mammoth": ("mammoth", mammoth),
+    "docx2python": ("docx2python", docx2python),
+    "chardet": ("chardet", decoded(lambda chardet, content: chardet.detect(content)["encoding"])),
+    "cchardet": ("cchardet", decoded(lambda cchardet, content: cchardet.detect(content)["encoding"])),
+    "chardetng_py": ("chardetng_py", decoded(lambda chardetng, content: chardetng.detect(content))),
+    "charset_normalizer": (
+        "charset_normalizer",
+        decoded(lambda normalizer, content: getattr(normalizer.from_bytes(content).best(), "encoding", None)),
     ),
 }
 

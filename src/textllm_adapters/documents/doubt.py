@@ -15,6 +15,9 @@ GARBLED: Final = 0.25  # from this doubt on: a quarter of it is noise
 _SAMPLE: Final = 20_000  # characters that are looked at
 _FEWEST: Final = 10  # characters: less can be anything, such as a number
 _FEWEST_ALONE: Final = 20  # letters: fewer are those of a list, or of a drawing
+_RARE: Final = re.compile(
+    r"(?<!\w)[\u0180-\u02af]{3,}(?!\w)"
+)  # Latin letters behind those of Europe, and phonetic ones
 _WORD: Final = re.compile(r"(?:[^\W\d_]|[\u0300-\u036f])+")  # also the accents that stand by themselves
 _GLYPHS: Final = re.compile(r"(?:/[A-Za-z]{1,3}_?\d{1,5}){2,}")  # `/g3/g131/g148`: their names, not what they mean
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
@@ -53,6 +56,7 @@ def doubt(text: str) -> float:
             _share(_run_together(sample), letters),
             _spaced_out(sample),
             _share(_of_wrong_case(sample), letters),
+            _share(_of_rare_letters(sample), letters),
         ),
     )
 
@@ -80,6 +84,11 @@ def _of_many_scripts(text: str) -> Iterator[str]:
         scripts = {script for character in word if (script := _script(character))}
         if len(scripts) > 1 and scripts != {"EAST ASIA", "LATIN"}:
             yield word
+
+
+def _of_rare_letters(text: str) -> Iterator[str]:
+    """Words all of whose letters are such as a language has one or two of among its others."""
+    return iter(_RARE.findall(text))
 
 
 def _run_together(text: str) -> Iterator[str]:

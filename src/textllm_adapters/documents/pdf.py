@@ -18,6 +18,7 @@ from pypdfium2 import PdfiumError
 from textllm_adapters.documents.crashes import CrashedPages
 from textllm_adapters.documents.doubt import GARBLED, doubt
 from textllm_adapters.documents.lines import Lines
+from textllm_adapters.documents.misread import letters_of_names, without_codes
 from textllm_adapters.documents.outcomes import Found
 from textllm_adapters.documents.pdf_text import TextCount, text_size
 from textllm_adapters.documents.pdfium import PdfiumDocument
@@ -29,6 +30,7 @@ _NEW_END: Final = b"\ntrailer\n<< /Size %d >>\nstartxref\n0\n%%%%EOF\n"
 _SECOND_OPINIONS_S: Final = 4.0  # of the child's processor time; the rest is for pages that nobody doubts
 _BYTES_OF_CHARACTER: Final = 2  # as most fonts of many characters have them
 _MOST_LOST: Final = 0.5  # of characters that the page shows
+_MUCH_OUTSIDE: Final = 0.3  # of those that are read
 _CLEARLY: Final = 1.1
 _HIDDEN: Final = 2  # of the flags of an annotation
 _RANGES_NAMED: Final = 10  # in a warning
@@ -119,10 +121,10 @@ class _Pages:
         if is_raw:
             self._raw.add(index)
         if process_time() < _SECOND_OPINIONS_S and (self.is_garbled(text, index) or not (text or self._outside[index])):
-            second = self._by_pypdf(index) or ""
+            second = letters_of_names(self._by_pypdf(index) or "")
             if _is_better(second, text, is_raw=is_raw):
                 self._raw.discard(index)
-                return second
+                return without_codes(second)
             if not text and self._count is not None and self._count.is_broken:
                 return None
         return text
@@ -135,7 +137,10 @@ class _Pages:
         """Whether the text is much shorter than what the page shows; never once time is short."""
         if self._reader is None or process_time() > _SECOND_OPINIONS_S:
             return False
-        return len(text) + self._outside.get(index, 0) < self._shown(index) * _MOST_LOST
+        outside = self._outside.get(index, 0)
+        if outside > len(text) * _MUCH_OUTSIDE:  # what is printed several times, which pdfium leaves out in part itself
+            return False
+        return len(text) + outside < self._shown(index) * _MOST_LOST
 
     def _by_pypdf(self, index: int) -> str | None:
         if self._reader is None:

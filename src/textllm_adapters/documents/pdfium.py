@@ -4,12 +4,15 @@ import ctypes
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from time import process_time
 from typing import Any, Final, NamedTuple
 
 import pypdfium2
 import pypdfium2.raw as api
 
 from textllm_adapters.documents.fonts import stand_in
+from textllm_adapters.documents.misread import letters_of_bytes, letters_of_windows, without_codes
+from textllm_adapters.documents.pdf_places import on_page, once, placed, text_of
 from textllm_core.errors import UnreadableDocumentError
 
 # How it writes a hyphen at the end of a line, and one where a word may be parted. No search looks at a character twice,
@@ -21,18 +24,22 @@ _LAST: Final = re.compile(r"\w{1,40}$")
 _BEFORE: Final = 80  # characters, in which an address would show
 _NO_WORD: Final = re.compile(r"[-./@_]")  # in what stands before the hyphen of an address, or of `state-of-the-art`
 _GAP: Final = re.compile(r"\n(?:[ \t]*\r?\n)+")  # where what is left out was
-_HANGUL: Final = re.compile(r"[\uac00-\ud7a3]")
-_FEWEST_BY_BYTES: Final = 8  # letters: so many of Korean words are all two bytes of UTF-8 once in 65,536 times
+_SPACES: Final = re.compile(r" {2,}")
 # A column of a page that is written from top to bottom, read as lines of a character each, and the marks behind it.
 _UPRIGHT: Final = r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]{1,3}"
 _COLUMN: Final = re.compile(rf"^{_UPRIGHT}(?:\r?\n{_UPRIGHT}(?=\r?$)){{4,}}", re.MULTILINE)
+# How its pages follow each other; pdfium takes it for the way of each line, Latin ones too.
+_RIGHT_TO_LEFT: Final = re.compile(rb"(/Direction\s*)/R2L\b")
 _WITHOUT_WORDS: Final = frozenset({api.FPDF_ANNOT_LINK, api.FPDF_ANNOT_POPUP})
+_NOT_SEEN: Final = api.FPDF_ANNOT_FLAG_HIDDEN | api.FPDF_ANNOT_FLAG_NOVIEW
 _MOST_MISSING: Final = 10  # pages, before a file is given up
 _LONGEST_WORDS: Final = 100_000  # bytes of a comment or a value; more is no person's
+_LONGEST_COMB: Final = 64  # characters
 _MOST_ANNOTATIONS: Final = 1_000  # of a page
 _LOOKED_AT: Final = 200  # characters of a page
 _CONTROLS: Final = frozenset([*range(1, 32), *range(127, 160)]) - frozenset(b"\x02\t\n\r")
 _MOST_CONTROLS: Final = 0.05  # of its characters, as in other texts (`doubt`)
+_PLACES_S: Final = 3.0  # of the child's processor time; a page of 3,000 characters takes 20 ms of it
 
 
 class PageText(NamedTuple):
@@ -40,7 +47,8 @@ class PageText(NamedTuple):
 
     Args:
         is_raw: by the codes of its characters, since a font does not say which ones they are.
-        outside: so many characters are left out, since nobody sees them: they stand beside the page.
+        outside: so many characters are left out, since nobody sees them: they stand beside the page, or where the same
+            ones stand already.
     """
 
     text: str
@@ -62,7 +70,7 @@ class PdfiumDocument:
     def __init__(self, content: bytes) -> None:
         stand_in()
         try:
-            self._document: Any = pypdfium2.PdfDocument(content)
+            self._document: Any = pypdfium2.PdfDocument(_RIGHT_TO_LEFT.sub(rb"\1/L2R", content))
         except pypdfium2.PdfiumError as error:
             if api.FPDF_GetLastError() in {api.FPDF_ERR_PASSWORD, api.FPDF_ERR_SECURITY}:
                 raise UnreadableDocumentError("encrypted") from error
@@ -92,6 +100,7 @@ class PdfiumDocument:
         text, is_raw, outside = self._text(page)
         beside = self._text_of_annotations(page, index)
         page.close()
+        beside = beside._replace(text=_of_combs(beside.text, said))
         texts = [text, beside.text]
         shown = "".join("".join(texts).split())
         texts += [line for words, line in said if "".join(words.split()) not in shown]
@@ -100,6 +109,12 @@ class PdfiumDocument:
     def _text_of_annotations(self, page: Any, index: int) -> PageText:
         """What fields of forms and other annotations show: made a part of the page, and all else taken off it."""
         contents = api.FPDFPage_CountObjects(page)
+        for place in reversed(range(min(api.FPDFPage_GetAnnotCount(page), _MOST_ANNOTATIONS))):
+            annotation = api.FPDFPage_GetAnnot(page, place)
+            is_hidden = annotation and api.FPDFAnnot_GetFlags(annotation) & _NOT_SEEN
+            api.FPDFPage_CloseAnnot(annotation)
+            if is_hidden:  # which pdfium would draw all the same
+                api.FPDFPage_RemoveAnnot(page, place)
         if not api.FPDFPage_GetAnnotCount(page):
             return _NOTHING
         if api.FPDFPage_Flatten(page, api.FLAT_NORMALDISPLAY) != api.FLATTEN_SUCCESS:
@@ -115,16 +130,27 @@ class PdfiumDocument:
 
     def _text(self, page: Any) -> PageText:
         textpage = page.get_textpage()
-        count = textpage.count_chars()
-        shown = _on_page(page, textpage, count)
-        text = "".join(textpage.get_text_range(start, end - start, errors="replace") for start, end in shown)
+        count, outside = textpage.count_chars(), 0
+        has_time = process_time() < _PLACES_S
+        if has_time or _is_partly_outside(textpage):
+            characters = placed(textpage, count)
+            shown = on_page(characters, page.get_bbox())
+            if has_time:
+                shown = once(shown)
+            outside = len(characters) - len(shown)
+            text = text_of(shown) if has_time else "".join(character.letter for character in shown)
+        else:
+            text = textpage.get_text_range(errors="replace")
         codes = [api.FPDFText_GetUnicode(textpage, place) for place in range(0, count, count // _LOOKED_AT + 1)]
         textpage.close()
         is_raw = sum(code in _CONTROLS for code in codes) > len(codes) * _MOST_CONTROLS
-        outside = count - sum(end - start for start, end in shown)
+        if is_raw:
+            text = without_codes(text)
         if outside:
-            text = _GAP.sub("\n", text)
-        return PageText(self._in_words(_COLUMN.sub(_joined, _of_bytes(text))).strip(), is_raw, outside)
+            text = _SPACES.sub(" ", _GAP.sub("\n", text))
+        return PageText(
+            self._in_words(_COLUMN.sub(_joined, letters_of_windows(letters_of_bytes(text)))).strip(), is_raw, outside
+        )
 
     def _in_words(self, text: str) -> str:
         """The text with words whole that the end of a line parts, but for those that have a hyphen elsewhere."""
@@ -141,38 +167,22 @@ class PdfiumDocument:
         return _HYPHEN.sub(whole, text)
 
 
-def _of_bytes(text: str) -> str:
-    """The text where a font says UTF-8 for what should be UTF-16: `킟톀킾킲` is `Пров` then, byte by byte."""
-    letters = [ord(letter) for letter in _HANGUL.findall(text)]
-    if len(letters) < _FEWEST_BY_BYTES or any(
-        not (code >> 8 >= 0xC2 and 0x80 <= code & 0xFF <= 0xBF) for code in letters
-    ):
-        return text
-    return _HANGUL.sub(lambda found: ord(found[0]).to_bytes(2, "big").decode(), text)
+def _of_combs(text: str, said: Sequence[tuple[str, str]]) -> str:
+    """The text with values whole whose characters stand each in a box of its own."""
+    for value, _ in said:
+        if 1 < len(value) <= _LONGEST_COMB and value.isalnum():
+            apart = r"\s+".join(map(re.escape, value))
+            text = re.sub(rf"(?<!\S){apart}(?!\S)", value, text)
+    return text
 
 
 def _joined(column: re.Match[str]) -> str:
     return "".join(column[0].split())
 
 
-def _on_page(page: Any, textpage: Any, count: int) -> Sequence[tuple[int, int]]:
-    """Where the characters are, from one to another, that stand on the page at least in part."""
-    left, bottom, right, top = page.get_bbox()
+def _is_partly_outside(textpage: Any) -> bool:
     text, seen = textpage.get_text_range(errors="replace"), textpage.get_text_bounded(errors="replace")
-    if len("".join(seen.split())) == len("".join(text.split())) or left >= right or bottom >= top:
-        return ((0, count),)
-    runs: list[tuple[int, int]] = []
-    box = api.FS_RECTF()
-    for index in range(count):
-        # What has no room, such as the end of a line, is kept with what has.
-        has_room = api.FPDFText_GetLooseCharBox(textpage, index, box) and box.right > box.left and box.top > box.bottom
-        if has_room and (box.right <= left or box.left >= right or box.top <= bottom or box.bottom >= top):
-            continue
-        if runs and runs[-1][1] == index:
-            runs[-1] = (runs[-1][0], index + 1)
-        else:
-            runs.append((index, index + 1))
-    return runs
+    return len("".join(seen.split())) != len("".join(text.split()))
 
 
 def _said_beside(page: Any) -> Iterator[tuple[str, str]]:
@@ -183,7 +193,7 @@ def _said_beside(page: Any) -> Iterator[tuple[str, str]]:
             continue
         try:
             kind = api.FPDFAnnot_GetSubtype(annotation)
-            if api.FPDFAnnot_GetFlags(annotation) & api.FPDF_ANNOT_FLAG_HIDDEN or kind in _WITHOUT_WORDS:
+            if api.FPDFAnnot_GetFlags(annotation) & _NOT_SEEN or kind in _WITHOUT_WORDS:
                 continue
             if kind == api.FPDF_ANNOT_WIDGET:
                 if api.FPDFAnnot_GetFormFieldType(page.formenv, annotation) in _FIELDS_OF_TEXT:

@@ -8,10 +8,12 @@ of characters: one in twenty is a control character then. The figures are of all
 figure is the F1 of words: twice those that both have, each as often as it is there, over all of both. Chinese, Japanese
 and Thai characters are words. A text is labelled where its folder is named as an encoding is, with the language or
 without (`tests/KOI8-R/a.txt`, `iso-8859-2-czech/b.html`), as in the test data of chardet; it is right where all of its
-characters are. Whatever is refused counts as nothing. Others are measured where they are installed beside us:
+characters are. Whatever is refused counts as nothing.
+
+Ours is read as the server's child does it, within its limits. Others are measured where they are installed beside us:
 pypdfium2, pypdf, PyMuPDF, pdfminer.six; markitdown, mammoth, docx2python; chardet, faust-cchardet, chardetng-py,
-charset-normalizer. Each file may take a minute of processor time, however long that takes on a busy machine; how far
-it has come is told on standard error.
+charset-normalizer. Each file may take them a minute of processor time, however long that takes on a busy machine; how
+far it has come is told on standard error.
 """
 
 import argparse
@@ -27,20 +29,23 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textllm_adapters.documents.document_reader import ChildDocumentReader
+import msgspec
+
+from textllm_adapters.documents.document_reader import file_type_of
+from textllm_adapters.documents.outcomes import Outcome, found_in
 from textllm_core.errors import TextLLMError
-from textllm_core.tenancy import Owner
+from textllm_core.ports.document_reader import FileType
 from textllm_core.uploads import Upload
 
 AT_ONCE = os.cpu_count() or 1
 MOST_S = 60  # of processor time
-NO_LIMIT_S = 86_400.0  # a child of ours ends by its processor time
+MOST_CHARS, MOST_PAGES = 4_000_000, 5_000
 TOLD_EVERY = 100  # files
 LONGEST_LINE = 2**28  # bytes of a file's text in JSON
 # Marks of pages, and what is said beside them, are ours; letters without spaces between words are words, one by one.
@@ -52,7 +57,6 @@ WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 
 DETECTORS = ("chardet", "cchardet", "chardetng_py", "charset_normalizer")
-OURS = ChildDocumentReader(at_once=AT_ONCE, max_waiting=8 * AT_ONCE, timeout_s=NO_LIMIT_S)
 
 
 class Read(NamedTuple):
@@ -69,7 +73,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("folder", type=Path)
     asked.add_argument("--worst", type=int, default=0, help="name so many files that ours reads worst, of each kind")
-    asked.add_argument("--reader", help=argparse.SUPPRESS)  # a child of this program, see `by_other`
+    asked.add_argument("--reader", help=argparse.SUPPRESS)  # a child of this program, see `reader_of`
     given = asked.parse_args()
     if given.reader:
         serve(given.reader)
@@ -194,20 +198,6 @@ async def at_once(what: str, read: Reader, files: Sequence[Path]) -> list[Read]:
     return list(await asyncio.gather(*map(one, files)))
 
 
-def reader_of(name: str, *, as_name: str | None = None) -> AbstractAsyncContextManager[Reader]:
-    return nullcontext(partial(ours, name=as_name)) if name == "ours" else by_other(name)
-
-
-async def ours(path: Path, *, name: str | None = None) -> Read:
-    content = await asyncio.to_thread(path.read_bytes)
-    upload = Upload.of_bytes(name or path.name, content)
-    try:
-        document = await OURS.read(upload, owner=Owner("default", path.name), max_chars=4_000_000, max_pages=5_000)
-    except TextLLMError as refusal:
-        return Read(None, str(getattr(refusal, "reason", refusal.code)))
-    return Read(document.text, "; ".join(getattr(document, "warnings", ())))
-
-
 @asynccontextmanager
 async def by_program(*command: str) -> AsyncIterator[Reader]:
     """By what a program prints of the file `{}`; nothing where it fails, or takes too long."""
@@ -225,8 +215,8 @@ async def by_program(*command: str) -> AsyncIterator[Reader]:
 
 
 @asynccontextmanager
-async def by_other(name: str) -> AsyncIterator[Reader]:
-    """By another library, imported once for all files by each of a few processes."""
+async def reader_of(name: str, *, as_name: str | None = None) -> AsyncIterator[Reader]:
+    """By ours or another library, imported once for all files by each of a few processes."""
     idle: asyncio.Queue[asyncio.subprocess.Process] = asyncio.Queue()
     command = (sys.executable, "-W", "ignore", "-m", "benchmarks.readers", "--reader", name, ".")
     pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
@@ -236,13 +226,20 @@ async def by_other(name: str) -> AsyncIterator[Reader]:
     ]
 
     async def read(path: Path) -> Read:
+        content = await asyncio.to_thread(path.read_bytes)
+        file_type: FileType = "txt"
+        if name == "ours":
+            try:
+                file_type = await file_type_of(Upload.of_bytes(as_name or path.name, content))
+            except TextLLMError as refusal:
+                return refused(refusal)
         process = await idle.get()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(str(path)).encode() + b"\n")
-        line = await process.stdout.readline()
+        process.stdin.write(json.dumps([str(path), file_type]).encode() + b"\n")
+        printed = json.loads(await process.stdout.readline())
         idle.put_nowait(process)
-        return Read(json.loads(line))
+        return Read(printed) if name != "ours" else ours_of(printed, file_type)
 
     for process in started:
         idle.put_nowait(process)
@@ -253,23 +250,43 @@ async def by_other(name: str) -> AsyncIterator[Reader]:
         await process.wait()
 
 
+def ours_of(printed: str | None, file_type: FileType) -> Read:
+    """What our child has told."""
+    if printed is None:
+        return Read(None, "died")
+    try:
+        found = found_in(msgspec.json.decode(printed, type=Outcome), file_type)
+    except TextLLMError as refusal:
+        return refused(refusal)
+    return Read(found.text, "; ".join(found.warnings))
+
+
+def refused(refusal: TextLLMError) -> Read:
+    return Read(None, str(getattr(refusal, "reason", refusal.code)))
+
+
 def serve(name: str) -> None:
-    """Print in JSON the text of each file whose path comes, each read by a copy of this process."""
-    module, read = OTHERS[name]
+    """Tell in JSON what is printed of each file whose path comes, each read by a copy of this process."""
+    (module, *further), read = READERS[name]
     library = import_module(module)
-    for line in sys.stdin:
-        print(json.dumps(in_a_copy(partial(read, library, Path(json.loads(line))))), flush=True)
+    for other in further:
+        import_module(other)
+    while line := sys.stdin.buffer.readline():
+        path, file_type = json.loads(line)
+        print(json.dumps(printed_by_a_copy(partial(read, library, Path(path), file_type), path)), flush=True)
 
 
-def in_a_copy(read: Callable[[], str]) -> str | None:
-    """None where it fails, crashes or takes too long."""
+def printed_by_a_copy(read: Callable[[], str], path: str) -> str | None:
+    """None where it fails, crashes or takes too long. The file is its standard input."""
     out, into = os.pipe()
     copy = os.fork()
     if not copy:
+        os.dup2(os.open(path, os.O_RDONLY), sys.stdin.fileno())
+        os.dup2(into, sys.stdout.fileno())
         resource.setrlimit(resource.RLIMIT_CPU, (MOST_S, MOST_S))
-        with suppress(BaseException), os.fdopen(into, "wb") as pipe:
-            pipe.write(read().encode(errors="replace"))
-            pipe.flush()
+        with suppress(Exception):
+            sys.stdout.buffer.write(read().encode(errors="replace"))
+            sys.stdout.buffer.flush()
             os._exit(0)
         os._exit(1)
     os.close(into)
@@ -279,57 +296,64 @@ def in_a_copy(read: Callable[[], str]) -> str | None:
     return text.decode() if status == 0 else None
 
 
-def pypdfium2(library: Any, path: Path) -> str:
+def ours(child: Any, _: Path, file_type: str) -> str:
+    """As the child of the server does, which prints what it finds and ends."""
+    child.main("read", file_type, MOST_CHARS, MOST_PAGES)
+    return ""
+
+
+def pypdfium2(library: Any, path: Path, _: str) -> str:
     return "\n".join(page.get_textpage().get_text_range() for page in library.PdfDocument(path))
 
 
-def pypdf(library: Any, path: Path) -> str:
+def pypdf(library: Any, path: Path, _: str) -> str:
     return "\n".join(page.extract_text() for page in library.PdfReader(path).pages)
 
 
-def fitz(library: Any, path: Path) -> str:
+def fitz(library: Any, path: Path, _: str) -> str:
     return "\n".join(page.get_text() for page in library.open(path))
 
 
-def pdfminer(library: Any, path: Path) -> str:
+def pdfminer(library: Any, path: Path, _: str) -> str:
     return str(library.extract_text(path))
 
 
-def markitdown(library: Any, path: Path) -> str:
+def markitdown(library: Any, path: Path, _: str) -> str:
     return str(library.MarkItDown().convert(path).text_content)
 
 
-def mammoth(library: Any, path: Path) -> str:
+def mammoth(library: Any, path: Path, _: str) -> str:
     with path.open("rb") as file:
         return str(library.extract_raw_text(file).value)
 
 
-def docx2python(library: Any, path: Path) -> str:
+def docx2python(library: Any, path: Path, _: str) -> str:
     return str(library.docx2python(path).text)
 
 
-def decoded(detect: Callable[[Any, bytes], str | None]) -> Callable[[Any, Path], str]:
-    def read(library: Any, path: Path) -> str:
+def decoded(detect: Callable[[Any, bytes], str | None]) -> Callable[[Any, Path, str], str]:
+    def read(library: Any, path: Path, _: str) -> str:
         content = path.read_bytes()
         return content.decode(detect(library, content) or "latin-1", "replace")
 
     return read
 
 
-# The module of each, and how it reads a file.
-OTHERS: Mapping[str, tuple[str, Callable[[Any, Path], str]]] = {
-    "pypdfium2": ("pypdfium2", pypdfium2),
-    "pypdf": ("pypdf", pypdf),
-    "fitz": ("fitz", fitz),
-    "pdfminer": ("pdfminer.high_level", pdfminer),
-    "markitdown": ("markitdown", markitdown),
-    "mammoth": ("mammoth", mammoth),
-    "docx2python": ("docx2python", docx2python),
-    "chardet": ("chardet", decoded(lambda chardet, content: chardet.detect(content)["encoding"])),
-    "cchardet": ("cchardet", decoded(lambda cchardet, content: cchardet.detect(content)["encoding"])),
-    "chardetng_py": ("chardetng_py", decoded(lambda chardetng, content: chardetng.detect(content))),
+# The module of each, with what it imports later, and how it reads a file.
+READERS: Mapping[str, tuple[Sequence[str], Callable[[Any, Path, str], str]]] = {
+    "ours": ([f"textllm_adapters.documents.{name}" for name in ("child", "pdf", "office", "plain_text", "html")], ours),
+    "pypdfium2": (["pypdfium2"], pypdfium2),
+    "pypdf": (["pypdf"], pypdf),
+    "fitz": (["fitz"], fitz),
+    "pdfminer": (["pdfminer.high_level"], pdfminer),
+    "markitdown": (["markitdown"], markitdown),
+    "mammoth": (["mammoth"], mammoth),
+    "docx2python": (["docx2python"], docx2python),
+    "chardet": (["chardet"], decoded(lambda chardet, content: chardet.detect(content)["encoding"])),
+    "cchardet": (["cchardet"], decoded(lambda cchardet, content: cchardet.detect(content)["encoding"])),
+    "chardetng_py": (["chardetng_py"], decoded(lambda chardetng, content: chardetng.detect(content))),
     "charset_normalizer": (
-        "charset_normalizer",
+        ["charset_normalizer"],
         decoded(lambda normalizer, content: getattr(normalizer.from_bytes(content).best(), "encoding", None)),
     ),
 }

@@ -88,7 +88,7 @@ class ChildDocumentReader:
 
     async def inspect(self, upload: Upload, *, owner: Owner, max_pages: int) -> Document:
         """As the port says; a PDF is opened in a child."""
-        file_type = await _file_type(upload)
+        file_type = await file_type_of(upload)
         if file_type != "pdf":
             return Document(file_type=file_type)
         found = await self._ask("inspect", file_type, upload, owner=owner, max_chars=0, max_pages=max_pages)
@@ -102,7 +102,7 @@ class ChildDocumentReader:
 
     async def read(self, upload: Upload, *, owner: Owner, max_chars: int, max_pages: int) -> DocumentText:
         """As the port says."""
-        file_type = await _file_type(upload)
+        file_type = await file_type_of(upload)
         found = await self._ask("read", file_type, upload, owner=owner, max_chars=max_chars, max_pages=max_pages)
         named, warnings = _named(upload), found.warnings
         if named in _NO_TEXTS and file_type in ("txt", "html"):
@@ -160,7 +160,7 @@ def _named(upload: Upload) -> FileType | None:
     return _ENDINGS.get(ending.lower()) if dot else None
 
 
-async def _file_type(upload: Upload) -> FileType:
+async def file_type_of(upload: Upload) -> FileType:
     """What it is, by its content; kinds of text by their names. "docx" is any ZIP archive: its child looks into it."""
     named = _named(upload)
     head = await upload.beginning(_HEAD_BYTES)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from textllm_adapters.openai.decoding import decoded, object_in
+from textllm_adapters.openai.http import too_much
 from textllm_adapters.openai.reasoning import ENCRYPTED
 from textllm_core.records.hosted import ITEMS, HostedItem, HostedOutput, ToolStep
 from textllm_core.records.model import ModelRequest
@@ -18,6 +19,7 @@ _DONE: Final = b"response.output_item.done"
 # Signs of life while a tool runs, such as response.web_search_call.searching.
 _AT_WORK: Final = tuple(f"response.{kind}".encode() for kind in ITEMS)
 _MOST_CHARS: Final = 1_000_000  # of one item: fifty results of a search of files have a fifth of that
+_MOST_ITEMS: Final = 1_000  # of one reply, of which callers may ask for a hundred calls
 _ANNOTATIONS: Final = ("url_citation", "file_citation", "container_file_citation", "file_path")
 _PLACES: Final = ("start_index", "end_index", "index")  # in the text of their part
 
@@ -50,6 +52,7 @@ class ToolSteps:
     """What the events of a response tell of tools at work: each item when it begins, and when it is whole."""
 
     def __init__(self) -> None:
+        self._begun: set[str] = set()
         self._done: set[str] = set()
 
     def of(self, name: bytes, data: bytes) -> ToolStep | None:
@@ -59,6 +62,9 @@ class ToolSteps:
         item = hosted_item(decoded(_event, data).item)
         if item is None or not item.id or item.id in self._done:  # it cannot be told from others
             return None
+        self._begun.add(item.id)
+        if len(self._begun) > _MOST_ITEMS:
+            raise too_much()
         if name == _DONE:
             self._done.add(item.id)
         return ToolStep(item, is_done=name == _DONE)

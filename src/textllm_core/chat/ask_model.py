@@ -141,6 +141,7 @@ class AskModel:
                             case ModelThinking() | ToolStep():
                                 if isinstance(event, ToolStep):
                                     log.step(event)
+                                    first_token_s = max(first_token_s, silence_s)  # programs take their time
                                 else:
                                     log.thought += event.characters
                                 if log.size + log.thought > most:

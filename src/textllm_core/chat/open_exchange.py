@@ -165,7 +165,18 @@ class OpenExchange:
     @property
     def context_bound(self) -> int:
         """An upper bound of the tokens that the conversation may now have on the provider's side."""
-        return self.past_tokens + self.turn.token_bound + len(self.text.encode())
+        calls = sum(counted_calls(self.log.tools).values())
+        brought = self.tools.listed + calls * self.tools.tokens if calls else 0
+        return self.past_tokens + self.turn.token_bound + brought + len(self.text.encode())
+
+    def context_after(self, usage: Usage) -> int:
+        """An upper bound of the tokens that the conversation has behind a reply whose usage is known.
+
+        Where tools of the provider's were at work, the usage counts what was said once more for each of their calls.
+        """
+        calls = sum(usage.tool_calls.values())
+        once = self.input_tokens + self.tools.listed + calls * self.tools.tokens + usage.output_tokens
+        return min(usage.total_tokens, once) if calls else usage.total_tokens
 
     def report_of(self, error: TextLLMError) -> ProviderReport | None:
         """The provider's own account of the failure; where it has none, by what name it knows the call."""

@@ -89,7 +89,7 @@ def ending(
         # The provider keeps nothing of failures. Of all else it may or may not keep the turn; OpenAI does not where the
         # connection broke, even if it then writes the reply to its end.
         in_doubt=not keeps_place,
-        context_tokens=left.usage.total_tokens if is_whole and not left.estimated else past,
+        context_tokens=of.context_after(left.usage) if is_whole and not left.estimated else past,
         at=at,
     )
 
@@ -116,7 +116,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
         stated_cost=ended.cost,
         service_tier=ended.service_tier,
         in_doubt=not is_whole,  # of a reply that was cut short the provider may or may not keep the turn
-        context_tokens=of.context_bound if estimated else usage.total_tokens,
+        context_tokens=of.context_bound if estimated else of.context_after(usage),
         summary=None if is_refusal else ended.text.strip() or None,
         at=at,
     )

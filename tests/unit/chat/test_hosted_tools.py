@@ -212,3 +212,21 @@ async def test_a_fallback_that_does_not_allow_the_tools_is_not_asked(bench: Benc
     bench.llm.script(ScriptedReply(error=ProviderUnavailableError("down", may_have_run=False)))
     await textllm.send_message(Caller(), turn(model="fast", hosted=None))
     assert len(other.requests) == 1
+
+
+async def test_the_next_turn_does_not_hold_what_was_read_again_after_each_call_once_more(bench: Bench) -> None:
+    textllm = allowing(bench, tokens=500)
+    for calls in (0, 3):
+        bench.llm.script(searched(calls, usage=Usage(input_tokens=50_000, output_tokens=100)))
+        reply = await textllm.send_message(Caller(), turn())
+        (kept,) = [it for key, it in bench.store.conversations.items() if key[2] == reply.conversation_id]
+        assert (kept.context_tokens == 50_100) == (calls == 0)
+        assert kept.context_tokens >= (100 + 3 * 500 if calls else 50_100)
+
+
+async def test_a_tool_may_be_silent_for_as_long_as_a_reply_may() -> None:
+    policy = replace(POLICY, first_token_timeout_s=0.05, silence_timeout_s=5.0)
+    bench = Bench(policy=policy)
+    bench.llm.script(searched(1, pause_s=0.2))
+    reply = await allowing(bench).send_message(Caller(), turn())
+    assert reply.text == "Tea is ready."

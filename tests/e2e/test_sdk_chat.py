@@ -82,14 +82,17 @@ async def test_a_reply_is_whole_or_a_stream_and_charged_as_the_provider_bills(
     assert [entry.usage.input_tokens for entry in entries] == told
 
 
-def test_what_the_page_prints_runs_as_printed(service: Service, provider: OpenAIStandIn) -> None:
+def test_what_the_page_prints_runs_as_printed(provider: OpenAIStandIn, database: str, tmp_path: Path) -> None:
     printed = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     provider.script(Reply(text="The Nile, the Amazon and the Rhine."))
-    code = "".join(printed).replace("http://localhost:8000", service.url).replace("tllm_…", "tllm_none")
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    code = "".join(printed).replace("tllm_…", "tllm_none")
+    with serving(tmp_path, provider, database, TEXTLLM_HOSTED_TOOLS='{"web_search": {"price": 0.01}}') as service:
+        code = code.replace("http://localhost:8000", service.url)
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     replies = [
         "The Nile, the Amazon and the Rhine.",
         "[2] You said: Which is longest?",
+        "[0] You said: Does it rain in Oslo? ['message']",
         "message",
         "message",
         "message",

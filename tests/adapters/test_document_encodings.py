@@ -1,8 +1,8 @@
-"""Text and HTML in any encoding, read in children."""
+"""Text and HTML in any encoding."""
 
 import pytest
+from tests.reader_here import ReaderHere
 
-from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.documents.html import read_html
 from textllm_adapters.documents.plain_text import decode, read_plain_text
 from textllm_adapters.documents.taiwan import by_iconv
@@ -15,7 +15,7 @@ ANN = Owner("default", "ann")
 
 
 async def read(name: str, content: bytes) -> DocumentText:
-    return await ChildDocumentReader().read(Upload.of_bytes(name, content), owner=ANN, max_chars=1000, max_pages=1)
+    return await ReaderHere().read(Upload.of_bytes(name, content), owner=ANN, max_chars=1000, max_pages=1)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from tests import documents
 from tests.documents import docx_of, paragraph, pdf_of_pages
+from tests.reader_here import ReaderHere
 
 from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_core.errors import (
@@ -31,14 +32,17 @@ PIECE = b" " * MIB
 
 async def read(name: str, content: bytes, *, max_chars: int = 400_000, max_pages: int = 1000) -> DocumentText:
     upload = Upload.of_bytes(name, content)
+    return await ReaderHere(timeout_s=120).read(upload, owner=ANN, max_chars=max_chars, max_pages=max_pages)
+
+
+async def read_by_child(name: str, content: bytes) -> DocumentText:
+    """For what only its limits keep from taking all there is, and for what comes of a child."""
     reader = ChildDocumentReader(timeout_s=120)  # how busy the machine is, is not what is tested
-    return await reader.read(upload, owner=ANN, max_chars=max_chars, max_pages=max_pages)
+    return await reader.read(Upload.of_bytes(name, content), owner=ANN, max_chars=400_000, max_pages=1000)
 
 
 async def inspect(content: bytes, *, max_pages: int = 1000) -> Document:
-    return await ChildDocumentReader(timeout_s=120).inspect(
-        Upload.of_bytes("a.pdf", content), owner=ANN, max_pages=max_pages
-    )
+    return await ReaderHere(timeout_s=120).inspect(Upload.of_bytes("a.pdf", content), owner=ANN, max_pages=max_pages)
 
 
 def children() -> set[psutil.Process]:
@@ -47,13 +51,13 @@ def children() -> set[psutil.Process]:
 
 
 async def test_a_pdf_is_read_with_a_mark_before_each_page() -> None:
-    document = await read("a.pdf", pdf_of_pages(["The first page.", "", "Äpfel für 3 €."]))
+    document = await read_by_child("a.pdf", pdf_of_pages(["The first page.", "", "Äpfel für 3 €."]))
     assert document.text == "[page 1]\nThe first page.\n[page 2]\n\n[page 3]\nÄpfel für 3 €."
     assert (document.file_type, document.media_type, document.pages) == ("pdf", "application/pdf", 3)
 
 
 async def test_a_docx_is_read_in_its_order() -> None:
-    document = await read("a.docx", documents.written_docx())
+    document = await read_by_child("a.docx", documents.written_docx())
     assert document.text.split("\n") == [
         "[header: Confidential]",
         "Rivers",
@@ -191,7 +195,7 @@ async def test_html_is_read_without_markup_scripts_and_styles() -> None:
         "<table><tr><th>River</th><th>km</th></tr><tr><td><p>Nile</p></td><td> 6,650 </td></tr></table>"
         "<pre>a\n  b</pre>"
     )
-    document = await read("a.htm", page.encode())
+    document = await read_by_child("a.htm", page.encode())
     assert document.text == ("Rivers\nThe longest ones & more:\n- Nile\n- Amazon\nRiver\tkm\nNile\t6,650\na\n  b")
 
 
@@ -247,7 +251,7 @@ async def test_text_may_be_as_long_as_allowed_in_every_type(name: str) -> None:
 )
 async def test_a_bad_pdf_is_refused_with_the_reason(content: Callable[[], bytes], reason: str) -> None:
     bad = content()
-    for reading in (read("a.pdf", bad), inspect(bad)):
+    for reading in (read_by_child("a.pdf", bad), inspect(bad)):
         with pytest.raises(UnreadableDocumentError) as refusal:
             await reading
         assert refusal.value.details() == {"reason": reason}
@@ -255,7 +259,7 @@ async def test_a_bad_pdf_is_refused_with_the_reason(content: Callable[[], bytes]
 
 async def test_a_pdf_that_names_a_page_again_and_again_has_too_many() -> None:
     bad = documents.pdf_of_many_kids(1_000_000)
-    for reading in (read("a.pdf", bad), inspect(bad)):
+    for reading in (read_by_child("a.pdf", bad), inspect(bad)):
         with pytest.raises(DocumentTooLargeError):
             await reading
 
@@ -277,7 +281,7 @@ async def test_a_pdf_or_a_docx_is_told_by_its_content_whatever_its_name_is(name:
 )
 async def test_a_pdf_without_text_that_can_be_had_is_refused(content: Callable[[], bytes], reason: str) -> None:
     with pytest.raises(UnreadableDocumentError) as refusal:
-        await read("a.pdf", content())
+        await read_by_child("a.pdf", content())
     assert refusal.value.reason == reason
 
 
@@ -329,14 +333,14 @@ async def test_endless_work_is_ended(name: str, content: Callable[[], bytes]) ->
 )
 async def test_a_bad_docx_is_refused_with_the_reason(content: Callable[[], bytes], reason: str) -> None:
     with pytest.raises(UnreadableDocumentError) as refusal:
-        await read("a.docx", content())
+        await read_by_child("a.docx", content())
     assert refusal.value.reason == reason
 
 
 @pytest.mark.parametrize("size", [200 * MIB, pytest.param(1024 * MIB, marks=pytest.mark.slow)])
 async def test_a_docx_that_unpacks_to_too_much_is_refused(size: int) -> None:
     with pytest.raises(DocumentTooLargeError) as refusal:
-        await read("a.docx", documents.docx_that_unpacks_to(size))
+        await read_by_child("a.docx", documents.docx_that_unpacks_to(size))
     assert refusal.value.details() == {"limit": 50_000_000, "counts": "unpacked_bytes"}
 
 
@@ -498,7 +502,7 @@ async def test_more_documents_than_places_are_read_one_after_the_other() -> None
 async def test_no_word_of_a_document_reaches_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     damaged = pdf_of_pages(["canary"])[:300]
     with pytest.raises(TextLLMError) as refusal:
-        await read("canary.pdf", damaged)
+        await read_by_child("canary.pdf", damaged)
     assert "canary" not in str(refusal.value)
     assert capfd.readouterr() == ("", "")
 

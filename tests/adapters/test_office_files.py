@@ -13,8 +13,8 @@ from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 from tests.documents import docx_frame, docx_of, paragraph, zip_of
+from tests.reader_here import ReaderHere
 
-from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.documents.office import read_package
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError, UnsupportedMediaTypeError
 from textllm_core.ports.document_reader import DocumentText
@@ -27,7 +27,7 @@ ODT_TYPE = b"application/vnd.oasis.opendocument.text"
 
 async def read(content: bytes, name: str = "file", max_chars: int = 10_000) -> DocumentText:
     upload = Upload.of_bytes(name, content)
-    return await ChildDocumentReader().read(upload, owner=Owner("default", "ann"), max_chars=max_chars, max_pages=10)
+    return await ReaderHere().read(upload, owner=Owner("default", "ann"), max_chars=max_chars, max_pages=10)
 
 
 def pptx() -> bytes:

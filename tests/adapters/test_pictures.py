@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pillow_heif
 import pytest
 from PIL import Image, ImageChops
+from tests.reader_here import ReaderHere
 
-from textllm_adapters.documents.document_reader import ChildDocumentReader
 from textllm_adapters.documents.pictures import turn_picture
 from textllm_core.errors import ImageTooLargeError, UnsupportedMediaTypeError
 from textllm_core.images import kind_to_turn
@@ -46,7 +46,7 @@ async def turned(content: bytes) -> Picture:
     upload = Upload.of_bytes("photo", content)
     media_type = await kind_to_turn(upload)
     assert media_type is not None
-    return await ChildDocumentReader().picture(upload, owner=Owner("default", "ann"), media_type=media_type)
+    return await ReaderHere().picture(upload, owner=Owner("default", "ann"), media_type=media_type)
 
 
 @pytest.mark.parametrize(

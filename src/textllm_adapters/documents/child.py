@@ -33,7 +33,7 @@ def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
     """Read one document."""
     # Imported before the limits hold, so that compiled modules can be written, and failures be seen.
     crashed = CrashedPages()
-    read = _task(action, file_type, max_chars, max_pages, crashed)
+    read = task(action, file_type, max_chars, max_pages, crashed)
     _give_up_privileges()
     content = sys.stdin.buffer.read()
     if file_type == "pdf" and action != "inspect":
@@ -43,13 +43,14 @@ def main(action: str, file_type: str, max_chars: int, max_pages: int) -> None:
 
 
 def _tell(read: Callable[[bytes], Outcome], content: bytes) -> None:
-    sys.stdout.buffer.write(json.encode(_outcome(read, content)))
+    sys.stdout.buffer.write(json.encode(outcome(read, content)))
     sys.stdout.buffer.flush()
 
 
-def _task(
+def task(
     action: str, file_type: str, max_chars: int, max_pages: int, crashed: CrashedPages
 ) -> Callable[[bytes], Outcome]:
+    """What reads a document, or does what else is asked; the limits of the process do not hold yet."""
     match action, file_type:
         case "inspect", "pdf":
             from textllm_adapters.documents.pdf import measure_pdf
@@ -100,7 +101,8 @@ def _give_up_privileges() -> None:
             resource.setrlimit(kind, (soft, hard))
 
 
-def _outcome(read: Callable[[bytes], Outcome], content: bytes) -> Outcome:
+def outcome(read: Callable[[bytes], Outcome], content: bytes) -> Outcome:
+    """What came of a document, whatever its parser raised."""
     try:
         return read(content)
     except TextLLMError as error:

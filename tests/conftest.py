@@ -41,6 +41,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 BUNDLE_BYTES = 100_000  # the certificates of the world's authorities have twice as many, one of a test a hundredth
+LONGEST = {"test_types_of_pages.py", "test_shutdown.py", "test_crashes.py", "test_docs_pages.py", "test_benchmarks.py"}
 SLOW_TIMEOUT_S = 2400  # the longest of the slow tests takes 19 minutes on two cores
 # New objects until Python looks for circles among all that thousands of tests have loaded, which takes a while; 20 MB.
 OBJECTS = 100_000
@@ -61,7 +62,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let slow tests take their time."""
+    """Let slow tests take their time, and begin with the longest of the others, so that none is left for the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))

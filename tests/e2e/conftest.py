@@ -37,6 +37,25 @@ TEXTLLM = str(Path(sys.executable).with_name("textllm"))
 API_KEY = "sk-test-canary-7f3a"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # else a call outside of tests would load all certificates, in 20 ms
 
+# What these hold is the same over every database, whose suites hold what is theirs: SQLite is for `pytest -m slow`.
+OVER_ANY_DATABASE = {
+    *("test_both_ways.py", "test_conversations.py", "test_images_and_documents.py", "test_remote_streams.py"),
+    *("test_sdk_chat.py", "test_sdk_files.py", "test_sdk_responses.py", "test_several_providers.py", "test_traces.py"),
+    "test_a_conversation_goes_on_after_a_restart",
+    "test_a_fault_of_the_provider_has_its_code_costs_what_was_billed_and_does_no_lasting_harm",
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before those marked as slow are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take one database where it does not matter which."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == Path(__file__).parent:
+            callspec = getattr(item, "callspec", None)
+            over = callspec.params.get("database") if callspec else None
+            if over == "sqlite" and {item.path.name, item.originalname} & OVER_ANY_DATABASE:
+                item.add_marker(pytest.mark.slow)
+
 
 class Service:
     """A running server: its address, its folder, and how to stop it."""

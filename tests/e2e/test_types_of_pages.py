@@ -29,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("checker", "arguments"),
     [
-        ("mypy", ["--strict", "--no-incremental", "."]),
+        # The half of a minute that it takes for all that is imported is not paid with each run.
+        pytest.param("mypy", ["--strict", "--no-incremental", "."], marks=pytest.mark.slow),
         ("basedpyright", ["--level", "error", "--pythonpath", sys.executable]),  # pyright, with a Node of its own
     ],
 )

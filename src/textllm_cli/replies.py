@@ -9,6 +9,7 @@ from textllm_cli.render import Screen
 from textllm_core.problem_details import problem_of_error
 from textllm_core.records.hosted import ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.records.thoughts import Thought, ThoughtDelta
 
 CUT_SHORT: Final = 7
 REFUSED: Final = 4
@@ -24,7 +25,7 @@ class Shown(Enum):
 
 def print_event(screen: Screen, event: ReplyEvent, shown: Shown) -> None:
     """One event, as it comes."""
-    if isinstance(event, ToolStep):  # of a reply that was asked for elsewhere
+    if isinstance(event, ToolStep | ThoughtDelta | Thought):  # of a reply that was asked for elsewhere
         return
     if shown is Shown.EVENTS:
         screen.json(_as_record(event))

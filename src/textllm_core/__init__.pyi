@@ -176,19 +176,29 @@ from textllm_core.records.models import (
     ModelPrice,
     ProviderFound,
 )
-from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
+from textllm_core.records.parts import (
+    ContentPart,
+    InputFile,
+    InputImage,
+    InputLink,
+    InputText,
+    OutputText,
+    Refusal,
+    ShownRefusal,
+    ShownText,
+)
 from textllm_core.records.response_turns import KeptResponse, ResponseStatus, ResponseTurn
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.schema import SchemaStep
 from textllm_core.records.sessions import Session
 from textllm_core.records.stored_responses import FollowedResponse, ResponseFailure, StoredResponse
+from textllm_core.records.thoughts import Reasoning, Thought, ThoughtDelta
 from textllm_core.records.tools import (
     CalledFunction,
     FunctionTool,
     JsonObjectFormat,
     JsonSchemaFormat,
     NamedFunction,
-    Reasoning,
     ReplyToolCall,
     ResponseFormat,
     ShownCall,
@@ -430,6 +440,8 @@ __all__ = [
     "Settlement",
     "Settling",
     "ShownCall",
+    "ShownRefusal",
+    "ShownText",
     "Step",
     "StorageQuotaExceededError",
     "StorageUnavailableError",
@@ -448,6 +460,8 @@ __all__ = [
     "TextLLM",
     "TextLLMError",
     "TextTurn",
+    "Thought",
+    "ThoughtDelta",
     "TodaysSession",
     "ToolCall",
     "ToolChoice",

@@ -23,7 +23,16 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
 from textllm_core.records.hosted import ITEMS, HostedItem
 from textllm_core.records.messages import Message
-from textllm_core.records.parts import ContentPart, InputImage, InputLink, InputText, OutputText, Refusal
+from textllm_core.records.parts import (
+    ContentPart,
+    InputImage,
+    InputLink,
+    InputText,
+    OutputText,
+    Refusal,
+    ShownRefusal,
+    ShownText,
+)
 from textllm_core.records.tools import ShownCall, ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
@@ -213,7 +222,8 @@ def _check_messages(messages: Sequence[ListedMessage]) -> None:
         at, is_reply = f"messages[{place}]", message.role == "assistant"
         if not _MESSAGE_ID.fullmatch(message.id):
             raise InvalidRequestError.of(f"{at}.id", "must be 1 to 255 characters of A-Z a-z 0-9 _ . : -")
-        if any(isinstance(part, OutputText | Refusal | ShownCall | HostedItem) != is_reply for part in message.content):
+        kinds = ShownText | ShownRefusal | ShownCall | HostedItem
+        if any(isinstance(part, kinds) != is_reply for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", "has a part that a message of this role cannot have")
         if any(isinstance(part, HostedItem) and part.type not in ITEMS for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", f"has a tool's item of a type that is none of {_TOOL_ITEMS}")
@@ -279,10 +289,17 @@ def _content(said: ListedMessage) -> tuple[ContentPart, ...]:
             before = "\n\n" if parts else ""
             parts.append(InputText(f"{before}[The file {name} was not imported.]\n"))
         else:
-            parts.append(_call(part) if isinstance(part, ShownCall) else part)
+            parts.append(_part(part))
     return tuple(parts)
 
 
-def _call(told: ShownCall) -> ToolCall:
-    """The call as it is kept; no export has what was thought before it."""
-    return ToolCall(call_id=told.call_id, name=told.name, arguments=told.arguments, beside=told.beside)
+def _part(told: InputText | ShownText | ShownRefusal | ShownCall | ToolResult | HostedItem) -> ContentPart:
+    """The part as it is kept; no export has what was thought before it."""
+    match told:
+        case ShownText():
+            return OutputText(told.text, told.annotations)
+        case ShownRefusal():
+            return Refusal(told.refusal)
+        case ShownCall():
+            return ToolCall(call_id=told.call_id, name=told.name, arguments=told.arguments, beside=told.beside)
+    return told

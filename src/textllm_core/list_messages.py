@@ -26,7 +26,17 @@ from textllm_core.ports.transcript import Transcript
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.hosted import HostedItem
 from textllm_core.records.messages import Message, MessageEnd, MessageRole
-from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
+from textllm_core.records.parts import (
+    ContentPart,
+    InputFile,
+    InputImage,
+    InputLink,
+    InputText,
+    OutputText,
+    Refusal,
+    ShownRefusal,
+    ShownText,
+)
 from textllm_core.records.tools import ShownCall, ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
@@ -58,7 +68,7 @@ class ListedFile(Record, frozen=True, kw_only=True, tag="input_file"):
 
 
 ListedPart = (
-    InputText | InputImage | ListedFile | InputLink | OutputText | Refusal | ShownCall | ToolResult | HostedItem
+    InputText | InputImage | ListedFile | InputLink | ShownText | ShownRefusal | ShownCall | ToolResult | HostedItem
 )
 
 
@@ -66,7 +76,7 @@ def _listed(part: ContentPart) -> ListedPart:
     match part:
         case InputFile():
             return ListedFile.of(part)
-        case ToolCall():
+        case OutputText() | Refusal() | ToolCall():
             return part.shown
     return part
 

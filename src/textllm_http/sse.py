@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from textllm_core.records.hosted import ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.records.thoughts import Reasoning, Thought, ThoughtDelta
 from textllm_core.wire import to_json
 from textllm_http.problems import Problem, problem_of
 
@@ -31,12 +32,15 @@ Numbered: TypeAlias = tuple[int, ReplyEvent]
 class Frames(Protocol):
     """One format of a stream. Each method returns whole frames, in UTF-8; none where there is nothing to send yet.
 
-    Events are numbered from 1. `refusal`: a delta in which the model says why it would not answer.
+    Events are numbered from 1. `refusal`: a delta in which the model says why it would not answer. `thought`: one of
+    what it thinks; `returned`: the same in the form in which it goes back.
     """
 
     def started(self, event: ReplyStarted) -> bytes: ...
     def delta(self, number: int, text: str) -> bytes: ...
     def refusal(self, number: int, text: str) -> bytes: ...
+    def thought(self, number: int, words: str) -> bytes: ...
+    def returned(self, number: int, reasoning: Reasoning) -> bytes: ...
     def stepped(self, number: int, step: ToolStep) -> bytes: ...
     def completed(self, number: int, end: ReplyCompleted) -> bytes: ...
     def failed(self, number: int, problem: Problem) -> bytes: ...
@@ -63,6 +67,12 @@ class TextFrames:
         return self._event(text)
 
     refusal = delta
+
+    def thought(self, number: int, words: str) -> bytes:  # noqa: ARG002 - what a model thinks is told below `/v1` alone
+        return b""
+
+    def returned(self, number: int, reasoning: Reasoning) -> bytes:  # noqa: ARG002
+        return b""
 
     def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002 - only `/v1/responses` offers such tools
         return b""
@@ -97,7 +107,13 @@ class EventFrames:
 
     refusal = delta
 
-    def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002 - as in `TextFrames`
+    def thought(self, number: int, words: str) -> bytes:  # noqa: ARG002 - as in `TextFrames`
+        return b""
+
+    def returned(self, number: int, reasoning: Reasoning) -> bytes:  # noqa: ARG002
+        return b""
+
+    def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002
         return b""
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:
@@ -145,6 +161,10 @@ async def framed(
                 chunk += frames.refusal(number, text) if is_refusal else frames.delta(number, text)
             case ReplyStarted():
                 chunk += frames.started(event)
+            case ThoughtDelta(words):
+                chunk += frames.thought(number, words)
+            case Thought(reasoning):
+                chunk += frames.returned(number, reasoning)
             case ToolStep():
                 chunk += frames.stepped(number, event)
             case ReplyCompleted(reply):

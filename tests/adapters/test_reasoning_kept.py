@@ -19,10 +19,11 @@ from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import NOON, hear, request, user
 from textllm_core.list_messages import ListedMessage
 from textllm_core.ports.llm import LLM
-from textllm_core.records.messages import Message
-from textllm_core.records.model import ModelRequest
+from textllm_core.records.messages import Message, TextDelta
+from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking
 from textllm_core.records.parts import ContentPart, OutputText
-from textllm_core.records.tools import FunctionTool, Reasoning, ToolCall, ToolResult
+from textllm_core.records.thoughts import Reasoning, Thought
+from textllm_core.records.tools import FunctionTool, ToolCall, ToolResult
 from textllm_core.wire import to_json
 
 CLOCK = FunctionTool(name="clock")
@@ -82,6 +83,53 @@ async def test_reasoning_items_go_back_where_they_stood(provider: OpenAIStandIn,
     assert call["id"].startswith(f"fc_{reasoning['id']}")
     assert [request.body["include"] for request in provider.requests] == [["reasoning.encrypted_content"]] * 2
     assert [bool(call.reasoning) for call in calls] == [True, False]
+
+
+async def test_what_was_thought_before_a_plain_answer_goes_back_only_where_it_is_wanted(
+    provider: OpenAIStandIn, client: Client
+) -> None:
+    llm, plain = ResponsesLLM(client, QUICK), Reply(reasoning=THOUGHT, text="Noon.")
+    provider.script(plain, plain, Reply(text="Still noon."))
+    heard = await hear(llm.stream(replace(request("What time is it?"), model="gpt-5")))
+    assert "include" not in provider.requests[-1].body
+    assert not any(isinstance(event, Thought) for event in heard.events)
+    heard = await hear(llm.stream(replace(request("What time is it?"), model="gpt-5", returns_reasoning=True)))
+    assert provider.requests[-1].body["include"] == ["reasoning.encrypted_content"]
+    kinds = [type(event) for event in heard.events if not isinstance(event, ModelThinking)]
+    assert kinds == [ModelStarted, Thought, TextDelta, ModelEnded]
+    (thought,) = [event.reasoning for event in heard.events if isinstance(event, Thought)]
+    answered = said(OutputText("Noon.", reasoning=thought))
+    await hear(llm.stream(replace(request("What time is it?", answered, "And now?"), model="gpt-5")))
+    reasoning, message = sent(provider)[1:3]
+    assert (reasoning["type"], bool(reasoning["encrypted_content"])) == ("reasoning", True)
+    assert message["id"].startswith("msg_")
+    assert [(part["type"], part["text"]) for part in message["content"]] == [("output_text", "Noon.")]
+    for other in (
+        replace(request("x", answered, "y"), model="gpt-5-mini"),
+        replace(request("x", said(OutputText("Noon.", reasoning=replace(thought, content="{}"))), "y"), model="gpt-5"),
+    ):
+        await hear(llm.stream(other))
+        assert sent(provider)[1] == {"type": "message", "role": "assistant", "content": "Noon."}
+    await hear(ChatCompletionsLLM(client, QUICK).stream(replace(request("x", answered, "y"), model="gpt-5")))
+    assert sent(provider)[1] == {"role": "assistant", "content": "Noon."}
+
+
+async def test_what_goes_back_with_a_plain_answer_and_is_refused_is_left_out(
+    provider: OpenAIStandIn, client: Client
+) -> None:
+    llm, thought = ResponsesLLM(client, QUICK), {"type": "reasoning", "id": "rs_1", "encrypted_content": "eA=="}
+    content = {"before": [thought], "id": "msg_1"}
+    known = said(OutputText("Noon.", reasoning=Reasoning(made_by="", content=json.dumps(content))))
+    provider.script(Fault.http(400, "invalid_value", "Invalid 'input[1].id': 'msg_1'.", param="input[1].id"))
+    heard = await hear(llm.stream(replace(request("x", known, "y"), model="gpt-5")))
+    assert heard.ended.status == "completed"
+    assert [len(each.body["input"]) for each in provider.requests] == [4, 3]
+
+
+async def test_words_are_told_as_they_come(provider: OpenAIStandIn, client: Client) -> None:
+    provider.script(Reply(reasoning=THOUGHT, text="Noon."))
+    heard = await hear(ChatCompletionsLLM(client, QUICK).stream(replace(request("x"), model="deepseek-chat")))
+    assert "".join(event.words for event in heard.events if isinstance(event, ModelThinking)) == THOUGHT
 
 
 async def test_only_what_its_maker_can_read_is_sent(provider: OpenAIStandIn, client: Client) -> None:

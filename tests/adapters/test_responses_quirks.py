@@ -245,7 +245,7 @@ async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStand
     )
     heard = await hear(llm.stream(request("Well?")))
     assert heard.started.model == "gpt-4o"
-    assert heard.events[1:3] == [ModelThinking(2), ModelThinking(0)]
+    assert heard.events[1:3] == [ModelThinking(2, "hm"), ModelThinking(0)]
     assert heard.deltas == ["one"]
 
 

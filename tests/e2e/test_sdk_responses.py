@@ -169,7 +169,7 @@ def test_a_reasoning_model_goes_on_thinking_where_it_asked(
     asks: dict[str, Any] = {"model": "gpt-5", "tools": [WEATHER], "user": user, "store": keeps}
     said: list[Any] = [{"role": "user", "content": "Is it raining in Oslo?"}]
     response = client.responses.create(**asks, input=said, include=["reasoning.encrypted_content"])
-    assert [item.type for item in response.output] == ["function_call"] if keeps else ["reasoning", "function_call"]
+    assert [item.type for item in response.output] == ["reasoning", "function_call"]
     output = {"type": "function_call_output", "call_id": called(response)[0].call_id, "output": "rain"}
     if keeps:
         asks |= {"previous_response_id": response.id, "input": [output]}
@@ -179,6 +179,29 @@ def test_a_reasoning_model_goes_on_thinking_where_it_asked(
     body = provider.requests[-1].body
     if body.get("conversation") is None:  # else the provider has it
         assert [item["type"] for item in body["input"]][1:3] == ["reasoning", "function_call"]
+
+
+def test_what_was_thought_before_a_plain_answer_is_followed_and_goes_back(
+    client: OpenAI, provider: OpenAIStandIn, user: str
+) -> None:
+    provider.script(Reply(reasoning="Look outside.", text="It rains."), Reply(text="Still."))
+    asks: dict[str, Any] = {"model": "gpt-5", "user": user, "store": False, "include": ["reasoning.encrypted_content"]}
+    said: list[Any] = [{"role": "user", "content": "Is it raining in Oslo?"}]
+    with client.responses.stream(**asks, input=said) as stream:
+        indexes = [event.output_index for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert [item.type for item in final.output] == ["reasoning", "message"]
+    assert set(indexes) == {1}
+    assert final.usage is not None
+    assert final.usage.output_tokens_details.reasoning_tokens > 0
+    more = [*said, *(item.to_dict() for item in final.output), {"role": "user", "content": "And now?"}]
+    assert client.responses.create(**asks, input=more).output_text == "Still."
+    assert [item["type"] for item in provider.requests[-1].body["input"]] == [
+        "message",
+        "reasoning",
+        "message",
+        "message",
+    ]
 
 
 async def test_a_conversation_is_the_same_at_both_doors(

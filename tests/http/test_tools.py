@@ -8,7 +8,8 @@ from msgspec.structs import replace
 from tests.http.conftest import Server
 
 from textllm_adapters.memory.llm import ScriptedReply
-from textllm_core.records.tools import FunctionTool, JsonSchemaFormat, NamedFunction, Reasoning, ToolCall
+from textllm_core.records.thoughts import Reasoning
+from textllm_core.records.tools import FunctionTool, JsonSchemaFormat, NamedFunction, ToolCall
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}

@@ -32,6 +32,7 @@ from textllm_core.records.model import (
     ModelThinking,
 )
 from textllm_core.records.parts import InputImage, OutputText, Refusal
+from textllm_core.records.thoughts import Reasoning, Thought
 from textllm_core.records.tools import ToolCall
 from textllm_core.usage import Usage
 
@@ -55,7 +56,8 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
         status, is_estimate, finish_reason, content_filtered, service_tier, error_code: as `ModelEnded` has them.
         usage_stated: False leaves the usage out of the end.
         counted: what is stated of the usage before the first delta; None: nothing.
-        thoughts: characters of reasoning, a sign of life each, before the first delta.
+        thoughts: characters of reasoning, or words of it, a sign of life each, before the first delta.
+        returned: what was thought, for a request that wants it, right before the first delta.
         pause_s: before each delta and each thought, in seconds.
         begins: the model takes the turn, or refuses it, once this is set.
         gate: everything after the first delta waits for it.
@@ -71,7 +73,8 @@ class ScriptedReply(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     usage_stated: bool = True
     is_estimate: bool = False
-    thoughts: tuple[int, ...] = ()
+    thoughts: tuple[int | str, ...] = ()
+    returned: Reasoning | None = None
     status: EndStatus = "completed"
     finish_reason: FinishReason = "stop"
     refusal: str = ""
@@ -143,13 +146,15 @@ class ScriptedLLM:
         deltas, end = _play(reply, request, history, self.received)
         try:
             yield ModelStarted(response_id, request.model, f"req_{response_id}", reply.is_whole)
-            for characters in reply.thoughts:
+            for thought in reply.thoughts:
                 await asyncio.sleep(reply.pause_s)
-                yield ModelThinking(characters)
+                yield ModelThinking(thought) if isinstance(thought, int) else ModelThinking(len(thought), thought)
             if reply.counted is not None:
                 yield ModelCounted(reply.counted)
             for step in _steps(reply.hosted.before, unfinished=reply.unfinished):
                 yield step
+            if reply.returned is not None and request.returns_reasoning:
+                yield Thought(reply.returned)
             for number, delta in enumerate(deltas):
                 if reply.error is not None and number == reply.after:
                     raise reply.error

@@ -15,7 +15,7 @@ from textllm_core.errors import InvalidRequestError, StorageUnavailableError, Te
 from textllm_core.records.hosted import HostedItem
 from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
-from textllm_core.records.parts import InputFile, InputImage, InputLink, words_of
+from textllm_core.records.parts import InputFile, InputImage, InputLink, OutputText, Refusal, words_of
 from textllm_core.records.tools import ToolCall
 
 
@@ -33,7 +33,8 @@ def input_items(message: Message, by: str | None = None) -> list[dict[str, objec
     type, without parts, id and status. The parts of a reply would need an id, which only the provider gives.
 
     Args:
-        by: whose reasoning goes before its calls, as `made_by` has it; None: nobody's.
+        by: whose reasoning goes before its calls, and before its text where it has none, as `made_by` has it; None:
+            nobody's.
     """
     calls, results = message.tool_calls, result_items(message)
     said: list[dict[str, object]] = []
@@ -42,9 +43,24 @@ def input_items(message: Message, by: str | None = None) -> list[dict[str, objec
         has_files = any(isinstance(part, InputImage | InputFile | InputLink) for part in message.content)
         content = _input_parts(message) if has_files else message.text
         said = [{"type": "message", "role": message.role, "content": content}]
-    if not calls:
-        return [*results, *said]
-    return [*results, *_with_calls(said, calls, by)]
+    if calls:
+        said = _with_calls(said, calls, by)
+    elif said and by is not None and by.count("/") > 1:  # with a conversation at the provider it is kept there
+        said = _with_thoughts(said, message, by)
+    return [*results, *said]
+
+
+def _with_thoughts(said: list[dict[str, object]], message: Message, by: str) -> list[dict[str, object]]:
+    """What a reply says, behind its reasoning: that demands the very item which followed it."""
+    for part in message.content:
+        if isinstance(part, OutputText | Refusal):
+            before, with_it = items_before(part, by)
+            thoughts = [item for item in before if item.get("encrypted_content")]
+            if thoughts and with_it:
+                parts = [{"type": "output_text", "text": message.text, "annotations": [], "logprobs": []}]
+                own = {"type": "message", "role": "assistant", "status": "completed", "content": parts}
+                return [*thoughts, own | with_it]
+    return said
 
 
 def _with_calls(said: list[dict[str, object]], calls: Sequence[ToolCall], by: str | None) -> list[dict[str, object]]:

@@ -164,21 +164,28 @@ def _shaped(choice: dict[str, object]) -> dict[str, object]:
     }
 
 
-def told(said: Delta) -> tuple[str, bool, int | None]:
-    """The text of a delta, whether in it the model refuses, and how many characters of reasoning it tells.
+def told(said: Delta) -> tuple[str, bool, str | None]:
+    """The text of a delta, whether in it the model refuses, and what it tells of its reasoning in words.
 
     None where it is not about reasoning. Some servers tell the same under two names, some only in secret.
     """
     text, thought, is_refusal = said.content, None, False
     if said.reasons:
         names = (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking)
-        thought = max(len(told) if isinstance(told, str) else 0 for told in names)
+        thought = max((told for told in names if isinstance(told, str)), key=len, default="")
     if isinstance(text, list):  # in parts
         parts = [{"text": part} if isinstance(part, str) else part for part in text if isinstance(part, str | dict)]
         if any("thinking" in part for part in parts):
-            thought = sum(len(str(part["thinking"])) for part in parts if "thinking" in part)
+            thought = "".join(_words_of(part["thinking"]) for part in parts if "thinking" in part)
         text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     if not (isinstance(text, str) and text):
         text = said.refusal if isinstance(said.refusal, str) else ""
         is_refusal = bool(text)
     return text, is_refusal, thought
+
+
+def _words_of(thinking: object) -> str:
+    """What a part of the type `thinking` tells: a text, or a list of parts with texts."""
+    if isinstance(thinking, list):
+        return "".join(_words_of(part.get("text")) for part in thinking if isinstance(part, dict))
+    return thinking if isinstance(thinking, str) else ""

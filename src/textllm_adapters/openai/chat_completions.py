@@ -168,10 +168,11 @@ class ChatCompletionsLLM:
                         if said is not choice.delta:
                             text = text.removeprefix(written)
                         if thought is not None:
-                            heard.thought += thought
+                            again = said is not choice.delta and heard.thought > 0  # at the end some say it all again
+                            heard.thought += len(thought)
                             if heard.offers_tools and (said is choice.delta or not heard.reasoning):
                                 heard.reasoning.take(said.thoughts, said.reasoning_details)
-                            yield ModelThinking(thought)
+                            yield ModelThinking(len(thought), "" if again else thought)
                         if said.tool_calls is not None:
                             characters = heard.calls.take(said.tool_calls)
                             heard.thought += characters

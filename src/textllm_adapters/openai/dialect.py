@@ -120,8 +120,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
         return None if self.reasoning is False else by
 
     def encrypts(self, request: ModelRequest) -> bool:
-        """Whether the Responses API is to tell what the model thinks, for the turn that brings results of its calls."""
-        if not (self.encrypted and request.tools):
+        """Whether the Responses API is to tell what the model thinks, for a later turn, as the one with the results."""
+        if not (self.encrypted and (request.tools or request.returns_reasoning)):
             return False
         return request.reasoning_effort not in (None, "none") or _REASONING_MODEL.fullmatch(request.model) is not None
 
@@ -171,7 +171,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
             return replace(self, encrypted=False)
         if _LACKING.search(fault.words) and self.reasoning is None and not is_unknown:
             return replace(self, reasoning=True)
-        if has_any(sent) and re.search("reasoning|encrypted", f"{fault.words} {fault.code}"):
+        is_of_item = field == "input" and "[" in (fault.param or "")
+        if has_any(sent) and (is_of_item or re.search("reasoning|encrypted", f"{fault.words} {fault.code}")):
             return replace(self, reasoning=False) if self.reasoning is not False else None
         if _OF_NINE.search(fault.words):
             return None if self.short_call_ids else replace(self, short_call_ids=True)

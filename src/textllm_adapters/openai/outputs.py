@@ -1,16 +1,19 @@
 """What a response of the Responses API says: its output, and the events that tell whole parts of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from textllm_adapters.openai.decoding import decoded
+from textllm_adapters.openai.functions import calls_in
 from textllm_adapters.openai.http import too_much
+from textllm_adapters.openai.reasoning import thought_before
 from textllm_adapters.openai.sse import MAX_EVENT_BYTES
 from textllm_core.records.hosted import ITEMS
 from textllm_core.records.messages import TextDelta
+from textllm_core.records.tools import ToolCall
 
 _ITEM: Final = b"response.output_item.done"
 _PART: Final = b"response.content_part.done"
@@ -113,3 +116,12 @@ def is_cut(output: object) -> bool:
     """A message or a call of the output is no whole one, whatever is said of the response."""
     items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
     return any(item.get("status") == "incomplete" and item.get("type") not in ITEMS for item in items)
+
+
+def calls_of(output: object, whole: Whole, by: str) -> Sequence[ToolCall]:
+    """The calls of a reply, with what was thought before them; some say nothing of it at the end, or only there."""
+    calls = thought_before(output, calls_in(output), by)
+    if not calls or not any(call.reasoning for call in calls):
+        items = whole.items()
+        calls = thought_before(items, calls or calls_in(items), by)
+    return calls

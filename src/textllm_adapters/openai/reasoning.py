@@ -15,7 +15,9 @@ from msgspec.structs import replace
 from textllm_adapters.openai.decoding import object_in
 from textllm_core.records.hosted import ITEMS
 from textllm_core.records.messages import Message
-from textllm_core.records.tools import Reasoning, ToolCall
+from textllm_core.records.parts import OutputText, Refusal
+from textllm_core.records.thoughts import Reasoning, Thought
+from textllm_core.records.tools import ToolCall
 from textllm_core.texts import well_formed
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
@@ -39,9 +41,9 @@ def _server(base_url: str) -> str:
     return f"{sha256(base_url.encode(errors='replace')).hexdigest()[:16]}/"
 
 
-def _known(call: ToolCall, by: str | None) -> Mapping[str, Any] | None:
-    """What was thought before the call, for `by`; None where there is nothing, or nothing of theirs."""
-    said = call.reasoning
+def _known(part: ToolCall | OutputText | Refusal, by: str | None) -> Mapping[str, Any] | None:
+    """What was thought before the part, for `by`; None where there is nothing, or nothing of theirs."""
+    said = part.reasoning
     if said is UNSET or by is None or len(said.content) > _MOST:
         return None
     # What nobody knows is tried with a model, which can be asked again without it; no provider is to keep it.
@@ -80,6 +82,26 @@ def thought_before(output: object, calls: Sequence[ToolCall], by: str) -> list[T
     return [replace(call, reasoning=kept[call.call_id]) if call.call_id in kept else call for call in calls]
 
 
+def thought_before_text(output: object, message_id: object, by: str) -> list[Thought]:
+    """The encrypted reasoning items that stand before the message of a response's output, if there are any.
+
+    Args:
+        message_id: of the message, where the output does not say it itself.
+    """
+    before: list[Mapping[str, object]] = []
+    for item in output if isinstance(output, list) else ():
+        match item:
+            case {"type": "reasoning"} if (thought := _item(item)) is not None:
+                before.append(thought)
+            case {"type": "message"}:
+                message_id = item.get("id") or message_id
+                break
+    if not any(item.get("encrypted_content") for item in before):
+        return []
+    reasoning = _kept({"before": before, "id": message_id if isinstance(message_id, str) else None}, by)
+    return [] if reasoning is None else [Thought(reasoning)]
+
+
 def _item(item: Mapping[str, object]) -> dict[str, object] | None:
     """A reasoning item as it is sent back; None where nobody can make anything of it."""
     if not (isinstance(item.get("encrypted_content"), str) and item["encrypted_content"]) and not item.get("content"):
@@ -99,9 +121,11 @@ def _flat(part: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if not isinstance(value, dict | list)}
 
 
-def items_before(call: ToolCall, by: str | None) -> tuple[list[dict[str, object]], dict[str, object]]:
-    """What is sent before a call, with `SAID` where the text of its message stands, and what is sent with it."""
-    known = _known(call, by)
+def items_before(
+    part: ToolCall | OutputText | Refusal, by: str | None
+) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """What is sent before a part, with `SAID` where the text of its message stands, and what is sent with it."""
+    known = _known(part, by)
     if known is None or not isinstance(given := known.get("before"), list):
         return [], {}
     items: list[dict[str, object]] = []

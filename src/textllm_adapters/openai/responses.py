@@ -20,8 +20,8 @@ from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.functions import calls_any, calls_in, responses_options
 from textllm_adapters.openai.hosted import ToolSteps, hosted_in, hosted_options, is_at_work
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
-from textllm_adapters.openai.outputs import WHOLE, Whole, is_cut, rest_of, words_of_response
-from textllm_adapters.openai.reasoning import made_by, thought_before
+from textllm_adapters.openai.outputs import WHOLE, Whole, calls_of, is_cut, rest_of, words_of_response
+from textllm_adapters.openai.reasoning import made_by, thought_before_text
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.openai.stops import ending_here
 from textllm_core.errors import InvalidRequestError, ProviderError, TextLLMError
@@ -65,6 +65,7 @@ class _Kind(Struct):
 
 class _Delta(Struct):
     delta: object = None
+    item_id: object = None
     usage: object = None
 
 
@@ -127,7 +128,7 @@ class ResponsesLLM:
         thought = 0
         stated: object = None  # of the usage
         whole, tools = Whole(), ToolSteps()
-        asked = Asked.of(self.client.base_url, "/responses", request)
+        asked, by = Asked.of(self.client.base_url, "/responses", request), made_by(self.client.base_url, request.model)
         with hearing(asked):
             answer = await self.lessons.taught(asked, request, partial(self._ask, asked, request))
             try:
@@ -148,6 +149,9 @@ class ResponsesLLM:
                             for so_far in used_by_now(stated):
                                 yield so_far
                         if isinstance(text, str) and text:
+                            if not said and request.returns_reasoning:
+                                for returned in thought_before_text(whole.items(), piece.item_id, by):
+                                    yield returned
                             if name == _REFUSAL and answered is None:
                                 answered = len(said)
                             said += text
@@ -169,12 +173,15 @@ class ResponsesLLM:
                         if not text:
                             text, refusal = whole.told()
                         if text.startswith(said) and len(text) > len(said):  # else it is what came already
+                            if not said and request.returns_reasoning:
+                                for returned in thought_before_text(response.output or whole.items(), None, by):
+                                    yield returned
                             if refusal and answered is None:
                                 answered = max(len(said), len(text) - len(refusal))
                             for rest in rest_of(text, len(said), answered):
                                 yield rest
                             said = text
-                        calls = _calls_of(response.output, whole, made_by(asked.base_url, request.model))
+                        calls = calls_of(response.output, whole, by)
                         response.tools = request.tools
                         refused = None if answered is None else said[answered:]
                         hosted = hosted_in(response.output or whole.items(), said) if request.hosted else NOTHING_HOSTED
@@ -182,9 +189,9 @@ class ResponsesLLM:
                         await answer.drain()
                         return
                     elif is_thought:
-                        characters = _characters(event.data)
-                        thought += characters
-                        yield ModelThinking(characters)
+                        words = _words(event.data)
+                        thought += len(words)
+                        yield ModelThinking(len(words), "" if name == _ARGUMENTS else words)
                     elif is_at_work(name) and started:
                         yield ModelThinking(0)
                     elif name in _FAILURES:
@@ -286,10 +293,10 @@ def _started(response: _Response, request: ModelRequest, asked: Asked, *, is_who
     return ModelStarted(kept_id, word(response.model, request.model), asked.request_id, is_whole)
 
 
-def _characters(data: bytes) -> int:
-    """How much of its reasoning the model tells in an event about it."""
+def _words(data: bytes) -> str:
+    """What the model tells of its reasoning in an event about it."""
     delta = decoded(_delta, data).delta
-    return len(delta) if isinstance(delta, str) else 0
+    return delta if isinstance(delta, str) else ""
 
 
 def _name(event: ServerSentEvent) -> bytes:
@@ -337,15 +344,6 @@ def _failed(ends: list[_Response], stated: object, text: str, thought: int, erro
     return ModelEnded(
         status="failed", usage=usage.usage, is_estimate=usage.is_estimate, text=text, service_tier=tier, error=error
     )
-
-
-def _calls_of(output: object, whole: Whole, by: str) -> Sequence[ToolCall]:
-    """The calls of a reply, with what was thought before them; some say nothing of it at the end, or only there."""
-    calls = thought_before(output, calls_in(output), by)
-    if not calls or not any(call.reasoning for call in calls):
-        items = whole.items()
-        calls = thought_before(items, calls or calls_in(items), by)
-    return calls
 
 
 def _ended(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
+from msgspec import convert
 from msgspec.structs import asdict, replace
 from sqlalchemy import Row
 
@@ -14,6 +15,7 @@ from textllm_core.records.journal import JournalEntry, Spoken
 from textllm_core.records.ledger import Hold, Reservation, Settlement
 from textllm_core.records.messages import Message, ReplyStarted, TextDelta
 from textllm_core.records.sessions import day_of
+from textllm_core.records.thoughts import Reasoning, Thought, ThoughtDelta
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before
 from textllm_core.usage import LedgerEntry, Usage
@@ -157,6 +159,10 @@ def _bare(event: Spoken) -> BareEvent:
             return ("refusal", text) if is_refusal else text
         case ToolStep(item, is_done):
             return "tool" if is_done else "tool_begun", item.item
+        case ThoughtDelta(text):
+            return "thought", text
+        case Thought(reasoning):
+            return "reasoning", reasoning
     return replace(event, allowance=None)
 
 
@@ -165,6 +171,10 @@ def spoken(event: BareEvent) -> Spoken:
     match event:
         case ("refusal", str(text)):
             return TextDelta(text, is_refusal=True)
+        case ("thought", str(text)):
+            return ThoughtDelta(text)
+        case ("reasoning", dict(reasoning)):
+            return Thought(convert(reasoning, Reasoning))
         case (kind, dict(item)):
             return ToolStep(HostedItem(item), is_done=kind == "tool")
         case str(text):

@@ -12,7 +12,8 @@ from textllm_core.ids import new_id
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import InputText, OutputText, Refusal
-from textllm_core.records.tools import Reasoning, ToolCall
+from textllm_core.records.thoughts import Reasoning
+from textllm_core.records.tools import ToolCall
 
 
 async def answered(storage: Storage, **more: Any) -> Hold:

@@ -10,6 +10,7 @@ from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.journal import JournalEntry, JournalPage, Spoken
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import ReplyStarted, TextDelta
+from textllm_core.records.thoughts import Reasoning, Thought, ThoughtDelta
 
 AWKWARD = 'line\r\nbreak \0 \u2028 👩🏽‍🚀 "quoted"'
 
@@ -43,9 +44,10 @@ class ReplyJournalContract:
     async def test_what_is_written_is_read_from_any_number_on(self, storage: Storage) -> None:
         hold = await running(storage)
         said: list[Spoken] = [started(hold), TextDelta("a"), TextDelta(AWKWARD), TextDelta("c"), TextDelta("d", True)]
+        said += [ThoughtDelta("Hm."), Thought(Reasoning(made_by="a/", content="{}"))]
         await write(storage, hold, 1, *said[:3])
         await write(storage, hold, 4, *said[3:])
-        for after in range(7):
+        for after in range(9):
             page = await read(storage, hold, after=after)
             assert (page.user_id, list(page.events), page.end) == ("user", said[after:], None)
 

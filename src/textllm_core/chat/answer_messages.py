@@ -13,7 +13,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.records.hosted import HostedItem
 from textllm_core.records.messages import Message, Reply, ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.messages_turn import MessagesTurn
-from textllm_core.records.parts import InputFile, InputImage, InputLink
+from textllm_core.records.parts import InputFile, InputImage, InputLink, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens
@@ -121,6 +121,8 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
                     said = part.call_id + part.output
                 case InputImage() | InputFile() | InputLink() | HostedItem():  # counted by whoever has looked at them
                     said = ""
+                case OutputText() | Refusal():
+                    said = part.text + (part.reasoning.content if part.reasoning else "")
                 case _:
                     said = part.text
             characters += len(said)

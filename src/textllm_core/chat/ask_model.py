@@ -36,6 +36,7 @@ from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, TextDelta
 from textllm_core.records.model import ModelCounted, ModelEnded, ModelRequest, ModelStarted, ModelThinking, ReadBlob
+from textllm_core.records.thoughts import Thought
 from textllm_core.texts import well_formed
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
@@ -138,12 +139,10 @@ class AskModel:
                                 if len(said) > room:
                                     raise _endless(of)
                                 deadline.move(loop.time() + silence_s)
-                            case ModelThinking() | ToolStep():
+                            case ModelThinking() | Thought() | ToolStep():
+                                _heed(of, event)
                                 if isinstance(event, ToolStep):
-                                    log.step(event)
                                     first_token_s = max(first_token_s, silence_s)  # programs take their time
-                                else:
-                                    log.thought += event.characters
                                 if log.size + log.thought > most:
                                     raise _endless(of)
                                 is_begun = of.first_text_at is not None
@@ -207,6 +206,7 @@ class AskModel:
             response_format=options.response_format,
             reasoning_effort=options.reasoning_effort,
             sampling=options.sampling,
+            returns_reasoning=options.returns_reasoning,
             hosted=options.hosted and replace(options.hosted, most_calls=of.most_calls),
             safety_identifier=_digest(hold.tenant_id, hold.user_id),
             cache_key=hold.conversation_id if cached is None else _digest(hold.tenant_id, cached),
@@ -282,6 +282,16 @@ class AskModel:
             else:
                 return
         await self.ledger.pend(hold, provider_response_id=named, model=started.model, said=said)
+
+
+def _heed(of: OpenExchange, sign: ModelThinking | Thought | ToolStep) -> None:
+    """Take a sign of life into the log; of what the model thinks its size alone, where the turn does not tell it."""
+    if isinstance(sign, ModelThinking):
+        of.log.thought += sign.characters
+        if sign.words and of.turn.options.tells_reasoning:
+            of.log.think(of.thoughts.encoded(sign.words))
+    elif isinstance(sign, ToolStep) or of.turn.options.tells_reasoning:
+        of.log.step(sign)
 
 
 def _gave_nothing(of: OpenExchange, error: ModelError) -> bool:

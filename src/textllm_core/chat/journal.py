@@ -9,10 +9,9 @@ from typing import Final
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.errors import StorageUnavailableError
 from textllm_core.ports.reply_journal import ReplyJournal
-from textllm_core.records.hosted import ToolStep
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
-from textllm_core.records.messages import ReplyStarted, TextDelta
+from textllm_core.records.messages import ReplyCompleted, ReplyFailed, ReplyStarted
 
 WRITE_EVERY_S: Final = 0.25  # what a reader in another process is behind by
 _AT_ONCE: Final = 100  # exchanges in one write, for whose end one of them that is settled waits
@@ -35,7 +34,7 @@ class _Writing:
         if not self.is_written:
             return None
         events = self.log.after(self.written)
-        spoken = tuple(event for event in events if isinstance(event, ReplyStarted | TextDelta | ToolStep))
+        spoken = tuple(event for event in events if not isinstance(event, ReplyCompleted | ReplyFailed))
         return JournalEntry(self.hold, self.written + 1, spoken) if spoken else None
 
     async def settled_down(self) -> None:

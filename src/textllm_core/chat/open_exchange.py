@@ -62,6 +62,7 @@ class OpenExchange:
     sends_files: bool = True
     started: ModelStarted | None = None
     characters: WholeCharacters = field(default_factory=WholeCharacters)
+    thoughts: WholeCharacters = field(default_factory=WholeCharacters)
     first_text_at: datetime | None = None
 
     @property

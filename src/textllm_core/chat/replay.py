@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from textllm_core.errors import (
@@ -22,6 +22,8 @@ from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.ledger import Replay
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
 from textllm_core.records.parts import ContentPart, InputFile, InputImage, OutputText, Refusal
+from textllm_core.records.thoughts import Thought, ThoughtDelta
+from textllm_core.records.tools import ToolCall
 
 _FIXED: Final = (ContentRefusedError, ConversationNotFoundError)
 _WORDED: Final = (
@@ -77,9 +79,20 @@ def replayed(replay: Replay, warnings: Sequence[str]) -> Iterator[ReplyEvent]:
         for part in end.parts:
             if isinstance(part, HostedItem):
                 yield ToolStep(part, is_done=True)
-            elif isinstance(part, OutputText | Refusal) and part.text:
+            if isinstance(part, OutputText | Refusal | ToolCall) and part.reasoning:
+                yield from _thoughts(part)
+            if isinstance(part, OutputText | Refusal) and part.text:
                 yield TextDelta(part.text, isinstance(part, Refusal))
     yield end
+
+
+def _thoughts(part: OutputText | Refusal | ToolCall) -> Iterator[ReplyEvent]:
+    """What was thought before the part; what goes back with a call, the end tells."""
+    reasoning = part.reasoning
+    if reasoning and reasoning.words:
+        yield ThoughtDelta(reasoning.words)
+    if reasoning and reasoning.content and not isinstance(part, ToolCall):
+        yield Thought(replace(reasoning, words=UNSET))
 
 
 def replayed_end(replay: Replay, warnings: Sequence[str], *, response_id: str = "") -> ReplyCompleted | ReplyFailed:

@@ -2,12 +2,14 @@
 
 import asyncio
 from array import array
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from textllm_core.errors import ServiceUnavailableError, TextLLMError
 from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
+from textllm_core.records.thoughts import Reasoning, Thought, ThoughtDelta
 from textllm_core.usage import Usage
 
 
@@ -18,7 +20,7 @@ class ReplyLog:
     holds a place in it and nothing else. Once closed it does not change any more. Events count from 1.
 
     Attributes:
-        thought: characters of reasoning that came with the reply, and that nobody is told.
+        thought: characters of reasoning that came with the reply, whether or not anybody is told.
         counted: what the provider has stated so far that it has used; None: nothing yet.
     """
 
@@ -32,6 +34,10 @@ class ReplyLog:
         "_readers",
         "_steps",
         "_text",
+        "_thought_before",
+        "_thought_ends",
+        "_thought_places",
+        "_thoughts",
         "_waiting",
         "counted",
         "thought",
@@ -42,7 +48,10 @@ class ReplyLog:
         self._text = bytearray()
         self._ends = array("I")
         self._kinds = bytearray()  # of each piece, whether it is of a refusal
-        self._steps: dict[int, ToolStep] = {}  # by their places among the pieces, where they are empty ones
+        self._steps: dict[int, ToolStep | Thought] = {}  # by their places among the pieces, where they are empty ones
+        self._thoughts = bytearray()  # in words; the places of their pieces, which are empty among those of the text
+        self._thought_places, self._thought_ends = array("I"), array("I")
+        self._thought_before: int | None = None  # how much of them, once the text has begun
         self._others: list[ReplyEvent] = []  # what comes before the text, and after it: one each
         self._waiting: list[asyncio.Future[None]] = []  # for whatever comes next
         self._ending: list[asyncio.Future[None]] = []  # for the end alone
@@ -87,8 +96,21 @@ class ReplyLog:
         """What tools of the provider's have done for the reply so far, or have begun to do."""
         items: dict[str, HostedItem] = {}
         for place, step in self._steps.items():
-            items[step.item.id or str(place)] = step.item
+            if isinstance(step, ToolStep):
+                items[step.item.id or str(place)] = step.item
         return list(items.values())
+
+    @property
+    def thoughts(self) -> tuple[str, str]:
+        """What the model thought in words before its text, and behind that."""
+        before = len(self._thoughts) if self._thought_before is None else self._thought_before
+        return self._thoughts[:before].decode(), self._thoughts[before:].decode()
+
+    @property
+    def returned(self) -> Reasoning | None:
+        """What it thought before its text, as its provider wants it back."""
+        thoughts = [step.reasoning for step in self._steps.values() if isinstance(step, Thought)]
+        return thoughts[0] if thoughts else None
 
     @property
     def first(self) -> ReplyStarted:
@@ -108,15 +130,21 @@ class ReplyLog:
             return self._others[1]
         if (step := self._steps.get(position - 1)) is not None:
             return step
+        number = bisect_left(self._thought_places, position - 1)
+        if number < len(self._thought_places) and self._thought_places[number] == position - 1:
+            begins = self._thought_ends[number - 1] if number else 0
+            return ThoughtDelta(self._thoughts[begins : self._thought_ends[number]].decode())
         begins = self._ends[position - 2] if position > 1 else 0
         text = self._text[begins : self._ends[position - 1]].decode()
         return TextDelta(text, bool(self._kinds[position - 1]))
 
     def append(self, event: ReplyEvent) -> None:
-        """Write the next event: `ReplyStarted`, then any number of `TextDelta` and `ToolStep`, then a terminal one."""
+        """Write the next event: `ReplyStarted`, then any number of pieces and steps, then a terminal one."""
         if isinstance(event, TextDelta):
             self.say(event.text.encode(), is_refusal=event.is_refusal)
-        elif isinstance(event, ToolStep):
+        elif isinstance(event, ThoughtDelta):
+            self.think(event.text.encode())
+        elif isinstance(event, ToolStep | Thought):
             self.step(event)
         elif not self._is_closed:
             self._others.append(event)
@@ -125,19 +153,33 @@ class ReplyLog:
     def say(self, text: bytes, *, is_refusal: bool = False) -> None:
         """Write the next piece of the text, of whole characters in UTF-8; nothing where there is none."""
         if text and not self._is_closed:
+            if self._thought_before is None:
+                self._thought_before = len(self._thoughts)
             self._text += text
             self._ends.append(len(self._text))
             self._kinds.append(is_refusal)
             if self._waiting:  # which nobody does who wants the whole reply, whatever many pieces it has
                 self._wake(self._waiting)
 
-    def step(self, step: ToolStep) -> None:
-        """Write down that a tool is at work, between the pieces of the text."""
+    def think(self, words: bytes) -> None:
+        """Write the next piece of what the model thinks in words, as `say` has it."""
+        if words and not self._is_closed:
+            self._thoughts += words
+            self._thought_places.append(len(self._ends))
+            self._thought_ends.append(len(self._thoughts))
+            self._stand_between()
+
+    def step(self, step: ToolStep | Thought) -> None:
+        """Write down that a tool is at work, or what was thought, between the pieces of the text."""
         if not self._is_closed:
             self._steps[len(self._ends)] = step
-            self._ends.append(len(self._text))
-            self._kinds.append(False)
-            self._wake(self._waiting)
+            self._stand_between()
+
+    def _stand_between(self) -> None:
+        """An event that is no piece of the text."""
+        self._ends.append(len(self._text))
+        self._kinds.append(False)
+        self._wake(self._waiting)
 
     def close(self) -> None:
         """End the log: its last event was terminal."""

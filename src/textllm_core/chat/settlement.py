@@ -80,7 +80,7 @@ def ending(
     return _ending(
         of,
         left,
-        message_of_reply(of.hold, left, ended, at=at, tools=of.log.tools) if left.is_kept else None,
+        _message(of, left, ended, at=at) if left.is_kept else None,
         told=error or "cancelled",
         text=left.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -109,7 +109,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
     return _ending(
         of,
         left,
-        message_of_reply(of.hold, left, ended, at=at, tools=of.log.tools),
+        _message(of, left, ended, at=at),
         told=ended.finish_reason,
         text=ended.text,
         price=_price(pricing, of.hold, of.model, ended),
@@ -120,6 +120,11 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
         summary=None if is_refusal else ended.text.strip() or None,
         at=at,
     )
+
+
+def _message(of: OpenExchange, left: Remains, ended: ModelEnded | None, *, at: datetime) -> Message:
+    log = of.log
+    return message_of_reply(of.hold, left, ended, at=at, tools=log.tools, thoughts=log.thoughts, returned=log.returned)
 
 
 def _ending(

@@ -5,9 +5,10 @@ from typing import Final
 from textllm_core.records.hosted import ToolStep
 from textllm_core.records.ledger import Hold, Replay
 from textllm_core.records.messages import ReplyStarted, TextDelta
+from textllm_core.records.thoughts import Thought, ThoughtDelta
 from textllm_core.wire import Record
 
-Spoken = ReplyStarted | TextDelta | ToolStep
+Spoken = ReplyStarted | TextDelta | ThoughtDelta | Thought | ToolStep
 # Of the end of an exchange whose process died: its last events may have been read, and are numbered by nobody.
 END_OF_LOST: Final = 2**31 - 1
 

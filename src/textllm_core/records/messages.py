@@ -33,6 +33,7 @@ from textllm_core.records.parts import (
     words_of,
 )
 from textllm_core.records.sampling import Sampling
+from textllm_core.records.thoughts import Thought, ThoughtDelta
 from textllm_core.records.tools import (
     FunctionTool,
     ReasoningEffort,
@@ -139,7 +140,7 @@ class TurnOptions(Record, frozen=True, kw_only=True):
         sampling: how it is to choose its words otherwise.
         cache_key: what requests with the same beginning have in common, for the provider's cache; None: as it fits.
         hosted: tools that run on the provider's own servers, of those that its operator allows.
-        tells_reasoning: the end tells what was thought before its calls, for who brings that back with the results.
+        tells_reasoning: the reply tells what was thought, in words; `returns_reasoning`: as it goes back, too.
     """
 
     model: str | None = None
@@ -157,6 +158,7 @@ class TurnOptions(Record, frozen=True, kw_only=True):
     cache_key: str | None = None
     hosted: HostedTools | None = None
     tells_reasoning: bool = False
+    returns_reasoning: bool = False
 
 
 class Idempotency(Record, frozen=True):
@@ -366,8 +368,7 @@ class ReplyCompleted(Record, frozen=True):
 
     Args:
         files: the images and documents of the turn, for links.
-        content: the parts of the message that the reply is, where `reply` does not say all of them; with what was
-            thought before them, for a turn that tells that.
+        content: the parts of the message that the reply is, where `reply` does not say all that is told of them.
     """
 
     reply: Reply
@@ -395,5 +396,5 @@ class ReplyFailed(Record, frozen=True):
         return {"response_id": self.response_id, "code": error.code, "detail": str(error), **error.details()}
 
 
-ReplyEvent = ReplyStarted | TextDelta | ToolStep | ReplyCompleted | ReplyFailed
-"""What a stream yields: `ReplyStarted`, any number of `TextDelta` and `ToolStep`, `ReplyCompleted` or `ReplyFailed`."""
+ReplyEvent = ReplyStarted | TextDelta | ThoughtDelta | Thought | ToolStep | ReplyCompleted | ReplyFailed
+"""What a stream yields: `ReplyStarted`, any number of pieces and steps, then `ReplyCompleted` or `ReplyFailed`."""

@@ -10,6 +10,7 @@ from textllm_core.errors import TextLLMError
 from textllm_core.records.hosted import NOTHING_HOSTED, HostedOutput, HostedTools, ToolStep, most_of
 from textllm_core.records.messages import FinishReason, Message, TextDelta
 from textllm_core.records.sampling import Sampling
+from textllm_core.records.thoughts import Thought
 from textllm_core.records.tools import FunctionTool, ReasoningEffort, ResponseFormat, ToolCall, ToolChoice
 from textllm_core.usage import Usage
 from textllm_core.wire import Record
@@ -35,6 +36,7 @@ class ModelRequest(Record, frozen=True, kw_only=True):
         tools, tool_choice, parallel_tool_calls, response_format, reasoning_effort, sampling: as `TurnOptions` has them.
             Each call in the messages has its result in the message that follows.
         hosted: tools of the provider's own that it may use, `hosted.most_calls` times at most.
+        returns_reasoning: a `Thought` is to come before the text, where the provider can be brought that back.
         read: the bytes of an image or a file in the messages, by its key, in pieces of at most 1 MiB. They are read
             while the call is made, again for each further try, and not kept; it raises StoredFileNotFoundError or
             StorageUnavailableError. None where no message has any.
@@ -56,6 +58,7 @@ class ModelRequest(Record, frozen=True, kw_only=True):
     reasoning_effort: ReasoningEffort | None = None
     sampling: Sampling | None = None
     hosted: HostedTools | None = None
+    returns_reasoning: bool = False
     read: ReadBlob | None = None
 
 
@@ -77,10 +80,13 @@ class ModelStarted(Record, frozen=True):
 class ModelThinking(Record, frozen=True, gc=False):
     """A sign of life that is no text of the reply: the model reasons, or writes a call of a function.
 
-    `characters`: of that which were received.
+    Args:
+        characters: of that which were received.
+        words: what it reasons, where the model tells it.
     """
 
     characters: int
+    words: str = ""
 
 
 class ModelCounted(Record, frozen=True, gc=False):
@@ -152,5 +158,5 @@ class ModelEnded(Record, frozen=True, kw_only=True):
         return self.is_final or self.status == "cancelled"
 
 
-ModelEvent = ModelStarted | ModelThinking | ModelCounted | TextDelta | ToolStep | ModelEnded
+ModelEvent = ModelStarted | ModelThinking | ModelCounted | Thought | TextDelta | ToolStep | ModelEnded
 """What an `LLM` says while it answers."""

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from textllm_core.fields import FileKey, FileName, MediaType, SizeInBytes, Text
 from textllm_core.records.hosted import HostedItem
+from textllm_core.records.thoughts import Reasoning
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.wire import Record
 
@@ -69,8 +70,8 @@ class InputLink(Record, frozen=True, kw_only=True, omit_defaults=True, tag="inpu
     detail: Annotated[Detail, Meta(description="How closely the model is to look at an image.")] = "auto"
 
 
-class OutputText(Record, frozen=True, tag="output_text"):
-    """Text that the model wrote.
+class ShownText(Record, frozen=True, tag="output_text"):
+    """Text that the model wrote, as everybody may see it.
 
     Args:
         annotations: of it, such as the pages that it cites, in the words of the Responses API.
@@ -83,14 +84,36 @@ class OutputText(Record, frozen=True, tag="output_text"):
     ] = UNSET
 
 
-class Refusal(Record, frozen=True, tag="refusal"):
-    """The model's words for why it would not answer."""
+class OutputText(ShownText, frozen=True, tag="output_text"):
+    """Text that the model wrote; `reasoning`: what it thought before, in a conversation's own record."""
+
+    reasoning: Reasoning | UnsetType = UNSET
+
+    @property
+    def shown(self) -> ShownText:
+        """The text as everybody may see it."""
+        return self if self.reasoning is UNSET else replace(self, reasoning=UNSET)
+
+
+class ShownRefusal(Record, frozen=True, tag="refusal"):
+    """The model's words for why it would not answer, as everybody may see them."""
 
     refusal: Annotated[str, Meta(description="The model's words for why it would not answer.")]
 
     @property
     def text(self) -> str:
         return self.refusal
+
+
+class Refusal(ShownRefusal, frozen=True, tag="refusal"):
+    """The model's words for why it would not answer; `reasoning` as `OutputText` has it."""
+
+    reasoning: Reasoning | UnsetType = UNSET
+
+    @property
+    def shown(self) -> ShownRefusal:
+        """The words as everybody may see them."""
+        return self if self.reasoning is UNSET else replace(self, reasoning=UNSET)
 
 
 ContentPart = InputText | InputImage | InputFile | InputLink | OutputText | Refusal | ToolCall | ToolResult | HostedItem

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
+from textllm_core.records.thoughts import Reasoning
 from textllm_core.wire import Record
 
 ToolMode: TypeAlias = Literal["auto", "none", "required"]
@@ -20,19 +21,6 @@ Arguments: TypeAlias = Annotated[
 
 MAX_TOOLS: Final = 128  # the most that OpenAI takes
 MAX_NAME_CHARS: Final = 64  # of a function or a schema, as OpenAI has it
-
-
-class Reasoning(Record, frozen=True, kw_only=True):
-    """What a model thought before it asked for a call, which its provider wants back with the result.
-
-    Args:
-        made_by: what stands for the provider and the model: nobody else is sent it. Empty: whoever brought it along did
-            not say; then each provider is sent it that has such a form.
-        content: JSON, in the form of the provider's API; over the Responses API `before` has the items before the call.
-    """
-
-    made_by: str
-    content: str
 
 
 class ShownCall(Record, frozen=True, kw_only=True, tag="function_call"):

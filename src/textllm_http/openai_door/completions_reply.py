@@ -10,8 +10,9 @@ from msgspec import UNSET, Struct, UnsetType
 from textllm_core.errors import ContentRefusedError
 from textllm_core.records.hosted import ToolStep
 from textllm_core.records.messages import FinishReason, Reply, ReplyCompleted, ReplyStarted, ReplyUsage
-from textllm_core.records.parts import OutputText, Refusal
-from textllm_core.records.tools import ReplyToolCall
+from textllm_core.records.parts import ContentPart, OutputText, Refusal
+from textllm_core.records.thoughts import Reasoning
+from textllm_core.records.tools import ReplyToolCall, ToolCall
 from textllm_core.wire import to_json
 from textllm_http.openai_door.errors import document
 from textllm_http.problems import Problem
@@ -62,6 +63,7 @@ class CompletionMessage(Struct, frozen=True, kw_only=True):
     content: str | None
     refusal: str | None
     annotations: Sequence[str] = ()
+    reasoning_content: str | UnsetType = UNSET
     tool_calls: Sequence[ReplyToolCall] | UnsetType = UNSET
 
 
@@ -98,6 +100,7 @@ def completion(end: ReplyCompleted, *, model: str) -> bytes:
     message = CompletionMessage(
         content="".join(said) if said else None,
         refusal="".join(refused) if refused else None,
+        reasoning_content="".join(map(_thought_before, parts)) or UNSET,
         tool_calls=reply.tool_calls,
     )
     return to_json(
@@ -109,6 +112,12 @@ def completion(end: ReplyCompleted, *, model: str) -> bytes:
             usage=_usage(reply.usage, reply),
         )
     )
+
+
+def _thought_before(part: ContentPart) -> str:
+    """What the model thought before the part, in words."""
+    reasoning = part.reasoning if isinstance(part, OutputText | Refusal | ToolCall) else UNSET
+    return (reasoning and reasoning.words) or ""
 
 
 def _usage(of: ReplyUsage, reply: Reply) -> CompletionUsage:
@@ -154,6 +163,12 @@ class ChunkFrames:
     def refusal(self, number: int, text: str) -> bytes:  # noqa: ARG002
         self._refuses = True
         return self._chunk({"refusal": text}, None)
+
+    def thought(self, number: int, words: str) -> bytes:  # noqa: ARG002 - by the name that compatible servers have
+        return self._chunk({"reasoning_content": words}, None)
+
+    def returned(self, number: int, reasoning: Reasoning) -> bytes:  # noqa: ARG002 - this API has no form for it
+        return b""
 
     def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002 - this API has no such tools
         return b""

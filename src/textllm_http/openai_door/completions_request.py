@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.chat.answer_messages import MAX_GIVEN
 from textllm_core.chat.given_parts import GivenPart
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.parts import ContentPart, Refusal
+from textllm_core.records.thoughts import Reasoning
 from textllm_core.records.tools import (
     FunctionTool,
     JsonObjectFormat,
@@ -21,6 +22,8 @@ from textllm_core.records.tools import (
     ToolChoice,
     ToolResult,
 )
+from textllm_core.texts import well_formed
+from textllm_core.wire import to_json
 from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.openai_door.bounds import check_parts, check_tools, refuse_deep
 from textllm_http.openai_door.errors import unserved
@@ -83,6 +86,7 @@ class GivenMessage(Struct, frozen=True, kw_only=True):
     role: str
     content: str | list[WirePart] | None = None
     refusal: str | None = None
+    reasoning_content: Any = None
     tool_calls: list[Call] | None = None
     tool_call_id: str | None = None
     function_call: Any = None
@@ -207,6 +211,7 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
                 stop=[self.stop] if isinstance(self.stop, str) else self.stop,
             ),
             cache_key=self.prompt_cache_key,
+            tells_reasoning=True,
         )
 
     @property
@@ -277,7 +282,16 @@ def _said_beside(message: GivenMessage, place: str) -> Iterator[ContentPart]:
             raise InvalidRequestError.of(field, "must be the call of a function")
         if not call.id or not call.function.name:
             raise InvalidRequestError.of(field, "must have an id, and its function a name")
-        yield ToolCall(call_id=call.id, name=call.function.name, arguments=call.function.arguments or "{}")
+        thought = _thought(message.reasoning_content) if number == 0 else UNSET
+        arguments = call.function.arguments or "{}"
+        yield ToolCall(call_id=call.id, name=call.function.name, arguments=arguments, reasoning=thought)
+
+
+def _thought(words: object) -> Reasoning | UnsetType:
+    """What was thought before the calls of a message, which some providers demand back with them."""
+    if not isinstance(words, str) or not words or "\0" in words or words != well_formed(words):
+        return UNSET
+    return Reasoning(made_by="", content=to_json({"reasoning_content": words}).decode())
 
 
 def _result(message: GivenMessage, body: DoorBody, place: str) -> ToolResult:

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from textllm_core.chat.given_parts import GivenPart
 from textllm_core.errors import InvalidRequestError
@@ -67,8 +68,9 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Giv
         kind = item.get("type") or "message"
         match kind:
             case "message":
-                given.append(_message(item, body, at))
-                before = [*before, item] if before and item.get("role") == "assistant" else []
+                message, is_reply = _message(item, body, at), item.get("role") == "assistant"
+                given.append(_behind(before, item, message) if before and is_reply else message)
+                before = [*before, item] if before and is_reply else []
             case "function_call":
                 call = ToolCall(
                     call_id=_name(item, "call_id", at),
@@ -93,6 +95,14 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Giv
                     f"{at}.type", f"{told} is not served here; there are messages, function calls and their outputs"
                 )
     return given
+
+
+def _behind(before: list[dict[str, Any]], item: dict[str, Any], message: GivenMessage) -> GivenMessage:
+    """The reply, with what was thought before it."""
+    first, *others = message.parts
+    if not isinstance(first, OutputText | Refusal):
+        return message
+    return GivenMessage(role=message.role, parts=(replace(first, reasoning=reasoning_before(before, item)), *others))
 
 
 def join(given: list[Given], role: Role, part: ToolCall | ToolResult) -> None:

@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from textllm_core.file_names import file_id_of
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.records.hosted import HostedItem
-from textllm_core.records.parts import InputImage, InputLink, InputText, OutputText, Refusal
+from textllm_core.records.parts import InputImage, InputLink, InputText, ShownRefusal, ShownText
 from textllm_core.records.tools import ShownCall, ToolResult
 from textllm_http.openai_door.hosted_items import PREFIXES, item_of_hosted, prefix_of
 
@@ -113,11 +113,11 @@ def _result_item(message_id: str, part: ToolResult) -> Item:
 
 def _part(role: str, part: object) -> Item:
     match part:
-        case OutputText(text, annotations) if role == "assistant":
+        case ShownText(text, annotations) if role == "assistant":
             return text_part(text, annotations)
-        case Refusal(refusal):
+        case ShownRefusal(refusal):
             return {"type": "refusal", "refusal": refusal}
-        case InputText(text) | OutputText(text):
+        case InputText(text) | ShownText(text):
             return {"type": "input_text", "text": text}
         case InputLink(kind="image"):
             return {"type": "input_image", "detail": part.detail, "image_url": part.url}

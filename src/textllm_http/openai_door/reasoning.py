@@ -1,4 +1,4 @@
-"""What a model thought before it asked for a call: items of a response of which nothing is kept, that come back."""
+"""What a model thought before it said something, or asked for a call: items of a response, which may come back."""
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -7,61 +7,77 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
-from textllm_core.records.parts import ContentPart
-from textllm_core.records.tools import Reasoning, ToolCall
+from textllm_core.records.parts import ContentPart, OutputText, Refusal
+from textllm_core.records.thoughts import Reasoning
+from textllm_core.records.tools import ToolCall
 from textllm_core.wire import to_json
 from textllm_http.openai_door.items import Item, ItemId, add_item, id_of_call
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
 _OURS: Final = "textllm."  # what is behind it says whose it is, so that nobody else is sent it
 _SAID: Final = {"type": "message"}
+_BARE: Final = ("id", "type", "summary")  # of an item that tells nothing
 _REASONING: Final = msgspec.json.Decoder(Reasoning)
 
 
-def reply_items(message_id: str, parts: Sequence[ContentPart], *, status: str) -> list[Item]:
-    """The items that the parts of a reply are, each behind what was thought before it.
+def reply_items(message_id: str, parts: Sequence[ContentPart], *, status: str, returns: bool) -> list[Item]:
+    """The items that the parts of a reply are, each behind what was thought before it, as far as that is told.
 
     Args:
         status: of what is said.
+        returns: reasoning is told in the form in which it comes back, too.
     """
     items: list[Item] = []
     for part in parts:
-        if isinstance(part, ToolCall) and part.reasoning and _is_encrypted(part.reasoning):
-            items.append(_reasoning_item(message_id, part.call_id, part.reasoning))
+        if isinstance(part, OutputText | Refusal | ToolCall) and part.reasoning:
+            is_first = not any(item["type"] in ("reasoning", "message") for item in items)
+            call_id = part.call_id if isinstance(part, ToolCall) and not is_first else None
+            item = reasoning_item(message_id, part.reasoning, call_id=call_id, returns=returns)
+            if item is not None:
+                items.append(item)
         add_item(items, message_id, "assistant", part, status=status)
     return items
 
 
-def _reasoning_item(message_id: str, call_id: str, reasoning: Reasoning) -> Item:
-    """What was thought before a call, as an item."""
-    content = _OURS + urlsafe_b64encode(to_json(reasoning)).decode()
-    item_id = id_of_call(message_id, call_id).replace("fc_", "rs_", 1)
-    return {"id": item_id, "type": "reasoning", "summary": [], "encrypted_content": content}
+def reasoning_item(message_id: str, reasoning: Reasoning, *, call_id: str | None, returns: bool) -> Item | None:
+    """What was thought, as an item; None where nothing of it is told.
+
+    Args:
+        call_id: of the call that follows; None: the reply begins with it, whatever follows.
+        returns: as `reply_items` has it.
+    """
+    named = f"rs_{message_id}" if call_id is None else id_of_call(message_id, call_id).replace("fc_", "rs_", 1)
+    item: Item = {"id": named, "type": "reasoning", "summary": []}
+    if reasoning.words:
+        item["content"] = [words_part(reasoning.words)]
+    if returns and reasoning.content:
+        kept = replace(reasoning, words=UNSET)
+        item["encrypted_content"] = _OURS + urlsafe_b64encode(to_json(kept)).decode()
+    return item if len(item) > len(_BARE) else None
 
 
-def _is_encrypted(reasoning: Reasoning) -> bool:
-    """Whether its provider has encrypted it: what a model says to itself in words is shown to nobody."""
-    return reasoning.content.startswith('{"before":') and '"encrypted_content":' in reasoning.content
+def words_part(words: str) -> Item:
+    """What was thought, in words."""
+    return {"type": "reasoning_text", "text": words}
 
 
-def reasoning_before(items: Sequence[dict[str, Any]], call: dict[str, Any]) -> Reasoning | UnsetType:
-    """What was thought before a call.
+def reasoning_before(items: Sequence[dict[str, Any]], follows: dict[str, Any]) -> Reasoning | UnsetType:
+    """What was thought before a call, or before a message.
 
     Args:
         items: reasoning, and messages of the reply, which stand before it.
     """
     before: list[dict[str, Any]] = []
+    for item in reversed(items):  # ours tells all that was thought until then
+        content = item.get("encrypted_content")
+        if isinstance(content, str) and content.startswith(_OURS):
+            return _given_here(content)
     for item in items:
         content = item.get("encrypted_content")
         if item.get("type") != "reasoning":
             before.append(_SAID)
-        elif isinstance(content, str) and content.startswith(_OURS):
-            try:
-                ours = _REASONING.decode(urlsafe_b64decode(content.removeprefix(_OURS)))
-            except ValueError:  # it is none that was given here
-                return UNSET
-            return UNSET if "\0" in f"{ours.made_by}{ours.content}" else ours
         elif content and isinstance(content, str):
             summary = item.get("summary")
             parts = summary if isinstance(summary, list) else []
@@ -71,6 +87,15 @@ def reasoning_before(items: Sequence[dict[str, Any]], call: dict[str, Any]) -> R
             before.append({"type": "reasoning", "summary": told, "encrypted_content": content} | known)
     if len(before) == before.count(_SAID):
         return UNSET
-    item_id = call.get("id")
+    item_id = follows.get("id")
     theirs = isinstance(item_id, str) and ItemId.of(item_id).call is None
     return Reasoning(made_by="", content=json.dumps({"before": before, "id": item_id if theirs else None}))
+
+
+def _given_here(content: str) -> Reasoning | UnsetType:
+    """What an item of ours has, as it went out."""
+    try:
+        ours = _REASONING.decode(urlsafe_b64decode(content.removeprefix(_OURS)))
+    except ValueError:  # it is none that was given here
+        return UNSET
+    return UNSET if "\0" in f"{ours.made_by}{ours.content}" else replace(ours, words=UNSET)

@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping
 from time import time
 from typing import Any, Final, Literal, TypeAlias
 
+from msgspec.structs import replace
+
 from textllm_core.records.hosted import ToolStep
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyStarted, reply_message_id
+from textllm_core.records.thoughts import Reasoning
 from textllm_core.wire import to_json
 from textllm_http.openai_door import hosted_items
 from textllm_http.openai_door.items import Item, hosted_item, message_item, text_part
-from textllm_http.openai_door.response_object import Shown, failure, output_of
+from textllm_http.openai_door.reasoning import reasoning_item, words_part
+from textllm_http.openai_door.response_object import Shown, failure
 from textllm_http.problems import Problem
 
 Part: TypeAlias = Literal["output_text", "refusal"]
@@ -31,6 +35,7 @@ class ResponseFrames:
         told, named: as `Shown` has them.
         conversation_id: of the conversation that was named; a response that is said in another one was forked.
         is_background: nobody waits for it, so that it was queued first.
+        returns: as `reply_items` has it.
         after: the number of the last event that the client has; what comes before is left out.
         ended_at: when it ended, in seconds since 1970, where it has; None: when its end comes.
     """
@@ -45,8 +50,10 @@ class ResponseFrames:
         "_number",
         "_parts",
         "_places",
+        "_returned",
         "_shown",
         "_told",
+        "_words",
         "_writes",
     )
 
@@ -57,6 +64,7 @@ class ResponseFrames:
         *,
         conversation_id: str | None,
         is_background: bool = False,
+        returns: bool = False,
         after: int = -1,
         ended_at: int | None = None,
     ) -> None:
@@ -65,12 +73,14 @@ class ResponseFrames:
         self._places: dict[str, int] = {}  # of the items that have begun, by their ids
         self._done: set[str] = set()  # those that a tool of the provider's has brought to their ends
         self._parts: list[Part] = []  # of the message, as far as it has begun
-        self._shown = Shown("", told, None, named)
+        self._words: list[str] = []  # of what is thought, before anything is said
+        self._returned: Reasoning | None = None  # the same, in the form in which it goes back
+        self._shown = Shown("", told, None, named, returns)
         self._writes = b""
 
     def started(self, event: ReplyStarted) -> bytes:
         conversation_id = event.conversation_id if event.conversation_id == self._named_id else None
-        self._shown = Shown(event.response_id, self._told, conversation_id, self._shown.named)
+        self._shown = replace(self._shown, response_id=event.response_id, conversation_id=conversation_id)
         self._model = event.model
         first = "queued" if self._background else "in_progress"
         told = self._event("response.created", response=self._shown.as_of_now(first, event.model))
@@ -89,18 +99,31 @@ class ResponseFrames:
         opened = b"" if "refusal" in self._parts else self._open("refusal")
         return opened + self._event("response.refusal.delta", **self._place("refusal"), delta=text)
 
+    def thought(self, number: int, words: str) -> bytes:  # noqa: ARG002
+        if self._parts:  # the item before the call that follows has it
+            return b""
+        opened = b"" if self._words else self._open_thought(self._thought_id)
+        self._words.append(words)
+        return opened + self._event("response.reasoning_text.delta", **self._in_thought(self._thought_id), delta=words)
+
+    def returned(self, number: int, reasoning: Reasoning) -> bytes:  # noqa: ARG002
+        self._returned = reasoning
+        return b""
+
     def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002
         item = hosted_item(reply_message_id(self._shown.response_id), step.item, number=0)
         return self._worked(item) if step.is_done else self._begun(item)
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002
-        output, told = output_of(end), b""
+        output, told = self._shown.output_of(end), b""
+        if self._words and not any(item["id"] == self._thought_id for item in output):
+            output += self._before_text()
         for item in output:
             match item["type"]:
                 case "message":
                     told += self._said(end.reply, item)
                 case "reasoning":
-                    told += self._thought(item)
+                    told += self._end_thought(item)
                 case "function_call":
                     told += self._called(item)
                 case _:
@@ -137,6 +160,8 @@ class ResponseFrames:
         """What comes before the first piece of a part of the message, and of the message."""
         item_id, told = reply_message_id(self._shown.response_id), b""
         if not self._parts:
+            for thought in self._before_text():
+                told += self._end_thought(thought)
             item = message_item(item_id, "assistant", [], status="in_progress")
             told += self._event("response.output_item.added", output_index=self._next(item_id), item=item)
         self._parts.append(part)
@@ -168,12 +193,43 @@ class ResponseFrames:
             told += self._event("response.content_part.done", **where, part=part)
         return told + self._event("response.output_item.done", output_index=self._places[item["id"]], item=item)
 
-    def _thought(self, item: Item) -> bytes:
-        """What was thought before a call; whole in its last event alone."""
-        index = self._next(item["id"])
-        begun = {name: value for name, value in item.items() if name != "encrypted_content"}
-        told = self._event("response.output_item.added", output_index=index, item=begun)
-        return told + self._event("response.output_item.done", output_index=index, item=item)
+    @property
+    def _thought_id(self) -> str:
+        """Of the item with which a reply begins that was thought about."""
+        return f"rs_{reply_message_id(self._shown.response_id)}"
+
+    def _before_text(self) -> list[Item]:
+        """What was thought before the text, as far as it is told."""
+        known = replace(self._returned or Reasoning(made_by="", content=""), words="".join(self._words))
+        message_id = reply_message_id(self._shown.response_id)
+        item = reasoning_item(message_id, known, call_id=None, returns=self._shown.returns)
+        return [] if item is None else [item]
+
+    def _open_thought(self, item_id: str) -> bytes:
+        """What comes before the first piece of what is thought in words."""
+        item = {"id": item_id, "type": "reasoning", "summary": [], "status": "in_progress"}
+        told = self._event("response.output_item.added", output_index=self._next(item_id), item=item)
+        return told + self._event("response.content_part.added", **self._in_thought(item_id), part=words_part(""))
+
+    def _in_thought(self, item_id: str) -> dict[str, Any]:
+        return {"item_id": item_id, "output_index": self._places[item_id], "content_index": 0}
+
+    def _end_thought(self, item: Item) -> bytes:
+        """What comes behind the last piece of what is thought; all of it, where nothing of it was told yet."""
+        item_id, told = item["id"], b""
+        if item_id in self._done:
+            return told
+        self._done.add(item_id)
+        for part in item.get("content", ()):
+            if item_id not in self._places:
+                told += self._open_thought(item_id)
+                told += self._event("response.reasoning_text.delta", **self._in_thought(item_id), delta=part["text"])
+            told += self._event("response.reasoning_text.done", **self._in_thought(item_id), text=part["text"])
+            told += self._event("response.content_part.done", **self._in_thought(item_id), part=part)
+        if item_id not in self._places:
+            begun = {name: value for name, value in item.items() if name != "encrypted_content"}
+            told += self._event("response.output_item.added", output_index=self._next(item_id), item=begun)
+        return told + self._event("response.output_item.done", output_index=self._places[item_id], item=item)
 
     def _called(self, item: Item) -> bytes:
         """A call of a function, which is here as a whole."""

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from litestar import Request
-from msgspec.structs import replace
 
 from textllm_core.chat.given_parts import has_files
 from textllm_core.errors import InvalidRequestError
@@ -23,7 +22,6 @@ from textllm_http.openai_door.charging import named_user
 from textllm_http.openai_door.given_items import Given, GivenMessage, GivenReference, given_items, join
 from textllm_http.openai_door.hosted_items import PREFIXES
 from textllm_http.openai_door.items import ItemId, id_of_call
-from textllm_http.openai_door.reasoning import ENCRYPTED
 from textllm_http.openai_door.response_request import ResponseRequest
 from textllm_http.openai_door.taking import taken
 from textllm_http.services import services_of
@@ -67,7 +65,6 @@ async def unkept_turn(
         TextLLMError: it cannot be answered.
     """
     textllm, caller = services_of(request).textllm, caller_of(request)
-    options = replace(asked.options, tells_reasoning=ENCRYPTED in (asked.include or ()))
     named = named_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
     user = named or caller.id
     past: Sequence[Message] = ()
@@ -81,7 +78,7 @@ async def unkept_turn(
     return MessagesTurn(
         messages=(*past, *said),
         user_id=user,
-        options=options,
+        options=asked.options,
         idempotency=idempotency_of(request, body.canonical),
         kind=content.parts.kind,
         files=content.parts.tokens,

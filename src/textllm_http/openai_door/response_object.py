@@ -8,10 +8,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from textllm_core.list_messages import ListedMessage
 from textllm_core.records.messages import ReplyCompleted, ReplyUsage, reply_message_id
 from textllm_core.records.response_turns import KeptResponse
-from textllm_http.openai_door.items import Item, items_of
+from textllm_http.openai_door.items import Item
 from textllm_http.openai_door.reasoning import reply_items
 
 _WHOLE: Final = ("stop", "tool_calls", "refusal")
@@ -26,12 +25,14 @@ class Shown(Struct, frozen=True):
         told: `ResponseRequest.told`.
         conversation_id: of the conversation that was named; None: none was.
         named: makes the name of the model that the client can send again.
+        returns: as `reply_items` has it.
     """
 
     response_id: str
     told: Mapping[str, Any]
     conversation_id: str | None
     named: Callable[[str], str]
+    returns: bool = False
 
     def as_of_now(
         self,
@@ -70,23 +71,21 @@ class Shown(Struct, frozen=True):
         return self.as_of_now(
             status,
             reply.model,
-            output=output_of(end),
+            output=self.output_of(end),
             usage=usage_of(reply.usage, reply.cost, estimated=reply.estimated),
             reason=reason,
             completed_at=completed_at if status == "completed" else None,
         )
 
+    def output_of(self, end: ReplyCompleted) -> list[Item]:
+        """What a reply says, as items; as its message is kept."""
+        status = "completed" if end.reply.finish_reason in _WHOLE else "incomplete"
+        return reply_items(reply_message_id(self.response_id), end.parts, status=status, returns=self.returns)
+
 
 def failure(code: str, message: str) -> dict[str, Any]:
     """Why a response failed."""
     return {"code": _CODES.get(code, "server_error"), "message": message, "type": code}
-
-
-def output_of(end: ReplyCompleted) -> list[Item]:
-    """What a reply says, as items; as its message is kept."""
-    reply = end.reply
-    status = "completed" if reply.finish_reason in _WHOLE else "incomplete"
-    return reply_items(reply_message_id(reply.response_id), end.parts, status=status)
 
 
 def usage_of(usage: ReplyUsage, cost: Decimal, *, estimated: bool) -> dict[str, Any]:
@@ -103,8 +102,14 @@ def usage_of(usage: ReplyUsage, cost: Decimal, *, estimated: bool) -> dict[str, 
     }
 
 
-def kept_object(kept: KeptResponse, naming: Callable[[str], Callable[[str], str]]) -> dict[str, Any]:
-    """A response that was asked for again, as far as it is; `naming` makes `Shown.named` of the model asked for."""
+def kept_object(
+    kept: KeptResponse, naming: Callable[[str], Callable[[str], str]], *, returns: bool = False
+) -> dict[str, Any]:
+    """A response that was asked for again, as far as it is.
+
+    Args:
+        naming: makes `Shown.named` of the model asked for; returns: as `reply_items` has it.
+    """
     stored, entry, reply = kept.stored, kept.entry, kept.reply
     told = msgspec.json.decode(stored.asked, type=dict[str, Any])
     told.pop("is_of_conversation", None)  # as earlier versions wrote it
@@ -125,7 +130,7 @@ def kept_object(kept: KeptResponse, naming: Callable[[str], Callable[[str], str]
     return shown.as_of_now(
         status,
         model if entry is None else entry.model,
-        output=[] if reply is None else items_of(ListedMessage.of(reply)),
+        output=[] if reply is None else reply_items(reply.id, reply.content, status=reply.status, returns=returns),
         usage=used,
         error=error,
         reason=reason,

@@ -23,6 +23,7 @@ from textllm_http.openai_door.bounds import check_tools, refuse_deep
 from textllm_http.openai_door.errors import unserved
 from textllm_http.openai_door.hosted import CHOICES, hosted_tools, is_hosted, told_tool
 from textllm_http.openai_door.options import EFFORTS, MODES, one_of, sampling
+from textllm_http.openai_door.reasoning import ENCRYPTED
 from textllm_http.requests import JsonBody
 
 _UNSERVED: Final = {
@@ -151,6 +152,11 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
         return self.conversation.id if isinstance(self.conversation, NamedConversation) else self.conversation
 
     @property
+    def returns_reasoning(self) -> bool:
+        """Its client brings back what the model thinks."""
+        return ENCRYPTED in (self.include or ())
+
+    @property
     def options(self) -> TurnOptions:
         """How the turn is to be answered.
 
@@ -181,6 +187,8 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
                 presence_penalty=self.presence_penalty,
             ),
             cache_key=self.prompt_cache_key,
+            tells_reasoning=True,
+            returns_reasoning=self.returns_reasoning,
         )
 
     def _check_served(self) -> None:

@@ -26,6 +26,7 @@ from textllm_http.openai_door.item_pages import part_of
 from textllm_http.openai_door.items import items_of, listed
 from textllm_http.openai_door.models import naming
 from textllm_http.openai_door.queries import DoorQuery
+from textllm_http.openai_door.reasoning import ENCRYPTED
 from textllm_http.openai_door.response_events import ResponseFrames
 from textllm_http.openai_door.response_input import given_of, stored_turn, unkept_turn
 from textllm_http.openai_door.response_object import Shown, as_begun, kept_object
@@ -79,17 +80,18 @@ _ONE: Final = Answer(
 _NEW: Final = replace(_ONE, headers=(*LIMITED, *DOOR_LIMITED, "Idempotent-Replayed", *_ONE.headers))
 
 
-Included = Annotated[list[str], Meta(description="What is to be told besides; there is nothing.")]
-
-
 class Retrieval(Struct, frozen=True, kw_only=True):
     """How a response is shown again."""
 
     stream: Annotated[bool, Meta(description="True: as its events.")] = False
     starting_after: Annotated[int, Meta(description="The number of the last event that you have.")] = -1
-    include: Annotated[list[str], Meta(description="What is to be told besides; there is nothing.")] | UnsetType = (
-        field(default=UNSET, name="include[]")
-    )
+    include: (
+        Annotated[
+            list[str],
+            Meta(description="`reasoning.encrypted_content`: what was thought, in the form in which it goes back."),
+        ]
+        | UnsetType
+    ) = field(default=UNSET, name="include[]")
 
 
 # What a turn has by other names than this API.
@@ -139,18 +141,19 @@ async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
         caller, named = caller_of(request), naming(asked.model, request=request)
         if asked.background:
             begun = await create.begin(caller, turn)
-            return await _in_background(request, begun, stream=bool(asked.stream))
+            returns = asked.returns_reasoning
+            return await _in_background(request, begun, stream=bool(asked.stream), returns=returns)
         if not asked.stream:
             started, end, named_id = await create.answer(caller, turn)
             told = await _told_first(request, started, told)
-            is_named = started.conversation_id == named_id
-            shown = Shown(started.response_id, told, named_id if is_named else None, named)
+            named_id = named_id if started.conversation_id == named_id else None
+            shown = Shown(started.response_id, told, named_id, named, asked.returns_reasoning)
             ended = shown.ended(end, completed_at=int(time()))
             return json_response(ended, headers=admitted_headers(started) | _ids(started))
         first, batches, named_id = await create.stream(caller, turn)  # a refusal is a plain response
     started = begins(first)
     told = await _told_first(request, started, told)
-    frames = ResponseFrames(told, named, conversation_id=named_id)
+    frames = ResponseFrames(told, named, conversation_id=named_id, returns=asked.returns_reasoning)
     return stream_of(request, started, batches, frames, admitted_headers(started) | _ids(started), first=first)
 
 
@@ -168,11 +171,11 @@ async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
 async def one(request: Request[Any, Any, Any], response_id: FromPath[str]) -> ASGIApp:
     """Show a response again."""
     asked = _RETRIEVAL.read(request)
+    returns = ENCRYPTED in (asked.include or ())
     if asked.stream:
-        return await _resumed(request, response_id, after=asked.starting_after)
-    return json_response(
-        _shown(request, await services_of(request).textllm.responses.get(caller_of(request), response_id))
-    )
+        return await _resumed(request, response_id, after=asked.starting_after, returns=returns)
+    kept = await services_of(request).textllm.responses.get(caller_of(request), response_id)
+    return json_response(_shown(request, kept, returns=returns))
 
 
 @door_delete(
@@ -226,11 +229,11 @@ async def input_items(request: Request[Any, Any, Any], response_id: FromPath[str
     return json_response(listed(await with_links(request, items, page.include), has_more=has_more))
 
 
-async def _in_background(request: Request[Any, Any, Any], begun: Begun, *, stream: bool) -> ASGIApp:
+async def _in_background(request: Request[Any, Any, Any], begun: Begun, *, stream: bool, returns: bool) -> ASGIApp:
     response_id = begun.response_id
     headers = {"Idempotent-Replayed": "true"} if begun.is_replayed else {}
     if stream:
-        return await _resumed(request, response_id, after=-1, headers=headers)
+        return await _resumed(request, response_id, after=-1, returns=returns, headers=headers)
     kept = await services_of(request).textllm.responses.get(caller_of(request), response_id)
     shown = _shown(request, kept)
     if not begun.is_replayed:  # however quick it was meanwhile: clients expect one that has begun
@@ -239,9 +242,14 @@ async def _in_background(request: Request[Any, Any, Any], begun: Begun, *, strea
 
 
 async def _resumed(
-    request: Request[Any, Any, Any], response_id: str, *, after: int, headers: Mapping[str, str] = _NO_HEADERS
+    request: Request[Any, Any, Any],
+    response_id: str,
+    *,
+    after: int,
+    returns: bool,
+    headers: Mapping[str, str] = _NO_HEADERS,
 ) -> EventStream:
-    """The events of a response behind the one numbered `after`."""
+    """The events of a response behind the one numbered `after`; `returns` as `reply_items` has it."""
     textllm, caller = services_of(request).textllm, caller_of(request)
     kept = await textllm.responses.get(caller, response_id)
     resumed = await textllm.resume_reply(caller, response_id)  # from its beginning: ours are numbered otherwise
@@ -254,6 +262,7 @@ async def _resumed(
         naming(shown["model"], request=request),
         conversation_id=None if conversation is None else conversation["id"],
         is_background=is_background,
+        returns=returns,
         after=after,
         ended_at=shown["completed_at"],
     )
@@ -284,17 +293,18 @@ async def _answer_unkept(
     turn, named = await unkept_turn(request, asked, body, given), naming(asked.model, request=request)
     if not asked.stream:
         started, end = await textllm.answer_messages.answer(caller, turn)
-        ended = Shown(started.response_id, told, None, named).ended(end, completed_at=int(time()))
+        shown = Shown(started.response_id, told, None, named, asked.returns_reasoning)
+        ended = shown.ended(end, completed_at=int(time()))
         return json_response(ended, headers=admitted_headers(started))
     batches = textllm.answer_messages.batches(caller, turn)
     first = await anext(batches)  # a refusal is raised here, and is a plain response
     started = begins(first)
-    frames = ResponseFrames(told, named, conversation_id=None)
+    frames = ResponseFrames(told, named, conversation_id=None, returns=asked.returns_reasoning)
     return stream_of(request, started, batches, frames, admitted_headers(started), first=first)
 
 
-def _shown(request: Request[Any, Any, Any], kept: KeptResponse) -> dict[str, Any]:
-    return kept_object(kept, partial(naming, request=request))
+def _shown(request: Request[Any, Any, Any], kept: KeptResponse, *, returns: bool = False) -> dict[str, Any]:
+    return kept_object(kept, partial(naming, request=request), returns=returns)
 
 
 def _ids(started: ReplyStarted) -> dict[str, str]:

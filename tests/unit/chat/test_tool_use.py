@@ -19,7 +19,6 @@ from textllm_core import (
     Message,
     NamedFunction,
     OutputText,
-    Reasoning,
     Reply,
     TextTurn,
     ToolCall,
@@ -30,6 +29,7 @@ from textllm_core.chat.tool_use import paired
 from textllm_core.errors import InvalidRequestError, ProviderError
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.parts import ContentPart
+from textllm_core.records.thoughts import Reasoning
 
 WEATHER = FunctionTool(
     name="weather",

@@ -39,7 +39,8 @@ NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # else a call outside of tests
 
 # What these hold is the same over every database, whose suites hold what is theirs: SQLite is for `pytest -m slow`.
 OVER_ANY_DATABASE = {
-    *("test_both_ways.py", "test_conversations.py", "test_images_and_documents.py", "test_remote_streams.py"),
+    *("test_both_ways.py", "test_conversations.py", "test_images_and_documents.py", "test_keys.py"),
+    *("test_metrics.py", "test_remote_streams.py"),
     *("test_sdk_chat.py", "test_sdk_files.py", "test_sdk_responses.py", "test_several_providers.py", "test_traces.py"),
     "test_a_conversation_goes_on_after_a_restart",
     "test_a_fault_of_the_provider_has_its_code_costs_what_was_billed_and_does_no_lasting_harm",

@@ -160,7 +160,7 @@ def shared(of_many: Stored, s3: S3Server) -> Stored:
     return of_many
 
 
-@pytest.fixture(params=["sqlite_url", "postgres_url"])
+@pytest.fixture(params=["postgres_url", pytest.param("sqlite_url", marks=pytest.mark.slow)])
 def own_database(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue(request.param)
     return url

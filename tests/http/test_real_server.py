@@ -111,11 +111,11 @@ def test_a_piece_of_a_reply_leaves_at_once_not_when_the_one_before_is_acknowledg
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-@pytest.mark.parametrize("chunks", [b"ZZ\r\n{}\r\n", b"2\r\n{}\r\nQQ\r\n", b"-1\r\n{}\r\n"])
-def test_broken_chunks_are_a_bad_request(server: RunningServer, chunks: bytes) -> None:
+def test_broken_chunks_are_a_bad_request(server: RunningServer) -> None:
     head = b"POST /chat HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with server.connected() as connection:
-        connection.sendall(head + chunks)
-        answer = read_until(connection, lambda heard: b'"code"' in heard)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"content-type: application/problem+json" in answer
+    for chunks in (b"ZZ\r\n{}\r\n", b"2\r\n{}\r\nQQ\r\n", b"-1\r\n{}\r\n"):
+        with server.connected() as connection:
+            connection.sendall(head + chunks)
+            answer = read_until(connection, lambda heard: b'"code"' in heard)
+        assert answer.startswith(b"HTTP/1.1 400 "), chunks
+        assert b"content-type: application/problem+json" in answer, chunks

@@ -98,7 +98,10 @@ class ConversationRepositoryContract:
         hold = await storage.ledger.reserve(reservation())
         thought = Reasoning(made_by="a/model/", content='{"reasoning_content": "It\\u0000 is"}')
         arguments = '{"city": "Oslo"}'
-        content = (ToolCall(call_id="call_1", name="weather", arguments=arguments, reasoning=thought),)
+        content = (
+            OutputText("Let me see.", reasoning=replace(thought, words="It\0 is")),
+            ToolCall(call_id="call_1", name="weather", arguments=arguments, reasoning=thought),
+        )
         asks = Message(id=new_id("msg"), role="assistant", content=content, created_at=NOON, finish_reason="tool_calls")
         await storage.ledger.settle(hold, settlement(messages=(asks,), open_calls=("call_1",)))
 

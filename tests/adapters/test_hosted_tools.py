@@ -21,6 +21,8 @@ from textllm_adapters.testing.models import assistant, hear, request, user
 from textllm_adapters.wiring import allowed_tools
 from textllm_core.records.hosted import HostedItem, HostedTool, HostedTools, ToolStep
 from textllm_core.records.model import ModelEnded, ModelStarted
+from textllm_core.records.parts import OutputText
+from textllm_core.records.thoughts import Thought
 from textllm_core.records.tools import FunctionTool, ToolResult
 
 NOTE: Json = {"type": "url_citation", "url": "https://a.example", "title": "A", "start_index": 0, "end_index": 3}
@@ -119,6 +121,20 @@ async def test_what_a_tool_did_before_a_call_goes_back_with_it_to_the_same_model
     await hear(llm.stream(replace(asking, model="gpt-4o", messages=(*said, result))))
     kinds = [item["type"] for item in provider.requests[-1].body["input"]]
     assert kinds == ["message", "function_call", "function_call_output"]
+
+
+async def test_what_was_thought_of_a_tool_goes_back_with_what_it_did(
+    provider: OpenAIStandIn, llm: ResponsesLLM
+) -> None:
+    provider.script(Reply(text="It rains.", reasoning="Search.", hosted=(SEARCH,)))
+    asking = replace(request("Rain?"), model="gpt-5", hosted=offering(SEARCHING), returns_reasoning=True)
+    heard = await hear(llm.stream(asking))
+    (thought,) = [event.reasoning for event in heard.events if isinstance(event, Thought)]
+    answered = replace(assistant(""), content=(HostedItem(SEARCH), OutputText("It rains.", reasoning=thought)))
+    await hear(llm.stream(replace(asking, messages=(user("Rain?"), answered, user("And now?")))))
+    kinds = [item["type"] for item in provider.requests[-1].body["input"]]
+    assert kinds == ["message", "reasoning", "web_search_call", "message", "message"]
+    assert len(provider.requests) == 2
 
 
 async def test_a_tool_that_works_long_is_a_sign_of_life(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from textllm_adapters.openai.functions import call_item, result_items
 from textllm_adapters.openai.reasoning import is_said, items_before
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
-from textllm_core.records.hosted import HostedItem
+from textllm_core.records.hosted import ITEMS, HostedItem
 from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
 from textllm_core.records.parts import InputFile, InputImage, InputLink, OutputText, Refusal, words_of
@@ -55,8 +55,8 @@ def _with_thoughts(said: list[dict[str, object]], message: Message, by: str) -> 
     for part in message.content:
         if isinstance(part, OutputText | Refusal):
             before, with_it = items_before(part, by)
-            thoughts = [item for item in before if item.get("encrypted_content")]
-            if thoughts and with_it:
+            thoughts = [item for item in before if item.get("encrypted_content") or item.get("type") in ITEMS]
+            if with_it and any(item.get("encrypted_content") for item in thoughts):
                 parts = [{"type": "output_text", "text": message.text, "annotations": [], "logprobs": []}]
                 own = {"type": "message", "role": "assistant", "status": "completed", "content": parts}
                 return [*thoughts, own | with_it]

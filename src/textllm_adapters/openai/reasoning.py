@@ -93,6 +93,8 @@ def thought_before_text(output: object, message_id: object, by: str) -> list[Tho
         match item:
             case {"type": "reasoning"} if (thought := _item(item)) is not None:
                 before.append(thought)
+            case {"type": str(kind)} if before and kind in ITEMS:  # as before a call
+                before.append(item)
             case {"type": "message"}:
                 message_id = item.get("id") or message_id
                 break

@@ -41,13 +41,14 @@ class GivenReference(Struct, frozen=True):
 Given: TypeAlias = GivenMessage | GivenReference
 
 
-def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Given]:
+def given_items(items: Sequence[Any], body: DoorBody, *, place: str, passes_tools: bool = False) -> list[Given]:
     """The messages that items stand for, and those that they name.
 
     A call of a function belongs to the reply before it, results that follow each other make one message.
 
     Args:
         body: that they stood in; place: where, such as `input`.
+        passes_tools: items of tools of the provider's are passed over: nothing is kept of them.
     Raises:
         InvalidRequestError: one of them is malformed, or of a kind that is not served here.
     """
@@ -87,7 +88,7 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str) -> list[Giv
                 given.append(GivenReference(_text(item, "id", at), at))
             case "reasoning":
                 before.append(item)
-            case str() if kind in ITEMS:  # of a tool of the provider's: what came of it, the reply says
+            case str() if passes_tools and kind in ITEMS:  # what came of it, the reply says
                 pass
             case _ if kind not in _HIDDEN:
                 told = kind if isinstance(kind, str) and kind.isascii() and len(kind) <= 64 else "this"

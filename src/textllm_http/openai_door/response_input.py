@@ -43,7 +43,7 @@ async def given_of(request: _Request, asked: ResponseRequest, body: DoorBody) ->
         return [GivenMessage(role="user", parts=(InputText(said),))]
     found: list[Given] = []
     looked: dict[str, Sequence[ContentPart]] = {}
-    for each in given_items(said or (), body, place="input"):
+    for each in given_items(said or (), body, place="input", passes_tools=True):
         if isinstance(each, GivenReference):
             await _look_up(request, asked, found, each, looked)
         elif isinstance(each, GivenMessage) and len(each.parts) == 1 and isinstance(each.parts[0], ToolCall):

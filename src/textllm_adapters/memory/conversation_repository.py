@@ -274,6 +274,7 @@ class MemoryConversationRepository:
         for response_id in responses:
             self.store.spoken.pop((tenant_id, user_id, response_id), None)
             self.store.ends.pop((tenant_id, user_id, response_id), None)
+            self.store.replies.pop((tenant_id, user_id, response_id), None)
 
     def _kept(self, tenant_id: str, conversation_id: str, *, include_deleted: bool = False) -> KeptConversation | None:
         for (tenant, _, kept_id), kept in self.store.conversations.items():

@@ -31,9 +31,9 @@ from textllm_core.records.ledger import (
     Settled,
     Settlement,
 )
-from textllm_core.records.messages import Idempotency, Message
+from textllm_core.records.messages import Idempotency, Message, reply_message_id
 from textllm_core.records.sessions import Session, day_of
-from textllm_core.rules.bookkeeping import Moves, booked, corrected, settled
+from textllm_core.rules.bookkeeping import Moves, booked, corrected, of_money_alone, settled
 from textllm_core.rules.books import (
     added,
     closing,
@@ -176,6 +176,8 @@ class MemoryLedger:
         store.sessions[_session_key(hold)] = today.with_account(session)
         if kept is not None and conversation is not None:
             reply_id = store.replies.get(_key(hold))
+            if reply_id is None and entry.answered and kept.keeps_messages:
+                reply_id, end = reply_message_id(hold.response_id), of_money_alone(end)
             messages = tuple(_corrected(each, end) if each.id == reply_id else each for each in kept.messages)
             kept = replace(kept, messages=messages).with_account(conversation)
             store.conversations[_conversation_key(hold)] = kept

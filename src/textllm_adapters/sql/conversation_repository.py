@@ -22,6 +22,7 @@ from textllm_core.errors import (
     ForbiddenError,
     StorageUnavailableError,
 )
+from textllm_core.ids import new_id
 from textllm_core.records.conversations import (
     BegunConversation,
     Conversation,
@@ -182,7 +183,7 @@ class SqlConversationRepository:
                 if edit.rewritten is not None:
                     rewritten = it | {"of_message": edit.rewritten.id}
                     await connection.execute(statements.FORGET_WORDS, rewritten)
-                    changed = rewritten | {"new_content": edit.rewritten.content}
+                    changed = rewritten | {"new_content": edit.rewritten.content, "new_response": new_id("resp")}
                     await connection.execute(statements.REWRITE_MESSAGE, changed)
                 if edit.removed is not None:
                     await connection.execute(statements.REMOVE_MESSAGE, it | {"of_message": edit.removed})

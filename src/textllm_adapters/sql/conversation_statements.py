@@ -312,7 +312,9 @@ _MESSAGE: Final = and_(
     messages.c.id == bindparam("of_message"),
 )
 REMOVE_MESSAGE: Final = delete(messages).where(_MESSAGE)
-REWRITE_MESSAGE: Final = update(messages).where(_MESSAGE).values(content=bindparam("new_content"))
+REWRITE_MESSAGE: Final = (  # it is what no exchange has said from now on, so that none corrects it
+    update(messages).where(_MESSAGE).values(content=bindparam("new_content"), response_id=bindparam("new_response"))
+)
 # What says something else is read anew by the next search.
 FORGET_WORDS: Final = delete(message_words).where(
     message_words.c.tenant_id == bindparam("of_tenant"),

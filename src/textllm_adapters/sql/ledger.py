@@ -21,8 +21,8 @@ from textllm_adapters.sql.message_words import FORGET_OF_REPLY
 from textllm_adapters.translation import translated
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import WRONG_CLOCK_FROM, Hold, Replay, Settled, Settlement
-from textllm_core.records.messages import Idempotency
-from textllm_core.rules.bookkeeping import Moves, booked, corrected, settled
+from textllm_core.records.messages import Idempotency, reply_message_id
+from textllm_core.rules.bookkeeping import Moves, booked, corrected, of_money_alone, settled
 from textllm_core.rules.books import added, corrected_accounts, corrected_entry, model_of_day, replayed
 from textllm_core.usage import LedgerEntry
 
@@ -63,6 +63,9 @@ class SqlLedger:
         session = await SESSIONS.locked(connection, *day)
         if session is None:  # it was too old to be kept, and the entry goes, too
             return None
+        said_something = entry.answered and conversation is not None and conversation.last_message
+        if said_something and not (await connection.execute(statements.HAS_REPLY, of_it)).scalar_one():
+            end = of_money_alone(end)
         told, paid = corrected_accounts(conversation, session, entry, end)
         if conversation is not None and told is not None:
             await CONVERSATIONS.change(connection, *exchange, old=conversation, new=told)
@@ -80,7 +83,8 @@ class SqlLedger:
             await connection.execute(statements.CORRECT_REPLY, reply | changes)
             await connection.execute(FORGET_OF_REPLY, of_it)
         else:
-            await connection.execute(statements.REPLY_IS_EXACT, reply)
+            named = {"of_reply": reply_message_id(hold.response_id)}
+            await connection.execute(statements.REPLY_IS_EXACT, reply | named)
         if end.remembered and told is not None:
             ending = {"new_text": end.remembered.decode(), "new_number": end.end_number}
             await connection.execute(statements.REMEMBER_OTHERWISE, of_it | ending)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     insert,
     or_,
     select,
@@ -73,15 +74,24 @@ CORRECT_ENTRY: Final = (
     .where(*_of_user(ledger), ledger.c.response_id == bindparam("of_response"), ledger.c.estimated)
     .returning(ledger.c.response_id)
 )
-_REPLY: Final = (
-    *_of_user(messages),
-    messages.c.conversation_id == bindparam("of_conversation"),
-    messages.c.response_id == bindparam("of_response"),
-    messages.c.role == "assistant",
+_OF_CONVERSATION: Final = (*_of_user(messages), messages.c.conversation_id == bindparam("of_conversation"))
+_OF_EXCHANGE: Final = messages.c.response_id == bindparam("of_response")
+_REPLY: Final = (*_OF_CONVERSATION, _OF_EXCHANGE, messages.c.role == "assistant")
+HAS_REPLY: Final = select(exists().where(*_REPLY))
+REPLY_IS_EXACT: Final = (  # also where it was changed since, by its name
+    update(messages)
+    .where(*_OF_CONVERSATION, or_(_OF_EXCHANGE, messages.c.id == bindparam("of_reply")), messages.c.role == "assistant")
+    .values(estimated=bindparam("new_estimated"))
 )
-REPLY_IS_EXACT: Final = update(messages).where(*_REPLY).values(estimated=bindparam("new_estimated"))
-CORRECT_REPLY: Final = REPLY_IS_EXACT.values(
-    content=bindparam("new_content"), status=bindparam("new_status"), finish_reason=bindparam("new_reason")
+CORRECT_REPLY: Final = (
+    update(messages)
+    .where(*_REPLY)
+    .values(
+        content=bindparam("new_content"),
+        status=bindparam("new_status"),
+        finish_reason=bindparam("new_reason"),
+        estimated=bindparam("new_estimated"),
+    )
 )
 REMEMBER_OTHERWISE: Final = (
     update(idempotency_keys)

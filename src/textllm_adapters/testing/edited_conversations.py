@@ -1,19 +1,29 @@
 """What every repository of conversations keeps of the port `ConversationRepository`, of edits of what was said."""
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from textllm_adapters.testing.books import NOON, assert_balanced, at_once, exchange, next_turn, reservation, settlement
+from textllm_adapters.testing.books import (
+    LEASE,
+    NOON,
+    assert_balanced,
+    at_once,
+    exchange,
+    next_turn,
+    reservation,
+    settlement,
+)
 from textllm_adapters.testing.managed_conversations import add, answered, ids
 from textllm_adapters.testing.storage import Storage
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.messages import Idempotency, Message, TextDelta, reply_message_id
-from textllm_core.records.parts import InputText
+from textllm_core.records.parts import InputText, OutputText
 
 LATER = NOON + timedelta(minutes=5)
 SAID = (*exchange("the Nile", "It is long."), *exchange("And the Rhine?", "Shorter."))
@@ -121,6 +131,33 @@ class EditedConversationsContract:
         assert [each and each.remembered for each in told] == [b"gone", b"said"]
         pages = [await storage.journal.read("tenant", "user", hold.response_id, after=0) for hold in holds]
         assert [page and page.events for page in pages] == [None, (TextDelta("said"),)]
+
+    @pytest.mark.parametrize("is_rewritten", [False, True])
+    async def test_a_late_correction_brings_nothing_of_a_reply_back_that_went_or_changed(
+        self, storage: Storage, is_rewritten: bool
+    ) -> None:
+        key = Idempotency("gone", "POST /chat", "fingerprint")
+        hold = await storage.ledger.reserve(reservation(idempotency=key, is_resumable=True))
+        question, answer = exchange("Apples?", "Bananas")
+        answer = replace(answer, id=reply_message_id(hold.response_id), estimated=True)
+        first = settlement(estimated=True, status="incomplete", remembered=b"Bananas", open_until=NOON + 20 * LEASE)
+        await storage.ledger.settle(hold, replace(first, messages=(question, answer), end_number=2))
+        left = replace(answer, content=(OutputText("Plums"),))
+        change: dict[str, Any] = {"rewritten": left} if is_rewritten else {"removed": answer.id}
+        await edited(storage, hold.conversation_id, **change, remembered=b"gone")
+        late = settlement(cost="0.2", messages=exchange("Apples?", "Bananas."), remembered=b"Bananas.", end_number=3)
+        rest = JournalEntry(hold, 1, (TextDelta("Bananas."),))
+        assert await storage.ledger.correct(hold, late, said=rest) is not None
+        entry = await storage.ledger.entry("tenant", hold.response_id)
+        assert entry is not None
+        assert (entry.cost, entry.estimated) == (Decimal("0.2"), False)
+        messages = await storage.conversations.last_messages("tenant", "user", hold.conversation_id, limit=None)
+        assert list(messages) == [question, *([replace(left, estimated=False)] if is_rewritten else [])]
+        told = await storage.ledger.replay("tenant", key)
+        assert told is not None
+        assert told.remembered == b"gone"
+        assert await storage.journal.read("tenant", "user", hold.response_id, after=0) is None
+        await assert_balanced(storage)
 
     async def test_nothing_is_changed_while_a_turn_is_running_or_after_another_change(self, storage: Storage) -> None:
         hold = await answered(storage)

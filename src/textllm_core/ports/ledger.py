@@ -84,7 +84,8 @@ class Ledger(Protocol):
         None where the entry is no estimate (any more), so that it happens once; nothing happens then. See
         `bookkeeping.corrected`. The conversation's last reply to the exchange becomes that of the settlement, where it
         has one; and what it remembers, if anything, is what a repeat and a reader who resumes are told from now on,
-        unless the conversation is gone.
+        unless the conversation is gone. Of a reply whose message an edit of the conversation has changed or removed
+        only the money is set right.
 
         Args:
             said: as `settle` has it.

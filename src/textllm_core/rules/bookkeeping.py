@@ -69,15 +69,20 @@ def corrected(entry: LedgerEntry, end: Settlement) -> Settlement | None:
 
     Only an estimate is ever corrected, and by what is none. A turn that was answered stays so, and what it said stays
     in its conversation, so that it is incomplete where the provider says that it has failed; of one that was
-    cancelled the user keeps what was written, and is told it again, so that only its money is set right.
+    cancelled the user keeps what was written, and is told it again.
     """
     if not entry.estimated or entry.status == "pending" or end.estimated:
         return None
     if entry.status == "cancelled":
-        end = replace(end, status="cancelled", messages=(), remembered=b"")
+        end = of_money_alone(replace(end, status="cancelled"))
     elif entry.answered and end.status == "failed":  # as where the provider had said so before (`chat.remains`)
         end = replace(end, status="incomplete")
     return replace(end, answered=entry.answered)
+
+
+def of_money_alone(end: Settlement) -> Settlement:
+    """The correction without what was said, as of a reply that its user has changed or removed since."""
+    return replace(end, messages=(), remembered=b"")
 
 
 class Before(Struct, frozen=True):

@@ -1,13 +1,14 @@
 """Requests to a server, one after the other on each of some connections, at as little cost as can be."""
 
 import asyncio
+import re
 import statistics
 import time
-from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import httptools
 
+_RESPONSE_ID = re.compile(rb"resp_[0-9a-z]+")
 PATIENCE_S = 30.0  # for the last answers, once no more is asked
 
 
@@ -18,11 +19,13 @@ class Question(NamedTuple):
         requests: as bytes; connection n sends the n-th, and begins anew after the last.
         text: stands in the first piece of an answer that has any text.
         end: stands at the end of every whole answer.
+        goes_on: the id of the response in an answer takes the place of that in the next request.
     """
 
-    requests: Sequence[bytes]
+    requests: list[bytes]
     text: bytes
     end: bytes
+    goes_on: bool = False
 
 
 class Answers(NamedTuple):
@@ -78,15 +81,21 @@ async def load(port: int, question: Question, connections: int, seconds: float) 
         for client in clients:
             client.close()
     took = time.perf_counter() - began
+    for n, client in enumerate(clients):
+        question.requests[n % len(question.requests)] = client.request
     whole = [value for client in clients for value in client.whole_ms]
     return Answers(whole, [value for client in clients for value in client.first_text_ms], took)
 
 
 class _Client(asyncio.Protocol):
-    """One connection."""
+    """One connection.
+
+    Attributes:
+        request: what it asks next.
+    """
 
     def __init__(self, request: bytes, question: Question) -> None:
-        self._request, self._question = request, question
+        self.request, self._question = request, question
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._asked = self._until = 0.0
@@ -113,7 +122,7 @@ class _Client(asyncio.Protocol):
         self._body.clear()
         self._has_text = False
         self._asked = time.perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -129,10 +138,12 @@ class _Client(asyncio.Protocol):
         body = b"".join(self._body)
         status = self._parser.get_status_code()
         if status != 200 or not self._has_text or not body.rstrip().endswith(self._question.end):
-            asked = self._request.partition(b"\r\n")[0].decode()
+            asked = self.request.partition(b"\r\n")[0].decode()
             self._fail(f"{asked} was answered {status}: {body[:500]!r}")
             return
         self.whole_ms.append((now - self._asked) * 1000)
+        if self._question.goes_on and (answered := _RESPONSE_ID.search(body)):
+            self.request = _RESPONSE_ID.sub(answered[0], self.request)
         if now < self._until:
             self._ask()
         elif not self.done.done():

@@ -37,7 +37,7 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("path", ["/chat", "/chat/stream", "/v1/chat/completions"])
+@pytest.mark.parametrize("path", ["/chat", "/chat/stream", "/v1/chat/completions", "/v1/responses"])
 @pytest.mark.parametrize("kind", sorted(ASKED))
 @pytest.mark.parametrize("requires_keys", [False, True])
 async def test_both_ways_answer_the_same(kind: str, path: str, requires_keys: bool) -> None:

@@ -125,6 +125,7 @@ async def test_why_a_response_failed_is_told(
         ({"status": 200}, "completed", "stop"),
         ({"incomplete_details": "max_output_tokens"}, "incomplete", "length"),
         ({"output": [{"type": "message", "status": "incomplete", "content": "one"}]}, "incomplete", "length"),
+        ({"output": [{"type": "message", "status": "failed", "content": "one"}]}, "incomplete", "length"),
         ({"type": "response.done"}, "completed", "stop"),
         ({"type": "response.done", "status": "incomplete"}, "incomplete", "length"),
         ({"type": "response.cancelled", "status": "cancelled"}, "cancelled", "stop"),
@@ -247,6 +248,16 @@ async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStand
     assert heard.started.model == "gpt-4o"
     assert heard.events[1:3] == [ModelThinking(2, "hm"), ModelThinking(0)]
     assert heard.deltas == ["one"]
+
+
+async def test_openais_own_sign_of_life_while_a_model_thinks_in_silence_is_one(
+    provider: OpenAIStandIn, llm: ResponsesLLM
+) -> None:
+    alive = {"type": "keepalive", "sequence_number": 3}
+    provider.script(event_stream(created(), alive, alive, delta("one"), alive, completed()))
+    heard = await hear(llm.stream(request("Well?")))
+    assert heard.events[1:3] == [ModelThinking(0), ModelThinking(0)]
+    assert (heard.deltas, heard.ended.text) == (["one"], "one")
 
 
 async def test_a_context_that_the_provider_finds_too_long_while_it_answers_costs_nothing(

@@ -61,7 +61,7 @@ def chunk(content: object = None, finish: object = None, **more: Any) -> Json:
     } | more
 
 
-def thinking(text: str, name: str = "reasoning_content") -> Json:
+def thinking(text: object, name: str = "reasoning_content") -> Json:
     return {"choices": [{"index": 0, "delta": {"role": "assistant", name: text}, "finish_reason": None}]}
 
 
@@ -232,6 +232,16 @@ CHARGES: dict[str, Quirk] = {
     ),
     "text-as-of-old": Quirk(data({"choices": [{"text": TEXT, "finish_reason": "stop"}]}, usage()) + DONE),
     "texts-in-a-list": Quirk(data(chunk(["Tea is ", None, "ready."], "stop"), usage()) + DONE),
+    "thoughts-in-parts-of-parts": Quirk(
+        data(*[chunk([{"type": "thinking", "thinking": [{"type": "text", "text": " tea"}]}])] * 8)
+        + data(chunk([{"type": "text", "text": TEXT}], "stop"), usage(9, 12)),
+        usage=(9, 12),
+    ),
+    "thoughts-in-details-alone": Quirk(
+        data(thinking([{"type": "reasoning.text", "text": THOUGHT}], "reasoning_details"), chunk(TEXT, "stop"),
+             usage()) + DONE,
+        usage=(9, 154), estimated=True,
+    ),
     "text-in-parts": Quirk(
         data(chunk([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": TEXT}], "stop"), usage())
     ),

@@ -171,7 +171,8 @@ def told(said: Delta) -> tuple[str, bool, str | None]:
     """
     text, thought, is_refusal = said.content, None, False
     if said.reasons:
-        names = (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking)
+        details = _words_of(said.reasoning_details)
+        names = (said.reasoning_content, said.reasoning, said.reasoning_text, said.thinking, details)
         thought = max((told for told in names if isinstance(told, str)), key=len, default="")
     if isinstance(text, list):  # in parts
         parts = [{"text": part} if isinstance(part, str) else part for part in text if isinstance(part, str | dict)]
@@ -185,7 +186,8 @@ def told(said: Delta) -> tuple[str, bool, str | None]:
 
 
 def _words_of(thinking: object) -> str:
-    """What a part of the type `thinking` tells: a text, or a list of parts with texts."""
+    """What a part of the type `thinking`, or `reasoning_details` tell: a text, or a list of parts with texts."""
     if isinstance(thinking, list):
-        return "".join(_words_of(part.get("text")) for part in thinking if isinstance(part, dict))
+        parts = [part for part in thinking if isinstance(part, dict)]
+        return "".join(_words_of(part.get("text") or part.get("summary")) for part in parts)
     return thinking if isinstance(thinking, str) else ""

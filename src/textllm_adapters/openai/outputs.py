@@ -19,6 +19,7 @@ _ITEM: Final = b"response.output_item.done"
 _PART: Final = b"response.content_part.done"
 # They say again what the deltas said; or they alone say it.
 WHOLE: Final = frozenset({_ITEM, _PART, b"response.output_text.done", b"response.refusal.done"})
+_CUT: Final = ("incomplete", "failed", "cancelled")
 
 
 class _Done(Struct):
@@ -115,7 +116,7 @@ def rest_of(text: str, heard: int, answered: int | None) -> Iterator[TextDelta]:
 def is_cut(output: object) -> bool:
     """A message or a call of the output is no whole one, whatever is said of the response."""
     items = [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
-    return any(item.get("status") == "incomplete" and item.get("type") not in ITEMS for item in items)
+    return any(item.get("status") in _CUT and item.get("type") not in ITEMS for item in items)
 
 
 def calls_of(output: object, whole: Whole, by: str) -> Sequence[ToolCall]:

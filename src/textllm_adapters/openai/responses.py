@@ -50,6 +50,7 @@ _ENDS: Final[Mapping[bytes, EndStatus]] = {
     b"response.done": "completed",  # of gateways; its status says what it is
 }
 _ARGUMENTS: Final = b"response.function_call_arguments.delta"
+_ALIVE: Final = b"keepalive"  # of OpenAI, in no description: a model thinks, and tells nothing of it
 _FAILURES: Final = frozenset({b"error", b"response.error"})
 _STATUSES: Final[Mapping[str | None, EndStatus]] = {s: s for s in get_args(EndStatus)}
 _UNENDED: Final = frozenset({None, "queued", "in_progress"})  # servers that state no end of their own
@@ -192,7 +193,7 @@ class ResponsesLLM:
                         words = _words(event.data)
                         thought += len(words)
                         yield ModelThinking(len(words), "" if name == _ARGUMENTS else words)
-                    elif is_at_work(name) and started:
+                    elif (name == _ALIVE or is_at_work(name)) and started:
                         yield ModelThinking(0)
                     elif name in _FAILURES:
                         failure = told_in_stream(fault_of(anything(event.data)), asked, has_begun=started)

@@ -13,6 +13,7 @@ from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Json, Reply
 from tests.servers.openai_tools import SEARCH
 
+from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
@@ -135,6 +136,19 @@ async def test_what_was_thought_of_a_tool_goes_back_with_what_it_did(
     kinds = [item["type"] for item in provider.requests[-1].body["input"]]
     assert kinds == ["message", "reasoning", "web_search_call", "message", "message"]
     assert len(provider.requests) == 2
+
+
+async def test_another_provider_is_sent_what_was_said_and_nothing_of_tools(
+    provider: OpenAIStandIn, llm: ResponsesLLM
+) -> None:
+    answered = replace(assistant(""), content=(HostedItem(SEARCH), OutputText("It rains.", [NOTE])))
+    await hear(ChatCompletionsLLM(llm.client, QUICK).stream(request("Rain?", answered, "More?")))
+    said = [(message["role"], message["content"]) for message in provider.requests[-1].body["messages"]]
+    assert said == [("user", "Rain?"), ("assistant", "It rains."), ("user", "More?")]
+    await hear(llm.stream(request("Rain?", answered, "More?")))
+    body = provider.requests[-1].body
+    assert [item["content"] for item in body["input"]] == ["Rain?", "It rains.", "More?"]
+    assert "max_tool_calls" not in body
 
 
 async def test_a_tool_that_works_long_is_a_sign_of_life(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:

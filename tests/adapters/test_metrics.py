@@ -64,6 +64,13 @@ def test_a_turn_is_counted_with_its_tokens_its_cost_and_its_wait(telemetry: Prom
     assert samples(telemetry, "textllm_time_to_first_token_seconds_sum") == {("gpt-4o",): 0.5}
 
 
+def test_calls_of_tools_are_counted(telemetry: PrometheusTelemetry) -> None:
+    used = replace(SETTLED.usage, tool_calls={"web_search": 2, "mcp": 1})
+    for usage in (used, used, SETTLED.usage):
+        telemetry.emit(replace(SETTLED, usage=usage))
+    assert samples(telemetry, "textllm_tool_calls_total") == {("gpt-4o", "web_search"): 4, ("gpt-4o", "mcp"): 2}
+
+
 def test_a_correction_is_counted_by_how_much_it_raises_or_lowers_a_cost(telemetry: PrometheusTelemetry) -> None:
     estimate = Decimal("0.5")
     for cost in ("0.75", "0.625", "0.25", "0.5"):

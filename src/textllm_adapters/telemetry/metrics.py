@@ -66,6 +66,12 @@ class PrometheusTelemetry:
             registry=own,
         )
         self._cost = Counter("textllm_cost_usd", "Cost of settled turns.", ("model", "status"), registry=own)
+        self._tool_calls = Counter(
+            "textllm_tool_calls",
+            "Calls of tools on providers' own servers, of settled turns.",
+            ("model", "tool"),
+            registry=own,
+        )
         self._corrections = Counter(
             "textllm_cost_corrections_usd",
             "Estimated cost that the provider's later word has raised (up), or lowered (down).",
@@ -204,6 +210,8 @@ class PrometheusTelemetry:
         ):
             self._count(self._tokens, model, status, kind, amount=tokens)
         self._count(self._cost, model, status, amount=float(event.cost))
+        for tool, calls in usage.tool_calls.items():
+            self._count(self._tool_calls, model, tool, amount=calls)
         if event.time_to_first_token_ms is not None:
             self._observed.append((self._first_text, (model,), event.time_to_first_token_ms / 1000))
         if event.estimated:

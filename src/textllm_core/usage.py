@@ -39,7 +39,7 @@ class LedgerEntry(Record, frozen=True):
 
     Args:
         response_id: the id of the exchange and of its reply, ours.
-        provider_response_id: the provider's name for it; None when it never told us one.
+        provider_response_id: the provider's name for it; None when it never told us one, or is to forget it.
         model: as the provider reports it, or as asked for when it never did.
         cost: USD. `price_source` and the counts allow to compute it again.
         estimated: the provider never stated the usage; counts and cost are our estimate.

@@ -20,6 +20,7 @@ from textllm_core.records.edits import ConversationEdit
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import file_keys
 from textllm_core.rules.searching import has_phrase, phrases_of, words_of
+from textllm_core.usage import LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,14 @@ class MemoryConversationRepository:
             raise ConversationBusyError
         if kept.transcript_id is not None:
             self.store.to_erase(tenant_id, user_id, "transcript", kept.transcript_id, at=edit.at)
+        entries = self._entries(key)
+        if edit.is_loss:
+            self._erase_replies(entries, at=edit.at)
+            for entry in entries:  # each is erased once, however many edits follow
+                of_it = entry.tenant_id, entry.user_id, entry.response_id
+                self.store.entries[of_it] = replace(entry, provider_response_id=None)
         if edit.unsaid is not None:
-            entries = self.store.entries.values()
-            its = {e.response_id for e in entries if (e.tenant_id, e.user_id, e.conversation_id) == key}
+            its = {entry.response_id for entry in entries}
             self._forget(tenant_id, user_id, its & {edit.unsaid}, edit.remembered)
         rewritten = edit.rewritten
         staying = (message for message in kept.messages if message.id != edit.removed)
@@ -250,12 +256,9 @@ class MemoryConversationRepository:
         if kept.turn_id is not None or key in held or speaks:
             raise ConversationBusyError
         del store.conversations[key]
-        entries = [e for e in store.entries.values() if (e.tenant_id, e.user_id, e.conversation_id) == key]
-        responses = {entry.response_id for entry in entries}
-        self._forget(tenant_id, user_id, responses, remembered)
-        for entry in entries:
-            if entry.provider_response_id is not None:
-                store.to_erase(tenant_id, user_id, "reply", entry.provider_response_id, at=at)
+        entries = self._entries(key)
+        self._forget(tenant_id, user_id, {entry.response_id for entry in entries}, remembered)
+        self._erase_replies(entries, at=at)
         if kept.transcript_id is not None:
             store.to_erase(tenant_id, user_id, "transcript", kept.transcript_id, at=at)
         keys = {file_key for message in kept.messages for file_key in file_keys(message.content)}
@@ -264,6 +267,16 @@ class MemoryConversationRepository:
             if (file := store.files.get((tenant_id, user_id, file_key))) is not None and file.status == "ready":
                 store.files[tenant_id, user_id, file_key] = KeptFile(file.file, "hidden")
         return sorted(keys)
+
+    def _entries(self, key: Key) -> Sequence[LedgerEntry]:
+        """The entries of a conversation."""
+        entries = self.store.entries.values()
+        return [each for each in entries if (each.tenant_id, each.user_id, each.conversation_id) == key]
+
+    def _erase_replies(self, entries: Collection[LedgerEntry], *, at: datetime) -> None:
+        for entry in entries:
+            if entry.provider_response_id is not None:
+                self.store.to_erase(entry.tenant_id, entry.user_id, "reply", entry.provider_response_id, at=at)
 
     def _forget(self, tenant_id: str, user_id: str, responses: Collection[str], remembered: bytes) -> None:
         """Let nothing be told again of these replies but `remembered`."""

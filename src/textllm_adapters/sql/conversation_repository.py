@@ -187,6 +187,9 @@ class SqlConversationRepository:
                     await connection.execute(statements.REWRITE_MESSAGE, changed)
                 if edit.removed is not None:
                     await connection.execute(statements.REMOVE_MESSAGE, it | {"of_message": edit.removed})
+                if edit.is_loss:
+                    await connection.execute(statements.ERASE_REPLIES, it | {"new_moment": edit.at})
+                    await connection.execute(statements.FORGET_REPLIES, it)
                 if edit.unsaid is not None:
                     unsaid = it | {"of_response": edit.unsaid}
                     told = unsaid | {"new_text": edit.remembered.decode()}

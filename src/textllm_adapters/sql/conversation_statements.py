@@ -236,6 +236,9 @@ ERASE_REPLIES: Final = insert(erasures).from_select(
         bindparam("new_moment", type_=erasures.c.next_at.type),
     ).where(*_ITS_ENTRIES, ledger.c.provider_response_id.is_not(None)),
 )
+FORGET_REPLIES: Final = (  # each is erased once, however many edits follow
+    update(ledger).where(*_ITS_ENTRIES, ledger.c.provider_response_id.is_not(None)).values(provider_response_id=None)
+)
 
 MESSAGES: Final = select(messages).where(
     messages.c.tenant_id == bindparam("of_tenant"),

@@ -41,6 +41,12 @@ async def said(storage: Storage, conversation_id: str) -> list[str]:
     return [message.text for message in messages]
 
 
+async def replies_due(storage: Storage) -> list[tuple[str, str]]:
+    """Whose replies the provider is to forget, and its names for them: those that nobody was handed yet."""
+    due = await storage.erasures.due(at=LATER, latest=LATER + 2 * LEASE, lease_until=LATER + LEASE, limit=9)
+    return sorted((erasure.user_id, erasure.provider_id) for erasure in due if erasure.kind == "reply")
+
+
 class EditedConversationsContract:
     """What is said in a conversation can be changed otherwise than by a turn.
 
@@ -158,6 +164,26 @@ class EditedConversationsContract:
         assert told.remembered == b"gone"
         assert await storage.journal.read("tenant", "user", hold.response_id, after=0) is None
         await assert_balanced(storage)
+
+    async def test_what_the_provider_keeps_as_responses_goes_once_where_something_goes(self, storage: Storage) -> None:
+        question, answer = exchange("Apples?", "Bananas.")
+        hold = await storage.ledger.reserve(reservation())
+        hold = await storage.ledger.pend(hold, provider_response_id="resp_first", model="gpt-4o")
+        await storage.ledger.settle(hold, settlement(messages=(question, answer)))
+        later = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+        later = await storage.ledger.pend(later, provider_response_id="resp_later", model="gpt-4o")
+        await storage.ledger.settle(later, settlement())
+        await answered(storage)  # another conversation
+        await edited(storage, hold.conversation_id, added=SAID)
+        assert await replies_due(storage) == []
+        await edited(storage, hold.conversation_id, removed=question.id)
+        await edited(storage, hold.conversation_id, rewritten=replace(answer, content=(OutputText("Plums"),)))
+        assert await replies_due(storage) == [("user", "resp_first"), ("user", "resp_later")]
+        entries = await storage.ledger.entries("tenant", "user")
+        assert [entry.provider_response_id for entry in entries].count(None) == 2
+        await assert_balanced(storage)
+        await storage.conversations.erase("tenant", "user", hold.conversation_id, at=LATER, remembered=b"gone")
+        assert await replies_due(storage) == []
 
     async def test_nothing_is_changed_while_a_turn_is_running_or_after_another_change(self, storage: Storage) -> None:
         hold = await answered(storage)

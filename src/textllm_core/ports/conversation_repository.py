@@ -119,7 +119,9 @@ class ConversationRepository(Protocol):
     async def edit(self, tenant_id: str, user_id: str, conversation_id: str, edit: ConversationEdit) -> None:
         """Change what was said in it. What the provider has of it becomes due at `edit.at`, and is made anew.
 
-        Of a reply that goes or changes the journal goes, and a repeat of its turn is told `edit.remembered`.
+        Of a reply that goes or changes the journal goes, and a repeat of its turn is told `edit.remembered`. Where
+        something goes, so does all that the provider keeps as responses: a later one has what was said before it. They
+        become due once, and their entries name them no more.
         Its revision moves on. Replies that are added count in its `message_count` as those of an import do; those that
         are removed were answered all the same.
 

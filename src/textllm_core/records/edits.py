@@ -42,6 +42,11 @@ class ConversationEdit(Record, frozen=True, kw_only=True):
         return sum(message.role == "assistant" for message in self.added)
 
     @property
+    def is_loss(self) -> bool:
+        """Something that was said goes."""
+        return self.removed is not None or self.rewritten is not None
+
+    @property
     def unsaid(self) -> str | None:
         """The reply whose message goes or changes; the message may as well be none of a reply, and this of nothing."""
         changed = self.removed if self.rewritten is None else self.rewritten.id

@@ -270,6 +270,11 @@ async def test_a_pdf_or_a_docx_is_told_by_its_content_whatever_its_name_is(name:
     assert (await read(name, docx_of(paragraph("Hello")))).file_type == "docx"
 
 
+async def test_a_pdf_whose_first_line_is_lost_is_read_as_one() -> None:
+    document = await read("a.pdf", pdf_of_pages(["Hello"]).partition(b"\n")[2])
+    assert (document.file_type, document.text, document.warnings) == ("pdf", "[page 1]\nHello", ())
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -34,6 +34,7 @@ _HEAD_BYTES: Final = 1024  # as far as readers of PDF look for its mark
 
 # How a file of a type begins; text begins like none of them. Word keeps an encrypted DOCX in a compound file.
 _PDF: Final = b"%PDF-"
+_PDF_OBJECT: Final = re.compile(rb"\b[0-9]+ [0-9]+ obj\b")
 _ZIP: Final = b"PK\x03\x04"
 _COMPOUND_FILE: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _RTF: Final = b"{\\rtf"
@@ -175,6 +176,8 @@ async def file_type_of(upload: Upload) -> FileType:
         return "rtf"
     if named in {None, "pdf"} and _PDF in head and not media_type_of(head).startswith("image/"):
         return "pdf"  # mail, scanners and web servers put lines of their own before it, and every viewer looks for it
+    if named == "pdf" and _PDF_OBJECT.search(head):
+        return "pdf"  # whose first line is lost
     if named == "eml" or (named in {None, "txt"} and _MAIL.match(begins)):
         return "eml"
     if named in _NO_TEXTS:  # a table in HTML, or one in CSV, is what many programs call a spreadsheet

@@ -1,7 +1,7 @@
 """What only the Chat Completions API does: its body, its chunks, its failures."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -29,12 +29,6 @@ from textllm_core.records.model import ModelEnded
 from textllm_core.records.parts import InputText
 from textllm_core.records.sampling import Sampling
 from textllm_core.usage import Usage
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Functions that a model asks for, over both of OpenAI's APIs and the forms that compatible servers give them."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -37,12 +37,6 @@ ASKED = Message(id="msg_2", role="assistant", content=(OutputText("Let me see.")
 RESULT = Message(
     id="msg_3", role="user", content=(ToolResult(call_id="call_1", output="rain"),), created_at=NOON
 )  # fmt: skip
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Tools on OpenAI's servers: what a request says of them, what is heard of them, and what the settings allow."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from tests.servers.openai_script import Json, Reply
 from tests.servers.openai_tools import SEARCH
 
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
-from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.settings import Settings, SettingsError, load_settings
@@ -33,18 +31,6 @@ SEARCHING: Json = {"type": "web_search", "search_context_size": "low", "filters"
 PYTHON: Json = {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "1g"}}
 WIKI: Json = {"type": "mcp", "server_label": "wiki", "server_url": "https://a.example", "require_approval": "never"}
 WEATHER = FunctionTool(name="weather")
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
-
-
-@pytest.fixture
-async def llm(provider: OpenAIStandIn) -> AsyncIterator[ResponsesLLM]:
-    async with open_client("sk-test", provider.base_url) as client:
-        yield ResponsesLLM(client, QUICK)
 
 
 def offering(*tools: Json, **more: Any) -> HostedTools:

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import re
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 from unittest.mock import ANY
@@ -41,12 +41,6 @@ PDF_PART = {
     "file_data": f"data:application/pdf;base64,{base64.b64encode(PDF).decode()}",
 }
 NOTE = InputFile(key="k", media_type="text/plain", size=11, name='a "note".txt', extracted="Tea at five")
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Whatever we can send is what OpenAI's own description of its API allows; the stand-in refuses the rest."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, get_args
 
 import pytest
@@ -117,12 +117,6 @@ EACH = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # one stand-in hears them all
 )
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
 
 
 @pytest.fixture

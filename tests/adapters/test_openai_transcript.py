@@ -1,7 +1,7 @@
 """What only the Conversations API does: batches, pages, foreign items, failures."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,12 +23,6 @@ REASONING: dict[str, Any] = {
     "summary": [{"type": "summary_text", "text": "hm"}],
 }
 LIST = "GET /conversations/{conversation_id}/items"
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What a model thinks before it asks for a function goes back with the result, to the model that thought it alone."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace as changed
 from typing import Any
 
@@ -29,12 +29,6 @@ from textllm_core.wire import to_json
 CLOCK = FunctionTool(name="clock")
 THOUGHT = "It is late."
 THINKS = Reply(reasoning=THOUGHT, calls=(("clock", "{}"), ("clock", "{}")))
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
 
 
 @pytest.fixture

@@ -1,34 +1,18 @@
 """Where servers other than OpenAI's put the text of a response, and what it used."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from tests.adapters.test_responses_llm import completed, created, delta, event_stream
-from tests.contracts.model_fixtures import QUICK
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault
 
-from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import hear, request
 from textllm_core.errors import ProviderUnavailableError
 from textllm_core.records.model import ModelCounted
 from textllm_core.usage import Usage
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
-
-
-@pytest.fixture
-async def llm(provider: OpenAIStandIn) -> AsyncIterator[ResponsesLLM]:
-    async with open_client("sk-test", provider.base_url) as client:
-        yield ResponsesLLM(client, QUICK)
-
 
 OUTPUT = [{"type": "message", "content": "one"}]
 

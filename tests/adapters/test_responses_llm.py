@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -34,18 +33,6 @@ from textllm_core.records.sampling import Sampling
 from textllm_core.usage import Usage
 
 SECRET = "canary-of-the-input"
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
-
-
-@pytest.fixture
-async def llm(provider: OpenAIStandIn) -> AsyncIterator[ResponsesLLM]:
-    async with open_client("sk-test", provider.base_url) as client:
-        yield ResponsesLLM(client, QUICK)
 
 
 def may_have_run(error: Exception | None) -> bool:

@@ -1,7 +1,6 @@
 """How servers other than OpenAI's end a response, and what is made of it."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault, Reply
 
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
-from textllm_adapters.openai.client import open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import hear, request
@@ -30,19 +28,6 @@ from textllm_core.errors import (
 from textllm_core.records.model import ModelThinking
 from textllm_core.texts import well_formed
 from textllm_core.usage import Usage
-
-
-@pytest.fixture
-def provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn() as provider:
-        yield provider
-
-
-@pytest.fixture
-async def llm(provider: OpenAIStandIn) -> AsyncIterator[ResponsesLLM]:
-    async with open_client("sk-test", provider.base_url) as client:
-        yield ResponsesLLM(client, QUICK)
-
 
 ENDS = ("failed", "beside", "without", "completed")
 OUTPUT = [{"type": "message", "content": "one"}]

@@ -29,7 +29,7 @@ NODE: Final = {
     "zod": "4",
 }
 PYTHON: Final = {"openai-agents": "0.24.0", "langchain-openai": "1.7.4", "llm": "0.36"}
-_PATIENCE_S: Final = 240  # of a registry
+_PATIENCE_S: Final = 480  # of a registry, where the machine is busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("python")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     wanted = [f"{name}=={version}" for name, version in PYTHON.items()]
-    _installed([str(folder / "bin" / "pip"), "install", "--quiet", *wanted], folder)
+    _installed([str(folder / "bin" / "pip"), "install", "--quiet", "--no-compile", *wanted], folder)
     return folder / "bin"
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core.chat.replay import remembered_failure
+from textllm_core.chat.tool_use import check_ids
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import (
     ConversationBusyError,
@@ -89,6 +90,7 @@ class AddMessages(_Editing):
             is_counted: it has been counted in the rate limit already.
         Raises:
             InputTooLongError: one of them is too long.
+            InvalidRequestError: two calls, or two results, of one have the same id.
             RateLimitedError: too many requests.
             ConversationNotFoundError: not the caller's, deleted, or unknown.
             ConversationBusyError: an exchange is running in it.
@@ -100,6 +102,7 @@ class AddMessages(_Editing):
             texts = [message.text, *(part.output for part in message.tool_results)]
             if (length := max(map(len, texts))) > self.max_input_chars:
                 raise InputTooLongError(length=length, limit=self.max_input_chars)
+            check_ids(message.content, field="items")
         state = await self._state(caller, conversation_id)
         if not is_counted:
             await self.admit(caller, state.user_id)

@@ -252,6 +252,15 @@ async def test_what_is_not_served_is_refused_by_its_name(server: Server, param: 
     assert (answer.status, error["param"]) == (400, param)
     assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_request")
     assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(("calls", "results"), [(2, 1), (1, 2)])
+async def test_two_calls_or_results_with_one_id_are_refused(server: Server, calls: int, results: int) -> None:
+    asked = {"role": "assistant", "tool_calls": CALLS[:1] * calls}
+    given = [{"role": "tool", "content": "rain", "tool_call_id": "call_1"}] * results
+    error = (await ask(server, [*HELLO, asked, *given])).json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_request", "messages")
+    assert "call_1; " in error["message"]
     assert server.bench.llm.requests == []
 
 

@@ -172,6 +172,8 @@ async def test_deleting_it_erases_it(server: Server) -> None:
         ([{"type": "web_search_call", "id": "ws_1"}], "items[0].type"),
         ([{"type": "function_call", "name": "x", "arguments": "{}"}], "items[0].call_id"),
         ([{"type": "item_reference", "id": "msg_1"}], "items[0]"),
+        ([{"type": "function_call", "call_id": "c", "name": "x", "arguments": "{}"}] * 2, "items"),
+        ([{"type": "function_call_output", "call_id": "c", "output": "x"}] * 2, "items"),
         ([{"role": "user", "content": "x"}] * 21, "items"),
     ],
 )

@@ -93,6 +93,7 @@ for _ in range(70):
         ({}, "message", "is required"),
         ({"tool_results": []}, "message", "is required"),
         ({"tool_results": RAIN}, "tool_results", "no call at all"),
+        ({"tool_results": RAIN * 2}, "tool_results", "two results of the call call_1; send one result for each call"),
         ({"tool_results": [{"tool_call_id": "a"}]}, "tool_results[0].content", "is required"),
         ({"message": "x", "tools": 5}, "tools", "must be a list of objects"),
         ({"message": "x", "tools": [{"type": "web_search"}]}, "tools[0].type", 'must be "function"'),

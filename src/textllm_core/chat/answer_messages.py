@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.tool_use import check_ids
 from textllm_core.errors import InputTooLongError, InvalidRequestError
 from textllm_core.policy import ChatPolicy
 from textllm_core.records.hosted import HostedItem
@@ -101,7 +102,8 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
     Args:
         are_all: nothing was said before them, so that each result has its call among them.
     Raises:
-        InvalidRequestError: half of a character, or the result of a call that the reply before it does not ask for.
+        InvalidRequestError: half of a character, the result of a call that the reply before it does not ask for, or
+            two calls, or results, with the same id.
     """
     characters = size = 0
     open_calls: set[str] = set()
@@ -135,4 +137,6 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
         size += _TOKENS_BESIDE
         if message.role not in _INSTRUCTING:
             open_calls = calls
+        if calls or message.tool_results:
+            check_ids(message.content, field=field)
     return characters, size, estimated_tokens(characters=characters)

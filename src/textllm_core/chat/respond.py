@@ -15,7 +15,7 @@ from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import reply_of
 from textllm_core.chat.response_places import Place, Places, is_anothers
 from textllm_core.chat.running import Running
-from textllm_core.chat.tool_use import results_bound
+from textllm_core.chat.tool_use import check_results, results_bound
 from textllm_core.errors import (
     ConversationBusyError,
     IdempotencyInProgressError,
@@ -263,6 +263,7 @@ class Respond:
             Message(id=new_id("msg"), role=it.role, content=it.content, created_at=now) for it in asked.before
         )
         results = tuple(part for part in asked.content if isinstance(part, ToolResult))
+        check_results(results, field="input")
         said = Message(
             id=names.message_id,
             role="user",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, get_args
 
@@ -105,16 +106,30 @@ def results_estimate(content: Sequence[ContentPart]) -> int:
     return estimated_tokens(*(part.output for part in content if isinstance(part, ToolResult)))
 
 
-def check_results(results: Sequence[ToolResult]) -> None:
+def check_results(results: Sequence[ToolResult], *, field: str = "tool_results") -> None:
     """
     Raises:
         InvalidRequestError: one has half of a character, or two are of the same call.
     """
-    ids = [result.call_id for result in results]
     if any(text != well_formed(text) for result in results for text in (result.call_id, result.output)):
-        raise InvalidRequestError.of("tool_results", "has half of a surrogate pair, which is no character")
-    if len(set(ids)) < len(ids):
-        raise InvalidRequestError.of("tool_results", "has two results of the same call")
+        raise InvalidRequestError.of(field, "has half of a surrogate pair, which is no character")
+    check_ids(results, field=field)
+
+
+def check_ids(content: Sequence[object], *, field: str) -> None:
+    """Refuse a message that no provider takes.
+
+    Raises:
+        InvalidRequestError: two of its calls, or two of its results, have the same id.
+    """
+    for kind, wrong, remedy in (
+        (ToolCall, "two calls with the id", "give each call an id of its own"),
+        (ToolResult, "two results of the call", "send one result for each call"),
+    ):
+        counts = Counter(part.call_id for part in content if isinstance(part, kind))
+        twice = next((call_id for call_id, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise InvalidRequestError.of(field, f"has {wrong} {twice[:MAX_NAME_CHARS]}; {remedy}")
 
 
 def answering(content: Sequence[ContentPart], open_calls: Sequence[str]) -> tuple[ContentPart, ...]:

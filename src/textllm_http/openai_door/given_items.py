@@ -8,6 +8,7 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from textllm_core.chat.given_parts import GivenPart
+from textllm_core.chat.tool_use import check_ids
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.hosted import ITEMS
 from textllm_core.records.parts import InputText, OutputText, Refusal
@@ -50,7 +51,8 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str, passes_tool
         body: that they stood in; place: where, such as `input`.
         passes_tools: items of tools of the provider's are passed over: nothing is kept of them.
     Raises:
-        InvalidRequestError: one of them is malformed, or of a kind that is not served here.
+        InvalidRequestError: one of them is malformed, or of a kind that is not served here; or two calls of a reply,
+            or two of the results that follow it, have the same id.
     """
     if len(items) > MAX_ITEMS:
         raise InvalidRequestError.of(place, f"may have {MAX_ITEMS} items at most")
@@ -95,6 +97,9 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str, passes_tool
                 raise InvalidRequestError.of(
                     f"{at}.type", f"{told} is not served here; there are messages, function calls and their outputs"
                 )
+    for each in given:
+        if isinstance(each, GivenMessage):
+            check_ids(each.parts, field=place)
     return given
 
 

@@ -178,6 +178,8 @@ async def test_a_model_that_reads_no_images_is_not_asked_a_second_time() -> None
             [said("assistant", CALL), said("user", "Well?"), said("user", RESULT)],
             "the reply before it does not ask for",
         ),
+        ([said("user", "x"), said("assistant", CALL, CALL), said("user", RESULT)], "two calls with the id call_1"),
+        ([said("user", "x"), said("assistant", CALL), said("user", RESULT, RESULT)], "two results of the call call_1"),
         ([said("user", "\ud800")], "surrogate"),
         ([said("user", "x")] * (MAX_GIVEN + 1), str(MAX_GIVEN)),
     ],

@@ -118,7 +118,7 @@ async def test_a_conversation_goes_on_with_plain_words_after_a_call(tool_bench: 
     ("results", "text", "says"),
     [
         pytest.param([ToolResult(call_id="call_9", output="x")], "", "it waits for call_1", id="nobody's"),
-        pytest.param([RAIN, RAIN], "", "two results of the same call", id="twice"),
+        pytest.param([RAIN, RAIN], "", "two results of the call call_1; send one", id="twice"),
         pytest.param([ToolResult(call_id="call_1", output="\ud83d")], "", "half of a surrogate", id="half a character"),
         pytest.param([], "", "must not be blank", id="nothing"),
     ],

@@ -27,7 +27,7 @@ from textllm_core.errors import (
 )
 from textllm_core.records.messages import Message, TextDelta
 from textllm_core.records.model import ModelEnded, ModelRequest, ModelStarted, ModelThinking
-from textllm_core.records.parts import InputText
+from textllm_core.records.parts import InputText, OutputText
 from textllm_core.texts import well_formed
 
 
@@ -140,6 +140,18 @@ def test_what_the_operator_must_check_is_told_in_whatever_words(said: dict[str, 
     error = refusal(400, {}, json.dumps({"error": said}).encode(), call)
     assert isinstance(error, ProviderError)
     assert told in str(error)
+
+
+async def test_an_assistant_that_speaks_first_is_taken_also_where_templates_want_a_user(
+    llm: ChatCompletionsLLM, servers: ChatQuirks
+) -> None:
+    greeting = Message(id="msg_1", role="assistant", content=(OutputText("Hi, I am Robin."),), created_at=NOON)
+    developer = replace(greeting, role="developer", content=(InputText("Be kind."),))
+    asked = replace(asking("ordinary"), messages=(developer, greeting, *request("Who are you?").messages))
+    assert (await hear(llm.stream(asked))).error is None
+    said = [(turn["role"], turn["content"]) for turn in servers.bodies[-1]["messages"]]
+    assert said[-3:] == [("user", "."), ("assistant", "Hi, I am Robin."), ("user", "Who are you?")]
+    assert not servers.malformed
 
 
 @pytest.mark.parametrize("model", ["no-end", "half-a-chunk"])

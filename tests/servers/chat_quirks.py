@@ -363,6 +363,8 @@ class ChatQuirks:
             self.malformed.append(str(refusal))
         if any(one["role"] == next_one["role"] for one, next_one in pairwise(body["messages"])):
             self.malformed.append("as many models' templates say: roles must alternate")
+        if next(each["role"] for each in body["messages"] if each["role"] != "system") != "user":
+            self.malformed.append("as many models' templates say: the first turn must be the user's")
         quirk = QUIRKS[body["model"]]
         if quirk.images_only and "image_url" not in json.dumps(body["messages"]):
             quirk = QUIRKS["ordinary"]

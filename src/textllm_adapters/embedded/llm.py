@@ -64,7 +64,7 @@ class EmbeddedLLM:
             raise InvalidRequestError.of(
                 "response_format", "the embedded model writes plain text alone; configure another provider"
             )
-        messages = request.messages
+        messages = request.user_first
         while True:
             async with aclosing(self._chunks(_body(request, messages))) as chunks:
                 first: _Chunk = await anext(

@@ -306,7 +306,7 @@ def _in_parts(content: object) -> list[object]:
 
 def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]:
     instructions = [{"role": "system", "content": request.instructions}] if request.instructions else []
-    turns = _in_turns(request.messages, dialect, by)
+    turns = _in_turns(request.messages if dialect.is_openai else request.user_first, dialect, by)
     if dialect.short_call_ids:
         shorten_call_ids(turns)
     body: dict[str, object] = {

@@ -234,12 +234,13 @@ class AskModel:
         if not of.has_past:
             return ()
         hold = of.hold
-        messages = list(
-            await self.conversations.last_messages(hold.tenant_id, hold.user_id, hold.conversation_id, limit=limit)
-        )
-        # A cut through the middle of a turn; but a call is left to whoever brings its result.
-        while messages and messages[0].role == "assistant" and not (len(messages) == 1 and of.message.tool_results):
+        key, one_more = (hold.tenant_id, hold.user_id, hold.conversation_id), None if limit is None else limit + 1
+        messages = list(await self.conversations.last_messages(*key, limit=one_more))
+        if limit is not None and len(messages) > limit:
             del messages[0]
+            # A cut through the middle of a turn; but a call is left to whoever brings its result.
+            while messages and messages[0].role == "assistant" and not (len(messages) == 1 and of.message.tool_results):
+                del messages[0]
         return tuple(message for message in messages if message.role == "user" or _says_something(message))
 
     async def _begin(self, of: OpenExchange, started: ModelStarted) -> None:

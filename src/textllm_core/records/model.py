@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from textllm_core.errors import TextLLMError
 from textllm_core.records.hosted import NOTHING_HOSTED, HostedOutput, HostedTools, ToolStep, most_of
 from textllm_core.records.messages import FinishReason, Message, TextDelta
+from textllm_core.records.parts import InputText
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.thoughts import Thought
 from textllm_core.records.tools import FunctionTool, ReasoningEffort, ResponseFormat, ToolCall, ToolChoice
@@ -60,6 +61,19 @@ class ModelRequest(Record, frozen=True, kw_only=True):
     hosted: HostedTools | None = None
     returns_reasoning: bool = False
     read: ReadBlob | None = None
+
+    @property
+    def user_first(self) -> tuple[Message, ...]:
+        """The messages, behind a turn of the user's without words where the assistant speaks first.
+
+        The templates of many models take no other beginning, and no turn that is empty; OpenAI's own take any.
+        """
+        first = next((place for place, each in enumerate(self.messages) if each.role in ("user", "assistant")), 0)
+        if not self.messages or self.messages[first].role != "assistant":
+            return self.messages
+        greeting = self.messages[first]
+        silence = Message(id="", role="user", content=(InputText("."),), created_at=greeting.created_at)
+        return (*self.messages[:first], silence, *self.messages[first:])
 
 
 class ModelStarted(Record, frozen=True):

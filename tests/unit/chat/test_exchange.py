@@ -48,10 +48,12 @@ from textllm_core.errors import (
 )
 from textllm_core.money import ZERO
 from textllm_core.records.conversations import ConversationState
+from textllm_core.records.edits import SaidMessage
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Settled, Settlement
 from textllm_core.records.messages import Idempotency, Message
 from textllm_core.records.model import EndStatus, ModelEnded, ModelEvent, ModelRequest, ReadBlob
+from textllm_core.records.parts import OutputText
 
 USAGE = Usage(input_tokens=1000, cached_tokens=200, output_tokens=100)
 PRICE_OF_USAGE = Decimal("0.00325")  # 800 * 2.5 + 200 * 1.25 + 100 * 10, for a million
@@ -86,6 +88,24 @@ async def test_without_a_transcript_the_history_goes_along_as_far_as_allowed() -
     for text in ("two", "three"):
         reply = await bench.say(text, reply.conversation_id)
     assert [[m.text for m in r.messages] for r in bench.llm.requests][-1] == ["two", "[2] You said: two", "three"]
+
+
+@pytest.mark.parametrize("keeps_transcripts", [False, True])
+async def test_a_greeting_that_begins_a_conversation_is_known_to_the_model(keeps_transcripts: bool) -> None:
+    transcript = MemoryTranscript() if keeps_transcripts else None
+    bench = Bench(transcript=transcript, policy=replace(POLICY, max_history_items=3))
+    made = await bench.textllm.conversations.create(Caller(), "ada")
+    greeting = SaidMessage(role="assistant", content=(OutputText("Hi, I am Robin."),))
+    await bench.textllm.conversations.add_messages(Caller(), made.id, [greeting])
+    for number in range(3):
+        await bench.say(f"turn {number}", made.id)
+        request = bench.llm.requests[-1]
+        known = list(request.messages)
+        if transcript is not None:
+            assert request.transcript_id is not None
+            known = list(await transcript.messages(request.transcript_id))
+        is_cut = not keeps_transcripts and number == 2
+        assert known[0].text == ("turn 1" if is_cut else "Hi, I am Robin.")
 
 
 async def test_a_reply_of_spaces_alone_is_no_part_of_the_history() -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tests.http.conftest import JSON, Server, events_of, serving
 from tests.http.test_openai_conversations import made, refusal
 from tests.image_files import png
-from tests.unit.conftest import Bench
+from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.application import memory_administration
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
@@ -682,6 +682,24 @@ async def test_what_was_copied_goes_where_nothing_is_said_in_it(
     answer = await server.post("/v1/responses", fork | {"model": "unheard-of"})
     assert refusal(answer) == (400, "invalid_request", "model")
     assert len(bench.store.conversations) == 2  # where the two said something, and where the fork did
+
+
+async def test_what_is_copied_is_no_longer_than_a_request_may_be() -> None:
+    bench = Bench(policy=replace(POLICY, max_input_chars=100, max_history_items=2))
+    async with serving(bench) as server:
+        chain = [await asked(server, input="x" * 100)]
+        for _ in range(4):
+            chain.append(await asked(server, input="x" * 100, previous_response_id=chain[-1]["id"]))
+        await asked(server, input="a fork", previous_response_id=chain[0]["id"])
+        conversations = set(bench.store.conversations)
+        for more in ({}, {"stream": True}, {"background": True}):
+            body = {"model": "gpt-4o", "input": "a fork", "previous_response_id": chain[3]["id"]} | more
+            answer = await server.post("/v1/responses", body)
+            assert refusal(answer) == (400, "invalid_request", "previous_response_id")
+            assert "follow the last one" in answer.json()["error"]["message"]
+        assert set(bench.store.conversations) == conversations
+        await asked(server, input="on", previous_response_id=chain[4]["id"])
+        await bench.check_books()
 
 
 async def test_what_one_user_said_is_told_for_no_other_that_is_named(server: Server, bench: Bench) -> None:

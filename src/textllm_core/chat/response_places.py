@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from textllm_core.chat.answer_messages import MAX_GIVEN
 from textllm_core.errors import ConversationBusyError, ConversationNotFoundError, InvalidRequestError
 from textllm_core.ids import new_id
 from textllm_core.policy import ChatPolicy
@@ -19,6 +20,9 @@ from textllm_core.records.parts import lent
 from textllm_core.records.response_turns import ResponseTurn
 from textllm_core.records.stored_responses import FollowedResponse, StoredResponse
 from textllm_core.tenancy import Caller, is_unnamed
+from textllm_core.wire import to_json
+
+_MOST_BYTES: Final = 4  # of a character, in UTF-8
 
 
 class Place(NamedTuple):
@@ -100,13 +104,30 @@ class Places:
         return None if caller.user_id is not None or named in (None, owner) else caller.acts_for(named)
 
     async def copy(self, caller: Caller, previous: StoredResponse) -> str:
-        """A new conversation, with what was said up to the response, and with it."""
+        """A new conversation, with what was said up to the response, and with it.
+
+        Raises:
+            ConversationBusyError, InvalidRequestError: as `until`; the latter, too, where that is more than a request
+                may bring: users with free models have no budget, and what their copies take is bounded by this alone.
+        """
         said = await self.until(caller, previous)
+        self._check_length(said)
         messages = [replace(message, content=lent(message.content)) for message in said]
         state = await self.conversations.state(caller.tenant_id, previous.conversation_id)
         return await self.new_conversation(
             caller, previous.user_id, messages, context_tokens=0 if state is None else state.context_tokens
         )
+
+    def _check_length(self, said: Sequence[Message]) -> None:
+        left = self.policy.max_input_chars * self.policy.max_history_items * _MOST_BYTES
+        for number, message in enumerate(said, 1):
+            left -= len(to_json(message.content))
+            if left < 0 or number > MAX_GIVEN:
+                raise InvalidRequestError.of(
+                    "previous_response_id",
+                    "is not the last of its chain, and what was said until then is too long to be copied; follow the "
+                    "last one, or send what matters of it in input",
+                )
 
     async def until(self, caller: Caller, previous: StoredResponse) -> Sequence[Message]:
         """What was said up to its reply, and with it.

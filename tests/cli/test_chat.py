@@ -49,6 +49,23 @@ def test_usage_counts_this_conversation(run: Run) -> None:
     assert "of it an estimate" in run("chat", stdin="one\n/usage\n", says=says).stdout
 
 
+def test_usage_counts_what_replies_that_broke_off_cost(run: Run, wiring: MemoryWiring) -> None:
+    broken = ScriptedReply(text="I was about to", error=ProviderError("It fell over."), after=2)
+    says = [ScriptedReply(text="first"), broken, ScriptedReply(text="second"), broken]
+    used = run("chat", "--json", stdin="one\ntwo\nthree\nfour\n/usage\n", says=says).stdout.splitlines()[-1]
+    charged = [entry for entry in wiring.store.entries.values() if entry.usage.output_tokens]
+    assert json.loads(used) == {
+        "replies": 2,
+        "input": sum(entry.usage.input_tokens for entry in charged),
+        "output": sum(entry.usage.output_tokens for entry in charged),
+        "cost": pytest.approx(float(sum(entry.cost for entry in charged))),
+        "estimated_cost": pytest.approx(float(sum(entry.cost for entry in charged if entry.estimated))),
+    }
+    assert len(charged) == 4
+    later = run("chat", "--continue", "--json", stdin="five\n/usage\n", says=[broken]).stdout.splitlines()[-1]
+    assert json.loads(later)["cost"] == pytest.approx(float(list(wiring.store.entries.values())[-1].cost))
+
+
 def test_a_turn_that_fails_is_reported_and_the_chat_goes_on(run: Run) -> None:
     says = [ScriptedReply(error=ProviderError("It fell over.")), ScriptedReply(text="better")]
     result = run("chat", stdin="one\ntwo\n", says=says)

@@ -22,12 +22,14 @@ from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, Rep
 
 if TYPE_CHECKING:
     from textllm_cli.engine import Talk
+    from textllm_core.records.conversations import Conversation
 
 
 @dataclass(slots=True)
 class Counts:
-    """What one conversation has used since the chat began."""
+    """What one conversation has used since the chat began. `before`: the conversation then; None: it was new."""
 
+    before: Conversation | None = None
     replies: int = 0
     input: int = 0
     output: int = 0
@@ -41,6 +43,16 @@ class Counts:
         self.cost += reply.cost
         if reply.estimated:
             self.estimated_cost += reply.cost
+
+    def catch_up(self, now: Conversation, *, is_estimate: bool) -> None:
+        """Count what was charged beside the replies that were told: for one that broke off."""
+        then = self.before
+        self.input = now.total_tokens_input - (then.total_tokens_input if then else 0)
+        self.output = now.total_tokens_output - (then.total_tokens_output if then else 0)
+        cost = now.total_cost - (then.total_cost if then else 0)
+        if is_estimate:
+            self.estimated_cost += cost - self.cost
+        self.cost = cost
 
     def record(self) -> dict[str, int | Decimal]:
         return {name: getattr(self, name) for name in ("replies", "input", "output", "cost", "estimated_cost")}
@@ -92,7 +104,9 @@ class Chat:
         Raises:
             NotFoundError: there is no latest conversation to begin with.
         """
-        self._conversation_id = await self._speaker.first_conversation(self._talk)
+        first = await self._speaker.first_conversation(self._talk)
+        if first is not None:
+            await self._begin(await self._talk.conversations.get(self._speaker.caller, first))
         self._screen.say("/help shows what there is besides talking.")
         was_interrupted = False
         while True:
@@ -142,12 +156,13 @@ class Chat:
             raise InvalidRequestError("Say which conversation: /open ID")
         found = await whole_id(self._talk.conversations, self._speaker.caller, command.rest)
         conversation = await self._talk.conversations.get(self._speaker.caller, found)
-        await self._begin(conversation.id)
+        await self._begin(conversation)
         self._screen.say(f"{conversation.title or conversation.id}: {conversation.message_count} turns so far.")
 
-    async def _begin(self, conversation_id: str | None) -> None:
+    async def _begin(self, conversation: Conversation | None) -> None:
         await self._settled()  # so that its cost is counted where it belongs
-        self._conversation_id, self._counts = conversation_id, Counts()
+        self._conversation_id = None if conversation is None else conversation.id
+        self._counts = Counts(conversation)
 
     async def _image(self, command: Command) -> None:
         path, text = path_and_text(command)
@@ -248,6 +263,8 @@ class Chat:
                     self._conversation_id = event.conversation_id
                     spoken.has_begun.set()
                 else:
+                    if isinstance(event, ReplyFailed):
+                        await self._count_broken()
                     reply = self._heard(event)
                     if reply is not None:
                         return reply
@@ -262,6 +279,15 @@ class Chat:
             case ReplyFailed(_, error):
                 raise error
         return None
+
+    async def _count_broken(self) -> None:
+        """Count what a reply that broke off has cost, which no event tells."""
+        if (conversation_id := self._conversation_id) is not None:
+            conversations, caller = self._talk.conversations, self._speaker.caller
+            with suppress(TextLLMError):  # why the reply broke off is what is told
+                last = await conversations.messages(caller, conversation_id, limit=1, order="desc")
+                is_estimate = bool(last.data) and last.data[0].estimated is True
+                self._counts.catch_up(await conversations.get(caller, conversation_id), is_estimate=is_estimate)
 
     async def _settle(self, spoken: _Spoken) -> None:
         """End a reply that nobody wants to see, and tell what it came to."""

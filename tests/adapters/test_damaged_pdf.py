@@ -188,3 +188,13 @@ def test_a_damaged_pdf_without_pages_is_not_said_to_be_empty(reading: Callable[[
     with pytest.raises(UnreadableDocumentError) as refusal:
         reading(BROKEN[:200])
     assert refusal.value.reason == "damaged"
+
+
+@pytest.mark.slow
+def test_a_file_whose_opening_is_too_much_work_for_the_one_is_measured_by_the_other() -> None:
+    """Its first object is 150,000 things that nobody asks for; pypdf reads them all before it knows a page."""
+    whole = pdf_of_pages(["Hello one", "Hello two"])
+    busy = NO_STARTXREF.sub(
+        b"", whole.replace(b"/Type /Catalog", b"/More [" + b"<</A (b)/C 1>>" * 150_000 + b"] /Type /Catalog")
+    )
+    assert inspect(busy) == Found(pages=2)

@@ -22,11 +22,13 @@ from textllm_adapters.documents.misread import letters_of_names, without_codes
 from textllm_adapters.documents.outcomes import Found
 from textllm_adapters.documents.pdf_text import TextCount, text_size
 from textllm_adapters.documents.pdfium import PdfiumDocument
+from textllm_adapters.documents.processor_time import TookTooLongError, within
 from textllm_core.errors import DocumentTooLargeError, UnreadableDocumentError
 
 _OBJECT: Final = re.compile(rb"(?<![0-9])([0-9]{1,7})[ \t\r\n]+[0-9]{1,5}[ \t\r\n]+obj\b")
 # Says of no object where it is, so that all are looked for; and among how many the one is that names the pages.
 _NEW_END: Final = b"\ntrailer\n<< /Size %d >>\nstartxref\n0\n%%%%EOF\n"
+_OPENING_S: Final = 4.0  # of the child's processor time for pypdf; pdfium opens in the rest what is too much for it
 _SECOND_OPINIONS_S: Final = 4.0  # of the child's processor time; the rest is for pages that nobody doubts
 _BYTES_OF_CHARACTER: Final = 2  # as most fonts of many characters have them
 _MOST_LOST: Final = 0.5  # of characters that the page shows
@@ -223,10 +225,13 @@ def _open(content: bytes, max_pages: int) -> tuple[PdfReader, bool]:
     """A reader of at most `max_pages` pages, and whether the file had to be mended for it.
 
     Raises:
-        UnreadableDocumentError: it cannot be opened without a password, or has no pages.
+        UnreadableDocumentError: it cannot be opened without a password, or in time, or has no pages.
     """
     try:
-        reader, is_mended = _reader(content)
+        with within(_OPENING_S):
+            reader, is_mended = _reader(content)
+    except TookTooLongError as error:
+        raise UnreadableDocumentError("timed_out") from error
     except NotImplementedError as error:  # a cipher that pypdf does not know
         raise UnreadableDocumentError("encrypted") from error
     except LimitReachedError as error:

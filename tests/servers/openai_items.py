@@ -78,8 +78,7 @@ def _full_item(item: Any, at: str, known: Callable[[str], Json | None]) -> Json:
     replayed = known(item["id"]) if item.get("id") else None
     # See `check_reasoning`; what a tool did is whole in its item.
     is_call = (kind == "function_call" and str(item.get("id")).startswith("fc_")) or kind in KINDS
-    is_reply = kind == "message" and item.get("role") == "assistant" and "status" in item  # as an output had it
-    if item.get("id") and replayed is None and not (item.get("encrypted_content") or is_call or is_reply):
+    if item.get("id") and replayed is None and not (item.get("encrypted_content") or is_call):
         raise ApiError(404, f"Item with id '{item['id']}' not found.", param="input")
     if kind == "item_reference":
         if replayed is None:

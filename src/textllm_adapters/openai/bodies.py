@@ -51,15 +51,13 @@ def input_items(message: Message, by: str | None = None) -> list[dict[str, objec
 
 
 def _with_thoughts(said: list[dict[str, object]], message: Message, by: str) -> list[dict[str, object]]:
-    """What a reply says, behind its reasoning: that demands the very item which followed it."""
+    """What a reply says, behind its reasoning. Its own id stays away: OpenAI looks for it, and has kept nothing."""
     for part in message.content:
         if isinstance(part, OutputText | Refusal):
-            before, with_it = items_before(part, by)
+            before, _ = items_before(part, by)
             thoughts = [item for item in before if item.get("encrypted_content") or item.get("type") in ITEMS]
-            if with_it and any(item.get("encrypted_content") for item in thoughts):
-                parts = [{"type": "output_text", "text": message.text, "annotations": [], "logprobs": []}]
-                own = {"type": "message", "role": "assistant", "status": "completed", "content": parts}
-                return [*thoughts, own | with_it]
+            if any(item.get("encrypted_content") for item in thoughts):
+                return [*thoughts, *said]
     return said
 
 

@@ -82,12 +82,8 @@ def thought_before(output: object, calls: Sequence[ToolCall], by: str) -> list[T
     return [replace(call, reasoning=kept[call.call_id]) if call.call_id in kept else call for call in calls]
 
 
-def thought_before_text(output: object, message_id: object, by: str) -> list[Thought]:
-    """The encrypted reasoning items that stand before the message of a response's output, if there are any.
-
-    Args:
-        message_id: of the message, where the output does not say it itself.
-    """
+def thought_before_text(output: object, by: str) -> list[Thought]:
+    """The encrypted reasoning items that stand before the message of a response's output, if there are any."""
     before: list[Mapping[str, object]] = []
     for item in output if isinstance(output, list) else ():
         match item:
@@ -96,11 +92,10 @@ def thought_before_text(output: object, message_id: object, by: str) -> list[Tho
             case {"type": str(kind)} if before and kind in ITEMS:  # as before a call
                 before.append(item)
             case {"type": "message"}:
-                message_id = item.get("id") or message_id
                 break
     if not any(item.get("encrypted_content") for item in before):
         return []
-    reasoning = _kept({"before": before, "id": message_id if isinstance(message_id, str) else None}, by)
+    reasoning = _kept({"before": before}, by)
     return [] if reasoning is None else [Thought(reasoning)]
 
 

@@ -66,7 +66,6 @@ class _Kind(Struct):
 
 class _Delta(Struct):
     delta: object = None
-    item_id: object = None
     usage: object = None
 
 
@@ -151,7 +150,7 @@ class ResponsesLLM:
                                 yield so_far
                         if isinstance(text, str) and text:
                             if not said and request.returns_reasoning:
-                                for returned in thought_before_text(whole.items(), piece.item_id, by):
+                                for returned in thought_before_text(whole.items(), by):
                                     yield returned
                             if name == _REFUSAL and answered is None:
                                 answered = len(said)
@@ -175,7 +174,7 @@ class ResponsesLLM:
                             text, refusal = whole.told()
                         if text.startswith(said) and len(text) > len(said):  # else it is what came already
                             if not said and request.returns_reasoning:
-                                for returned in thought_before_text(response.output or whole.items(), None, by):
+                                for returned in thought_before_text(response.output or whole.items(), by):
                                     yield returned
                             if refusal and answered is None:
                                 answered = max(len(said), len(text) - len(refusal))

@@ -65,7 +65,8 @@ def remains(ended: ModelEnded | None, heard: str, estimate: Usage, *, error: Tex
         is_free = _is_answer(error) and not estimate.output_tokens  # but for the calls of tools that it has told of
         usage, estimated = Usage(tool_calls=estimate.tool_calls) if is_free else estimate, True
     status: EntryStatus = "failed"
-    if ended is not None and ended.status == "completed" and not ended.content_filtered:
+    is_whole = ended is not None and ended.status == "completed" and not ended.content_filtered
+    if ended is not None and is_whole and _tells(ended.text, heard):
         status = "completed"
     elif is_kept or (ended is not None and ended.content_filtered):
         status = "incomplete"
@@ -77,6 +78,16 @@ def remains(ended: ModelEnded | None, heard: str, estimate: Usage, *, error: Tex
         is_kept=is_kept,
         is_open=ended is None or not ended.is_over,
     )
+
+
+def tells_reply(left: Remains, ended: ModelEnded) -> bool:
+    """Whether the provider's account is one of a reply, which it tells as far as it went."""
+    return ended.status == "incomplete" or ended.status == left.status == "completed"
+
+
+def _tells(told: str, heard: str) -> bool:
+    """Whether an account of a whole reply tells its text. Some servers keep none, or in a form that nobody can read."""
+    return len(told) >= len(heard) or (told != "" and heard.startswith(told))
 
 
 def _is_refusal(error: TextLLMError | None) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from textllm_core.chat.remains import Remains
+from textllm_core.chat.remains import Remains, tells_reply
 from textllm_core.records.hosted import NOTHING_HOSTED, HostedItem
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import Message, MessageEnd, TurnOptions, reply_message_id
@@ -91,6 +91,6 @@ def _message_end(left: Remains, ended: ModelEnded | None) -> MessageEnd:
     """Why the reply ends where it does: by the provider's word, where it has one for a reply."""
     if left.status == "cancelled":
         return "cancelled"
-    if ended is None or ended.content_filtered or ended.status not in ("completed", "incomplete"):
+    if ended is None or ended.content_filtered or not tells_reply(left, ended):
         return "error"
     return ended.finish_reason

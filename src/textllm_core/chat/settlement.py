@@ -9,7 +9,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from textllm_core.chat.open_exchange import OpenExchange
-from textllm_core.chat.remains import Remains, remains
+from textllm_core.chat.remains import Remains, remains, tells_reply
 from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.chat.reply_messages import calls_of, message_of_reply, told_content
 from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
@@ -246,14 +246,13 @@ def corrected(
 ) -> Settlement:
     """What the provider's late account puts in the place of an estimate."""
     left = remains(ended, "", Usage(input_tokens=hold.input_estimate))
-    is_of_calls = bool(ended.tool_calls)
-    if is_of_calls:  # not brought after the fact: by now the conversation may have gone on without their results
+    if ended.tool_calls:  # not brought after the fact: by now the conversation may have gone on without their results
         ended = replace(ended, tool_calls=(), finish_reason="stop")
     messages = (message_of_reply(hold, left, ended, at=at),) if left.text else ()
     end = _by_account(
         hold, left, ended, pricing=pricing, at=at, messages=messages, transcript_id=None, context_tokens=0, files=files
     )
-    return replace(end, remembered=b"") if is_of_calls and not left.text else end  # a repeat is told what it was told
+    return end if left.text else replace(end, remembered=b"")  # a repeat is told what it was told
 
 
 def _by_account(
@@ -281,7 +280,7 @@ def _by_account(
     model = hold.reported_model or hold.model
     price = _price(pricing, hold, model, ended)
     (cost, source), remembered = _cost(price, left, ended.cost if ended else None), otherwise
-    if ended is not None and not ended.content_filtered and ended.status in ("completed", "incomplete"):
+    if ended is not None and not ended.content_filtered and tells_reply(left, ended):
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
         calls = [ReplyToolCall.of(call) for call in calls_of(left, ended)]
         reply = _reply(hold, left, left.text, ended.finish_reason, calls, model=model, cost=cost)

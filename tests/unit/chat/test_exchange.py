@@ -279,6 +279,29 @@ async def test_a_reply_that_breaks_off_costs_what_the_provider_says_and_is_what_
     await bench.check_books()
 
 
+@pytest.mark.parametrize(("told", "status"), [("", "incomplete"), ("b", "incomplete"), ("a", "completed")])
+async def test_an_account_that_does_not_tell_the_text_of_a_reply_makes_no_whole_one_of_what_was_heard(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, told: str, status: str
+) -> None:
+    outcome = bench.llm.outcome
+
+    async def without_text(provider_response_id: str) -> ModelEnded | None:
+        ended = await outcome(provider_response_id)
+        return ended and replace(ended, text=told)
+
+    monkeypatch.setattr(bench.llm, "outcome", without_text)
+    error = ProviderError("cut")
+    bench.llm.script(ScriptedReply(deltas=("a", "\n", "c"), usage=USAGE, error=error, after=2, unheard="completed"))
+    with pytest.raises(ProviderError):
+        await bench.say("one")
+    [entry] = await bench.entries()
+    assert (entry.status, entry.cost, entry.estimated) == (status, PRICE_OF_USAGE, False)
+    reply = (await bench.said(entry))[-1]
+    end = "stop" if status == "completed" else "error"
+    assert (reply.text, reply.status, reply.finish_reason) == ("a\n", status, end)
+    await bench.check_books()
+
+
 @pytest.mark.parametrize("heard", [(), ("Once",), ("Once", " upon")])
 @pytest.mark.parametrize("error", [ProviderError("cut"), ProviderTimeoutError("silence"), RuntimeError("a defect")])
 async def test_a_reply_that_breaks_off_stays_as_far_as_it_went_and_the_next_turn_knows_it(

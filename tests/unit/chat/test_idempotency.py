@@ -215,3 +215,16 @@ async def test_a_repeat_of_a_reply_that_broke_off_gets_what_the_provider_tells_o
     assert (end.reply.text, end.reply.cost, end.reply.estimated) == ("Once upon a time", entry.cost, False)
     assert len(bench.llm.requests) == 1
     await bench.check_books()
+
+
+async def test_a_late_account_without_the_text_of_a_reply_is_told_to_no_repeat(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("Once", " upon"), error=ProviderError("cut"), after=1))
+    assert isinstance((await events_of(bench))[-1], ReplyFailed)
+    (hold,) = (kept.hold for kept in bench.store.estimates.values())
+    bench.llm.ended[hold.provider_response_id or ""] = ModelEnded(status="completed", text="", usage=USAGE)
+    bench.clock.advance(timedelta(minutes=1))
+    assert await bench.reconcile() == 1
+    assert isinstance((await events_of(bench))[-1], ReplyFailed)
+    (entry,) = await bench.entries()
+    assert (entry.usage, entry.estimated) == (USAGE, False)
+    await bench.check_books()

@@ -174,9 +174,10 @@ async def file_type_of(upload: Upload) -> FileType:
         return "docx"
     if begins.startswith(_RTF):
         return "rtf"
-    if named in {None, "pdf"} and _PDF in head and not media_type_of(head).startswith("image/"):
+    is_image = media_type_of(head).startswith("image/")
+    if named in {None, "pdf"} and _PDF in head and not is_image:
         return "pdf"  # mail, scanners and web servers put lines of their own before it, and every viewer looks for it
-    if named == "pdf" and _PDF_OBJECT.search(head):
+    if named == "pdf" and _PDF_OBJECT.search(head) and not is_image:
         return "pdf"  # whose first line is lost
     if named == "eml" or (named in {None, "txt"} and _MAIL.match(begins)):
         return "eml"

@@ -22,7 +22,7 @@ from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
 from textllm_adapters.openai.responses import ResponsesLLM
-from textllm_adapters.testing.models import NOON, assistant, first_delta, hear, request
+from textllm_adapters.testing.models import NOON, assistant, first_delta, hear, request, user
 from textllm_adapters.testing.stored_files import GIF, PDF, PNG, STORED, asked, image, pdf, reading
 from textllm_core.errors import InvalidRequestError, ProviderError, StorageUnavailableError, UnsupportedMediaTypeError
 from textllm_core.ports.llm import LLM
@@ -120,8 +120,10 @@ async def test_a_conversation_is_made_with_images_and_files_as_parts(provider: O
 
 async def test_chat_completions_take_images_behind_the_text(provider: OpenAIStandIn, client: Client) -> None:
     turn = Message(id="msg_1", role="user", content=(InputText("Well?"), image("LLM/one.png"), NOTE), created_at=NOON)
-    await hear(ChatCompletionsLLM(client, QUICK).stream(request(assistant("Hello"), turn, read=reading(STORED))))
+    said = request(user("Hi"), assistant("Hello"), turn, read=reading(STORED))
+    await hear(ChatCompletionsLLM(client, QUICK).stream(said))
     assert provider.requests[0].body["messages"] == [
+        {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello"},
         {
             "role": "user",

@@ -185,6 +185,7 @@ _NAMES: Final = {
     "ports.usage_reports": ("UsageReports",),
     "pricing": ("Pricing",),
     "problem_details": ("problem_of_error", "status_of"),
+    "purge_conversations": ("PurgeConversations",),
     "reconcile": ("Reconcile",),
     "records.api_keys": (
         "ApiKey",
@@ -310,7 +311,6 @@ _NAMES: Final = {
         "ToolResult",
     ),
     "report_usage": ("ReportUsage",),
-    "purge_conversations": ("PurgeConversations",),
     "retention": ("RemoveExpired",),
     "sessions": (
         "EndSession",

@@ -18,7 +18,7 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.purge_conversations import AT_ONCE, PurgeConversations, in_steps
 
 _JOB: Final = "remove_expired"
-_EACH_HOUR: Final = "keep_ledger"
+_EACH_HOUR: Final = "keep_ledger"  # as databases know the job, which had the ledger alone to keep at first
 _HOUR: Final = timedelta(hours=1)  # what is old by days or months need not go on the minute
 _EVERY: Final = timedelta(minutes=1)  # what is old by hours need not go on the second
 

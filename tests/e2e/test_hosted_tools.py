@@ -61,7 +61,7 @@ def client(own_service: Service) -> Iterator[OpenAI]:
 
 async def charged(books: Books, provider: OpenAIStandIn, user: str) -> dict[str, int]:
     """The calls of the user's last exchange, which costs what the provider bills."""
-    entry, bill = (await books.entries(user))[-1], provider.bills[-1]
+    entry, bill = (await books.exact_entries(user))[-1], provider.bills[-1]
     assert (entry.estimated, entry.cost) == (False, price_of(bill, call=PRICE))
     assert entry.usage.tool_calls == bill.tool_calls
     assert await books.drifts() == []

@@ -8,7 +8,7 @@ from tests.http.conftest import JSON, Server, events_of
 from tests.http.test_completions import WEATHER as CHAT_WEATHER
 from tests.http.test_completions import ask, stream
 from tests.http.test_openai_conversations import made
-from tests.http.test_openai_responses import CALL, WEATHER, asked, streamed, timeless
+from tests.http.test_openai_responses import CALL, WEATHER, asked, streamed
 from tests.unit.conftest import Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
@@ -64,7 +64,7 @@ async def test_words_stand_before_the_message_whole_in_streams_and_later(server:
     for told in (whole, response):
         assert (await shown(server, told["id"]))["output"] == told["output"]
     again = events_of(await server.get(f"/v1/responses/{response['id']}?stream=true"))
-    assert timeless(again) == timeless(events)
+    assert again == events
 
 
 async def test_nobody_at_chat_sees_them(server: Server, bench: Bench) -> None:
@@ -102,7 +102,7 @@ async def test_what_is_to_come_back_is_told_to_who_includes_it(server: Server, b
     assert done(events) == response["output"]
     assert [item.get("encrypted_content") for item in response["output"]] == [token, None]
     resumed = await server.get(f"/v1/responses/{response['id']}?stream=true&include[]=reasoning.encrypted_content")
-    assert timeless(events_of(resumed)) == timeless(events)
+    assert events_of(resumed) == events
     assert kinds(await asked(server, input="Hello")) == ["message"]
     assert bench.llm.requests[-1].returns_reasoning is False
 

@@ -1,6 +1,7 @@
 """What a repeat of a turn is told: the same ids, the same text, the same end."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -47,12 +48,13 @@ class _Remembered(Struct, frozen=True):
     failure: _Failure | None
     files: tuple[InputImage | InputFile, ...] = ()
     content: tuple[ContentPart, ...] = ()
+    at: datetime | None = None
 
 
 def remembered_reply(started: ReplyStarted, end: ReplyCompleted) -> bytes:
     """A completed reply, but for what only its settlement counts."""
     begun = replace(started, allowance=None)
-    return msgspec.json.encode(_Remembered(begun, end.reply, None, end.files, end.content))
+    return msgspec.json.encode(_Remembered(begun, end.reply, None, end.files, end.content, end.at))
 
 
 def remembered_failure(started: ReplyStarted | None, error: TextLLMError) -> bytes:
@@ -104,7 +106,7 @@ def replayed_end(replay: Replay, warnings: Sequence[str], *, response_id: str = 
     kept = msgspec.json.decode(replay.remembered, type=_Remembered)
     if kept.reply is not None:
         reply = replace(kept.reply, message_number=replay.message_number, warnings=warnings)
-        return ReplyCompleted(reply, kept.files, kept.content)
+        return ReplyCompleted(reply, kept.files, kept.content, kept.at)
     assert kept.failure is not None
     return ReplyFailed(kept.started.response_id if kept.started else response_id, _error(kept.failure))
 

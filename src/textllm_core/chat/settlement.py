@@ -152,7 +152,7 @@ def _ending(
     else:
         calls = reply_message.tool_calls if reply_message else ()
         reply = _reply(hold, left, text, told, [ReplyToolCall.of(call) for call in calls], model=of.model, cost=cost)
-        end = ReplyCompleted(reply, turn.files, told_content(turn.options, reply_message))
+        end = ReplyCompleted(reply, turn.files, told_content(turn.options, reply_message), at)
         if of.is_remembered and begun is not None:
             remembered = remembered_reply(begun, end)
     waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
@@ -285,7 +285,7 @@ def _by_account(
         calls = [ReplyToolCall.of(call) for call in calls_of(left, ended)]
         reply = _reply(hold, left, left.text, ended.finish_reason, calls, model=model, cost=cost)
         content = told_content(_TOLD_LATER, messages[-1] if messages else None)
-        remembered = remembered_reply(begun, ReplyCompleted(reply, tuple(files), content))
+        remembered = remembered_reply(begun, ReplyCompleted(reply, tuple(files), content, at))
     is_summary = hold.kind == "summary" and left.status == "completed"
     return Settlement(
         status=left.status,

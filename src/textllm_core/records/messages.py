@@ -364,7 +364,7 @@ class TextDelta(Record, frozen=True, gc=False):  # there are many of them, and t
 
 
 class ReplyCompleted(Record, frozen=True):
-    """The end: the whole reply, already settled.
+    """The end: the whole reply, settled `at`; None in what earlier versions remember.
 
     Args:
         files: the images and documents of the turn, for links.
@@ -374,12 +374,12 @@ class ReplyCompleted(Record, frozen=True):
     reply: Reply
     files: tuple[InputImage | InputFile, ...] = ()
     content: tuple[ContentPart, ...] = ()
+    at: datetime | None = None
 
     @property
     def parts(self) -> tuple[ContentPart, ...]:
         """The parts of the message that the reply is, as far as they are told."""
-        reply = self.reply
-        calls = tuple(call.kept for call in reply.tool_calls or ())
+        reply, calls = self.reply, tuple(call.kept for call in self.reply.tool_calls or ())
         if self.content or (calls and not reply.text):
             return self.content or calls
         return (Refusal(reply.text) if reply.finish_reason == "refusal" else OutputText(reply.text), *calls)

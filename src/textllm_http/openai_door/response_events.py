@@ -1,7 +1,6 @@
 """The events of a response that is being written, as OpenAI's API has them, and in its order."""
 
 from collections.abc import Callable, Mapping
-from time import time
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec.structs import replace
@@ -37,14 +36,12 @@ class ResponseFrames:
         is_background: nobody waits for it, so that it was queued first.
         returns: as `reply_items` has it.
         after: the number of the last event that the client has; what comes before is left out.
-        ended_at: when it ended, in seconds since 1970, where it has; None: when its end comes.
     """
 
     __slots__ = (
         "_after",
         "_background",
         "_done",
-        "_ended_at",
         "_model",
         "_named_id",
         "_number",
@@ -66,10 +63,9 @@ class ResponseFrames:
         is_background: bool = False,
         returns: bool = False,
         after: int = -1,
-        ended_at: int | None = None,
     ) -> None:
         self._told, self._named_id, self._background, self._after = told, conversation_id, is_background, after
-        self._number, self._model, self._ended_at = 0, "", ended_at
+        self._number, self._model = 0, ""
         self._places: dict[str, int] = {}  # of the items that have begun, by their ids
         self._done: set[str] = set()  # those that a tool of the provider's has brought to their ends
         self._parts: list[Part] = []  # of the message, as far as it has begun
@@ -129,7 +125,7 @@ class ResponseFrames:
                 case _:
                     told += self._worked(item)
         output.sort(key=lambda item: self._places[item["id"]])
-        response = self._shown.ended(end, completed_at=self._ended_at or int(time())) | {"output": output}
+        response = self._shown.ended(end) | {"output": output}
         return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response) + _DONE
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002

@@ -1,7 +1,7 @@
 """A response as OpenAI's API has it: what was asked, and what came of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -64,7 +64,7 @@ class Shown(Struct, frozen=True):
             "completed_at": completed_at,
         }
 
-    def ended(self, end: ReplyCompleted, *, completed_at: int) -> dict[str, Any]:
+    def ended(self, end: ReplyCompleted) -> dict[str, Any]:
         """The object of a reply that has come to its end."""
         reply = end.reply
         status, reason = _end_of(reply.finish_reason)
@@ -74,7 +74,7 @@ class Shown(Struct, frozen=True):
             output=self.output_of(end),
             usage=usage_of(reply.usage, reply.cost, estimated=reply.estimated),
             reason=reason,
-            completed_at=completed_at if status == "completed" else None,
+            completed_at=seconds(end.at or datetime.now(UTC)) if status == "completed" else None,
         )
 
     def output_of(self, end: ReplyCompleted) -> list[Item]:

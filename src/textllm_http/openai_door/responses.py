@@ -148,7 +148,7 @@ async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
             told = await _told_first(request, started, told)
             named_id = named_id if started.conversation_id == named_id else None
             shown = Shown(started.response_id, told, named_id, named, asked.returns_reasoning)
-            ended = shown.ended(end, completed_at=int(time()))
+            ended = shown.ended(end)
             return json_response(ended, headers=admitted_headers(started) | _ids(started))
         first, batches, named_id = await create.stream(caller, turn)  # a refusal is a plain response
     started = begins(first)
@@ -264,7 +264,6 @@ async def _resumed(
         is_background=is_background,
         returns=returns,
         after=after,
-        ended_at=shown["completed_at"],
     )
     return stream_of(request, resumed.started, resumed.events, frames, {**_ids(resumed.started), **headers})
 
@@ -294,7 +293,7 @@ async def _answer_unkept(
     if not asked.stream:
         started, end = await textllm.answer_messages.answer(caller, turn)
         shown = Shown(started.response_id, told, None, named, asked.returns_reasoning)
-        ended = shown.ended(end, completed_at=int(time()))
+        ended = shown.ended(end)
         return json_response(ended, headers=admitted_headers(started))
     batches = textllm.answer_messages.batches(caller, turn)
     first = await anext(batches)  # a refusal is raised here, and is a plain response

@@ -153,8 +153,10 @@ def table(rounds: Sequence[Round]) -> str:
         for kind in range(2):
             for part in range(2):
                 spent = [it[name][kind][part] for it in rounds]
-                shares = [its / it[base][kind][part] for its, it in zip(spent, rounds, strict=True)]
-                cells += [f"{statistics.median(spent):.2f}", f"{statistics.median(shares):.2f}"]
+                bases = [it[base][kind][part] for it in rounds]
+                # In a short round the system may have counted no time at all.
+                shares = [its / of for its, of in zip(spent, bases, strict=True) if of > 0]
+                cells += [f"{statistics.median(spent):.2f}", f"{statistics.median(shares):.2f}" if shares else "?"]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

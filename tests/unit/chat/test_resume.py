@@ -212,7 +212,7 @@ async def test_a_cancelled_reply_is_told_with_its_cost_and_its_text_is_kept(
     process = other if is_elsewhere else bench
     reply = await process.cancel_reply(Caller(), response_id)
     assert (reply.text, reply.finish_reason, reply.usage.output) == ("Once", "cancelled", 1)
-    assert [event async for event in events] == [ReplyCompleted(reply)]
+    assert [event async for event in events] == [ReplyCompleted(reply, at=bench.clock.now())]
     (entry,) = await bench.entries()
     assert (entry.status, entry.estimated, entry.cost) == ("cancelled", True, reply.cost)
     assert reply.cost > 0

@@ -1,13 +1,18 @@
 """What headers say of a turn: that it is a repeat, and what is left of the rate limit."""
 
 import asyncio
+from base64 import b64encode
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from tests.http.conftest import JSON, Server, serving
 from tests.http.sse_reader import Received, read_events
+from tests.http.test_chat_files import A_PNG, NOTES, form_of
+from tests.image_files import png
 from tests.unit.conftest import POLICY, Bench
 
+from textllm_adapters.memory.application import SCRIPTED_FILE_POLICY
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core.errors import ProviderError
 
@@ -72,6 +77,43 @@ async def test_a_stream_is_replayed_with_the_same_ids_text_and_end(server: Serve
 
 def replace_id(event: Received, last_id: str) -> Received:
     return Received(event.name, event.data, last_id)
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + b64encode(png(8, 8)).decode()}}
+FORM = {"content-type": "multipart/form-data; boundary=bnd"}
+REPEATABLE: dict[str, tuple[str, object]] = {
+    "chat": ("/chat", ASKED),
+    "stream": ("/chat/stream", ASKED),
+    "image": ("/chat/image", form_of([A_PNG], {"message": "hi", "user_id": "ada"})),
+    "document": ("/chat/file", form_of([NOTES], {"message": "hi", "user_id": "ada"})),
+    "response": ("/v1/responses", {"input": "hi", "user": "ada"}),
+    "response of which nothing is kept": ("/v1/responses", {"input": "hi", "user": "ada", "store": False}),
+    "response in the background": ("/v1/responses", {"input": "hi", "user": "ada", "background": True}),
+    "completion": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}], "user": "ada"}),
+    "completion with an image": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [IMAGE, {"type": "text", "text": "hi"}]}], "user": "ada"},
+    ),
+}
+
+
+@pytest.mark.parametrize("turn", REPEATABLE)
+async def test_a_repeat_uses_up_nothing_of_the_rate_limit_at_any_door(turn: str, tmp_path: Path) -> None:
+    path, body = REPEATABLE[turn]
+    headers = (FORM if isinstance(body, bytes) else JSON) | {"idempotency-key": "key-1"}
+    if path.startswith("/v1"):
+        body = {"model": "gpt-4o", **body}  # type: ignore[dict-item]
+    files = replace(SCRIPTED_FILE_POLICY, rate_per_minute=2)
+    bench = Bench(policy=replace(POLICY, rate_per_minute=2), file_policy=files)
+    async with serving(bench, spool_dir=tmp_path / "spool") as server:
+        first = await server.post(path, body, headers)
+        assert first.status == 200, first.body
+        await bench.running.drain(10)
+        again = [await server.post(path, body, headers) for _ in range(3)]
+        assert [answer.headers.get("idempotent-replayed") for answer in again] == ["true"] * 3
+        other = await server.post("/chat", ASKED)
+        assert (other.status, other.headers["ratelimit"][:10]) == (200, '"turns";r=')
+        assert (await server.post("/chat", ASKED)).status == 429
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "\u00fc", "x" * 256])

@@ -78,23 +78,33 @@ class Admission:
         """Refusals of a turn that has been counted say what is left of the rate limit.
 
         One for want of money, or of a conversation that is free, gives back what it was counted for, unless its files
-        were read for it.
+        were read for it. So does a repeat of a turn that is settled; while there is nothing to be given back, because
+        the limit is used up, repeats are refused as all else is, so that a flood of them has a bound.
         """
         try:
             yield
+        except AlreadySettledError:
+            await self._give_back(caller, user_id)
+            raise
         except TextLLMError as refusal:
             refusal.allowance = allowance
-            if has_cost_nothing and isinstance(refusal, _NOT_COUNTED):
-                charged = caller.pays_for(user_id) or user_id
-                with suppress(StorageUnavailableError):  # then this one counts: nobody gets more than the limit
-                    refusal.allowance = await self.rate_limiter.give_back(
-                        caller.tenant_id, charged, per_minute=self.policy.rate_per_minute
-                    )
+            if refusal.is_replayed or (has_cost_nothing and isinstance(refusal, _NOT_COUNTED)):
+                refusal.allowance = await self._give_back(caller, user_id) or allowance
             raise
 
-    async def repeat(self, caller: Caller, idempotency: Idempotency | None) -> AsyncGenerator[ReplyEvent, None] | None:
+    async def _give_back(self, caller: Caller, user_id: str) -> Allowance | None:
+        """Take back that a turn was counted; what is left then. None: nobody knows, and it may count all the same."""
+        charged = caller.pays_for(user_id) or user_id
+        with suppress(StorageUnavailableError):  # nobody gets more than the limit
+            return await self.rate_limiter.give_back(caller.tenant_id, charged, per_minute=self.policy.rate_per_minute)
+        return None
+
+    async def repeat(
+        self, caller: Caller, user_id: str, idempotency: Idempotency | None
+    ) -> AsyncGenerator[ReplyEvent, None] | None:
         """The events of a turn that is settled, before anything is done for its repeat; None for any other turn.
 
+        The repeat was counted, as the user's, and is no more.
         Raises:
             TextLLMError: as `Ledger.replay`, or the turn had failed before it began.
         """
@@ -106,6 +116,7 @@ class Admission:
         log = ReplyLog()
         self._tell(log, replay)
         log.close()
+        await self._give_back(caller, user_id)
         return log.read()
 
     def _tell(self, log: ReplyLog, replay: Replay) -> None:
@@ -154,7 +165,7 @@ class Admission:
         ceiling = max(ceiling, *(each.shortest_reply for each in routes))
         limit = self.policy.daily_limit
         now = self.clock.now()
-        content = await self._answering(caller, turn, conversation)
+        content = await self._answering(caller, turn, conversation, user_id)
         names = turn.names or TurnNames.new(now)
         message = Message(id=names.message_id, role="user", content=content, created_at=now)
         is_given = turn.given is not None
@@ -245,7 +256,7 @@ class Admission:
         )
 
     async def _answering(
-        self, caller: Caller, turn: Turn, conversation: ConversationState | None
+        self, caller: Caller, turn: Turn, conversation: ConversationState | None, user_id: str
     ) -> tuple[ContentPart, ...]:
         """What the turn says, with a result for each call that its conversation waits for.
 
@@ -260,6 +271,8 @@ class Admission:
         except InvalidRequestError:
             repeat = turn.idempotency and turn.idempotency.within(caller.user_id)
             if repeat and (replay := await self.ledger.replay(caller.tenant_id, repeat)):
+                if turn.allowance is not None:
+                    await self._give_back(caller, _payer(caller, turn, user_id) or user_id)
                 raise AlreadySettledError(replay) from None
             if conversation is None:
                 raise

@@ -77,12 +77,12 @@ async def stream_with_files(
     user_id = await files.owner(caller, user_id=turn.user_id, conversation_id=turn.conversation_id)
     allowance = turn.allowance or await admission.count(caller, user_id)
     async with admission.counted(caller, user_id, allowance):
-        events = await admission.repeat(caller, turn.idempotency)
+        events = await admission.repeat(caller, user_id, turn.idempotency)
         if events is None:
             try:
                 stored, parts, tokens = await keep(user_id)
             except TextLLMError:  # perhaps for a first one that came at the same time, and has filled the quota
-                events = await admission.repeat(caller, turn.idempotency)
+                events = await admission.repeat(caller, user_id, turn.idempotency)
                 if events is None:
                     raise
             else:

@@ -1,7 +1,7 @@
 """A repeat of a turn is told what the first one came to, and the model is asked once."""
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext, suppress
 from datetime import timedelta
 
 import pytest
@@ -17,6 +17,7 @@ from textllm_core.errors import (
     IdempotencyMismatchError,
     ProviderError,
     ProviderUnavailableError,
+    RateLimitedError,
     TextLLMError,
 )
 from textllm_core.records.ledger import Hold
@@ -106,6 +107,21 @@ async def test_a_repeat_of_a_running_turn_is_refused_and_does_not_count_in_the_r
     assert (await bench.send_message(Caller(), TURN)).text == "ab"
     assert len(bench.llm.requests) == 1
     await bench.check_books()
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+async def test_a_repeat_of_a_settled_turn_uses_up_nothing_of_the_rate_limit(has_failed: bool) -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=2))
+    if has_failed:
+        bench.llm.script(ScriptedReply(error=ProviderUnavailableError("500"), unheard="failed"))
+    with suppress(ProviderUnavailableError):
+        await bench.send_message(Caller(), TURN)
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailableError) if has_failed else nullcontext():
+            await bench.send_message(Caller(), TURN)
+    await bench.say("another")
+    with pytest.raises(RateLimitedError):  # a flood of repeats has the bound that all else has
+        await bench.send_message(Caller(), TURN)
 
 
 async def test_the_key_of_another_request_is_refused(bench: Bench) -> None:

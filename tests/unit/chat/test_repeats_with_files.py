@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -208,10 +208,17 @@ async def test_a_repeat_in_a_conversation_that_is_gone_finds_none(door: Door) ->
         await door.events(bench, conversation_id=conversation_id, is_readable=False)
 
 
-async def test_a_repeat_counts_against_the_rate_limit_like_one_of_a_text_turn(door: Door) -> None:
+@pytest.mark.parametrize("has_failed", [False, True])
+async def test_a_repeat_uses_up_nothing_of_the_rate_limit(door: Door, has_failed: bool) -> None:
     bench = Bench(policy=replace(POLICY, rate_per_minute=2))
-    await door.events(bench)
-    await door.events(bench, is_readable=False)
+    if has_failed:
+        bench.llm.script(ScriptedReply(error=ProviderUnavailableError("500"), unheard="failed"))
+    with suppress(ProviderUnavailableError):
+        await door.events(bench)
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailableError) if has_failed else nullcontext():
+            await door.events(bench, is_readable=False)
+    await bench.say("Hello")
     with pytest.raises(RateLimitedError):
         await door.events(bench, is_readable=False)
 

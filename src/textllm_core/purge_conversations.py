@@ -41,8 +41,9 @@ class PurgeConversations:
             return 0
         total, now = 0, self.clock.now()
         while total < _MOST_PURGED:
-            hidden = await self.conversations.hidden(before=now - self.kept.deleted, limit=_FOUND_AT_ONCE)
-            erased = sum([await self._erase(*each, at=now) for each in hidden])
+            before = now - self.kept.deleted
+            hidden = await self.conversations.hidden(before=before, limit=_FOUND_AT_ONCE)
+            erased = sum([await self._erase(*each, at=now, hidden_before=before) for each in hidden])
             total += erased
             if erased < _FOUND_AT_ONCE:
                 break
@@ -97,13 +98,20 @@ class PurgeConversations:
         *,
         at: datetime,
         silent_since: datetime | None = None,
+        hidden_before: datetime | None = None,
     ) -> bool:
         gone = remembered_failure(None, ConversationNotFoundError())
         try:
             keys = await self.conversations.erase(
-                tenant_id, user_id, conversation_id, at=at, remembered=gone, silent_since=silent_since
+                tenant_id,
+                user_id,
+                conversation_id,
+                at=at,
+                remembered=gone,
+                silent_since=silent_since,
+                hidden_before=hidden_before,
             )
-        except (ConversationNotFoundError, ConversationBusyError):  # another process, or another time
+        except (ConversationNotFoundError, ConversationBusyError):  # another process, another time, or restored
             return False
         await self.files.discard(Caller(tenant_id), user_id, keys)  # what stays is hidden, and swept
         return True

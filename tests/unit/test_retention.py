@@ -1,12 +1,15 @@
 """What was deleted long ago is erased."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.application import memory_conversations
+from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
 from textllm_adapters.testing.books import reservation, settlement
 from textllm_core import Caller, Conversations, Idempotency, InputText, PurgeConversations, Turn, TurnOptions
 from textllm_core.events import Removed
@@ -38,6 +41,25 @@ async def test_what_was_deleted_long_ago_is_erased_and_its_cost_stays() -> None:
     assert left == {young.conversation_id, there.conversation_id}
     assert len(bench.store.entries) == 3
     await manage.restore(Caller(), young.conversation_id)
+
+
+async def test_what_is_restored_while_a_purge_is_at_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(policy=replace(POLICY, rate_per_minute=1000))
+    gone, wanted = [await bench.say("Hi") for _ in range(2)]
+    manage = managing(bench)
+    for each in (gone, wanted):
+        await manage.delete(Caller(), each.conversation_id)
+    bench.clock.advance(2 * KEPT)
+    find = MemoryConversationRepository.hidden
+
+    async def found(self: MemoryConversationRepository, **asked: Any) -> Sequence[tuple[str, str, str]]:
+        listed = await find(self, **asked)
+        await manage.restore(Caller(), wanted.conversation_id)
+        return listed
+
+    monkeypatch.setattr(MemoryConversationRepository, "hidden", found)
+    assert await purging(bench).deleted() == 1
+    assert (await manage.get(Caller(), wanted.conversation_id)).message_count == 1
 
 
 async def test_many_are_erased_in_several_steps() -> None:

@@ -246,6 +246,7 @@ class MemoryConversationRepository:
         at: datetime,
         remembered: bytes,
         silent_since: datetime | None = None,
+        hidden_before: datetime | None = None,
     ) -> Sequence[str]:
         key, store = (tenant_id, user_id, conversation_id), self.store
         kept = store.conversations.get(key)
@@ -253,7 +254,8 @@ class MemoryConversationRepository:
             raise ConversationNotFoundError
         held = ((hold.tenant_id, hold.user_id, hold.conversation_id) for hold in (k.hold for k in store.holds.values()))
         speaks = silent_since is not None and kept.conversation.updated_at > silent_since
-        if kept.turn_id is not None or key in held or speaks:
+        is_shown = hidden_before is not None and (kept.deleted_at is None or kept.deleted_at >= hidden_before)
+        if kept.turn_id is not None or key in held or speaks or is_shown:
             raise ConversationBusyError
         del store.conversations[key]
         entries = self._entries(key)

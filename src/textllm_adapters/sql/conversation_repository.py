@@ -280,9 +280,14 @@ class SqlConversationRepository:
         at: datetime,
         remembered: bytes,
         silent_since: datetime | None = None,
+        hidden_before: datetime | None = None,
     ) -> Sequence[str]:
         it = _it(tenant_id, user_id, conversation_id)
-        erase = statements.ERASE if silent_since is None else statements.ERASE.where(statements.IS_SILENT)
+        erase, only_if = statements.ERASE, {"of_moment": silent_since, "hidden_before": hidden_before}
+        if silent_since is not None:
+            erase = erase.where(statements.IS_SILENT)
+        if hidden_before is not None:
+            erase = erase.where(statements.WAS_HIDDEN)
         keys: set[str] = set()
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(tenant_id) as connection:
@@ -290,7 +295,7 @@ class SqlConversationRepository:
                 is_indexed = self._database.dialect == "sqlite" and await connection.scalar(statements.HAS_WORDS, it)
                 async for content in await connection.stream_scalars(statements.CONTENTS_WITH_FILES, it):
                     keys.update(file_keys(content))
-                erased = (await connection.execute(erase, it | {"of_moment": silent_since})).one_or_none()
+                erased = (await connection.execute(erase, it | only_if)).one_or_none()
                 if erased is not None:
                     keys.update(filter(None, [erased.last_image_url]))
                     hidden = sorted(keys)

@@ -105,9 +105,10 @@ HIDE: Final = (
     .values(is_deleted=True, deleted_at=bindparam("new_moment"))
     .returning(conversations.c.id)
 )
+WAS_HIDDEN: Final = conversations.c.deleted_at < bindparam("hidden_before")
 HIDDEN: Final = (
     select(conversations.c.tenant_id, conversations.c.user_id, conversations.c.id)
-    .where(conversations.c.deleted_at < bindparam("hidden_before"))
+    .where(WAS_HIDDEN)
     .order_by(conversations.c.deleted_at)
     .limit(bindparam("at_most"))
 )

@@ -9,6 +9,7 @@ from textllm_adapters.testing.books import (
     LEASE,
     NOON,
     TODAY,
+    at_once,
     exchange,
     next_turn,
     reservation,
@@ -147,6 +148,38 @@ class ExpiringConversationsContract:
         assert await ids(storage) == [hold.conversation_id]
         await erase("tenant", "user", hold.conversation_id, at=LATER, remembered=GONE, silent_since=said_at)
         assert await ids(storage) == []
+
+    async def test_one_that_was_restored_meanwhile_is_not_erased(self, storage: Storage) -> None:
+        conversations, before = storage.conversations, NOON + LEASE
+        hold = await storage.ledger.reserve(reservation())
+        await storage.ledger.settle(hold, settlement())
+        it = "tenant", "user", hold.conversation_id
+        await conversations.hide(*it, at=NOON)
+        await conversations.restore(*it)
+        for hidden_at in (None, before):
+            if hidden_at is not None:
+                await conversations.hide(*it, at=hidden_at)
+            with pytest.raises(ConversationBusyError):
+                await conversations.erase(*it, at=LATER, remembered=GONE, hidden_before=before)
+        await conversations.erase(*it, at=LATER, remembered=GONE, hidden_before=LATER)
+        assert await ids(storage, include_deleted=True) == []
+
+    async def test_of_a_restoration_and_a_purge_at_once_one_happens_as_a_whole(self, storage: Storage) -> None:
+        conversations = storage.conversations
+        for _ in range(5):
+            hold = await storage.ledger.reserve(reservation())
+            await storage.ledger.settle(hold, settlement())
+            it = "tenant", "user", hold.conversation_id
+            await conversations.hide(*it, at=NOON)
+            purge = conversations.erase(*it, at=LATER, remembered=GONE, hidden_before=LATER)
+            made, refusals = await at_once(conversations.restore(*it), purge)
+            said = await conversations.last_messages(*it, limit=None)
+            if refusals:
+                assert [type(refusal) for refusal in refusals] == [ConversationBusyError]
+                assert (len(said), await conversations.get("tenant", it[2])) == (2, made[0])
+            else:
+                assert (None in made, list(said)) == (True, [])
+                assert await conversations.get("tenant", it[2], include_deleted=True) is None
 
     async def test_one_that_stays_is_not_made_to_go(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())

@@ -189,6 +189,7 @@ class ConversationRepository(Protocol):
         at: datetime,
         remembered: bytes,
         silent_since: datetime | None = None,
+        hidden_before: datetime | None = None,
     ) -> Sequence[str]:
         """Remove it, hidden or not, with all that was said in it; what the provider has of it becomes due at `at`.
 
@@ -198,6 +199,7 @@ class ConversationRepository(Protocol):
         Args:
             remembered: what repeats of its turns are told from now on.
             silent_since: it is busy, too, if something was said in it after that.
+            hidden_before: it is busy, too, unless it was hidden before then, and is so still.
         Raises:
             ConversationNotFoundError, ConversationBusyError: as `hide`.
         """

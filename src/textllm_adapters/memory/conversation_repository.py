@@ -165,7 +165,9 @@ class MemoryConversationRepository:
             imported_turns=kept.imported_turns + edit.replies,
         )
         count = kept.conversation.message_count + edit.replies
-        self._write(key, changed, replace(kept.conversation, message_count=count, updated_at=edit.at))
+        summary = None if edit.is_loss else kept.conversation.summary
+        counted = replace(kept.conversation, message_count=count, summary=summary, updated_at=edit.at)
+        self._write(key, changed, counted)
 
     async def update(
         self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges

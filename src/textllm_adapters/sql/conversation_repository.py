@@ -211,7 +211,8 @@ class SqlConversationRepository:
                     "new_calls": edit.open_calls,
                     "new_moment": edit.at,
                 }
-                await connection.execute(statements.EDIT, it | moved)
+                changed_row = statements.EDIT.values(summary=None) if edit.is_loss else statements.EDIT
+                await connection.execute(changed_row, it | moved)
 
     async def update(
         self, tenant_id: str, user_id: str, conversation_id: str, changes: ConversationChanges

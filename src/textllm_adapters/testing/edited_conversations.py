@@ -165,6 +165,31 @@ class EditedConversationsContract:
         assert await storage.journal.read("tenant", "user", hold.response_id, after=0) is None
         await assert_balanced(storage)
 
+    @pytest.mark.parametrize("since", ["nothing", "a turn", "an addition", "a removal"])
+    async def test_a_late_summary_is_kept_only_where_it_sums_up_all_that_is_there(
+        self, storage: Storage, since: str
+    ) -> None:
+        first = await answered(storage)
+        it = "tenant", first.conversation_id
+        (question, _) = await storage.conversations.last_messages("tenant", "user", it[1], limit=None)
+        early, late = [
+            settlement(cost=cost, answered=False, messages=(), summary=text, at=NOON + timedelta(minutes=1))
+            for cost, text in (("0.1", "Early."), ("0.2", "Late."))
+        ]
+        for end in (early, replace(early, summary=None, estimated=True, open_until=LATER)):
+            hold = await storage.ledger.reserve(await next_turn(storage, it[1], kind="summary"))
+            await storage.ledger.settle(hold, end)
+        if since == "a turn":
+            turn = await storage.ledger.reserve(await next_turn(storage, it[1]))
+            await storage.ledger.settle(turn, settlement(at=LATER))
+        elif since != "nothing":
+            await edited(storage, it[1], **({"added": SAID} if since == "an addition" else {"removed": question.id}))
+        assert await storage.ledger.correct(hold, late) is not None
+        kept = await storage.conversations.get(*it)
+        assert kept is not None
+        assert kept.summary == {"nothing": "Late.", "a removal": None}.get(since, "Early.")
+        await assert_balanced(storage)
+
     async def test_what_the_provider_keeps_as_responses_goes_once_where_something_goes(self, storage: Storage) -> None:
         question, answer = exchange("Apples?", "Bananas.")
         hold = await storage.ledger.reserve(reservation())

@@ -121,7 +121,7 @@ class ConversationRepository(Protocol):
 
         Of a reply that goes or changes the journal goes, and a repeat of its turn is told `edit.remembered`. Where
         something goes, so does all that the provider keeps as responses: a later one has what was said before it. They
-        become due once, and their entries name them no more.
+        become due once, and their entries name them no more. The summary, which may tell of it, goes with it.
         Its revision moves on. Replies that are added count in its `message_count` as those of an import do; those that
         are removed were answered all the same.
 

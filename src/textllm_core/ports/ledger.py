@@ -85,7 +85,7 @@ class Ledger(Protocol):
         `bookkeeping.corrected`. The conversation's last reply to the exchange becomes that of the settlement, where it
         has one; and what it remembers, if anything, is what a repeat and a reader who resumes are told from now on,
         unless the conversation is gone. Of a reply whose message an edit of the conversation has changed or removed
-        only the money is set right.
+        only the money is set right; so it is of a summary, once something was said or changed in the conversation.
 
         Args:
             said: as `settle` has it.

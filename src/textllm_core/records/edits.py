@@ -43,7 +43,7 @@ class ConversationEdit(Record, frozen=True, kw_only=True):
 
     @property
     def is_loss(self) -> bool:
-        """Something that was said goes."""
+        """Something that was said goes; so does the summary, which may tell of it."""
         return self.removed is not None or self.rewritten is not None
 
     @property

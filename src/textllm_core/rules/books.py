@@ -154,7 +154,10 @@ def corrected_accounts(
     """Both with what the settlement says in the place of what the entry, an estimate, had moved."""
     moves = settled(settlement) - booked(entry)
     if conversation is not None:
-        conversation = replace(_moved(conversation, moves), summary=_summary(conversation, settlement))
+        # A summary that comes late sums up what was said until then: since that, nothing may have been said or deleted.
+        is_as_it_was = conversation.updated_at == entry.settled_at
+        summary = _summary(conversation, settlement) if is_as_it_was else conversation.summary
+        conversation = replace(_moved(conversation, moves), summary=summary)
     return conversation, _spent(session, moves)
 
 

@@ -349,7 +349,7 @@ class TextLLM:
             max_input_chars=policy.max_input_chars,
             telemetry=ports.telemetry,
         )
-        resume_reply = ResumeReply(running, ports.journal, of_turns, ports.clock, policy)
+        resume_reply = ResumeReply(running, ports.journal, ports.conversations, of_turns, ports.clock, policy)
         cancel_reply = CancelReply(running, ports.journal, resume_reply)
         return cls(
             send_message=SendMessage(exchange, policy),

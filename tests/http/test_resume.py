@@ -53,6 +53,17 @@ async def test_after_the_last_event_there_is_nothing_more(server: Server) -> Non
     assert (answer.status, answer.body) == (204, b"")
 
 
+async def test_what_was_said_in_a_deleted_conversation_is_read_on_once_it_is_restored(server: Server) -> None:
+    begun = await left(server)
+    await server.bench.check_books()
+    conversation = f"/conversations/{begun.headers['x-conversation-id']}"
+    doors = [("GET", f"/chat/stream/{begun.headers['x-response-id']}")]
+    doors.append(("POST", f"{doors[0][1]}/cancel"))
+    for step, status in ((("DELETE", conversation), 404), (("POST", f"{conversation}/restore"), 200)):
+        assert (await server.call(*step)).status == 200
+        assert [(await server.call(*door)).status for door in doors] == [status, status]
+
+
 async def test_a_stream_of_text_is_read_again_from_its_start(server: Server) -> None:
     begun = await left(server, stream_format="text")
     answer = await server.get(f"/chat/stream/{begun.headers['x-response-id']}?stream_format=text")

@@ -12,6 +12,7 @@ from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import NotFoundError, ServiceUnavailableError, StorageUnavailableError
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
+from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.records.journal import END_OF_LOST, JournalPage
 from textllm_core.records.messages import ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
@@ -43,6 +44,7 @@ class ResumeReply:
 
     running: RunningExchanges
     journal: ReplyJournal
+    conversations: ConversationRepository
     files: TurnFiles
     clock: Clock
     policy: ChatPolicy
@@ -51,7 +53,7 @@ class ResumeReply:
         """What follows the event numbered `after`; 0 begins with the first.
 
         Raises:
-            NotFoundError: the caller has no such reply, or has it no more.
+            NotFoundError: the caller has no such reply, or has it no more, or its conversation is deleted.
             TextLLMError: the reply had failed before it began.
             ServiceUnavailableError: this process is about to end; another one has the reply, too.
             StorageUnavailableError
@@ -62,6 +64,10 @@ class ResumeReply:
         page = await self._first_page(caller, response_id)
         started = page.events[0]
         assert isinstance(started, ReplyStarted)
+        if page.end is not None:  # while it runs nothing is deleted
+            of = started.conversation_id
+            if await self.conversations.state(caller.tenant_id, of, user_id=page.user_id) is None:
+                raise _not_here()
         is_over = page.end is not None and page.end.number <= after
         events = self._read_elsewhere(caller.tenant_id, page.user_id, response_id, after)
         return Resumed(started, is_over, self._linked(caller, events))
@@ -71,12 +77,12 @@ class ResumeReply:
         while True:
             page = await self.journal.read(caller.tenant_id, caller.user_id, response_id, after=0)
             if page is None:
-                raise NotFoundError("No such reply, or not any more.")
+                raise _not_here()
             if page.events:
                 return page
             if page.end is not None:
                 end = replayed_end(page.end.replay, ())
-                raise end.error if isinstance(end, ReplyFailed) else NotFoundError("No such reply, or not any more.")
+                raise end.error if isinstance(end, ReplyFailed) else _not_here()
             if self.running.is_winding_down:
                 raise ServiceUnavailableError("The service is shutting down; ask for this reply again.")
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -152,3 +158,7 @@ class ResumeReply:
         heard = "".join(event.text for event in whole.events if isinstance(event, TextDelta)) if whole else ""
         unheard = end.reply.text[len(heard) :] if end.reply.text.startswith(heard) else ""
         return [*([(END_OF_LOST - 1, TextDelta(unheard))] if unheard else []), (END_OF_LOST, end)]
+
+
+def _not_here() -> NotFoundError:
+    return NotFoundError("No such reply, or not any more.")

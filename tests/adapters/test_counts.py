@@ -157,6 +157,19 @@ OTHERS: dict[str, tuple[object, Counted | None]] = {
     "a text": ("many", None),
     "a number": (12, None),
     "a list of one": ([chat(5, 1)], Counted(Usage(5, 1), EXACT)),
+    "a list of parts": (
+        [chat(5, 1, cached_tokens=2), chat(50, 20, cached_tokens=3)],
+        Counted(Usage(55, 21, 5), ESTIMATE),
+    ),
+    "a list of one part each": ([chat(5), "and", chat(None, 1)], Counted(Usage(5, 1), EXACT)),
+    "a list that begins with zeros": ([chat(0, 0, 0), chat(5, 1, 6)], Counted(Usage(5, 1), EXACT)),
+    "an object in a text": ('{"prompt_tokens": 5, "completion_tokens": 1}', Counted(Usage(5, 1), EXACT)),
+    "numbers among spaces": (chat(" 31 ", "1\n"), Counted(Usage(31, 1), EXACT)),
+    "counts beside an object that has none": (chat(5, 1) | {"tokens": {"cached": 1}}, Counted(Usage(5, 1), EXACT)),
+    "Anthropic's cache by how long it is kept": (
+        responses(9, 4) | {"cache_creation": {"ephemeral_5m_input_tokens": 60, "ephemeral_1h_input_tokens": 40}},
+        Counted(Usage(109, 4, 0, 100), EXACT),
+    ),
     "an empty list": ([], None),
     "a list of numbers": ([5, 1], None),
     "humps in the names": (
@@ -214,6 +227,8 @@ def test_an_account_in_another_shape_is_read_as_far_as_it_goes(form: str) -> Non
         (chat(5, 2), chat(0, 0), chat(5, 2)),
         (chat(5, 2), chat(5, 2, cached_tokens=1), chat(5, 2, cached_tokens=1)),
         (chat(5, 2), "many", chat(5, 2)),
+        (chat(100, 50, 150), chat(10, 200, 210), chat(100, 200, 210)),  # the input as of what came since
+        (chat(100, 0), [chat(10, 5), chat(10, 7)], chat(100, 12)),
         (chat(25, 1), chat(0, 15), chat(25, 15)),  # as Anthropic counts: the input first, the output at the end
         (chat(25, 1), chat(None, 15), chat(25, 15)),
         ("many", chat(5, 1), chat(5, 1)),

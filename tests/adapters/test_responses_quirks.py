@@ -214,6 +214,16 @@ async def test_the_answer_of_a_server_that_does_not_stream_is_read(
     assert ended.usage == Usage(5, 1)
 
 
+async def test_what_each_part_of_the_output_has_used_is_charged_where_the_whole_says_nothing(
+    provider: OpenAIStandIn, llm: ResponsesLLM
+) -> None:
+    parts = [{"type": "message", "content": "one", "usage": {"input_tokens": n, "output_tokens": 1}} for n in (5, 7)]
+    zeros = {"input_tokens": 0, "output_tokens": 0}
+    provider.script(event_stream(created(), completed(output=parts, usage=zeros)))
+    ended = (await hear(llm.stream(request("Well?")))).ended
+    assert (ended.usage, ended.is_estimate) == (Usage(12, 2), True)
+
+
 async def test_a_failure_in_no_shape_of_one_is_told_where_the_reply_has_no_end(
     provider: OpenAIStandIn, llm: ResponsesLLM
 ) -> None:

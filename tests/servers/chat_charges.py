@@ -164,6 +164,19 @@ CHARGES: dict[str, Quirk] = {
     "deltas-of-nothing": Quirk(
         data({"choices": [{"delta": ""}]}, {"choices": [{"delta": [], "message": 7}]}) + ended("stop")
     ),
+    "usage-beside-zeros": Quirk(
+        data(chunk(TEXT), {"choices": [{"delta": {}, "finish_reason": "stop", "usage": usage()["usage"]}]}
+             | {"usage": usage(0, 0)["usage"]}) + DONE
+    ),
+    "usage-of-ollama-beside-zeros": Quirk(
+        data(chunk(TEXT), chunk(finish="stop", usage=usage(0, 0)["usage"], prompt_eval_count=9, eval_count=4)) + DONE
+    ),
+    "usage-of-llama-cpp-beside-zeros": Quirk(
+        data(chunk(TEXT), chunk(finish="stop", timings={"prompt_n": 9, "predicted_n": 4}) | {"usage": {"x": 0}}) + DONE
+    ),
+    "usage-of-two-parts": Quirk(
+        stating({"choices": [], "usage": [usage()["usage"], usage(20, 8)["usage"]]}), usage=(29, 12), estimated=True
+    ),
     "usage-in-a-list": Quirk(stating({"choices": [], "usage": [usage()["usage"]]})),
     "usage-in-halves": Quirk(
         data(chunk(TEXT, usage=usage(9, 1)["usage"]), chunk(finish="stop", usage=usage(0, 4)["usage"])) + DONE

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from textllm_adapters.openai.counts import counted, timed
+from textllm_adapters.openai.counts import counted, fuller, timed
 from textllm_adapters.openai.decoding import anything, decoded
 from textllm_adapters.openai.faults import fault_of, says_nothing
 from textllm_adapters.openai.sse import ServerSentEvent
@@ -48,10 +48,11 @@ class Choice(Struct):
     @property
     def stated(self) -> object:
         """Its account of the usage; None where it has none."""
-        for place in (self, self.delta, self.message):
+        stated = self.usage or None
+        for place in (self.delta, self.message):
             if place is not None and place.usage:
-                return place.usage
-        return None
+                stated = fuller(stated, place.usage)
+        return stated
 
     @property
     def failure(self) -> object:
@@ -97,14 +98,20 @@ class Chunk(Struct):
     @property
     def stated(self) -> object:
         """Its account of the usage; None where it has none."""
-        stated = self.usage or self.gemini_usage or self.usage_metadata
+        stated = self.usage or None
+        if self.gemini_usage or self.usage_metadata:
+            stated = fuller(fuller(stated, self.gemini_usage), self.usage_metadata)
         for choice in self.choices or ():
-            stated = stated or choice.stated
-        if stated is None and isinstance(self.x_groq, dict):
-            stated = self.x_groq.get("usage")
-        if stated is None and (self.prompt_eval_count is not None or self.eval_count is not None):
-            stated = {"prompt_eval_count": self.prompt_eval_count, "eval_count": self.eval_count}
-        return stated if stated is not None or self.timings is None else timed(self.timings)
+            if (of_choice := choice.stated) is not None:  # beside it, what stands elsewhere may be zeros
+                stated = fuller(stated, of_choice)
+        if isinstance(self.x_groq, dict):
+            stated = fuller(stated, self.x_groq.get("usage"))
+        if self.prompt_eval_count is not None or self.eval_count is not None:
+            of_ollama = {"prompt_eval_count": self.prompt_eval_count, "eval_count": self.eval_count}
+            stated = fuller(stated, of_ollama)
+        if self.timings is not None and counted(stated, seen=0) is None:
+            return timed(self.timings) or stated
+        return stated
 
     @property
     def failure(self) -> object:

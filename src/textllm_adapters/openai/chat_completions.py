@@ -228,7 +228,8 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> Chunk:
             heard.aside = aside
     if usage is not None:
         heard.usage = fuller(heard.usage, usage)
-        heard.cost = stated_cost(usage) if heard.trusts_cost else None
+        if heard.trusts_cost and (cost := stated_cost(usage)) is not None:
+            heard.cost = max(heard.cost or cost, cost)
     if error is not None and heard.error is None:
         heard.error = told_in_stream(fault_of({"error": error}), asked, has_begun=heard.has_begun)
     return chunk

@@ -1,11 +1,12 @@
 """Token counts out of whatever a provider states: never less than it surely says, or than was surely seen."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import ceil
 from typing import Final, NamedTuple
 
+from textllm_adapters.openai.decoding import object_in
 from textllm_core.records.model import ModelCounted
 from textllm_core.usage import Usage, estimated_tokens
 
@@ -18,6 +19,7 @@ _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")  # of a name as some gateways 
 _INPUT: Final = ("input_tokens", "prompt_tokens", "prompt_eval_count", "prompt_token_count")
 _OUTPUT: Final = ("output_tokens", "completion_tokens", "eval_count", "candidates_token_count")
 _TOTAL: Final = ("total_tokens", "total_token_count")
+_OF_WHOLE: Final = frozenset({*_INPUT, *_OUTPUT, *_TOTAL})
 _CACHED: Final = ("prompt_cache_hit_tokens", "cached_content_token_count")
 _REASONING: Final = ("reasoning_tokens", "thoughts_token_count")
 _WITHIN: Final = ("tokens", "billed_units")  # of Cohere: where the counts are, if not beside them
@@ -25,6 +27,7 @@ _INPUT_DETAILS: Final = ("input_tokens_details", "prompt_tokens_details")
 _OUTPUT_DETAILS: Final = ("output_tokens_details", "completion_tokens_details")
 _READ_APART: Final = "cache_read_input_tokens"  # Anthropic's names: beside the input; many gateways hand them on
 _WRITTEN_APART: Final = "cache_creation_input_tokens"
+_WRITTEN_FOR: Final = "cache_creation"  # the same by how long it is kept
 
 
 class Counted(NamedTuple):
@@ -40,6 +43,7 @@ def counted(stated: object, *, seen: int) -> Counted | None:
     Reasoning and cached tokens are parts of the output and the input, or stand beside them: a total decides, else
     whether they fit in. What a total has beyond its parts counts as output, the dearer kind. Details that cannot be
     true grant no discount, and spoil nothing else. No input at all cannot be: it stays 0, for the caller to estimate.
+    Several statements in a list are those of parts, and add up; an estimate, for they may as well be of the whole.
 
     Args:
         stated: decoded JSON.
@@ -47,6 +51,7 @@ def counted(stated: object, *, seen: int) -> Counted | None:
     Returns:
         None where it states nothing that can be a count, or nothing but zeros.
     """
+    in_doubt = isinstance(stated, list) and _overlap(_each_named(stated))
     stated = _named(stated)
     if stated is None:
         return None
@@ -72,21 +77,26 @@ def counted(stated: object, *, seen: int) -> Counted | None:
         cache_write_tokens=written if fit else min(written, input_tokens),  # it is no discount
         reasoning_tokens=min(reasoning, output_tokens),
     )
-    return Counted(usage, is_estimate)
+    return Counted(usage, is_estimate or in_doubt)
 
 
 def fuller(one: object, other: object) -> object:
     """What two statements about the same reply say together: the later word on each count that it has one on.
 
-    The earlier one alone where it says more: some count anew in the midst of a reply.
+    Of input, output and total the larger one: some count anew in the midst of a reply. The earlier one alone where it
+    says more even so.
     """
     was, now = _named(one), _named(other)
     if was is None or now is None:
         return other if was is None else one
-    together = was | {name: value for name, value in now.items() if value is not None and _count(value) != 0}
+    together = dict(was)
+    for name, value in now.items():
+        is_less = name in _OF_WHOLE and (_count(was.get(name)) or 0) > (_count(value) or 0)
+        if value is not None and _count(value) != 0 and not is_less:
+            together[name] = value
     before, after = counted(was, seen=0), counted(together, seen=0)
-    is_less = after is None or (before is not None and before.usage.total_tokens > after.usage.total_tokens)
-    return was if is_less else together
+    shrinks = after is None or (before is not None and before.usage.total_tokens > after.usage.total_tokens)
+    return was if shrinks else together
 
 
 def used_by_now(stated: object) -> list[ModelCounted]:
@@ -140,17 +150,48 @@ def _totals(
 
 def _named(stated: object) -> dict[str, object] | None:
     """A statement with its names as the APIs write them; None where it is none."""
-    if isinstance(stated, list):  # as some send it: one object in it
-        stated = stated[0] if stated else None
+    if isinstance(stated, str):  # as some write it: in a text
+        stated = object_in(stated)
+    if isinstance(stated, list):
+        return _added(_each_named(stated))
     if not isinstance(stated, Mapping):
         return None
-    for name in _WITHIN:
-        if isinstance(stated.get(name), Mapping):
-            return _named(stated[name])
-    return {
+    named = {
         name if (name := str(given)).islower() else _HUMP.sub("_", name).lower(): value
         for given, value in stated.items()
     }
+    if not any(_count(named.get(name)) for name in _OF_WHOLE):
+        for name in _WITHIN:
+            if isinstance(named.get(name), Mapping):
+                return _named(named[name])
+    if _WRITTEN_APART not in named and isinstance(by_time := named.get(_WRITTEN_FOR), Mapping):
+        named[_WRITTEN_APART] = sum(_count(value) or 0 for value in by_time.values())
+    return named
+
+
+def _each_named(statements: Sequence[object]) -> Sequence[Mapping[str, object]]:
+    return [named for stated in statements if (named := _named(stated)) is not None]
+
+
+def _added(statements: Sequence[Mapping[str, object]]) -> dict[str, object] | None:
+    """Parts of a statement as one: the counts of each name added up; None where there are none."""
+    together: dict[str, object] = {}
+    for stated in statements:
+        for name, value in stated.items():
+            known = together.get(name)
+            if isinstance(known, Mapping) and isinstance(value, Mapping):
+                together[name] = _added([known, value])
+            elif (count := _count(value)) is not None and (before := _count(known)) is not None:
+                together[name] = before + count
+            elif _count(known) is None:
+                together[name] = value
+    return together if statements else None
+
+
+def _overlap(statements: Sequence[Mapping[str, object]]) -> bool:
+    """Whether more than one of them counts the same."""
+    counted_by = [{name for name in _OF_WHOLE if _count(stated.get(name))} for stated in statements]
+    return sum(map(len, counted_by)) > len(set().union(*counted_by))
 
 
 def _apart(stated: Mapping[str, object], total: int, input_tokens: int) -> int:
@@ -177,6 +218,7 @@ def _count(value: object) -> int | None:
     if type(value) is int:
         return value if 0 <= value < _MOST else None
     if isinstance(value, str):
+        value = value.strip()
         value = float(value.replace(",", "")) if _WRITTEN.fullmatch(value) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

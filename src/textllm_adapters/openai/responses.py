@@ -284,7 +284,7 @@ def _response_in(data: bytes) -> _Response | None:
     if not isinstance(event.response, dict):
         return _Response(error=event.error, usage=event.usage) if event.error or event.usage else None
     response = msgspec.convert(event.response, _Response)
-    response.error, response.usage = response.error or event.error, response.usage or event.usage
+    response.error, response.usage = response.error or event.error, fuller(event.usage, response.usage)
     return response
 
 
@@ -368,8 +368,10 @@ def _ended(
     if status == "completed" and (failure or reason or is_cut(response.output)):
         status = "failed" if failure else "incomplete"
     items = response.output if isinstance(response.output, list) else ()
-    usages = [response.usage, *(item.get("usage") for item in items if isinstance(item, dict))]
-    usage = counted(next(filter(None, usages), None), seen=len(text) + thought)
+    seen = len(text) + thought
+    usage = counted(response.usage, seen=seen)
+    if usage is None:  # some state it of each item
+        usage = counted([item.get("usage") for item in items if isinstance(item, dict)], seen=seen)
     error = told_in_stream(fault_of({"error": failure}), asked, has_begun=True) if failure else None
     if response.tools is not None and not response.tools:  # of what a server does not tell, it was offered
         calls = ()

@@ -99,6 +99,16 @@ async def test_names_alone_are_reported(llm: ChatCompletionsLLM, servers: ChatQu
     )
 
 
+@pytest.mark.parametrize("model", ["streams-as-baidu", "streams-as-baidu-and-counts"])
+async def test_a_failure_in_a_200_that_means_nothing_to_us_is_reported_by_its_name(
+    llm: ChatCompletionsLLM, model: str
+) -> None:
+    error = (await hear(llm.stream(asking(model)))).error
+    assert isinstance(error, TextLLMError)
+    assert error.report is not None
+    assert (error.report.code, error.report.is_answer) == ("336003", True)
+
+
 @pytest.mark.parametrize(
     ("model", "wait"),
     [

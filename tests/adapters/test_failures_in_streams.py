@@ -20,6 +20,10 @@ FAILURES: list[Any] = [
     {"message": "Internal server error", "status": 500},
     {"error": "overloaded"},
     {"error": "Model is overloaded", "error_type": "overloaded"},
+    {"error_code": 336501, "error_msg": "Rate limit reached for RPM", "id": "as-1"},
+    {"Response": {"Error": {"Code": "RequestLimitExceeded", "Message": "slow"}, "RequestId": "r-1"}},
+    {"success": False, "errors": [{"code": 3040, "message": "Capacity temporarily exceeded"}], "result": None},
+    {"throttlingException": {"message": "Too many tokens, please wait."}},
 ]
 
 

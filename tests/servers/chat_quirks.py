@@ -163,6 +163,12 @@ STREAMED_ERRORS |= {
             b"event: error\n" + data({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
             "provider_unavailable",
         ),
+        ("streams-as-baidu", data({"error_code": 336003, "error_msg": "no", "id": "as-1"}) + DONE, "provider_error"),
+        (
+            "streams-as-baidu-and-counts",
+            data({"error_code": 336003, "error_msg": "no"}, usage(0, 0)) + DONE,
+            "provider_error",
+        ),
     ]
 }
 STREAMED_ERRORS |= {

@@ -224,7 +224,7 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> Chunk:
     if not chunk.choices and error is None:
         aside = anything(event.data)
         # What states the usage follows a failure, or is one.
-        if heard.aside is None or not usage or fault_of(heard.aside).meaning() == "other":
+        if heard.aside is None or not usage or not fault_of(heard.aside).is_stated():
             heard.aside = aside
     if usage is not None:
         heard.usage = fuller(heard.usage, usage)

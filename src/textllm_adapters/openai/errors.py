@@ -147,7 +147,7 @@ def ended_early(aside: object, asked: Asked, *, has_begun: bool) -> TextLLMError
         aside: the last that was told beside the reply, in no shape that a failure has; it may have been one.
     """
     fault = fault_of(aside)
-    if fault.meaning(with_files=asked.has_files) != "other":
+    if fault.is_stated(with_files=asked.has_files):
         return told_in_stream(fault, asked, has_begun=has_begun)
     return ProviderError(f"{asked} ended its stream before the reply did.")
 

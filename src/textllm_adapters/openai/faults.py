@@ -16,13 +16,23 @@ _STEP: Final = re.compile(r"\[?([0-9]{1,4})\]?|([A-Za-z_][A-Za-z0-9_]{0,63})")  
 _MOST_STEPS: Final = 9
 _OF_CALLERS: Final = ("metadata", "parameters", "schema", "properties", "arguments")  # whose keys are their own words
 _SPEAKING: Final = (
-    *("message", "error", "detail", "details", "errors", "msg", "metadata", "raw", "error_message"),
-    *("base_resp", "status_msg"),  # MiniMax's names
+    *("message", "error", "detail", "details", "errors", "msg", "metadata", "raw"),
+    *("base_resp", "status_msg", "header"),  # of MiniMax, and of Spark
 )
 # Where they put names, if not into the error itself; the last two have what another one said, as a text.
-_ASIDE: Final = ("errors", "detail", "details", "base_resp", "message", "fieldViolations", "metadata", "raw")
+_ASIDE: Final = ("errors", "detail", "details", "base_resp", "header", "message", "fieldViolations", "metadata", "raw")
 _PARAMS: Final = ("param", "loc", "field")  # as OpenAI, pydantic and Google call it
-_IDS: Final = ("request_id", "requestId", "RequestId", "trace", "trace_id")
+_IDS: Final = ("request_id", "trace", "trace_id")
+# What has the words of Baidu, Huawei, Tencent, AWS, Apigee and others, with neither case nor underscores.
+_OTHER_NAMES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("code", "errorcode", "errcode", "errno"), "code"),
+    **dict.fromkeys(("message", "errormsg", "errmsg", "errormessage", "faultstring", "title"), "message"),
+    **dict.fromkeys(("error", "fault"), "error"),
+    "msg": "msg",
+    **dict.fromkeys(("requestid", "logid", "sid"), "request_id"),
+}
+_AROUND: Final = ("response", "result")  # of Tencent and Cloudflare: around the error, and around a reply
+_NO_FAILURE: Final = ("0", "200", "ok", "success")  # as a code, beside a reply
 _STATUS_NAMES: Final = ("code", "status_code", "status", "statusCode", "http_status", "http_code")
 _STATUS_IN_WORDS: Final = re.compile(r"(?:\A|\b(?:http|status|error)(?: (?:status|code))*:? )([45][0-9]{2})\b")
 _MOST_CHARS: Final = 4000  # read of what it says; whatever it means stands at its beginning
@@ -34,25 +44,30 @@ _LONGEST_WAIT_S: Final = 10**9  # no float holds every whole number that JSON ma
 _NAMED: Final[Mapping[Meaning, str]] = {
     "busy": "conversation_locked",
     "quota": """insufficient_quota insufficient_user_quota insufficient_balance billing_hard_limit_reached
-        billing_not_active exceeded_current_quota_error payment_required arrearage""",
+        billing_not_active exceeded_current_quota_error payment_required arrearage account_overdue_error
+        token_quota_reached""",
     "rate": """rate_limit_exceeded rate_limit_error ratelimiterror rate_limited too_many_requests resource_exhausted
-        throttlingexception throttling throttled""",
+        throttlingexception throttling throttled request_limit_exceeded limit_exceeded rate_limit_reached""",
     "too_long": """context_length_exceeded exceed_context_size_error contextwindowexceedederror request_too_large
         context_window_exceeded model_max_prompt_tokens_exceeded tokens_limit_reached string_above_max_length""",
     "filtered": """content_filter content_policy_violation invalid_prompt image_content_policy_violation
-        responsibleaipolicyviolation data_inspection_failed bio_policy misalignment_policy_violation""",
-    "key": "invalid_api_key authentication_error permission_error",
+        responsibleaipolicyviolation data_inspection_failed bio_policy misalignment_policy_violation
+        sensitive_content_detected input_text_sensitive_content_detected output_text_sensitive_content_detected""",
+    "key": "invalid_api_key authentication_error permission_error auth_failure unauthorized_operation",
     "model": "model_not_found",
     "unavailable": """server_error server_is_overloaded slow_down overloaded overloaded_error engine_overloaded_error
         engine_overloaded
         insufficient_system_resource service_unavailable internal_server_error unavailable
-        serviceunavailableexception internalserverexception modelnotreadyexception timeout_error""",
+        serviceunavailableexception internalserverexception modelnotreadyexception timeout_error server_overloaded
+        modelstreamerrorexception""",
 }
-_NAMES: Final[Mapping[str, Meaning]] = {name: meaning for meaning, names in _NAMED.items() for name in names.split()}
+_NAMES: Final[Mapping[str, Meaning]] = {
+    name.replace("_", ""): meaning for meaning, names in _NAMED.items() for name in names.split()
+}
 
 # What they say where no name tells; as OpenAI, vLLM, SGLang, TGI, LM Studio, llama.cpp, Together, Gemini, Anthropic,
-# Bedrock, xAI, Groq, Mistral, Fireworks, DashScope, SiliconFlow, TensorRT-LLM, watsonx, Databricks, Zhipu and OGX
-# phrase it.
+# Bedrock, xAI, Groq, Mistral, Fireworks, DashScope, SiliconFlow, TensorRT-LLM, watsonx, Databricks, Zhipu, Baidu,
+# Huawei, Tencent, Volcengine, Cloudflare and OGX phrase it.
 _TOO_LONG: Final = re.compile(
     r"context[ _](length|window|size|limit)|context the overflows|context overflow|maximum prompt length"
     r"|maximum model length|longer than the maximum|prompt is too long|prompt too long|input is too long"
@@ -63,27 +78,37 @@ _TOO_LONG: Final = re.compile(
     r"|range of input length|exceeds? n_ctx|exceed max message tokens|contextwindowexceeded"
     r"|must be less than max_seq_len|max_seq_len \(\d+\) - prompt_len|maximum input length|prompt 超长"
     r"|token count.{0,20} cannot exceed|tokens.{0,20} cannot exceed the total tokens|max_total_tokens exceeded"
-    r"|tokens (in the prompt )?exceeds? the (configured )?limit"
+    r"|tokens (in the prompt )?exceeds? the (configured )?limit|prompt tokens too long|max length of current question"
 )
 # More tokens than a minute may have: it is called a rate limit, and never passes however long anybody waits.
 _TOO_LONG_FOR_ANY_RATE: Final = re.compile(r"request too large for")
 _QUOTA: Final = re.compile(
     r"insufficient[ _](account )?(balance|credits?|quota|funds)|credit balance is too low|requires more credits"
-    r"|(run )?out of credits|key limit exceeded|balance is insufficient"
+    r"|(run )?out of credits|key limit exceeded|balance is insufficient|overdue balance|daily free allocation"
+    r"|(daily|total) request limit|欠费|余额不足"
 )
-_RATE: Final = re.compile(r"rate[ _]limit|too many requests|overloaded_error")
+_RATE: Final = re.compile(
+    r"rate[ _]?limit|too many requests|overloaded_error|request limit reached|throttling threshold|was throttled"
+    r"|capacity temporarily exceeded|qpsoverflow|并发数过高|请求过多"
+)
 _THROTTLED: Final = re.compile(r"wait before trying again|throttlingexception")  # it tells of too many tokens, too
 _UNAVAILABLE: Final = re.compile(
     r"(service|server|model|engine|provider) (is )?(currently |temporarily |too )*(unavailable|overloaded|busy)"
-    r"|internal server error"
+    r"|internal (server|service|system) error|\Ainternal error|try again later|out of memory|request timed out"
+    r"|系统(异常|繁忙)"
 )
 _FILTERED: Final = re.compile(
     r"content management policy|content policy|input was flagged|safety system|content exists risk|new_sensitive|敏感"
+    r"|content unsafe|sensitive (information|content)|inappropriate content"
 )
-_KEY: Final = re.compile(r"api key not valid|(invalid|incorrect) api key")
+_KEY: Final = re.compile(
+    r"api key not valid|(invalid|incorrect) api[ -]key|access token (is )?(invalid|expired)|no permission to access"
+    r"|\A(not authenticated|unauthorized\b|authentication (error|fail)|login fail|身份验证失败)"
+)
 _MODEL: Final = re.compile(
     r"model\b.{0,220}(not found|does not exist|doesn't exist|not loaded|isn't loaded|not available)"
-    r"|(no|unknown|invalid) models? |no models? loaded|model not exist|not a valid model\b"
+    r"|(no|no such|unknown|invalid) models? |no models? loaded|model not exist|not a valid model\b|模型不存在"
+    r"|model can ?not be found"
 )
 _EYES: Final = r"(images?|vision|multi-?modal|input_file|files?|pdfs?)"
 _BLIND: Final = re.compile(
@@ -128,6 +153,11 @@ class Fault(NamedTuple):
         """It speaks of an image or a file."""
         return _FILE.search(f"{self.words} {self.code} {self.param}") is not None
 
+    def is_stated(self, *, with_files: bool = False) -> bool:
+        """It is one, also where what it was read from may be none: it has a code that is no success's, or a meaning."""
+        is_named = self.code is not None and self.code.lower() not in _NO_FAILURE
+        return is_named or self.meaning(with_files=with_files) != "other"
+
     @property
     def is_blindness(self) -> bool:
         """It says that the model takes no images or files at all."""
@@ -141,9 +171,9 @@ class Fault(NamedTuple):
         """
         if _TOO_LONG_FOR_ANY_RATE.search(self.words):
             return "too_long"
-        for name in (self.code, self.type):
-            if name is not None and (known := _NAMES.get(name.lower())) is not None and known != "unavailable":
-                return known
+        names = [_known(name) for name in (self.code, self.type) if name is not None]
+        if (known := next((name for name in names if name not in (None, "unavailable")), None)) is not None:
+            return known
         if self.status in (402, 429):
             return "quota" if self.status == 402 or _QUOTA.search(self.words) else "rate"
         for pattern, meaning in _WORDS:
@@ -155,11 +185,11 @@ class Fault(NamedTuple):
             return "too_long"
         if self.status in (401, 403) or _KEY.search(self.words):
             return "key"
-        if self.status in (400, 404) and self.param in (None, "model") and _MODEL.search(self.words):
+        if self.status in (None, 400, 404) and self.param in (None, "model") and _MODEL.search(self.words):
             return "model"
         if self.status in (404, 405, 501):
             return "route"
-        named = any(_NAMES.get(name.lower()) for name in (self.code, self.type) if name)
+        named = any(names)
         if self.status is None:
             named = named or _UNAVAILABLE.search(self.words) is not None
         return "unavailable" if named or self.status in (408, 409) or (self.status or 0) >= 500 else "other"
@@ -178,13 +208,15 @@ def fault_of(said: object, *, status: int | None = None) -> Fault:
     """What a decoded body, an `error` in it, or a plain text says. `status`: of the answer, where it has one."""
     said = _unwrapped(said)
     given = _given(said, 0)
-    inner = _unwrapped(said.get("error")) if isinstance(said, dict) else None
+    inner = _unwrapped(_in_our_names(said).get("error")) if isinstance(said, dict) else None
     code = given.get("code")
+    if code is None:  # MiniMax's status is a code of its own
+        code = given.get("status_code")
     if isinstance(given.get("status"), str) and (code is None or (isinstance(code, int) and not _status(code))):
         code = given["status"]  # Google's name for it, beside a number of gRPC
     kind = given.get("type") if given.get("type") != "error" else given.get("error_type")
     kind = kind or given.get("error_type") or given.get("__type")  # of TGI, and of Bedrock
-    if code is None and isinstance(inner, str) and inner.lower() in _NAMES:  # the name is all that is told
+    if code is None and isinstance(inner, str) and _known(inner):  # the name is all that is told
         code = inner
     if kind is None and isinstance(given.get("status"), str):  # of Google, beside a status of HTTP
         kind = given["status"]
@@ -216,6 +248,12 @@ def named(code: object) -> str | None:
     return code if isinstance(code, str) and _NAME.fullmatch(code) else None
 
 
+def _known(name: str) -> Meaning | None:
+    """What a name means, however it is written; of those that dots join, the first which means something."""
+    names = (_NAMES.get(part.lower().replace("_", "")) for part in (name, *name.split(".")))
+    return next(filter(None, names), None)
+
+
 def says_nothing(error: object) -> bool:
     """Nothing stands in it: some write an error beside every reply, without a code, and without a message."""
     if isinstance(error, dict | list):
@@ -240,6 +278,7 @@ def _given(said: object, depth: int) -> dict[object, object]:
     """All that is stated in it: first by the failure that it tells of, then by itself, then by what stands beside."""
     if not isinstance(said, dict) or depth >= _MOST_DEPTH:
         return {}
+    said = _in_our_names(said)
     given = said | _stated(_given(_unwrapped(said.get("error")), depth + 1))  # in theirs, what another one said
     for name in _ASIDE:
         aside = said.get(name)
@@ -249,6 +288,22 @@ def _given(said: object, depth: int) -> dict[object, object]:
                 given = given | {"code": beside["code"], "status_code": code}
             given = beside | _stated(given)
     return given
+
+
+def _in_our_names(said: Mapping[object, object]) -> dict[object, object]:
+    """What it states, also by the names that are read here, where it has others for them."""
+    ours = dict(said)
+    for name, value in said.items():
+        plain = name.lower().replace("_", "") if isinstance(name, str) else ""
+        if plain.endswith("exception") and isinstance(value, dict):  # of AWS: what it is named after
+            ours.setdefault("error", value | {"type": name})
+        elif plain == "errormsg" and isinstance(value, dict):
+            ours.setdefault("error", value)
+        elif plain in _OTHER_NAMES:
+            ours.setdefault(_OTHER_NAMES[plain], value)
+        elif plain in _AROUND and isinstance(value, dict) and "error" in _in_our_names(value):
+            ours.setdefault("error", value)
+    return ours
 
 
 def _stated(said: Mapping[object, object]) -> dict[object, object]:
@@ -265,6 +320,7 @@ def _words(said: object, depth: int) -> Iterator[str]:
     if isinstance(said, str):
         yield said[:_MOST_CHARS]
     elif depth < _MOST_DEPTH and isinstance(said, dict):
+        said = _in_our_names(said)
         for key in _SPEAKING:
             yield from _words(said.get(key), depth + 1)
     elif depth < _MOST_DEPTH and isinstance(said, list):

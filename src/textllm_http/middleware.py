@@ -17,7 +17,7 @@ _EXPOSED: Final = (
 )
 _ALLOWED_HEADERS: Final = (
     b"Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, If-Range, Last-Event-ID, Range, "
-    b"Traceparent, Tracestate, X-Request-ID, "
+    b"Traceparent, Tracestate, X-Request-ID, X-User-ID, "
     # What OpenAI's SDK sends from a page.
     b"OpenAI-Beta, OpenAI-Organization, OpenAI-Project, X-Stainless-Arch, X-Stainless-Custom-Poll-Interval, "
     b"X-Stainless-Helper-Method, X-Stainless-Lang, X-Stainless-OS, X-Stainless-Package-Version, "

@@ -21,6 +21,7 @@ STREAM_IDS: Final = ("X-Conversation-ID", "X-Response-ID", "X-User-ID", "X-Accel
 # No type: what reads documents takes the shape for that of the whole body, or for that of one event.
 STREAM_CONTENT: Final = {_STREAM: Content({"description": "Server-sent events, in UTF-8."}, STREAMED)}
 ON_TURNS: Final = ("Idempotency-Key",)
+ON_DOOR_TURNS: Final = (*ON_TURNS, "X-User-ID")
 FAILURES: Final = (
     *("budget_exceeded", "not_found", "conversation_not_found", "conversation_busy", "conversation_lost"),
     *("forbidden", "context_too_long", "content_refused", "rate_limited", "input_too_long"),

@@ -40,6 +40,10 @@ REQUEST_HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         "Makes the request safe to send again: for 24 hours a repeat is told what the first one came to.",
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
     ),
+    "X-User-ID": (
+        "The user, where neither `safety_identifier` nor `user` says who it is.",
+        {"type": "string", "minLength": 1, "examples": ["ada"]},
+    ),
     "Last-Event-ID": (
         "The number of the last event that you have; left out, the stream is told from its beginning.",
         {"type": "string", "pattern": "^[0-9]{1,10}$"},

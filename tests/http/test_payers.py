@@ -95,6 +95,46 @@ async def test_a_key_of_a_user_counts_that_user_whatever_its_id_is(poor: Server)
     assert (session["user_id"], session["total_cost"]) == (made, 0.25)
 
 
+HELLO = [{"role": "user", "content": "Hi"}]
+AT_THE_DOOR: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HELLO},
+    "/v1/responses": {"input": "Hi"},
+    "/v1/conversations": {},
+}
+
+
+@pytest.mark.parametrize("path", AT_THE_DOOR)
+async def test_a_header_names_the_user_whom_the_body_does_not(strict: Server, path: str) -> None:
+    """Open WebUI sends no field `user`, and takes headers for each connection."""
+    key = headers_of(await issue(strict))
+    body = AT_THE_DOOR[path]
+    for named in ("ann", "ann@example.org", "Ann Ö."):
+        answer = await strict.post(path, body, key | {"x-user-id": named.encode().decode("latin-1")})
+        assert answer.status == 200
+    assert (await strict.post(path, body | {"user": "Ann Ö."}, key | {"x-user-id": "ann"})).status == 200
+    empty = await strict.post(path, body, key | {"x-user-id": ""})
+    assert (empty.status, empty.json()["error"]["param"]) == (400, "X-User-ID")
+    store = strict.bench.store
+    of_turns = [entry.payer for entry in store.entries.values()]
+    payers = of_turns or [kept.conversation.user_id for kept in store.conversations.values()]
+    assert payers[:2] == ["ann", "ann@example.org"]
+    assert payers[2].startswith("id_")
+    assert payers[3:] == payers[2:3]
+    if of_turns:
+        bound = headers_of(await issue(strict, "user", "bob")) | {"x-user-id": "ann"}
+        assert (await strict.post(path, body, bound)).status == 200
+        assert [entry.payer for entry in store.entries.values()][4] == "bob"
+    await strict.bench.check_books()
+
+
+async def test_a_repeat_for_another_user_is_another_request(strict: Server) -> None:
+    key = headers_of(await issue(strict)) | {"idempotency-key": "one"}
+    path = "/v1/chat/completions"
+    asked = [await strict.post(path, AT_THE_DOOR[path], key | {"x-user-id": named}) for named in ("ann", "ann", "bob")]
+    assert codes(asked) == [200, 200, 422]
+    assert asked[1].headers["idempotent-replayed"] == "true"
+
+
 @pytest.mark.parametrize(
     ("first", "second", "is_one"),
     [

@@ -2,42 +2,70 @@
 
 import re
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
+
+from litestar import Request
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.ids import USER_ID
+from textllm_core.records.messages import Idempotency
 from textllm_core.tenancy import Caller
+from textllm_http.admission import idempotency_of
+from textllm_http.middleware import header
 
+_Request = Request[Any, Any, Any]
 _USER_ID: Final = re.compile(USER_ID)
+NAMES_USER: Final = "X-User-ID"  # for clients that can add headers, and no fields: Open WebUI is one
 
 
-def named_user(caller: Caller, *, safety_identifier: str | None, user: str | None) -> str | None:
-    """The user that a request names: the key's, else `safety_identifier`, else `user`; None: it names nobody.
+def user_in_header(request: _Request) -> str | None:
+    """The user that the header `X-User-ID` names, as one that a body names."""
+    named = header(request.scope, b"x-user-id")
+    return None if named is None else named.encode("latin-1").decode(errors="surrogateescape")
+
+
+def named_user(
+    caller: Caller, *, safety_identifier: str | None, user: str | None, in_header: str | None = None
+) -> str | None:
+    """The user that a request names: the key's, else `safety_identifier`, else `user`, else `in_header`.
 
     OpenAI takes any text there. One that cannot be the id of a user here stands for a user all the same: it becomes
     `id_` and a digest of it, always the same one. An empty one is refused: it would be as if nobody were named, for
     whom the key finds what is of any user.
 
+    Returns:
+        None: it names nobody.
     Raises:
         InvalidRequestError: one of them is empty.
     """
     if caller.user_id is not None:
         return caller.user_id
-    for field, value in (("safety_identifier", safety_identifier), ("user", user)):
+    names = (("safety_identifier", safety_identifier), ("user", user), (NAMES_USER, in_header))
+    for field, value in names:
         if value == "":
             raise InvalidRequestError.of(field, "must not be empty; leave it out to name nobody")
-    named = user if safety_identifier is None else safety_identifier
-    if named is None:
-        return None
-    if _USER_ID.fullmatch(named):
+    named = next((value for _, value in names if value is not None), None)
+    if named is None or _USER_ID.fullmatch(named):
         return named
     return f"id_{sha256(named.encode(errors='surrogatepass')).hexdigest()[:32]}"
 
 
-def charged_user(caller: Caller, *, safety_identifier: str | None, user: str | None) -> str:
+def charged_user(
+    caller: Caller, *, safety_identifier: str | None, user: str | None, in_header: str | None = None
+) -> str:
     """Who is charged for a turn of no conversation: the user that it names, else the key itself as a user.
 
     Raises:
         InvalidRequestError: as `named_user`.
     """
-    return named_user(caller, safety_identifier=safety_identifier, user=user) or caller.id
+    named = named_user(caller, safety_identifier=safety_identifier, user=user, in_header=in_header)
+    return named or caller.id
+
+
+def idempotency_at_door(request: _Request, canonical_body: bytes) -> Idempotency | None:
+    """`idempotency_of`, to which a request for another user is another one, also where a header names the user.
+
+    Raises:
+        InvalidRequestError: as `idempotency_of`.
+    """
+    return idempotency_of(request, canonical_body + (user_in_header(request) or "").encode(errors="surrogateescape"))

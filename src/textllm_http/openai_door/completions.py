@@ -9,10 +9,9 @@ from msgspec.structs import replace
 from textllm_core.chat.given_parts import has_files
 from textllm_core.records.messages_turn import MessagesTurn
 from textllm_core.records.parts import ContentPart
-from textllm_http.admission import idempotency_of
 from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody, door_body
-from textllm_http.openai_door.charging import charged_user
+from textllm_http.openai_door.charging import charged_user, idempotency_at_door, user_in_header
 from textllm_http.openai_door.completions_reply import ChunkFrames, completion
 from textllm_http.openai_door.completions_request import (
     COMPLETION,
@@ -25,7 +24,7 @@ from textllm_http.openai_door.declaring import MAX_TEXT_BYTES, door_post
 from textllm_http.openai_door.errors import admitted_headers
 from textllm_http.openai_door.models import naming
 from textllm_http.openapi_shapes import DOOR_LIMITED, JSON, LIMITED, Answer, Content, Operation
-from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
+from textllm_http.openapi_turns import FAILURES, ON_DOOR_TURNS, REPEATS
 from textllm_http.responses import WholeResponse
 from textllm_http.services import services_of
 from textllm_http.turns import begins, stream_of
@@ -78,7 +77,7 @@ _CHUNKS: Final = (
         tag="OpenAI",
         says="All that was said comes with the request, and nothing of it is kept. With `stream: true` the reply comes "
         "in chunks, and a failure in their midst as an `error`.",
-        headers=ON_TURNS,
+        headers=ON_DOOR_TURNS,
         body={JSON: Content(_OBJECT, {"one message": _ASKED})},
         answers={
             200: Answer(
@@ -120,9 +119,14 @@ async def _turn_of(request: Request[Any, Any, Any], asked: CompletionRequest, bo
     said = messages_of(asked, body)
     turn = MessagesTurn(
         messages=(),
-        user_id=charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user),
+        user_id=charged_user(
+            caller,
+            safety_identifier=asked.safety_identifier,
+            user=asked.user,
+            in_header=user_in_header(request),
+        ),
         options=asked.options,
-        idempotency=idempotency_of(request, body.canonical),
+        idempotency=idempotency_at_door(request, body.canonical),
         is_streamed=bool(asked.stream),
     )
     if not any(has_files(parts) for _, parts in said):

@@ -19,7 +19,7 @@ from textllm_http.auth import caller_of
 from textllm_http.fields import After, Limit
 from textllm_http.links import absolute
 from textllm_http.openai_door.bodies import DoorBody, door_body
-from textllm_http.openai_door.charging import charged_user
+from textllm_http.openai_door.charging import NAMES_USER, charged_user, user_in_header
 from textllm_http.openai_door.declaring import MAX_TEXT_BYTES, door_delete, door_post, door_reading
 from textllm_http.openai_door.given_items import GivenMessage, given_items
 from textllm_http.openai_door.item_pages import Asked, page_of
@@ -99,8 +99,9 @@ _CHANGES: Final = ("conversation_not_found", "conversation_busy", "forbidden")
     "/v1/conversations",
     described=Operation(
         tag="OpenAI",
-        says="It is of the user that `safety_identifier` or `user` names, else of the key; it counts as a turn does in "
-        "the rate limit.",
+        says="It is of the user that `safety_identifier`, `user` or `X-User-ID` names, else of the key; it counts as a "
+        "turn does in the rate limit.",
+        headers=(NAMES_USER,),
         body={JSON: Content(_OBJECT, {"empty": {"metadata": {"topic": "rivers"}}})},
         answers={200: _ONE},
         problems=("not_found", "rate_limited", "storage_unavailable", *_CHANGES),
@@ -109,14 +110,14 @@ _CHANGES: Final = ("conversation_not_found", "conversation_busy", "forbidden")
 async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     """Begin a conversation."""
     services, caller = services_of(request), caller_of(request)
-    conversations = services.textllm.conversations
+    conversations, in_header = services.textllm.conversations, user_in_header(request)
     if content_length_of(request) == 0 and not has_body(request):
-        made = await conversations.create(caller, caller.user_id or caller.id)
-        return json_response(_shown(made))
+        user = charged_user(caller, safety_identifier=None, user=None, in_header=in_header)
+        return json_response(_shown(await conversations.create(caller, user)))
     async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
         asked = _CREATE.decode(body.content)
         given = _given(asked.items or [], body)
-        user = charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+        user = charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user, in_header=in_header)
         changes = ConversationChanges(metadata=asked.metadata or {})
         made = await conversations.create(caller, user, changes)
         if given:

@@ -15,7 +15,7 @@ from textllm_core.records.files import Purpose, StoredFile
 from textllm_http.auth import caller_of
 from textllm_http.download import response_of
 from textllm_http.multipart import MultipartBody
-from textllm_http.openai_door.charging import charged_user
+from textllm_http.openai_door.charging import NAMES_USER, charged_user, user_in_header
 from textllm_http.openai_door.declaring import door_delete, door_post, door_reading
 from textllm_http.openai_door.errors import limited_headers, unserved
 from textllm_http.openai_door.queries import DoorQuery
@@ -107,6 +107,7 @@ _EXPIRES: Final = "is not served: a file stays until it is deleted"
     described=Operation(
         tag="OpenAI",
         says="It can be named as `file_id` in messages, of any API here.",
+        headers=(NAMES_USER,),
         body=form(DoorUpload, required=("file", "purpose"), file=FILE),
         answers={200: json_answer("The file is stored.", DoorFile, _EXAMPLE, *LIMITED, *DOOR_LIMITED)},
         problems=("file_too_large", "rate_limited"),
@@ -125,7 +126,12 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
         texts = form.texts
         purpose = _purpose(texts.get("purpose"))
         unserved(texts, dict.fromkeys(_EXPIRY, _EXPIRES))
-        user = charged_user(caller, safety_identifier=texts.get("safety_identifier"), user=texts.get("user"))
+        user = charged_user(
+            caller,
+            safety_identifier=texts.get("safety_identifier"),
+            user=texts.get("user"),
+            in_header=user_in_header(request),
+        )
         allowance = allowance or await textllm.files.admit(caller, user)
         file = await textllm.files.upload(
             caller, form.files["file"][0], user_id=user, allowance=allowance, purpose=purpose

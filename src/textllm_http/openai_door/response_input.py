@@ -15,10 +15,9 @@ from textllm_core.records.parts import ContentPart, InputText
 from textllm_core.records.response_turns import ResponseTurn
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.wire import to_json
-from textllm_http.admission import idempotency_of
 from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody
-from textllm_http.openai_door.charging import named_user
+from textllm_http.openai_door.charging import idempotency_at_door, named_user, user_in_header
 from textllm_http.openai_door.given_items import Given, GivenMessage, GivenReference, given_items, join
 from textllm_http.openai_door.hosted_items import PREFIXES
 from textllm_http.openai_door.items import ItemId, id_of_call
@@ -65,7 +64,7 @@ async def unkept_turn(
         TextLLMError: it cannot be answered.
     """
     textllm, caller = services_of(request).textllm, caller_of(request)
-    named = named_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    named = _named(request, asked)
     user = named or caller.id
     past: Sequence[Message] = ()
     if asked.previous_response_id is not None:
@@ -79,7 +78,7 @@ async def unkept_turn(
         messages=(*past, *said),
         user_id=user,
         options=asked.options,
-        idempotency=idempotency_of(request, body.canonical),
+        idempotency=idempotency_at_door(request, body.canonical),
         kind=content.parts.kind,
         files=content.parts.tokens,
         attached=content.parts.attached,
@@ -102,8 +101,7 @@ async def stored_turn(
     Raises:
         TextLLMError: it cannot be answered.
     """
-    caller, options = caller_of(request), asked.options
-    named = named_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    named, options = _named(request, asked), asked.options
     kept = await taken(
         request,
         body,
@@ -128,7 +126,7 @@ async def stored_turn(
         previous_response_id=asked.previous_response_id,
         user_id=named,
         options=options,
-        idempotency=idempotency_of(request, body.canonical),
+        idempotency=idempotency_at_door(request, body.canonical),
         is_stored=is_stored,
         is_background=bool(asked.background),
         is_resumable=bool(asked.stream),
@@ -138,6 +136,16 @@ async def stored_turn(
         show_files=parts.show_files,
         discard_files=parts.discard_files,
         allowance=kept.allowance,
+    )
+
+
+def _named(request: _Request, asked: ResponseRequest) -> str | None:
+    """The user that a request names."""
+    return named_user(
+        caller_of(request),
+        safety_identifier=asked.safety_identifier,
+        user=asked.user,
+        in_header=user_in_header(request),
     )
 
 
@@ -165,7 +173,7 @@ async def _look_up(
 ) -> None:
     """Add an item that is kept here: of what a response said. `looked`: what messages say, by their ids."""
     item, caller = ItemId.of(named.item_id), caller_of(request)
-    user = named_user(caller, safety_identifier=asked.safety_identifier, user=asked.user)
+    user = _named(request, asked)
     if item.message not in looked:
         reply = await services_of(request).textllm.responses.create.reply(caller, item.message, named=user)
         looked[item.message] = () if reply is None else reply.content

@@ -32,7 +32,7 @@ from textllm_http.openai_door.response_input import given_of, stored_turn, unkep
 from textllm_http.openai_door.response_object import Shown, as_begun, kept_object
 from textllm_http.openai_door.response_request import RESPONSE, ResponseRequest
 from textllm_http.openapi_shapes import DOOR_LIMITED, JSON, LIMITED, Answer, Content, Operation, json_answer
-from textllm_http.openapi_turns import FAILURES, ON_TURNS, REPEATS
+from textllm_http.openapi_turns import FAILURES, ON_DOOR_TURNS, REPEATS
 from textllm_http.responses import json_response
 from textllm_http.services import services_of
 from textllm_http.sse import EventStream
@@ -111,7 +111,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
         says="It is kept for `response_days` unless `store` is false, and can be gone on with: `previous_response_id`, "
         "`conversation`. With `stream: true` it comes as events, with `background: true` it is answered at "
         "once, and runs on.",
-        headers=ON_TURNS,
+        headers=ON_DOOR_TURNS,
         body={JSON: Content(_OBJECT, {"a text": _ASKED})},
         answers={200: _NEW},
         problems=(*FAILURES, *REPEATS, *_OF_FILES, "storage_unavailable"),

@@ -565,6 +565,7 @@ NO_HTTP: dict[str, bytes] = {
     "half a refusal": b"HTTP/1.1 400 Bad Request\r\ncontent-length: 100\r\n\r\nabc",
     "a redirection without end": b"HTTP/1.1 307 Moved\r\nlocation: /v1/responses\r\ncontent-length: 0\r\n\r\n",
 }
+GARBLED_HTTP = ("another protocol", "an endless header", "a broken chunk", "a broken compression")
 
 
 @pytest.mark.parametrize("fault", sorted(NO_HTTP))
@@ -580,6 +581,7 @@ async def test_an_answer_that_is_no_proper_http_is_a_bad_answer_and_shows_no_key
             error = (await hear(ResponsesLLM(client, QUICK).stream(request("Well?")))).error
     assert type(error) is ProviderError
     assert error.may_have_run
+    assert ("no answer in HTTP/1.1" in str(error)) is (fault in GARBLED_HTTP)
     assert "canary" not in f"{error!r} {error.__cause__!r} {error.__context__!r}"
 
 

@@ -1,6 +1,7 @@
 """How servers other than OpenAI's end a response, and what is made of it."""
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,55 @@ async def test_a_failure_in_no_shape_of_one_is_told_where_the_reply_has_no_end(
     said_aside = b"data: " + json.dumps({"detail": "Half done."}).encode() + b"\n\n"
     provider.script(event_stream(created(), said_aside, delta("one"), completed()))
     assert (await hear(llm.stream(request("Well?")))).ended.text == "one"
+
+
+PAGE = b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>"
+
+
+@pytest.mark.parametrize("api", [ResponsesLLM, ChatCompletionsLLM])
+@pytest.mark.parametrize(
+    ("body", "content_type", "kind", "words"),
+    [
+        (PAGE, "text/html", ProviderError, r"has nothing at /.* \(a page in the place of an answer\); "),
+        (PAGE, "text/event-stream", ProviderError, "a page in the place of an answer"),
+        (
+            b'{"error": "Unexpected endpoint or method. (POST /responses)"}',
+            *("application/json", ProviderError, r"has nothing at /.*; the operator must"),
+        ),
+        (b"Service temporarily unavailable", "text/plain", ProviderUnavailableError, "cannot answer now"),
+        (b": busy\n\nOut of credits", "text/event-stream", ProviderError, "our account has no quota left"),
+    ],
+)
+async def test_what_an_answer_says_that_is_no_stream_is_told_and_costs_nothing(
+    provider: OpenAIStandIn,
+    llm: ResponsesLLM,
+    api: type[ResponsesLLM | ChatCompletionsLLM],
+    body: bytes,
+    content_type: str,
+    kind: type[ProviderError],
+    words: str,
+) -> None:
+    provider.script(Fault("answer", 200, body, content_type))
+    error = (await hear(api(llm.client, QUICK).stream(request("Well?")))).error
+    assert type(error) is kind
+    assert re.search(words, str(error))
+    assert error.report is not None
+    assert error.report.is_answer  # so that nothing is charged, and a fallback asked
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirection_is_followed_with_all_that_is_asked_or_told_as_a_wrong_address(
+    provider: OpenAIStandIn, llm: ResponsesLLM, status: int
+) -> None:
+    provider.script(Fault("answer", status, headers={"Location": "/v1/responses"}), Reply(text="one"))
+    heard = await hear(llm.stream(request("Well?")))
+    if status in (307, 308):
+        assert heard.ended.text == "one"
+    else:
+        assert isinstance(heard.error, ProviderError)
+        assert not heard.error.may_have_run
+        assert f"has nothing at /responses ({status})" in str(heard.error)
+        assert [sent.method for sent in provider.requests] == ["POST"]
 
 
 async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what is rare is loaded when it is needed, for it takes long
     from textllm_adapters.openai.session import Session
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
+_SAME_BODY: Final = (307, 308)  # redirections behind which the same is to be asked
 _SILENCE_MARGIN: Final = 1.1  # the exchange's own deadline comes first; this one only frees what it leaves behind
 _PAYERS: Final = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 _NOT_TOLD: Final = ("x-stainless-", "authorization")  # what tells of this machine; and the key, which may change
@@ -78,7 +79,7 @@ class Client(Provider):
         headers, content = self._now(), body.content
         if self.connections is not None and isinstance(content, bytes):
             answer = await self.connections.post(path, content, headers)
-            if answer.status // 100 != 3:
+            if answer.status not in _SAME_BODY:  # of others a client would get what is there, and ask nothing
                 return answer
             answer.close()  # the session follows it, wherever it leads
         return await (await self.session()).post(path, content, {**headers, **body.headers})

@@ -27,7 +27,11 @@ class SilenceError(OSError):
 
 
 class BrokenAnswerError(OSError):
-    """The connection ended before its answer did, or what came is no HTTP."""
+    """The connection ended before its answer did."""
+
+
+class GarbledAnswerError(BrokenAnswerError):
+    """What came is no HTTP/1.1, or in a form that was not asked for."""
 
 
 class Answer:
@@ -178,7 +182,7 @@ class _Connection(asyncio.Protocol):
             is_understood = False
         self._hand_over()
         if not is_understood:
-            self.give_up(BrokenAnswerError("The server sent something that is no answer in HTTP."))
+            self.give_up(GarbledAnswerError("The server sent something that is no answer in HTTP."))
         elif answer is not None:
             answer.wake()
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from textllm_adapters.openai.connections import SilenceError, UnreachableError
+from textllm_adapters.openai.connections import GarbledAnswerError, SilenceError, UnreachableError
 from textllm_adapters.openai.faults import Fault, Meaning, fault_in, fault_of, identified
 from textllm_core.errors import (
     ContentRefusedError,
@@ -149,6 +149,10 @@ def ended_early(aside: object, asked: Asked, *, has_begun: bool) -> TextLLMError
     fault = fault_of(aside)
     if fault.is_stated(with_files=asked.has_files):
         return told_in_stream(fault, asked, has_begun=has_begun)
+    if not has_begun and isinstance(aside, str) and aside.startswith("<"):  # of a proxy, a login, a user interface
+        page = nothing_there(asked, "a page in the place of an answer")
+        page.may_have_run = True  # somebody between may show it; as with a page of 502, no reply will come
+        return _reported(page, fault, asked)
     return ProviderError(f"{asked} ended its stream before the reply did.")
 
 
@@ -244,7 +248,7 @@ def unanswered(failure: Exception, asked: Asked) -> ModelError:
     if isinstance(failure, UnreachableError):
         error = ProviderUnavailableError(f"{asked} cannot be reached.", may_have_run=False)
     else:
-        error = _silent(asked) if isinstance(failure, SilenceError) else _cut(asked)
+        error = BROKEN_ANSWER.get(type(failure), _cut)(asked)
     return _identified(error, asked)
 
 
@@ -298,6 +302,10 @@ def _cut(asked: Asked) -> ModelError:
     return ProviderError(f"{asked} broke the connection off.")
 
 
+def _no_http(asked: Asked) -> ModelError:
+    return ProviderError(f"{asked} sent what is no answer in HTTP/1.1, or one that is compressed.")
+
+
 def _garbled(asked: Asked) -> ModelError:
     return ProviderError(f"{asked} sent something that is not JSON of the expected shape.")
 
@@ -305,6 +313,7 @@ def _garbled(asked: Asked) -> ModelError:
 # What can happen while an answer is read; whatever it is, the call may have run.
 BROKEN_ANSWER: Final[Mapping[type[Exception], Callable[[Asked], ModelError]]] = {
     SilenceError: _silent,
+    GarbledAnswerError: _no_http,
     OSError: _cut,
     msgspec.DecodeError: _garbled,
     json.JSONDecodeError: _garbled,

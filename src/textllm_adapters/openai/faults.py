@@ -110,6 +110,7 @@ _MODEL: Final = re.compile(
     r"|(no|no such|unknown|invalid) models? |no models? loaded|model not exist|not a valid model\b|模型不存在"
     r"|model can ?not be found"
 )
+_ROUTE: Final = re.compile(r"unexpected endpoint or method")  # LM Studio's, with a 200
 _EYES: Final = r"(images?|vision|multi-?modal|input_file|files?|pdfs?)"
 _BLIND: Final = re.compile(
     rf"{_EYES}( inputs?| content|_url)?,? (is|are) not (supported|enabled)|{_EYES} inputs? (is not|not|isn't) support"
@@ -187,7 +188,7 @@ class Fault(NamedTuple):
             return "key"
         if self.status in (None, 400, 404) and self.param in (None, "model") and _MODEL.search(self.words):
             return "model"
-        if self.status in (404, 405, 501):
+        if self.status in (404, 405, 501) or (self.status or 0) // 100 == 3 or _ROUTE.search(self.words):
             return "route"
         named = any(names)
         if self.status is None:

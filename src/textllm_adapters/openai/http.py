@@ -25,6 +25,7 @@ from textllm_core.errors import (
 from textllm_core.records.model import ModelRequest, ReadBlob
 
 _MOST_REFUSAL_BYTES: Final = 1024 * 1024  # what it means stands at its beginning
+_MOST_TEXT_BYTES: Final = 4000  # of what is no stream; likewise
 _DRAIN_TIMEOUT_S: Final = 0.5  # what follows the last event is a few bytes, which come with it or never
 _PASSING: Final = (408, 409, 429)  # refusals of what may be answered a moment later
 _random = SystemRandom()
@@ -181,6 +182,7 @@ class EventStream:
         self._answer = answer
         self._splitter = EventSplitter()
         self._events: Iterator[ServerSentEvent] = iter(())  # of the bytes that were read last
+        self._text = b""  # how it begins, for as long as no event has come: it may be no stream, but a page
         self._document = b""  # of a server that does not stream, or has only an error to tell
         self._is_lines: bool | None = None  # it is objects, one a line; None: not known yet
         self._has_begun = False
@@ -218,6 +220,7 @@ class EventStream:
         """
         while True:
             if (event := next(self._events, None)) is not None:
+                self._text = b""
                 if event.data[:1] != b"[" or event.data == b"[DONE]" or not (listed := _listed(event)):
                     return event
                 self._events = chain(listed, self._events)
@@ -227,6 +230,9 @@ class EventStream:
                 self._events, self._document = iter([ServerSentEvent(b"", self._document)]), b""
             elif (last := self._splitter.rest()) is not None:
                 return last
+            elif self._text:
+                text, self._text = self._text, b""
+                return ServerSentEvent(b"", text)
             else:
                 raise StopAsyncIteration
 
@@ -242,7 +248,8 @@ class EventStream:
             if len(self._document) > MAX_EVENT_BYTES:
                 raise too_much()
         else:
-            self._has_begun = self._has_begun or not chunk.isspace()
+            if not self._has_begun and not chunk.isspace():
+                self._has_begun, self._text = True, chunk.lstrip()[:_MOST_TEXT_BYTES]
             self._events = self._splitter.feed(chunk)
 
     async def drain(self, hear: Callable[[ServerSentEvent], object] = lambda _: None) -> None:

@@ -4,9 +4,10 @@
 
 Takes turns through the adapters, 5,000 a month for 12 months unless said otherwise: a 200th of a million a month. Their
 times are those of a year to come; each day's turns are taken at once, and beside them what a server removes. A third of
-the turns begin a conversation, half of them have an Idempotency-Key, a third a journal. Conversations are deleted after
-60 days and erased after 30 more, the ledger is kept for 3 months. So all is there for the first time in the fifth
-month; from then on only `daily_usage` should grow, which keeps its sums for ever.
+the turns begin a conversation, half of them have an Idempotency-Key, a third a journal. Users leave their
+conversations after 50 days: half of them are deleted, and erased after 30 days more; the others are erased 60 days
+after their last turn. The ledger is kept for 3 months. So all is there for the first time in the fifth month; from then
+on only `daily_usage` should grow, which keeps its sums for ever.
 
 Of each month it prints what the database has, the pages that one of its last turns reads, how many of their plans are
 new, and the longest that a turn waited for a lock of what removes (PostgreSQL tells of waits from 5 ms on). Then each
@@ -55,8 +56,8 @@ TENANT: Final = "tenant"
 USERS: Final = 1000
 AT_ONCE: Final = 16  # turns
 DAYS: Final = 30  # of a month that is taken; the clock goes on by the month's own length
-DELETED_AFTER: Final = 60  # days
-KEPT: Final = Retention(deleted=timedelta(days=30), ledger_months=3)
+LEFT_AFTER: Final = 50  # days of turns
+KEPT: Final = Retention(deleted=timedelta(days=30), conversations=timedelta(days=60), ledger_months=3)
 STEADY: Final = 5  # the month from which on as much goes as comes
 SAMPLE: Final = 200  # turns, of which the pages and the plans are told
 WAITS_FROM_MS: Final = 5  # PostgreSQL tells of longer ones
@@ -111,7 +112,7 @@ class Year:
         length = (first + timedelta(days=31)).replace(day=1) - first
         removed = 0
         for _ in range(DAYS):
-            await self.delete_old()
+            await self.leave_old()
             cleaning = asyncio.create_task(self.clean())
             await asyncio.gather(*[self.users(turns // DAYS // AT_ONCE) for _ in range(AT_ONCE)])
             removed += await cleaning
@@ -151,12 +152,13 @@ class Year:
         key = Idempotency(asked.response_id, "POST /chat", "0" * 64) if self.chance.random() < 1 / 2 else None
         return changed(asked, is_resumable=self.chance.random() < 1 / 3, idempotency=key)
 
-    async def delete_old(self) -> None:
+    async def leave_old(self) -> None:
         conversations = sql_storage(self.engine).conversations
-        while self.made and self.made[0][0] <= self.day - DELETED_AFTER:
+        while self.made and self.made[0][0] <= self.day - LEFT_AFTER:
             _, user, conversation_id = self.made.popleft()
             self.open[user].remove(conversation_id)
-            await conversations.hide(TENANT, user, conversation_id, at=self.clock.now())
+            if self.chance.random() < 1 / 2:
+                await conversations.hide(TENANT, user, conversation_id, at=self.clock.now())
 
     async def superuser(self, statement: str) -> None:
         engine = open_engine(self.superuser_url)

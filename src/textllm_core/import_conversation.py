@@ -214,8 +214,6 @@ def _check_texts(**fields: Sequence[str]) -> None:
 def _check_messages(messages: Sequence[ListedMessage]) -> None:
     if len(messages) > MAX_IMPORTED_MESSAGES:
         raise InvalidRequestError.of("messages", f"may be {MAX_IMPORTED_MESSAGES} at most")
-    if messages and (messages[0].role, messages[-1].role) != ("user", "assistant"):
-        raise InvalidRequestError.of("messages", "must begin with what the user says, and end with a reply to it")
     if len({message.id for message in messages}) < len(messages):
         raise InvalidRequestError.of("messages", "must have ids that differ from each other")
     for place, message in enumerate(messages):
@@ -223,7 +221,11 @@ def _check_messages(messages: Sequence[ListedMessage]) -> None:
         if not _MESSAGE_ID.fullmatch(message.id):
             raise InvalidRequestError.of(f"{at}.id", "must be 1 to 255 characters of A-Z a-z 0-9 _ . : -")
         kinds = ShownText | ShownRefusal | ShownCall | HostedItem
-        if any(isinstance(part, kinds) != is_reply for part in message.content):
+        instructs = message.role not in ("user", "assistant")
+        if any(
+            isinstance(part, kinds) != is_reply or (instructs and not isinstance(part, InputText))
+            for part in message.content
+        ):
             raise InvalidRequestError.of(f"{at}.content", "has a part that a message of this role cannot have")
         if any(isinstance(part, HostedItem) and part.type not in ITEMS for part in message.content):
             raise InvalidRequestError.of(f"{at}.content", f"has a tool's item of a type that is none of {_TOOL_ITEMS}")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 from tests.http.conftest import JSON, Server, serving
 from tests.unit.conftest import POLICY, Bench
@@ -42,6 +43,42 @@ async def test_it_is_made_once_costs_nothing_and_goes_on(server: Server, bench: 
     assert [message.text for message in await bench.transcript.messages(at_provider)][:2] == [
         message["text"] for message in line["messages"]
     ]
+
+
+HELLO = {"role": "assistant", "content": "Hello, I am here to help."}
+QUESTION = {"role": "user", "content": "Does it rain?"}
+CALL = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "call_1", "output": "dry"}
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [HELLO],
+        [HELLO, QUESTION],
+        [{"role": "system", "content": "Be brief."}],
+        [{"role": "developer", "content": "Be brief."}, QUESTION],
+        [QUESTION, QUESTION],
+        [QUESTION, CALL, RESULT],
+    ],
+    ids=["greeting", "greeting and question", "system", "developer", "questions", "result"],
+)
+async def test_whatever_was_added_to_a_conversation_comes_back_from_its_export(
+    server: Server, items: list[dict[str, Any]]
+) -> None:
+    begun = await server.post("/v1/conversations", {"items": items, "user": "ada"})
+    it = f"/conversations/{begun.json()['id']}"
+    messages = (await server.get(f"{it}/messages")).json()["data"]
+    line = (await server.get(it)).json() | {"id": "conv_" + "1" * 24, "messages": messages}
+    made = await server.post(AT, line)
+    assert made.status == 201, made.body
+    it = f"/conversations/{line['id']}"
+    told = (await server.get(it)).json() | {"messages": (await server.get(f"{it}/messages")).json()["data"]}
+    assert told == line
+    went_on = await server.post(
+        "/v1/responses", {"input": "Go on.", "conversation": line["id"], "user": line["user_id"]}
+    )
+    assert went_on.status == 200, went_on.body
 
 
 async def test_what_cannot_be_is_refused_and_nothing_is_kept(server: Server, bench: Bench) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Request
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.routes import BaseRoute
 from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.chat.deadline import Deadline
@@ -211,12 +212,23 @@ async def refuse_query(request: Request[Any, Any, Any]) -> None:
 
 
 def _refuse_empty_id(request: Request[Any, Any, Any]) -> None:
-    """A client whose id is empty does not mean the list of all there is, as which the framework would take it."""
+    """A client whose id is empty means neither all there is nor a new one, as which the framework would take it."""
     path = request.scope["raw_path"].partition(b"?")[0].decode("latin-1")  # the other one has lost its last slash
-    if path.endswith("/") and request.method in ("GET", "HEAD"):
-        collection = f"{path.rstrip('/')}/{{"
-        if any(route.path_format.startswith(collection) for route in request.app.routes):
+    if path.endswith("/") and request.method in ("GET", "HEAD", "POST"):
+        with_any_id = re.sub("/+", "/", f"{path}/_").split("/")
+        reads = request.method != "POST"  # and may so show what only something else is done to, one by one
+        if any(_leads_to_one(it, with_any_id) and (reads or "POST" in it.methods) for it in request.app.routes):
             raise NotFoundError("There is nothing at this address; the id behind its last / is missing.")
+
+
+def _leads_to_one(route: BaseRoute, names: Sequence[str]) -> bool:
+    """Whether a path of these names is one of the route's, and the last of them an id."""
+    known = route.path_format.split("/")
+    return (
+        len(known) == len(names)
+        and known[-1].startswith("{")
+        and all(each == name or each.startswith("{") for each, name in zip(known, names, strict=True))
+    )
 
 
 async def _bytes_of(request: Request[Any, Any, Any], *, max_bytes: int, more_time_s: float = 0.0) -> bytes:

@@ -124,3 +124,24 @@ async def test_an_address_whose_id_is_empty_is_not_that_of_the_list(
     for method in ("GET", "HEAD", "PATCH", "DELETE"):
         answer = await server.call(method, f"{path}/", [b"{}"], headers=JSON | admin)
         assert answer.status in (404, 405), answer.body
+
+
+async def test_nothing_is_made_or_listed_in_the_place_of_one_whose_id_is_empty(
+    server: Server, admin: dict[str, str], bench: Bench
+) -> None:
+    begun = await server.post("/v1/conversations", {"items": [{"role": "user", "content": "Hello"}]}, JSON | admin)
+    items = f"/v1/conversations/{begun.json()['id']}/items"
+    assert (await server.get(items, headers=admin)).status == 200
+    kept = dict(bench.store.conversations)
+    for method, path in (
+        ("POST", "/v1/conversations/"),
+        ("POST", "/v1//conversations//"),
+        ("GET", f"{items}/"),
+        ("HEAD", f"{items}/"),
+        ("DELETE", f"{items}/"),
+    ):
+        answer = await server.call(method, path, [b'{"metadata": {"topic": "rain"}}'], headers=JSON | admin)
+        assert answer.status in (404, 405), (method, path, answer.body)
+    assert bench.store.conversations == kept
+    made = await server.call("POST", "/conversations/", [b"{}"], headers=JSON | admin)  # which has no address of one
+    assert made.status == 201

@@ -205,7 +205,7 @@ async def add_items(request: Request[Any, Any, Any], conversation_id: FromPath[s
         tag="OpenAI",
         answers={200: ITEMS},
         problems=(
-            *("conversation_not_found", "conversation_lost"),
+            *("conversation_not_found", "not_found", "conversation_lost"),
             *("provider_error", "provider_unavailable", "provider_timeout"),
         ),
     ),

@@ -162,6 +162,45 @@ def test_the_day_a_model_is_shut_down_is_told_in_time_and_afterwards(
     assert all((words or "") in notice for notice in told)
 
 
+PROVIDERS = """
+providers:
+  main: {kind: openai, api_key: "${KEY}"}
+  other: {kind: chat_completions, base_url: "https://llm.example/v1"}
+  cloud: {kind: azure, base_url: "https://a.openai.azure.com", api_key: "${KEY}"}
+"""
+MODELS = """
+model: quick
+models:
+  quick: {provider: main, model: o1-mini, fallbacks: [gpt-4o]}
+  gpt-4o: {provider: main}
+  theirs: {provider: other, model: o1-mini, price: {input: 1, output: 1}}
+  ours: {provider: cloud, model: gpt-4o}
+  both: {weights: {quick: 1, gpt-4o: 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "days"),
+    [
+        (
+            PROVIDERS + MODELS,
+            [
+                "OpenAI shut o1-mini down on 2025-10-27: it answers no more. Choose another `models.quick.model`.",
+                "OpenAI shuts gpt-4o down on 2027-01-14; choose another `models.gpt-4o.model` in time.",
+            ],
+        ),
+        (PROVIDERS + "model: gpt-4o", ["OpenAI shuts gpt-4o down on 2027-01-14; choose another `model` in time."]),
+        (PROVIDERS + "model: main/gpt-4o", ["OpenAI shuts gpt-4o down on 2027-01-14; choose another `model` in time."]),
+        (PROVIDERS + "model: other/gpt-4o", []),
+        (PROVIDERS + "model: cloud/gpt-4o", []),
+    ],
+)
+def test_the_day_is_told_of_every_model_that_openai_is_asked_for(tmp_path: Path, file: str, days: list[str]) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text(file)
+    assert list(notices(settings_of(tmp_path, KEY="sk-test"), today=date(2026, 11, 29))) == days
+
+
 def test_the_days_are_those_that_the_installed_sdk_names() -> None:
     listed = Path(chat_model.__file__).read_text(encoding="utf-8").partition("Deprecated values:")[2]
     paragraphs = [" ".join(paragraph.split()) for paragraph in listed.split("\n- ")]

@@ -44,15 +44,17 @@ class Catalogue:
         provider, slash, rest = name.partition("/")
         return provider if slash and rest and provider in self._settings.providers else self.providers[0]
 
-    def model_of(self, name: str) -> str:
-        """Its name in the books; of several, as `provider_of`."""
+    def own_name_of(self, name: str) -> str:
+        """What its provider calls it; of several, as `provider_of`."""
         provider = self.provider_of(name)
         [name, *_] = self.asked_by(name)
         if (model := self._settings.models.get(name)) is not None:
-            own = model.model or name
-        else:
-            own = name.removeprefix(f"{provider}/") if provider in self._settings.providers else name
-        prefix = self.prefix(provider)
+            return model.model or name
+        return name.removeprefix(f"{provider}/") if provider in self._settings.providers else name
+
+    def model_of(self, name: str) -> str:
+        """Its name in the books; of several, as `provider_of`."""
+        own, prefix = self.own_name_of(name), self.prefix(self.provider_of(name))
         return f"{prefix}/{own}" if prefix else own
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from textllm_adapters.settings import Settings
 from textllm_adapters.wiring.catalogue import Catalogue
@@ -14,6 +14,11 @@ from textllm_core.errors import ConfigurationError, InvalidRequestError
 
 if TYPE_CHECKING:
     from textllm_core.pricing import Pricing
+
+_DEMONSTRATION: Final = (
+    "the embedded model is for demonstration: fluent, and often wrong. Set OPENAI_API_KEY for OpenAI's, "
+    "or TEXTLLM_LOCAL_MODEL for another of your own."
+)
 
 
 def check(settings: Settings) -> None:
@@ -77,19 +82,25 @@ def notices(settings: Settings, *, today: date | None = None) -> Sequence[str]:
     Args:
         today: left out, the day it is in UTC.
     """
-    if settings.resolved_provider == "embedded":
-        if settings.local_model is not None:
-            return ()
-        return (
-            "the embedded model is for demonstration: fluent, and often wrong. Set OPENAI_API_KEY for OpenAI's, "
-            "or TEXTLLM_LOCAL_MODEL for another of your own.",
-        )
+    embedded = (each for each in settings.all_providers.values() if each.kind == "embedded")
+    told = [_DEMONSTRATION for each in embedded if (each.model_file or settings.local_model) is None]
+    return (*told, *_shutdowns(settings, today or datetime.now(UTC).date()))
+
+
+def _shutdowns(settings: Settings, today: date) -> Iterator[str]:
+    """Which of the models that can be asked OpenAI has shut down, or is about to."""
     from textllm_adapters.openai.lifetimes import shutdown_of
 
-    base_url = settings.openai_base_url
-    day = shutdown_of(settings.model, base_url)
-    if day is None:
-        return ()
-    if day < (today or datetime.now(UTC).date()):
-        return (f"OpenAI shut {settings.model} down on {day:%Y-%m-%d}: it answers no more. Choose another `model`.",)
-    return (f"OpenAI shuts {settings.model} down on {day:%Y-%m-%d}; choose another `model` in time.",)
+    catalogue, providers = Catalogue(settings), settings.all_providers
+    for name in settings.models or (settings.model,):
+        provider = providers[catalogue.provider_of(name)]
+        if provider.kind in ("embedded", "azure") or catalogue.asked_by(name) != (name,):
+            continue  # of another maker, which has days of its own; or of several, each of which has a name
+        model = catalogue.own_name_of(name)
+        if (day := shutdown_of(model, provider.base_url)) is None:
+            continue
+        where = f"models.{name}.model" if settings.models else "model"
+        if day < today:
+            yield f"OpenAI shut {model} down on {day:%Y-%m-%d}: it answers no more. Choose another `{where}`."
+        else:
+            yield f"OpenAI shuts {model} down on {day:%Y-%m-%d}; choose another `{where}` in time."

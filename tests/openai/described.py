@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     from jsonschema import Draft202012Validator
 
 _HERE = Path(__file__).parent
-_HOSTED = ("web_search", "file_search", "code_interpreter", "mcp")
+_OF_OPENAI = ("web_search", "file_search", "code_interpreter", "mcp", "custom", "namespace")  # alone
 _REF = "#/components/schemas/{}"
 
 
@@ -113,12 +113,12 @@ def check_event(event: dict[str, Any]) -> None:
 
 
 def _is_foreign(each: object) -> bool:
-    """Whether a tool, or an item of an output, is one of OpenAI's servers, of which Open Responses knows nothing."""
-    return isinstance(each, dict) and str(each.get("type")).startswith(_HOSTED)
+    """Whether a tool, or an item of an output, is of a kind of which Open Responses knows nothing."""
+    return isinstance(each, dict) and str(each.get("type")).startswith(_OF_OPENAI)
 
 
 def _of_open_responses(told: Any) -> Any:
-    """What is told, but for tools of OpenAI's servers, and what they did."""
+    """What is told, but for tools that OpenAI alone has, and what they did."""
     if isinstance(told, list):
         return [_of_open_responses(each) for each in told if not (_is_foreign(each) or _is_citation(each))]
     if not isinstance(told, dict):

@@ -15,6 +15,7 @@ from textllm_core.records.parts import InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.openai_door.bounds import check_parts
+from textllm_http.openai_door.client_tools import text_arguments, wire_name
 from textllm_http.openai_door.parts import WirePart, parts_of
 from textllm_http.openai_door.reasoning import reasoning_before
 
@@ -74,16 +75,16 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str, passes_tool
                 message, is_reply = _message(item, body, at), item.get("role") == "assistant"
                 given.append(_behind(before, item, message) if before and is_reply else message)
                 before = [*before, item] if before and is_reply else []
-            case "function_call":
+            case "function_call" | "custom_tool_call":
                 call = ToolCall(
                     call_id=_name(item, "call_id", at),
-                    name=_name(item, "name", at),
-                    arguments=_text(item, "arguments", at),
+                    name=wire_name(_name(item, "name", at), _group(item, at)),
+                    arguments=_arguments(item, at),
                     reasoning=reasoning_before(before, item) if before else UNSET,
                 )
                 before = []
                 join(given, "assistant", call)
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output":
                 before = []
                 join(given, "user", _result(item, body, at))
             case "item_reference":
@@ -148,6 +149,16 @@ def _parts(content: object, body: DoorBody, *, role: Role, place: str) -> tuple[
     except msgspec.ValidationError as error:
         raise InvalidRequestError.of(place, "must be a text, or a list of parts, each with its type") from error
     return parts_of(said, body, role=role, place=place)
+
+
+def _group(item: dict[str, Any], at: str) -> str | None:
+    return None if item.get("namespace") is None else _name(item, "namespace", at)
+
+
+def _arguments(item: dict[str, Any], at: str) -> str:
+    if item["type"] == "custom_tool_call":
+        return text_arguments(_text(item, "input", at))
+    return _text(item, "arguments", at)
 
 
 def _name(item: dict[str, Any], name: str, at: str) -> str:

@@ -8,8 +8,7 @@ from msgspec import Meta, Struct
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.hosted import KINDS, HostedTool, HostedTools
-from textllm_core.wire import to_json
-from textllm_http.openai_door.bounds import refuse_deep
+from textllm_http.openai_door.shaping import shaped_at
 from textllm_http.requests import JsonBody
 
 _Definition = Mapping[str, Any]
@@ -110,13 +109,8 @@ def hosted_tools(
 
 
 def _checked(tool: _Definition, place: str) -> HostedTool:
-    refuse_deep(dict(tool), place)
     hosted = HostedTool(tool, place)
-    try:
-        shape = _SHAPES[hosted.kind].shaped(to_json(tool))
-    except InvalidRequestError as refusal:
-        field, says = refusal.errors[0] if refusal.errors else ("", str(refusal))
-        raise InvalidRequestError.of(f"{place}.{field}" if field else place, says) from refusal
+    shape = shaped_at(_SHAPES[hosted.kind], tool, place)
     if isinstance(shape, Mcp):
         _check_server(shape, place)
     return hosted

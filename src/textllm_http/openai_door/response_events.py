@@ -120,7 +120,7 @@ class ResponseFrames:
                     told += self._said(end.reply, item)
                 case "reasoning":
                     told += self._end_thought(item)
-                case "function_call":
+                case "function_call" | "custom_tool_call":
                     told += self._called(item)
                 case _:
                     told += self._worked(item)
@@ -230,13 +230,15 @@ class ResponseFrames:
     def _called(self, item: Item) -> bytes:
         """A call of a function, which is here as a whole."""
         index = self._next(item["id"])
-        begun: Item = item | {"arguments": "", "status": "in_progress"}
+        takes_text = item["type"] == "custom_tool_call"
+        kind = "custom_tool_call_input" if takes_text else "function_call_arguments"
+        what = "input" if takes_text else "arguments"
         where = {"item_id": item["id"], "output_index": index}
+        named = {} if takes_text else {"name": item["name"]}
+        begun: Item = item | {what: "", "status": "in_progress"}
         told = self._event("response.output_item.added", output_index=index, item=begun)
-        told += self._event("response.function_call_arguments.delta", **where, delta=item["arguments"])
-        told += self._event(
-            "response.function_call_arguments.done", **where, name=item["name"], arguments=item["arguments"]
-        )
+        told += self._event(f"response.{kind}.delta", **where, delta=item[what])
+        told += self._event(f"response.{kind}.done", **where, **named, **{what: item[what]})
         return told + self._event("response.output_item.done", output_index=index, item=item)
 
     def _begun(self, item: Item) -> bytes:

@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct
 
 from textllm_core.records.messages import ReplyCompleted, ReplyUsage, reply_message_id
 from textllm_core.records.response_turns import KeptResponse
+from textllm_http.openai_door.client_tools import as_called
 from textllm_http.openai_door.items import Item
 from textllm_http.openai_door.reasoning import reply_items
 
@@ -80,7 +81,8 @@ class Shown(Struct, frozen=True):
     def output_of(self, end: ReplyCompleted) -> list[Item]:
         """What a reply says, as items; as its message is kept."""
         status = "completed" if end.reply.finish_reason in _WHOLE else "incomplete"
-        return reply_items(reply_message_id(self.response_id), end.parts, status=status, returns=self.returns)
+        items = reply_items(reply_message_id(self.response_id), end.parts, status=status, returns=self.returns)
+        return as_called(items, self.told["tools"])
 
 
 def failure(code: str, message: str) -> dict[str, Any]:
@@ -116,7 +118,9 @@ def kept_object(
     model = told.pop("asked_model", "")
     shown = Shown(stored.id, told, stored.conversation_id if stored.is_of_conversation else None, naming(model))
     status, error = kept.status, None
-    reason = None
+    reason, said = None, list[Item]()
+    if reply is not None:
+        said = reply_items(reply.id, reply.content, status=reply.status, returns=returns)
     if status == "failed":
         failed = stored.failure
         error = failure(*((failed.code, failed.message) if failed else ("provider_error", "The reply broke off.")))
@@ -130,7 +134,7 @@ def kept_object(
     return shown.as_of_now(
         status,
         model if entry is None else entry.model,
-        output=[] if reply is None else reply_items(reply.id, reply.content, status=reply.status, returns=returns),
+        output=as_called(said, told["tools"]),
         usage=used,
         error=error,
         reason=reason,

@@ -18,12 +18,13 @@ from textllm_core.records.tools import (
     ResponseFormat,
     ToolChoice,
 )
-from textllm_core.wire import to_json
 from textllm_http.openai_door.bounds import check_tools, refuse_deep
+from textllm_http.openai_door.client_tools import flattened, names_of, wire_name
 from textllm_http.openai_door.errors import unserved
 from textllm_http.openai_door.hosted import CHOICES, hosted_tools, is_hosted, told_tool
 from textllm_http.openai_door.options import EFFORTS, MODES, one_of, sampling
 from textllm_http.openai_door.reasoning import ENCRYPTED
+from textllm_http.openai_door.shaping import shaped_at
 from textllm_http.requests import JsonBody
 
 _UNSERVED: Final = {
@@ -40,6 +41,8 @@ _SAY_NOTHING: Final[Mapping[str, Sequence[object]]] = {
     "truncation": ("disabled",),
     "service_tier": ("auto", "default"),
 }
+_BY_NAME: Final = ("function", "custom")
+_OF_CUSTOM: Final = ("type", "name", "description", "format")
 _LOGPROBS: Final = "message.output_text.logprobs"
 
 
@@ -59,17 +62,12 @@ class ResponseTool(Struct, frozen=True, kw_only=True):
     strict: bool | None = None
 
 
-class ResponseTools(Struct, frozen=True):
-    """The functions among the tools."""
-
-    tools: list[ResponseTool]
-
-
 class AllowedTool(Struct, frozen=True, kw_only=True):
     """One of those that the model may use."""
 
     type: str
     name: str | None = None
+    namespace: str | None = None
     server_label: str | None = None
 
     def is_of(self, tool: HostedTool) -> bool:
@@ -83,6 +81,7 @@ class ChosenTool(Struct, frozen=True, kw_only=True):
 
     type: str
     name: str | None = None
+    namespace: str | None = None
     server_label: str | None = None
     mode: str | None = None
     tools: list[AllowedTool] | None = None
@@ -167,7 +166,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
         given, include = self.tools or (), self.include or ()
         functions = tuple(_functions(given))
         hosted = hosted_tools(given, include=include, max_tool_calls=self.max_tool_calls)
-        allowed, hosted, choice = _chosen(self.tool_choice, functions, hosted)
+        allowed, hosted, choice = _chosen(self.tool_choice, functions, hosted, given)
         return TurnOptions(
             model=self.model,
             instructions=self.instructions,
@@ -231,27 +230,25 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
 
 
 RESPONSE: Final = JsonBody(ResponseRequest)
-_TOOLS: Final = JsonBody(ResponseTools)
+_TOOL: Final = JsonBody(ResponseTool)
 
 
 def _functions(tools: Sequence[dict[str, Any]]) -> Iterator[FunctionTool]:
     check_tools(tools)
-    for number, tool in enumerate(tools):
+    for tool, place in flattened(tools):
         kind = tool.get("type")
-        if kind != "function" and not is_hosted(tool) and isinstance(kind, str):
+        if is_hosted(tool):
+            continue
+        if kind != "function" and isinstance(kind, str):
             told = kind if kind.isascii() and len(kind) <= 64 else "this"
             raise InvalidRequestError.of(
-                f"tools[{number}].type",
+                f"{place}.type",
                 f"{told} is a tool of OpenAI's servers, or no function, and is not served here; bring a function",
             )
-    shaped = iter(_TOOLS.shaped(to_json({"tools": [tool for tool in tools if not is_hosted(tool)]})).tools)
-    for number, given in enumerate(tools):
-        if is_hosted(given):
-            continue
-        it = next(shaped)
+        refuse_deep(tool.get("parameters"), f"{place}.parameters")
+        it = shaped_at(_TOOL, tool, place)
         if it.name is None:
-            raise InvalidRequestError.of(f"tools[{number}].name", "is required")
-        refuse_deep(it.parameters, f"tools[{number}].parameters")
+            raise InvalidRequestError.of(f"{place}.name", "is required")
         yield FunctionTool(name=it.name, description=it.description, parameters=it.parameters, strict=it.strict)
 
 
@@ -259,18 +256,23 @@ _Chosen: TypeAlias = tuple[tuple[FunctionTool, ...], HostedTools | None, ToolCho
 
 
 def _chosen(
-    choice: str | ChosenTool | None, functions: tuple[FunctionTool, ...], hosted: HostedTools | None
+    choice: str | ChosenTool | None,
+    functions: tuple[FunctionTool, ...],
+    hosted: HostedTools | None,
+    tools: Sequence[Mapping[str, Any]],
 ) -> _Chosen:
     """The functions that the model may ask for, the tools of the provider's that it may use, and whether it is to."""
     if choice is None:
         return functions, hosted, None
     if isinstance(choice, str):
         return functions, hosted, one_of(MODES, choice, "tool_choice")
-    if choice.type == "function" and choice.name is not None:
-        return functions, hosted, NamedFunction(choice.name)
+    if choice.type in _BY_NAME and choice.name is not None:
+        return functions, hosted, NamedFunction(wire_name(choice.name, choice.namespace))
     if choice.type == "allowed_tools":
         named = choice.tools or ()
-        names = {tool.name for tool in named if tool.type == "function"}
+        whole = {tool.name for tool in named if tool.type == "namespace" and tool.name}
+        names = {wire_name(tool.name, tool.namespace) for tool in named if tool.type in _BY_NAME and tool.name}
+        names |= {wire for wire, called in names_of(tools).items() if called.namespace in whole}
         allowed = tuple(each for each in functions if each.name in names)
         if hosted is not None:
             left = [tool for tool in hosted.tools if any(each.is_of(tool) for each in named)]
@@ -311,6 +313,13 @@ def _effort(reasoning: ResponseReasoning | None) -> ReasoningEffort | None:
 def _told_tool(tool: dict[str, Any]) -> dict[str, Any]:
     if is_hosted(tool):
         return told_tool(tool)
+    if tool.get("type") == "custom":
+        return {name: value for name, value in tool.items() if name in _OF_CUSTOM}
+    if tool.get("type") == "namespace":
+        given = tool.get("tools")
+        inner = [_told_tool(each) for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+        group = {name: tool.get(name) for name in ("type", "name")}
+        return group | {"description": tool.get("description") or "", "tools": inner}
     return {name: tool.get(name) for name in ("type", "name", "description", "parameters", "strict")}
 
 

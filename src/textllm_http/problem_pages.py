@@ -111,7 +111,8 @@ EXPLAINED: Final[Mapping[str, Explained]] = {
     ),
     "storage_unavailable": Explained(
         "The service's database or file storage does not answer. Nothing was started, and nothing is lost.",
-        "Try again in a moment. Whoever runs the service sees under /health which of them it is.",
+        "Try again in a moment. Whoever runs the service sees under /health which of them it is, and in the log of the "
+        "service why, and what to do.",
     ),
     "unauthenticated": Explained(
         "The request brings no key, or one that is malformed, unknown or revoked.",

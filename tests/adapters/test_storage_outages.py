@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.conftest import run_migrations
 from tests.servers.postgres import PostgresServer
@@ -247,16 +247,6 @@ def test_work_on_sqlite_that_was_cancelled_outlives_neither_its_engine_nor_the_l
 async def _begin(engine: AsyncEngine) -> None:
     async with engine.begin():
         pass
-
-
-async def test_a_missing_table_is_a_bug_and_stays_one(
-    sqlite_engine: AsyncEngine, postgres_engine: PostgresEngine
-) -> None:
-    for engine in (sqlite_engine, postgres_engine):
-        async with engine.begin() as connection:
-            await connection.execute(text("DROP TABLE ledger"))
-        with pytest.raises((OperationalError, ProgrammingError), match="ledger"):
-            await ledger_of(engine).entries("tenant", "user")
 
 
 async def test_an_error_shows_no_parameters(sqlite_engine: AsyncEngine, postgres_engine: PostgresEngine) -> None:

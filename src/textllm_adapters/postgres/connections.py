@@ -23,6 +23,10 @@ _TIMEOUT_S: Final = 2  # to a server nearby, which answers in milliseconds or no
 _TIMEOUT_OF_ONE_S: Final = 1  # of several: one that is silent must leave time for the next
 _YOUNGEST: Final = 0.9  # of a lifetime: what was opened at once is not all renewed at once
 
+_NO_DATABASE: Final = "DATABASE_URL names a database that does not exist; create it first."
+_REFUSED: Final = "PostgreSQL refuses the user or the password in DATABASE_URL."
+_ENCODINGS: Final = ("UTF8", "SQL_ASCII")  # of the databases that keep every character
+
 # What a server says that is no primary any more, or ends: sessions that hear it are of no use, new ones may be.
 _SERVER_IS_GONE: Final = (
     READ_ONLY,
@@ -79,13 +83,16 @@ class Connections:
         self._command_timeout_s, self._lifetime_s = command_timeout_s, lifetime_s
         self._hosts: Sequence[Host] = ()
         self._era = 0
+        self._has_opened = False
         self.opening: Final = Opening()
 
     async def open(self) -> Connection:
         """
         Raises:
             OSError: no server takes connections, and writes.
-            ConfigurationError: the URL cannot be read; the server refuses its user, or lacks its database.
+            ConfigurationError: the URL cannot be read; the server refuses its user, or lacks its database, or that has
+                not been made for UTF-8. Once there was a connection, the settings are right, and it is the server that
+                has changed: OSError.
             ServiceUnavailableError: no more is opened.
         """
         self.opening.check()
@@ -94,14 +101,16 @@ class Connections:
             connection = await self._open()
         except ValueError as error:  # asyncpg's own is one, too
             raise ConfigurationError("The URL of the database cannot be read.") from error
-        except asyncpg.InvalidCatalogNameError as error:
-            raise ConfigurationError("DATABASE_URL names a database that does not exist; create it first.") from error
-        except asyncpg.InvalidAuthorizationSpecificationError as error:
-            raise ConfigurationError("PostgreSQL refuses the user or the password in DATABASE_URL.") from error
+        except (asyncpg.InvalidCatalogNameError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+            if self._has_opened:
+                raise ConnectionError(f"PostgreSQL takes no connection any more: {error.sqlstate}") from error
+            is_missing = isinstance(error, asyncpg.InvalidCatalogNameError)
+            raise ConfigurationError(_NO_DATABASE if is_missing else _REFUSED) from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             # It starts, ends, or has as many connections as it may.
             said = getattr(error, "sqlstate", type(error).__name__)
             raise ConnectionError(f"PostgreSQL takes no connection now: {said}") from error
+        self._has_opened = True
         connection.era = era
         connection.ends_at = time.monotonic() + self._lifetime_s * random.uniform(_YOUNGEST, 1)  # noqa: S311
         return connection
@@ -163,6 +172,12 @@ class Connections:
         if is_read_only if wanted == READ_WRITE else is_in_recovery and wanted == "primary":
             connection.terminate()
             raise ReadOnlyServerError("PostgreSQL takes no writes here.")
+        if (encoding := connection.get_settings().server_encoding) not in _ENCODINGS:
+            connection.terminate()
+            raise ConfigurationError(
+                f"The database that DATABASE_URL names keeps the characters of {encoding} alone. Make one that keeps "
+                "all of them: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
+            )
         connection.has_citus = has_citus
         connection.is_pooled = pid != connection.get_server_pid()  # a pooler has keys of its own for its clients
         return connection

@@ -5,7 +5,6 @@ together once that has ended: a statement that comes alone goes at once, and und
 """
 
 import asyncio
-import logging
 import re
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
@@ -15,10 +14,9 @@ from typing import Any, Final, TypeAlias
 from textllm_adapters.postgres.citus import without_locks
 from textllm_adapters.postgres.connections import Connection, Connections
 from textllm_adapters.sql.database import SETTING, Database
-from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.errors import STORAGE_ERRORS, Ailment
 from textllm_adapters.sql.types import askable
 from textllm_adapters.translation import translated
-from textllm_core.errors import StorageUnavailableError
 
 LANES: Final = 8  # about as many as there are different statements under way at once
 _AT_ONCE: Final = 64  # calls in a batch, whose locks are held until the last of them is done
@@ -34,7 +32,6 @@ _BEGIN: Final = f"""
 """
 _CLOSE_TIMEOUT_S: Final = 2  # as long as opening one may take
 _PARAMETER: Final = re.compile(r"(?<!:):([a-z_]+)")
-_logger: Final = logging.getLogger("textllm")
 
 
 class Statement:
@@ -148,25 +145,18 @@ class Lanes:
         try:
             rows = await lane.fetch(statement, tenant_id, [call.values for call in calls])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait
-            if self._is_outage(lane, error):
+            if self._connections.notices_loss(lane.connection, error):
                 self._start(lane.leave())  # while nobody waits for it
+                ails = Ailment.of(error) or Ailment.of_loss(error)
+                ails.log()
                 for call in calls:
-                    call.fail(StorageUnavailableError.of_database())
+                    call.fail(ails.told())
             else:  # nothing of it happened, and only one of them may be to blame
                 for call in calls:
                     self._start(self._ask_alone(group, call))
         else:
             for call, row in zip(calls, rows, strict=True):
                 call.tell(row)
-
-    def _is_outage(self, lane: "_Lane", error: Exception) -> bool:
-        if not self._connections.notices_loss(lane.connection, error):
-            return False
-        # Their texts quote what was written.
-        sqlstate = getattr(error, "sqlstate", None)
-        named = f"SQLSTATE {sqlstate}" if sqlstate else type(error).__name__
-        _logger.warning("the database does not answer, or takes no writes: %s", named)
-        return True
 
     async def _ask_alone(self, group: _Group, call: _Call) -> None:
         statement, tenant_id = group

@@ -70,10 +70,10 @@ class StorageUnavailableError(TextLLMError):
 
     @classmethod
     def of_database(cls) -> "StorageUnavailableError":
-        """The database does not answer, or takes no writes."""
+        """The database does not answer, or does not do what it is asked."""
         return cls(
-            "The database does not answer, or takes no writes; send this again in a moment. If you run this service: "
-            "see whether the server in DATABASE_URL is up and no standby, or whether the disk of SQLite's file is full."
+            "The database does not answer, or does not do what it is asked; send this again in a moment. If you run "
+            "this service: its log says what is wrong, and what to do."
         )
 
     @classmethod

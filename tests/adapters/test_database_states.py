@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.servers.postgres import RunningServer
 
 from textllm_adapters.postgres.engine import PostgresEngine, open_engine
+from textllm_adapters.postgres.ledger import PostgresLedger
 from textllm_adapters.sql import migrations
 from textllm_adapters.sql.conversation_repository import SqlConversationRepository
 from textllm_adapters.sql.health_probe import SqlHealthProbe
@@ -82,9 +83,9 @@ async def own_engine(own_url: str) -> AsyncIterator[PostgresEngine]:
     await engine.dispose()
 
 
-async def outage(engine: AsyncEngine) -> StorageUnavailableError:
+async def outage(engine: PostgresEngine) -> StorageUnavailableError:
     """What a turn is told, its user's rate limit first; also where others come at the same moment."""
-    ledger = ledger_of(engine)
+    ledger = PostgresLedger(engine)
     turns = [ledger.admit(reservation(), per_minute=9) for _ in range(3)]
     errors = await asyncio.gather(*turns, return_exceptions=True)
     assert [type(error) for error in errors] == [StorageUnavailableError] * 3

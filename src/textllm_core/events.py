@@ -129,7 +129,7 @@ class ExchangeFailed(Struct, frozen=True, kw_only=True):
     """An admitted turn got no reply, or none to its end.
 
     Args:
-        code: of the error that its caller is told.
+        code: of the error that its caller is told; `reason`: as `ErasureFailed` has it.
         model: which was asked, or is at work.
         report: the provider's own account; None where it has given none.
     """
@@ -137,6 +137,7 @@ class ExchangeFailed(Struct, frozen=True, kw_only=True):
     response_id: str
     code: str
     model: str
+    reason: str = ""
     report: ProviderReport | None = None
 
 
@@ -144,7 +145,7 @@ class ExchangeRerouted(Struct, frozen=True):
     """A model gave no reply, and surely charges nothing for it; another one is asked in its place.
 
     Args:
-        code: of the error.
+        code: of the error; `reason`: as `ErasureFailed` has it.
         model: which was asked; `to`: which is asked now.
         report: the provider's own account; None where it has given none.
     """
@@ -154,6 +155,7 @@ class ExchangeRerouted(Struct, frozen=True):
     model: str
     to: str
     report: ProviderReport | None = None
+    reason: str = ""
 
 
 class ExchangesRunning(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ import pytest
 
 from textllm_adapters.telemetry.logs import JsonLines, LogTelemetry
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
+from textllm_adapters.testing.telemetry import EVENTS
 from textllm_core.errors import ProviderReport
 from textllm_core.events import (
     REQUEST_ID,
@@ -81,16 +82,36 @@ def test_a_request_is_a_line_of_named_fields(lines: list[dict[str, Any]]) -> Non
 def test_a_reply_that_failed_is_logged_with_both_codes_and_both_ids(lines: list[dict[str, Any]]) -> None:
     with request_of("req_9"):
         report = ProviderReport(
-            status=400, code="invalid_value", type="BadRequestError", param="input[0].content", request_id="req_7"
+            status=400, code="invalid_value", type="BadRequestError", param="input[0].content", request_id="req_7",
+            address="llm.example/v1",
+        )  # fmt: skip
+        LogTelemetry().emit(
+            ExchangeFailed(
+                response_id="resp_1",
+                code="provider_error",
+                model="gpt-4o",
+                reason="It refused the call.",
+                report=report,
+            )
         )
-        LogTelemetry().emit(ExchangeFailed(response_id="resp_1", code="provider_error", model="gpt-4o", report=report))
     assert [fields(line) for line in lines] == [
         {
             "level": "WARNING", "message": "a reply failed", "request_id": "req_9", "response_id": "resp_1",
             "code": "provider_error", "model": "gpt-4o", "provider_status": 400, "provider_code": "invalid_value",
             "provider_type": "BadRequestError", "provider_param": "input[0].content", "provider_request_id": "req_7",
+            "provider_address": "llm.example/v1", "reason": "It refused the call.",
         }
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(EVENTS))
+def test_all_that_an_event_has_for_the_log_is_written(
+    lines: list[dict[str, Any]], caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    LogTelemetry().emit(EVENTS[name])
+    usual = vars(logging.makeLogRecord({})).keys() | {"json_line", "message"}
+    for record, line in zip(caplog.records, lines, strict=True):
+        assert vars(record).keys() - usual <= line.keys()
 
 
 def test_an_erasure_that_failed_is_logged_with_its_reason(lines: list[dict[str, Any]]) -> None:
@@ -170,6 +191,7 @@ WRITER = """
 import logging, sys
 from pathlib import Path
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
+from textllm_adapters.testing.telemetry import EVENTS
 handler = SharedRotatingFile(Path(sys.argv[1]), max_bytes=20_000, kept=50)
 for number in range(1000):
     handler.emit(logging.LogRecord("x", 20, "", 0, f"{sys.argv[2]}-{number}-" + "x" * 100, (), None))

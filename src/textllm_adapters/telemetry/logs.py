@@ -43,6 +43,7 @@ _FIELDS: Final = frozenset(
         "provider_type",
         "provider_param",
         "provider_request_id",
+        "provider_address",
         "erasure_id",
         "provider_id",
         "attempts",
@@ -119,14 +120,10 @@ class LogTelemetry:
             case RequestAnswered():
                 self._log_request(event)
             case ExchangeFailed():
-                fields: dict[str, object] = {
-                    "response_id": event.response_id,
-                    "code": event.code,
-                    "model": event.model,
-                }
+                fields = {name: getattr(event, name) for name in ("response_id", "code", "model", "reason")}
                 _logger.warning("a reply failed", extra=fields | _said(event.report))
             case ExchangeRerouted():
-                fields = {name: getattr(event, name) for name in ("response_id", "code", "model", "to")}
+                fields = {name: getattr(event, name) for name in ("response_id", "code", "model", "to", "reason")}
                 _logger.warning(
                     "another model is asked in the place of one that failed", extra=fields | _said(event.report)
                 )

@@ -50,10 +50,10 @@ EVENTS: dict[str, Event] = {
         cost=Decimal(0),
     ),
     "a failure": ExchangeFailed(
-        response_id="resp_1", code="provider_error", model="m", report=ProviderReport(code="\x1b[2J\n{}")
+        response_id="resp_1", code="provider_error", model="m", reason="no", report=ProviderReport(code="\x1b[2J\n{}")
     ),
     "a fallback": ExchangeRerouted(
-        "resp_1", "provider_unavailable", "m", "\ud800\n" * 1000, ProviderReport(status=503)
+        "resp_1", "provider_unavailable", "m", "\ud800\n" * 1000, ProviderReport(status=503, address="a/v1"), "no"
     ),
     "a load": ExchangesRunning(count=0, detached=1, held=Decimal(0)),
 }

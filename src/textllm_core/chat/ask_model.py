@@ -89,7 +89,14 @@ class AskModel:
                 if not _gave_nothing(of, error) or not any(of.turn_to(*fallback) for fallback in fallbacks):
                     raise last from None
             self.telemetry.emit(
-                ExchangeRerouted(of.hold.response_id, last.code, failed, of.hold.model, of.report_of(last))
+                ExchangeRerouted(
+                    response_id=of.hold.response_id,
+                    code=last.code,
+                    model=failed,
+                    to=of.hold.model,
+                    reason=str(last),
+                    report=of.report_of(last),
+                )
             )
             of.hold = await self.ledger.ask(of.hold, transcript_id=of.unasked_transcript)
 

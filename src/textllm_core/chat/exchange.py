@@ -384,7 +384,9 @@ class Exchange:
     def _state_failure(self, of: OpenExchange, error: TextLLMError) -> None:
         hold, report = of.hold, of.report_of(error)
         self.telemetry.emit(
-            ExchangeFailed(response_id=hold.response_id, code=error.code, model=hold.model, report=report)
+            ExchangeFailed(
+                response_id=hold.response_id, code=error.code, model=hold.model, reason=str(error), report=report
+            )
         )
 
     def _fail(self, of: OpenExchange, error: TextLLMError) -> None:

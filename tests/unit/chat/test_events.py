@@ -52,6 +52,7 @@ async def test_a_failure_at_the_provider_is_stated_with_its_own_code_and_ours(be
             response_id=entry.response_id,
             code="provider_error",
             model="gpt-4o",
+            reason="The model could not finish its reply.",
             report=ProviderReport(code="server_error"),
         )
     ]

@@ -223,7 +223,7 @@ async def test_who_instructs_the_model_in_between_does_so_in_its_place(
         monkeypatch.setattr("textllm_adapters.openai.dialect._OPENAI_HOSTS", ("127.0.0.1",))
     turn = request("Hello", "And now?")
     instructing = replace(turn.messages[0], role="developer", content=(InputText("Be kind."),))
-    sampling = Sampling(top_p=0.5, frequency_penalty=-1, presence_penalty=1, seed=7, stop=["END"])
+    sampling = Sampling(top_p=0.5, frequency_penalty=-1, presence_penalty=1, seed=7, stop=["END"], verbosity="low")
     async with open_client("sk-test", provider.base_url) as client:
         asked = replace(turn, messages=(turn.messages[0], instructing, turn.messages[1]), sampling=sampling)
         await hear(ChatCompletionsLLM(client, QUICK).stream(asked))

@@ -17,6 +17,7 @@ from textllm_core.errors import ConfigurationError, ContextTooLongError, Invalid
 from textllm_core.records.messages import Message, MessageRole, TextDelta
 from textllm_core.records.model import ModelEnded, ModelEvent, ModelRequest, ModelStarted
 from textllm_core.records.parts import InputFile, InputImage, InputText, OutputText
+from textllm_core.records.sampling import Sampling
 
 PATIENCE_S = 120
 COUNT_FOREVER = "Count from one to one thousand in words, and write every number."
@@ -170,6 +171,13 @@ async def test_a_long_conversation_loses_its_oldest_messages_and_goes_on(llm: Em
     assert end.text
     assert end.usage is not None
     assert 50 < end.usage.input_tokens < 1000
+
+
+async def test_it_takes_no_verbosity(llm: EmbeddedLLM) -> None:
+    asked = replace(request(message("Hello")), sampling=Sampling(verbosity="low"))
+    with pytest.raises(InvalidRequestError) as refused:
+        [event async for event in llm.stream(asked)]
+    assert refused.value.errors[0][0] == "verbosity"
 
 
 async def test_a_turn_too_long_for_the_context_is_refused(llm: EmbeddedLLM) -> None:

@@ -619,10 +619,11 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_it_samples_by_the_one_share_that_this_api_knows(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+async def test_it_samples_by_what_this_api_knows(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
     turn = request("Hello")
-    await hear(llm.stream(replace(turn, sampling=Sampling(top_p=0.5))))
-    assert provider.requests[0].body["top_p"] == 0.5
+    await hear(llm.stream(replace(turn, sampling=Sampling(top_p=0.5, verbosity="low"))))
+    body = provider.requests[0].body
+    assert (body["top_p"], body["text"]) == (0.5, {"verbosity": "low"})
     refused = await hear(llm.stream(replace(turn, sampling=Sampling(top_p=0.5, seed=1))))
     assert isinstance(refused.error, InvalidRequestError)
     assert refused.error.errors[0][0] == "seed"

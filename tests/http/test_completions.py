@@ -151,6 +151,7 @@ async def test_what_is_asked_of_the_model_reaches_it(server: Server) -> None:
         "presence_penalty": -1,
         "seed": 7,
         "stop": "END",
+        "verbosity": "low",
         "max_completion_tokens": 50,
         "max_tokens": 70,
         "metadata": {"a": "b"},
@@ -163,7 +164,7 @@ async def test_what_is_asked_of_the_model_reaches_it(server: Server) -> None:
     assert request.parallel_tool_calls is False
     assert request.response_format == JsonSchemaFormat(name="it", schema=schema, strict=True)
     assert (request.reasoning_effort, request.temperature, request.max_output_tokens) == ("low", 0.5, 50)
-    chosen = Sampling(top_p=0.5, frequency_penalty=1, presence_penalty=-1, seed=7, stop=["END"])
+    chosen = Sampling(top_p=0.5, frequency_penalty=1, presence_penalty=-1, seed=7, stop=["END"], verbosity="low")
     assert (request.sampling, request.metadata) == (chosen, {"a": "b"})
 
 
@@ -203,7 +204,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "web_search_options": {"web_search_options": {}},
     "functions": {"functions": [{"name": "weather"}]},
     "service_tier": {"service_tier": "flex"},
-    "verbosity": {"verbosity": "low"},
+    "verbosity": {"verbosity": "much"},
     "temperature": {"temperature": "warm"},
     "top_p": {"top_p": 2},
     "stop": {"stop": ["a"] * 5},

@@ -93,7 +93,7 @@ async def test_a_response_says_what_was_asked_and_what_came_of_it(server: Server
         tools=[WEATHER],
         tool_choice="auto",
         parallel_tool_calls=False,
-        text={"format": {"type": "text"}},
+        text={"format": {"type": "text"}, "verbosity": "low"},
         reasoning={"effort": "low", "summary": "auto"},
         truncation="disabled",
         prompt_cache_key="x",
@@ -105,6 +105,7 @@ async def test_a_response_says_what_was_asked_and_what_came_of_it(server: Server
     assert (response["status"], response["store"], response["background"]) == ("completed", True, False)
     assert (response["instructions"], response["metadata"]) == ("Be brief.", {"topic": "rain"})
     assert (response["temperature"], response["top_p"], response["tools"][0]["name"]) == (0.5, 0.9, "weather")
+    assert response["text"]["verbosity"] == "low"
     assert response["usage"]["total_tokens"] > 0
     again = await kept(server, response["id"])
     assert {**again, "completed_at": 0} == {**response, "completed_at": 0}
@@ -536,7 +537,7 @@ async def test_a_repeat_with_its_key_is_told_the_first_response(server: Server, 
         ({"input": "x", "prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"input": "x", "truncation": "auto"}, "truncation"),
         ({"input": "x", "text": {"format": {"type": "xml"}}}, "text.format.type"),
-        ({"input": "x", "text": {"verbosity": "low"}}, "text.verbosity"),
+        ({"input": "x", "text": {"verbosity": "much"}}, "text.verbosity"),
         ({"input": "x", "reasoning": {"effort": "much"}}, "reasoning.effort"),
         ({"input": "x", "include": ["message.output_text.logprobs"]}, "include"),
         ({"input": "x", "background": True, "store": False}, "background"),

@@ -64,6 +64,8 @@ class EmbeddedLLM:
             raise InvalidRequestError.of(
                 "response_format", "the embedded model writes plain text alone; configure another provider"
             )
+        if request.sampling is not None and request.sampling.verbosity is not None:
+            raise InvalidRequestError.of("verbosity", "is nothing that the embedded model takes; leave it out")
         messages = request.user_first
         while True:
             async with aclosing(self._chunks(_body(request, messages))) as chunks:

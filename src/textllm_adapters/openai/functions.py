@@ -27,6 +27,7 @@ _NO_PARAMETERS: Final = {"type": "object", "properties": {}, "additionalProperti
 def responses_options(request: ModelRequest) -> dict[str, object]:
     """What a request lets the model do, as the Responses API has it; nothing where it asks for nothing."""
     choice, shape, effort = request.tool_choice, request.response_format, request.reasoning_effort
+    verbosity = request.sampling.verbosity if request.sampling is not None else None
     form = {"type": "json_schema"} | _schema_of(shape) if isinstance(shape, JsonSchemaFormat) else _ANY_OBJECT
     # This API demands parameters and strict, though either may be null.
     tools = [
@@ -38,7 +39,7 @@ def responses_options(request: ModelRequest) -> dict[str, object]:
         tools=tools or None,
         tool_choice={"type": "function", "name": choice.name} if isinstance(choice, NamedFunction) else choice,
         parallel_tool_calls=request.parallel_tool_calls,
-        text=None if shape is None else {"format": form},
+        text=_if_any(format=None if shape is None else form, verbosity=verbosity) or None,
         reasoning=None if effort is None else {"effort": effort},
     )
 

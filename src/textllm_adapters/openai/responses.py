@@ -244,6 +244,7 @@ def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]
     """
     sampling = request.sampling.chosen if request.sampling is not None else {}
     sampling.pop("stop", None)  # kept by `stopped`
+    sampling.pop("verbosity", None)  # stands with the form of the text
     if missing := [name for name in sampling if name != "top_p"]:
         raise InvalidRequestError.of(missing[0], "is nothing that the API of this model's provider takes; leave it out")
     body: dict[str, object] = {

@@ -1,13 +1,13 @@
 """What a turn may ask for beside what it says."""
 
 import re
-from typing import Final
+from typing import Final, get_args
 
 from textllm_core.chat.tool_use import check_tools
 from textllm_core.errors import InputTooLongError, InvalidRequestError
 from textllm_core.metadata import check_metadata
 from textllm_core.records.messages import TurnOptions
-from textllm_core.records.sampling import Sampling
+from textllm_core.records.sampling import Sampling, Verbosity
 from textllm_core.texts import refuse_half_characters
 
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
@@ -38,6 +38,8 @@ def check_options(options: TurnOptions, *, max_input_chars: int) -> None:
 
 
 def _check_sampling(sampling: Sampling) -> None:
+    if sampling.verbosity is not None and sampling.verbosity not in get_args(Verbosity):
+        raise InvalidRequestError.of("verbosity", f"must be one of {', '.join(get_args(Verbosity))}")
     if sampling.top_p is not None and not 0 <= sampling.top_p <= 1:
         raise InvalidRequestError.of("top_p", "must be from 0 to 1")
     for name in ("frequency_penalty", "presence_penalty"):

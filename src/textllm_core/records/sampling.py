@@ -1,8 +1,11 @@
 """How a model chooses among the words that it might say, beside its temperature."""
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 from textllm_core.wire import Record
+
+Verbosity: TypeAlias = Literal["low", "medium", "high"]
 
 
 class Sampling(Record, frozen=True, kw_only=True):
@@ -13,6 +16,7 @@ class Sampling(Record, frozen=True, kw_only=True):
         frequency_penalty, presence_penalty: -2 to 2; above 0 words that were said are said less.
         seed: with the same one the model tries to say the same again.
         stop: up to 4 texts, each of which ends the reply where the model would say it.
+        verbosity: how much it is to say.
     """
 
     top_p: float | None = None
@@ -20,6 +24,7 @@ class Sampling(Record, frozen=True, kw_only=True):
     presence_penalty: float | None = None
     seed: int | None = None
     stop: Sequence[str] | None = None
+    verbosity: Verbosity | None = None
 
     @property
     def chosen(self) -> dict[str, object]:

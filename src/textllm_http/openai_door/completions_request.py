@@ -27,7 +27,7 @@ from textllm_core.wire import to_json
 from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.openai_door.bounds import check_parts, check_tools, refuse_deep
 from textllm_http.openai_door.errors import unserved
-from textllm_http.openai_door.options import EFFORTS, MODES, one_of, sampling
+from textllm_http.openai_door.options import EFFORTS, MODES, VERBOSITIES, one_of, sampling
 from textllm_http.openai_door.parts import WirePart, parts_of
 from textllm_http.requests import JsonBody
 
@@ -49,7 +49,6 @@ _UNSERVED: Final = {
     "functions": "is the form of 2023; send tools",
     "function_call": "is the form of 2023; send tool_choice",
     "service_tier": "the tier is the operator's; leave it out, or send auto",
-    "verbosity": "is not served; leave it out, or send medium",
 }
 _SAY_NOTHING: Final[Mapping[str, Sequence[object]]] = {
     "n": (1,),
@@ -61,7 +60,6 @@ _SAY_NOTHING: Final[Mapping[str, Sequence[object]]] = {
     "functions": ([],),
     "function_call": ("auto", "none"),
     "service_tier": ("auto", "default"),
-    "verbosity": ("medium",),
 }
 
 
@@ -158,6 +156,7 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: Format | None = None
     reasoning_effort: str | None = None
+    verbosity: str | None = None
     metadata: dict[str, str] | None = None
     user: str | None = None
     safety_identifier: str | None = None
@@ -174,7 +173,6 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     functions: Any = None
     function_call: Any = None
     service_tier: Any = None
-    verbosity: Any = None
 
     @property
     def wants_usage(self) -> bool:
@@ -209,6 +207,7 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
                 presence_penalty=self.presence_penalty,
                 seed=self.seed,
                 stop=[self.stop] if isinstance(self.stop, str) else self.stop,
+                verbosity=None if self.verbosity is None else one_of(VERBOSITIES, self.verbosity, "verbosity"),
             ),
             cache_key=self.prompt_cache_key,
             tells_reasoning=True,

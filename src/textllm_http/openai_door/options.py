@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Final, TypeVar, get_args
 
 from textllm_core.errors import InvalidRequestError
-from textllm_core.records.sampling import Sampling
+from textllm_core.records.sampling import Sampling, Verbosity
 from textllm_core.records.tools import ReasoningEffort, ToolMode
 
 EFFORTS: Final[tuple[ReasoningEffort, ...]] = get_args(ReasoningEffort)
+VERBOSITIES: Final[tuple[Verbosity, ...]] = get_args(Verbosity)
 MODES: Final[tuple[ToolMode, ...]] = get_args(ToolMode)
 
 _Word = TypeVar("_Word", bound=str)
@@ -32,6 +33,7 @@ def sampling(
     presence_penalty: float | None,
     seed: int | None = None,
     stop: Sequence[str] | None = None,
+    verbosity: Verbosity | None = None,
 ) -> Sampling | None:
     """How words are chosen; None, too, where all that is said is what is the case without it: some clients do so."""
     asked = Sampling(
@@ -40,5 +42,6 @@ def sampling(
         presence_penalty=presence_penalty or None,
         seed=seed,
         stop=stop or None,
+        verbosity=None if verbosity == "medium" else verbosity,
     )
     return asked if asked.chosen else None

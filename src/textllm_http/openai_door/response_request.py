@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.hosted import KINDS, HostedTool, HostedTools
 from textllm_core.records.messages import TurnOptions
+from textllm_core.records.sampling import Verbosity
 from textllm_core.records.tools import (
     FunctionTool,
     JsonObjectFormat,
@@ -22,7 +23,7 @@ from textllm_http.openai_door.bounds import check_tools, refuse_deep
 from textllm_http.openai_door.client_tools import flattened, names_of, wire_name
 from textllm_http.openai_door.errors import unserved
 from textllm_http.openai_door.hosted import CHOICES, hosted_tools, is_hosted, told_tool
-from textllm_http.openai_door.options import EFFORTS, MODES, one_of, sampling
+from textllm_http.openai_door.options import EFFORTS, MODES, VERBOSITIES, one_of, sampling
 from textllm_http.openai_door.reasoning import ENCRYPTED
 from textllm_http.openai_door.shaping import shaped_at
 from textllm_http.requests import JsonBody
@@ -184,6 +185,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
                 top_p=self.top_p,
                 frequency_penalty=self.frequency_penalty,
                 presence_penalty=self.presence_penalty,
+                verbosity=_verbosity(self.text),
             ),
             cache_key=self.prompt_cache_key,
             tells_reasoning=True,
@@ -192,8 +194,6 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
 
     def _check_served(self) -> None:
         unserved({name: getattr(self, name) for name in _UNSERVED}, _UNSERVED, _SAY_NOTHING)
-        if self.text is not None and self.text.verbosity not in (None, "medium"):
-            raise InvalidRequestError.of("text.verbosity", "is not served; leave it out, or send medium")
         if _LOGPROBS in (self.include or ()):
             raise InvalidRequestError.of("include", f"{_LOGPROBS} is not served; leave it out")
 
@@ -219,7 +219,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
             "service_tier": "default",
             "store": is_stored,
             "temperature": 1 if self.temperature is None else self.temperature,
-            "text": {"format": shape, "verbosity": "medium"},
+            "text": {"format": shape, "verbosity": text.verbosity or "medium"},
             "tool_choice": _told_choice(self.tool_choice),
             "tools": [_told_tool(tool) for tool in self.tools or ()],
             "top_logprobs": 0,
@@ -308,6 +308,12 @@ def _effort(reasoning: ResponseReasoning | None) -> ReasoningEffort | None:
     if reasoning is None or reasoning.effort is None:
         return None
     return one_of(EFFORTS, reasoning.effort, "reasoning.effort")
+
+
+def _verbosity(text: ResponseText | None) -> Verbosity | None:
+    if text is None or text.verbosity is None:
+        return None
+    return one_of(VERBOSITIES, text.verbosity, "text.verbosity")
 
 
 def _told_tool(tool: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from msgspec.structs import replace
@@ -231,6 +231,7 @@ async def test_the_cache_of_the_provider_is_found_by_the_user_or_by_a_key_that_i
         (Sampling(presence_penalty=3), "presence_penalty"),
         (Sampling(seed=2**63), "seed"),
         (Sampling(stop=[""]), "stop"),
+        (Sampling(verbosity=cast(Any, "much")), "verbosity"),
         (Sampling(stop=["x"] * 5), "stop"),
         (Sampling(stop=["\ud800"]), "stop"),
     ],

@@ -1,12 +1,14 @@
 """Responses that are asked for again: shown, deleted, cancelled."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from textllm_core.chat.cancel_reply import CancelReply
 from textllm_core.chat.exchange import Exchange
+from textllm_core.chat.replay import error_of
 from textllm_core.chat.respond import Respond
 from textllm_core.chat.response_places import Places
 from textllm_core.conversations import DeleteConversation
@@ -25,6 +27,8 @@ from textllm_core.records.messages import reply_message_id
 from textllm_core.records.response_turns import CANCELLED, KeptResponse
 from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
 from textllm_core.tenancy import Caller
+
+_FAILURE_PAUSES_S: Final = (0.05, 0.1, 0.3, 0.5)  # its failure is written down right behind the end of its events
 
 
 async def _found(responses: StoredResponses, caller: Caller, response_id: str) -> StoredResponse:
@@ -52,6 +56,23 @@ class GetResponse:
         key = caller.tenant_id, stored.user_id, stored.conversation_id
         found = await self.conversations.messages_of(*key, [reply_message_id(response_id)])
         return KeptResponse(stored=stored, entry=entry, reply=found[0] if found else None)
+
+    async def why_not_told(self, caller: Caller, response_id: str) -> TextLLMError:
+        """Why there are no events of a response: what it failed with before the model began, or that it has none.
+
+        Raises:
+            NotFoundError: as a call does.
+        """
+        kept = await self(caller, response_id)
+        for pause in _FAILURE_PAUSES_S:
+            if kept.is_over:
+                break
+            await asyncio.sleep(pause)
+            kept = await self(caller, response_id)
+        failure = kept.stored.failure
+        if failure is None or failure.code == CANCELLED:
+            return NotFoundError("This response has no events, or not any more.")
+        return error_of(failure.code, failure.message)
 
     async def inputs(self, caller: Caller, response_id: str) -> Sequence[ListedMessage]:
         """What it answers, oldest first; nothing until it has ended, and where nothing was kept.

@@ -442,6 +442,38 @@ async def test_why_one_failed_in_the_background_is_kept(server: Server, bench: B
     assert failed["error"]["message"] == str(error)
 
 
+@pytest.mark.parametrize(
+    ("may_have_run", "kind", "told"),
+    [
+        (False, ProviderUnavailableError, (503, "provider_unavailable", None)),
+        (True, ProviderUnavailableError, (503, "provider_unavailable", None)),
+        (True, ProviderError, (502, "provider_error", None)),
+    ],
+)
+async def test_why_one_never_began_in_the_background_is_told_where_its_events_are_asked_for(
+    server: Server, bench: Bench, may_have_run: bool, kind: type[ProviderError], told: tuple[int, str, None]
+) -> None:
+    bench.llm.script(*[ScriptedReply(error=kind("Busy.", may_have_run=may_have_run)) for _ in range(2)])
+    body = {"model": "gpt-4o", "input": "Hello", "background": True}
+    assert refusal(await server.post("/v1/responses", body | {"stream": True})) == told
+    response_id = (await asked(server, **body))["id"]
+    await over(server, response_id)
+    assert refusal(await server.get(f"/v1/responses/{response_id}?stream=true")) == told
+    await bench.check_books()
+
+
+async def test_a_repeat_in_the_background_is_told_the_response_that_failed_before_it_began(
+    server: Server, bench: Bench
+) -> None:
+    bench.llm.script(ScriptedReply(error=ProviderError("Nonsense."), after=None))
+    body, headers = {"model": "gpt-4o", "input": "Hello", "background": True}, JSON | {"idempotency-key": "k"}
+    first = await asked(server, headers, **body)
+    failed = await over(server, first["id"])
+    again = await server.post("/v1/responses", body, headers)
+    assert (again.status, again.headers["idempotent-replayed"], again.json()) == (200, "true", failed)
+    assert len(bench.llm.requests) == 1
+
+
 async def test_a_stream_that_breaks_off_says_so_in_its_last_event(server: Server, bench: Bench) -> None:
     bench.llm.script(ScriptedReply(deltas=("a", "b"), error=ProviderError("Nonsense."), after=1))
     events = await streamed(server, input="Hello")

@@ -49,6 +49,7 @@ class _Remembered(Struct, frozen=True):
     files: tuple[InputImage | InputFile, ...] = ()
     content: tuple[ContentPart, ...] = ()
     at: datetime | None = None
+    response_id: str | None = None
 
 
 def remembered_reply(started: ReplyStarted, end: ReplyCompleted) -> bytes:
@@ -57,10 +58,11 @@ def remembered_reply(started: ReplyStarted, end: ReplyCompleted) -> bytes:
     return msgspec.json.encode(_Remembered(begun, end.reply, None, end.files, end.content, end.at))
 
 
-def remembered_failure(started: ReplyStarted | None, error: TextLLMError) -> bytes:
-    """A failure; `started` where the reply had begun."""
+def remembered_failure(started: ReplyStarted | None, error: TextLLMError, *, response_id: str | None = None) -> bytes:
+    """A failure; `started` where the reply had begun; `response_id` where there is something by that name."""
     begun = replace(started, allowance=None) if started else None
-    return msgspec.json.encode(_Remembered(begun, None, _Failure(error.code, str(error))))
+    failure = _Failure(error.code, str(error))
+    return msgspec.json.encode(_Remembered(begun, None, failure, response_id=response_id))
 
 
 def replayed(replay: Replay, warnings: Sequence[str]) -> Iterator[ReplyEvent]:
@@ -72,7 +74,7 @@ def replayed(replay: Replay, warnings: Sequence[str]) -> Iterator[ReplyEvent]:
     kept = msgspec.json.decode(replay.remembered, type=_Remembered)
     end = replayed_end(replay, warnings)
     if isinstance(end, ReplyFailed):
-        end.error.is_replayed = True
+        end.error.is_replayed, end.error.replayed_id = True, kept.response_id
         if kept.started is None:
             raise end.error
     if kept.started is not None:
@@ -108,12 +110,15 @@ def replayed_end(replay: Replay, warnings: Sequence[str], *, response_id: str = 
         reply = replace(kept.reply, message_number=replay.message_number, warnings=warnings)
         return ReplyCompleted(reply, kept.files, kept.content, kept.at)
     assert kept.failure is not None
-    return ReplyFailed(kept.started.response_id if kept.started else response_id, _error(kept.failure))
+    return ReplyFailed(
+        kept.started.response_id if kept.started else response_id, error_of(kept.failure.code, kept.failure.message)
+    )
 
 
-def _error(failure: _Failure) -> TextLLMError:
+def error_of(code: str, message: str) -> TextLLMError:
+    """The error of a turn that was admitted, by what is kept of it."""
     for fixed in _FIXED:
-        if fixed.code == failure.code:
+        if fixed.code == code:
             return fixed()
-    worded = next((kind for kind in _WORDED if kind.code == failure.code), ProviderError)
-    return worded(failure.message)
+    worded = next((kind for kind in _WORDED if kind.code == code), ProviderError)
+    return worded(message)

@@ -170,21 +170,23 @@ class Respond:
         try:
             return await carried_through(self._begin(caller, asked))
         except IdempotencyInProgressError as repeat:
-            return await self._running(caller, repeat)
+            return await self._first(caller, repeat.response_id, repeat)
         except ConversationBusyError:  # as in `batches`
             if not _may_fork(asked):
                 raise
             return await carried_through(self._begin(caller, asked, forks=True))
+        except TextLLMError as failure:  # the first request was answered all the same
+            return await self._first(caller, failure.replayed_id, failure)
 
-    async def _running(self, caller: Caller, repeat: IdempotencyInProgressError) -> Begun:
-        """The response that the first request with this key has begun, and that runs.
+    async def _first(self, caller: Caller, response_id: str | None, otherwise: TextLLMError) -> Begun:
+        """The response that the first request with this key has begun, whatever became of it.
 
         Raises:
-            IdempotencyInProgressError: it is none that is kept, or not yet.
+            TextLLMError: `otherwise`: it is none that is kept, or not yet.
         """
-        first = None if repeat.response_id is None else await self.responses.get(caller.tenant_id, repeat.response_id)
+        first = None if response_id is None else await self.responses.get(caller.tenant_id, response_id)
         if first is None or caller.user_id not in (None, first.user_id):
-            raise repeat
+            raise otherwise
         return Begun(first.id, first.conversation_id, is_replayed=True)
 
     async def past(self, caller: Caller, previous_response_id: str, *, named: str | None) -> Sequence[Message]:

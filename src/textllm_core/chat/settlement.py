@@ -148,7 +148,7 @@ def _ending(
     if isinstance(told, TextLLMError):
         end: ReplyCompleted | TextLLMError = told
         if of.is_remembered:
-            remembered = remembered_failure(begun, told)
+            remembered = remembered_failure(begun, told, response_id=hold.response_id)
     else:
         calls = reply_message.tool_calls if reply_message else ()
         reply = _reply(hold, left, text, told, [ReplyToolCall.of(call) for call in calls], model=of.model, cost=cost)
@@ -237,7 +237,7 @@ def recovered(
         transcripts=(known,) if known else (),
         context_tokens=_context(hold, left, past) if is_kept else past,
         files=files,
-        otherwise=remembered_failure(None, ProviderError(_INTERRUPTED)),
+        otherwise=remembered_failure(None, ProviderError(_INTERRUPTED), response_id=hold.response_id),
     )
 
 

@@ -11,7 +11,8 @@ class TextLLMError(Exception):
 
     Args:
         tells: what a client acts on besides the code: attributes, named as on the wire.
-        is_replayed: it is what an earlier call with the same idempotency key ended in.
+        is_replayed: it is what an earlier call with the same idempotency key ended in; `replayed_id`: that one's
+            response, for our own use; None: not known.
         allowance: what is left of the caller's rate limit, where the call has used some of it.
         report: the provider's own account of it, or by what name it knows the call; for the operator's log.
     """
@@ -19,6 +20,7 @@ class TextLLMError(Exception):
     code: ClassVar[str] = "internal_error"
     tells: ClassVar[tuple[str, ...]] = ()
     is_replayed: bool = False
+    replayed_id: str | None = None
     allowance: "Allowance | None" = None
     report: "ProviderReport | None" = None
 

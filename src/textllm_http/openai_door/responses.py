@@ -252,7 +252,10 @@ async def _resumed(
     """The events of a response behind the one numbered `after`; `returns` as `reply_items` has it."""
     textllm, caller = services_of(request).textllm, caller_of(request)
     kept = await textllm.responses.get(caller, response_id)
-    resumed = await textllm.resume_reply(caller, response_id)  # from its beginning: ours are numbered otherwise
+    try:
+        resumed = await textllm.resume_reply(caller, response_id)  # from its beginning: ours are numbered otherwise
+    except NotFoundError:
+        raise await textllm.responses.get.why_not_told(caller, response_id) from None
     shown = _shown(request, kept)
     conversation = shown.pop("conversation")
     told = {name: value for name, value in shown.items() if name in _TOLD}

@@ -54,6 +54,20 @@ def test_help_loads_neither_a_command_nor_what_is_behind_it() -> None:
     assert not [name for name in loaded if name.startswith("textllm_cli.commands")]
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_it_starts_also_where_a_standard_stream_is_closed(tmp_path: Path, closed: str) -> None:
+    def ran(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "textllm_cli", *arguments]
+        environment = {"HOME": str(tmp_path), "TEXTLLM_DATA_DIR": str(tmp_path / "data"), "OPENAI_API_KEY": "sk-test"}
+        return subprocess.run(command, input=b"", capture_output=True, cwd=tmp_path, env=environment, check=False)
+
+    nothing_asked = ran("ask")
+    assert (nothing_asked.returncode, nothing_asked.stdout) == (2, b""), nothing_asked
+    assert (b"say what to ask" in nothing_asked.stderr) == (closed != "2>&-"), nothing_asked
+    usage = ran("usage", "--json")
+    assert (usage.returncode, usage.stderr, usage.stdout == b"") == (0, b"", closed == ">&-"), usage
+
+
 @pytest.mark.parametrize(
     "command",
     [

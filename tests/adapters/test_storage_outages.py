@@ -307,6 +307,27 @@ def _damage(file: Path) -> None:
     file.write_bytes(b"x" * file.stat().st_size)
 
 
+@pytest.mark.parametrize("instead", ["nothing", "an older copy"])
+async def test_a_sqlite_file_that_is_moved_under_way_is_an_outage_until_it_is_back(
+    sqlite_engine: AsyncEngine, sqlite_url: str, caplog: pytest.LogCaptureFixture, instead: str
+) -> None:
+    ledger, probe, file = ledger_of(sqlite_engine), SqlHealthProbe(sqlite_engine), sqlite_url.partition("///")[2]
+    hold = await ledger.reserve(reservation())
+    older = await asyncio.to_thread(shutil.copy, file, f"{file}.older")
+    await asyncio.to_thread(os.rename, file, f"{file}.moved")
+    if instead != "nothing":
+        await asyncio.to_thread(os.rename, older, file)
+    for work in (ledger.settle(hold, settlement()), ledger.entries("tenant", "user")):
+        with pytest.raises(StorageUnavailableError):
+            await work
+    assert "moved" in (await probe.check() or "")
+    assert "SQLITE_READONLY_DBMOVED" in caplog.text
+    assert await asyncio.to_thread(os.path.exists, file) == (instead != "nothing")  # no empty one was made
+    await asyncio.to_thread(os.replace, f"{file}.moved", file)
+    assert await probe.check() is None
+    assert await ledger.settle(hold, settlement()) is not None
+
+
 async def test_a_full_disk_under_sqlite_is_no_health(
     sqlite_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

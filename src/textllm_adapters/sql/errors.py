@@ -71,6 +71,7 @@ _SQLITE_CODES: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_IOERR: _NO_ACCESS,
     sqlite3.SQLITE_CANTOPEN: _NO_ACCESS,
     sqlite3.SQLITE_READONLY: _NO_ACCESS,
+    sqlite3.SQLITE_READONLY_DBMOVED: "its file was moved, deleted or replaced: bring it back, or start again",
     sqlite3.SQLITE_PROTOCOL: "its file is on a disk that keeps no locks, such as one of a network",
     sqlite3.SQLITE_NOLFS: "its file has grown larger than its disk allows",
     sqlite3.SQLITE_FULL: "its disk is full: make room on it",
@@ -97,9 +98,10 @@ class Ailment(NamedTuple):
                 if advice is not None:
                     return cls(f"SQLSTATE {sqlstate}", advice)
             if isinstance(cause, sqlite3.Error):
-                primary = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # the low byte
-                if primary in _SQLITE_CODES:
-                    return cls(cause.sqlite_errorname, _SQLITE_CODES[primary])
+                code = getattr(cause, "sqlite_errorcode", 0)
+                for known in (code, code & 0xFF):  # its low byte is the primary one
+                    if known in _SQLITE_CODES:
+                        return cls(cause.sqlite_errorname, _SQLITE_CODES[known])
                 if _LACKS.match(str(cause)):
                     return cls("a table or a column is missing", _OTHER_TABLES)
         if isinstance(error, PoolTimeoutError):

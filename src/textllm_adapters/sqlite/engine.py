@@ -15,6 +15,7 @@ from sqlalchemy import Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from textllm_adapters.sql.opening import Opening
+from textllm_adapters.sqlite.opened_file import OpenedFile
 from textllm_adapters.sqlite.rows import from_json, to_json
 from textllm_adapters.sqlite.writer import SqliteWriter
 from textllm_core.errors import ConfigurationError
@@ -61,6 +62,7 @@ def open_engine(url: str, *, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> SqliteE
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)  # what SQLite puts beside it gets the same mode
+        file = OpenedFile(path)
     except OSError as error:
         raise ConfigurationError(f"The database {path} cannot be opened: {error.strerror}.") from error
     if path.is_dir():
@@ -72,6 +74,7 @@ def open_engine(url: str, *, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> SqliteE
 
     def connect(*args: Any, **options: Any) -> aiosqlite.Connection:
         opening.check()
+        file.check()
         connection = aiosqlite.connect(*args, **options)
         connection._thread.daemon = True  # as SQLAlchemy would do: a forgotten one keeps no process alive
         threads.add(connection._thread)
@@ -88,8 +91,9 @@ def open_engine(url: str, *, busy_timeout_s: float = _BUSY_TIMEOUT_S) -> SqliteE
         json_deserializer=from_json,
     )
     event.listen(engine.sync_engine, "connect", _configure)
-    event.listen(engine.sync_engine, "begin", _begin)
-    writer = SqliteWriter(partial(_connect, path, busy_timeout_s, opening), busy_timeout_s=busy_timeout_s)
+    event.listen(engine.sync_engine, "begin", partial(_begin, file))
+    connect_writer = partial(_connect, path, busy_timeout_s, opening)
+    writer = SqliteWriter(connect_writer, busy_timeout_s=busy_timeout_s, check=file.check)
     return SqliteEngine(engine, threads, writer, opening)
 
 
@@ -123,7 +127,8 @@ def _lower(text: str | None) -> str | None:
     return None if text is None else text.lower()
 
 
-def _begin(connection: Connection) -> None:
+def _begin(file: OpenedFile, connection: Connection) -> None:
     """Take the write lock at once: a transaction that reads first and writes later could be refused half-way."""
+    file.check()
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -65,10 +65,12 @@ class _SpoiltError(Exception):
 class _Thread(Thread):
     """Owns the connection, and works off its queue until it meets the end there."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], *, busy_timeout_s: float) -> None:
+    def __init__(
+        self, connect: Callable[[], sqlite3.Connection], *, busy_timeout_s: float, check: Callable[[], None]
+    ) -> None:
         super().__init__(name="sqlite-writer", daemon=True)  # a forgotten one keeps no process alive
         self.queue: Final[SimpleQueue[_Queued]] = SimpleQueue()
-        self._connect, self._busy_timeout_s = connect, busy_timeout_s
+        self._connect, self._busy_timeout_s, self._check = connect, busy_timeout_s, check
         self._connection: sqlite3.Connection | None = None
 
     def run(self) -> None:
@@ -111,6 +113,7 @@ class _Thread(Thread):
                 self._disconnect()  # a file that was read-only, or whose disk failed, is opened anew
 
     def _in_one_transaction(self, calls: Sequence[_Call[Any]]) -> None:
+        self._check()
         if self._connection is None:
             self._connection = self._connect()
         connection = self._connection
@@ -156,9 +159,19 @@ class _Thread(Thread):
 class SqliteWriter:
     """Runs calls that write, each whole or not at all, in the order in which they were made."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], *, busy_timeout_s: float) -> None:
-        """`connect` opens a connection that begins no transactions by itself and waits for no lock."""
-        self._connect, self._busy_timeout_s = connect, busy_timeout_s
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        busy_timeout_s: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            connect: opens a connection that begins no transactions by itself and waits for no lock.
+            check: raises sqlite3.Error where nothing may be written; asked before each transaction.
+        """
+        self._connect, self._busy_timeout_s, self._check = connect, busy_timeout_s, check
         self._thread: _Thread | None = None
         self._queueing = Lock()
 
@@ -198,7 +211,7 @@ class SqliteWriter:
     def _queue(self, queued: _Queued) -> None:
         with self._queueing:
             if self._thread is None:
-                self._thread = _Thread(self._connect, busy_timeout_s=self._busy_timeout_s)
+                self._thread = _Thread(self._connect, busy_timeout_s=self._busy_timeout_s, check=self._check)
                 self._thread.start()
             if not self._thread.is_alive():
                 # SQLite takes its parent's locks for this process's own, and loses what is written here.

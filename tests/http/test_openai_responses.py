@@ -454,7 +454,7 @@ async def test_why_one_never_began_in_the_background_is_told_where_its_events_ar
     server: Server, bench: Bench, may_have_run: bool, kind: type[ProviderError], told: tuple[int, str, None]
 ) -> None:
     bench.llm.script(*[ScriptedReply(error=kind("Busy.", may_have_run=may_have_run)) for _ in range(2)])
-    body = {"model": "gpt-4o", "input": "Hello", "background": True}
+    body: dict[str, Any] = {"model": "gpt-4o", "input": "Hello", "background": True}
     assert refusal(await server.post("/v1/responses", body | {"stream": True})) == told
     response_id = (await asked(server, **body))["id"]
     await over(server, response_id)

@@ -19,7 +19,7 @@ from textllm_core.errors import InvalidRequestError, TextLLMError
 from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.money import ZERO
 from textllm_core.problem_details import problem_of_error
-from textllm_core.records.hosted import HostedItem
+from textllm_core.records.hosted import Approval, HostedItem
 from textllm_core.records.messages import Reply
 from textllm_core.records.parts import InputImage, InputLink
 from textllm_core.records.tools import ShownCall, ToolResult
@@ -171,6 +171,8 @@ class Screen:
                     self.result(f"  result of {part.call_id}: {part.output}")
                 elif isinstance(part, HostedItem):
                     self.result(f"  {part.type} of the provider's own")
+                elif isinstance(part, Approval):
+                    self.result(f"  {'approves' if part.approve else 'denies'} {part.approval_request_id}")
 
     # Talk
 

@@ -21,7 +21,7 @@ from textllm_core.list_messages import ListedFile, ListedMessage
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import Conversation, ConversationChanges
-from textllm_core.records.hosted import ITEMS, HostedItem
+from textllm_core.records.hosted import ITEMS, Approval, HostedItem
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import (
     ContentPart,
@@ -295,7 +295,7 @@ def _content(said: ListedMessage) -> tuple[ContentPart, ...]:
     return tuple(parts)
 
 
-def _part(told: InputText | ShownText | ShownRefusal | ShownCall | ToolResult | HostedItem) -> ContentPart:
+def _part(told: InputText | ShownText | ShownRefusal | ShownCall | ToolResult | HostedItem | Approval) -> ContentPart:
     """The part as it is kept; no export has what was thought before it."""
     match told:
         case ShownText():

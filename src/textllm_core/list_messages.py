@@ -24,7 +24,7 @@ from textllm_core.fields import (
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.transcript import Transcript
 from textllm_core.records.conversations import ConversationState
-from textllm_core.records.hosted import HostedItem
+from textllm_core.records.hosted import Approval, HostedItem
 from textllm_core.records.messages import Message, MessageEnd, MessageRole
 from textllm_core.records.parts import (
     ContentPart,
@@ -68,7 +68,16 @@ class ListedFile(Record, frozen=True, kw_only=True, tag="input_file"):
 
 
 ListedPart = (
-    InputText | InputImage | ListedFile | InputLink | ShownText | ShownRefusal | ShownCall | ToolResult | HostedItem
+    InputText
+    | InputImage
+    | ListedFile
+    | InputLink
+    | ShownText
+    | ShownRefusal
+    | ShownCall
+    | ToolResult
+    | HostedItem
+    | Approval
 )
 
 
@@ -95,8 +104,8 @@ class ListedMessage(Record, frozen=True, kw_only=True):
     content: Annotated[
         Sequence[ListedPart],
         Meta(
-            description="Its parts: texts, the files that came with it, calls of functions, their results, and "
-            "what tools on the provider's own servers did."
+            description="Its parts: texts, the files that came with it, calls of functions, their results, what "
+            "tools on the provider's own servers did, and what was decided of calls of MCP servers."
         ),
     ]
     created_at: CreatedAt

@@ -25,6 +25,8 @@ def description(name: str = "openapi") -> dict[str, Any]:
     if name == "openapi":  # where it says otherwise than OpenAI's service, and Open Responses, have it
         _let_be_null(schemas["Response"]["allOf"][2]["properties"], "usage")
         _let_be_null(schemas["TextResponseFormatJsonSchema"]["properties"], "description")
+        for approval in ("MCPApprovalResponse", "MCPApprovalResponseResource"):  # it has no such field itself
+            schemas[approval]["required"].remove("request_id")
     elif name == "open-responses":  # where it would have a schema that was asked for left out
         schemas["JsonSchemaResponseFormat"]["properties"]["schema"] = {}
     return document

@@ -12,6 +12,7 @@ import struct
 import threading
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from tests.servers.openai_responses import ResponsesWire, check_capability, chec
 from tests.servers.openai_runs import Conversation, Prompt, Run
 from tests.servers.openai_script import ApiError, Bill, Fault, Json, RecordedRequest, Reply, Usage
 from tests.servers.openai_shapes import refusal_of
-from tests.servers.openai_tools import played
+from tests.servers.openai_tools import approved_calls, asks, played
 
 __all__ = ["Bill", "Fault", "OpenAIStandIn", "RecordedRequest", "Reply", "Usage"]
 
@@ -280,6 +281,7 @@ class OpenAIStandIn:
             raise ApiError(400, message, param="conversation", code="conversation_locked")
         check_capability(body)
         check_calls(prompt.context)
+        approved = approved_calls(prompt.history, prompt.items, body, in_conversation=conversation is not None)
         step = self._next_step(body, prompt.context)
         if isinstance(step, Fault):
             return await _suffer(step, request)
@@ -290,7 +292,9 @@ class OpenAIStandIn:
             refuses=step.refusal is not None,
             annotations=step.annotations,
         )
-        tools = played(step.hosted, body)
+        tools = played(step.hosted, body, approved)
+        if asks(tools):
+            step = replace(step, deltas=(), refusal=None, calls=())
         run = self._start(Run(step, prompt, wire, conversation, self.bills, body.get("max_output_tokens"), tools))
         if body.get("store") is not False or body.get("background"):
             self._responses[run.wire.id] = run

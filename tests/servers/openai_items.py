@@ -10,12 +10,12 @@ from math import ceil
 from typing import Any
 
 from tests.servers.openai_script import ApiError, Json
-from tests.servers.openai_tools import KINDS
+from tests.servers.openai_tools import APPROVAL, KINDS, REQUEST
 
 ROLES = ("user", "assistant", "system", "developer")
 INPUT_PARTS = ("input_text", "input_image", "input_file")
 OUTPUT_PARTS = ("output_text", "refusal")
-OTHER_ITEMS = ("reasoning", "function_call", "function_call_output", "item_reference", "compaction", *KINDS)
+OTHER_ITEMS = ("reasoning", "function_call", "function_call_output", "item_reference", "compaction", APPROVAL, *KINDS)
 IMAGE_FORMATS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 INCLUDABLE = (
     "message.input_image.image_url",
@@ -84,6 +84,8 @@ def _full_item(item: Any, at: str, known: Callable[[str], Json | None]) -> Json:
         if replayed is None:
             raise missing(f"{at}.id")
         return replayed
+    if kind == REQUEST:
+        return dict(item)  # what answers it names it so
     if kind != "message":
         return {**item, "id": new_id("rs" if kind == "reasoning" else kind)}
     role, content = item.get("role"), item.get("content")

@@ -9,10 +9,11 @@ from typing import cast
 
 import msgspec
 
+from textllm_adapters.openai.approvals import approval_items, server_items
 from textllm_adapters.openai.functions import call_item, result_items
 from textllm_adapters.openai.reasoning import is_said, items_before
 from textllm_core.errors import InvalidRequestError, StorageUnavailableError, TextLLMError
-from textllm_core.records.hosted import ITEMS, HostedItem
+from textllm_core.records.hosted import ITEMS, Approval, HostedItem
 from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
 from textllm_core.records.parts import InputFile, InputImage, InputLink, OutputText, Refusal, words_of
@@ -29,6 +30,8 @@ class DataURL:
 def input_items(message: Message, by: str | None = None) -> list[dict[str, object]]:
     """A message as items of the Responses and the Conversations API: what it says, its calls, or its results.
 
+    What MCP servers did stands before it and behind it, as far as the message has that.
+
     Its text is one string, in the form that OpenAI and all compatible servers take, for earlier replies too: with a
     type, without parts, id and status. The parts of a reply would need an id, which only the provider gives.
 
@@ -38,7 +41,7 @@ def input_items(message: Message, by: str | None = None) -> list[dict[str, objec
     """
     calls, results = message.tool_calls, result_items(message)
     said: list[dict[str, object]] = []
-    aside = len(calls) + len(results) + sum(isinstance(part, HostedItem) for part in message.content)
+    aside = len(calls) + len(results) + sum(isinstance(part, HostedItem | Approval) for part in message.content)
     if not aside == len(message.content) > 0:
         has_files = any(isinstance(part, InputImage | InputFile | InputLink) for part in message.content)
         content = _input_parts(message) if has_files else message.text
@@ -47,7 +50,11 @@ def input_items(message: Message, by: str | None = None) -> list[dict[str, objec
         said = _with_calls(said, calls, by)
     elif said and by is not None and by.count("/") > 1:  # with a conversation at the provider it is kept there
         said = _with_thoughts(said, message, by)
-    return [*results, *said]
+    thought_of = {item.get("id") for item in said if item.get("type") in ITEMS}
+    before, behind = server_items(message, besides=thought_of)
+    if calls:
+        before, behind = [*before, *behind], []
+    return [*results, *approval_items(message), *before, *said, *behind]
 
 
 def _with_thoughts(said: list[dict[str, object]], message: Message, by: str) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from textllm_adapters.openai.decoding import decoded, object_in
 from textllm_adapters.openai.http import too_much
 from textllm_adapters.openai.reasoning import ENCRYPTED
-from textllm_core.records.hosted import ITEMS, HostedItem, HostedOutput, ToolStep
+from textllm_core.records.hosted import APPROVAL_REQUEST, ITEMS, HostedItem, HostedOutput, ToolStep
 from textllm_core.records.model import ModelRequest
 from textllm_core.texts import well_formed
 
@@ -18,6 +18,7 @@ _ADDED: Final = b"response.output_item.added"
 _DONE: Final = b"response.output_item.done"
 # Signs of life while a tool runs, such as response.web_search_call.searching.
 _AT_WORK: Final = tuple(f"response.{kind}".encode() for kind in ITEMS)
+_KINDS: Final = (b"_call", b"mcp_list_tools", APPROVAL_REQUEST.encode())
 _MOST_CHARS: Final = 1_000_000  # of one item: fifty results of a search of files have a fifth of that
 _MOST_ITEMS: Final = 1_000  # of one reply, of which callers may ask for a hundred calls
 _ANNOTATIONS: Final = ("url_citation", "file_citation", "container_file_citation", "file_path")
@@ -57,7 +58,7 @@ class ToolSteps:
 
     def of(self, name: bytes, data: bytes) -> ToolStep | None:
         """What an event tells; None: nothing of a tool."""
-        if name not in (_ADDED, _DONE) or (b"_call" not in data and b"mcp_list_tools" not in data):
+        if name not in (_ADDED, _DONE) or not any(kind in data for kind in _KINDS):
             return None
         item = hosted_item(decoded(_event, data).item)
         if item is None or not item.id or item.id in self._done:  # it cannot be told from others

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from textllm_adapters.openai.decoding import object_in
-from textllm_core.records.hosted import ITEMS
+from textllm_core.records.hosted import APPROVAL_REQUEST, ITEMS
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import OutputText, Refusal
 from textllm_core.records.thoughts import Reasoning, Thought
@@ -23,6 +23,7 @@ from textllm_core.texts import well_formed
 ENCRYPTED: Final = "reasoning.encrypted_content"
 _MOST: Final = 262_144  # characters of one reply: OpenAI's are some thousand, of the longest thoughts 100,000
 _ITEM_FIELDS: Final = ("id", "type", "summary", "content", "encrypted_content")
+_OF_TOOLS: Final = ITEMS - {APPROVAL_REQUEST}  # which would need its answer
 _SAID: Final[dict[str, object]] = {"type": "message"}  # where the text of the reply stands among what was thought
 # By the names of DeepSeek, Kimi and llama.cpp; of vLLM, Groq and Ollama.
 _TEXTS: Final = ("reasoning_content", "reasoning")
@@ -72,7 +73,7 @@ def thought_before(output: object, calls: Sequence[ToolCall], by: str) -> list[T
                 before.append(thought)
             case {"type": "message"} if before:
                 before.append(_SAID)
-            case {"type": str(kind)} if before and kind in ITEMS:  # of a tool of the provider's: what it thought of it
+            case {"type": str(kind)} if before and kind in _OF_TOOLS:  # what a tool did is a part of what it thought
                 before.append(item)
             case {"type": "function_call"} if before:
                 reasoning, call_id = _kept({"before": before, "id": item.get("id")}, by), item.get("call_id")
@@ -89,7 +90,7 @@ def thought_before_text(output: object, by: str) -> list[Thought]:
         match item:
             case {"type": "reasoning"} if (thought := _item(item)) is not None:
                 before.append(thought)
-            case {"type": str(kind)} if before and kind in ITEMS:  # as before a call
+            case {"type": str(kind)} if before and kind in _OF_TOOLS:  # as before a call
                 before.append(item)
             case {"type": "message"}:
                 break
@@ -132,7 +133,7 @@ def items_before(
                 items.append(_SAID)
             case {"type": "reasoning"} if (thought := _item(each)) is not None:
                 items.append(thought)
-            case {"type": str(kind)} if kind in ITEMS:
+            case {"type": str(kind)} if kind in _OF_TOOLS:
                 items.append(each)
     return items, {"id": known["id"]} if items and isinstance(known.get("id"), str) else {}
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from textllm_core.chat.approvals import check_approvals
 from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.replay import replayed
 from textllm_core.chat.reply_log import ReplyLog
@@ -261,13 +262,15 @@ class Admission:
         """What the turn says, with a result for each call that its conversation waits for.
 
         Raises:
-            InvalidRequestError: it has one that nobody waits for.
+            InvalidRequestError: it has one that nobody waits for, or approves what nobody waits for.
             AlreadySettledError: it is a repeat, so that its results are there already.
             TextLLMError: as `Ledger.replay`.
         """
         last = turn.before[-1] if turn.before else conversation
+        open_calls = (last and last.open_calls) or ()
         try:
-            return answering(turn.content, (last and last.open_calls) or ())
+            check_approvals(turn.content, turn.options.hosted, asked=open_calls)
+            return answering(turn.content, open_calls)
         except InvalidRequestError:
             repeat = turn.idempotency and turn.idempotency.within(caller.user_id)
             if repeat and (replay := await self.ledger.replay(caller.tenant_id, repeat)):

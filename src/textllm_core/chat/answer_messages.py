@@ -7,17 +7,19 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from textllm_core.chat.approvals import check_approvals, open_requests_in, with_live_tools
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.tool_use import check_ids
 from textllm_core.errors import InputTooLongError, InvalidRequestError
 from textllm_core.policy import ChatPolicy
-from textllm_core.records.hosted import HostedItem
+from textllm_core.records.hosted import Approval, HostedItem
 from textllm_core.records.messages import Message, Reply, ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.messages_turn import MessagesTurn
 from textllm_core.records.parts import InputFile, InputImage, InputLink, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens
+from textllm_core.wire import to_json
 
 MAX_GIVEN: Final = 2000  # messages of one turn; the longest runs of agents have some hundred, and each costs some 10 µs
 _TOKENS_BESIDE: Final = 8  # which a provider writes around a message, a call or a result, for its model
@@ -67,7 +69,10 @@ class AnswerMessages:
         return self.exchange.batches(caller, self._checked(turn))
 
     def _checked(self, turn: MessagesTurn) -> Turn:
-        given = tuple(turn.messages)
+        given, hosted = tuple(turn.messages), turn.options.hosted
+        if given:
+            check_approvals(given[-1].content, hosted, asked=open_requests_in(given[:-1]))
+            given = with_live_tools(given, hosted)
         characters, token_bound, tokens = measured(given)
         if len(given) > MAX_GIVEN:
             raise InvalidRequestError.of("messages", f"may be {MAX_GIVEN} at most")
@@ -121,8 +126,10 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
                             f"{field}[{place}]", "has the result of a call that the reply before it does not ask for"
                         )
                     said = part.call_id + part.output
-                case InputImage() | InputFile() | InputLink() | HostedItem():  # counted by whoever has looked at them
+                case InputImage() | InputFile() | InputLink():  # counted by whoever has looked at them
                     said = ""
+                case HostedItem() | Approval():
+                    said = to_json(part).decode()
                 case OutputText() | Refusal():
                     said = part.text + (part.reasoning.content if part.reasoning else "")
                 case _:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from textllm_core import steps
+from textllm_core.chat.approvals import answers_calls, first_live, with_live_tools
 from textllm_core.chat.attachments import Attachments
 from textllm_core.chat.deadline import NEVER, Deadline
 from textllm_core.chat.journal import JournalWriter
@@ -190,12 +192,14 @@ class AskModel:
             messages = await self._sendable(of, paired((*of.turn.given, of.message)))
         elif transcript is None or of.turn.is_aside:
             transcript_id = None
-            messages = await self._sendable(of, paired((*await self._past(of), *of.turn.before, of.message)))
+            told = with_live_tools((*await self._past(of), *of.turn.before, of.message), options.hosted)
+            messages = await self._sendable(of, paired(told))
         else:
             said_now = (*of.turn.before, of.message)
             if of.transcript_id is None:
-                said_now = (of.message,)
-                history = await self._sendable(of, paired((*await self._history(of, limit=None), *of.turn.before)))
+                past = (*await self._history(of, limit=None), *of.turn.before)
+                history, said_now = _parted(of, past)
+                history = await self._sendable(of, history)
                 of.transcript_id = await transcript.create(history, read=self._read_blob(of))
             transcript_id = of.transcript_id
             messages = await self._sendable(of, said_now)
@@ -246,7 +250,8 @@ class AskModel:
         if limit is not None and len(messages) > limit:
             del messages[0]
             # A cut through the middle of a turn; but a call is left to whoever brings its result.
-            while messages and messages[0].role == "assistant" and not (len(messages) == 1 and of.message.tool_results):
+            is_answer = answers_calls(of.message.content)
+            while messages and messages[0].role == "assistant" and not (len(messages) == 1 and is_answer):
                 del messages[0]
         return tuple(message for message in messages if message.role == "user" or _says_something(message))
 
@@ -312,7 +317,21 @@ def _gave_nothing(of: OpenExchange, error: ModelError) -> bool:
 def _says_something(message: Message) -> bool:
     """Some providers refuse a history in which a reply is of spaces alone."""
     text = message.text_for_model
-    return bool(message.tool_calls) or (text != "" and not text.isspace())
+    return message.open_calls is not None or (text != "" and not text.isspace())
+
+
+def _parted(of: OpenExchange, past: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """What a new conversation of the provider's begins with, and what is said there now.
+
+    Approvals are said beside what they answer, and the conversation is not gone on with: OpenAI's take the answers into
+    their record, and the requests not always.
+    """
+    told = with_live_tools((*past, of.message), of.turn.options.hosted)
+    place = first_live(told)
+    if place is None:
+        return paired(told[:-1]), (of.message,)
+    of.leaves_transcript = True
+    return paired(told[:place]), paired(told[place:])
 
 
 def _endless(of: OpenExchange) -> ProviderError:

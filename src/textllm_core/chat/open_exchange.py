@@ -36,6 +36,7 @@ class OpenExchange:
         keeps_messages: our own copy of what is said is kept, and is the record.
         allowance: what the turn has left of the user's rate limit.
         is_asked: the model was called, so that from here on a failure may have cost something.
+        leaves_transcript: that holds what is not to be gone on with.
         sends_files: False once the model has refused those of earlier turns.
         started: the model's own words, once it has taken the turn.
     """
@@ -59,6 +60,7 @@ class OpenExchange:
     left_transcript: str | None = None
     allowance: Allowance | None = None
     is_asked: bool = False
+    leaves_transcript: bool = False
     sends_files: bool = True
     started: ModelStarted | None = None
     characters: WholeCharacters = field(default_factory=WholeCharacters)

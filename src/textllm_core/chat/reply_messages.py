@@ -40,7 +40,8 @@ def message_of_reply(
     if hosted.annotations and isinstance(said[0], OutputText):
         said = (replace(said[0], annotations=hosted.annotations), *said[1:])
     before, behind = thoughts
-    if calls and not left.text:
+    asks = any(item.asks_approval for item in hosted.items)
+    if (calls or asks) and not left.text:
         said, behind = (), before + behind
     elif before or returned:
         reasoning = returned or Reasoning(made_by="", content="")

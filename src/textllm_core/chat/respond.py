@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from textllm_core.cancellation import carried_through
 from textllm_core.chat.answer_messages import measured
+from textllm_core.chat.approvals import approvals_in, renamed, with_live_tools
 from textllm_core.chat.copies import counted, take_back
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import reply_of
@@ -29,6 +30,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.stored_responses import StoredResponses
+from textllm_core.records.hosted import Approval
 from textllm_core.records.messages import (
     Message,
     ReplyCompleted,
@@ -248,9 +250,17 @@ class Respond:
         turn = self._turn(asked, place)
         if place.forked is None:
             return _Placed(place, turn)
+        if approvals_in(turn.content) and not await self._is_repeat(caller, asked):
+            raise InvalidRequestError.of(
+                "input", "has an mcp_approval_response to what was answered before; go on behind the response to that"
+            )
         turn = await counted(self.exchange, caller, turn)
         made = await self.places.copy(caller, place.forked)
         return _Placed(place, replace(turn, conversation_id=made), made)
+
+    async def _is_repeat(self, caller: Caller, asked: ResponseTurn) -> bool:
+        repeat = asked.idempotency and asked.idempotency.within(caller.user_id)
+        return repeat is not None and await self.exchange.ledger.replay(caller.tenant_id, repeat) is not None
 
     async def _leave(self, caller: Caller, placed: _Placed) -> None:
         """Let a conversation go that was made for a turn, and in which it was not said."""
@@ -264,27 +274,26 @@ class Respond:
         before = tuple(
             Message(id=new_id("msg"), role=it.role, content=it.content, created_at=now) for it in asked.before
         )
-        results = tuple(part for part in asked.content if isinstance(part, ToolResult))
-        check_results(results, field="input")
-        said = Message(
-            id=names.message_id,
-            role="user",
-            content=tuple(part for part in asked.content if not isinstance(part, ToolResult)),
-            created_at=now,
-        )
+        turn = Message(id=names.message_id, role="user", content=asked.content, created_at=now)
+        *said_before, last = renamed((*before, turn))
+        live = with_live_tools((*said_before, last), asked.options.hosted)
+        before = tuple(message for message in live[:-1] if message.content)
+        check_results(last.tool_results, field="input")
+        answers = tuple(it for it in last.content if isinstance(it, ToolResult | Approval))
+        said = replace(last, content=tuple(it for it in last.content if not isinstance(it, ToolResult | Approval)))
         is_new = place.state is None and place.forked is None
         characters, token_bound, _ = measured((*before, said), field="input", are_all=is_new)
         _, _, before_tokens = measured(before, are_all=False)
         limit = self.policy.max_input_chars * self.policy.max_history_items
-        characters += sum(len(result.output) for result in results)
+        characters += sum(len(result.output) for result in last.tool_results)
         if characters > limit:
             raise InputTooLongError.of_messages(length=characters, limit=limit)
-        if not characters and not said.has_shown_parts:
+        if not characters and not approvals_in(last.content) and not said.has_shown_parts:
             raise InvalidRequestError.of("input", "must say something")
         return Turn(
             kind=asked.kind,
-            content=asked.content,
-            token_bound=token_bound + results_bound(results) + asked.files.most,
+            content=last.content,
+            token_bound=token_bound + results_bound(answers) + asked.files.most,
             file_tokens=before_tokens + asked.files.about,
             conversation_id=None if place.state is None else place.state.id,
             user_id=place.user_id,
@@ -335,5 +344,6 @@ class Respond:
 
 
 def _may_fork(asked: ResponseTurn) -> bool:
-    """Whether it can be said elsewhere: files that were stored for it went with the refusal."""
-    return asked.previous_response_id is not None and asked.discard_files is None
+    """Whether it can be said elsewhere: files that were stored for it went with the refusal, and calls run once."""
+    is_bound = asked.discard_files is not None or bool(approvals_in(asked.content))
+    return asked.previous_response_id is not None and not is_bound

@@ -29,7 +29,7 @@ from textllm_core.records.messages import (
     TurnOptions,
 )
 from textllm_core.records.model import ModelEnded
-from textllm_core.records.parts import InputFile, InputImage
+from textllm_core.records.parts import InputFile, InputImage, approvals_asked
 from textllm_core.records.tools import ReplyToolCall
 from textllm_core.usage import Usage, estimate
 
@@ -157,8 +157,10 @@ def _ending(
             remembered = remembered_reply(begun, end)
     waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
     is_kept = reply_message is not None and of.keeps_messages and not is_aside
-    # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn.
-    transcript_id = None if in_doubt and of.keeps_messages else of.transcript_id
+    # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn. One with a
+    # call that waits for an approval could not be gone on with if nobody decides.
+    is_left = in_doubt or of.leaves_transcript or _asks_approval(reply_message)
+    transcript_id = None if is_left and of.keeps_messages else of.transcript_id
     open_calls = of.conversation.open_calls if of.conversation else None
     if is_aside:
         transcript_id = of.conversation.transcript_id if of.conversation else None
@@ -311,6 +313,10 @@ def _by_account(
         open_calls=open_calls,
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
     )
+
+
+def _asks_approval(message: Message | None) -> bool:
+    return message is not None and bool(approvals_asked(message.id, message.content))
 
 
 def _reply(

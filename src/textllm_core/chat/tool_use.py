@@ -9,7 +9,9 @@ from typing import Final, get_args
 import msgspec
 from msgspec.structs import replace
 
+from textllm_core.chat.approvals import approvals_in, waits_for_approval
 from textllm_core.errors import InvalidRequestError
+from textllm_core.records.hosted import Approval
 from textllm_core.records.messages import Message, TurnOptions
 from textllm_core.records.parts import ContentPart, InputText
 from textllm_core.records.tools import (
@@ -24,6 +26,7 @@ from textllm_core.records.tools import (
 )
 from textllm_core.texts import well_formed
 from textllm_core.usage import estimated_tokens
+from textllm_core.wire import to_json
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_CHARS}}}")
 _MODES: Final[tuple[str, ...]] = get_args(ToolMode)
@@ -79,11 +82,20 @@ def check_tools(options: TurnOptions) -> None:
 def check_record(options: TurnOptions, *, keeps_messages: bool) -> None:
     """Functions need a record of our own: after a reply that broke off it alone says which calls have their results.
 
+    So do calls that wait for approvals.
     Raises:
         InvalidRequestError: there is none.
     """
-    if options.tools and not keeps_messages:
+    if keeps_messages:
+        return
+    if options.tools:
         raise InvalidRequestError.of("tools", "need a copy of the messages here (the setting store_messages)")
+    for tool in options.hosted.tools if options.hosted else ():
+        if tool.may_ask:
+            raise InvalidRequestError.of(
+                f"{tool.place}.require_approval",
+                "must be never: approvals need a copy of the messages here (the setting store_messages)",
+            )
 
 
 def options_bound(options: TurnOptions) -> int:
@@ -96,9 +108,10 @@ def options_bound(options: TurnOptions) -> int:
 
 
 def results_bound(content: Sequence[ContentPart]) -> int:
-    """An upper bound of the tokens that the results among the parts make."""
+    """An upper bound of the tokens that the results among the parts make, and the approvals."""
     results = [part for part in content if isinstance(part, ToolResult)]
-    return sum(len(part.output.encode()) + len(part.call_id.encode()) + _TOKENS_BESIDE for part in results)
+    approvals = sum(len(to_json(part)) + _TOKENS_BESIDE for part in content if isinstance(part, Approval))
+    return approvals + sum(len(part.output.encode()) + len(part.call_id.encode()) + _TOKENS_BESIDE for part in results)
 
 
 def results_estimate(content: Sequence[ContentPart]) -> int:
@@ -138,6 +151,8 @@ def answering(content: Sequence[ContentPart], open_calls: Sequence[str]) -> tupl
     Raises:
         InvalidRequestError: it has the result of a call that nobody waits for.
     """
+    approved = waits_for_approval(open_calls)
+    open_calls = [call for call in open_calls if call not in approved]
     given = {part.call_id for part in content if isinstance(part, ToolResult)}
     if not given <= {*open_calls}:
         waiting = ", ".join(open_calls) or "no call at all"
@@ -159,7 +174,7 @@ def told_again(content: Sequence[ContentPart], said: Sequence[Message]) -> tuple
     if len(said) != 2 or said[1].status != "incomplete":
         return None
     known = {result.call_id for result in said[0].tool_results}
-    if not {part.call_id for part in content if isinstance(part, ToolResult)} <= known:
+    if approvals_in(content) or not {part.call_id for part in content if isinstance(part, ToolResult)} <= known:
         return None
     return tuple(
         InputText(f"Once more, the result of the call {part.call_id}: {part.output}\n")

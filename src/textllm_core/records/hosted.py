@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from hashlib import sha256
 from typing import Annotated, Any, Final
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.wire import Record
 
@@ -25,7 +26,20 @@ CALLS: Final[Mapping[str, str]] = {
     "code_interpreter_call": "code_interpreter",
     "mcp_call": "mcp",
 }
-ITEMS: Final = frozenset({*CALLS, "mcp_list_tools"})
+APPROVAL_REQUEST: Final = "mcp_approval_request"
+# Those of servers of MCP: what such a server offers, what it is to be asked once somebody approves, what it was asked.
+MCP_ITEMS: Final = frozenset({"mcp_list_tools", APPROVAL_REQUEST, "mcp_call"})
+ITEMS: Final = frozenset({*CALLS, *MCP_ITEMS})
+# How the ids of items begin, by which callers know them; as OpenAI's do.
+ID_PREFIXES: Final[Mapping[str, str]] = {
+    "web_search_call": "ws",
+    "file_search_call": "fs",
+    "code_interpreter_call": "ci",
+    "mcp_call": "mcp",
+    "mcp_list_tools": "mcpl",
+    APPROVAL_REQUEST: "mcpr",
+}
+OTHER_PREFIX: Final = "ht"
 
 
 class HostedTerms(Struct, frozen=True, kw_only=True):
@@ -60,6 +74,11 @@ class HostedTool(Record, frozen=True):
     def kind(self) -> str:
         """What its operator allows and prices; its type, where nobody knows that."""
         return KINDS.get(self.type, self.type)
+
+    @property
+    def may_ask(self) -> bool:
+        """Some of its calls may wait for an approval: those of a server of MCP, unless the caller wants none to."""
+        return self.kind == "mcp" and self.definition.get("require_approval") != "never"
 
     def __repr__(self) -> str:
         return f"HostedTool({self.type})"
@@ -99,6 +118,31 @@ class HostedItem(Record, frozen=True, tag="hosted_tool"):
         """The provider's; empty: it gave none."""
         return str(self.item.get("id") or "")
 
+    @property
+    def asks_approval(self) -> bool:
+        """It says what a server of MCP is to be asked once somebody approves; one that does not say it all is none."""
+        says = (self.item.get(name) for name in ("id", "server_label", "name", "arguments"))
+        return self.type == APPROVAL_REQUEST and all(isinstance(each, str) for each in says)
+
+    def id_in(self, message_id: str, *, number: int = 0) -> str:
+        """By which callers know it; of a message that is not kept, and has no id, its own.
+
+        Args:
+            number: of the parts before it.
+        """
+        if not message_id:
+            return self.id
+        prefix = ID_PREFIXES.get(self.type, OTHER_PREFIX)
+        return f"{prefix}_{short_digest(self.id or str(number))}_{message_id}"
+
+
+class Approval(Record, frozen=True, kw_only=True, tag="mcp_approval_response"):
+    """What somebody decides of a call that waits for an approval: the provider makes it, or does not."""
+
+    approval_request_id: Annotated[str, Meta(description="The id of the item that asks for it.")]
+    approve: Annotated[bool, Meta(description="Whether the call is to be made.")]
+    reason: Annotated[str | UnsetType, Meta(description="Why, in any words; left out where nobody says.")] = UNSET
+
 
 class ToolStep(Record, frozen=True):
     """A tool of the provider's is at work for the reply; `is_done`: its item is whole."""
@@ -137,6 +181,11 @@ class HostedOutput(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 NOTHING_HOSTED: Final = HostedOutput()
+
+
+def short_digest(provider_id: str) -> str:
+    """What stands for an id in which providers and clients write what they like."""
+    return sha256(provider_id.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def counted_calls(items: Iterable[HostedItem]) -> Mapping[str, int]:

@@ -10,14 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from textllm_core.errors import Allowance, InvalidRequestError, TextLLMError
-from textllm_core.fields import (
-    ConversationId,
-    Estimated,
-    ModelName,
-    Text,
-    Usd,
-    UserId,
-)
+from textllm_core.fields import ConversationId, Estimated, ModelName, Text, Usd, UserId
 from textllm_core.ids import new_id, new_response_id
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.hosted import HostedTools, ToolStep
@@ -29,6 +22,7 @@ from textllm_core.records.parts import (
     InputText,
     OutputText,
     Refusal,
+    approvals_asked,
     files_of,
     words_of,
 )
@@ -109,8 +103,9 @@ class Message(Record, frozen=True, kw_only=True):
 
     @property
     def open_calls(self) -> tuple[str, ...] | None:
-        """The ids of its calls, which wait for their results; None where there are none."""
-        return tuple(call.call_id for call in self.tool_calls) or None
+        """The ids of its calls, which wait for their results or for approvals; None where there are none."""
+        asked = approvals_asked(self.id, self.content) if self.status == "completed" else ()
+        return (*(call.call_id for call in self.tool_calls), *asked) or None
 
     @property
     def tool_results(self) -> tuple[ToolResult, ...]:

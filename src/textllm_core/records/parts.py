@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from textllm_core.fields import FileKey, FileName, MediaType, SizeInBytes, Text
-from textllm_core.records.hosted import HostedItem
+from textllm_core.records.hosted import Approval, HostedItem
 from textllm_core.records.thoughts import Reasoning
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.wire import Record
@@ -116,18 +116,36 @@ class Refusal(ShownRefusal, frozen=True, tag="refusal"):
         return self if self.reasoning is UNSET else replace(self, reasoning=UNSET)
 
 
-ContentPart = InputText | InputImage | InputFile | InputLink | OutputText | Refusal | ToolCall | ToolResult | HostedItem
+ContentPart = (
+    InputText
+    | InputImage
+    | InputFile
+    | InputLink
+    | OutputText
+    | Refusal
+    | ToolCall
+    | ToolResult
+    | HostedItem
+    | Approval
+)
 """One part of what a message says."""
 
 
 def words_of(part: ContentPart) -> str | None:
     """What a part says in words: a file the text extracted from it; None where it is sent as something else."""
     match part:
-        case InputImage() | InputFile(extracted=None) | InputLink() | ToolCall() | ToolResult() | HostedItem():
+        case InputImage() | InputFile(extracted=None) | InputLink():
+            return None
+        case ToolCall() | ToolResult() | HostedItem() | Approval():
             return None
         case InputFile():
             return f"File {part.name}:\n\n{part.extracted}"
     return part.text
+
+
+def approvals_asked(message_id: str, content: Sequence[ContentPart]) -> tuple[str, ...]:
+    """The ids of those parts of a message that wait for an approval, as callers know them."""
+    return tuple(part.id_in(message_id) for part in content if isinstance(part, HostedItem) and part.asks_approval)
 
 
 def file_keys(content: Sequence[ContentPart]) -> list[str]:

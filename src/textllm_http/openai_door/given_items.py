@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from textllm_core.chat.given_parts import GivenPart
 from textllm_core.chat.tool_use import check_ids
 from textllm_core.errors import InvalidRequestError
-from textllm_core.records.hosted import ITEMS
+from textllm_core.records.hosted import ITEMS, MCP_ITEMS, Approval, HostedItem
 from textllm_core.records.parts import InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_http.openai_door.bodies import DoorBody
-from textllm_http.openai_door.bounds import check_parts
+from textllm_http.openai_door.bounds import check_parts, refuse_deep
 from textllm_http.openai_door.client_tools import text_arguments, wire_name
 from textllm_http.openai_door.parts import WirePart, parts_of
 from textllm_http.openai_door.reasoning import reasoning_before
@@ -43,14 +43,18 @@ class GivenReference(Struct, frozen=True):
 Given: TypeAlias = GivenMessage | GivenReference
 
 
-def given_items(items: Sequence[Any], body: DoorBody, *, place: str, passes_tools: bool = False) -> list[Given]:
+def given_items(
+    items: Sequence[Any], body: DoorBody, *, place: str, passes_tools: bool = False, takes_servers: bool = False
+) -> list[Given]:
     """The messages that items stand for, and those that they name.
 
     A call of a function belongs to the reply before it, results that follow each other make one message.
 
     Args:
         body: that they stood in; place: where, such as `input`.
-        passes_tools: items of tools of the provider's are passed over: nothing is kept of them.
+        passes_tools: items of tools of the provider's are passed over: nothing is kept of them. What is decided of
+            calls of MCP servers is taken.
+        takes_servers: what such servers did is taken, too.
     Raises:
         InvalidRequestError: one of them is malformed, or of a kind that is not served here; or two calls of a reply,
             or two of the results that follow it, have the same id.
@@ -91,6 +95,11 @@ def given_items(items: Sequence[Any], body: DoorBody, *, place: str, passes_tool
                 given.append(GivenReference(_text(item, "id", at), at))
             case "reasoning":
                 before.append(item)
+            case "mcp_approval_response" if passes_tools:
+                before = []
+                join(given, "user", _approval(item, at))
+            case str() if takes_servers and kind in MCP_ITEMS:
+                join(given, "assistant", _server_item(item, at))
             case str() if passes_tools and kind in ITEMS:  # what came of it, the reply says
                 pass
             case _ if kind not in _HIDDEN:
@@ -112,9 +121,9 @@ def _behind(before: list[dict[str, Any]], item: dict[str, Any], message: GivenMe
     return GivenMessage(role=message.role, parts=(replace(first, reasoning=reasoning_before(before, item)), *others))
 
 
-def join(given: list[Given], role: Role, part: ToolCall | ToolResult) -> None:
+def join(given: list[Given], role: Role, part: ToolCall | ToolResult | HostedItem | Approval) -> None:
     """Add a call to the reply before it, a result to those before it; or a message that is nothing else."""
-    kinds = (OutputText, Refusal, ToolCall) if isinstance(part, ToolCall) else (ToolResult,)
+    kinds = (OutputText, Refusal, ToolCall, HostedItem) if role == "assistant" else (ToolResult, Approval)
     last = given[-1] if given else None
     # All parts of a message are of these kinds if the last one is: only results come behind results.
     if isinstance(last, GivenMessage) and last.role == role and isinstance(last.parts[-1], kinds):
@@ -141,6 +150,24 @@ def _result(item: dict[str, Any], body: DoorBody, at: str) -> ToolResult:
             raise InvalidRequestError.of(f"{at}.output", "may have text alone")
         output = "".join(part.text for part in parts if isinstance(part, InputText))
     return ToolResult(call_id=_name(item, "call_id", at), output=output)
+
+
+def _approval(item: dict[str, Any], at: str) -> Approval:
+    approve, reason = item.get("approve"), item.get("reason")
+    if not isinstance(approve, bool):
+        raise InvalidRequestError.of(f"{at}.approve", "must be true or false")
+    if not isinstance(reason, str | None):
+        raise InvalidRequestError.of(f"{at}.reason", "must be a string")
+    return Approval(approval_request_id=_name(item, "approval_request_id", at), approve=approve, reason=reason or UNSET)
+
+
+def _server_item(item: dict[str, Any], at: str) -> HostedItem:
+    """What an MCP server did, or is to do, as a reply told it that was given here or by the provider itself."""
+    refuse_deep(item, at)
+    names = ("id", "server_label") if item["type"] == "mcp_list_tools" else ("id", "server_label", "name", "arguments")
+    for name in names:
+        _text(item, name, at)
+    return HostedItem(item)
 
 
 def _parts(content: object, body: DoorBody, *, role: Role, place: str) -> tuple[GivenPart, ...]:

@@ -59,6 +59,20 @@ class CodeInterpreter(Struct, frozen=True, kw_only=True):
     container: str | dict[str, Any]
 
 
+class ServerTools(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Some of the tools of a server."""
+
+    tool_names: list[str] | None = None
+    read_only: bool | None = None
+
+
+class Approvals(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of a server's tools are called once somebody approves it, and which at once."""
+
+    always: ServerTools | None = None
+    never: ServerTools | None = None
+
+
 class Mcp(Struct, frozen=True, kw_only=True):
     """A server of the Model Context Protocol, which the provider asks."""
 
@@ -70,7 +84,7 @@ class Mcp(Struct, frozen=True, kw_only=True):
     authorization: str | None = None
     headers: dict[str, str] | None = None
     allowed_tools: list[str] | dict[str, Any] | None = None
-    require_approval: str | dict[str, Any] | None = None
+    require_approval: Literal["always", "never"] | Approvals | None = None
     defer_loading: bool | None = None
 
 
@@ -93,7 +107,7 @@ def hosted_tools(
     """Those of the tools that run on the provider's servers; None: there are none.
 
     Raises:
-        InvalidRequestError: one is none that the provider takes, or waits for an approval.
+        InvalidRequestError: one is none that the provider takes.
     """
     if max_tool_calls is not None and max_tool_calls < 1:
         raise InvalidRequestError.of("max_tool_calls", "must be at least 1")
@@ -121,10 +135,6 @@ def _check_server(server: Mcp, place: str) -> None:
         raise InvalidRequestError.of(f"{place}.server_url", "is required, or connector_id, or tunnel_id")
     if server.server_url is not None and not server.server_url.lower().startswith(("https://", "http://")):
         raise InvalidRequestError.of(f"{place}.server_url", "must begin with https://")
-    if server.require_approval != "never":
-        raise InvalidRequestError.of(
-            f"{place}.require_approval", "must be never: nobody can approve calls here; name the tools in allowed_tools"
-        )
 
 
 def told_tool(tool: _Definition) -> dict[str, Any]:

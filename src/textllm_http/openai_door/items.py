@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
 from typing import Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.file_names import file_id_of
 from textllm_core.list_messages import ListedFile, ListedMessage
-from textllm_core.records.hosted import HostedItem
+from textllm_core.records.hosted import Approval, HostedItem, short_digest
 from textllm_core.records.parts import InputImage, InputLink, InputText, ShownRefusal, ShownText
 from textllm_core.records.tools import ShownCall, ToolResult
-from textllm_http.openai_door.hosted_items import PREFIXES, item_of_hosted, prefix_of
+from textllm_http.openai_door.hosted_items import APPROVAL_PREFIX, PREFIXES, item_of_approval, item_of_hosted
 
 _OF_PART: Final = re.compile(rf"(?:fc|fco|{'|'.join(PREFIXES)})_(?P<call>[0-9a-f]{{12}})_(?P<message>.+)")
 
@@ -33,12 +32,7 @@ class ItemId(Struct, frozen=True):
 
 def id_of_call(message_id: str, call_id: str) -> str:
     """The id of the item that a call of a function is: a part of a message has none of its own."""
-    return f"fc_{_digest(call_id)}_{message_id}"
-
-
-def _digest(call_id: str) -> str:
-    """What stands for the id of a call, in which providers and clients write what they like."""
-    return sha256(call_id.encode(errors="surrogatepass")).hexdigest()[:12]
+    return f"fc_{short_digest(call_id)}_{message_id}"
 
 
 def items_of(message: ListedMessage) -> list[Item]:
@@ -62,6 +56,9 @@ def add_item(items: list[Item], message_id: str, role: str, part: object, *, sta
             items.append(_result_item(message_id, part))
         case HostedItem():
             items.append(hosted_item(message_id, part, number=len(items)))
+        case Approval():
+            digest = short_digest(part.approval_request_id)
+            items.append(item_of_approval(part, f"{APPROVAL_PREFIX}_{digest}_{message_id}"))
         case _:
             said = next((item for item in items if item["type"] == "message"), None)
             if said is None:
@@ -79,9 +76,11 @@ def _call_of(part: object, place: int) -> str | None:
     """What stands for the part in the id of its item; None: nothing, its item is its message."""
     match part:
         case ShownCall() | ToolResult():
-            return _digest(part.call_id)
+            return short_digest(part.call_id)
         case HostedItem():
-            return _digest(part.id or str(place))
+            return short_digest(part.id or str(place))
+        case Approval():
+            return short_digest(part.approval_request_id)
     return None
 
 
@@ -97,7 +96,7 @@ def _call_item(message_id: str, call: ShownCall) -> Item:
 
 def hosted_item(message_id: str, part: HostedItem, *, number: int) -> Item:
     """What a tool of the provider's did; `number`: of the parts before it."""
-    return item_of_hosted(part, f"{prefix_of(part)}_{_digest(part.id or str(number))}_{message_id}")
+    return item_of_hosted(part, part.id_in(message_id, number=number))
 
 
 def text_part(text: str, annotations: Sequence[Mapping[str, object]] | UnsetType = UNSET) -> Item:
@@ -107,7 +106,7 @@ def text_part(text: str, annotations: Sequence[Mapping[str, object]] | UnsetType
 
 def _result_item(message_id: str, part: ToolResult) -> Item:
     told = {"call_id": part.call_id, "output": part.output}
-    item_id = f"fco_{_digest(part.call_id)}_{message_id}"
+    item_id = f"fco_{short_digest(part.call_id)}_{message_id}"
     return {"id": item_id, "type": "function_call_output", "status": "completed", **told}
 
 

@@ -6,9 +6,11 @@ from typing import Any, Final
 
 from litestar import Request
 
+from textllm_core.chat.approvals import answers_calls, is_of_server
 from textllm_core.chat.given_parts import has_files
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.edits import SaidMessage
+from textllm_core.records.hosted import HostedItem
 from textllm_core.records.messages import Message
 from textllm_core.records.messages_turn import MessagesTurn
 from textllm_core.records.parts import ContentPart, InputText
@@ -42,9 +44,11 @@ async def given_of(request: _Request, asked: ResponseRequest, body: DoorBody) ->
         return [GivenMessage(role="user", parts=(InputText(said),))]
     found: list[Given] = []
     looked: dict[str, Sequence[ContentPart]] = {}
-    for each in given_items(said or (), body, place="input", passes_tools=True):
+    # What is gone on with here has what servers did, and asks for the approvals.
+    takes_servers = asked.conversation_id is None and asked.previous_response_id is None
+    for each in given_items(said or (), body, place="input", passes_tools=True, takes_servers=takes_servers):
         if isinstance(each, GivenReference):
-            await _look_up(request, asked, found, each, looked)
+            await _look_up(request, asked, found, each, looked, takes_servers=takes_servers)
         elif isinstance(each, GivenMessage) and len(each.parts) == 1 and isinstance(each.parts[0], ToolCall):
             join(found, "assistant", each.parts[0])  # behind a reply that was named
         else:
@@ -150,7 +154,7 @@ def _named(request: _Request, asked: ResponseRequest) -> str | None:
 
 
 def _has_results(said: SaidMessage) -> bool:
-    return any(isinstance(part, ToolResult) for part in said.content)
+    return answers_calls(said.content)
 
 
 async def _owner(request: _Request, asked: ResponseRequest, given: Sequence[GivenMessage], named: str | None) -> str:
@@ -170,8 +174,14 @@ async def _look_up(
     found: list[Given],
     named: GivenReference,
     looked: dict[str, Sequence[ContentPart]],
+    *,
+    takes_servers: bool,
 ) -> None:
-    """Add an item that is kept here: of what a response said. `looked`: what messages say, by their ids."""
+    """Add an item that is kept here: of what a response said.
+
+    Args:
+        looked: what messages say, by their ids; takes_servers: as `given_items` has it.
+    """
     item, caller = ItemId.of(named.item_id), caller_of(request)
     user = _named(request, asked)
     if item.message not in looked:
@@ -179,13 +189,17 @@ async def _look_up(
         looked[item.message] = () if reply is None else reply.content
     parts = looked[item.message]
     if item.call is None:
-        said = tuple(part for part in parts if not isinstance(part, ToolCall | ToolResult))
+        said = tuple(part for part in parts if not isinstance(part, ToolCall | ToolResult | HostedItem))
         if said:
             found.append(GivenMessage(role="assistant", parts=said))
             return
     for part in parts:
         if isinstance(part, ToolCall) and id_of_call(item.message, part.call_id) == named.item_id:
             join(found, "assistant", part)
+            return
+        is_it = isinstance(part, HostedItem) and part.id_in(item.message) == named.item_id
+        if isinstance(part, HostedItem) and is_it and takes_servers and is_of_server(part):
+            join(found, "assistant", HostedItem({**part.item, "id": named.item_id}))
             return
     if named.item_id.startswith(("rs_", *PREFIXES)):  # what a model thought is not kept; of tools the reply tells
         return

@@ -215,11 +215,13 @@ _NAMES: Final = {
         "StoredFile",
     ),
     "records.hosted": (
+        "Approval",
         "HostedItem",
         "HostedOutput",
         "HostedTerms",
         "HostedTool",
         "HostedTools",
+        "NamedThing",
         "ToolStep",
     ),
     "records.journal": (

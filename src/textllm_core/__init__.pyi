@@ -140,7 +140,16 @@ from textllm_core.records.edits import ConversationEdit, SaidMessage
 from textllm_core.records.erasures import Erasure
 from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.files import FilePage, StoredFile
-from textllm_core.records.hosted import HostedItem, HostedOutput, HostedTerms, HostedTool, HostedTools, ToolStep
+from textllm_core.records.hosted import (
+    Approval,
+    HostedItem,
+    HostedOutput,
+    HostedTerms,
+    HostedTool,
+    HostedTools,
+    NamedThing,
+    ToolStep,
+)
 from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage
 from textllm_core.records.ledger import AlreadySettledError, Demand, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import (
@@ -233,6 +242,7 @@ __all__ = [
     "ApiKey",
     "ApiKeyPage",
     "ApiKeyRepository",
+    "Approval",
     "Asking",
     "Attached",
     "Audit",
@@ -375,6 +385,7 @@ __all__ = [
     "ModelStarted",
     "ModelThinking",
     "NamedFunction",
+    "NamedThing",
     "NotFoundError",
     "OutputText",
     "Owner",

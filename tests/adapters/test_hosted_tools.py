@@ -165,10 +165,19 @@ def test_an_operator_allows_each_tool_by_its_price(tmp_path: Path) -> None:
     shown: Any = settings.public()["hosted_tools"]
     (told,) = allowed_tools(settings)
     assert told == (
-        "openai: its own tools may be used: web_search for 0.01 USD a call, mcp for 0 USD a call; "
-        "5 calls at most in one reply."
+        "openai: its own tools may be used: web_search for 0.01 USD a call, mcp for 0 USD a call (with any server: "
+        "`allowed` names some); 5 calls at most in one reply."
     )
-    assert shown["web_search"] == {"price": Decimal("0.01"), "tokens": 16_000}
+    assert shown["web_search"] == {"price": Decimal("0.01"), "tokens": 16_000, "allowed": None, "tenants": {}}
+
+
+def test_an_operator_says_what_requests_may_name(tmp_path: Path) -> None:
+    text = "hosted_tools: {file_search: {price: 1, allowed: [vs_1], tenants: {acme: [vs_2]}}, mcp: {price: 0}}"
+    (provider,) = loaded(tmp_path, text).all_providers.values()
+    assert provider.hosted_tools["file_search"].allowed == ("vs_1",)
+    assert provider.hosted_tools["file_search"].tenants == {"acme": ("vs_2",)}
+    (told,) = allowed_tools(loaded(tmp_path, "hosted_tools: {file_search: {price: 1}}"))
+    assert "no vector store" in told
 
 
 @pytest.mark.parametrize(
@@ -178,6 +187,8 @@ def test_an_operator_allows_each_tool_by_its_price(tmp_path: Path) -> None:
         ("hosted_tools: {web_search: {price: -1}}", "hosted_tools.web_search.price", "US dollars"),
         ("hosted_tools: {image_generation: {price: 1}}", "hosted_tools", "code_interpreter or mcp"),
         ("hosted_tools: {mcp: {price: 1}}\nllm_api: chat_completions", "hosted_tools", "Responses API"),
+        ("hosted_tools: {mcp: {price: 1, allowed: ['a b']}}", "hosted_tools.mcp.allowed", "without spaces"),
+        ("hosted_tools: {web_search: {price: 1, allowed: [a]}}", "hosted_tools.web_search", "nothing is named"),
         ("max_tool_calls: 0", "max_tool_calls", "from 1 to 100"),
         (
             "providers: {groq: {kind: embedded, hosted_tools: {mcp: {price: 1}}}}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.http.conftest import JSON, Server, events_of, serving
 from tests.http.test_openai_responses import asked, kept, over, streamed, text_of
 from tests.unit.conftest import Bench
@@ -79,7 +80,7 @@ OFFERED = [
 
 @pytest.fixture
 def bench(bench: Bench) -> Bench:
-    hosted = dict.fromkeys(TOOLS, TERMS)
+    hosted = dict.fromkeys(TOOLS, TERMS) | {"file_search": replace(TERMS, allowed=["vs_1"])}
     route = Route(llm=bench.llm, transcript=bench.transcript, hosted=hosted)
     bench.textllm = bench.over(routes=Routes(named={}, providers={}, otherwise=route))
     return bench
@@ -310,9 +311,11 @@ async def test_one_of_the_tools_can_be_chosen(
         ({"tools": [{"type": "web_search", "search_context_size": "huge"}]}, "tools[0].search_context_size", "must be"),
         ({"tools": [{"type": "mcp"}]}, "tools[0].server_label", "is required"),
         ({"tools": [{"type": "mcp", "server_label": "a"}]}, "tools[0].server_url", "is required"),
-        ({"tools": [{**WIKI, "require_approval": "always"}]}, "tools[0].require_approval", "must be never"),
-        ({"tools": [{k: v for k, v in WIKI.items() if k != "require_approval"}]}, "tools[0].require_approval", "never"),
-        ({"tools": [{**WIKI, "server_url": "file:///etc"}]}, "tools[0].server_url", "must begin with"),
+        ({"tools": [{**WIKI, "require_approval": "canary"}]}, "tools[0].require_approval", "must be"),
+        ({"tools": [{**WIKI, "require_approval": {"allways": {}}}]}, "tools[0].require_approval.allways", "no field"),
+        ({"tools": [{**WIKI, "server_url": "file:///etc"}]}, "tools[0].server_url", "begins with"),
+        ({"tools": [{**WIKI, "server_url": "https://[x"}]}, "tools[0].server_url", "begins with"),
+        ({"tools": [{**WIKI, "server_url": "https://a.example\\@b.example"}]}, "tools[0].server_url", "begins with"),
         ({"tools": OFFERED, "max_tool_calls": 0}, "max_tool_calls", "at least 1"),
         ({"tools": OFFERED[:1], "tool_choice": {"type": "file_search"}}, "tool_choice", "not among the tools"),
         ({"tools": OFFERED[:1], "tool_choice": {"type": "image_generation"}}, "tool_choice", "must be"),
@@ -344,6 +347,59 @@ async def test_a_tool_that_is_not_allowed_is_refused_and_the_text_says_who_can_a
         answer = await server.post("/chat", {"message": "Rain?", "tools": [{"type": "web_search"}]})
         assert answer.status == 400
     assert bench.llm.requests == []
+
+
+AT_SERVER = "tools[0].server_url"
+CONTAINER = {"type": "code_interpreter", "container": "cntr_1"}
+FILES = {"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1", "file-2"]}}
+STORES = {"type": "file_search", "vector_store_ids": ["vs_1", "vs_2"]}
+TUNNEL_ID = "tunnel_" + "a1" * 16
+TUNNEL = {"type": "mcp", "server_label": "a", "tunnel_id": TUNNEL_ID}
+GMAIL = {"type": "mcp", "server_label": "a", "connector_id": "connector_gmail"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "limits", "param", "says"),
+    [
+        (STORES, {}, "tools[0].vector_store_ids", "vs_1 is not among"),
+        (STORES, {"allowed": ["vs_1"]}, "tools[0].vector_store_ids", "vs_2 is not among"),
+        (STORES, {"allowed": ["vs_1", "vs_2"]}, None, ""),
+        (STORES, {"allowed": ["vs_1"], "tenants": {"default": ["vs_2"]}}, None, ""),
+        (STORES, {"allowed": ["vs_1"], "tenants": {"acme": ["vs_2"]}}, "tools[0].vector_store_ids", "vs_2"),
+        (STORES, {"allowed": ["*"]}, None, ""),
+        (CONTAINER, {}, "tools[0].container", '{"type": "auto"}'),
+        (CONTAINER, {"allowed": ["cntr_1"]}, None, ""),
+        (FILES, {"allowed": ["file-1"]}, "tools[0].container.file_ids", "file-2"),
+        ({"type": "code_interpreter", "container": {"type": "auto"}}, {"allowed": []}, None, ""),
+        (WIKI, {}, None, ""),
+        (WIKI, {"allowed": ["mcp.example"]}, None, ""),
+        (WIKI, {"allowed": ["https://mcp.example/s3cr3t"]}, None, ""),
+        (WIKI, {"allowed": ["https://mcp.example/other"]}, "tools[0].server_url", "mcp.example is not among"),
+        (WIKI, {"allowed": ["example"]}, "tools[0].server_url", "hosted_tools.mcp.allowed"),
+        (WIKI, {"tenants": {"acme": ["mcp.example"]}}, "tools[0].server_url", "name another server"),
+        ({**WIKI, "server_url": "https://mcp.example@b.example"}, {"allowed": ["mcp.example"]}, AT_SERVER, ""),
+        ({**WIKI, "server_url": "https://MCP.example:8443/a"}, {"allowed": ["mcp.example"]}, None, ""),
+        (TUNNEL, {}, "tools[0].tunnel_id", TUNNEL_ID),
+        (TUNNEL, {"allowed": [TUNNEL_ID]}, None, ""),
+        (GMAIL, {}, None, ""),
+        (GMAIL, {"allowed": ["mcp.example"]}, "tools[0].connector_id", "connector_gmail"),
+    ],
+)
+async def test_requests_name_only_what_their_operator_allows(
+    bench: Bench, tmp_path: Path, tool: dict[str, Any], limits: dict[str, Any], param: str | None, says: str
+) -> None:
+    terms = {tool["type"]: replace(TERMS, **limits)}
+    only = Route(llm=bench.llm, transcript=bench.transcript, hosted=terms)
+    bench.textllm = bench.over(routes=Routes(named={}, providers={}, otherwise=only))
+    async with serving(bench, spool_dir=tmp_path) as server:
+        answer = await server.post("/v1/responses", {"model": "gpt-4o", "input": "Rain?", "tools": [tool]})
+    if param is None:
+        assert answer.status == 200, answer.body
+        return
+    assert (answer.status, refusal(answer)["param"], refusal(answer)["code"]) == (400, param, "invalid_request")
+    assert says in refusal(answer)["message"]
+    assert "s3cr3t" not in answer.body.decode()
+    assert (bench.llm.requests, bench.store.entries) == ([], {})
 
 
 async def resumed_to(server: Server, response_id: str, event: bytes) -> None:

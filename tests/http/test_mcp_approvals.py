@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.contracts.model_fixtures import QUICK
 from tests.http.conftest import JSON, Server, serving
 from tests.http.test_openai_responses import asked, kept, streamed, text_of
@@ -228,7 +229,7 @@ async def test_functions_and_approvals_may_be_asked_for_at_once(
         hosted=(request,) if len(items) == 1 else (), calls=(("weather", "{}"),) if len(items) == 1 else ()
     )
     weather = {"type": "function", "name": "weather", "parameters": None, "strict": None, "description": None}
-    both = {"tools": [WIKI, weather], "user": "ada"}
+    both: dict[str, Any] = {"tools": [WIKI, weather], "user": "ada"}
     first = await asked(server, **both, input="Does it rain?")
     assert kinds(first) == ["mcp_approval_request"]
     second = await asked(server, **both, input=approving(first), previous_response_id=first["id"])
@@ -335,3 +336,41 @@ async def test_an_approval_of_nothing_is_refused_and_the_text_says_what_waits(
     nowhere = {"type": "mcp_approval_response", "approval_request_id": "mcpr_canary", "approve": True}
     assert "it waits for none" in (await refused(server, **ASKED, input=[QUESTION, nowhere]))["message"]
     assert len(bench.store.entries) == 1
+
+
+async def test_an_exported_conversation_goes_on_where_it_waits(server: Server, provider: OpenAIStandIn) -> None:
+    provider.script(Reply(hosted=(asking(),)), Reply(text="It rains."), Reply(text="It rains."))
+    made = (await server.post("/v1/conversations", {"user": "ada"})).json()
+    first = await asked(server, **ASKED, conversation=made["id"], input="Does it rain?")
+    at = f"/conversations/{made['id']}"
+
+    async def imported(number: int) -> str:
+        line = (await server.get(at)).json() | {"messages": (await server.get(f"{at}/messages")).json()["data"]}
+        answer = await server.post("/conversations/import", line | {"id": f"conv_{number:024x}"})
+        assert answer.status == 201, answer.body
+        return str(answer.json()["id"])
+
+    moved = await imported(1)
+    assert kinds(await asked(server, **ASKED, conversation=moved, input=approving(first))) == ["mcp_call", "message"]
+    await asked(server, **ASKED, conversation=made["id"], input=approving(first))
+    again = await imported(2)
+    items = [(await server.get(f"/v1/conversations/{each}/items")).json()["data"] for each in (made["id"], again)]
+    assert items[0] == items[1]
+    assert [item["type"] for item in items[0]][2] == "mcp_approval_response"
+
+
+async def test_where_only_the_provider_keeps_messages_nothing_waits_for_an_approval(
+    bench: Bench, provider: OpenAIStandIn, tmp_path: Path
+) -> None:
+    bench.policy = replace(bench.policy, keep_messages=False)
+    terms = {"mcp": HostedTerms(price=PRICE, tokens=500)}
+    route = Route(llm=bench.llm, transcript=bench.transcript, hosted=terms)
+    bench.textllm = bench.over(routes=Routes(named={}, providers={}, otherwise=route))
+    async with serving(bench, spool_dir=tmp_path) as server:
+        begun = (await server.post("/chat", {"message": "Hello", "user_id": "ada"})).json()
+        body = ASKED | {"conversation": begun["conversation_id"], "input": "Does it rain?"}
+        refusal = await refused(server, **body)
+        assert (refusal["param"], "store_messages" in refusal["message"]) == ("tools[0].require_approval", True)
+        never = body | {"tools": [{**WIKI, "require_approval": "never"}]}
+        assert kinds(await asked(server, **never)) == ["message"]
+        assert kinds(await asked(server, **ASKED, input="Does it rain?")) == ["message"]

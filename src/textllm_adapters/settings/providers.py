@@ -40,6 +40,10 @@ HostedKind: TypeAlias = Annotated[
     str,
     matching("web_search, file_search, code_interpreter or mcp", "web_search|file_search|code_interpreter|mcp"),
 ]
+NamedThing: TypeAlias = Annotated[str, matching("an id, a host or an address without spaces, or *", r"[!-~]{1,2048}")]
+TenantName: TypeAlias = Annotated[
+    str, matching("a tenant: 1 to 64 characters of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}")
+]
 Word: TypeAlias = Annotated[str, Rule("a word of a command", lambda word: bool(word) and "\0" not in word)]
 
 
@@ -85,10 +89,20 @@ class HostedToolSettings(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         price: USD for one call.
         tokens: that what comes of one call adds to what the model reads, at most; so much is held for each call.
+        allowed: what requests may name: ids of vector stores, containers and files, hosts and addresses of MCP servers,
+            or `*`. None: what is not the operator's own: any server, and no id.
+        tenants: by tenants, what their requests may name besides.
     """
 
     price: Dollars
     tokens: Annotated[int, whole(0, 10_000_000)] = 16_000
+    allowed: tuple[NamedThing, ...] | None = None
+    tenants: dict[TenantName, tuple[NamedThing, ...]] = {}
+
+    @property
+    def is_limited(self) -> bool:
+        """It says what requests may name."""
+        return self.allowed is not None or bool(self.tenants)
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,6 +248,13 @@ def _misweighed(model: ModelSettings, models: Mapping[str, ModelSettings]) -> It
         yield "fallbacks", "a name that is in weights, too", "others: those in `weights` stand in for each other"
 
 
+def unlimited(tools: Mapping[HostedKind, HostedToolSettings]) -> Iterator[tuple[str, str, str]]:
+    """The field, what was found in it, and what was expected, of tools with which requests name nothing."""
+    tool = tools.get("web_search")
+    if tool is not None and tool.is_limited:
+        yield "hosted_tools.web_search", "allowed or tenants", "neither: nothing is named there"
+
+
 def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:
     """The field, what was found in it, and what was expected."""
     kind, keys = provider.kind, (provider.api_key, provider.api_key_file, provider.token_command or None)
@@ -251,6 +272,7 @@ def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:
                 yield field, f"something with the kind {kind}", "nothing: it is of the kind azure alone"
     if provider.hosted_tools and not provider.may_host:
         yield "hosted_tools", "something where no such tools are", "nothing: the Responses API alone has them"
+    yield from unlimited(provider.hosted_tools)
     if kind != "chat_completions" and provider.trusts_cost:
         yield "trusts_cost", f"true with the kind {kind}", "false: it is of the kind chat_completions alone"
     if kind != "embedded" and provider.model_file is not None:

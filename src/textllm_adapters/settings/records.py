@@ -40,6 +40,7 @@ from textllm_adapters.settings.providers import (
     ProviderName,
     ProviderSettings,
     disagreements,
+    unlimited,
 )
 
 Provider: TypeAlias = Literal["auto", "openai", "embedded"]
@@ -231,6 +232,8 @@ def contradictions(settings: Settings) -> Iterator[tuple[set[str], Problem]]:
         expected = "{}: the Responses API alone has them"
         keys = {"hosted_tools", "llm_api", "provider"}
         yield keys, Problem("hosted_tools", "something where no such tools are", expected)
+    for field, found, expected in unlimited(settings.hosted_tools):
+        yield {"hosted_tools"}, Problem(field, found, expected)
     if not settings.store_messages and any(each.kind != "openai" for each in settings.providers.values()):
         found, expected = "false with a provider that keeps nothing", "true, or providers of the kind openai alone"
         yield {"store_messages", "providers"}, Problem("store_messages", found, expected)

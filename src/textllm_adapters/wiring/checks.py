@@ -13,6 +13,7 @@ from textllm_adapters.wiring.storage import require_s3_sdk
 from textllm_core.errors import ConfigurationError, InvalidRequestError
 
 if TYPE_CHECKING:
+    from textllm_adapters.settings.providers import HostedToolSettings
     from textllm_core.pricing import Pricing
 
 _DEMONSTRATION: Final = (
@@ -69,11 +70,18 @@ def allowed_tools(settings: Settings) -> Sequence[str]:
     allowing = ((name, provider.hosted_tools) for name, provider in settings.all_providers.items())
     return [
         f"{name}: its own tools may be used: "
-        + ", ".join(f"{kind} for {tool.price:f} USD a call" for kind, tool in tools.items())
+        + ", ".join(f"{kind} for {tool.price:f} USD a call{_limits(kind, tool)}" for kind, tool in tools.items())
         + f"; {settings.max_tool_calls} calls at most in one reply."
         for name, tools in allowing
         if tools
     ]
+
+
+def _limits(kind: str, tool: HostedToolSettings) -> str:
+    """What an operator should know of what requests may name."""
+    if kind == "file_search" and not tool.is_limited:
+        return " (with no vector store: name them in `allowed`)"
+    return " (with any server: `allowed` names some)" if kind == "mcp" and not tool.is_limited else ""
 
 
 def notices(settings: Settings, *, today: date | None = None) -> Sequence[str]:

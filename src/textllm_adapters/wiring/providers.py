@@ -73,7 +73,8 @@ async def open_provider(
         way.route,
         provider=prefix,
         hosted={
-            kind: HostedTerms(price=tool.price, tokens=tool.tokens) for kind, tool in provider.hosted_tools.items()
+            kind: HostedTerms(price=tool.price, tokens=tool.tokens, allowed=tool.allowed, tenants=tool.tenants)
+            for kind, tool in provider.hosted_tools.items()
         },
         first_token_timeout_s=timeouts.first_token_s,
         silence_timeout_s=timeouts.silence_s,

@@ -142,7 +142,7 @@ class Admission:
         instructions = self.policy.instructions(prompt=options.prompt, instructions=options.instructions) or None
         model = options.model or self.policy.model
         caller.may_use(model)
-        routes = self.routes.offering(model, hosted)
+        routes = self.routes.offering(model, hosted, tenant_id=caller.tenant_id)
 
         user_id = caller.acts_for(turn.user_id)
         conversation = None

@@ -12,13 +12,18 @@ from textllm_core.errors import InvalidRequestError
 from textllm_core.money import Price
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.transcript import Transcript
-from textllm_core.records.hosted import HostedTerms, HostedTools
+from textllm_core.records.hosted import HostedTerms, HostedTool, HostedTools, NamedThing
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import InputImage
 from textllm_core.rules.budgets import MIN_OUTPUT_TOKENS, NO_TOOLS, ToolBound
 from textllm_core.texts import listing
 
 _ROUGHLY: Final = 1.25  # an estimate of tokens is rarely off by more
+_INSTEAD: Final[Mapping[str, str]] = {
+    "file_search": "name another vector store",
+    "code_interpreter": 'send container {"type": "auto"} without file_ids',
+    "mcp": "name another server",
+}
 _BESIDE: Final = 64  # tokens that a provider adds around messages
 
 
@@ -80,9 +85,14 @@ class Route:
         room = max(self.context - input_tokens, self.context - int(estimate * _ROUGHLY) - _BESIDE)
         return min(ceiling, max(room, MIN_OUTPUT_TOKENS))
 
-    def offers(self, hosted: HostedTools | None) -> bool:
+    def offers(self, hosted: HostedTools) -> bool:
         """Whether all of these tools may be used there."""
-        return hosted is None or hosted.kinds <= self.hosted.keys()
+        return hosted.kinds <= self.hosted.keys()
+
+    def refused(self, hosted: HostedTools, tenant_id: str) -> tuple[HostedTool, NamedThing] | None:
+        """The first thing that these tools may not be used with by the tenant, each of which it offers; None: none."""
+        things = ((tool, thing) for tool in hosted.tools for thing in tool.things)
+        return next((each for each in things if not self.hosted[each[0].kind].permits(each[1], tenant_id)), None)
 
     def priced(self, price: Price, hosted: HostedTools | None) -> Price:
         """What its model charges, and those of its tools that are asked for, each of which it offers."""
@@ -178,8 +188,8 @@ class Routes:
         first = [route.llm for route in routes if route.stage == 0 and route.weight > 0] or [routes[0].llm]
         return Reads(any(llm.reads_images for llm in first), all(llm.reads_files for llm in first))
 
-    def offering(self, model: str, hosted: HostedTools | None) -> Sequence[Route]:
-        """As `to`: those of them where these tools of the provider's may be used.
+    def offering(self, model: str, hosted: HostedTools | None, *, tenant_id: str) -> Sequence[Route]:
+        """As `to`: those of them where these tools of the provider's may be used by the tenant.
 
         Raises:
             InvalidRequestError: as `to`, or there are none.
@@ -196,7 +206,15 @@ class Routes:
                 f"{tool.type} runs on the provider's own servers, and is not allowed for the model {model}; bring a "
                 f"function, or ask the operator, who allows it with its price (the setting hosted_tools.{tool.kind})",
             )
-        return offering
+        refused = [route.refused(hosted, tenant_id) for route in offering]
+        if refused[0] is not None and None not in refused:
+            tool, thing = refused[0]
+            raise InvalidRequestError.of(
+                thing.place,
+                f"{thing.told} is not among what {tool.type} may be used with here; {_INSTEAD[tool.kind]}, or ask the "
+                f"operator, who allows it (the setting hosted_tools.{tool.kind}.allowed)",
+            )
+        return [route for route, fault in zip(offering, refused, strict=True) if fault is None]
 
     def called(self, model: str, *, asked: str) -> str:
         """The name by which callers can ask for the model that has answered.

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from hashlib import sha256
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -48,10 +49,48 @@ class HostedTerms(Struct, frozen=True, kw_only=True):
     Args:
         price: USD for one call.
         tokens: that what comes of one call adds to what the model reads, at most.
+        allowed: what requests may name: vector stores, containers and files by their ids, MCP servers by their hosts or
+            addresses; `*` is all. None: only what is not the operator's own.
+        tenants: what those of one tenant may name besides.
     """
 
     price: Decimal
     tokens: int
+    allowed: Sequence[str] | None = None
+    tenants: Mapping[str, Sequence[str]] = {}
+
+    def permits(self, thing: "NamedThing", tenant_id: str) -> bool:
+        """Whether requests of the tenant may name it."""
+        if self.allowed is None and not self.tenants:
+            return not thing.is_operators
+        return any(thing.is_of(entry) for entry in (*(self.allowed or ()), *self.tenants.get(tenant_id, ())))
+
+
+class NamedThing(Record, frozen=True):
+    """What a request names beside a tool.
+
+    Args:
+        name: its id, or the address of a server.
+        place: where it stood in the request.
+        is_operators: it is in the operator's own account at the provider, so that whoever names it reads what is there.
+    """
+
+    name: str
+    place: str
+    is_operators: bool = True
+
+    def is_of(self, entry: str) -> bool:
+        """Whether it is what the operator names so: all, one by its name, or servers by their host."""
+        if entry in ("*", self.name):
+            return True
+        if "://" not in self.name or "://" in entry:
+            return False
+        return entry.lower() in (self.told.lower(), urlsplit(self.name).hostname)
+
+    @property
+    def told(self) -> str:
+        """What may be told of it: of an address, which may hold a key, the host alone."""
+        return urlsplit(self.name).netloc.rpartition("@")[2] if "://" in self.name else self.name
 
 
 class HostedTool(Record, frozen=True):
@@ -79,6 +118,26 @@ class HostedTool(Record, frozen=True):
     def may_ask(self) -> bool:
         """Some of its calls may wait for an approval: those of a server of MCP, unless the caller wants none to."""
         return self.kind == "mcp" and self.definition.get("require_approval") != "never"
+
+    @property
+    def things(self) -> Sequence[NamedThing]:
+        """What the request names beside it."""
+        given = self.definition
+        match self.kind:
+            case "file_search":
+                return _things(given.get("vector_store_ids"), f"{self.place}.vector_store_ids")
+            case "code_interpreter":
+                container = given.get("container")
+                if isinstance(container, Mapping):
+                    return _things(container.get("file_ids"), f"{self.place}.container.file_ids")
+                return _things(container, f"{self.place}.container")
+            case "mcp":
+                named = [
+                    _things(given.get(field), f"{self.place}.{field}", is_operators=field == "tunnel_id")
+                    for field in ("server_url", "connector_id", "tunnel_id")
+                ]
+                return [thing for things in named for thing in things]
+        return ()
 
     def __repr__(self) -> str:
         return f"HostedTool({self.type})"
@@ -181,6 +240,11 @@ class HostedOutput(Record, frozen=True, kw_only=True, omit_defaults=True):
 
 
 NOTHING_HOSTED: Final = HostedOutput()
+
+
+def _things(named: object, place: str, *, is_operators: bool = True) -> Sequence[NamedThing]:
+    names = named if isinstance(named, list | tuple) else [named] if named else []
+    return [NamedThing(str(name), place, is_operators) for name in names]
 
 
 def short_digest(provider_id: str) -> str:

@@ -1,5 +1,6 @@
 """Tools that run on the provider's own servers, as `/v1/responses` is asked for them: checked, and sent on."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ _INCLUDABLE: Final = {
 }
 # As OpenAI's description has them: a search of the web is chosen by its older name.
 CHOICES: Final = ("file_search", "web_search_preview", "web_search_preview_2025_03_11", "code_interpreter", "mcp")
+_ADDRESS: Final = re.compile(r"[!-\[\]-~]+")  # no space, no backslash, and letters of ASCII alone
 _SECRETS: Final = ("authorization", "headers")
 
 
@@ -133,14 +135,23 @@ def _checked(tool: _Definition, place: str) -> HostedTool:
 def _check_server(server: Mcp, place: str) -> None:
     if not (server.server_url or server.connector_id or server.tunnel_id):
         raise InvalidRequestError.of(f"{place}.server_url", "is required, or connector_id, or tunnel_id")
-    if server.server_url is not None and not server.server_url.lower().startswith(("https://", "http://")):
-        raise InvalidRequestError.of(f"{place}.server_url", "must begin with https://")
+    if server.server_url is not None and not _is_address(server.server_url):
+        raise InvalidRequestError.of(f"{place}.server_url", "must be an address that begins with https://")
+
+
+def _is_address(url: str) -> bool:
+    """Whether all programs read it alike, so that the host which is allowed is the one that is asked."""
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        return False
+    return bool(host and url.lower().startswith(("https://", "http://")) and _ADDRESS.fullmatch(url))
 
 
 def told_tool(tool: _Definition) -> dict[str, Any]:
     """What a response tells of such a tool: no key, and of an address, which may hold one, the host alone."""
     told = {name: value for name, value in tool.items() if name not in _SECRETS}
-    if isinstance(url := told.get("server_url"), str):
+    if isinstance(url := told.get("server_url"), str) and _is_address(url):
         parts = urlsplit(url)
         rest = "" if parts.path in ("", "/") and not parts.query else "/..."
         told["server_url"] = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{rest}"

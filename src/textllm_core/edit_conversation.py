@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from textllm_core.chat.approvals import approvals_in, renamed
 from textllm_core.chat.replay import remembered_failure
 from textllm_core.chat.tool_use import check_ids
 from textllm_core.chat.turn_files import TurnFiles
@@ -23,18 +24,20 @@ from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.records.conversations import ConversationChanges, ConversationState, title_from
 from textllm_core.records.edits import ConversationEdit, SaidMessage
+from textllm_core.records.hosted import Approval, HostedItem
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import file_keys
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import to_json
 
+_ANSWERED_WITHIN: Final = 10  # messages: an approval comes right behind what it answers, or a few of these later
 _OVERHEAD_TOKENS: Final = 8  # what a provider adds around one message
 
 
 def tokens_bound(message: Message) -> int:
     """How many tokens a message makes at most, but for its files: a token has at least a byte."""
-    of_tools = (part for part in message.content if isinstance(part, ToolCall | ToolResult))
+    of_tools = (part for part in message.content if isinstance(part, ToolCall | ToolResult | HostedItem | Approval))
     return len(message.text_for_model.encode()) + sum(len(to_json(part)) for part in of_tools) + _OVERHEAD_TOKENS
 
 
@@ -99,13 +102,15 @@ class AddMessages(_Editing):
         now = self.clock.now()
         messages = [Message(id=new_id("msg"), role=it.role, content=it.content, created_at=now) for it in said]
         for message in messages:
-            texts = [message.text, *(part.output for part in message.tool_results)]
+            brought = (to_json(part).decode() for part in message.content if isinstance(part, HostedItem | Approval))
+            texts = [message.text, *(part.output for part in message.tool_results), *brought]
             if (length := max(map(len, texts))) > self.max_input_chars:
                 raise InputTooLongError(length=length, limit=self.max_input_chars)
             check_ids(message.content, field="items")
         state = await self._state(caller, conversation_id)
         if not is_counted:
             await self.admit(caller, state.user_id)
+        messages = await self._renamed(caller, state, messages)
         edit = ConversationEdit(
             revision=state.revision,
             added=tuple(messages),
@@ -120,6 +125,14 @@ class AddMessages(_Editing):
                 await self.admit.give_back(caller, state.user_id)
             raise
         return [ListedMessage.of(message) for message in messages]
+
+    async def _renamed(self, caller: Caller, state: ConversationState, added: list[Message]) -> list[Message]:
+        """The messages, whose approvals name what they answer as it is called here, if need be since earlier."""
+        if not any(approvals_in(message.content) for message in added):
+            return added
+        key = caller.tenant_id, state.user_id, state.id
+        before = await self.conversations.last_messages(*key, limit=_ANSWERED_WITHIN)
+        return renamed((*before, *added))[-len(added) :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -374,3 +374,34 @@ async def test_where_only_the_provider_keeps_messages_nothing_waits_for_an_appro
         never = body | {"tools": [{**WIKI, "require_approval": "never"}]}
         assert kinds(await asked(server, **never)) == ["message"]
         assert kinds(await asked(server, **ASKED, input="Does it rain?")) == ["message"]
+
+
+async def test_what_servers_did_elsewhere_can_be_added_to_a_conversation(
+    server: Server, bench: Bench, provider: OpenAIStandIn
+) -> None:
+    made = (await server.post("/v1/conversations", {"user": "ada"})).json()
+    path = f"/v1/conversations/{made['id']}/items"
+
+    async def added(*items: Json) -> list[Json]:
+        answer = await server.post(path, {"items": items})
+        assert answer.status == 200, answer.body
+        return list(answer.json()["data"])
+
+    request = {"type": "mcp_approval_request", "server_label": "wiki", "name": "ask", "arguments": "{}"}
+    answer = {"type": "mcp_approval_response", "approve": True}
+    searched = {
+        "id": "ws_1",
+        "type": "web_search_call",
+        "status": "completed",
+        "action": {"type": "search", "query": ""},
+    }
+    _, asks = await added(QUESTION, searched, request | {"id": "mcpr_1"})
+    (decided,) = await added(answer | {"approval_request_id": "mcpr_1"})
+    assert decided["approval_request_id"] == asks["id"] != "mcpr_1"
+    await added(asking(), {"role": "assistant", "content": "It rains."}, request | {"id": "mcpr_2"})
+    waits = (await server.get(f"{path}?limit=1")).json()["data"][0]
+    response = await asked(server, **ASKED, conversation=made["id"], input=approving({"output": [waits]}))
+    assert kinds(response)[0] == "mcp_call"
+    assert await calls_charged(bench, provider) == [{"mcp": 1}]
+    huge = await server.post(path, {"items": [request | {"id": "mcpr_3", "arguments": "x" * 20_000}]})
+    assert (huge.status, huge.json()["error"]["code"]) == (413, "input_too_long")

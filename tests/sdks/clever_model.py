@@ -13,6 +13,8 @@ LONG = "word " * 400
 
 def answer(body: Json, context: Sequence[Json]) -> Reply:
     """What it says to a body of either API; `context` is all that was said, as items of the Responses API."""
+    if (server := _server(body, context)) is not None:
+        return server
     if (calls := _calls(body, context)) is not None:
         return Reply(calls=calls)
     if context and context[-1]["type"] == "function_call_output":
@@ -59,6 +61,17 @@ def instance_of(schema: Mapping[str, Any]) -> Any:
         case "null":
             return None
     return "Paris"
+
+
+def _server(body: Json, context: Sequence[Json]) -> Reply | None:
+    """What it says where it is asked of a server of MCP, and offered one: it asks that once."""
+    servers = [tool for tool in body.get("tools") or () if tool["type"] == "mcp"]
+    if not servers or "wiki" not in _asked(context):
+        return None
+    if context[-1]["type"] != "message":
+        return Reply(text="The wiki was asked.")
+    call = {"id": "mcp_1", "type": "mcp_call", "status": "completed", "name": "ask", "arguments": '{"q":"rain"}'}
+    return Reply(hosted=({**call, "server_label": servers[0]["server_label"], "output": "rain", "error": None},))
 
 
 def _calls(body: Json, context: Sequence[Json]) -> tuple[tuple[str, str], ...] | None:

@@ -67,6 +67,8 @@ def served(
     shutil.copy(migrated_sqlite_file, folder / "textllm.db")
     database = f"sqlite:///{folder / 'textllm.db'}"
     chosen = {"TEXTLLM_LLM_API": request.param, "TEXTLLM_AUTH": "required"}
+    if request.param != "chat_completions":  # which has no such tools
+        chosen["TEXTLLM_HOSTED_TOOLS"] = '{"mcp": {"price": 0.01, "allowed": ["mcp.example"]}}'
     with serving(folder, clever_provider, database, **chosen) as service:
         environment = {**os.environ, "DATABASE_URL": database, "TEXTLLM_DATA_DIR": str(folder / "data")}
         issued = run([TEXTLLM, "keys", "create", "--role", "service", "--json"], environment, cwd=folder)

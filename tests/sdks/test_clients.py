@@ -38,6 +38,20 @@ def test_an_agent_with_two_tools_and_a_session(served: Served, python: Path, api
     assert said == f"{api} ok\n"
 
 
+@pytest.mark.parametrize("api", ["responses", "conversations"])
+def test_an_agent_whose_calls_of_a_server_are_approved(served: Served, python: Path, api: str) -> None:
+    if served.api == "chat_completions":
+        pytest.skip("this API has no tools of its own")
+    said = run([python / "python", SCRIPTS / "agents_with_approvals.py", api], served.environment())
+    assert said == f"{api} ok\n"
+
+
+def test_ai_sdk_approves_calls_of_a_server(served: Served, node: Path) -> None:
+    if served.api == "chat_completions":
+        pytest.skip("this API has no tools of its own")
+    assert run(["node", node / "ai_sdk_approvals.mjs"], served.environment()) == "approvals ok\n"
+
+
 @pytest.mark.parametrize("api", ["chat", "responses"])
 def test_langchain(served: Served, python: Path, api: str) -> None:
     said = run([python / "python", SCRIPTS / "langchain_chat.py", api], served.environment())

@@ -5,13 +5,13 @@ both go there side by side, for as long as the reply to one question is not comp
 older.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
 from textllm_core.errors import InvalidRequestError
-from textllm_core.records.hosted import MCP_ITEMS, Approval, HostedItem, HostedTools
+from textllm_core.records.hosted import APPROVAL_REQUEST, MCP_ITEMS, Approval, HostedItem, HostedTools
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import ContentPart, approvals_asked
 from textllm_core.records.tools import ToolResult
@@ -76,14 +76,17 @@ def renamed(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         requests = [part for part in message.content if isinstance(part, HostedItem) and part.asks_approval]
         names |= {part.id: part.id_in(message.id) for part in requests}
-        content = tuple(
-            replace(part, approval_request_id=names.get(part.approval_request_id, part.approval_request_id))
-            if isinstance(part, Approval)
-            else part
-            for part in message.content
-        )
+        content = tuple(_naming(part, names) for part in message.content)
         told.append(message if content == message.content else replace(message, content=content))
     return told
+
+
+def _naming(part: ContentPart, names: Mapping[str, str]) -> ContentPart:
+    if isinstance(part, Approval):
+        return replace(part, approval_request_id=names.get(part.approval_request_id, part.approval_request_id))
+    if isinstance(part, HostedItem) and part.answers in names:
+        return HostedItem({**part.item, "approval_request_id": names[part.answers]})
+    return part
 
 
 def with_live_tools(messages: Sequence[Message], hosted: HostedTools | None) -> tuple[Message, ...]:
@@ -107,9 +110,10 @@ def with_live_tools(messages: Sequence[Message], hosted: HostedTools | None) -> 
     )
     told: list[Message] = []
     open_requests: dict[str, None] = {}
+    over = _untold(before)
     for at, message in enumerate(messages):
         stays = is_live and at > question
-        kept = tuple(part for part in message.content if _stays(part, message, stays=stays))
+        kept = tuple(part for part in message.content if _stays(part, message, over, stays=stays))
         if stays and message.role == "assistant":
             open_requests |= dict.fromkeys(approvals_asked(message.id, kept))
         elif stays and message.role == "user":
@@ -137,6 +141,13 @@ def first_live(messages: Sequence[Message]) -> int | None:
     return next((at for at, message in enumerate(messages) if any(map(is_of_server, message.content))), None)
 
 
+def _untold(messages: Sequence[Message]) -> set[str]:
+    """The ids of requests that were approved, of which no call says what came of them: none is to run again."""
+    parts = [part for message in messages for part in message.content]
+    approved = {part.approval_request_id for part in approvals_in(parts) if part.approve}
+    return approved - {part.answers for part in parts if isinstance(part, HostedItem)}
+
+
 def _undecided(request_id: str) -> Approval:
     return Approval(approval_request_id=request_id, approve=False, reason=_UNDECIDED)
 
@@ -145,8 +156,11 @@ def _only_answers(message: Message) -> bool:
     return bool(message.content) and all(isinstance(part, ToolResult | Approval) for part in message.content)
 
 
-def _stays(part: ContentPart, message: Message, *, stays: bool) -> bool:
+def _stays(part: ContentPart, message: Message, over: Container[str], *, stays: bool) -> bool:
     if not isinstance(part, HostedItem | Approval):
         return True
-    is_open = isinstance(part, HostedItem) and not part.asks_approval and part.type == "mcp_approval_request"
-    return stays and is_of_server(part) and not is_open and message.status == "completed"
+    if not stays or not is_of_server(part) or message.status != "completed":
+        return False
+    if isinstance(part, Approval):
+        return part.approval_request_id not in over
+    return part.type != APPROVAL_REQUEST or (part.asks_approval and part.id_in(message.id) not in over)

@@ -183,6 +183,11 @@ class HostedItem(Record, frozen=True, tag="hosted_tool"):
         says = (self.item.get(name) for name in ("id", "server_label", "name", "arguments"))
         return self.type == APPROVAL_REQUEST and all(isinstance(each, str) for each in says)
 
+    @property
+    def answers(self) -> str:
+        """The id of the request that was approved for this call; empty: none was."""
+        return str(self.item.get("approval_request_id") or "")
+
     def id_in(self, message_id: str, *, number: int = 0) -> str:
         """By which callers know it; of a message that is not kept, and has no id, its own.
 

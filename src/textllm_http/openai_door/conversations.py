@@ -294,10 +294,14 @@ def _given(items: Sequence[Any], body: DoorBody) -> list[GivenMessage]:
     if len(items) > MAX_ITEMS_AT_ONCE:
         raise InvalidRequestError.of("items", f"may be {MAX_ITEMS_AT_ONCE} at most")
     given = []
-    for each in given_items(items, body, place="items"):
+    for each in given_items(items, body, place="items", passes_tools=True, takes_servers=True):
         if not isinstance(each, GivenMessage):
             raise InvalidRequestError.of(each.place, "is an item that is kept already; send what it says")
         given.append(each)
+    if items and not given:
+        raise InvalidRequestError.of(
+            "items[0].type", "is of an item that is not kept here by itself; add what was said"
+        )
     return given
 
 

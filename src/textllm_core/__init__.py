@@ -68,6 +68,7 @@ _NAMES: Final = {
     "errors": (
         "Allowance",
         "BudgetExceededError",
+        "Charge",
         "ConfigurationError",
         "ContentRefusedError",
         "ContextTooLongError",

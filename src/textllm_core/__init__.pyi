@@ -28,6 +28,7 @@ from textllm_core.erasing import EraseAtProvider
 from textllm_core.errors import (
     Allowance,
     BudgetExceededError,
+    Charge,
     ConfigurationError,
     ContentRefusedError,
     ContextTooLongError,
@@ -258,6 +259,7 @@ __all__ = [
     "Caller",
     "CancelReply",
     "CancelResponse",
+    "Charge",
     "ChargedCalls",
     "ChatPolicy",
     "ChatWithDocument",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textllm_core.chat.exchange import Exchange
 from textllm_core.chat.reply_log import last_reply
 from textllm_core.conversations import GetConversation
-from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
+from textllm_core.errors import Charge, ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.policy import ChatPolicy
 from textllm_core.records.conversations import Conversation
 from textllm_core.records.messages import Idempotency, ReplyCompleted, ReplyEvent, ReplyFailed, Turn, TurnOptions
@@ -78,4 +78,5 @@ def _checked(event: ReplyEvent) -> ReplyEvent:
         error = ProviderError("The model wrote no summary.")
     else:
         return event
+    error.charge = Charge(event.reply.cost, bool(event.reply.estimated))
     return ReplyFailed(event.reply.response_id, error)

@@ -82,6 +82,12 @@ class ProblemDocument(Struct, frozen=True):
         Meta(description="What `limit` counts; `stored_bytes`: those of all files of the tenant together."),
     ] = UNSET
     reason: Annotated[UnreadableReason | UnsetType, Meta(description="Why the document cannot be read.")] = UNSET
+    cost: Annotated[
+        Decimal | UnsetType, Meta(description="USD that a turn has cost which was admitted, and ended in this.")
+    ] = UNSET
+    estimated: Annotated[
+        bool | UnsetType, Meta(description="True: `cost` is an estimate, which the provider may yet correct.")
+    ] = UNSET
 
 
 def document_of(routes: Iterable[BaseRoute]) -> Schema:

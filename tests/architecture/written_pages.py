@@ -25,6 +25,10 @@ Whatever TextLLM refuses has a `code` that never changes. Act on the code, and s
   `problem_of_error(error)` its document.
 - On the command line it is a sentence on stderr and an exit code; with `--json` the problem document.
 
+A turn that was admitted and then failed says in `cost` what it has cost, in USD, and in `estimated` whether that is an
+estimate, which the provider may correct later. Neither is there where nobody knows. From Python both are in `charge`
+of the error.
+
 {WRITTEN_BY}"""
 _SETTINGS = f"""\
 # Settings

@@ -137,6 +137,8 @@ def test_a_problem_is_json_where_json_is_wanted(run: Run) -> None:
         "detail": "It is overloaded.",
         "code": "provider_unavailable",
         "retry_after_s": 7,
+        "cost": 2.4e-05,  # of what was sent
+        "estimated": True,
     }
 
 

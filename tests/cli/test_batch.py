@@ -2,14 +2,21 @@
 
 import json
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from tests.cli.app_over_memory import MemoryWiring
 from tests.cli.conftest import Run
+from typer.testing import CliRunner
 
+from textllm_adapters import wiring as remote_or_not
 from textllm_adapters.memory.llm import ScriptedReply
+from textllm_cli import speaking
+from textllm_cli.main import app
 from textllm_core.errors import ProviderError
+from textllm_core.records.model import EndStatus
 
 
 def write(path: Path, *lines: object) -> None:
@@ -77,6 +84,25 @@ def test_what_failed_is_told_and_asked_again_by_the_next_run(run: Run, wiring: M
     assert sorted(str(outcome["line"]) for outcome in read(tmp_path / "out.jsonl")) == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("usage_stated", [True, False])
+def test_a_line_that_broke_off_says_what_it_was_charged_for(
+    run: Run, wiring: MemoryWiring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usage_stated: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    write(tmp_path / "in.jsonl", "one", "two", {"message": " "})
+    gone = ScriptedReply(error=ProviderError("It was never asked.", may_have_run=False))
+    unheard: EndStatus | None = "failed" if usage_stated else None
+    broken = ScriptedReply(deltas=("par",), error=ProviderError("It broke off."), after=1, unheard=unheard)
+    result = run("batch", "in.jsonl", "--concurrency", "1", says=[broken, gone])
+    charged, *free = [json.loads(line, parse_float=Decimal) for line in result.stdout.splitlines()]
+    (entry,) = wiring.store.entries.values()
+    assert entry.cost > 0
+    assert (charged["cost"], charged["estimated"]) == (entry.cost, entry.estimated)
+    assert (charged["error"]["cost"], charged["error"]["estimated"]) == (entry.cost, entry.estimated)
+    assert [(line["cost"], line["estimated"]) for line in free] == [(0, False)] * 2
+    assert result.stderr.splitlines()[-1].startswith("0 of 3 lines answered, 3 failed, 0 not asked; $0.00")
+
+
 def test_no_more_is_spent_than_was_allowed(
     run: Run, wiring: MemoryWiring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,3 +148,37 @@ def test_a_file_may_begin_and_end_as_windows_writes_it(run: Run, tmp_path: Path)
 def test_questions_may_be_piped_in(run: Run) -> None:
     result = run("batch", "-", stdin='"one"\n"two"')
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+
+
+class _Leaving(BaseHTTPRequestHandler):
+    """A server that knows its models, and goes whenever it is asked to answer."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"object": "list", "data": []}')
+
+    def do_POST(self) -> None:
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_line_whose_server_is_lost_says_that_nobody_knows_what_it_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def pause(wait_s: float) -> None:
+        waits.append(wait_s)
+
+    monkeypatch.setattr(speaking, "pause", pause)
+    write(tmp_path / "in.jsonl", "one")
+    with HTTPServer(("127.0.0.1", 0), _Leaving) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("TEXTLLM_SERVER", f"http://127.0.0.1:{server.server_port}")
+        result = CliRunner().invoke(app, ["batch", "in.jsonl"], obj=lambda: remote_or_not)
+        server.shutdown()
+    (line,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (result.exit_code, len(waits), line["cost"]) == (5, 4, None)
+    assert "and what 1 of them cost, which is not known" in result.stderr

@@ -70,20 +70,23 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     Args:
         line: the number of the input's line, from 1; `id`: as it has it.
-        cost: USD that it may have cost at most: that of its reply, and all that lost attempts may have cost.
+        cost: USD that it has cost: its reply, and what lost attempts were charged for, or may have been at most where
+            --max-cost is to be kept; None: nobody knows.
+        estimated: some of it is an estimate, or such a most.
         reply: in the shape of `POST /chat`; `error`: a problem document. One of them is there.
     """
 
     line: int
     id: str | int | UnsetType = UNSET
-    cost: Decimal
+    cost: Decimal | None
+    estimated: bool = False
     reply: Reply | UnsetType = UNSET
     error: Mapping[str, object] | UnsetType = UNSET
 
 
 class _Earlier(Struct, frozen=True):
     line: int
-    cost: Decimal
+    cost: Decimal | None
     reply: msgspec.Raw = msgspec.Raw()
 
 
@@ -118,14 +121,14 @@ def lines_of(content: bytes, source: str, options: TurnOptions) -> Sequence[Line
     return lines
 
 
-def answered_in(output: Path) -> Mapping[int, Decimal]:
-    """The lines that were answered before, with what they cost; all others leave the file.
+def answered_in(output: Path) -> Mapping[int, Decimal | None]:
+    """The lines that were answered before, with what they cost as far as that is known; all others leave the file.
 
     A line that a killed process left half written is one of those.
     Raises:
         OSError: the file cannot be read or written.
     """
-    kept: dict[int, tuple[Decimal, bytes]] = {}
+    kept: dict[int, tuple[Decimal | None, bytes]] = {}
     content = output.read_bytes() if output.exists() else b""
     for text in content.split(b"\n"):
         try:
@@ -142,6 +145,6 @@ def answered_in(output: Path) -> Mapping[int, Decimal]:
     return {number: cost for number, (cost, _) in kept.items()}
 
 
-def spent_on(answered: Mapping[int, Decimal]) -> Decimal:
-    """What they cost together."""
-    return sum(answered.values(), ZERO)
+def spent_on(answered: Mapping[int, Decimal | None]) -> Decimal:
+    """What they cost together, as far as that is known."""
+    return sum(filter(None, answered.values()), ZERO)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -17,7 +17,15 @@ from textllm_cli.batch.purse import Purse, PurseEmptyError, Size
 from textllm_cli.engine import Talk
 from textllm_cli.speaking import Said, Speaker, heard, patiently
 from textllm_cli.uploads import upload_of
-from textllm_core.errors import ModelError, ProviderError, TextLLMError
+from textllm_core.errors import (
+    FREE,
+    Charge,
+    ModelError,
+    ProviderError,
+    ServiceUnavailableError,
+    StorageUnavailableError,
+    TextLLMError,
+)
 from textllm_core.money import ZERO
 from textllm_core.problem_details import problem_of_error
 from textllm_core.records.messages import Reply, ReplyEvent, ReplyStarted, TurnOptions
@@ -37,6 +45,8 @@ class Batch:
         instructions_bytes: how long the system prompt of a turn may be that names none of its own.
         write: takes each outcome, in the order of the lines.
         told: is told how many are done.
+        failure: of the first line that failed; unasked: how many lines there was no money for; unknown: of how many
+            lines nobody knows what they cost.
     """
 
     talk: Talk
@@ -50,6 +60,7 @@ class Batch:
     told: Callable[[int], None]
     failure: TextLLMError | None = None
     unasked: int = 0
+    unknown: int = 0
 
     async def run(self, lines: Sequence[Line], *, at_once: int) -> None:
         """Answer all of them, or as many as the money is enough for."""
@@ -83,16 +94,19 @@ class Batch:
 
     async def _outcome(self, line: Line) -> Outcome | None:
         """What became of a line; None where there was no money left to ask it."""
-        cost, name = ZERO, UNSET if line.asked.id is None else line.asked.id
+        costs, name = _Costs(), UNSET if line.asked.id is None else line.asked.id
+
+        def outcome(**what: Any) -> Outcome:
+            self.unknown += costs.known is None
+            return Outcome(line=line.number, id=name, cost=costs.known, estimated=costs.are_estimated, **what)
+
         try:
             said = Said(line.asked.message, self._uploads(line.asked.images), self._uploads(line.asked.files))
             size = await self._size(line, said)
             for attempt in range(_ATTEMPTS):
-                reply, is_replayed, failure, lost = await self._attempt(line, said, size, attempt)
-                cost += lost
+                reply, is_replayed, failure = await self._attempt(line, said, size, attempt, costs)
                 if reply is not None and reply.finish_reason != "cancelled":
-                    return Outcome(line=line.number, id=name, cost=cost + reply.cost, reply=reply)
-                cost += ZERO if reply is None else reply.cost
+                    return outcome(reply=reply)
                 if failure is not None and not is_replayed:
                     raise failure
             raise failure or ProviderError("The reply was cut short each time.")
@@ -101,19 +115,19 @@ class Batch:
             return None
         except TextLLMError as error:
             self.failure = self.failure or error
-            return Outcome(line=line.number, id=name, cost=cost, error=problem_of_error(error))
+            return outcome(error=problem_of_error(error))
 
     async def _attempt(
-        self, line: Line, said: Said, size: Size, attempt: int
-    ) -> tuple[Reply | None, bool, TextLLMError | None, Decimal]:
-        """Its reply; else whether an earlier process has tried it, why it failed, and what that may have cost."""
+        self, line: Line, said: Said, size: Size, attempt: int, costs: _Costs
+    ) -> tuple[Reply | None, bool, TextLLMError | None]:
+        """Its reply; else whether an earlier process has tried it, and why it failed."""
         asked = line.asked
-        is_replayed = False
+        has_begun = is_replayed = False
 
         def hear(event: ReplyEvent) -> None:
-            nonlocal is_replayed
+            nonlocal has_begun, is_replayed
             if isinstance(event, ReplyStarted):
-                is_replayed = event.is_replayed
+                has_begun, is_replayed = True, event.is_replayed
 
         # A repeat has to ask for the same: what the answer may be long is said each time, whatever the budget is.
         options = replace(asked.options(self.options), max_output_tokens=size.output_tokens)
@@ -124,11 +138,16 @@ class Batch:
             try:
                 reply = (await heard(patiently(ask, lambda _: None), hear)).reply
             except TextLLMError as error:
-                lost = most if _may_have_cost(error) else ZERO
-                self.purse.spent += lost
-                return None, is_replayed or error.is_replayed, error, lost
-            self.purse.spent += reply.cost
-            return reply, is_replayed, None, ZERO
+                if error.charge is not None:
+                    lost: Charge | None = error.charge
+                elif not (has_begun or _may_have_cost(error)):
+                    lost = FREE
+                else:  # what it may be at most is told only where it counts
+                    lost = None if self.purse.limit is None else Charge(most, estimated=True)
+                self.purse.spent += costs.add(lost)
+                return None, is_replayed or error.is_replayed, error
+            self.purse.spent += costs.add(Charge(reply.cost, reply.estimated))
+            return reply, is_replayed, None
 
     def _uploads(self, paths: Sequence[str]) -> Sequence[Upload]:
         return [upload_of(self.folder / path) for path in paths]
@@ -151,6 +170,26 @@ class Batch:
         )
 
 
+@dataclass(slots=True)
+class _Costs:
+    """What one line has cost so far; `known`: USD, None once nobody knows."""
+
+    known: Decimal | None = ZERO
+    are_estimated: bool = False
+
+    def add(self, charge: Charge | None) -> Decimal:
+        """Count an attempt; what is known of it, in USD. None: it was charged, and nobody knows what for."""
+        if charge is None:
+            self.known = None
+            return ZERO
+        if self.known is not None:
+            self.known += charge.cost
+        self.are_estimated |= charge.estimated
+        return charge.cost
+
+
 def _may_have_cost(error: TextLLMError) -> bool:
-    """Whether an attempt that ended so may be in the books."""
-    return error.is_replayed or (isinstance(error, ModelError) and error.may_have_run)
+    """Whether an attempt that ended so, and does not say what it has cost, may be in the books."""
+    is_in_doubt = isinstance(error, ServiceUnavailableError) and error.is_in_doubt
+    may_have_run = isinstance(error, ModelError) and error.may_have_run
+    return error.is_replayed or may_have_run or is_in_doubt or isinstance(error, StorageUnavailableError)

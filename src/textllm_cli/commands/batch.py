@@ -62,7 +62,8 @@ def batch(
     """Answer all lines of a file, several at once, each line once.
 
     A line is a text in quotes, or an object with the fields of `POST /chat`, and with `id`, `files` and `images`
-    (paths). Each has one line of output, in their order: `line`, `id`, `cost`, and `reply` or `error`.
+    (paths). Each has one line of output, in their order: `line`, `id`, `cost` (null: nobody knows), `estimated`, and
+    `reply` or `error`.
 
     A line that was asked before, by a run that was killed or by this one again within 24 hours, is not asked again: its
     answer is told once more. With -o and --resume what OUT.jsonl has stays as it is. Exit code 6: --max-cost is
@@ -145,6 +146,9 @@ async def _batch(
     cost = purse.spent if max_cost is not None or purse.spent else ZERO
     summary = {"lines": len(lines), "answered": answered, "failed": failed, "not_asked": batch.unasked, "cost": cost}
     words = f"{answered} of {len(lines)} lines answered, {failed} failed, {batch.unasked} not asked; {dollars(cost)}"
+    if batch.unknown:
+        summary["cost_unknown"] = batch.unknown
+        words += f", and what {batch.unknown} of them cost, which is not known: see `textllm usage`"
     if output is not None:
         screen.record(summary, words)
     else:

@@ -119,9 +119,13 @@ class Client:
         except httpx2.ConnectError as error:
             raise ServiceUnavailableError(f"The server at {self.url} cannot be reached.") from error
         except httpx2.TimeoutException as error:
-            raise ServiceUnavailableError(f"The server at {self.url} does not answer.") from error
+            raise ServiceUnavailableError(f"The server at {self.url} does not answer.", is_in_doubt=True) from error
         except httpx2.HTTPError as error:
-            raise ServiceUnavailableError(f"The connection to the server at {self.url} broke.") from error
+            raise self.broke() from error
+
+    def broke(self) -> ServiceUnavailableError:
+        """The connection ended in the midst of what the server had to say."""
+        return ServiceUnavailableError(f"The connection to the server at {self.url} broke.", is_in_doubt=True)
 
     def _stranger(self, status: int) -> TextLLMError:
         return ServiceUnavailableError(

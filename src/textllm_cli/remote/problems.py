@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
 
-from textllm_core.errors import InvalidRequestError, TextLLMError
+from textllm_core.errors import Charge, InvalidRequestError, TextLLMError
 
 
 class StrangeError(TextLLMError):
@@ -27,17 +27,23 @@ def error_of(document: bytes) -> TextLLMError | None:
         if is_of_openai:
             told = told["error"] | {"detail": told["error"]["message"]}
         code, detail = str(told["code"]), str(told["detail"])
-    except (ValueError, KeyError, TypeError):
+        charge = Charge(Decimal(told["cost"]), told.get("estimated") is True) if "cost" in told else None
+    except (ValueError, KeyError, TypeError, ArithmeticError):
         return None
     kind = _KINDS.get(code)
+    error: TextLLMError
     if kind is None:
-        return None if is_of_openai else StrangeError(code, detail)
-    if kind is InvalidRequestError:
-        return InvalidRequestError(detail, [(each["field"], each["message"]) for each in told.get("errors", ())])
-    error = kind.__new__(kind)  # its words are those of the server
-    error.args = (detail,)
-    for name in kind.tells:
-        setattr(error, name, told.get(name))
+        if is_of_openai:
+            return None
+        error = StrangeError(code, detail)
+    elif kind is InvalidRequestError:
+        error = InvalidRequestError(detail, [(each["field"], each["message"]) for each in told.get("errors", ())])
+    else:
+        error = kind.__new__(kind)  # its words are those of the server
+        error.args = (detail,)
+        for name in kind.tells:
+            setattr(error, name, told.get(name))
+    error.charge = charge
     return error
 
 

@@ -126,7 +126,7 @@ class RemoteTalk:
                         yield told
                         if isinstance(told, ReplyCompleted | ReplyFailed):
                             return
-                raise ServiceUnavailableError(f"The connection to the server at {self._client.url} broke.")
+                raise self._client.broke()
             except ServiceUnavailableError:
                 if started is None or pause is None:
                     raise
@@ -157,7 +157,7 @@ class RemoteTalk:
     async def _first(self, events: AsyncGenerator[_Event, None]) -> _Event:
         async for event in events:
             return event
-        raise ServiceUnavailableError(f"The connection to the server at {self._client.url} broke.")
+        raise self._client.broke()
 
     async def _asked(self, turn: AnyTurn) -> AsyncGenerator[_Event, None]:
         given = _fields_of(turn)

@@ -364,7 +364,7 @@ class Exchange:
 
     async def _release(self, of: OpenExchange, error: TextLLMError) -> None:
         """Give back what was promised to a turn that never ran, then tell, however long the storage is away."""
-        self._state_failure(of, error)
+        self._state_failure(of, error.of_nothing())
         await self.writer.stop(of.hold)
         for pause in self.policy.storage_pauses_s:
             try:

@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from textllm_core.errors import (
+    Charge,
     ContentRefusedError,
     ContextTooLongError,
     ConversationNotFoundError,
@@ -40,6 +41,7 @@ _WORDED: Final = (
 class _Failure(Struct, frozen=True):
     code: str
     message: str
+    charge: Charge | None = None
 
 
 class _Remembered(Struct, frozen=True):
@@ -61,7 +63,7 @@ def remembered_reply(started: ReplyStarted, end: ReplyCompleted) -> bytes:
 def remembered_failure(started: ReplyStarted | None, error: TextLLMError, *, response_id: str | None = None) -> bytes:
     """A failure; `started` where the reply had begun; `response_id` where there is something by that name."""
     begun = replace(started, allowance=None) if started else None
-    failure = _Failure(error.code, str(error))
+    failure = _Failure(error.code, str(error), error.charge)
     return msgspec.json.encode(_Remembered(begun, None, failure, response_id=response_id))
 
 
@@ -110,9 +112,9 @@ def replayed_end(replay: Replay, warnings: Sequence[str], *, response_id: str = 
         reply = replace(kept.reply, message_number=replay.message_number, warnings=warnings)
         return ReplyCompleted(reply, kept.files, kept.content, kept.at)
     assert kept.failure is not None
-    return ReplyFailed(
-        kept.started.response_id if kept.started else response_id, error_of(kept.failure.code, kept.failure.message)
-    )
+    error = error_of(kept.failure.code, kept.failure.message)
+    error.charge = kept.failure.charge
+    return ReplyFailed(kept.started.response_id if kept.started else response_id, error)
 
 
 def error_of(code: str, message: str) -> TextLLMError:

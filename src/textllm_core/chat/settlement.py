@@ -12,7 +12,7 @@ from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import Remains, remains, tells_reply
 from textllm_core.chat.replay import remembered_failure, remembered_reply
 from textllm_core.chat.reply_messages import calls_of, message_of_reply, told_content
-from textllm_core.errors import ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
+from textllm_core.errors import Charge, ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.money import Price, exact
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState
@@ -146,6 +146,7 @@ def _ending(
     cost, source = _cost(price, left, stated_cost)
     remembered = b""
     if isinstance(told, TextLLMError):
+        told.charge = Charge(cost, left.estimated)
         end: ReplyCompleted | TextLLMError = told
         if of.is_remembered:
             remembered = remembered_failure(begun, told, response_id=hold.response_id)
@@ -239,7 +240,7 @@ def recovered(
         transcripts=(known,) if known else (),
         context_tokens=_context(hold, left, past) if is_kept else past,
         files=files,
-        otherwise=remembered_failure(None, ProviderError(_INTERRUPTED), response_id=hold.response_id),
+        otherwise=ProviderError(_INTERRUPTED),
     )
 
 
@@ -272,16 +273,19 @@ def _by_account(
     answered: bool = False,
     last_image: str | None = None,
     transcripts: tuple[str, ...] = (),
-    otherwise: bytes = b"",
+    otherwise: TextLLMError | None = None,
 ) -> Settlement:
     """What a process settles that did not carry the exchange out; a repeat is told the reply that the provider has.
 
     Args:
-        otherwise: what it is told where that has none.
+        otherwise: what it is told where that has none; None: it is told nothing new.
     """
     model = hold.reported_model or hold.model
     price = _price(pricing, hold, model, ended)
-    (cost, source), remembered = _cost(price, left, ended.cost if ended else None), otherwise
+    (cost, source), remembered = _cost(price, left, ended.cost if ended else None), b""
+    if otherwise is not None:
+        otherwise.charge = Charge(cost, left.estimated)
+        remembered = remembered_failure(None, otherwise, response_id=hold.response_id)
     if ended is not None and not ended.content_filtered and tells_reply(left, ended):
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)
         calls = [ReplyToolCall.of(call) for call in calls_of(left, ended)]

@@ -1,6 +1,6 @@
 """Every failure TextLLM states. Shells map the classes; clients read the codes, which never change."""
 
-from textllm_core.errors.base import Allowance, ProviderReport, TextLLMError
+from textllm_core.errors.base import FREE, Allowance, Charge, ProviderReport, TextLLMError
 from textllm_core.errors.files import (
     DocumentTooLargeError,
     FileTooLargeError,
@@ -42,8 +42,10 @@ from textllm_core.errors.turns import (
 )
 
 __all__ = [
+    "FREE",
     "Allowance",
     "BudgetExceededError",
+    "Charge",
     "ConfigurationError",
     "ContentRefusedError",
     "ContextTooLongError",

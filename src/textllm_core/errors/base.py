@@ -1,7 +1,8 @@
 """What all errors are, and what they may carry."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from decimal import Decimal
+from typing import ClassVar, Final, Self
 
 from msgspec import Struct
 
@@ -15,6 +16,7 @@ class TextLLMError(Exception):
             response, for our own use; None: not known.
         allowance: what is left of the caller's rate limit, where the call has used some of it.
         report: the provider's own account of it, or by what name it knows the call; for the operator's log.
+        charge: what a turn costs that ended in it, once it has been admitted; None: nothing, or nobody knows yet.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -23,14 +25,32 @@ class TextLLMError(Exception):
     replayed_id: str | None = None
     allowance: "Allowance | None" = None
     report: "ProviderReport | None" = None
+    charge: "Charge | None" = None
 
     def details(self) -> Mapping[str, object]:
         """What a client acts on besides the code, by its wire name; None is not told."""
-        return {name: value for name in self.tells if (value := getattr(self, name)) is not None}
+        told = {name: value for name in self.tells if (value := getattr(self, name)) is not None}
+        charge = self.charge
+        return told if charge is None else told | {"cost": charge.cost, "estimated": charge.estimated}
+
+    def of_nothing(self) -> Self:
+        """Itself, saying that the turn which ended in it costs nothing."""
+        self.charge = FREE
+        return self
 
     def tell_of(self, what: str) -> None:
         """Let its text begin with what it is about."""
         self.args = (f"{what}: {self}",)
+
+
+class Charge(Struct, frozen=True):
+    """What a turn is charged for that failed: USD; `estimated`: the provider has not stated what it used."""
+
+    cost: Decimal
+    estimated: bool = False
+
+
+FREE: Final = Charge(Decimal(0))
 
 
 class Allowance(Struct, frozen=True):

@@ -18,6 +18,8 @@ class ModelError(TextLLMError):
         may_have_run: False only when the provider surely did no work for this call, so that nothing can be billed.
     """
 
+    may_have_run: bool = True
+
     def __init__(self, message: str, *, may_have_run: bool = True) -> None:
         super().__init__(message)
         self.may_have_run = may_have_run
@@ -88,14 +90,19 @@ class StorageUnavailableError(TextLLMError):
 
 
 class ServiceUnavailableError(TextLLMError):
-    """The process is stopping, or has as much to do as it can. Unless a reply had begun, nothing was started."""
+    """The process is stopping, or has as much to do as it can. Unless a reply had begun, nothing was started.
+
+    Args:
+        is_in_doubt: it is a server that was asked, and nobody knows what it has started.
+    """
 
     code = "service_unavailable"
     tells = ("retry_after_s",)
+    is_in_doubt: bool = False
 
-    def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
+    def __init__(self, message: str, *, retry_after_s: int = 2, is_in_doubt: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.is_in_doubt = retry_after_s, is_in_doubt
 
     @classmethod
     def of_closed(cls) -> "ServiceUnavailableError":

@@ -24,6 +24,11 @@ BODIES = {
     "/v1/responses": b'{"input": "Hello"}',
     "/v1/chat/completions": b'{"messages": [{"role": "user", "content": "Hello"}]}',
 }
+FORMS = {  # by address, a text with its name, and the name of a file
+    "/chat/image": (b"message", b"Hello", b"images"),
+    "/chat/file": (b"message", b"Hello", b"file"),
+    "/v1/files": (b"purpose", b"user_data", b"file"),
+}
 
 
 @pytest.fixture
@@ -78,13 +83,12 @@ async def test_an_empty_parameter_is_refused_by_its_name(
 ) -> None:
     headers = JSON | admin | ({name: ""} if place == "header" else {})
     body = BODIES.get(path, b"{}")
-    if path in {"/chat/image", "/chat/file"}:
-        files = "images" if path == "/chat/image" else "file"
+    if form := FORMS.get(path):
         headers["content-type"] = "multipart/form-data; boundary=x"
         body = (
-            b'--x\r\nContent-Disposition: form-data; name="message"\r\n\r\nHello\r\n'
+            b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
             b'--x\r\nContent-Disposition: form-data; name="%b"; filename="a.txt"\r\n\r\nText\r\n--x--\r\n'
-        ) % files.encode()
+        ) % form
     answer = await server.call(method, f"{path}?{name}=" if place == "query" else path, [body], headers=headers)
     assert answer.status == 400, answer.body
     told = answer.json()

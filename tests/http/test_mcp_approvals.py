@@ -1,5 +1,7 @@
 """Calls of MCP servers that somebody approves first; the stand-in for OpenAI asks and runs as that does."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -120,6 +122,21 @@ async def test_a_request_is_answered_once_also_by_who_sends_it_again(
     assert await calls_charged(bench, provider) == [{"mcp": 1}]
 
 
+async def test_two_who_approve_at_once_have_it_run_once(server: Server, bench: Bench, provider: OpenAIStandIn) -> None:
+    gate = threading.Event()
+    provider.script(Reply(hosted=(asking(),)), Reply(text="It rains.", hosted_gate=gate))
+    first = await asked(server, **ASKED, input="Does it rain?")
+    body = {"model": "gpt-4o", **ASKED, "input": approving(first), "previous_response_id": first["id"]}
+    one = asyncio.create_task(server.post("/v1/responses", body))
+    while sum(each.path == "/v1/responses" for each in provider.requests) < 2:  # noqa: ASYNC110 - of another thread
+        await asyncio.sleep(0.01)
+    other = await server.post("/v1/responses", body)
+    assert (other.status, other.json()["error"]["code"]) == (409, "conversation_busy")
+    gate.set()
+    assert kinds((await one).json()) == ["mcp_call", "message"]
+    assert await calls_charged(bench, provider) == [{"mcp": 1}]
+
+
 async def test_the_events_of_a_request_are_openais_and_a_repeat_tells_the_same(
     server: Server, provider: OpenAIStandIn
 ) -> None:
@@ -170,6 +187,8 @@ async def test_a_conversation_keeps_what_was_asked_and_decided_and_goes_on(
     assert (await server.get(f"{path}/{decided['id']}")).json() == decided
     again = await asked(server, **in_it, input="Thanks.")
     assert text_of(again) == "[2] You said: Thanks."
+    await bench.textllm.conversations.erase_at_provider()  # each of the three was left, with what nobody may go on with
+    assert len(provider.conversations) <= 1
     assert await calls_charged(bench, provider) == [{"mcp": 1}, {"mcp": 1}]
 
 

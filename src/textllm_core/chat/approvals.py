@@ -99,6 +99,8 @@ def with_live_tools(messages: Sequence[Message], hosted: HostedTools | None) -> 
         messages: oldest first; the last is the new turn.
         hosted: the tools that this turn offers.
     """
+    if not any(isinstance(part, HostedItem | Approval) for message in messages for part in message.content):
+        return tuple(messages)
     *before, last = messages
     asks = (at for at, message in enumerate(before) if message.role == "user" and not _only_answers(message))
     question = max(asks, default=-1)

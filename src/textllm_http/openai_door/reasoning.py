@@ -93,9 +93,17 @@ def reasoning_before(items: Sequence[dict[str, Any]], follows: dict[str, Any]) -
 
 
 def _given_here(content: str) -> Reasoning | UnsetType:
-    """What an item of ours has, as it went out."""
+    """What an item of ours has, as it went out.
+
+    It is not signed, and names no container: OpenAI would go on in that, whoever's it is.
+    """
     try:
         ours = _REASONING.decode(urlsafe_b64decode(content.removeprefix(_OURS)))
-    except ValueError:  # it is none that was given here
+        known = msgspec.json.decode(ours.content) if ours.content else None
+    except (ValueError, RecursionError):  # it is none that was given here
         return UNSET
+    if isinstance(known, dict) and isinstance(before := known.get("before"), list):
+        left = [item for item in before if isinstance(item, dict) and item.get("type") != "code_interpreter_call"]
+        if len(left) < len(before):
+            ours = replace(ours, content=to_json(known | {"before": left}).decode())
     return UNSET if "\0" in f"{ours.made_by}{ours.content}" else replace(ours, words=UNSET)

@@ -1,5 +1,8 @@
 """Calls of MCP servers that somebody approves first, with OpenAI's SDK; the stand-in asks and runs as OpenAI does."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -9,6 +12,7 @@ import openai
 import pytest
 from openai import OpenAI
 from tests.e2e.conftest import API_KEY, Books, Service, price_of, serving
+from tests.e2e.test_hosted_tools import written_down
 from tests.e2e.test_sdk_responses import check
 from tests.openai import described
 from tests.servers.openai import OpenAIStandIn, Reply
@@ -88,3 +92,29 @@ async def test_the_sdk_approves_a_call_which_runs_and_is_charged_once(
     other: Any = [TOOLS[0] | {"server_url": "https://other.example"}]
     with pytest.raises(openai.BadRequestError, match=r"other\.example.*hosted_tools\.mcp\.allowed"):
         client.responses.create(**asked | {"tools": other}, input="Ask.")
+
+
+async def test_a_worker_that_is_killed_while_an_approved_call_runs_leaves_exact_books_and_runs_it_once(
+    client: OpenAI, own_provider: OpenAIStandIn, own_service: Service, books: Books
+) -> None:
+    user, gate = new_id("user"), threading.Event()
+    asked: dict[str, Any] = {"model": "gpt-4o", "tools": TOOLS, "user": user}
+    own_provider.finish_after_disconnect = True
+    own_provider.script(Reply(hosted=(LISTED, CALL)), Reply(text="It rains.", hosted_gate=gate))
+    first = client.responses.create(**asked, input="Does it rain?")
+    approval: Any = {"type": "mcp_approval_response", "approve": True, "approval_request_id": first.output[-1].id}
+    with client.responses.create(**asked, input=[approval], previous_response_id=first.id, stream=True) as stream:
+        begun = next(event for event in stream if event.type == "response.created")
+        next(event for event in stream if event.type == "response.mcp_call.in_progress")
+        await written_down(books)
+        (worker,) = own_service.workers()
+        os.kill(worker, signal.SIGKILL)
+    gate.set()
+    entries = await books.exact_entries(user)
+    assert [dict(entry.usage.tool_calls) for entry in entries] == [{}, {"mcp": 1}]
+    assert [entry.cost for entry in entries] == [price_of(bill, call=PRICE) for bill in own_provider.bills]
+    with pytest.raises(openai.BadRequestError, match="answered before"):
+        client.responses.create(**asked, input=[approval], previous_response_id=first.id)
+    after = client.responses.create(**asked, input="And now?", previous_response_id=begun.response.id)
+    assert after.output_text.endswith("You said: And now?")
+    assert await books.drifts() == []

@@ -22,13 +22,19 @@ SCRIPTS: Final = Path(__file__).parent / "scripts"
 NODE: Final = {
     "openai": "6.49.0",
     "ai": "6.0.326",
+    "@openai/agents": "0.20.0",
     "@ai-sdk/openai": "3.0.141",
     "@ai-sdk/openai-compatible": "2.0.92",
     "@ai-sdk/open-responses": "1.0.39",
     "llmprobe": "0.6.12",
     "zod": "4",
 }
-PYTHON: Final = {"openai-agents": "0.24.0", "langchain-openai": "1.7.4", "llm": "0.36"}
+PYTHON: Final = {
+    "openai-agents": "0.24.0",
+    "langchain-openai": "1.7.4",
+    "llm": "0.36",
+    "pydantic-ai-slim[openai]": "2.38.0",
+}
 _PATIENCE_S: Final = 480  # of a registry, where the machine is busy
 
 

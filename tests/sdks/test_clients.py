@@ -58,6 +58,17 @@ def test_langchain(served: Served, python: Path, api: str) -> None:
     assert said == f"{api} ok\n"
 
 
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_pydantic_ai(served: Served, python: Path, api: str) -> None:
+    said = run([python / "python", SCRIPTS / "pydantic_agent.py", api], served.environment())
+    assert said == f"{api} ok\n"
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_openai_agents_for_node(served: Served, node: Path, api: str) -> None:
+    assert run(["node", node / "openai_agents.mjs", api], served.environment()) == f"{api} ok\n"
+
+
 def test_llm(served: Served, python: Path, tmp_path: Path) -> None:
     model = {"model_id": "textllm", "model_name": "gpt-4o", "api_base": f"{served.service.url}/v1"}
     can = {"api_key_name": "textllm", "vision": True, "supports_tools": True, "supports_schema": True}
@@ -93,4 +104,4 @@ def test_llmprobe_finds_all_that_must_be_in_what_is_served(served: Served, node:
 def test_the_page_names_the_versions_that_are_tried() -> None:
     page = PAGE.read_text()
     for name, version in (NODE | PYTHON).items():
-        assert name == "zod" or f"`{name}` {version}" in page, name
+        assert name == "zod" or f"`{name.partition('[')[0]}` {version}" in page, name

@@ -161,6 +161,7 @@ def _settled(hold: Hold, end: Settlement) -> dict[str, object]:
         "context_tokens": end.context_tokens,
         "open_calls": None if end.open_calls is None else _json(end.open_calls),
         "summary": _text(end.summary),
+        "unsaid": _text(end.unsaid),
         "model": model,
         "model_of_day": model_of_day(end.model),
         "provider_response": _text(hold.provider_response_id),

@@ -156,6 +156,7 @@ _SETTLED: Final = """
             context_tokens = CASE WHEN turn_id = :response THEN :context_tokens ELSE context_tokens END,
             open_calls = CASE WHEN turn_id = :response THEN :open_calls ELSE open_calls END,
             summary = coalesce(:summary, summary),
+            title = CASE WHEN message_count = 0 AND title = :unsaid THEN NULL ELSE title END,
             turn_until = CASE WHEN turn_id = :response THEN NULL ELSE turn_until END,
             turn_id = CASE WHEN turn_id = :response THEN NULL ELSE turn_id END
         WHERE tenant_id = :tenant AND user_id = :user AND id = :conversation AND EXISTS (SELECT FROM hold)

@@ -159,6 +159,33 @@ class LedgerEndsContract:
         assert await storage.conversations.get("tenant", first.conversation_id) == before
         assert await storage.sessions.of_day("tenant", "user", tomorrow.date()) is None
 
+    @pytest.mark.parametrize("title", ["Mine", "Hello"])
+    @pytest.mark.parametrize("is_new", [True, False])
+    async def test_words_of_a_turn_of_which_nothing_stays_are_no_title(
+        self, storage: Storage, is_new: bool, title: str
+    ) -> None:
+        asked = reservation()
+        if not is_new:
+            made = await storage.conversations.add("tenant", empty_conversation(None), keeps_messages=True)
+            asked = await next_turn(storage, made.id)
+        hold = await storage.ledger.reserve(asked)
+        if title == "Mine":
+            changes = ConversationChanges(title=title)
+            await storage.conversations.update("tenant", "user", hold.conversation_id, changes)
+        unsaid: dict[str, Any] = {"answered": False, "messages": (), "status": "failed", "unsaid": "Hello"}
+        await storage.ledger.settle(hold, settlement(**unsaid))
+        found = await storage.conversations.get("tenant", hold.conversation_id)
+        assert found is not None
+        assert found.title == (title if title == "Mine" else None)
+        again = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+        await storage.ledger.settle(again, settlement(messages=exchange("Hello", "Hi")))
+        later = await storage.ledger.reserve(await next_turn(storage, hold.conversation_id))
+        await storage.ledger.settle(later, settlement(**unsaid))
+        found = await storage.conversations.get("tenant", hold.conversation_id)
+        assert found is not None
+        assert found.title == title
+        await assert_balanced(storage)
+
     async def test_a_release_leaves_a_title_that_was_given_meanwhile(self, storage: Storage) -> None:
         made = await storage.conversations.add("tenant", empty_conversation(None), keeps_messages=True)
         hold = await storage.ledger.reserve(await next_turn(storage, made.id))

@@ -15,7 +15,7 @@ from textllm_core.chat.reply_messages import calls_of, message_of_reply, told_co
 from textllm_core.errors import Charge, ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
 from textllm_core.money import Price, exact
 from textllm_core.pricing import Pricing
-from textllm_core.records.conversations import ConversationState
+from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.hosted import HostedItem, counted_calls
 from textllm_core.records.journal import END_OF_LOST
 from textllm_core.records.ledger import Hold, Settlement
@@ -187,6 +187,7 @@ def _ending(
         time_to_first_token_ms=None if waited is None else max(0, int(waited.total_seconds() * 1000)),
         remembered=remembered,
         summary=summary if is_aside else None,
+        unsaid=None if left.is_kept or is_aside or turn.given is not None else title_from(of.message.text),
         end_number=of.log.end_number,
         open_calls=open_calls,
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
@@ -235,6 +236,7 @@ def recovered(
         messages=(*hold.said, reply_message) if reply_message and hold.message and keeps_messages else (),
         open_calls=reply_message.open_calls if reply_message else open_calls,
         answered=is_kept,
+        unsaid=title_from(hold.message.text) if hold.message and not is_kept else None,
         last_image=hold.message.last_image if is_kept and hold.message else None,
         transcript_id=None if is_dropped else known,
         transcripts=(known,) if known else (),
@@ -271,6 +273,7 @@ def _by_account(
     files: Sequence[InputImage | InputFile],
     open_calls: tuple[str, ...] | None = None,
     answered: bool = False,
+    unsaid: str | None = None,
     last_image: str | None = None,
     transcripts: tuple[str, ...] = (),
     otherwise: TextLLMError | None = None,
@@ -313,6 +316,7 @@ def _by_account(
         time_to_first_token_ms=None,
         remembered=remembered,
         summary=left.text.strip() or None if is_summary else None,
+        unsaid=unsaid,
         end_number=END_OF_LOST,
         open_calls=open_calls,
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,

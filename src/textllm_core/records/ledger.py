@@ -182,6 +182,8 @@ class Settlement(Record, frozen=True, kw_only=True):
         remembered: what a repeat with the exchange's idempotency key, and a reader who resumes it, is told, as UTF-8
             text; kept where it has one, or is resumable.
         summary: of the conversation from now on; None: it keeps the one it has.
+        unsaid: the title that the turn gives, where nothing of it stays: a conversation in which nothing was answered
+            has it no longer. None: it keeps its title.
         end_number: the number of its terminal event, for a reader who resumes it.
         open_calls: as the conversation's state has them from now on.
         open_until: it is an estimate, and until then the provider is asked again; see `Ledger.estimated`.
@@ -206,6 +208,7 @@ class Settlement(Record, frozen=True, kw_only=True):
     time_to_first_token_ms: int | None
     remembered: bytes = b""
     summary: str | None = None
+    unsaid: str | None = None
     end_number: int = 1
     open_calls: tuple[str, ...] | None = None
     open_until: datetime | None = None

@@ -126,6 +126,7 @@ def closing(conversation: ConversationAccount, session: SessionAccount, hold: Ho
         updated_at=end.at,
         last_image_url=end.last_image or conversation.last_image_url,
         summary=_summary(conversation, end),
+        title=None if _is_unsaid(conversation, end) else conversation.title,
         revision=conversation.revision + 1,
         last_message=conversation.last_message + len(end.messages),
     )
@@ -290,6 +291,11 @@ def _spent(session: SessionAccount, moves: Moves) -> SessionAccount:
     return replace(
         session, total_cost=session.total_cost + moves.cost, total_tokens=session.total_tokens + moves.total_tokens
     )
+
+
+def _is_unsaid(conversation: ConversationAccount, end: Settlement) -> bool:
+    """Its title is words of a turn that it does not keep."""
+    return end.unsaid is not None and not conversation.message_count and conversation.title == _storable(end.unsaid)
 
 
 def _summary(conversation: ConversationAccount, end: Settlement) -> str | None:

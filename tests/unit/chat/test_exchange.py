@@ -390,6 +390,20 @@ async def test_a_filtered_reply_is_charged_and_refused(bench: Bench) -> None:
     await bench.check_books()
 
 
+async def test_a_conversation_has_no_title_of_words_that_were_refused(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(text="so", status="incomplete", content_filtered=True, usage=USAGE))
+    with pytest.raises(ContentRefusedError):
+        await bench.say("Foul words")
+    (entry,) = await bench.entries()
+    for title in (None, "Hello"):
+        if title is not None:
+            await bench.say(title, entry.conversation_id)
+        found = await bench.conversations.get("default", entry.conversation_id)
+        assert found is not None
+        assert found.title == title
+    await bench.check_books()
+
+
 async def test_a_reply_cut_at_its_longest_length_is_kept_and_the_next_turn_knows_it(bench: Bench) -> None:
     bench.llm.script(ScriptedReply(text="Once upon", status="incomplete", finish_reason="length"))
     reply = await bench.say("Tell me.")

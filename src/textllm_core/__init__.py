@@ -291,7 +291,7 @@ _NAMES: Final = {
     "records.sampling": ("Sampling",),
     "records.schema": ("SchemaStep",),
     "records.sessions": ("Session",),
-    "records.stored_responses": ("FollowedResponse", "ResponseFailure", "StoredResponse"),
+    "records.stored_responses": ("AskedResponse", "FollowedResponse", "ResponseFailure", "StoredResponse"),
     "records.thoughts": ("Reasoning", "Thought", "ThoughtDelta"),
     "records.usage_reports": (
         "DailyUsage",

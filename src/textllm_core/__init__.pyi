@@ -201,7 +201,7 @@ from textllm_core.records.response_turns import KeptResponse, ResponseStatus, Re
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.schema import SchemaStep
 from textllm_core.records.sessions import Session
-from textllm_core.records.stored_responses import FollowedResponse, ResponseFailure, StoredResponse
+from textllm_core.records.stored_responses import AskedResponse, FollowedResponse, ResponseFailure, StoredResponse
 from textllm_core.records.thoughts import Reasoning, Thought, ThoughtDelta
 from textllm_core.records.tools import (
     CalledFunction,
@@ -244,6 +244,7 @@ __all__ = [
     "ApiKeyPage",
     "ApiKeyRepository",
     "Approval",
+    "AskedResponse",
     "Asking",
     "Attached",
     "Audit",

@@ -72,9 +72,11 @@ class Reconcile:
                 await self.responses.fail(hold.tenant_id, hold.user_id, hold.response_id, _NEVER_BEGUN)
             return True
         conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id, user_id=hold.user_id)
-        heard, tools = await self._heard(hold)
+        heard, tools, is_told = await self._heard(hold)
         files, now = await self._files(hold, ended), self.clock.now()
-        end = recovered(hold, conversation, heard, ended, files, pricing=self.pricing, at=now, tools=tools)
+        end = recovered(
+            hold, conversation, heard, ended, files, pricing=self.pricing, at=now, tools=tools, is_told=is_told
+        )
         settled = await self.track_usage(hold, end, recovered=True)
         if settled is not None and not end.answered:
             await self._discard_files(hold)
@@ -105,12 +107,16 @@ class Reconcile:
         turns = (message for message in said if message.role == "user" and message.created_at == hold.created_at)
         return next((files_of(message.content) for message in turns), ())
 
-    async def _heard(self, hold: Hold) -> tuple[str, Sequence[HostedItem]]:
-        """What is known to have been read of the reply, and what tools of the provider's are known to have done."""
+    async def _heard(self, hold: Hold) -> tuple[str, Sequence[HostedItem], bool]:
+        """What is known to have been read of the reply, and what tools of the provider's are known to have done.
+
+        And whether anybody may have been told of it: once the model has begun, or the journal says so.
+        """
         page = await self.journal.read(hold.tenant_id, hold.user_id, hold.response_id, after=0)
         events = page.events if page else ()
         steps = {event.item.id or str(n): event.item for n, event in enumerate(events) if isinstance(event, ToolStep)}
-        return "".join(event.text for event in events if isinstance(event, TextDelta)), tuple(steps.values())
+        text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        return text, tuple(steps.values()), bool(events) or hold.reported_model is not None
 
     async def _provider_says(self, holds: Sequence[Hold]) -> Sequence[ModelEnded | None]:
         """What became of each at the provider; None where it does not say, or not in time."""

@@ -134,7 +134,8 @@ async def test_what_a_turn_asks_finds_its_rows_at_once_on_a_database_that_was_ne
     await take_turns(young)
     async with young.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        hot = [of for of in (vars(statements) | vars(openings)).values() if isinstance(of, Statement)]
+        hot = [of for of in (*vars(statements).values(), *vars(openings).values()) if isinstance(of, Statement)]
+        hot += openings.OPENINGS.values()
         prepared = [await driver.prepare(statement.sql) for statement in hot]  # as the lanes have them
         kept = await plans_kept(driver)
     assert len(kept) > len(prepared) > 5

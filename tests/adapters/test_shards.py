@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from textllm_adapters.wiring import open_textllm
 from textllm_core import Caller, TextLLM, TextTurn
 from textllm_core.errors import TextLLMError
 from textllm_core.records.messages import Idempotency, ReplyStarted, TextDelta
+from textllm_core.records.parts import InputText
+from textllm_core.records.response_turns import ResponseTurn
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "citus" / "distribute.sql"
 SHARDS = 8
@@ -300,7 +302,20 @@ async def release(textllm: TextLLM, provider: OpenAIStandIn, caller: Caller, use
             await textllm.send_message(caller, TextTurn("two", conversation_id, user_id=user_id))
 
 
-ROADS = pytest.mark.parametrize("road", [talk, stream, repeat, cancel, release])
+async def respond(textllm: TextLLM, provider: OpenAIStandIn, caller: Caller, user_id: str | None) -> None:
+    """Responses that can be asked for again, and one that the provider refuses."""
+    conversation = await textllm.conversations.create(caller, user_id=user_id)
+    for answers in (True, True, False):
+        if not answers:
+            provider.script(Fault.http(400))
+        asked = ResponseTurn(content=(InputText("Go on."),), conversation_id=conversation.id, user_id=user_id)
+        with nullcontext() if answers else pytest.raises(TextLLMError):
+            await textllm.responses.create.answer(caller, asked)
+    first = ResponseTurn(content=(InputText("Hello."),), user_id=user_id)
+    await textllm.responses.create.answer(caller, first)
+
+
+ROADS = pytest.mark.parametrize("road", [talk, stream, repeat, cancel, release, respond])
 
 
 @ROADS
@@ -311,8 +326,9 @@ async def test_a_turn_of_a_user_touches_one_shard(
     async with watching(spread_database) as watched:
         await road(*textllm, caller, user_id)
     assert watched.tables() >= {"conversations", "holds", "sessions"}
-    is_read_by_id = road is stream and caller is SERVICE  # which says whose conversation a turn goes on in, but no more
-    assert watched.across() == ({"holds", "reply_ends"} if is_read_by_id else set())
+    # Which says whose conversation a turn of `/chat` goes on in, but no more.
+    by_id: dict[Road, set[str]] = {stream: {"holds", "reply_ends"}, respond: {"conversations"}}
+    assert watched.across() == (by_id.get(road, set()) if caller is SERVICE else set())
     assert await written_across(spread_database, "ada", "bob") == []
 
 
@@ -322,7 +338,8 @@ async def test_where_no_user_is_named_an_id_is_looked_for_everywhere_and_the_key
 ) -> None:
     async with watching(spread_database) as watched:
         await road(*textllm, SERVICE, None)
-    by_id: dict[Road, set[str]] = {talk: {"conversations"}, release: {"conversations"}, stream: {"holds", "reply_ends"}}
+    conversations, streams = {"conversations"}, {"holds", "reply_ends"}
+    by_id: dict[Road, set[str]] = {talk: conversations, release: conversations, respond: conversations, stream: streams}
     assert watched.across(at_most=2) == by_id.get(road, set())
     charged = {relation for plan in watched.plans for relation in scans_of(plan) if relation.startswith("sessions")}
     assert charged == await places_of(spread_database, "sessions", "key_service")

@@ -325,6 +325,21 @@ async def test_deleting_the_last_response_erases_what_was_said(server: Server, b
     assert (await server.get(f"/v1/conversations/{conversation_id}")).status == 200
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("may_have_run", [True, False])
+async def test_of_a_response_that_never_began_nothing_is_kept(
+    server: Server, bench: Bench, may_have_run: bool, stream: bool
+) -> None:
+    first = await asked(server, input="one")
+    bench.llm.script(ScriptedReply(error=ProviderUnavailableError("Busy.", may_have_run=may_have_run)))
+    body = {"model": "gpt-4o", "input": "two", "previous_response_id": first["id"], "stream": stream}
+    assert (await server.post("/v1/responses", body)).status == 503
+    assert [stored.id for stored in bench.store.responses.values()] == [first["id"]]
+    await bench.check_books()
+    await server.call("DELETE", f"/v1/responses/{first['id']}")
+    assert not bench.store.conversations
+
+
 async def test_in_the_background_it_is_queued_and_runs_on(server: Server, bench: Bench) -> None:
     begins, gate = asyncio.Event(), asyncio.Event()
     bench.llm.script(ScriptedReply(deltas=("a", "b"), begins=begins, gate=gate))

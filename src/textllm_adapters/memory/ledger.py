@@ -93,6 +93,8 @@ class MemoryLedger:
             repeat=repeat,
             is_resumable=asked.is_resumable,
         )
+        if (stored := asked.stored_response) is not None:
+            store.responses[_key(hold)] = stored
         return hold
 
     def _has_entry(self, conversation: Key, session_id: str) -> bool:
@@ -156,6 +158,8 @@ class MemoryLedger:
         if ended.is_resumable:
             store.ends[_key(hold)] = KeptEnd(JournalEnd(end.end_number, replay), end.at)
             store.say(said)
+        if end.is_untold:
+            self._forget_response(hold)
         if end.messages:
             store.replies[_key(hold)] = end.messages[-1].id
         if end.open_until is not None:
@@ -242,9 +246,16 @@ class MemoryLedger:
             store.conversations[_conversation_key(hold)] = kept.with_account(conversation)
         store.entries.pop(_key(hold), None)
         store.spoken.pop(_key(hold), None)
+        self._forget_response(hold)
         if ended.repeat is not None:
             del store.repeats[ended.repeat.key]
         return True
+
+    def _forget_response(self, hold: Hold) -> None:
+        """Nobody was told of it, unless that was done before it began."""
+        kept = self.store.responses.get(_key(hold))
+        if kept is not None and not kept.is_background:
+            del self.store.responses[_key(hold)]
 
     async def forget_repeats(self, *, before: datetime, limit: int) -> int:
         repeats = self.store.repeats

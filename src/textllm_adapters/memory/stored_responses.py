@@ -15,11 +15,6 @@ class MemoryStoredResponses:
 
     store: MemoryStore
 
-    async def add(self, response: StoredResponse) -> None:
-        key = response.tenant_id, response.user_id, response.id
-        if self._is_there(response) and key not in self.store.responses:
-            self.store.responses[key] = response
-
     async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
         for (tenant, _, kept_id), kept in self.store.responses.items():
             if (tenant, kept_id) == (tenant_id, response_id) and self._is_there(kept):

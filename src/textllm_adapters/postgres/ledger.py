@@ -12,10 +12,10 @@ import msgspec
 from msgspec.structs import replace
 from sqlalchemy.exc import IntegrityError
 
-from textllm_adapters.postgres import openings, statements
+from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.engine import PostgresEngine
-from textllm_adapters.postgres.lanes import Statement
 from textllm_adapters.postgres.locking_ledger import LockingLedger
+from textllm_adapters.postgres.openings import OPENINGS, Opening
 from textllm_adapters.postgres.rate_limiter import PostgresRateLimiter
 from textllm_adapters.sql.database import shared_tenant
 from textllm_adapters.sql.ledger_rows import bare
@@ -41,8 +41,7 @@ class PostgresLedger(LockingLedger):
 
     async def admit(self, reservation: Reservation, *, per_minute: int) -> tuple[Allowance, Hold | None]:
         asked = reservation
-        statement = openings.COUNT_AND_OPEN if asked.revision is None else openings.COUNT_AND_CONTINUE
-        opened = await self._opened(statement, asked, {"per_minute": per_minute})
+        opened = await self._opened(asked, per_minute=per_minute)
         if opened is None:
             return await self._rate_limiter.take(asked.tenant_id, asked.payer, per_minute=per_minute), None
         admitted, level, session_id = opened
@@ -51,17 +50,22 @@ class PostgresLedger(LockingLedger):
         return allowance(level, per_minute=per_minute), _granted(asked, session_id)
 
     async def reserve(self, reservation: Reservation) -> Hold:
-        statement = openings.OPEN if reservation.revision is None else openings.CONTINUE
-        opened = await self._opened(statement, reservation, {})
+        opened = await self._opened(reservation)
         hold = None if opened is None else _granted(reservation, opened[0])
         return hold or await super().reserve(reservation)
 
-    async def _opened(self, statement: Statement, asked: Reservation, more: dict[str, object]) -> Any:
-        """What the statement returns; None where nothing of it could happen."""
+    async def _opened(self, asked: Reservation, *, per_minute: int | None = None) -> Any:
+        """What the statement returns that opens the turn; None where nothing of it could happen.
+
+        Args:
+            per_minute: the rate limit in which it is counted as well; None: it was counted before.
+        """
         if asked.demand.most > asked.demand.limit:
             return None
+        how = Opening(per_minute is not None, asked.revision is None, asked.response is not None)
+        parameters = _reserved(asked) | _kept(asked) | {"per_minute": per_minute}
         try:
-            return await self._lanes.ask(statement, asked.tenant_id, _reserved(asked) | more)
+            return await self._lanes.ask(OPENINGS[how], asked.tenant_id, parameters)
         except IntegrityError:  # a link came back empty
             return None
 
@@ -96,6 +100,8 @@ class PostgresLedger(LockingLedger):
     async def settle(self, hold: Hold, settlement: Settlement, *, said: JournalEntry | None = None) -> Settled | None:
         parameters = _of(hold) | _settled(hold, settlement) | _said(said)
         statement = statements.SETTLE if said is None else statements.SETTLE_AND_SAY
+        if settlement.is_untold:  # so that nothing was said, either
+            statement = statements.SETTLE_UNTOLD
         answered, spent = await self._lanes.ask(statement, hold.tenant_id, parameters)
         return None if answered is None else Settled(message_number=answered, spent=exact(spent))
 
@@ -137,6 +143,18 @@ def _reserved(asked: Reservation) -> dict[str, object]:
         "message": asked.message and _json(asked.message),
         "said_before": _json(asked.said_before),
         "metadata": None if asked.metadata is None else _labels(asked.metadata),
+    }
+
+
+def _kept(asked: Reservation) -> dict[str, object]:
+    response = asked.response
+    if response is None:
+        return {}
+    return {
+        "message_ids": _json(response.message_ids),
+        "asked": storable(response.asked),
+        "is_background": response.is_background,
+        "is_of_conversation": response.is_of_conversation,
     }
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
+from msgspec.structs import asdict
 from sqlalchemy import Row
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
@@ -85,6 +86,8 @@ async def _reserve(connection: AsyncConnection, asked: Reservation) -> Hold:
         await CONVERSATIONS.change(connection, *at, old=conversation, new=opened.conversation)
     hold = rows.hold_row(opened.hold, asked, opened.before, opened.last_activity)
     await connection.execute(statements.ADD_HOLD, hold)
+    if (stored := asked.stored_response) is not None:
+        await connection.execute(statements.ADD_RESPONSE, asdict(stored))
     return opened.hold
 
 
@@ -153,6 +156,7 @@ async def _release(connection: AsyncConnection, hold: Hold, kept: Row[Any]) -> N
     await connection.execute(statements.REMOVE_ENTRY, rows.of_hold(hold))
     if kept.is_resumable:
         await connection.execute(statements.REMOVE_EVENTS, rows.of_hold(hold))
+    await connection.execute(statements.FORGET_RESPONSE, rows.of_hold(hold))
     if kept.idempotency_key is not None:
         key = rows.of_key(hold.tenant_id, kept.idempotency_scope, kept.idempotency_key)
         await connection.execute(statements.GIVE_KEY_BACK, key)

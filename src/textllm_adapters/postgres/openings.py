@@ -3,7 +3,8 @@
 As every statement of a turn, each is a chain of links (`statements`).
 """
 
-from typing import Final
+import itertools
+from typing import Final, NamedTuple
 
 from textllm_adapters.postgres.lanes import Statement
 from textllm_core.rules.buckets import FULL_AFTER_US, TOKEN
@@ -70,12 +71,22 @@ _KEY: Final = """
     INSERT INTO idempotency_keys (tenant_id, scope, key, fingerprint, response_id, created_at)
     SELECT :tenant, :scope, :key, :fingerprint, :response, :at FROM hold WHERE :key::text IS NOT NULL
 """
+# What is kept of a response that can be asked for again.
+_RESPONSE: Final = """,
+    response AS (
+        INSERT INTO responses (
+            tenant_id, user_id, id, conversation_id, message_ids, asked, created_at, is_background, is_of_conversation
+        )
+        SELECT :tenant, :user, :response, :conversation, :message_ids, :asked, :at, :is_background, :is_of_conversation
+        FROM hold
+    )
+"""
 # Where the turn is counted as well: it goes on only where there was a token. Returns admitted, level, and the session.
 _COUNTED: Final = f"WITH bucket AS ({_TAKEN}),", "(SELECT admitted FROM bucket) AND", "admitted, level,", "FROM bucket"
 _UNCOUNTED: Final = "WITH", "", "", ""
 
 
-def _open(counting: tuple[str, str, str, str]) -> Statement:
+def _open(counting: tuple[str, str, str, str], response: str) -> Statement:
     """A new conversation, in a session that is opened for it, or is open and has room.
 
     Room is for all that the turn may cost (`budgets.grant`); whether a session without anything in it has so much is
@@ -119,14 +130,14 @@ def _open(counting: tuple[str, str, str, str]) -> Statement:
             FROM session
             RETURNING session_id
         ),
-        key AS ({_KEY})
+        key AS ({_KEY}){response}
         SELECT {count} (SELECT session_id FROM hold) {of_count}
         """,  # noqa: S608 - joined from constants
         order=("charged", "day"),
     )
 
 
-def _continue(counting: tuple[str, str, str, str]) -> Statement:
+def _continue(counting: tuple[str, str, str, str], response: str) -> Statement:
     """A conversation that is as it was read, free, has its title, and has had a turn today, in whose session is room.
 
     So a release has nothing to undo in it. Returns the session; NULL: one of these is not so, or it is a repeat.
@@ -162,14 +173,24 @@ def _continue(counting: tuple[str, str, str, str]) -> Statement:
             FROM conversation
             RETURNING session_id
         ),
-        key AS ({_KEY})
+        key AS ({_KEY}){response}
         SELECT {count} (SELECT session_id FROM hold) {of_count}
         """,  # noqa: S608 - joined from constants
         order=("charged", "day"),
     )
 
 
-OPEN: Final = _open(_UNCOUNTED)
-CONTINUE: Final = _continue(_UNCOUNTED)
-COUNT_AND_OPEN: Final = _open(_COUNTED)
-COUNT_AND_CONTINUE: Final = _continue(_COUNTED)
+class Opening(NamedTuple):
+    """How a turn is opened."""
+
+    is_counted: bool
+    begins: bool
+    keeps_response: bool
+
+
+def _opening(how: Opening) -> Statement:
+    opened = _open if how.begins else _continue
+    return opened(_COUNTED if how.is_counted else _UNCOUNTED, _RESPONSE if how.keeps_response else "")
+
+
+OPENINGS: Final = {(how := Opening(*each)): _opening(how) for each in itertools.product((True, False), repeat=3)}

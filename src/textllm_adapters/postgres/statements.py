@@ -29,31 +29,8 @@ _STATE: Final = """
 STATE: Final = Statement(_STATE, order=("conversation",))
 STATE_OF_USER: Final = Statement(f"{_STATE} AND known.user_id = :user", order=("conversation",))
 
-# A response that can be asked for again, as long as the conversation it was said in is there. Returns its id; NULL:
-# there was one already, or there is no such conversation.
-KEEP_RESPONSE: Final = Statement(
-    """
-    WITH conversation AS (
-        SELECT id FROM conversations
-        WHERE tenant_id = :tenant AND user_id = :user AND id = :conversation
-        FOR KEY SHARE
-    ),
-    response AS (
-        INSERT INTO responses (
-            tenant_id, user_id, id, conversation_id, message_ids, asked, created_at, is_background, is_of_conversation
-        )
-        SELECT :tenant, :user, :response, conversation.id, :messages, :asked, :at, :is_background, :is_of_conversation
-        FROM conversation
-        ON CONFLICT DO NOTHING
-        RETURNING id
-    )
-    SELECT (SELECT id FROM response)
-    """,
-    order=("user", "conversation"),
-)
-
-# One of them, whoever's it is, but for those whose conversation is hidden. Returns NULLs where there is none. In links:
-# a join of tables that nobody has analysed yet would go through all that the tenant has.
+# A response that can be asked for again, whoever's it is, but for those whose conversation is hidden. Returns NULLs
+# where there is none. In links: a join of tables that nobody has analysed yet would go through all the tenant has.
 _KEPT: Final = """
     WITH kept AS MATERIALIZED (
         SELECT user_id, conversation_id, message_ids, asked, created_at, is_background, is_of_conversation, failure
@@ -250,6 +227,16 @@ _SETTLED: Final = """
 _COUNTERS: Final = "SELECT (SELECT message_count FROM conversation), (SELECT total_cost FROM session)"
 SETTLE: Final = Statement(f"{_SETTLED} {_COUNTERS}", order=("charged", "day"))
 SETTLE_AND_SAY: Final = Statement(f"{_SETTLED}, {_SAID} {_COUNTERS}", order=("charged", "day"))
+
+# The end of one of which nobody was told: its response goes, unless that was told before it began.
+_FORGOTTEN: Final = """
+    forgotten AS (
+        DELETE FROM responses
+        WHERE tenant_id = :tenant AND user_id = :user AND id = :response AND NOT is_background
+            AND EXISTS (SELECT FROM hold)
+    )
+"""
+SETTLE_UNTOLD: Final = Statement(f"{_SETTLED}, {_FORGOTTEN} {_COUNTERS}", order=("charged", "day"))
 
 # Leases that go on. A hold that somebody has locked is just being settled or pended: it is not waited for, so that no
 # batch waits in a circle with this statement, which locks the rows of many users. Returns how many there were.

@@ -9,7 +9,7 @@ from textllm_adapters.postgres import statements
 from textllm_adapters.postgres.conversation_repository import state_of
 from textllm_adapters.postgres.engine import PostgresEngine
 from textllm_adapters.sql.stored_responses import SqlStoredResponses
-from textllm_adapters.sql.types import askable, storable
+from textllm_adapters.sql.types import askable
 from textllm_core.records.messages import reply_message_id
 from textllm_core.records.stored_responses import FollowedResponse, ResponseFailure, StoredResponse
 
@@ -33,20 +33,6 @@ class PostgresStoredResponses(SqlStoredResponses):
     def __init__(self, engine: PostgresEngine) -> None:
         super().__init__(engine)
         self._lanes = engine.lanes
-
-    async def add(self, response: StoredResponse) -> None:
-        kept = {
-            "tenant": askable(response.tenant_id),
-            "user": askable(response.user_id),
-            "response": askable(response.id),
-            "conversation": askable(response.conversation_id),
-            "messages": msgspec.json.encode(response.message_ids).decode(),
-            "asked": storable(response.asked),
-            "at": response.created_at,
-            "is_background": response.is_background,
-            "is_of_conversation": response.is_of_conversation,
-        }
-        await self._lanes.ask(statements.KEEP_RESPONSE, response.tenant_id, kept)
 
     async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
         row = await self._lanes.ask(statements.RESPONSE, tenant_id, _named(tenant_id, response_id))

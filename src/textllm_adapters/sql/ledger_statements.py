@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from textllm_adapters.sql import upserts
+from textllm_adapters.sql.response_table import responses
 from textllm_adapters.sql.tables import (
     conversations,
     erasures,
@@ -66,6 +67,10 @@ HAS_HOLD: Final = (  # of which few are there at any time
     .limit(1)
 )
 ADD_HOLD: Final = insert(holds)
+ADD_RESPONSE: Final = insert(responses)
+FORGET_RESPONSE: Final = delete(responses).where(  # of which nobody was told, unless that was done before it began
+    *_of_user(responses), responses.c.id == bindparam("of_response"), responses.c.is_background.is_(False)
+)
 END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(*_ALL_BUT_SAID)
 END_UNASKED: Final = END_HOLD.where(holds.c.is_asked.is_(False))
 

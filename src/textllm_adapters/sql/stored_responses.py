@@ -5,7 +5,6 @@ from typing import Any, Final
 from sqlalchemy import and_, bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from textllm_adapters.sql import upserts
 from textllm_adapters.sql.conversation_statements import STATE
 from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
@@ -46,16 +45,6 @@ _OTHERS: Final = select(func.count()).where(
     responses.c.user_id == bindparam("of_user"),
     responses.c.conversation_id == bindparam("of_conversation"),
 )
-# It may be erased while one of its responses begins; then there is nothing to keep it with.
-_IS_THERE: Final = (
-    select(conversations.c.id)
-    .where(
-        conversations.c.tenant_id == bindparam("of_tenant"),
-        conversations.c.user_id == bindparam("of_user"),
-        conversations.c.id == bindparam("of_conversation"),
-    )
-    .with_for_update(key_share=True, read=True)
-)
 
 
 class SqlStoredResponses:
@@ -63,15 +52,6 @@ class SqlStoredResponses:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._database = Database(engine)
-
-    async def add(self, response: StoredResponse) -> None:
-        row = {name: getattr(response, name) for name in response.__struct_fields__}
-        named = _it(response.tenant_id, response.user_id, response.id) | {"of_conversation": response.conversation_id}
-        with translated(STORAGE_ERRORS):
-            async with self._database.transaction(response.tenant_id) as connection:
-                if (await connection.execute(_IS_THERE, named)).one_or_none() is not None:
-                    added = upserts.insert(responses, self._database.dialect)
-                    await connection.execute(added.on_conflict_do_nothing(index_elements=responses.primary_key), row)
 
     async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
         asked = {"of_tenant": tenant_id, "of_response": response_id}

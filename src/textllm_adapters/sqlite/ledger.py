@@ -11,12 +11,13 @@ from functools import partial
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from textllm_adapters.sql import ledger_rows as rows
 from textllm_adapters.sql import tables
 from textllm_adapters.sql.errors import STORAGE_ERRORS
 from textllm_adapters.sql.ledger import SqlLedger
+from textllm_adapters.sql.response_table import responses
 from textllm_adapters.sqlite.engine import SqliteEngine
 from textllm_adapters.sqlite.rate_limiter import take
 from textllm_adapters.sqlite.rows import Records, Rows
@@ -27,6 +28,7 @@ from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
+from textllm_core.records.stored_responses import AskedResponse
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, settled
 from textllm_core.rules.books import (
@@ -74,6 +76,7 @@ _HOLDS: Final = Records(tables.holds, Hold)
 _KEPT: Final = Records(tables.holds, _Kept)
 _KEYS: Final = Records(tables.idempotency_keys, _Key)
 _DAYS: Final = Records(tables.daily_usage, DailyUsage)
+_RESPONSES: Final = Records(responses, AskedResponse)
 _ENTRIES: Final = Rows(tables.ledger)
 _MESSAGES: Final = Rows(tables.messages)
 _ERASURES: Final = Rows(tables.erasures)
@@ -179,6 +182,8 @@ def _reserve(connection: sqlite3.Connection, asked: Reservation) -> Hold:
     else:
         _CONVERSATIONS.change(connection, *at, old=conversation, new=opened.conversation)
     _HOLDS.add(connection, rows.hold_row(opened.hold, asked, opened.before, opened.last_activity))
+    if (stored := asked.stored_response) is not None:
+        _RESPONSES.add(connection, asdict(stored))
     return opened.hold
 
 
@@ -236,6 +241,8 @@ def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement, said: 
     of_end = {"held": hold.amount, "rates": end.rates, "metadata": end.metadata}
     _ENTRIES.put(connection, rows.entry_row(settled_entry(hold, end)) | of_end)
     _MESSAGES.add(connection, *rows.message_rows(hold, end, last=closed.conversation.last_message))
+    if end.is_untold:
+        _forget_response(connection, hold)
     if end.open_until is not None:
         _ESTIMATES.add(connection, rows.estimate_row(hold, end))
     came_to = {"message_number": closed.settled.message_number, "spent": closed.settled.spent}
@@ -279,10 +286,18 @@ def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[s
     _ENTRIES.remove(connection, *_hold(hold))
     if kept.is_resumable:
         _EVENTS.remove(connection, *_hold(hold))
+    _forget_response(connection, hold)
     if kept.idempotency_key is not None:
         _KEYS.remove(connection, hold.tenant_id, kept.idempotency_scope, kept.idempotency_key)
     _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=hold.created_at))
     return True
+
+
+def _forget_response(connection: sqlite3.Connection, hold: Hold) -> None:
+    """Nobody was told of it, unless that was done before it began."""
+    kept = _RESPONSES.get(connection, *_hold(hold))
+    if kept is not None and not kept.is_background:
+        _RESPONSES.remove(connection, *_hold(hold))
 
 
 def _hold(hold: Hold) -> tuple[str, str, str]:

@@ -231,6 +231,7 @@ class Admission:
             is_resumable=turn.is_resumable,
             idempotency=turn.idempotency and turn.idempotency.within(caller.user_id),
             expires_at=None if turn.expires_in is None else now + turn.expires_in,
+            response=turn.response,
         )
         allowance, hold = await self._let_in(caller, turn, reservation, running, is_new_user=is_new_user)
         calls, longest = affordable(

@@ -1,7 +1,7 @@
 """The one path of every turn: admit, ask, settle."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -42,6 +42,7 @@ from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
+from textllm_core.records.journal import JournalEntry
 from textllm_core.records.messages import ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.model import ModelEnded
 from textllm_core.steps import UNTRACED
@@ -194,19 +195,19 @@ class Exchange:
         return started, reply_of(end)
 
     async def ends(
-        self, caller: Caller, turn: Turn, *, begun: Callable[[ReplyStarted], Awaitable[None]] | None = None
+        self, caller: Caller, turn: Turn, *, begun: Callable[[ReplyStarted], None] | None = None
     ) -> tuple[ReplyStarted, ReplyEvent | None]:
         """The first event and the last one, as `ReplyLog.ended` has it.
 
         Args:
-            begun: what is done once there is the first event, while the model goes on.
+            begun: is told the first event once it is there, while the model goes on.
         Raises:
             TextLLMError: what `run` raises.
         """
         running = await self._started(caller, turn)
         try:
             if begun is not None and (started := await running.log.begun()) is not None:
-                await begun(started)
+                begun(started)
             end = await running.log.ended()
         finally:
             self.running.left(running)
@@ -306,10 +307,9 @@ class Exchange:
             else:
                 if ended is None:
                     ended = await self._account(of, error)
-                now = self.clock.now()
-                await self._settle(
-                    of, ending(of, ended, pricing=self.pricing, at=now, error=error, is_cut_short=is_cut_short)
-                )
+                said, now = await self.writer.rest(of.hold), self.clock.now()
+                end = ending(of, ended, pricing=self.pricing, at=now, error=error, is_cut_short=is_cut_short)
+                await self._settle(of, end, said)
         if defect is not None:
             raise defect
 
@@ -331,7 +331,7 @@ class Exchange:
                     return ended
         return None
 
-    async def _settle(self, of: OpenExchange, end: Ending) -> None:
+    async def _settle(self, of: OpenExchange, end: Ending, said: JournalEntry | None) -> None:
         """Settle, then tell, however long the storage is away; what it still misses after that, recovery settles.
 
         Raises:
@@ -342,7 +342,7 @@ class Exchange:
             self._state_failure(of, told)
         for tries, pause in enumerate(self.policy.storage_pauses_s):
             try:
-                settled = await self.track_usage(of.hold, end.settlement, said=await self.writer.rest(of.hold))
+                settled = await self.track_usage(of.hold, end.settlement, said=said)
                 break
             except StorageUnavailableError as outage:
                 if tries == _TELL_AFTER_TRIES:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -41,7 +40,7 @@ from textllm_core.records.messages import (
     TurnNames,
 )
 from textllm_core.records.response_turns import CANCELLED, ResponseTurn
-from textllm_core.records.stored_responses import ResponseFailure, StoredResponse
+from textllm_core.records.stored_responses import AskedResponse, ResponseFailure
 from textllm_core.records.tools import ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.wire import Record
@@ -84,6 +83,10 @@ class _Placed:
     made: str | None = None
     is_said: bool = False
 
+    def begun(self, first: ReplyStarted) -> None:
+        """Its reply has begun; a repeat is told that of the first one."""
+        self.is_said = not first.is_replayed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Respond:
@@ -123,8 +126,7 @@ class Respond:
     ) -> tuple[ReplyStarted, ReplyEvent | None, str | None]:
         placed = await self._placed(caller, asked, forks=forks)
         try:
-            begun = partial(self._keep_first, caller, asked, placed)
-            started, end = await self.exchange.ends(caller, placed.turn, begun=begun)
+            started, end = await self.exchange.ends(caller, placed.turn, begun=placed.begun)
             await self._keep_failure(caller, placed.place.user_id, end)
         finally:
             await self._leave(caller, placed)
@@ -147,17 +149,15 @@ class Respond:
 
     async def _stream(self, caller: Caller, asked: ResponseTurn, *, forks: bool = False) -> Streamed:
         placed = await self._placed(caller, asked, forks=forks)
-        batches = self._batches(caller, asked, placed)
+        batches = self._batches(caller, placed)
         return Streamed(await anext(batches), batches, placed.place.named_id)
 
-    async def _batches(
-        self, caller: Caller, asked: ResponseTurn, placed: _Placed
-    ) -> AsyncGenerator[list[ReplyEvent], None]:
+    async def _batches(self, caller: Caller, placed: _Placed) -> AsyncGenerator[list[ReplyEvent], None]:
         try:
             async with aclosing(self.exchange.batches(caller, placed.turn)) as batches:
                 async for batch in batches:
                     if isinstance(batch[0], ReplyStarted):
-                        await self._keep_first(caller, asked, placed, batch[0])
+                        placed.begun(batch[0])
                     await self._keep_failure(caller, placed.place.user_id, batch[-1])
                     yield batch
         finally:
@@ -184,7 +184,7 @@ class Respond:
         """The response that the first request with this key has begun, whatever became of it.
 
         Raises:
-            TextLLMError: `otherwise`: it is none that is kept, or not yet.
+            TextLLMError: `otherwise`: it is none that is kept.
         """
         first = None if response_id is None else await self.responses.get(caller.tenant_id, response_id)
         if first is None or caller.user_id not in (None, first.user_id):
@@ -228,7 +228,6 @@ class Respond:
         finally:
             await self._leave(caller, placed)
         hold = running.hold
-        await self._keep(caller, asked, placed, hold.conversation_id)
         self.exchange.running.start(self._follow(caller, user_id, hold.response_id, running))
         return Begun(hold.response_id, hold.conversation_id)
 
@@ -308,28 +307,8 @@ class Respond:
             names=names,
             charged_id=place.charged_id,
             state=place.state,
+            response=_asked(asked, place, (*before, said)) if asked.is_stored else None,
         )
-
-    async def _keep_first(self, caller: Caller, asked: ResponseTurn, placed: _Placed, first: ReplyStarted) -> None:
-        placed.is_said = not first.is_replayed
-        if asked.is_stored and placed.is_said:
-            await self._keep(caller, asked, placed, first.conversation_id)
-
-    async def _keep(self, caller: Caller, asked: ResponseTurn, placed: _Placed, conversation_id: str) -> None:
-        place, turn = placed.place, placed.turn
-        assert turn.names is not None
-        stored = StoredResponse(
-            tenant_id=caller.tenant_id,
-            user_id=place.user_id,
-            id=turn.names.response_id,
-            conversation_id=conversation_id,
-            message_ids=(*(message.id for message in turn.before), turn.names.message_id),
-            asked=asked.asked,
-            created_at=self.clock.now(),
-            is_background=asked.is_background,
-            is_of_conversation=place.is_named,
-        )
-        await self.responses.add(stored)
 
     async def _keep_failure(self, caller: Caller, user_id: str, end: ReplyEvent | None) -> None:
         if isinstance(end, ReplyFailed):
@@ -341,6 +320,15 @@ class Respond:
         with suppress(StorageUnavailableError):  # the entry says that it failed
             failure = ResponseFailure(code or error.code, str(error))
             await self.responses.fail(caller.tenant_id, user_id, response_id, failure)
+
+
+def _asked(asked: ResponseTurn, place: Place, said: Sequence[Message]) -> AskedResponse:
+    return AskedResponse(
+        message_ids=tuple(message.id for message in said),
+        asked=asked.asked,
+        is_background=asked.is_background,
+        is_of_conversation=place.is_named,
+    )
 
 
 def _may_fork(asked: ResponseTurn) -> bool:

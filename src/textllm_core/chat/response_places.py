@@ -73,8 +73,8 @@ class Places:
                 return place._replace(forked=previous)
             return place._replace(state=known, is_named=previous.is_of_conversation)
         if asked.conversation_id is not None:
-            state = await self.conversations.state(caller.tenant_id, asked.conversation_id)
-            if state is None or caller.user_id not in (None, state.user_id):
+            state = await self.conversations.state(caller.tenant_id, asked.conversation_id, user_id=caller.user_id)
+            if state is None:
                 raise ConversationNotFoundError
             charged_id = self.charged(caller, asked.user_id, state.user_id)
             return Place(state.user_id, state, charged_id, is_named=True, named_id=state.id)

@@ -191,6 +191,7 @@ def _ending(
         end_number=of.log.end_number,
         open_calls=open_calls,
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
+        is_untold=begun is None,
     )
     return Ending(settlement, end)
 
@@ -205,6 +206,7 @@ def recovered(
     pricing: Pricing,
     at: datetime,
     tools: Sequence[HostedItem] = (),
+    is_told: bool = True,
 ) -> Settlement:
     """How an exchange ends whose process died.
 
@@ -214,6 +216,7 @@ def recovered(
         ended: the provider's account of it; None where it has none.
         files: the images and documents of its turn.
         tools: what is known to have been done for it by tools of the provider's.
+        is_told: its caller may know of the reply.
     """
     calls, sent = counted_calls(tools), hold.input_estimate
     stated = estimate(hold.counted, sent=sent, heard=heard, thought=hold.thought, calls=calls)
@@ -243,6 +246,7 @@ def recovered(
         context_tokens=_context(hold, left, past) if is_kept else past,
         files=files,
         otherwise=ProviderError(_INTERRUPTED),
+        is_told=is_told,
     )
 
 
@@ -277,6 +281,7 @@ def _by_account(
     last_image: str | None = None,
     transcripts: tuple[str, ...] = (),
     otherwise: TextLLMError | None = None,
+    is_told: bool = True,
 ) -> Settlement:
     """What a process settles that did not carry the exchange out; a repeat is told the reply that the provider has.
 
@@ -320,6 +325,7 @@ def _by_account(
         end_number=END_OF_LOST,
         open_calls=open_calls,
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
+        is_untold=not is_told,
     )
 
 

@@ -28,7 +28,8 @@ class Ledger(Protocol):
     async def reserve(self, reservation: Reservation) -> Hold:
         """Promise money to an exchange, and make it the only one of its conversation.
 
-        Opens the conversation, and the user's session of the day, where they do not exist.
+        Opens the conversation, and the user's session of the day, where they do not exist. What the reservation has of
+        a response is in `StoredResponses` from then on.
         Raises:
             AlreadySettledError: an exchange with the same idempotency key came to an end; nothing else has happened.
             IdempotencyInProgressError, IdempotencyMismatchError: as `replay`; this comes before all that follows.
@@ -71,7 +72,8 @@ class Ledger(Protocol):
         """End the exchange with its one entry, and move every counter and the conversation's revision.
 
         None where it was settled or released before; nothing happens then. The entry names the provider's response
-        that `hold` names, also where `pend` never came through.
+        that `hold` names, also where `pend` never came through. Where nobody was told of its response
+        (`Settlement.is_untold`), `StoredResponses` has that no more, unless it is one in the background.
 
         Args:
             said: of a resumable exchange, what its `ReplyJournal` has not got yet.
@@ -102,7 +104,8 @@ class Ledger(Protocol):
     async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
         """Undo the reservation: the provider surely did nothing. A conversation made for it goes too.
 
-        So do a session that nothing else uses, and the exchange's events in the `ReplyJournal`.
+        So do a session that nothing else uses, the exchange's events in the `ReplyJournal`, and what `StoredResponses`
+        has of it, unless it is a response in the background: of that one its failure is still to be told.
 
         Args:
             transcripts: what the exchange had made on the provider's side, to be erased.

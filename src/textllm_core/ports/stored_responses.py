@@ -8,12 +8,11 @@ from textllm_core.records.stored_responses import FollowedResponse, ResponseFail
 class StoredResponses(Protocol):
     """What is kept of responses beside their messages and entries. It goes with the conversation that it is of.
 
+    `Ledger.reserve` and `Turnstile.admit` write it, in their transactions; `Ledger.release` and `Ledger.settle` take it
+    back where nobody was told of the response.
+
     Every method raises StorageUnavailableError when the storage does not answer.
     """
-
-    async def add(self, response: StoredResponse) -> None:
-        """Keep one, unless there is one of its id, or its conversation is gone: then nothing happens."""
-        ...
 
     async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
         """One response of the tenant; None, too, where its conversation is hidden."""

@@ -5,9 +5,12 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from msgspec.structs import asdict
+
 from textllm_core.money import Price, Rates
 from textllm_core.records.messages import Idempotency, Message
 from textllm_core.records.sessions import day_of
+from textllm_core.records.stored_responses import AskedResponse, StoredResponse
 from textllm_core.usage import EntryStatus, Kind, Usage
 from textllm_core.wire import Record
 
@@ -44,6 +47,7 @@ class Reservation(Record, frozen=True, kw_only=True):
         payer_id: whose session pays, in the user's place; None: the user's own.
         idempotency: the turn's key; taken with the reservation, and given back with a release.
         is_resumable: how it ends is kept for a while, for readers in other processes; see `ReplyJournal`.
+        response: what `StoredResponses` has of it from then on; None: nobody can ask for it again.
     """
 
     tenant_id: str
@@ -68,6 +72,21 @@ class Reservation(Record, frozen=True, kw_only=True):
     idempotency: Idempotency | None = None
     is_resumable: bool = False
     expires_at: datetime | None = None
+    response: AskedResponse | None = None
+
+    @property
+    def stored_response(self) -> StoredResponse | None:
+        """What is kept of its response, if anything."""
+        if self.response is None:
+            return None
+        return StoredResponse(
+            **asdict(self.response),
+            tenant_id=self.tenant_id,
+            user_id=self.user_id,
+            id=self.response_id,
+            conversation_id=self.conversation_id,
+            created_at=self.at,
+        )
 
     @property
     def payer(self) -> str:
@@ -187,6 +206,8 @@ class Settlement(Record, frozen=True, kw_only=True):
         end_number: the number of its terminal event, for a reader who resumes it.
         open_calls: as the conversation's state has them from now on.
         open_until: it is an estimate, and until then the provider is asked again; see `Ledger.estimated`.
+        is_untold: it failed before its caller was told of a reply, so that nobody will ask for its response, unless
+            that is one in the background.
     """
 
     status: EntryStatus
@@ -212,6 +233,7 @@ class Settlement(Record, frozen=True, kw_only=True):
     end_number: int = 1
     open_calls: tuple[str, ...] | None = None
     open_until: datetime | None = None
+    is_untold: bool = False
 
 
 class Settled(Record, frozen=True):

@@ -27,6 +27,7 @@ from textllm_core.records.parts import (
     words_of,
 )
 from textllm_core.records.sampling import Sampling
+from textllm_core.records.stored_responses import AskedResponse
 from textllm_core.records.thoughts import Thought, ThoughtDelta
 from textllm_core.records.tools import (
     FunctionTool,
@@ -240,6 +241,7 @@ class Turn(Record, frozen=True, kw_only=True):
         names: the ids of its reply and of its message; None: new ones.
         charged_id: who is charged in the place of a user whom nobody named; None: whoever else is.
         state: of its conversation, as it was read for it just now; None: it is read when the turn is admitted.
+        response: what is kept of it, so that it can be asked for again; None: nothing.
     """
 
     kind: Kind
@@ -263,6 +265,7 @@ class Turn(Record, frozen=True, kw_only=True):
     names: TurnNames | None = None
     charged_id: str | None = None
     state: ConversationState | None = None
+    response: AskedResponse | None = None
 
     @property
     def is_aside(self) -> bool:

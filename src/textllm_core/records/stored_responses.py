@@ -13,15 +13,28 @@ class ResponseFailure(Record, frozen=True):
     message: str
 
 
-class StoredResponse(Record, frozen=True, kw_only=True):
+class AskedResponse(Record, frozen=True, kw_only=True):
+    """What is kept of a response from its admission on, so that it can be asked for again.
+
+    Args:
+        message_ids: of the messages that it answers, oldest first.
+        asked: JSON of what is told of the request, for whoever shows it: nothing here reads it.
+        is_background: nobody waits for it.
+        is_of_conversation: its conversation was named; else it was made for it and for those that follow.
+    """
+
+    message_ids: tuple[str, ...]
+    asked: str
+    is_background: bool = False
+    is_of_conversation: bool = False
+
+
+class StoredResponse(AskedResponse, frozen=True, kw_only=True):
     """A response that can be asked for again, for as long as its conversation is there.
 
     Args:
         id: that of its exchange and its reply.
-        message_ids: of the messages that it answers, oldest first.
-        asked: JSON of what is told of the request, for whoever shows it: nothing here reads it.
-        is_background: nobody waited for it.
-        is_of_conversation: its conversation was named; else it was made for it and for those that follow.
+        created_at: the time of its turn.
         failure: None: it did not fail, or not yet.
     """
 
@@ -29,11 +42,7 @@ class StoredResponse(Record, frozen=True, kw_only=True):
     user_id: str
     id: str
     conversation_id: str
-    message_ids: tuple[str, ...]
-    asked: str
     created_at: datetime
-    is_background: bool = False
-    is_of_conversation: bool = False
     failure: ResponseFailure | None = None
 
 

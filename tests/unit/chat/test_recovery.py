@@ -202,6 +202,28 @@ async def test_a_response_whose_process_died_before_the_model_was_asked_has_fail
     assert failure.code == "service_unavailable"
 
 
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_response_whose_process_died_is_there_if_its_caller_may_know_of_it(bench: Bench, begins: bool) -> None:
+    bench.llm.script(
+        ScriptedReply(text="Well."),
+        ScriptedReply(deltas=("a", "b"), begins=None if begins else asyncio.Event(), gate=asyncio.Event()),
+    )
+    create = bench.textllm.responses.create
+    first = await create.answer(Caller(), ResponseTurn(content=(InputText("hi"),), user_id="ada"))
+    known = first.started.response_id
+    asked = ResponseTurn(content=(InputText("on"),), previous_response_id=known, is_resumable=True)
+    asking = asyncio.ensure_future(create.stream(Caller(), asked))
+    while len(bench.llm.requests) < 2:  # noqa: ASYNC110 - the model is asked by a task of the engine
+        await asyncio.sleep(0.001)
+    if begins:
+        await asking
+    survivor = Bench(store=bench.store)
+    survivor.clock.advance(timedelta(minutes=1))
+    assert await survivor.reconcile() == 1
+    assert len(bench.store.responses) == 1 + begins
+    asking.cancel()
+
+
 async def test_a_turn_whose_process_died_keeps_its_metadata(bench: Bench) -> None:
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
     turn = TextTurn("hi", user_id="ada", options=TurnOptions(metadata={"order": "17"}))

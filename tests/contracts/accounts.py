@@ -200,10 +200,15 @@ class Books:
                 await DAYS.add(connection, rows.usage_row(self.hold(), used))
 
     async def put_hold(
-        self, hold: Hold, *, before: Before | None = None, last_activity: datetime | None = None
+        self,
+        hold: Hold,
+        *,
+        before: Before | None = None,
+        last_activity: datetime | None = None,
+        was_ended: bool = False,
     ) -> None:
         async with self._database.transaction(EVERYONE) as connection:
-            row = rows.hold_row(hold, self.asked, before, last_activity)
+            row = rows.hold_row(hold, self.asked, before, last_activity) | {"session_was_active": not was_ended}
             await connection.execute(insert(tables.holds), row)
             if (key := self.asked.idempotency) is not None:
                 named = {"tenant_id": hold.tenant_id, "scope": key.scope, "key": key.key, "created_at": NOON}

@@ -189,6 +189,7 @@ def test_a_settlement_moves_what_the_rules_move(runner: asyncio.Runner, engine: 
         session: SessionAccount,
         used: DailyUsage | None,
         amount: Decimal,
+        was_ended: bool,
         named: tuple[str | None, str | None],
         end: Settlement,
     ) -> None:
@@ -198,12 +199,12 @@ def test_a_settlement_moves_what_the_rules_move(runner: asyncio.Runner, engine: 
         session = replace(session, reserved=session.reserved + amount)
         await books.put(conversation, session, used)
         hold = books.hold(amount)
-        await books.put_hold(hold)
+        await books.put_hold(hold, was_ended=was_ended)
         if named[0]:
             await books.ledger.pend(hold, provider_response_id=named[0], model=MODEL)
         came_to = await books.ledger.settle(replace(hold, provider_response_id=named[1]), end)
 
-        says = closing(conversation, session, hold, end)
+        says = closing(conversation, session, hold, end, was_ended=was_ended)
         assert came_to == says.settled
         assert await books.accounts() == (says.conversation, says.session)
         model = model_of_day(end.model)
@@ -235,6 +236,7 @@ def test_a_settlement_moves_what_the_rules_move(runner: asyncio.Runner, engine: 
             session=sessions,
             used=st.none() | usages,
             amount=money,
+            was_ended=st.booleans(),
             named=st.tuples(*[st.sampled_from([None, "resp_theirs"]), st.sampled_from([None, "resp_given"])]),
             end=settlements(),
         )

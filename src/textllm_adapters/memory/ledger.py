@@ -144,7 +144,7 @@ class MemoryLedger:
             return None
         hold = replace(ended.hold, provider_response_id=ended.hold.provider_response_id or hold.provider_response_id)
         kept, today = store.conversations[_conversation_key(hold)], store.sessions[_session_key(hold)]
-        closed = closing(kept.account, today.account, hold, end)
+        closed = closing(kept.account, today.account, hold, end, was_ended=ended.was_ended)
         kept = replace(kept, messages=(*kept.messages, *end.messages))
         store.conversations[_conversation_key(hold)] = kept.with_account(closed.conversation)
         store.sessions[_session_key(hold)] = today.with_account(closed.session)
@@ -234,7 +234,9 @@ class MemoryLedger:
             made_conversation=ended.made_conversation,
             before=ended.before,
             last_activity=ended.last_activity,
-            has_others=any(kept.hold.session_id == hold.session_id for kept in store.holds.values()),
+            has_others=any(
+                kept.hold.session_id == hold.session_id and not kept.was_ended for kept in store.holds.values()
+            ),
         )
         if session is None:
             del store.sessions[_session_key(hold)]

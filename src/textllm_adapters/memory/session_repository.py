@@ -37,6 +37,9 @@ class MemorySessionRepository:
         for key, kept in self.store.sessions.items():
             if (*key[:2], kept.session.id) == (tenant_id, user_id, session_id):
                 self.store.sessions[key] = replace(kept, session=replace(kept.session, is_active=False))
+                for held, of in self.store.holds.items():
+                    if of.hold.session_id == session_id:
+                        self.store.holds[held] = replace(of, was_ended=True)
                 return self._session(key)
         return None
 

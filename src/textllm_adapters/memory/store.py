@@ -111,7 +111,12 @@ class KeptSession(Struct, frozen=True):
 
 
 class KeptHold(Struct, frozen=True):
-    """A hold and its lease. `made_conversation`: a release takes the conversation back as well."""
+    """A hold and its lease.
+
+    Args:
+        made_conversation: a release takes the conversation back as well.
+        was_ended: its session, under it.
+    """
 
     hold: Hold
     lease_until: datetime
@@ -122,6 +127,7 @@ class KeptHold(Struct, frozen=True):
     is_resumable: bool = False
     cancel_asked: bool = False
     watched_until: datetime | None = None
+    was_ended: bool = False
 
 
 class KeptEstimate(Struct, frozen=True):

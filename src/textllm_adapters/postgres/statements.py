@@ -117,7 +117,7 @@ _SETTLED: Final = """
     WITH hold AS (
         DELETE FROM holds WHERE tenant_id = :tenant AND user_id = :user AND response_id = :response
         RETURNING kind, amount, provider_response_id, idempotency_scope, idempotency_key, is_resumable, created_at,
-            payer_id
+            payer_id, session_was_active
     ),
     conversation AS (
         UPDATE conversations SET
@@ -145,7 +145,7 @@ _SETTLED: Final = """
             total_cost = total_cost + :cost,
             total_tokens = total_tokens + :input_tokens + :output_tokens,
             last_activity = :at,
-            is_reopened = FALSE
+            is_reopened = is_reopened AND NOT (SELECT session_was_active FROM hold)
         WHERE tenant_id = :tenant AND user_id = :charged AND day = :day AND EXISTS (SELECT FROM conversation)
         RETURNING id, total_cost
     ),

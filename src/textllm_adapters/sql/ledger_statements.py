@@ -45,6 +45,8 @@ _OF_HOLD: Final = (*_of_user(holds), holds.c.response_id == bindparam("of_respon
 _SAID: Final = ("message", "said_before")  # they may be long
 _ALL_BUT_SAID: Final = tuple(column for column in holds.c if column.name not in _SAID)
 
+_IN_SESSION: Final = and_(holds.c.tenant_id == bindparam("of_tenant"), holds.c.session_id == bindparam("of_session"))
+
 HOLD: Final = select(holds).where(*_OF_HOLD)
 # Of a conversation that was just taken no other exchange has a hold. The ids say the session's day once more, so that
 # PostgreSQL looks into one month, and into what says no time.
@@ -62,9 +64,16 @@ HAS_ENTRY: Final = (
     .limit(1)
 )
 HAS_HOLD: Final = (  # of which few are there at any time
-    select(holds.c.response_id)
-    .where(holds.c.tenant_id == bindparam("of_tenant"), holds.c.session_id == bindparam("of_session"))
-    .limit(1)
+    select(holds.c.response_id).where(_IN_SESSION, holds.c.session_was_active).limit(1)
+)
+# Of a session that is ended. One that somebody has locked is just coming to its end: to wait for it might be to wait in
+# a circle.
+END_SESSION_OF_HOLDS: Final = (
+    update(holds)
+    .where(
+        tuple_(*holds.primary_key).in_(select(*holds.primary_key).where(_IN_SESSION).with_for_update(skip_locked=True))
+    )
+    .values(session_was_active=False)
 )
 ADD_HOLD: Final = insert(holds)
 ADD_RESPONSE: Final = insert(responses)

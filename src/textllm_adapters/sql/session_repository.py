@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from textllm_adapters.sql.database import Database
 from textllm_adapters.sql.errors import STORAGE_ERRORS
+from textllm_adapters.sql.ledger_statements import END_SESSION_OF_HOLDS
 from textllm_adapters.sql.tables import daily_usage, sessions
 from textllm_adapters.translation import translated
 from textllm_core.money import ZERO
@@ -67,8 +68,10 @@ class SqlSessionRepository:
     async def end(self, tenant_id: str, user_id: str, session_id: str) -> Session | None:
         of_it = {"of_tenant": tenant_id, "of_user": user_id, "of_session": session_id}
         with translated(STORAGE_ERRORS):
-            async with self._database.batch(tenant_id) as connection:
+            async with self._database.transaction(tenant_id) as connection:
                 found = (await connection.execute(_END, of_it)).first() is not None
+                if found:
+                    await connection.execute(END_SESSION_OF_HOLDS, of_it)
         return await self.get(tenant_id, session_id) if found else None
 
     async def _first(self, tenant_id: str, statement: Select[Any], parameters: dict[str, object]) -> Session | None:

@@ -78,7 +78,7 @@ conversations: Final = Table(
 )
 
 # reserved: the sum of the day's holds. conversation_count: conversations that have an entry or a hold in it.
-# is_reopened: it was ended, and only turns that are running have made it active again.
+# is_reopened: it was ended, and only turns that came later, and are running, have made it active again.
 sessions: Final = Table(
     "sessions",
     metadata,
@@ -122,7 +122,7 @@ daily_usage: Final = Table(
 # may have been asked. transcript_id: what was made for it there. payer_id: who is charged in the user's place; NULL:
 # the user. thought: characters of reasoning, counted: what the provider had stated of its usage (NULL: nothing), by the
 # last renewal. before: what a release has to undo in the conversation. session_last_activity: what it puts back in the
-# session; NULL: it was made for it. session_was_active: for workers of the last release; the next one can drop it.
+# session; NULL: it was made for it. session_was_active: FALSE once the session was ended under the exchange.
 holds: Final = Table(
     "holds",
     metadata,

@@ -52,6 +52,7 @@ class _Kept(Struct, frozen=True):
     made_conversation: bool
     before: Before | None
     session_last_activity: datetime | None
+    session_was_active: bool
     is_resumable: bool
     idempotency_scope: str | None
     idempotency_key: str | None
@@ -87,7 +88,7 @@ _ENTRY_IN_SESSION: Final = (
     "SELECT 1 FROM ledger WHERE tenant_id = ? AND user_id = ? AND conversation_id = ? AND session_id = ? LIMIT 1"
 )
 
-_HOLD_IN_SESSION: Final = "SELECT 1 FROM holds WHERE tenant_id = ? AND session_id = ? LIMIT 1"
+_HOLD_IN_SESSION: Final = "SELECT 1 FROM holds WHERE tenant_id = ? AND session_id = ? AND session_was_active LIMIT 1"
 
 
 class SqliteLedger(SqlLedger):
@@ -231,7 +232,7 @@ def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement, said: 
     session = _SESSIONS.get(connection, *_day(hold))
     assert conversation is not None  # nobody erases one in which a turn is running
     assert session is not None
-    closed = closing(conversation, session, hold, end)
+    closed = closing(conversation, session, hold, end, was_ended=not kept.session_was_active)
     _CONVERSATIONS.change(connection, *_conversation(hold), old=conversation, new=closed.conversation)
     _SESSIONS.change(connection, *_day(hold), old=session, new=closed.session)
     _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, closed.dropped, at=end.at))

@@ -124,6 +124,28 @@ class SessionRepositoryContract:
         assert session is not None
         assert not session.is_active
 
+    @pytest.mark.parametrize("released", ["before", "after", "both"])
+    @pytest.mark.parametrize("times", [1, 2])
+    async def test_a_turn_that_began_before_the_end_keeps_no_session_active(
+        self, storage: Storage, released: str, times: int
+    ) -> None:
+        """Whatever comes of it, and in whatever order: a turn that was refused leaves no trace."""
+        older = await storage.ledger.reserve(reservation())
+        for _ in range(times):
+            await storage.sessions.end("tenant", "user", older.session_id)
+            refused = await storage.ledger.reserve(reservation(at=NOON + timedelta(minutes=1)))
+        if released == "before":
+            await storage.ledger.release(refused)
+        if released == "both":
+            await storage.ledger.release(older)
+        else:
+            await storage.ledger.settle(older, settlement(at=NOON + timedelta(minutes=2)))
+        if released != "before":
+            await storage.ledger.release(refused)
+        session = await storage.sessions.get("tenant", older.session_id)
+        is_gone = released == "both" and times == 1
+        assert (session is None, session is not None and session.is_active) == (is_gone, False)
+
     async def test_so_do_turns_that_come_and_are_released_at_once(self, storage: Storage) -> None:
         first = await storage.ledger.reserve(reservation())
         await storage.ledger.settle(first, settlement())

@@ -26,5 +26,8 @@ class SessionRepository(Protocol):
         ...
 
     async def end(self, tenant_id: str, user_id: str, session_id: str) -> Session | None:
-        """Make a session of the user inactive, and change nothing else; None where there is no such session."""
+        """Make a session of the user inactive, and change nothing else; None where there is no such session.
+
+        The exchanges that run in it then say nothing any more of whether it is active: see `books.closing`.
+        """
         ...

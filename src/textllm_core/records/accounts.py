@@ -42,7 +42,8 @@ class SessionAccount(Record, frozen=True, kw_only=True):
 
     Args:
         reserved: the USD that its holds have together.
-        is_reopened: it was ended, and active again only because turns are running; none has come to its end since.
+        is_reopened: it was ended, and active again only because turns are running that came later, of which none has
+            come to its end.
     """
 
     id: str

@@ -118,8 +118,14 @@ def _taken(asked: Reservation, conversation: ConversationAccount | None) -> Conv
     return conversation
 
 
-def closing(conversation: ConversationAccount, session: SessionAccount, hold: Hold, settlement: Settlement) -> Closing:
-    """End the exchange: every counter moves, and the conversation is free for the next."""
+def closing(
+    conversation: ConversationAccount, session: SessionAccount, hold: Hold, settlement: Settlement, *, was_ended: bool
+) -> Closing:
+    """End the exchange: every counter moves, and the conversation is free for the next.
+
+    Args:
+        was_ended: the session was ended while the exchange ran, so that it says nothing of whether that is active.
+    """
     end, moves = settlement, settled(settlement)
     after = replace(
         _moved(conversation, moves),
@@ -140,7 +146,8 @@ def closing(conversation: ConversationAccount, session: SessionAccount, hold: Ho
             turn_until=None,
         )
     reserved = session.reserved - hold.amount
-    paid = replace(_spent(session, moves), reserved=reserved, last_activity=end.at, is_reopened=False)
+    is_reopened = session.is_reopened and was_ended
+    paid = replace(_spent(session, moves), reserved=reserved, last_activity=end.at, is_reopened=is_reopened)
     return Closing(
         conversation=after,
         session=paid,
@@ -178,7 +185,8 @@ def released(
 
     Args:
         before, last_activity: as `opening` had them.
-        has_others: other exchanges are running in the session; it only matters where that was reopened.
+        has_others: other exchanges are running in the session that it was not ended under; it only matters where it was
+            reopened.
     """
     is_counted = made_conversation or (before is not None and before.was_counted)
     freed = _freed(session, hold, last_activity, minus_conversations=int(is_counted))

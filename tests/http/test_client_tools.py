@@ -1,13 +1,15 @@
 """Tools that clients run and that are no plain functions, at `/v1/responses`: groups, and those of free text."""
 
+import base64
 import json
 from typing import Any
 
 import pytest
 from tests.http.conftest import Answer, Server, events_of
+from tests.image_files import png
 
 from textllm_adapters.memory.llm import ScriptedReply
-from textllm_core import NamedFunction, ToolCall, ToolResult
+from textllm_core import InputImage, InputText, NamedFunction, ToolCall, ToolResult
 
 PATH = "/v1/responses"
 PATCH = {
@@ -98,6 +100,38 @@ async def test_what_came_of_them_goes_back_to_the_model(server: Server, is_chain
         assert [call.name for call in calls.tool_calls] == ["apply_patch", "agents__spawn", "agents__apply_patch"]
         assert json.loads(calls.tool_calls[0].arguments) == {"input": "*** Begin\nPatch"}
     await server.bench.check_books()
+
+
+IMAGE = {"type": "input_image", "image_url": f"data:image/png;base64,{base64.b64encode(png(8, 8)).decode()}"}
+SEES = [
+    {"type": "function_call_output", "call_id": "call_1", "output": [IMAGE]},
+    {"type": "function_call_output", "call_id": "call_2", "output": [{"type": "input_text", "text": "two"}, IMAGE]},
+]
+
+
+@pytest.mark.parametrize("further", [[], [{"role": "user", "content": "What is it?"}]])
+@pytest.mark.parametrize("is_chain", [True, False])
+async def test_images_of_results_are_shown_behind_them(server: Server, is_chain: bool, further: list[Any]) -> None:
+    server.bench.llm.script(ScriptedReply(tool_calls=(SAYS, BEGINS)))
+    first = (await ask(server, store=is_chain)).json()
+    before = [] if is_chain else [{"role": "user", "content": "Do it."}, *first["output"]]
+    behind = {"previous_response_id": first["id"]} if is_chain else {"store": False}
+    told = (await ask(server, input=[*before, *SEES, *further], **behind)).json()
+    assert told["output"][0]["content"][0]["text"].count("Seen: ") == 1
+    sent = server.bench.llm.requests[-1].messages
+    parts = [part for message in sent[0 if is_chain else 2 :] for part in message.content]
+    results = [ToolResult(call_id="call_1", output="It is shown below."), ToolResult(call_id="call_2", output="two")]
+    assert parts[:2] == results
+    assert [type(part) for part in parts[2:4]] == [InputImage, InputImage]
+    assert [part.text for part in parts[4:] if isinstance(part, InputText)] == ["What is it?"] * len(further)
+    await server.bench.check_books()
+
+
+async def test_images_of_results_come_before_the_next_reply(server: Server) -> None:
+    said = [*CALLS[:1], SEES[0], {"role": "assistant", "content": "A square."}, {"role": "user", "content": "Red?"}]
+    assert (await ask(server, input=said, store=False)).status == 200
+    (request,) = server.bench.llm.requests
+    assert [message.role for message in request.messages] == ["assistant", "user", "user", "assistant", "user"]
 
 
 CHOICES: list[tuple[Any, Any, list[str]]] = [

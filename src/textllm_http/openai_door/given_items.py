@@ -23,6 +23,8 @@ Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 MAX_ITEMS: Final = 2000  # of one request, which may bring all that was said before
 _MOST_REFERENCES: Final = 500  # each costs a look into the database
 _ROLES: Final = ("user", "assistant", "system", "developer")
+_AFTER_RESULTS: Final = ("message", "function_call", "custom_tool_call", "item_reference")
+_SHOWN: Final = "It is shown below."  # of a result that is an image, or a file
 _HIDDEN: Final = ("compaction",)  # what a model thought is not told to it here; clients send it back
 
 
@@ -48,7 +50,8 @@ def given_items(
 ) -> list[Given]:
     """The messages that items stand for, and those that they name.
 
-    A call of a function belongs to the reply before it, results that follow each other make one message.
+    A call of a function belongs to the reply before it, results that follow each other make one message. Images and
+    files among the results come behind them all: most providers take text alone as a result.
 
     Args:
         body: that they stood in; place: where, such as `input`.
@@ -68,15 +71,21 @@ def given_items(
             place, f"may refer to {_MOST_REFERENCES} items at most; send what they say instead"
         )
     given: list[Given] = []
+    shown: list[GivenPart] = []  # of the results that have just come
     before: list[dict[str, Any]] = []  # the call that may come: what was thought, and said by the same reply
     for number, item in enumerate(items):
         at = f"{place}[{number}]"
         if not isinstance(item, dict):
             raise InvalidRequestError.of(at, "must be an object")
         kind = item.get("type") or "message"
+        if shown and kind in _AFTER_RESULTS and item.get("role") != "user":
+            _show(given, shown)
         match kind:
             case "message":
                 message, is_reply = _message(item, body, at), item.get("role") == "assistant"
+                if shown:
+                    message = GivenMessage(role=message.role, parts=(*shown, *message.parts))
+                    shown.clear()
                 given.append(_behind(before, item, message) if before and is_reply else message)
                 before = [*before, item] if before and is_reply else []
             case "function_call" | "custom_tool_call":
@@ -90,7 +99,9 @@ def given_items(
                 join(given, "assistant", call)
             case "function_call_output" | "custom_tool_call_output":
                 before = []
-                join(given, "user", _result(item, body, at))
+                result, parts = _result(item, body, at)
+                join(given, "user", result)
+                shown += parts
             case "item_reference":
                 given.append(GivenReference(_text(item, "id", at), at))
             case "reasoning":
@@ -107,10 +118,18 @@ def given_items(
                 raise InvalidRequestError.of(
                     f"{at}.type", f"{told} is not served here; there are messages, function calls and their outputs"
                 )
+    if shown:
+        _show(given, shown)
     for each in given:
         if isinstance(each, GivenMessage):
             check_ids(each.parts, field=place)
     return given
+
+
+def _show(given: list[Given], shown: list[GivenPart]) -> None:
+    """Have the user show what came with results."""
+    given.append(GivenMessage(role="user", parts=tuple(shown)))
+    shown.clear()
 
 
 def _behind(before: list[dict[str, Any]], item: dict[str, Any], message: GivenMessage) -> GivenMessage:
@@ -142,14 +161,14 @@ def _message(item: dict[str, Any], body: DoorBody, at: str) -> GivenMessage:
     return GivenMessage(role=role, parts=parts)
 
 
-def _result(item: dict[str, Any], body: DoorBody, at: str) -> ToolResult:
-    output = item.get("output")
+def _result(item: dict[str, Any], body: DoorBody, at: str) -> tuple[ToolResult, list[GivenPart]]:
+    """A result, and the images and files that it came with."""
+    output, shown = item.get("output"), list[GivenPart]()
     if not isinstance(output, str):
         parts = _parts(output, body, role="user", place=f"{at}.output")
-        if not all(isinstance(part, InputText) for part in parts):
-            raise InvalidRequestError.of(f"{at}.output", "may have text alone")
         output = "".join(part.text for part in parts if isinstance(part, InputText))
-    return ToolResult(call_id=_name(item, "call_id", at), output=output)
+        shown = [part for part in parts if not isinstance(part, InputText)]
+    return ToolResult(call_id=_name(item, "call_id", at), output=output or (_SHOWN if shown else "")), shown
 
 
 def _approval(item: dict[str, Any], at: str) -> Approval:

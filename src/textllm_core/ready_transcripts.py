@@ -45,10 +45,13 @@ class ReadyTranscripts:
 
     Args:
         most: how many it has at a time.
+
+    Attributes:
+        behind: where they are made.
     """
 
     def __init__(self, transcript: Transcript, erasures: Erasures, clock: Clock, *, most: int) -> None:
-        self._transcript = transcript
+        self.behind = transcript
         self._erasures = erasures
         self._clock = clock
         self._most = most
@@ -63,28 +66,28 @@ class ReadyTranscripts:
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`."""
         if messages or not self._is_kept:
-            return await self._transcript.create(messages, read=read)
+            return await self.behind.create(messages, read=read)
         now = self._clock.now()
-        newest = self._ready.pop() if self._ready and now - self._ready[-1].since < _IDLE else None
+        newest = self._ready.pop() if self._ready and _is_fresh(self._ready[-1], now) else None
         if len(self._ready) + self._ordered + self._making < self._most:
             self._ordered += 1
             self._order.set()
         if newest is None:
-            return await self._transcript.create(())
+            return await self.behind.create(())
         self._taken.append(newest._replace(since=now))
         return newest.foreseen.provider_id
 
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """Keeps `Transcript.messages`."""
-        return await self._transcript.messages(transcript_id)
+        return await self.behind.messages(transcript_id)
 
     async def erase(self, transcript_id: str) -> int:
         """Keeps `Transcript.erase`."""
-        return await self._transcript.erase(transcript_id)
+        return await self.behind.erase(transcript_id)
 
     async def erase_reply(self, provider_response_id: str) -> int:
         """Keeps `Transcript.erase_reply`."""
-        return await self._transcript.erase_reply(provider_response_id)
+        return await self.behind.erase_reply(provider_response_id)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -124,8 +127,8 @@ class ReadyTranscripts:
         if abs(now - self._looked_at) < _ROUND:  # a clock may be set back
             return
         self._looked_at = now
-        settled = [taken for taken in self._taken if now - taken.since >= _SETTLES]
-        aged = [ready for ready in self._ready if now - ready.since >= _IDLE]
+        settled = [taken for taken in self._taken if abs(now - taken.since) >= _SETTLES]
+        aged = [ready for ready in self._ready if not _is_fresh(ready, now)]
         self._ready = [ready for ready in self._ready if ready not in aged]
         with suppress(StorageUnavailableError):  # what stays on the list is erased by and by, as it says
             await self._erasures.done(*(taken.foreseen for taken in settled))
@@ -135,7 +138,7 @@ class ReadyTranscripts:
     async def _make(self) -> str | None:
         try:
             async with asyncio.timeout(_MAKING_S):
-                return await self._transcript.create(())
+                return await self.behind.create(())
         except (TextLLMError, TimeoutError):  # a turn that then asks for itself says why
             return None
 
@@ -146,14 +149,26 @@ class ReadyTranscripts:
             await self._erasures.foresee([each.foreseen for each in ready], at=now + _FORESEEN)
         except StorageUnavailableError:
             with suppress(TextLLMError):
-                await asyncio.gather(*(self._transcript.erase(transcript_id) for transcript_id in made))
+                await asyncio.gather(*(self.behind.erase(transcript_id) for transcript_id in made))
         else:
             self._ready += ready
 
     async def _give_up(self, ready: _Ready) -> None:
         with suppress(TextLLMError):  # it is on the list, and erased when its time comes
-            await self._transcript.erase(ready.foreseen.provider_id)
+            await self.behind.erase(ready.foreseen.provider_id)
             await self._erasures.done(ready.foreseen)
+
+
+def made_now(transcript: Transcript) -> Transcript:
+    """The same, but it makes each transcript once it is asked for: the provider has lost one that was made ahead, and
+    may have lost all of them.
+    """
+    return transcript.behind if isinstance(transcript, ReadyTranscripts) else transcript
+
+
+def _is_fresh(ready: _Ready, now: datetime) -> bool:
+    """Whether it is surely not erased yet; one from the future is listed as put off by a wrong clock, and erased."""
+    return timedelta(0) <= now - ready.since < _IDLE
 
 
 def _foreseen(transcript_id: str) -> Erasure:

@@ -204,3 +204,32 @@ async def test_what_is_ready_is_no_erasure_that_waits(bench: Bench) -> None:
         await until(lambda: bool(bench.listed))
         waiting = await bench.erasures.waiting()
         assert (waiting.pending, waiting.failing) == (0, 0)
+
+
+async def test_none_is_given_that_was_erased_because_the_clock_was_set_back(bench: Bench) -> None:
+    async with bench.ready.kept():
+        await bench.take()
+        await until(lambda: bool(bench.listed))
+        bench.clock.at -= timedelta(hours=5)
+        await bench.erase_due()  # it is listed as put off by a wrong clock
+        assert await bench.take() in bench.provider.ids
+
+
+async def test_what_was_made_before_the_clock_was_set_back_is_given_up(bench: Bench) -> None:
+    async with bench.ready.kept():
+        first = await bench.take()
+        await until(lambda: bool(bench.listed))
+        bench.clock.at -= timedelta(hours=5)
+        await bench.ready.tidy()
+        assert (bench.provider.ids, bench.listed) == ({first}, set())
+
+
+async def test_what_was_taken_before_the_clock_was_set_back_stays(bench: Bench) -> None:
+    async with bench.ready.kept():
+        await bench.take()
+        await until(lambda: bool(bench.listed))
+        taken = await bench.take()
+        bench.clock.at -= timedelta(hours=5)
+        await bench.ready.tidy()
+        await bench.erase_due()
+        assert taken in bench.provider.ids

@@ -33,6 +33,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.ports.tracer import Tracer
+from textllm_core.ready_transcripts import made_now
 from textllm_core.records.hosted import ToolStep
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold
@@ -117,10 +118,10 @@ class AskModel:
                 raise
             # Our own copy is the record; the provider's side of it is made anew.
             of.transcript_id = None
-            return await self._call(of)
+            return await self._call(of, was_lost=True)
 
-    async def _call(self, of: OpenExchange) -> ModelEnded:
-        request = await self._request(of)
+    async def _call(self, of: OpenExchange, *, was_lost: bool = False) -> ModelEnded:
+        request = await self._request(of, was_lost=was_lost)
         if not of.hold.is_asked or of.hold.transcript_id != of.unasked_transcript:
             of.hold = await self.ledger.ask(of.hold, transcript_id=of.unasked_transcript)
         of.is_asked = True
@@ -180,7 +181,7 @@ class AskModel:
             raise ProviderError("The model's reply broke off.")
         return ended
 
-    async def _request(self, of: OpenExchange) -> ModelRequest:
+    async def _request(self, of: OpenExchange, *, was_lost: bool) -> ModelRequest:
         hold, options = of.hold, of.turn.options
         if of.transcript_id is None and of.has_past and not of.keeps_messages:
             raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
@@ -200,7 +201,8 @@ class AskModel:
                 past = (*await self._history(of, limit=None), *of.turn.before)
                 history, said_now = _parted(of, past)
                 history = await self._sendable(of, history)
-                of.transcript_id = await transcript.create(history, read=self._read_blob(of))
+                maker = made_now(transcript) if was_lost else transcript
+                of.transcript_id = await maker.create(history, read=self._read_blob(of))
             transcript_id = of.transcript_id
             messages = await self._sendable(of, said_now)
         return ModelRequest(

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from tests.unit.conftest import GPT, POLICY, Bench
 
 from textllm_adapters.memory.conversation_repository import MemoryConversationRepository
+from textllm_adapters.memory.erasures import MemoryErasures
 from textllm_adapters.memory.ledger import MemoryLedger
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.store import MemoryStore
@@ -47,6 +48,7 @@ from textllm_core.errors import (
     TextLLMError,
 )
 from textllm_core.money import ZERO
+from textllm_core.ready_transcripts import ReadyTranscripts
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.edits import SaidMessage
 from textllm_core.records.journal import JournalEntry
@@ -703,6 +705,21 @@ async def test_a_provider_is_asked_for_what_was_estimated_for_ten_minutes_and_th
     bench.llm.ended[response_id or ""] = ModelEnded(status="completed", usage=USAGE, text="abc")
     assert await bench.reconcile() == 0
     assert bench.store.estimates == {}
+
+
+async def test_a_conversation_begins_also_where_the_provider_has_lost_all_that_was_made_ahead() -> None:
+    bench = Bench()
+    assert bench.transcript is not None
+    ready = ReadyTranscripts(bench.transcript, MemoryErasures(bench.store), bench.clock, most=4)
+    over = bench.over(transcript=ready)
+    async with ready.kept():
+        await asyncio.gather(*(over.send_message(Caller(), TextTurn("hi", user_id=f"u{at}")) for at in range(4)))
+        await ready.tidy()
+        assert len(bench.transcript.ids) >= 6  # two and more are at hand
+        for transcript_id in list(bench.transcript.ids):
+            bench.transcript.lose(transcript_id)
+        assert (await over.send_message(Caller(), TextTurn("hi", user_id="ada"))).text == "[0] You said: hi"
+    await bench.check_books()
 
 
 @pytest.mark.parametrize("keeps", [True, False])

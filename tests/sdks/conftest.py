@@ -18,7 +18,7 @@ from tests.sdks.clever_model import answer
 from tests.servers.openai import OpenAIStandIn
 
 SCRIPTS: Final = Path(__file__).parent / "scripts"
-# What was tried last: docs/openai.md names these versions, too.
+# What was tried last: docs/clients.md names these versions, too.
 NODE: Final = {
     "openai": "6.49.0",
     "ai": "6.0.326",

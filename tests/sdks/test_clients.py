@@ -13,7 +13,7 @@ from tests.sdks.conftest import NODE, PYTHON, SCRIPTS, Served, run
 pytestmark = [pytest.mark.sdks, pytest.mark.timeout(900)]
 # What llmprobe asks for and the API of the provider behind cannot do; it is refused, or met as far as it goes.
 OF_THE_RESPONSES_API = {"chat-limits-max-tokens", "responses-limits-max-tokens"}  # it takes no fewer than 16
-PAGE = Path(__file__).parents[2] / "docs" / "openai.md"
+PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 
 
 @pytest.fixture(autouse=True)

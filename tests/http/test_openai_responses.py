@@ -477,6 +477,21 @@ async def test_why_one_never_began_in_the_background_is_told_where_its_events_ar
     await bench.check_books()
 
 
+async def test_why_one_failed_in_the_background_is_told_where_its_stream_began_before_the_model() -> None:
+    bench = Bench(policy=replace(POLICY, begin_within_s=0.1))
+    begins = asyncio.Event()
+    body: dict[str, Any] = {"model": "gpt-4o", "input": "Hello", "background": True, "stream": True}
+    bench.llm.script(ScriptedReply(error=ProviderUnavailableError("Busy.", may_have_run=False), begins=begins))
+    async with serving(bench) as server:
+        asyncio.get_running_loop().call_later(1.0, begins.set)
+        events = events_of(await server.post("/v1/responses", body))
+        assert events[0]["type"] == "response.created"
+        assert (events[-1]["type"], events[-1]["response"]["error"]["message"]) == ("response.failed", "Busy.")
+        again = await kept(server, events[0]["response"]["id"])
+        assert (again["status"], again["error"]) == ("failed", events[-1]["response"]["error"])
+    await bench.check_books()
+
+
 async def test_a_repeat_in_the_background_is_told_the_response_that_failed_before_it_began(
     server: Server, bench: Bench
 ) -> None:

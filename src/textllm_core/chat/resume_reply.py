@@ -59,7 +59,7 @@ class ResumeReply:
             StorageUnavailableError
         """
         here = self.running.find(caller.tenant_id, caller.user_id, response_id)
-        if here is not None and here.log.length:
+        if here is not None and await here.log.begun() is not None:
             return Resumed(here.log.first, is_over=False, events=self._linked(caller, self._read_here(here, after)))
         page = await self._first_page(caller, response_id)
         started = page.events[0]

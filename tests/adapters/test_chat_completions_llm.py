@@ -1,5 +1,6 @@
 """What only the Chat Completions API does: its body, its chunks, its failures."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -12,6 +13,7 @@ from tests.servers.answering import answering
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.openai_script import Fault, Reply
 
+from textllm_adapters.openai import chat_completions
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import open_client
 from textllm_adapters.testing.models import assistant, hear, request
@@ -213,6 +215,32 @@ async def test_failures_mean_what_they_mean_with_the_responses_api(
     assert heard.events == []
     assert type(heard.error) is kind
     assert len(provider.requests) == sent
+
+
+@pytest.mark.parametrize("finish_reason", ["stop", "length", None])
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_a_reply_whose_end_was_stated_is_whole_whatever_becomes_of_its_connection(
+    monkeypatch: pytest.MonkeyPatch, is_silent: bool, finish_reason: str | None
+) -> None:
+    monkeypatch.setattr(chat_completions, "_COST_WITHIN_S", 0.05)
+    body = chunks(text("one"), text("", finish_reason)).body
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n" + body)
+        if is_silent:
+            await reader.read()
+        writer.close()
+
+    async with asyncio.timeout(30), await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with open_client("sk-test", f"http://127.0.0.1:{port}/v1", silence_timeout_s=0.5) as client:
+            heard = await hear(ChatCompletionsLLM(client, QUICK).stream(request("Well?")))
+    assert heard.deltas == ["one"]
+    if finish_reason is None:
+        assert isinstance(heard.error, ModelError)
+    else:
+        assert (heard.ended.text, heard.ended.finish_reason, heard.ended.usage) == ("one", finish_reason, None)
 
 
 @pytest.mark.parametrize(("is_openai", "role"), [(False, "system"), (True, "developer")])

@@ -1,6 +1,7 @@
 """The Chat Completions API, which nearly every compatible server speaks; the whole history goes with every call."""
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -53,6 +54,7 @@ _FINISHES: Final = (
     | dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call"), _TOOL)
     | {"network_error": _BROKEN, "refusal": _Finish(reason="refusal")}
 )
+_COST_WITHIN_S: Final = 5.0  # gateways that count after the reply take a second; whoever waits for its end waits, too
 _NO_REASON: Final = ("", "null", "none")  # as some write that there is none yet
 
 
@@ -144,7 +146,7 @@ class ChatCompletionsLLM:
         with hearing(asked):
             answer = await self._lessons.taught(asked, request, partial(self._ask, asked, request))
             try:
-                async for event in answer:
+                async for event in _Events(answer, heard):
                     if event.data.strip() == b"[DONE]":
                         break
                     chunk = _read(event, asked, heard)
@@ -207,6 +209,28 @@ class ChatCompletionsLLM:
     async def outcome(self, provider_response_id: str) -> ModelEnded | None:  # noqa: ARG002 - nothing is kept
         """Keeps `LLM.outcome`."""
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """Those of an answer; once the model has said that it ended, as many as come soon: then the cost alone is missing,
+    and the reply is whole, whatever becomes of the connection."""
+
+    answer: EventStream
+    heard: _Heard
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[ServerSentEvent]:
+        return self.answer.__anext__() if self.heard.finish is None else self._soon()
+
+    async def _soon(self) -> ServerSentEvent:
+        try:
+            async with asyncio.timeout(_COST_WITHIN_S):
+                return await self.answer.__anext__()
+        except OSError:  # broken, silent, or late
+            raise StopAsyncIteration from None
 
 
 def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> Chunk:

@@ -1,7 +1,7 @@
 """The one path of every turn: admit, ask, settle."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -9,7 +9,6 @@ from typing import Any, Final, Self
 from msgspec.structs import replace
 
 from textllm_core import steps
-from textllm_core.cancellation import carried_through
 from textllm_core.chat.admission import Admission
 from textllm_core.chat.ask_model import AskModel
 from textllm_core.chat.attachments import Attachments
@@ -22,6 +21,7 @@ from textllm_core.chat.routes import Reads, Routes
 from textllm_core.chat.running import RENEW_EVERY_S, Running, RunningExchanges
 from textllm_core.chat.settlement import Ending, ending
 from textllm_core.chat.track_usage import TrackUsage
+from textllm_core.chat.turn_files import discard_files
 from textllm_core.errors import (
     ProviderError,
     ProviderUnavailableError,
@@ -43,7 +43,7 @@ from textllm_core.ports.tracer import Tracer
 from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
 from textllm_core.records.journal import JournalEntry
-from textllm_core.records.messages import ReplyCompleted, ReplyEvent, ReplyStarted, Turn
+from textllm_core.records.messages import ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, Turn
 from textllm_core.records.model import ModelEnded
 from textllm_core.steps import UNTRACED
 from textllm_core.tenancy import Caller
@@ -175,12 +175,16 @@ class Exchange:
                 for event in batch:
                     yield event
 
-    async def batches(self, caller: Caller, turn: Turn) -> AsyncGenerator[list[ReplyEvent], None]:
-        """As `run`, as many events at a time as there are by then."""
+    async def batches(
+        self, caller: Caller, turn: Turn, *, failed: Callable[[ReplyFailed], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[list[ReplyEvent], None]:
+        """As `run`, as many events at a time as there are by then; `failed`: done before a failure is told."""
         running = await self._started(caller, turn)
         try:
             async with aclosing(running.log.batches()) as batches:
                 async for batch in batches:
+                    if failed is not None and isinstance(batch[-1], ReplyFailed):
+                        await failed(batch[-1])
                     yield batch
         finally:
             self.running.left(running)
@@ -239,7 +243,7 @@ class Exchange:
         try:
             self.running.start(self._carry_out(caller, turn, running), running)
         except ServiceUnavailableError:
-            await _discard_files(turn)
+            await discard_files(turn)
             raise
         # It may be cut short before it has begun.
         running.task.add_done_callback(lambda _: running.log.refuse(self._why_cut_short()))
@@ -280,7 +284,7 @@ class Exchange:
                     self.telemetry.emit(ExchangeAdmitted(of.hold.response_id, of.hold.amount))
         finally:
             if of is None:
-                await _discard_files(turn)
+                await discard_files(turn)
         return of
 
     async def _ask_and_settle(self, of: OpenExchange, running: Running) -> None:
@@ -354,7 +358,7 @@ class Exchange:
             self._fail(of, StorageUnavailableError("This turn was settled by recovery, without its reply."))
         if isinstance(told, TextLLMError):
             if not end.settlement.answered:
-                await _discard_files(of.turn)
+                await discard_files(of.turn)
             self._fail(of, told)
         elif settled is not None:
             warnings = self.policy.warnings(settled.spent)
@@ -373,7 +377,7 @@ class Exchange:
             except StorageUnavailableError:
                 self._fail(of, error)
                 await asyncio.sleep(pause)
-        await _discard_files(of.turn)
+        await discard_files(of.turn)
         self._fail(of, error)
 
     def _why_cut_short(self) -> TextLLMError:
@@ -392,9 +396,3 @@ class Exchange:
     def _fail(self, of: OpenExchange, error: TextLLMError) -> None:
         error.allowance = of.allowance
         of.log.fail(of.hold.response_id, error)
-
-
-async def _discard_files(turn: Turn) -> None:
-    """Let go of what was stored for a turn that its conversation knows nothing of."""
-    if turn.discard_files is not None:
-        await carried_through(turn.discard_files())

@@ -1,8 +1,9 @@
 """The use case of responses that can be asked for again: where each is said, and what is kept of it."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -125,11 +126,13 @@ class Respond:
         self, caller: Caller, asked: ResponseTurn, *, forks: bool = False
     ) -> tuple[ReplyStarted, ReplyEvent | None, str | None]:
         placed = await self._placed(caller, asked, forks=forks)
+        begun = None if placed.made is None else placed.begun  # nobody else is to know before the end
         try:
-            started, end = await self.exchange.ends(caller, placed.turn, begun=placed.begun)
-            await self._keep_failure(caller, placed.place.user_id, end)
+            started, end = await self.exchange.ends(caller, placed.turn, begun=begun)
         finally:
             await self._leave(caller, placed)
+        if isinstance(end, ReplyFailed):
+            await self._keep_failure(caller, placed.place.user_id, end)
         return started, end, placed.place.named_id
 
     async def stream(self, caller: Caller, asked: ResponseTurn) -> Streamed:
@@ -149,19 +152,16 @@ class Respond:
 
     async def _stream(self, caller: Caller, asked: ResponseTurn, *, forks: bool = False) -> Streamed:
         placed = await self._placed(caller, asked, forks=forks)
-        batches = self._batches(caller, placed)
-        return Streamed(await anext(batches), batches, placed.place.named_id)
-
-    async def _batches(self, caller: Caller, placed: _Placed) -> AsyncGenerator[list[ReplyEvent], None]:
+        failed = partial(self._keep_failure, caller, placed.place.user_id)
+        batches = self.exchange.batches(caller, placed.turn, failed=failed)
         try:
-            async with aclosing(self.exchange.batches(caller, placed.turn)) as batches:
-                async for batch in batches:
-                    if isinstance(batch[0], ReplyStarted):
-                        placed.begun(batch[0])
-                    await self._keep_failure(caller, placed.place.user_id, batch[-1])
-                    yield batch
+            first = await anext(batches)
+            started = first[0]
+            assert isinstance(started, ReplyStarted)
+            placed.begun(started)
         finally:
             await self._leave(caller, placed)
+        return Streamed(first, batches, placed.place.named_id)
 
     async def begin(self, caller: Caller, asked: ResponseTurn) -> Begun:
         """Answer in the background: it runs to its end, whoever waits for it.
@@ -282,7 +282,7 @@ class Respond:
         said = replace(last, content=tuple(it for it in last.content if not isinstance(it, ToolResult | Approval)))
         is_new = place.state is None and place.forked is None
         characters, token_bound, _ = measured((*before, said), field="input", are_all=is_new)
-        _, _, before_tokens = measured(before, are_all=False)
+        before_tokens = measured(before, are_all=False)[2] if before else 0
         limit = self.policy.max_input_chars * self.policy.max_history_items
         characters += sum(len(result.output) for result in last.tool_results)
         if characters > limit:
@@ -310,9 +310,8 @@ class Respond:
             response=_asked(asked, place, (*before, said)) if asked.is_stored else None,
         )
 
-    async def _keep_failure(self, caller: Caller, user_id: str, end: ReplyEvent | None) -> None:
-        if isinstance(end, ReplyFailed):
-            await self._fail(caller, user_id, end.response_id, end.error)
+    async def _keep_failure(self, caller: Caller, user_id: str, end: ReplyFailed) -> None:
+        await self._fail(caller, user_id, end.response_id, end.error)
 
     async def _fail(
         self, caller: Caller, user_id: str, response_id: str, error: TextLLMError, *, code: str | None = None

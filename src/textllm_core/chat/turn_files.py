@@ -17,7 +17,7 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.document_reader import MEDIA_TYPES
 from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.files import StoredFile
-from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, Turn
 from textllm_core.records.parts import InputFile, InputImage
 from textllm_core.tenancy import Caller
 from textllm_core.uploads import Upload
@@ -127,3 +127,9 @@ class TurnFiles:
     async def links_to(self, caller: Caller, keys: Sequence[str]) -> Mapping[str, str]:
         """Links to those of the files that were not deleted, by their keys."""
         return {key: await self.link(caller, file) for key, file in (await self.get.all(caller, keys)).items()}
+
+
+async def discard_files(turn: Turn) -> None:
+    """Let go of what was stored for a turn that its conversation knows nothing of."""
+    if turn.discard_files is not None:
+        await carried_through(turn.discard_files())

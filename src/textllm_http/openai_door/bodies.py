@@ -145,9 +145,9 @@ async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> 
         UnsupportedMediaTypeError: it is not declared as JSON in UTF-8.
         StorageUnavailableError: there is no room for the files, or too much is coming in.
     """
-    services, content = services_of(request), b""
-    if 0 < content_length_of(request) <= max_text_bytes:
-        content = await _text_of(request, max_bytes=max_text_bytes)
+    services, content, length = services_of(request), b"", content_length_of(request)
+    if 0 < length <= max_text_bytes:
+        content = await _text_of(request, length, max_bytes=max_text_bytes)
         if b";base64," not in content and b'"file_data"' not in content:
             body = DoorBody(content)
             try:
@@ -158,7 +158,7 @@ async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> 
             return
     else:
         check_json_type(request)
-    if content_length_of(request) > max_text_bytes + MOST_BYTES * 4 // 3 + max_text_bytes:
+    if length > max_text_bytes + MOST_BYTES * 4 // 3 + max_text_bytes:
         raise FileTooLargeError.of_all(limit=MOST_BYTES)
     with services.spool.place(caller_of(request)):
         held = HeldSpool(services.spool)
@@ -175,14 +175,14 @@ async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> 
             held.let_go()
 
 
-async def _text_of(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
+async def _text_of(request: Request[Any, Any, Any], length: int, *, max_bytes: int) -> bytes:
     """A body whole. One that is larger than those of `/chat` takes room, so that many slow ones do not fill the memory.
 
     Raises:
         StorageUnavailableError: too much is coming in.
     """
     services = services_of(request)
-    if content_length_of(request) <= services.max_body_bytes:
+    if length <= services.max_body_bytes:
         return await json_of(request, max_bytes=max_bytes)
     with services.spool.place(caller_of(request)):
         return await json_of(request, max_bytes=max_bytes)

@@ -99,11 +99,10 @@ def unserved(
     Raises:
         InvalidRequestError
     """
-    asked = {name: fields.get(name) for name in reasons}
     wrong = [
-        (name, reasons[name])
-        for name, value in asked.items()
-        if value is not None and value not in says_nothing.get(name, ())
+        (name, why)
+        for name, why in reasons.items()
+        if (value := fields.get(name)) is not None and value not in says_nothing.get(name, ())
     ]
     if wrong:
         raise InvalidRequestError("; ".join(f"{name}: {why}" for name, why in wrong), wrong)

@@ -10,6 +10,7 @@ from textllm_core.records.tools import ReasoningEffort, ToolMode
 EFFORTS: Final[tuple[ReasoningEffort, ...]] = get_args(ReasoningEffort)
 VERBOSITIES: Final[tuple[Verbosity, ...]] = get_args(Verbosity)
 MODES: Final[tuple[ToolMode, ...]] = get_args(ToolMode)
+_NOTHING_CHOSEN: Final = Sampling()
 
 _Word = TypeVar("_Word", bound=str)
 
@@ -44,4 +45,4 @@ def sampling(
         stop=stop or None,
         verbosity=None if verbosity == "medium" else verbosity,
     )
-    return asked if asked.chosen else None
+    return None if asked == _NOTHING_CHOSEN else asked

@@ -25,7 +25,8 @@ class DoorQuery(QueryString[T]):
             InvalidRequestError: the value of one that is known is empty, or has another type, or NUL.
         """
         values: dict[str, Any] = {}
-        for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        query = request.scope["query_string"].decode("latin-1")
+        for name, value in parse_qsl(query, keep_blank_values=True) if query else ():
             if "\0" in value:
                 raise InvalidRequestError.of("query", "must not contain the character NUL")
             if not value and {name, f"{name.removesuffix('[]')}[]"} & self.must_be.keys():

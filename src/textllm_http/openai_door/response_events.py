@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from textllm_core.records.hosted import ToolStep
@@ -42,6 +43,7 @@ class ResponseFrames:
         "_after",
         "_background",
         "_done",
+        "_message_id",
         "_model",
         "_named_id",
         "_number",
@@ -65,7 +67,7 @@ class ResponseFrames:
         after: int = -1,
     ) -> None:
         self._told, self._named_id, self._background, self._after = told, conversation_id, is_background, after
-        self._number, self._model = 0, ""
+        self._number, self._message_id, self._model = 0, "", ""
         self._places: dict[str, int] = {}  # of the items that have begun, by their ids
         self._done: set[str] = set()  # those that a tool of the provider's has brought to their ends
         self._parts: list[Part] = []  # of the message, as far as it has begun
@@ -77,12 +79,14 @@ class ResponseFrames:
     def started(self, event: ReplyStarted) -> bytes:
         conversation_id = event.conversation_id if event.conversation_id == self._named_id else None
         self._shown = replace(self._shown, response_id=event.response_id, conversation_id=conversation_id)
-        self._model = event.model
+        self._message_id, self._model = reply_message_id(event.response_id), event.model
         first = "queued" if self._background else "in_progress"
-        told = self._event("response.created", response=self._shown.as_of_now(first, event.model))
+        begun = Raw(to_json(self._shown.as_of_now(first, event.model)))
+        told = self._event("response.created", response=begun)
         if self._background:
-            told += self._event("response.queued", response=self._shown.as_of_now("queued", event.model))
-        return told + self._event("response.in_progress", response=self._shown.as_of_now("in_progress", event.model))
+            told += self._event("response.queued", response=begun)
+            begun = Raw(to_json(self._shown.as_of_now("in_progress", event.model)))
+        return told + self._event("response.in_progress", response=begun)
 
     def delta(self, number: int, text: str) -> bytes:
         opened = b"" if self._writes else self._open_text()
@@ -107,7 +111,7 @@ class ResponseFrames:
         return b""
 
     def stepped(self, number: int, step: ToolStep) -> bytes:  # noqa: ARG002
-        item = hosted_item(reply_message_id(self._shown.response_id), step.item, number=0)
+        item = hosted_item(self._message_id, step.item, number=0)
         return self._worked(item) if step.is_done else self._begun(item)
 
     def completed(self, number: int, end: ReplyCompleted) -> bytes:  # noqa: ARG002
@@ -125,7 +129,7 @@ class ResponseFrames:
                 case _:
                     told += self._worked(item)
         output.sort(key=lambda item: self._places[item["id"]])
-        response = self._shown.ended(end) | {"output": output}
+        response = self._shown.ended(end, output)
         return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response) + _DONE
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
@@ -154,7 +158,7 @@ class ResponseFrames:
 
     def _open(self, part: Part) -> bytes:
         """What comes before the first piece of a part of the message, and of the message."""
-        item_id, told = reply_message_id(self._shown.response_id), b""
+        item_id, told = self._message_id, b""
         if not self._parts:
             for thought in self._before_text():
                 told += self._end_thought(thought)
@@ -164,8 +168,8 @@ class ResponseFrames:
         return told + self._event("response.content_part.added", **self._place(part), part=_part_of(part, ""))
 
     def _place(self, part: Part) -> dict[str, Any]:
-        item_id = reply_message_id(self._shown.response_id)
-        return {"item_id": item_id, "output_index": self._places[item_id], "content_index": self._parts.index(part)}
+        index = self._places[self._message_id]
+        return {"item_id": self._message_id, "output_index": index, "content_index": self._parts.index(part)}
 
     def _said(self, reply: Reply, item: Item) -> bytes:
         """What comes behind the last piece of the text."""
@@ -192,13 +196,12 @@ class ResponseFrames:
     @property
     def _thought_id(self) -> str:
         """Of the item with which a reply begins that was thought about."""
-        return f"rs_{reply_message_id(self._shown.response_id)}"
+        return f"rs_{self._message_id}"
 
     def _before_text(self) -> list[Item]:
         """What was thought before the text, as far as it is told."""
         known = replace(self._returned or Reasoning(made_by="", content=""), words="".join(self._words))
-        message_id = reply_message_id(self._shown.response_id)
-        item = reasoning_item(message_id, known, call_id=None, returns=self._shown.returns)
+        item = reasoning_item(self._message_id, known, call_id=None, returns=self._shown.returns)
         return [] if item is None else [item]
 
     def _open_thought(self, item_id: str) -> bytes:

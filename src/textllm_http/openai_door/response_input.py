@@ -134,7 +134,7 @@ async def stored_turn(
         is_stored=is_stored,
         is_background=bool(asked.background),
         is_resumable=bool(asked.stream),
-        asked=to_json(echo).decode(),
+        asked=to_json(echo).decode() if is_stored else "{}",
         kind=parts.kind,
         files=parts.tokens,
         show_files=parts.show_files,

@@ -65,14 +65,14 @@ class Shown(Struct, frozen=True):
             "completed_at": completed_at,
         }
 
-    def ended(self, end: ReplyCompleted) -> dict[str, Any]:
-        """The object of a reply that has come to its end."""
+    def ended(self, end: ReplyCompleted, output: Sequence[Item] | None = None) -> dict[str, Any]:
+        """The object of a reply that has come to its end; `output`: None: `output_of` it."""
         reply = end.reply
         status, reason = _end_of(reply.finish_reason)
         return self.as_of_now(
             status,
             reply.model,
-            output=self.output_of(end),
+            output=self.output_of(end) if output is None else output,
             usage=usage_of(reply.usage, reply.cost, estimated=reply.estimated),
             reason=reason,
             completed_at=seconds(end.at or datetime.now(UTC)) if status == "completed" else None,

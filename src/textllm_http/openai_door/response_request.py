@@ -193,7 +193,9 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
         )
 
     def _check_served(self) -> None:
-        unserved({name: getattr(self, name) for name in _UNSERVED}, _UNSERVED, _SAY_NOTHING)
+        asked = {name: value for name in _UNSERVED if (value := getattr(self, name)) is not None}
+        if asked:
+            unserved(asked, _UNSERVED, _SAY_NOTHING)
         if _LOGPROBS in (self.include or ()):
             raise InvalidRequestError.of("include", f"{_LOGPROBS} is not served; leave it out")
 

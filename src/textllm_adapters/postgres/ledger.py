@@ -26,6 +26,7 @@ from textllm_core.money import exact
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import GIVEN_UP, Hold, Reservation, Settled, Settlement
 from textllm_core.records.sessions import day_of
+from textllm_core.records.stored_responses import AskedResponse
 from textllm_core.rules.books import model_of_day
 from textllm_core.rules.buckets import allowance, refusal
 
@@ -63,7 +64,10 @@ class PostgresLedger(LockingLedger):
         if asked.demand.most > asked.demand.limit:
             return None
         how = Opening(per_minute is not None, asked.revision is None, asked.response is not None)
-        parameters = _reserved(asked) | _kept(asked) | {"per_minute": per_minute}
+        parameters = _reserved(asked)
+        parameters["per_minute"] = per_minute
+        if asked.response is not None:
+            parameters |= _kept(asked.response)
         try:
             return await self._lanes.ask(OPENINGS[how], asked.tenant_id, parameters)
         except IntegrityError:  # a link came back empty
@@ -146,10 +150,7 @@ def _reserved(asked: Reservation) -> dict[str, object]:
     }
 
 
-def _kept(asked: Reservation) -> dict[str, object]:
-    response = asked.response
-    if response is None:
-        return {}
+def _kept(response: AskedResponse) -> dict[str, object]:
     return {
         "message_ids": _json(response.message_ids),
         "asked": storable(response.asked),

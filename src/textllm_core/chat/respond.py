@@ -277,14 +277,15 @@ class Respond:
         *said_before, last = renamed((*before, turn))
         live = with_live_tools((*said_before, last), asked.options.hosted)
         before = tuple(message for message in live[:-1] if message.content)
-        check_results(last.tool_results, field="input")
+        results = last.tool_results
+        check_results(results, field="input")
         answers = tuple(it for it in last.content if isinstance(it, ToolResult | Approval))
         said = replace(last, content=tuple(it for it in last.content if not isinstance(it, ToolResult | Approval)))
         is_new = place.state is None and place.forked is None
         characters, token_bound, _ = measured((*before, said), field="input", are_all=is_new)
         before_tokens = measured(before, are_all=False)[2] if before else 0
         limit = self.policy.max_input_chars * self.policy.max_history_items
-        characters += sum(len(result.output) for result in last.tool_results)
+        characters += sum(len(result.output) for result in results)
         if characters > limit:
             raise InputTooLongError.of_messages(length=characters, limit=limit)
         if not characters and not approvals_in(last.content) and not said.has_shown_parts:

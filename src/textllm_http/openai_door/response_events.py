@@ -200,6 +200,8 @@ class ResponseFrames:
 
     def _before_text(self) -> list[Item]:
         """What was thought before the text, as far as it is told."""
+        if not self._words and self._returned is None:
+            return []
         known = replace(self._returned or Reasoning(made_by="", content=""), words="".join(self._words))
         item = reasoning_item(self._message_id, known, call_id=None, returns=self._shown.returns)
         return [] if item is None else [item]

@@ -106,11 +106,14 @@ async def stored_turn(
         TextLLMError: it cannot be answered.
     """
     named, options = _named(request, asked), asked.options
+    contents, user_id = [each.parts for each in given], named or caller_of(request).id
+    if any(map(has_files, contents)):
+        user_id = await _owner(request, asked) or user_id
     kept = await taken(
         request,
         body,
-        [each.parts for each in given],
-        user_id=await _owner(request, asked, given, named),
+        contents,
+        user_id=user_id,
         model=asked.model,
         keeps=True,
     )
@@ -157,15 +160,14 @@ def _has_results(said: SaidMessage) -> bool:
     return answers_calls(said.content)
 
 
-async def _owner(request: _Request, asked: ResponseRequest, given: Sequence[GivenMessage], named: str | None) -> str:
-    """Whose the files of the request are to be: nobody asks where there are none."""
+async def _owner(request: _Request, asked: ResponseRequest) -> str | None:
+    """Whose is what the request goes on with, and so its files; None: it goes on with nothing."""
     textllm, caller = services_of(request).textllm, caller_of(request)
-    if any(has_files(each.parts) for each in given):
-        if asked.conversation_id is not None:
-            return (await textllm.conversations.get(caller, asked.conversation_id)).user_id
-        if asked.previous_response_id is not None:
-            return (await textllm.responses.get(caller, asked.previous_response_id)).stored.user_id
-    return named or caller.id
+    if asked.conversation_id is not None:
+        return (await textllm.conversations.get(caller, asked.conversation_id)).user_id
+    if asked.previous_response_id is not None:
+        return (await textllm.responses.get(caller, asked.previous_response_id)).stored.user_id
+    return None
 
 
 async def _look_up(

@@ -27,12 +27,15 @@ from textllm_core.errors import (
     ProviderUnavailableError,
     TextLLMError,
 )
+from textllm_core.records.hosted import HostedTool, HostedTools
 from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelStarted
 from textllm_core.records.sampling import Sampling
+from textllm_core.records.tools import FunctionTool, JsonSchemaFormat
 from textllm_core.usage import Usage
 
 SECRET = "canary-of-the-input"
+WEATHER, SEARCH = FunctionTool(name="weather"), HostedTool({"type": "web_search"})
 
 
 def may_have_run(error: Exception | None) -> bool:
@@ -423,6 +426,32 @@ async def test_an_option_that_the_model_refuses_is_the_callers_to_change(
     error = (await hear(llm.stream(request("Well?", **given)))).error
     assert isinstance(error, InvalidRequestError)
     assert [name for name, _ in error.errors] == [field]
+
+
+@pytest.mark.parametrize(
+    ("param", "given", "field"),
+    [
+        ("tools[0].parameters", {"tools": [WEATHER]}, "tools"),
+        ("tools[0].function.parameters", {"tools": [WEATHER]}, "tools"),
+        ("tools[0].filters.allowed_domains", {"hosted": HostedTools(tools=[SEARCH])}, "tools"),
+        ("text.format.schema", {"response_format": JsonSchemaFormat(name="a", schema={})}, "response_format"),
+        ("tools[0].type", {"hosted": HostedTools(tools=[SEARCH])}, None),
+        ("tools[0].filters.allowed_domains", {}, None),
+        ("text.format.schema", {}, None),
+        ("response_format", {"response_format": JsonSchemaFormat(name="a", schema={})}, None),
+    ],
+)
+async def test_what_a_tool_or_a_schema_says_is_the_callers_to_change(
+    provider: OpenAIStandIn, llm: ResponsesLLM, param: str, given: dict[str, Any], field: str | None
+) -> None:
+    provider.script(Fault.http(400, "invalid_value", param=param))
+    error = (await hear(llm.stream(request("Well?", **given)))).error
+    if field is None:
+        assert type(error) is ProviderError
+        return
+    assert isinstance(error, InvalidRequestError)
+    assert [name for name, _ in error.errors] == [field]
+    assert param in str(error)
 
 
 async def test_an_option_that_nobody_set_is_our_fault(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:

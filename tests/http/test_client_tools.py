@@ -179,6 +179,25 @@ async def test_a_long_name_is_shortened_and_told_in_full(server: Server) -> None
     assert (call["name"], call["namespace"]) == ("r" * 64, "mcp.files")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ('{"input": "\\ud83d\\ude00 \\ud83d"}', "\U0001f600 \ufffd"),
+        ("[" * 20_000, "[" * 20_000),
+        ('{"input": ' + "[" * 20_000, '{"input": ' + "[" * 20_000),
+    ],
+)
+async def test_whatever_a_model_writes_for_a_tool_of_free_text_is_told(
+    server: Server, arguments: str, told: str
+) -> None:
+    call = ToolCall(call_id="call_1", name="apply_patch", arguments=arguments)
+    server.bench.llm.script(*[ScriptedReply(tool_calls=(call,))] * 2)
+    whole = (await ask(server)).json()
+    assert [item["input"] for item in whole["output"]] == [told]
+    assert (await server.get(f"{PATH}/{whole['id']}")).json()["output"] == whole["output"]
+    assert events_of(await ask(server, stream=True))[-1]["response"]["output"][0]["input"] == told
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "custom"}, "tools[0].name"),
     ({"type": "custom", "name": "x", "format": {"type": "grammar", "syntax": "bnf"}}, "tools[0].format.syntax"),
@@ -187,7 +206,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"type": "namespace", "name": "x", "tools": [{"type": "web_search"}]}, "tools[0].tools[0].type"),
     ({"type": "namespace", "name": "x", "tools": [{"type": "function"}]}, "tools[0].tools[0].name"),
     ({"type": "namespace", "name": "x", "tools": [SPAWN | {"parameters": 1}]}, "tools[0].tools[0].parameters"),
+    ({"type": "namespace", "name": "x", "tools": [{"type": ["function"]}]}, "tools[0].tools[0].type"),
     ({"type": "tool_search"}, "tools[0].type"),
+    ({"type": ["custom"]}, "tools[0].type"),
 ]
 
 

@@ -69,6 +69,8 @@ WIKI = {
     "server_url": "https://mcp.example/s3cr3t",
     "require_approval": "never",
 }
+CONTAINER = {"type": "code_interpreter", "container": "cntr_1"}
+FILES = {"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1", "file-2"]}}
 SECRET = "tok-canary-7"
 OFFERED = [
     {"type": "web_search", "search_context_size": "low", "user_location": {"type": "approximate", "city": "Oslo"}},
@@ -308,6 +310,18 @@ async def test_one_of_the_tools_can_be_chosen(
             "must be",
         ),
         ({"tools": [{"type": "code_interpreter"}]}, "tools[0].container", "is required"),
+        (
+            {"tools": [{"type": "code_interpreter", "container": {"file_ids": []}}]},
+            "tools[0].container.type",
+            "is required",
+        ),
+        (
+            {"tools": [{**FILES, "container": {"type": "auto", "file_ids": [{}]}}]},
+            "tools[0].container.file_ids[0]",
+            "a str",
+        ),
+        ({"tools": [{**FILES, "container": {"type": "auto", "skills": []}}]}, "tools[0].container.skills", "no field"),
+        ({"tools": [{"type": ["mcp"]}]}, "tools[0].type", "a string"),
         ({"tools": [{"type": "web_search", "search_context_size": "huge"}]}, "tools[0].search_context_size", "must be"),
         ({"tools": [{"type": "mcp"}]}, "tools[0].server_label", "is required"),
         ({"tools": [{"type": "mcp", "server_label": "a"}]}, "tools[0].server_url", "is required"),
@@ -350,12 +364,11 @@ async def test_a_tool_that_is_not_allowed_is_refused_and_the_text_says_who_can_a
 
 
 AT_SERVER = "tools[0].server_url"
-CONTAINER = {"type": "code_interpreter", "container": "cntr_1"}
-FILES = {"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1", "file-2"]}}
 STORES = {"type": "file_search", "vector_store_ids": ["vs_1", "vs_2"]}
 TUNNEL_ID = "tunnel_" + "a1" * 16
 TUNNEL = {"type": "mcp", "server_label": "a", "tunnel_id": TUNNEL_ID}
 GMAIL = {"type": "mcp", "server_label": "a", "connector_id": "connector_gmail"}
+NO_ADDRESSES = ("a://[", "a://b")  # ids, whatever they look like
 
 
 @pytest.mark.parametrize(
@@ -383,6 +396,9 @@ GMAIL = {"type": "mcp", "server_label": "a", "connector_id": "connector_gmail"}
         (TUNNEL, {"allowed": [TUNNEL_ID]}, None, ""),
         (GMAIL, {}, None, ""),
         (GMAIL, {"allowed": ["mcp.example"]}, "tools[0].connector_id", "connector_gmail"),
+        *(({**STORES, "vector_store_ids": [id_]}, {}, "tools[0].vector_store_ids", id_) for id_ in NO_ADDRESSES),
+        *(({**CONTAINER, "container": id_}, {}, "tools[0].container", id_) for id_ in NO_ADDRESSES),
+        *(({**GMAIL, "connector_id": id_}, {"allowed": ["b"]}, "tools[0].connector_id", id_) for id_ in NO_ADDRESSES),
     ],
 )
 async def test_requests_name_only_what_their_operator_allows(

@@ -49,6 +49,13 @@ _OPTIONS: Final = {
     "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens",
 }
+# What callers write in their own words, which we send on as it is; that a kind of tool is not known is not theirs.
+_OF_TOOL: Final = re.compile(r"tools\[[0-9]+\]\.(?!type$).+")
+_OWN_WORDS: Final = {
+    "tools": _OF_TOOL,
+    "hosted": _OF_TOOL,
+    "response_format": re.compile(r"(text\.format|response_format\.json_schema)\.(schema|name)\b.*"),
+}
 # What to set where an address does not exist at the provider.
 _WAYS_OUT: Final = {
     "/conversations": "the operator must set llm_api to responses or chat_completions (or a kind of these), "
@@ -94,7 +101,9 @@ class Asked:
             request.model,
             has_transcript=request.transcript_id is not None,
             has_files=request.transcript_id is not None or any(message.has_shown_parts for message in request.messages),
-            options=frozenset(name for name in _OPTIONS.values() if getattr(request, name) is not None),
+            options=frozenset(
+                name for name in (*_OPTIONS.values(), *_OWN_WORDS) if getattr(request, name) not in (None, ())
+            ),
         )
 
     def __str__(self) -> str:
@@ -230,6 +239,10 @@ def _refused_input(fault: Fault, asked: Asked) -> TextLLMError | None:
     option = _OPTIONS.get(re.split(r"[.\[]", fault.param or "", maxsplit=1)[0])
     if option in asked.options:
         return InvalidRequestError.of(option, "the model does not take it, or not this value")
+    for own, place in _OWN_WORDS.items():
+        if own in asked.options and place.fullmatch(fault.param or ""):
+            field = "tools" if own == "hosted" else own
+            return InvalidRequestError.of(field, f"the model's provider does not take what they say ({_at(fault)})")
     return None
 
 

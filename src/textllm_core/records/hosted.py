@@ -73,24 +73,26 @@ class NamedThing(Record, frozen=True):
         name: its id, or the address of a server.
         place: where it stood in the request.
         is_operators: it is in the operator's own account at the provider, so that whoever names it reads what is there.
+        is_address: its name is one; ids are anything that callers send.
     """
 
     name: str
     place: str
     is_operators: bool = True
+    is_address: bool = False
 
     def is_of(self, entry: str) -> bool:
         """Whether it is what the operator names so: all, one by its name, or servers by their host."""
         if entry in ("*", self.name):
             return True
-        if "://" not in self.name or "://" in entry:
+        if not self.is_address or "://" in entry:
             return False
         return entry.lower() in (self.told.lower(), urlsplit(self.name).hostname)
 
     @property
     def told(self) -> str:
         """What may be told of it: of an address, which may hold a key, the host alone."""
-        return urlsplit(self.name).netloc.rpartition("@")[2] if "://" in self.name else self.name
+        return urlsplit(self.name).netloc.rpartition("@")[2] if self.is_address else self.name
 
 
 class HostedTool(Record, frozen=True):
@@ -132,11 +134,11 @@ class HostedTool(Record, frozen=True):
                     return _things(container.get("file_ids"), f"{self.place}.container.file_ids")
                 return _things(container, f"{self.place}.container")
             case "mcp":
-                named = [
-                    _things(given.get(field), f"{self.place}.{field}", is_operators=field == "tunnel_id")
+                return [
+                    NamedThing(str(name), f"{self.place}.{field}", field == "tunnel_id", field == "server_url")
                     for field in ("server_url", "connector_id", "tunnel_id")
+                    if (name := given.get(field))
                 ]
-                return [thing for things in named for thing in things]
         return ()
 
     def __repr__(self) -> str:
@@ -247,9 +249,9 @@ class HostedOutput(Record, frozen=True, kw_only=True, omit_defaults=True):
 NOTHING_HOSTED: Final = HostedOutput()
 
 
-def _things(named: object, place: str, *, is_operators: bool = True) -> Sequence[NamedThing]:
+def _things(named: object, place: str) -> Sequence[NamedThing]:
     names = named if isinstance(named, list | tuple) else [named] if named else []
-    return [NamedThing(str(name), place, is_operators) for name in names]
+    return [NamedThing(str(name), place) for name in names]
 
 
 def short_digest(provider_id: str) -> str:

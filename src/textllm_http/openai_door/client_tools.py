@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.tools import MAX_NAME_CHARS
+from textllm_core.texts import well_formed
 from textllm_core.wire import to_json
 from textllm_http.openai_door.items import Item
 from textllm_http.openai_door.shaping import shaped_at
@@ -139,9 +140,9 @@ def _text_in(arguments: str) -> str:
     """What a model wrote for a tool of free text; all of it, where it did not heed that it is to be JSON."""
     try:
         given = json.loads(arguments)[_INPUT]
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return arguments
-    return given if isinstance(given, str) else arguments
+    return well_formed(given) if isinstance(given, str) else arguments
 
 
 def _function(tool: dict[str, Any], place: str) -> dict[str, Any]:

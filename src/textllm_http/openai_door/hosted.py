@@ -55,10 +55,19 @@ class FileSearch(Struct, frozen=True, kw_only=True):
     filters: dict[str, Any] | None = None
 
 
+class NewContainer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A container that is made for the request. Any other field might name what is in the operator's account."""
+
+    type: Literal["auto"]
+    file_ids: list[str] | None = None
+    memory_limit: str | None = None
+    network_policy: dict[str, Any] | None = None
+
+
 class CodeInterpreter(Struct, frozen=True, kw_only=True):
     """Programs that the model writes, and the provider runs in a container."""
 
-    container: str | dict[str, Any]
+    container: str | NewContainer
 
 
 class ServerTools(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,7 +109,8 @@ _SHAPES: Final[Mapping[str, JsonBody[Any]]] = {
 
 def is_hosted(tool: _Definition) -> bool:
     """Whether a tool runs on the provider's servers, of those that an operator can allow."""
-    return tool.get("type") in KINDS
+    kind = tool.get("type")
+    return isinstance(kind, str) and kind in KINDS
 
 
 def hosted_tools(

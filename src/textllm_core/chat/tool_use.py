@@ -70,7 +70,10 @@ def check_tools(options: TurnOptions) -> None:
     shape = options.response_format
     if isinstance(shape, JsonSchemaFormat) and not _NAME.fullmatch(shape.name):
         raise InvalidRequestError.of("response_format", f"the name of a schema {_NAMED}")
-    for field, value in (("tools", (options.tools, hosted)), ("response_format", shape)):
+    offered = (options.tools, hosted) if names or hosted is not None else None
+    for field, value in (("tools", offered), ("response_format", shape)):
+        if value is None:
+            continue
         try:
             json.dumps(msgspec.to_builtins(value), allow_nan=False, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -124,6 +127,8 @@ def check_results(results: Sequence[ToolResult], *, field: str = "tool_results")
     Raises:
         InvalidRequestError: one has half of a character, or two are of the same call.
     """
+    if not results:
+        return
     if any(text != well_formed(text) for result in results for text in (result.call_id, result.output)):
         raise InvalidRequestError.of(field, "has half of a surrogate pair, which is no character")
     check_ids(results, field=field)

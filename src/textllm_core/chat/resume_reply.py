@@ -9,7 +9,7 @@ from typing import Final
 from textllm_core.chat.replay import replayed_end
 from textllm_core.chat.running import WATCH, Running, RunningExchanges
 from textllm_core.chat.turn_files import TurnFiles
-from textllm_core.errors import NotFoundError, ServiceUnavailableError, StorageUnavailableError
+from textllm_core.errors import NotFoundError, ProviderError, ServiceUnavailableError, StorageUnavailableError
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -19,6 +19,7 @@ from textllm_core.records.messages import ReplyEvent, ReplyFailed, ReplyStarted,
 from textllm_core.tenancy import Caller
 
 _LOOK_EVERY_S: Final = 0.25  # as often as whoever runs it writes; see `journal.WRITE_EVERY_S`
+_REFUSED: Final = "The model was not asked in the end, or has refused this turn; nothing of it is kept."
 _PATIENCE_S: Final = 30.0  # with a storage that does not answer: a failover takes about so long
 
 
@@ -126,8 +127,8 @@ class ResumeReply:
                 yield number + 1, ReplyFailed(response_id, error)
                 return
             gives_up_at = loop.time() + _PATIENCE_S
-            if page is None:
-                yield number + 1, ReplyFailed(response_id, NotFoundError("This reply is not kept any more."))
+            if page is None:  # it was there just now: what is refused after its stream has begun leaves nothing
+                yield number + 1, ReplyFailed(response_id, ProviderError(_REFUSED, may_have_run=False))
                 return
             for event in page.events:
                 number += 1

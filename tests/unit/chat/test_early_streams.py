@@ -104,6 +104,21 @@ async def test_another_process_reads_it_on_before_the_model_has_begun(bench: Ben
     assert isinstance([event async for _, event in resumption.events][-1], ReplyCompleted)
 
 
+async def test_another_process_tells_that_a_turn_was_refused_after_its_stream_had_begun(bench: Bench) -> None:
+    begins = Beginning()
+    bench.llm.script(ScriptedReply(begins=begins, error=REFUSAL))
+    first, _events = await waiting(bench, begins)
+    await bench.exchange.writer.write()
+    started = await first
+    assert isinstance(started, ReplyStarted)
+    other = Bench(store=bench.store, clock=bench.clock)
+    resumption = await other.resume_reply(Caller(), started.response_id)
+    begins.set()
+    end = [event async for _, event in resumption.events][-1]
+    assert isinstance(end, ReplyFailed)
+    assert (end.error.code, "refused" in str(end.error)) == ("provider_error", True)
+
+
 @pytest.mark.parametrize("is_early", [False, True])
 async def test_a_refusal_is_an_event_once_the_stream_is_begun_and_leaves_nothing(bench: Bench, is_early: bool) -> None:
     begins = Beginning()

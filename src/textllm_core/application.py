@@ -378,7 +378,6 @@ class TextLLM:
                 ports.journal,
                 ports.conversations,
                 of_turns,
-                ports.responses,
                 track_usage,
                 ports.pricing,
                 ports.clock,

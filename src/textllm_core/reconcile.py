@@ -17,7 +17,6 @@ from textllm_core.ports.conversation_repository import ConversationRepository
 from textllm_core.ports.ledger import Ledger
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.reply_journal import ReplyJournal
-from textllm_core.ports.stored_responses import StoredResponses
 from textllm_core.pricing import Pricing
 from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.ledger import Hold
@@ -45,7 +44,6 @@ class Reconcile:
     journal: ReplyJournal
     conversations: ConversationRepository
     files: TurnFiles
-    responses: StoredResponses
     track_usage: TrackUsage
     pricing: Pricing
     clock: Clock
@@ -67,9 +65,8 @@ class Reconcile:
 
     async def _settle(self, hold: Hold, ended: ModelEnded | None) -> bool:
         if not hold.is_asked:
-            if await self.ledger.release(hold, unless_asked=True):
+            if await self.ledger.release(hold, unless_asked=True, failure=_NEVER_BEGUN):
                 await self._discard_files(hold)
-                await self.responses.fail(hold.tenant_id, hold.user_id, hold.response_id, _NEVER_BEGUN)
             return True
         conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id, user_id=hold.user_id)
         heard, tools, is_told = await self._heard(hold)

@@ -33,6 +33,7 @@ from textllm_core.records.ledger import (
 )
 from textllm_core.records.messages import Idempotency, Message, reply_message_id
 from textllm_core.records.sessions import Session, day_of
+from textllm_core.records.stored_responses import ResponseFailure
 from textllm_core.rules.bookkeeping import Moves, booked, corrected, of_money_alone, settled
 from textllm_core.rules.books import (
     added,
@@ -218,7 +219,14 @@ class MemoryLedger:
         key = (hold.tenant_id, hold.payer, day, model)
         self.store.daily_usage[key] = added(self.store.daily_usage.get(key), day, model, moves)
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
+    async def release(
+        self,
+        hold: Hold,
+        *,
+        transcripts: Sequence[str] = (),
+        unless_asked: bool = False,
+        failure: ResponseFailure | None = None,
+    ) -> bool:
         store = self.store
         ended = store.holds.get(_key(hold))
         if ended is None or (unless_asked and ended.hold.is_asked):
@@ -249,6 +257,8 @@ class MemoryLedger:
         store.entries.pop(_key(hold), None)
         store.spoken.pop(_key(hold), None)
         self._forget_response(hold)
+        if failure is not None and (stored := store.responses.get(_key(hold))) is not None:
+            store.responses[_key(hold)] = replace(stored, failure=failure)
         if ended.repeat is not None:
             del store.repeats[ended.repeat.key]
         return True

@@ -26,6 +26,7 @@ from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.ledger import AlreadySettledError, Hold, Reservation
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
+from textllm_core.records.stored_responses import ResponseFailure
 from textllm_core.rules.books import opening, released
 
 # Takes a key that nobody has; no row where somebody has it.
@@ -51,13 +52,23 @@ class LockingLedger(SqlLedger):
         async with self._database.transaction(reservation.tenant_id) as connection:
             return await _reserve(connection, reservation)
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
+    async def release(
+        self,
+        hold: Hold,
+        *,
+        transcripts: Sequence[str] = (),
+        unless_asked: bool = False,
+        failure: ResponseFailure | None = None,
+    ) -> bool:
         end = statements.END_UNASKED if unless_asked else statements.END_HOLD
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(hold.tenant_id) as connection:
                 kept = (await connection.execute(end, rows.of_hold(hold))).one_or_none()
                 if kept is not None:
                     await _release(connection, hold, kept)
+                    if failure is not None:
+                        failed = rows.of_hold(hold) | {"new_failure": failure}
+                        await connection.execute(statements.FAIL_RESPONSE, failed)
                     if transcripts:
                         at = hold.created_at
                         erasures = rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=at)

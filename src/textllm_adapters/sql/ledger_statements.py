@@ -80,6 +80,11 @@ ADD_RESPONSE: Final = insert(responses)
 FORGET_RESPONSE: Final = delete(responses).where(  # of which nobody was told, unless that was done before it began
     *_of_user(responses), responses.c.id == bindparam("of_response"), responses.c.is_background.is_(False)
 )
+FAIL_RESPONSE: Final = (
+    update(responses)
+    .where(*_of_user(responses), responses.c.id == bindparam("of_response"))
+    .values(failure=bindparam("new_failure"))
+)
 END_HOLD: Final = delete(holds).where(*_OF_HOLD).returning(*_ALL_BUT_SAID)
 END_UNASKED: Final = END_HOLD.where(holds.c.is_asked.is_(False))
 

@@ -28,7 +28,7 @@ from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
-from textllm_core.records.stored_responses import AskedResponse
+from textllm_core.records.stored_responses import AskedResponse, ResponseFailure
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.rules.bookkeeping import Before, settled
 from textllm_core.rules.books import (
@@ -137,10 +137,17 @@ class SqliteLedger(SqlLedger):
         with translated(STORAGE_ERRORS):
             return await self._writer.run(partial(_settle, given=hold, end=settlement, said=said))
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
+    async def release(
+        self,
+        hold: Hold,
+        *,
+        transcripts: Sequence[str] = (),
+        unless_asked: bool = False,
+        failure: ResponseFailure | None = None,
+    ) -> bool:
         with translated(STORAGE_ERRORS):
             return await self._writer.run(
-                partial(_release, hold=hold, transcripts=transcripts, unless_asked=unless_asked)
+                partial(_release, hold=hold, transcripts=transcripts, unless_asked=unless_asked, failure=failure)
             )
 
 
@@ -257,7 +264,13 @@ def _settle(connection: sqlite3.Connection, given: Hold, end: Settlement, said: 
     return closed.settled
 
 
-def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[str], unless_asked: bool) -> bool:
+def _release(
+    connection: sqlite3.Connection,
+    hold: Hold,
+    transcripts: Sequence[str],
+    unless_asked: bool,
+    failure: ResponseFailure | None,
+) -> bool:
     kept = _KEPT.get(connection, *_hold(hold))
     if kept is None or (unless_asked and kept.is_asked):
         return False
@@ -288,6 +301,8 @@ def _release(connection: sqlite3.Connection, hold: Hold, transcripts: Sequence[s
     if kept.is_resumable:
         _EVENTS.remove(connection, *_hold(hold))
     _forget_response(connection, hold)
+    if failure is not None:
+        _RESPONSES.set(connection, *_hold(hold), failure=failure)
     if kept.idempotency_key is not None:
         _KEYS.remove(connection, hold.tenant_id, kept.idempotency_scope, kept.idempotency_key)
     _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=hold.created_at))

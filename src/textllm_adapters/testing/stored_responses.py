@@ -70,12 +70,13 @@ class StoredResponsesContract:
                 return reservation(response=response)
             return await next_turn(storage, await add(storage), response=response)
 
-        told = await asked(ASKED)
-        await storage.ledger.release(await storage.ledger.reserve(told))
-        assert await storage.responses.get("tenant", told.response_id) is None
-        told = await next_turn(storage, await add(storage), response=IN_BACKGROUND)
-        await storage.ledger.release(await storage.ledger.reserve(told))
-        assert await storage.responses.get("tenant", told.response_id) == kept_of(told)
+        for failure in (None, ResponseFailure("service_unavailable", "Its worker ended.")):
+            told = await asked(ASKED)
+            await storage.ledger.release(await storage.ledger.reserve(told), failure=failure)
+            assert await storage.responses.get("tenant", told.response_id) is None
+            told = await next_turn(storage, await add(storage), response=IN_BACKGROUND)
+            await storage.ledger.release(await storage.ledger.reserve(told), failure=failure)
+            assert await storage.responses.get("tenant", told.response_id) == replace(kept_of(told), failure=failure)
 
     @pytest.mark.parametrize("asked", [ASKED, IN_BACKGROUND])
     async def test_with_a_settlement_goes_what_nobody_was_told_of(self, storage: Storage, asked: AskedResponse) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
+from textllm_core.records.stored_responses import ResponseFailure
 from textllm_core.usage import LedgerEntry
 
 
@@ -101,13 +102,21 @@ class Ledger(Protocol):
         """
         ...
 
-    async def release(self, hold: Hold, *, transcripts: Sequence[str] = (), unless_asked: bool = False) -> bool:
+    async def release(
+        self,
+        hold: Hold,
+        *,
+        transcripts: Sequence[str] = (),
+        unless_asked: bool = False,
+        failure: ResponseFailure | None = None,
+    ) -> bool:
         """Undo the reservation: the provider surely did nothing. A conversation made for it goes too.
 
         So do a session that nothing else uses, the exchange's events in the `ReplyJournal`, and what `StoredResponses`
         has of it, unless it is a response in the background: of that one its failure is still to be told.
 
         Args:
+            failure: what is told of such a response; written with the release, so that no crash leaves it queued.
             transcripts: what the exchange had made on the provider's side, to be erased.
             unless_asked: do nothing if the provider may have been asked by now.
         Returns:

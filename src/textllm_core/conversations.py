@@ -231,7 +231,7 @@ class DeleteConversation:
         return Deletion(found.id, soft)
 
     async def _erase_elsewhere(self, caller: Caller, user_id: str, files: Sequence[str]) -> None:
-        await self.files.discard(caller, user_id, files)  # what stays is hidden, and swept
+        await self.files.discard(caller.tenant_id, user_id, files)  # what stays is hidden, and swept
         with suppress(StorageUnavailableError):  # it is done with the next run
             await self.erase_at_provider()
 

@@ -173,7 +173,7 @@ class RemovePart(_Editing):
         await self.conversations.edit(*key, edit)
         await self._forget_title(key, message)
         removed = [message.content[place] for place in sorted(gone)]
-        await self.files.discard(caller, state.user_id, file_keys(removed))
+        await self.files.discard(caller.tenant_id, state.user_id, file_keys(removed))
 
     async def _forget_title(self, key: tuple[str, str, str], message: Message) -> None:
         """Take back the title, where it is the first words of the message."""

@@ -11,7 +11,6 @@ from textllm_core.errors import ConversationBusyError, ConversationNotFoundError
 from textllm_core.policy import Retention
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
-from textllm_core.tenancy import Caller
 
 AT_ONCE: Final = 500  # rows of a step, some milliseconds of the database's time
 _MOST_STEPS: Final = 400  # a run each minute keeps up with 3,000 new rows a second
@@ -113,7 +112,7 @@ class PurgeConversations:
             )
         except (ConversationNotFoundError, ConversationBusyError):  # another process, another time, or restored
             return False
-        await self.files.discard(Caller(tenant_id), user_id, keys)  # what stays is hidden, and swept
+        await self.files.discard(tenant_id, user_id, keys)  # what stays is hidden, and swept
         return True
 
 

@@ -24,7 +24,6 @@ from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelEnded
 from textllm_core.records.parts import InputFile, InputImage, file_keys, files_of
 from textllm_core.records.stored_responses import ResponseFailure
-from textllm_core.tenancy import Caller
 
 RECOVER_EVERY_S: Final = 3.0  # see `LEASE`
 _BATCH: Final = 100
@@ -83,7 +82,7 @@ class Reconcile:
         """Let go of what was stored for a turn that its conversation knows nothing of."""
         if hold.said and hold.kind in ("image", "document"):
             keys = [key for message in hold.said for key in file_keys(message.content)]
-            await self.files.discard(Caller(hold.tenant_id), hold.user_id, keys)  # what stays is hidden, and swept
+            await self.files.discard(hold.tenant_id, hold.user_id, keys)  # what stays is hidden, and swept
 
     async def _correct(self, hold: Hold, ended: ModelEnded) -> bool:
         if ended.usage is None:  # it failed; what was received of it was used all the same

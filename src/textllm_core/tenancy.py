@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from textllm_core.errors import ForbiddenError, NotFoundError
+from textllm_core.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from textllm_core.ids import checked_user_id, is_new_user_id
 
 Role = Literal["admin", "service", "user"]
@@ -15,6 +15,9 @@ Role = Literal["admin", "service", "user"]
 _RANK: Final[Mapping[Role, int]] = {"user": 0, "service": 1, "admin": 2}
 
 
+# What every database keeps as it is: PostgreSQL knows no NUL, and no text has half of a surrogate pair.
+_KEPT: Final = re.compile("[^\0\ud800-\udfff]{1,255}")
+_ALL_TENANTS: Final = "*"  # of jobs, in databases
 _OF_KEY: Final = re.compile(r"key_[0-9a-f]{24}|address:.*")
 
 
@@ -37,7 +40,9 @@ class Caller(Struct, frozen=True):
     for the role `user` only, which may act for that user alone.
 
     Args:
-        id: whom limits and the budget count where no user was named: the key's id; without keys the client's address.
+        tenant_id: 1 to 255 characters, without NUL and halves of surrogate pairs, and not `*`.
+        id: as long, and without those: whom limits and the budget count where no user was named. It is the key's id;
+            without keys the client's address.
         models: the names of models that it may use; None: all.
     """
 
@@ -46,6 +51,17 @@ class Caller(Struct, frozen=True):
     user_id: str | None = None
     id: str = "default"
     models: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            InvalidRequestError: `tenant_id` or `id` is nothing that a database could tell from all others.
+        """
+        for field, value in (("tenant", self.tenant_id), ("id", self.id)):
+            if not _KEPT.fullmatch(value):
+                raise InvalidRequestError.of(field, "must be 1 to 255 characters, without NUL and half characters")
+        if self.tenant_id == _ALL_TENANTS:
+            raise InvalidRequestError.of("tenant", f"must not be {_ALL_TENANTS}")
 
     def must_be(self, role: Role) -> None:
         """

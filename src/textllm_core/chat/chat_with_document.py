@@ -121,7 +121,7 @@ class ChatWithDocument:
                 caller, [image.upload for image in images], user_id=user_id, folder="chat_images"
             )
         except BaseException:
-            await carried_through(self.files.discard(caller, user_id, [part.key for part in parts]))
+            await carried_through(self.files.discard(caller.tenant_id, user_id, [part.key for part in parts]))
             raise
         seen = kept_images(kept, images, model=model)
         return KeptFiles([*stored, *kept], [*parts, *seen.parts], documents.tokens + seen.tokens)

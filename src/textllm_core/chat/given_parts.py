@@ -147,7 +147,7 @@ class _Taking:
         return Owner(self.caller.tenant_id, self.user_id)
 
     async def discard(self) -> None:
-        await self.take.files.discard(self.caller, self.user_id, [file.key for file in self.stored])
+        await self.take.files.discard(self.caller.tenant_id, self.user_id, [file.key for file in self.stored])
 
     async def content(self, message: Sequence[GivenPart]) -> list[ContentPart]:
         parts: list[ContentPart] = []

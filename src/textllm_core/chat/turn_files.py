@@ -67,7 +67,7 @@ class TurnFiles:
             for upload in uploads:
                 stored.append(await self.store.keep(caller, upload, user_id=user_id, folder=folder))  # noqa: PERF401
         except BaseException:
-            await carried_through(self.discard(caller, user_id, [file.key for file in stored]))
+            await carried_through(self.discard(caller.tenant_id, user_id, [file.key for file in stored]))
             raise
         return tuple(stored)
 
@@ -80,11 +80,11 @@ class TurnFiles:
         for file in files:
             await self.store.show(caller.tenant_id, file)
 
-    async def discard(self, caller: Caller, user_id: str, keys: Sequence[str]) -> None:
+    async def discard(self, tenant_id: str, user_id: str, keys: Sequence[str]) -> None:
         """Delete them; what the store keeps is hidden and swept, what cannot be hidden stays among the user's."""
         for key in keys:
             with suppress(TextLLMError):
-                await self.store.discard(caller.tenant_id, user_id, key)
+                await self.store.discard(tenant_id, user_id, key)
 
     async def linked(
         self, caller: Caller, events: AsyncGenerator[ReplyEvent, None]

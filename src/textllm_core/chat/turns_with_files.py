@@ -98,7 +98,7 @@ async def stream_with_files(
                     is_resumable=turn.is_resumable,
                     allowance=allowance,
                     show_files=partial(files.show, caller, stored),
-                    discard_files=partial(files.discard, caller, user_id, [file.key for file in stored]),
+                    discard_files=partial(files.discard, caller.tenant_id, user_id, [file.key for file in stored]),
                     since=since,
                 )
                 events = exchange.run(caller, ready)

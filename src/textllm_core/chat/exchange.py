@@ -45,7 +45,6 @@ from textllm_core.pricing import Pricing
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.messages import ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, Turn
 from textllm_core.records.model import ModelEnded
-from textllm_core.records.response_turns import CANCELLED
 from textllm_core.records.stored_responses import ResponseFailure
 from textllm_core.steps import UNTRACED
 from textllm_core.tenancy import Caller
@@ -310,7 +309,7 @@ class Exchange:
         with self.tracer.span(steps.Settling(of.hold.response_id)):
             if ended is None and not (of.is_asked if is_cut_short else of.may_have_run(error)):
                 why = error or ProviderUnavailableError("The turn was cancelled before it began.")
-                await self._release(of, why, code=CANCELLED if running.is_cancelled else why.code)
+                await self._release(of, why, running.failure_of(why))
             else:
                 if ended is None:
                     ended = await self._account(of, error)
@@ -369,15 +368,10 @@ class Exchange:
             of.log.append(replace(told, reply=reply))
             of.log.close()
 
-    async def _release(self, of: OpenExchange, error: TextLLMError, *, code: str) -> None:
-        """Give back what was promised to a turn that never ran, then tell, however long the storage is away.
-
-        Args:
-            code: of the failure that a response in the background is kept with.
-        """
+    async def _release(self, of: OpenExchange, error: TextLLMError, failure: ResponseFailure) -> None:
+        """Give back what was promised to a turn that never ran, then tell, however long the storage is away."""
         self._state_failure(of, error.of_nothing())
         await self.writer.stop(of.hold)
-        failure = ResponseFailure(code, str(error))
         for pause in self.policy.storage_pauses_s:
             try:
                 await self.ledger.release(of.hold, transcripts=of.made_transcripts, failure=failure)

@@ -40,7 +40,7 @@ from textllm_core.records.messages import (
     Turn,
     TurnNames,
 )
-from textllm_core.records.response_turns import CANCELLED, ResponseTurn
+from textllm_core.records.response_turns import ResponseTurn
 from textllm_core.records.stored_responses import AskedResponse, ResponseFailure
 from textllm_core.records.tools import ToolResult
 from textllm_core.tenancy import Caller
@@ -241,8 +241,7 @@ class Respond:
         except TextLLMError as refusal:
             error = refusal
         if error is not None:
-            code = CANCELLED if running.is_cancelled else error.code
-            await self._fail(caller, user_id, response_id, error, code=code)
+            await self._fail(caller, user_id, response_id, running.failure_of(error))
 
     async def _placed(self, caller: Caller, asked: ResponseTurn, *, forks: bool) -> _Placed:
         place = await self.places.find(caller, asked, forks=forks)
@@ -312,13 +311,11 @@ class Respond:
         )
 
     async def _keep_failure(self, caller: Caller, user_id: str, end: ReplyFailed) -> None:
-        await self._fail(caller, user_id, end.response_id, end.error)
+        failure = ResponseFailure(end.error.code, str(end.error))
+        await self._fail(caller, user_id, end.response_id, failure)
 
-    async def _fail(
-        self, caller: Caller, user_id: str, response_id: str, error: TextLLMError, *, code: str | None = None
-    ) -> None:
-        with suppress(StorageUnavailableError):  # the entry says that it failed
-            failure = ResponseFailure(code or error.code, str(error))
+    async def _fail(self, caller: Caller, user_id: str, response_id: str, failure: ResponseFailure) -> None:
+        with suppress(StorageUnavailableError):  # its entry says that it failed, or its release has
             await self.responses.fail(caller.tenant_id, user_id, response_id, failure)
 
 

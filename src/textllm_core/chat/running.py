@@ -11,12 +11,14 @@ from msgspec.structs import replace
 
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.rounds import Rounds
-from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError
+from textllm_core.errors import ServiceUnavailableError, StorageUnavailableError, TextLLMError
 from textllm_core.events import UNHEARD, ExchangesRunning
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.records.ledger import Hold
+from textllm_core.records.response_turns import CANCELLED
+from textllm_core.records.stored_responses import ResponseFailure
 
 # A dead process's conversation is free again, and its readers have their last event, within 30 s of its death: the
 # lease, a run of recovery that is under way (5 s: it asks the provider twice, 2 s each), the pause after it (3 s), and
@@ -66,6 +68,10 @@ class Running:
         if hold is None or not (log.thought or log.counted):
             return hold
         return replace(hold, thought=log.thought, counted=log.counted)
+
+    def failure_of(self, error: TextLLMError) -> ResponseFailure:
+        """What its response, where that can be asked for again, is kept with once this error has ended it."""
+        return ResponseFailure(CANCELLED if self.is_cancelled else error.code, str(error))
 
     def cancel(self) -> None:
         """Cut it short for its user; what is written of it stays."""

@@ -19,12 +19,14 @@ class Pricing:
         patterns: the same for all models whose names begin so; the longest beginning counts.
         table: what is known of all other models.
         unpriced_is_free: let models without a price answer at no cost.
+        only_model: the one that answers, where no other can be asked; None: any may be.
     """
 
     stated: Mapping[str, Price]
     table: Prices
     unpriced_is_free: bool = False
     patterns: Mapping[str, Price] = field(default_factory=dict)
+    only_model: str | None = None
 
     def price(self, asked: str, *, reported: str | None = None, service_tier: str | None = None) -> Price:
         """The price of a reply, by the model that was asked for and the one that the provider says has answered.
@@ -45,6 +47,12 @@ class Pricing:
                 return price
         if self.unpriced_is_free:
             return FREE
+        if self.only_model is not None:
+            raise InvalidRequestError.of(
+                "model",
+                f"{asked[:100]!r} cannot be used here: the embedded model alone answers, {self.only_model}; leave "
+                "model out, or name that one. For others the operator sets OPENAI_API_KEY or providers",
+            )
         raise InvalidRequestError.of(
             "model",
             f"{asked[:100]!r} cannot be used here: no price is known for it; the list of models (/v1/models) has those "

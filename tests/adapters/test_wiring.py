@@ -19,9 +19,15 @@ from textllm_adapters.memory.llm import ScriptedLLM
 from textllm_adapters.openai.lifetimes import SHUTDOWNS
 from textllm_adapters.settings import load_settings
 from textllm_adapters.wiring import database_revision, notices, open_textllm, upgrade_database
+from textllm_adapters.wiring.models import pricing_of
 from textllm_core import Caller, DocumentTurn, Ports, TextTurn, TurnOptions, Upload
 from textllm_core.application import Adapters
-from textllm_core.errors import ConfigurationError, ServiceUnavailableError, StorageUnavailableError
+from textllm_core.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    ServiceUnavailableError,
+    StorageUnavailableError,
+)
 
 
 def settings_of(folder: Path, **environment: str):  # type: ignore[no-untyped-def]
@@ -117,6 +123,17 @@ async def test_the_embedded_model_is_free_unless_the_operator_states_its_price(t
     assert costs[""][0] == 0
     cost, usage = costs[str(tmp_path / "priced.yaml")]
     assert cost == (usage.input * Decimal(1000) + usage.output * Decimal(2000)) / 1_000_000
+
+
+def test_of_another_than_the_embedded_model_it_is_told_who_answers_and_no_price_asked(tmp_path: Path) -> None:
+    environment = {"TEXTLLM_DATA_DIR": str(tmp_path), "TEXTLLM_UNPRICED": "free"}
+    pricing = pricing_of(load_settings(environ=environment, cwd=tmp_path), "SmolLM2")
+    assert pricing.price("SmolLM2").rates.output == 0
+    with pytest.raises(
+        InvalidRequestError, match="the embedded model alone answers, SmolLM2; leave model out"
+    ) as refused:
+        pricing.price("gpt-4o")
+    assert "price" not in str(refused.value)
 
 
 async def test_a_database_without_tables_says_what_to_run(tmp_path: Path, empty_postgres_url: str) -> None:

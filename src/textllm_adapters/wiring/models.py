@@ -174,7 +174,7 @@ def pricing_of(settings: Settings, own_model: str | None = None) -> Pricing:
         for name in catalogue.asked_by(settings.model):
             stated[catalogue.model_of(name)] = Price(rates=rates, source="operator")
     if own_model is not None and not settings.providers:
-        return Pricing({}, FixedPrices({own_model: stated.get(own_model, _OWN)}))
+        return Pricing({}, FixedPrices({own_model: stated.get(own_model, _OWN)}), only_model=own_model)
     from textllm_adapters.genai_prices.prices import GenaiPrices
 
     addresses = {

@@ -364,6 +364,15 @@ async def test_providers_are_asked_once_how_they_are(tmp_path: Path, other: Pick
     assert not other.bodies
 
 
+async def test_an_address_without_v1_is_pointed_out(tmp_path: Path) -> None:
+    with OpenAIStandIn() as first:
+        address = first.base_url.removesuffix("/v1")
+        [found] = await ask_providers(settings_of(tmp_path, {}, OPENAI_BASE_URL=address, OPENAI_API_KEY="sk-test"))
+    assert found.notes[0].startswith(f"{address} lists no models; check it")
+    assert not found.is_well
+    assert found.notes[0].endswith("it ends in /v1.")
+
+
 async def test_what_a_provider_keeps_that_is_gone_from_the_settings_waits_for_it(tmp_path: Path) -> None:
     with OpenAIStandIn() as first:
         settings = settings_of(tmp_path, {}, OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=first.base_url)

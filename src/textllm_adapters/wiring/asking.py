@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from textllm_adapters.wiring.catalogue import Catalogue
 from textllm_adapters.wiring.providers import address_of, open_api_client
@@ -67,7 +68,11 @@ def _told(
     if found.fault is not None:
         return ProviderFound(name=name, is_well=False, notes=(found.fault,))
     if found.models is None:
-        return ProviderFound(name=name, is_well=True, notes=(f"{address_of(provider)} is there, and lists no models.",))
+        address = address_of(provider)
+        if address is not None and urlsplit(address).path in ("", "/"):
+            what = "check it (OPENAI_BASE_URL, or base_url): for most servers it ends in /v1"
+            return ProviderFound(name=name, is_well=False, notes=(f"{address} lists no models; {what}.",))
+        return ProviderFound(name=name, is_well=True, notes=(f"{address} is there, and lists no models.",))
     notes, contexts = [], {}
     listed = found.models
     for model in wanted if provider.kind != "azure" else ():  # whose list is of models, not of deployments

@@ -25,7 +25,7 @@ PROBLEM_JSON: Final = "application/problem+json"
 
 # What the framework refuses; its own words may repeat the request's.
 _FRAMEWORK: Final[Mapping[int, tuple[str, str]]] = {
-    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address."),
+    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing at this address; /docs shows all that there are."),
     HTTPStatus.METHOD_NOT_ALLOWED: ("invalid_request", "This address does not take this method."),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("input_too_long", "The request's body is too large."),
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: (
@@ -84,6 +84,8 @@ def described(error: Exception, request_id: str) -> Problem:
         case HTTPException(status_code=status) if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             code, detail = _FRAMEWORK.get(status, _OTHERWISE)
             headers = error.headers or {}
+            if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods_in(headers)):
+                detail = f"This address does not take this method; it takes {methods}."
             return Problem(
                 error=error,
                 status=status,
@@ -114,6 +116,11 @@ def described(error: Exception, request_id: str) -> Problem:
         headers={},
         request_id=request_id,
     )
+
+
+def _methods_in(headers: Mapping[str, str]) -> str:
+    allowed = next((value for name, value in headers.items() if name.lower() == "allow"), "")
+    return ", ".join(sorted(set(filter(None, allowed.replace(" ", "").split(","))) - {"HEAD", "OPTIONS"}))
 
 
 def _headers_of(error: TextLLMError, details: Mapping[str, object]) -> dict[str, str]:

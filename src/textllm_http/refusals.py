@@ -12,6 +12,8 @@ from textllm_http.problems import PROBLEM_JSON, problem_of
 from textllm_http.responses import WholeResponse
 
 _DOOR: Final = "/v1"
+# Where a client of OpenAI's API asks whose base URL lacks /v1: nothing else is there, and it reads no other shape.
+_BESIDE_THE_DOOR: Final = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses")
 
 
 class _Told(NamedTuple):
@@ -41,7 +43,10 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
 def _told(scope: Scope, error: Exception) -> _Told:
     problem = problem_of(error, request_id_of(scope))
     scope["state"]["problem_code"] = problem.code
-    path = scope["path"]
-    if path == _DOOR or path.startswith(f"{_DOOR}/"):
+    if _is_of_openai(scope["path"]):
         return _Told(door.document(problem), problem.status, door.headers(problem), "application/json")
     return _Told(problem.document, problem.status, problem.headers, PROBLEM_JSON)
+
+
+def _is_of_openai(path: str) -> bool:
+    return any(path == each or path.startswith(f"{each}/") for each in (_DOOR, *_BESIDE_THE_DOOR))

@@ -256,7 +256,9 @@ def _check_length(request: Request[Any, Any, Any], *, max_bytes: int) -> None:
 
 def check_json_type(request: Request[Any, Any, Any]) -> None:
     if not _is_json_in_utf8(content_type_of(request)):
-        raise UnsupportedMediaTypeError("The body must be application/json in UTF-8.")
+        raise UnsupportedMediaTypeError(
+            "The body must be JSON in UTF-8, and the header must say so: Content-Type: application/json"
+        )
 
 
 def content_type_of(request: Request[Any, Any, Any]) -> str:

@@ -317,6 +317,12 @@ def test_a_server_that_is_not_there_or_is_none_is_named(way: Way, provider: Open
         assert running({}, "ada")("--server", server, "conversations", "list").exit_code == 5
 
 
+def test_a_server_that_is_named_with_v1_is_to_be_named_without(service: Service) -> None:
+    for command in (("ask", "hi"), ("conversations", "list")):
+        result = running({"TEXTLLM_SERVER": f"{service.url}/v1"}, "ada")(*command)
+        assert "Leave /v1 out of --server or TEXTLLM_SERVER" in result.stderr
+
+
 @pytest.mark.parametrize(
     "command", ["audit", "db upgrade", "db current", "db check", "model fetch", "serve", "jobs run"]
 )

@@ -48,6 +48,8 @@ def spent(*, reserved: bool) -> BudgetExceededError:
         ("POST", "/v1/models", 405, "invalid_request"),
         ("PATCH", "/v1/models/gpt-4o", 405, "invalid_request"),
         ("GET", "/v1/models/nobody", 404, "not_found"),
+        ("POST", "/responses", 404, "not_found"),
+        ("GET", "/models/gpt-4o", 404, "not_found"),
     ],
 )
 async def test_every_failure_has_openais_shape(
@@ -60,6 +62,18 @@ async def test_every_failure_has_openais_shape(
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"].startswith("req_")
     assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("target", ["/chat/completions", "/v1/v1/chat/completions", "/v1/embeddings"])
+async def test_a_wrong_base_url_is_told_in_the_shape_that_clients_read(server: Server, target: str) -> None:
+    answer = await server.post(target, {"model": "gpt-4o"})
+    assert "A client's base URL ends in /v1 here" in answer.json()["error"]["message"]
+
+
+async def test_another_method_is_told_which_there_are(server: Server) -> None:
+    assert (await server.get("/chat")).json()["detail"] == "This address does not take this method; it takes POST."
+    answer = await server.call("PATCH", "/v1/files/file-x", headers=JSON)
+    assert answer.json()["error"]["message"].endswith("; it takes DELETE, GET.")
 
 
 async def test_what_is_refused_before_any_route_has_it_too(bench: Bench) -> None:

@@ -181,6 +181,8 @@ async def test_what_is_not_declared_as_json_in_utf8_is_refused(server: Server, c
     headers = {} if content_type is None else {"content-type": content_type}
     answer = await server.post("/chat", {"message": "Hi"}, headers)
     assert (answer.status, answer.json()["code"]) == (415, "unsupported_media_type")
+    if content_type is not None:
+        assert answer.json()["detail"].endswith("Content-Type: application/json")
 
 
 async def test_two_content_types_are_refused(server: Server) -> None:

@@ -235,7 +235,10 @@ def nothing_there(asked: Asked, cause: str = "no such answer") -> ProviderError:
 
 def _refused_input(fault: Fault, asked: Asked) -> TextLLMError | None:
     if asked.has_files and fault.spoils_file:
-        return UnsupportedMediaTypeError("The provider cannot read an image or a file of this turn; save it again.")
+        return UnsupportedMediaTypeError(
+            "The provider cannot read an image or a file of this turn; save it in another form, or use a model that "
+            "reads it."
+        )
     option = _OPTIONS.get(re.split(r"[.\[]", fault.param or "", maxsplit=1)[0])
     if option in asked.options:
         return InvalidRequestError.of(option, "the model does not take it, or not this value")

@@ -110,6 +110,7 @@ _DATABASE_URL = (
     "postgresql://USER:PASSWORD@HOST:PORT/DATABASE or sqlite:///PATH: special characters percent-encoded, "
     "several hosts as HOST:PORT,HOST:PORT, target_session_attrs read-write, primary or any"
 )
+_WEB_URL = "an http or https URL (http://… or https://…), without credentials, query or fragment"
 _ORIGIN = "an exact origin such as https://app.example: no *, no path, lower case"
 _NETWORK = "an address or a network such as 10.0.0.0/8"
 _HOST = "a host name or address such as api.example.org: no *, no port, lower case"
@@ -121,7 +122,7 @@ FilePath: TypeAlias = Annotated[Path, Rule("a path")]
 Token: TypeAlias = Annotated[Secret, Rule("1 to 4096 ASCII characters without spaces", _is_token)]
 OperatorToken: TypeAlias = Annotated[Secret, Rule("16 to 4096 ASCII characters without spaces", _is_long_token)]
 DatabaseUrl: TypeAlias = Annotated[Secret, Rule(_DATABASE_URL, _is_database_url)]
-WebUrl: TypeAlias = Annotated[str, Rule("an http or https URL without credentials, query or fragment", _is_web_url)]
+WebUrl: TypeAlias = Annotated[str, Rule(_WEB_URL, _is_web_url)]
 Origin: TypeAlias = Annotated[str, Rule(_ORIGIN, _is_origin)]
 Network: TypeAlias = Annotated[str, Rule(_NETWORK, _is_network)]
 Host: TypeAlias = Annotated[str, matching(_HOST, r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]{2,45}\]")]

@@ -107,6 +107,8 @@ class Client:
                 error.is_replayed = is_replayed(answer)
                 if isinstance(error, UnauthenticatedError):
                     error.add_note("Set TEXTLLM_API_KEY to a key of this server.")
+                if answer.status_code in (404, 405) and self.url.endswith("/v1"):
+                    error.add_note("Leave /v1 out of --server or TEXTLLM_SERVER: it is for clients of OpenAI's API.")
                 raise error
             yield answer
         finally:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from math import ceil
 from typing import Annotated, Any, Final
 
+from litestar.exceptions import NotFoundException
 from msgspec import Meta, Struct
 
 from textllm_core.errors import (
@@ -31,6 +32,9 @@ _TYPES: Final[Mapping[int, str]] = {
 _NOTHING: Final[Mapping[str, Sequence[object]]] = {}
 _NEVER_AGAIN: Final = (ConversationLostError, IdempotencyMismatchError, UnknownKeysError)
 _PASS_LATER: Final = (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_NO_ADDRESS: Final = (
+    "There is nothing of OpenAI's API at this address. A client's base URL ends in /v1 here; /docs shows what there is."
+)
 _WAIT_FOR_RUNNING_S: Final = 2  # most turns that promises were made to have ended by then
 
 
@@ -54,6 +58,8 @@ def error_of(problem: Problem) -> DoorError:
     error, param, message = problem.error, None, problem.detail
     if isinstance(error, InvalidRequestError) and error.errors:
         param = error.errors[0][0]
+    if isinstance(error, NotFoundException):
+        message = _NO_ADDRESS
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         message = f"{message} Tell your operator the request id {problem.request_id}."
     return DoorError(message=message, type=_type_of(problem.status), param=param, code=problem.code)

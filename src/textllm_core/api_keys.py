@@ -96,7 +96,7 @@ class IssueApiKey:
         """
         caller.must_be("admin")
         if (role == "user") != (user_id is not None):
-            raise InvalidRequestError.of("user_id", "goes with the role user, which needs it, and with no other")
+            raise InvalidRequestError.of("user_id", "is required for a key of the role user, and no other takes it")
         refuse_half_characters(name=name)
         if name is not None and not 1 <= len(name) <= MAX_NAME_CHARS:
             raise InvalidRequestError.of("name", f"must have 1 to {MAX_NAME_CHARS} characters")

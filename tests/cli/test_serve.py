@@ -36,6 +36,7 @@ def test_a_port_in_use_is_refused(run: Run) -> None:
         result = run("serve", "--port", str(listening.getsockname()[1]))
     assert result.exit_code == 2
     assert "Address already in use" in result.stderr
+    assert "; choose another with --port" in result.stderr
 
 
 def test_a_host_that_is_none_is_refused(run: Run, port: int) -> None:

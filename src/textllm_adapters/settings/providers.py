@@ -271,7 +271,7 @@ def _misfits(provider: ProviderSettings) -> Iterator[tuple[str, str, str]]:
             if getattr(provider, field) not in ((), {}, None, "chat_completions"):
                 yield field, f"something with the kind {kind}", "nothing: it is of the kind azure alone"
     if provider.hosted_tools and not provider.may_host:
-        yield "hosted_tools", "something where no such tools are", "nothing: the Responses API alone has them"
+        yield "hosted_tools", "tools that this provider lacks", "nothing: they need the Responses API"
     yield from unlimited(provider.hosted_tools)
     if kind != "chat_completions" and provider.trusts_cost:
         yield "trusts_cost", f"true with the kind {kind}", "false: it is of the kind chat_completions alone"

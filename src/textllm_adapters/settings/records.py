@@ -229,9 +229,9 @@ def contradictions(settings: Settings) -> Iterator[tuple[set[str], Problem]]:
         expected = "left out: each provider has its own, providers.NAME.hosted_tools"
         yield {"hosted_tools", "providers"}, Problem("hosted_tools", "something beside `providers`", expected)
     elif settings.hosted_tools and not next(iter(settings.all_providers.values())).may_host:
-        expected = "{}: the Responses API alone has them"
+        expected = "{}: they need the Responses API"
         keys = {"hosted_tools", "llm_api", "provider"}
-        yield keys, Problem("hosted_tools", "something where no such tools are", expected)
+        yield keys, Problem("hosted_tools", "tools that this provider lacks", expected)
     for field, found, expected in unlimited(settings.hosted_tools):
         yield {"hosted_tools"}, Problem(field, found, expected)
     if not settings.store_messages and any(each.kind != "openai" for each in settings.providers.values()):

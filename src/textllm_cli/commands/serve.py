@@ -4,6 +4,7 @@ import ipaddress
 import os
 import socket
 import sys
+from errno import EADDRINUSE
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
@@ -106,7 +107,8 @@ def _free_address(host: str, port: int) -> str:
         family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server((found[0], port), family=family).close()
     except OSError as error:
-        raise ConfigurationError(f"Cannot listen on {_url(host, port)}: {error.strerror or error}") from error
+        way_out = "; choose another with --port" if error.errno == EADDRINUSE else ""
+        raise ConfigurationError(f"Cannot listen on {_url(host, port)}: {error.strerror or error}{way_out}") from error
     return str(found[0])
 
 

@@ -327,6 +327,7 @@ async def test_which_calls_are_asked_for_is_the_callers_to_say(
     ("more", "param", "says"),
     [
         ({"tools": [SEARCH]}, "tools", "must have the mcp server again"),
+        ({"tools": [WIKI | {"server_label": "other"}]}, "tools", "must have the mcp server again"),
         ({"input": [{"type": "mcp_approval_response", "approve": True}]}, "input[0].approval_request_id", "a string"),
         (
             {"input": [{"type": "mcp_approval_response", "approval_request_id": "a", "approve": "yes"}]},

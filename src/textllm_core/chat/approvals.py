@@ -18,6 +18,7 @@ from textllm_core.records.tools import ToolResult
 from textllm_core.texts import listing, well_formed
 
 _UNDECIDED: Final = "Nobody has decided about this call."
+_SERVER_AGAIN: Final = "must have the mcp server again, whose calls mcp_approval_response is of"
 
 
 def approvals_in(content: Sequence[ContentPart]) -> Sequence[Approval]:
@@ -61,7 +62,7 @@ def check_approvals(
     if len({*ids}) < len(ids):
         raise InvalidRequestError.of(field, "has two mcp_approval_response to one mcp_approval_request; send one")
     if hosted is None or "mcp" not in hosted.kinds:
-        raise InvalidRequestError.of("tools", "must have the mcp server again, whose calls mcp_approval_response is of")
+        raise InvalidRequestError.of("tools", _SERVER_AGAIN)
 
 
 def waits_for_approval(open_calls: Sequence[str]) -> Sequence[str]:
@@ -98,6 +99,8 @@ def with_live_tools(messages: Sequence[Message], hosted: HostedTools | None) -> 
     Args:
         messages: oldest first; the last is the new turn.
         hosted: the tools that this turn offers.
+    Raises:
+        InvalidRequestError: they have not the server of a call that is decided about.
     """
     if not any(isinstance(part, HostedItem | Approval) for message in messages for part in message.content):
         return tuple(messages)
@@ -124,7 +127,17 @@ def with_live_tools(messages: Sequence[Message], hosted: HostedTools | None) -> 
             kept = (*(decided.get(it) or _undecided(it) for it in open_requests), *others)
             open_requests = {}
         told.append(message if kept == message.content else replace(message, content=kept))
+    if is_live:
+        _check_servers(told, hosted)
     return tuple(told)
+
+
+def _check_servers(told: Sequence[Message], hosted: HostedTools | None) -> None:
+    """Providers refuse what is asked of a server that the request does not have, and do not say of which."""
+    labels = [tool.definition.get("server_label") for tool in hosted.tools] if hosted else []
+    parts = (part for message in told for part in message.content if isinstance(part, HostedItem))
+    if any(part.asks_approval and part.item["server_label"] not in labels for part in parts):
+        raise InvalidRequestError.of("tools", _SERVER_AGAIN)
 
 
 def open_requests_in(messages: Sequence[Message]) -> Sequence[str]:

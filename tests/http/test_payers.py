@@ -1,5 +1,6 @@
 """Who names no user escapes no limit: the key is counted, or without keys the client's address."""
 
+import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -114,6 +115,9 @@ async def test_a_header_names_the_user_whom_the_body_does_not(strict: Server, pa
     assert (await strict.post(path, body | {"user": "Ann Ö."}, key | {"x-user-id": "ann"})).status == 200
     empty = await strict.post(path, body, key | {"x-user-id": ""})
     assert (empty.status, empty.json()["error"]["param"]) == (400, "X-User-ID")
+    both = [*key.items(), ("x-user-id", "eve"), ("x-user-id", "ann")]  # a client's, and that of the proxy behind it
+    twice = await strict.call("POST", path, [json.dumps(body).encode()], headers=both)
+    assert (twice.status, twice.json()["error"]["param"]) == (400, "X-User-ID")
     store = strict.bench.store
     of_turns = [entry.payer for entry in store.entries.values()]
     payers = of_turns or [kept.conversation.user_id for kept in store.conversations.values()]

@@ -11,7 +11,6 @@ from textllm_core.ids import USER_ID
 from textllm_core.records.messages import Idempotency
 from textllm_core.tenancy import Caller
 from textllm_http.admission import idempotency_of
-from textllm_http.middleware import header
 
 _Request = Request[Any, Any, Any]
 _USER_ID: Final = re.compile(USER_ID)
@@ -19,9 +18,15 @@ NAMES_USER: Final = "X-User-ID"  # for clients that can add headers, and no fiel
 
 
 def user_in_header(request: _Request) -> str | None:
-    """The user that the header `X-User-ID` names, as one that a body names."""
-    named = header(request.scope, b"x-user-id")
-    return None if named is None else named.encode("latin-1").decode(errors="surrogateescape")
+    """The user that the header `X-User-ID` names, as one that a body names.
+
+    Raises:
+        InvalidRequestError: it is there twice, as where a proxy adds it behind the one of a client.
+    """
+    named = [value for name, value in request.scope["headers"] if name == b"x-user-id"]
+    if len(named) > 1:
+        raise InvalidRequestError.of(NAMES_USER, "must be there once; a proxy that sets it must replace the client's")
+    return named[0].decode(errors="surrogateescape") if named else None
 
 
 def named_user(

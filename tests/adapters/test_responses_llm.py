@@ -454,6 +454,13 @@ async def test_what_a_tool_or_a_schema_says_is_the_callers_to_change(
     assert param in str(error)
 
 
+async def test_a_schema_may_be_named_in_words_alone(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
+    provider.script(Fault.http(400, None, "Invalid schema for response_format 'a': …", param="response_format"))
+    error = (await hear(llm.stream(request("Well?", response_format=JsonSchemaFormat(name="a", schema={}))))).error
+    assert isinstance(error, InvalidRequestError)
+    assert [name for name, _ in error.errors] == ["response_format"]
+
+
 async def test_an_option_that_nobody_set_is_our_fault(provider: OpenAIStandIn, llm: ResponsesLLM) -> None:
     provider.script(Fault.http(400, "unsupported_value", param="temperature"))
     assert type((await hear(llm.stream(request("Well?")))).error) is ProviderError

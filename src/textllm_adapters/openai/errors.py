@@ -243,9 +243,10 @@ def _refused_input(fault: Fault, asked: Asked) -> TextLLMError | None:
     if option in asked.options:
         return InvalidRequestError.of(option, "the model does not take it, or not this value")
     for own, place in _OWN_WORDS.items():
-        if own in asked.options and place.fullmatch(fault.param or ""):
+        is_named = place.fullmatch(fault.param or "") or f"invalid schema for {own}" in fault.words
+        if own in asked.options and is_named:
             field = "tools" if own == "hosted" else own
-            return InvalidRequestError.of(field, f"the model's provider does not take what they say ({_at(fault)})")
+            return InvalidRequestError.of(field, f"the model's provider refuses what is said there ({_at(fault)})")
     return None
 
 

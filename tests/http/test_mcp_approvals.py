@@ -425,3 +425,26 @@ async def test_what_servers_did_elsewhere_can_be_added_to_a_conversation(
     assert await calls_charged(bench, provider) == [{"mcp": 1}]
     huge = await server.post(path, {"items": [request | {"id": "mcpr_3", "arguments": "x" * 20_000}]})
     assert (huge.status, huge.json()["error"]["code"]) == (413, "input_too_long")
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ({**LISTED, "tools": 5}, "tools"),
+        ({**LISTED, "tools": [{"name": "ask"}]}, "tools[0].input_schema"),
+        ({**LISTED, "tools": [{"name": ["ask"], "input_schema": {}}]}, "tools[0].name"),
+        (asking(status=7), "status"),
+        (asking(output={"x": 1}), "output"),
+        (asking(approval_request_id=[1]), "approval_request_id"),
+        ({"type": "mcp_approval_request", "id": "a", "server_label": "wiki", "name": "ask"}, "arguments"),
+    ],
+)
+async def test_what_no_server_did_is_refused_by_its_place(
+    server: Server, provider: OpenAIStandIn, item: Json, param: str
+) -> None:
+    refusal = await refused(server, **ASKED, input=[QUESTION, item, QUESTION])
+    assert refusal["param"] == f"input[1].{param}"
+    made = (await server.post("/v1/conversations", {"user": "ada"})).json()
+    answer = await server.post(f"/v1/conversations/{made['id']}/items", {"items": [item]})
+    assert (answer.status, answer.json()["error"]["param"]) == (400, f"items[0].{param}")
+    assert provider.bills == []

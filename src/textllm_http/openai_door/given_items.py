@@ -14,10 +14,12 @@ from textllm_core.records.hosted import ITEMS, MCP_ITEMS, Approval, HostedItem
 from textllm_core.records.parts import InputText, OutputText, Refusal
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_http.openai_door.bodies import DoorBody
-from textllm_http.openai_door.bounds import check_parts, refuse_deep
+from textllm_http.openai_door.bounds import check_parts
 from textllm_http.openai_door.client_tools import text_arguments, wire_name
 from textllm_http.openai_door.parts import WirePart, parts_of
 from textllm_http.openai_door.reasoning import reasoning_before
+from textllm_http.openai_door.shaping import shaped_at
+from textllm_http.requests import JsonBody
 
 Role: TypeAlias = Literal["user", "assistant", "system", "developer"]
 MAX_ITEMS: Final = 2000  # of one request, which may bring all that was said before
@@ -42,7 +44,39 @@ class GivenReference(Struct, frozen=True):
     place: str
 
 
+class ServerTool(Struct, frozen=True, kw_only=True):
+    """What an MCP server offers."""
+
+    name: str
+    input_schema: dict[str, Any]
+    description: str | None = None
+    annotations: dict[str, Any] | None = None
+
+
+class ListedTools(Struct, frozen=True, kw_only=True):
+    """All that an MCP server offers."""
+
+    id: str
+    server_label: str
+    tools: list[ServerTool]
+    error: str | dict[str, Any] | None = None
+
+
+class ServerCall(Struct, frozen=True, kw_only=True):
+    """What an MCP server was asked, or is to be."""
+
+    id: str
+    server_label: str
+    name: str
+    arguments: str
+    output: str | None = None
+    error: str | dict[str, Any] | None = None
+    status: str | None = None
+    approval_request_id: str | None = None
+
+
 Given: TypeAlias = GivenMessage | GivenReference
+_LISTED, _SERVER_CALL = JsonBody(ListedTools), JsonBody(ServerCall)
 
 
 def given_items(
@@ -182,10 +216,10 @@ def _approval(item: dict[str, Any], at: str) -> Approval:
 
 def _server_item(item: dict[str, Any], at: str) -> HostedItem:
     """What an MCP server did, or is to do, as a reply told it that was given here or by the provider itself."""
-    refuse_deep(item, at)
-    names = ("id", "server_label") if item["type"] == "mcp_list_tools" else ("id", "server_label", "name", "arguments")
-    for name in names:
-        _text(item, name, at)
+    if item["type"] == "mcp_list_tools":
+        shaped_at(_LISTED, item, at)
+    else:
+        shaped_at(_SERVER_CALL, item, at)
     return HostedItem(item)
 
 

@@ -232,6 +232,8 @@ def test_images_and_files_of_both_apis_are_told_by_address_and_by_id() -> None:
         (WirePart("input_image", image_url="data:image/png,AAAA"), "user", "base64"),
         (WirePart("input_image", image_url="https://a", detail="close"), "user", "must be auto, low"),
         (WirePart("input_image", image_url="https://" + "a" * 9000), "user", "8192"),
+        (WirePart("input_image", image_url="https://["), "user", "name a host"),
+        (WirePart("input_image", image_url="https:///a"), "user", "name a host"),
         (WirePart("input_image", image_url="https://a/\nb"), "user", r"\[0\].image_url: has a control character"),
         (
             WirePart("image_url", image_url=ImageAddress("https://a/\x00")),

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.hosted import KINDS, HostedTool, HostedTools
-from textllm_http.openai_door.shaping import shaped_at
+from textllm_http.openai_door.shaping import host_of, shaped_at
 from textllm_http.requests import JsonBody
 
 _Definition = Mapping[str, Any]
@@ -151,11 +151,7 @@ def _check_server(server: Mcp, place: str) -> None:
 
 def _is_address(url: str) -> bool:
     """Whether all programs read it alike, so that the host which is allowed is the one that is asked."""
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:
-        return False
-    return bool(host and url.lower().startswith(("https://", "http://")) and _ADDRESS.fullmatch(url))
+    return bool(host_of(url) and _ADDRESS.fullmatch(url))
 
 
 def told_tool(tool: _Definition) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from textllm_core.errors import InvalidRequestError
 from textllm_core.file_names import key_of
 from textllm_core.records.parts import Detail, InputText, OutputText, Refusal
 from textllm_http.openai_door.bodies import DoorBody
+from textllm_http.openai_door.shaping import host_of
 
 _TEXTS: Final = ("text", "input_text", "output_text")
 _DETAILS: Final = frozenset(get_args(Detail))
@@ -134,6 +135,8 @@ def _sent(
         raise InvalidRequestError.of(field, f"may have {_MOST_ADDRESS_CHARS} characters at most")
     if _NO_ADDRESS.search(text):
         raise InvalidRequestError.of(field, "has a control character, or half of a character, which no address has")
+    if host_of(text) is None:
+        raise InvalidRequestError.of(field, "must name a host behind https://")
     return GivenFile(kind=kind, url=text, detail=detail, place=field)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.wire import to_json
@@ -23,3 +24,12 @@ def shaped_at(shape: JsonBody[_Shape], value: Mapping[str, Any], place: str) -> 
     except InvalidRequestError as refusal:
         field, says = refusal.errors[0] if refusal.errors else ("", str(refusal))
         raise InvalidRequestError.of(f"{place}.{field}" if field else place, says) from refusal
+
+
+def host_of(url: str) -> str | None:
+    """The host in the address of a page; None: it names none, or is no such address."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return parts.hostname or None if parts.scheme in ("https", "http") else None

@@ -84,9 +84,11 @@ async def test_a_reply_is_whole_or_a_stream_and_charged_as_the_provider_bills(
 
 def test_what_the_page_prints_runs_as_printed(provider: OpenAIStandIn, database: str, tmp_path: Path) -> None:
     printed = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    provider.script(Reply(text="The Nile, the Amazon and the Rhine."))
+    call = {"id": "mcp_1", "type": "mcp_call", "server_label": "wiki", "name": "ask", "arguments": "{}"}
+    provider.script(Reply(text="The Nile, the Amazon and the Rhine."), *[Reply()] * 3, Reply(hosted=(call,)))
     code = "".join(printed).replace("tllm_…", "tllm_none")
-    with serving(tmp_path, provider, database, TEXTLLM_HOSTED_TOOLS='{"web_search": {"price": 0.01}}') as service:
+    allowed = '{"web_search": {"price": 0.01}, "mcp": {"price": 0}}'
+    with serving(tmp_path, provider, database, TEXTLLM_HOSTED_TOOLS=allowed) as service:
         code = code.replace("http://localhost:8000", service.url)
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     replies = [

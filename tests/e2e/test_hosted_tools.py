@@ -61,7 +61,11 @@ def client(own_service: Service) -> Iterator[OpenAI]:
 
 async def charged(books: Books, provider: OpenAIStandIn, user: str) -> dict[str, int]:
     """The calls of the user's last exchange, which costs what the provider bills."""
-    entry, bill = (await books.exact_entries(user))[-1], provider.bills[-1]
+    try:
+        entry, bill = (await books.exact_entries(user))[-1], provider.bills[-1]
+    except AssertionError as error:
+        asked = [(request.method, request.path) for request in provider.requests]
+        raise AssertionError(f"the provider was asked {asked}, and bills {provider.bills}") from error
     assert (entry.estimated, entry.cost) == (False, price_of(bill, call=PRICE))
     assert entry.usage.tool_calls == bill.tool_calls
     assert await books.drifts() == []
@@ -124,6 +128,7 @@ async def written_down(books: Books) -> None:
         await engine.dispose()
 
 
+@pytest.mark.slow  # a lease has to end, and the provider be asked again
 async def test_a_worker_that_is_killed_while_a_tool_works_leaves_exact_books(
     client: OpenAI, own_provider: OpenAIStandIn, own_service: Service, books: Books, user: str
 ) -> None:

@@ -94,6 +94,7 @@ async def test_the_sdk_approves_a_call_which_runs_and_is_charged_once(
         client.responses.create(**asked | {"tools": other}, input="Ask.")
 
 
+@pytest.mark.slow  # a lease has to end
 async def test_a_worker_that_is_killed_while_an_approved_call_runs_leaves_exact_books_and_runs_it_once(
     client: OpenAI, own_provider: OpenAIStandIn, own_service: Service, books: Books
 ) -> None:

@@ -169,8 +169,21 @@ def provider() -> Iterator[OpenAIStandIn]:
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an own database, with all tables."""
-    if request.param == "sqlite":
-        path = tmp_path_factory.mktemp("served") / "textllm.db"
+    with _new_database(request, request.param, tmp_path_factory.mktemp("served")) as url:
+        yield url
+
+
+@pytest.fixture
+def own_database(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> Iterator[str]:
+    """The same for one test: `service` would ask its own provider what became of replies that another one has."""
+    with _new_database(request, "sqlite" if database.startswith("sqlite") else "postgres", tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def _new_database(request: pytest.FixtureRequest, kind: str, folder: Path) -> Iterator[str]:
+    if kind == "sqlite":
+        path = folder / "textllm.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite_file"), path)
         yield f"sqlite:///{path}"
         return
@@ -243,6 +256,11 @@ class Books:
 @pytest.fixture
 def books(database: str) -> Books:
     return Books(database)
+
+
+@pytest.fixture
+def own_books(own_database: str) -> Books:
+    return Books(own_database)
 
 
 def price_of(bill: Bill, *, call: Decimal = Decimal(0)) -> Decimal:

@@ -39,8 +39,8 @@ def own_provider() -> Iterator[OpenAIStandIn]:
 
 
 @pytest.fixture
-def own_service(own_provider: OpenAIStandIn, database: str, tmp_path: Path) -> Iterator[Service]:
-    with serving(tmp_path, own_provider, database, "--workers", "1", TEXTLLM_HOSTED_TOOLS=ALLOWED) as service:
+def own_service(own_provider: OpenAIStandIn, own_database: str, tmp_path: Path) -> Iterator[Service]:
+    with serving(tmp_path, own_provider, own_database, "--workers", "1", TEXTLLM_HOSTED_TOOLS=ALLOWED) as service:
         yield service
 
 
@@ -52,7 +52,7 @@ def client(own_service: Service) -> Iterator[OpenAI]:
 
 
 async def test_the_sdk_approves_a_call_which_runs_and_is_charged_once(
-    client: OpenAI, own_provider: OpenAIStandIn, books: Books
+    client: OpenAI, own_provider: OpenAIStandIn, own_books: Books
 ) -> None:
     user = new_id("user")
     asked: dict[str, Any] = {"model": "gpt-4o", "tools": TOOLS, "user": user}
@@ -82,10 +82,10 @@ async def test_the_sdk_approves_a_call_which_runs_and_is_charged_once(
     assert [item.type for item in waiting.output] == ["mcp_approval_request"]
     moved_on = client.responses.create(model="gpt-4o", user=user, input="Stop.", previous_response_id=waiting.id)
     assert moved_on.output_text.endswith("You said: Stop.")
-    entries = await books.exact_entries(user)
+    entries = await own_books.exact_entries(user)
     assert [dict(entry.usage.tool_calls) for entry in entries] == [{}, {"mcp": 1}, {}, {}]
     assert [entry.cost for entry in entries] == [price_of(bill, call=PRICE) for bill in own_provider.bills]
-    assert await books.drifts() == []
+    assert await own_books.drifts() == []
     stores: Any = [{"type": "file_search", "vector_store_ids": ["vs_1"]}]
     with pytest.raises(openai.BadRequestError, match=r"vs_1.*hosted_tools\.file_search\.allowed"):
         client.responses.create(**asked | {"tools": stores}, input="Search.")
@@ -96,7 +96,7 @@ async def test_the_sdk_approves_a_call_which_runs_and_is_charged_once(
 
 @pytest.mark.slow  # a lease has to end
 async def test_a_worker_that_is_killed_while_an_approved_call_runs_leaves_exact_books_and_runs_it_once(
-    client: OpenAI, own_provider: OpenAIStandIn, own_service: Service, books: Books
+    client: OpenAI, own_provider: OpenAIStandIn, own_service: Service, own_books: Books
 ) -> None:
     user, gate = new_id("user"), threading.Event()
     asked: dict[str, Any] = {"model": "gpt-4o", "tools": TOOLS, "user": user}
@@ -107,15 +107,15 @@ async def test_a_worker_that_is_killed_while_an_approved_call_runs_leaves_exact_
     with client.responses.create(**asked, input=[approval], previous_response_id=first.id, stream=True) as stream:
         begun = next(event for event in stream if event.type == "response.created")
         next(event for event in stream if event.type == "response.mcp_call.in_progress")
-        await written_down(books)
+        await written_down(own_books)
         (worker,) = own_service.workers()
         os.kill(worker, signal.SIGKILL)
     gate.set()
-    entries = await books.exact_entries(user)
+    entries = await own_books.exact_entries(user)
     assert [dict(entry.usage.tool_calls) for entry in entries] == [{}, {"mcp": 1}]
     assert [entry.cost for entry in entries] == [price_of(bill, call=PRICE) for bill in own_provider.bills]
     with pytest.raises(openai.BadRequestError, match="answered before"):
         client.responses.create(**asked, input=[approval], previous_response_id=first.id)
     after = client.responses.create(**asked, input="And now?", previous_response_id=begun.response.id)
     assert after.output_text.endswith("You said: And now?")
-    assert await books.drifts() == []
+    assert await own_books.drifts() == []

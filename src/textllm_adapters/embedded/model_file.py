@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from textllm_core.errors import ConfigurationError
@@ -117,13 +118,14 @@ def _size(folder: Path) -> int:
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            path = Path(parent, name)
-            total += path.stat().st_size if path.exists() else 0
+            with suppress(FileNotFoundError):
+                total += Path(parent, name).stat().st_size
     return total
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left behind; younger folders may be another's, still fetching."""
     for leftover in folder.glob(f"{_FETCHING}*"):
-        if time.time() - leftover.stat().st_mtime > _LEFTOVER_AFTER_S:
-            shutil.rmtree(leftover)
+        with suppress(FileNotFoundError):  # another process, which starts as well, removes it too
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_AFTER_S:
+                shutil.rmtree(leftover)

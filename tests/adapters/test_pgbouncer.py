@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
+from tests.adapters.test_row_security import OTHERS_BUCKET
 from tests.servers.pgbouncer import PgBouncer, pgbouncer
 from tests.servers.postgres import PostgresServer, RunningServer
 
@@ -29,15 +30,6 @@ TENANTS = ("one", "two", "it's \\ \0", "*")
 SHOWN = Statement(f"SELECT current_setting('{SETTING}'), current_setting('lock_timeout'), :user::text")
 OWNERS = Statement("SELECT array_agg(tenant_id ORDER BY tenant_id), :user::text FROM rate_buckets")
 DIVIDE = Statement("SELECT 12 / :by::integer, :user::text")
-OTHERS_ROW = Statement(
-    """
-    WITH added AS (
-        INSERT INTO rate_buckets (tenant_id, user_id, level, admitted, updated_at) VALUES ('two', :user, 0, true, 0)
-        RETURNING 1
-    )
-    SELECT count(*) FROM added
-    """
-)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +68,7 @@ async def test_tenants_in_one_session_see_and_write_their_own_rows_alone(engine:
     assert found == [[tenant] for tenant, _ in asked]
     assert await by_lane("*") == await by_pool("*") == ["one", "two"]
     with pytest.raises(DBAPIError, match="row-level security"):
-        await engine.lanes.ask(OTHERS_ROW, "one", {"user": "other"})
+        await engine.lanes.ask(OTHERS_BUCKET, "one", {"user": "user"})
 
 
 async def test_nothing_of_a_transaction_stays_in_its_session(engine: PostgresEngine) -> None:

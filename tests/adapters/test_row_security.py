@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.servers.postgres import PostgresServer
 
 from textllm_adapters.postgres.engine import PostgresEngine, open_engine
+from textllm_adapters.postgres.lanes import Statement
 from textllm_adapters.postgres.ledger_upkeep import PostgresLedgerUpkeep
 from textllm_adapters.settings import load_settings
 from textllm_adapters.sql import (
@@ -48,6 +49,16 @@ OF_RECORD: dict[str, object] = {
     "message_ids": (),
     "said_before": (),
 }
+
+OTHERS_BUCKET = Statement(  # in which "ours" writes for "theirs"
+    """
+    WITH added AS (
+        INSERT INTO rate_buckets (tenant_id, user_id, level, admitted, updated_at) VALUES ('theirs', :user, 0, true, 0)
+        RETURNING 1
+    )
+    SELECT count(*) FROM added
+    """
+)
 
 # These are about the service, and say nothing of any tenant.
 TABLES = [table for table in metadata.sorted_tables if table.name not in ("jobs", "horizons")]
@@ -108,6 +119,13 @@ async def test_no_row_can_be_written_for_another_tenant(database: Database, tabl
         async with database.transaction("ours") as connection:
             await connection.execute(update(table).values(tenant_id="other"))
     assert await seen(database, EVERYONE, table) == ["ours", "theirs"]
+
+
+async def test_a_statement_that_writes_for_another_tenant_is_a_defect_of_ours_and_no_right_that_the_role_lacks(
+    postgres_engine: PostgresEngine,
+) -> None:
+    with pytest.raises(DBAPIError, match=BINDING):
+        await postgres_engine.lanes.ask(OTHERS_BUCKET, "ours", {"user": "user"})
 
 
 @tables

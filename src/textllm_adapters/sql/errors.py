@@ -80,6 +80,7 @@ _SQLITE_CODES: Final[Mapping[int, str]] = {
     sqlite3.SQLITE_FORMAT: _DAMAGED,
     sqlite3.SQLITE_SCHEMA: _OTHER_TABLES,
 }
+_CHECKS_ROWS: Final = "ExecWithCheckOptions"  # within PostgreSQL; its messages are in the language of the server
 _LACKS: Final = re.compile(r"no such (table|column): |table \S+ has no column named ")  # SQLite has no code for it
 
 
@@ -92,6 +93,8 @@ class Ailment(NamedTuple):
     @classmethod
     def of(cls, error: BaseException) -> Self | None:
         """What ails the database from which the error comes; None where a statement of ours is to blame."""
+        if _writes_for_others(error):
+            return None
         for cause in (error, getattr(error, "orig", None), error.__cause__):
             if sqlstate := getattr(cause, "sqlstate", None):
                 advice = next((_SQLSTATES[known] for known in _SQLSTATES if sqlstate.startswith(known)), None)
@@ -123,6 +126,15 @@ class Ailment(NamedTuple):
         told = StorageUnavailableError.of_database()
         told.add_note(f"Why ({self.name}): {self.advice}.")
         return told
+
+
+def _writes_for_others(error: BaseException | None) -> bool:
+    """Whether it wrote a row of another tenant. PostgreSQL has one SQLSTATE for that and for a right it lacks."""
+    while error is not None:
+        if getattr(error, "server_source_function", None) == _CHECKS_ROWS:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _unavailable(error: Exception) -> StorageUnavailableError | None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.running import LEASE
-from textllm_core.chat.settlement import corrected, recovered
+from textllm_core.chat.settlement import corrected, recovered, refused
 from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.chat.turn_files import TurnFiles
 from textllm_core.errors import ServiceUnavailableError, TextLLMError
@@ -19,6 +19,7 @@ from textllm_core.ports.llm import LLM
 from textllm_core.ports.reply_journal import ReplyJournal
 from textllm_core.pricing import Pricing
 from textllm_core.records.hosted import HostedItem, ToolStep
+from textllm_core.records.journal import END_OF_LOST
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import TextDelta
 from textllm_core.records.model import ModelEnded
@@ -64,7 +65,9 @@ class Reconcile:
 
     async def _settle(self, hold: Hold, ended: ModelEnded | None) -> bool:
         if not hold.is_asked:
-            if await self.ledger.release(hold, unless_asked=True, failure=_NEVER_BEGUN):
+            why, at = ServiceUnavailableError(_NEVER_BEGUN.message).of_nothing(), self.clock.now()
+            untold = refused(hold.response_id, why, number=END_OF_LOST, at=at)
+            if await self.ledger.release(hold, unless_asked=True, failure=_NEVER_BEGUN, end=untold):
                 await self._discard_files(hold)
             return True
         conversation = await self.conversations.state(hold.tenant_id, hold.conversation_id, user_id=hold.user_id)

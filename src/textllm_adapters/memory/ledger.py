@@ -20,7 +20,7 @@ from textllm_core.errors import ServiceUnavailableError
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
 from textllm_core.records.conversations import Conversation
-from textllm_core.records.journal import JournalEnd, JournalEntry
+from textllm_core.records.journal import JournalEnd, JournalEntry, RefusedEnd
 from textllm_core.records.ledger import (
     GIVEN_UP,
     WRONG_CLOCK_FROM,
@@ -226,6 +226,7 @@ class MemoryLedger:
         transcripts: Sequence[str] = (),
         unless_asked: bool = False,
         failure: ResponseFailure | None = None,
+        end: RefusedEnd | None = None,
     ) -> bool:
         store = self.store
         ended = store.holds.get(_key(hold))
@@ -255,7 +256,8 @@ class MemoryLedger:
         else:
             store.conversations[_conversation_key(hold)] = kept.with_account(conversation)
         store.entries.pop(_key(hold), None)
-        store.spoken.pop(_key(hold), None)
+        if store.spoken.pop(_key(hold), None) is not None and end is not None:
+            store.ends[_key(hold)] = KeptEnd(JournalEnd(end.number, Replay(end.remembered, 0, ZERO)), end.at)
         self._forget_response(hold)
         if failure is not None and (stored := store.responses.get(_key(hold))) is not None:
             store.responses[_key(hold)] = replace(stored, failure=failure)

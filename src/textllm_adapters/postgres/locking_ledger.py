@@ -23,6 +23,7 @@ from textllm_adapters.sql.tables import idempotency_keys
 from textllm_adapters.translation import translated
 from textllm_core.ids import first_response_id
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
+from textllm_core.records.journal import RefusedEnd
 from textllm_core.records.ledger import AlreadySettledError, Hold, Reservation
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
@@ -59,13 +60,14 @@ class LockingLedger(SqlLedger):
         transcripts: Sequence[str] = (),
         unless_asked: bool = False,
         failure: ResponseFailure | None = None,
+        end: RefusedEnd | None = None,
     ) -> bool:
-        end = statements.END_UNASKED if unless_asked else statements.END_HOLD
+        ended = statements.END_UNASKED if unless_asked else statements.END_HOLD
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(hold.tenant_id) as connection:
-                kept = (await connection.execute(end, rows.of_hold(hold))).one_or_none()
+                kept = (await connection.execute(ended, rows.of_hold(hold))).one_or_none()
                 if kept is not None:
-                    await _release(connection, hold, kept)
+                    await _release(connection, hold, kept, end)
                     if failure is not None:
                         failed = rows.of_hold(hold) | {"new_failure": failure}
                         await connection.execute(statements.FAIL_RESPONSE, failed)
@@ -141,7 +143,7 @@ async def _has_hold(connection: AsyncConnection, released: Hold) -> bool:
     return (await connection.execute(statements.HAS_HOLD, of_session)).first() is not None
 
 
-async def _release(connection: AsyncConnection, hold: Hold, kept: Row[Any]) -> None:
+async def _release(connection: AsyncConnection, hold: Hold, kept: Row[Any], end: RefusedEnd | None) -> None:
     at, day = (hold.tenant_id, hold.user_id, hold.conversation_id), (hold.tenant_id, hold.payer, hold.day)
     conversation = await CONVERSATIONS.locked(connection, *at)
     session = await SESSIONS.locked(connection, *day)
@@ -166,7 +168,9 @@ async def _release(connection: AsyncConnection, hold: Hold, kept: Row[Any]) -> N
         await SESSIONS.change(connection, *day, old=session, new=freed)
     await connection.execute(statements.REMOVE_ENTRY, rows.of_hold(hold))
     if kept.is_resumable:
-        await connection.execute(statements.REMOVE_EVENTS, rows.of_hold(hold))
+        told = await connection.execute(statements.REMOVE_EVENTS, rows.of_hold(hold))
+        if told.rowcount > 0 and end is not None:
+            await connection.execute(statements.ADD_END, rows.refused_end_row(hold, end))
     await connection.execute(statements.FORGET_RESPONSE, rows.of_hold(hold))
     if kept.idempotency_key is not None:
         key = rows.of_key(hold.tenant_id, kept.idempotency_scope, kept.idempotency_key)

@@ -9,9 +9,10 @@ from msgspec.structs import asdict, replace
 from sqlalchemy import Row
 
 from textllm_core.ids import new_id
+from textllm_core.money import ZERO
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
 from textllm_core.records.hosted import HostedItem, ToolStep
-from textllm_core.records.journal import JournalEntry, Spoken
+from textllm_core.records.journal import JournalEntry, RefusedEnd, Spoken
 from textllm_core.records.ledger import Hold, Reservation, Settlement
 from textllm_core.records.messages import Message, ReplyStarted, TextDelta
 from textllm_core.records.sessions import day_of
@@ -132,6 +133,19 @@ def end_row(hold: Hold, end: Settlement) -> dict[str, object]:
         "response_id": hold.response_id,
         "number": end.end_number,
         "remembered": end.remembered.decode(),
+        "ended_at": end.at,
+    }
+
+
+def refused_end_row(hold: Hold, end: RefusedEnd) -> dict[str, object]:
+    return {
+        "tenant_id": hold.tenant_id,
+        "user_id": hold.user_id,
+        "response_id": hold.response_id,
+        "number": end.number,
+        "remembered": end.remembered.decode(),
+        "message_number": 0,
+        "spent": ZERO,
         "ended_at": end.at,
     }
 

@@ -150,6 +150,7 @@ ADD_ERASURES: Final = insert(erasures)
 REMOVE_EVENTS: Final = delete(reply_events).where(
     *_of_user(reply_events), reply_events.c.response_id == bindparam("of_response")
 )
+ADD_END: Final = insert(reply_ends)
 REMOVE_ENTRY: Final = delete(ledger).where(*_of_user(ledger), ledger.c.response_id == bindparam("of_response"))
 
 _IS_ABANDONED: Final = or_(holds.c.lease_until < bindparam("of_moment"), holds.c.lease_until > bindparam("of_latest"))

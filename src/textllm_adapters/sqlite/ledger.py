@@ -24,7 +24,7 @@ from textllm_adapters.sqlite.rows import Records, Rows
 from textllm_adapters.translation import translated
 from textllm_core.errors import Allowance, ServiceUnavailableError, TextLLMError
 from textllm_core.records.accounts import ConversationAccount, SessionAccount
-from textllm_core.records.journal import JournalEntry
+from textllm_core.records.journal import JournalEntry, RefusedEnd
 from textllm_core.records.ledger import GIVEN_UP, AlreadySettledError, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.sessions import day_of
@@ -144,10 +144,13 @@ class SqliteLedger(SqlLedger):
         transcripts: Sequence[str] = (),
         unless_asked: bool = False,
         failure: ResponseFailure | None = None,
+        end: RefusedEnd | None = None,
     ) -> bool:
         with translated(STORAGE_ERRORS):
             return await self._writer.run(
-                partial(_release, hold=hold, transcripts=transcripts, unless_asked=unless_asked, failure=failure)
+                partial(
+                    _release, hold=hold, transcripts=transcripts, unless_asked=unless_asked, failure=failure, end=end
+                )
             )
 
 
@@ -270,6 +273,7 @@ def _release(
     transcripts: Sequence[str],
     unless_asked: bool,
     failure: ResponseFailure | None,
+    end: RefusedEnd | None,
 ) -> bool:
     kept = _KEPT.get(connection, *_hold(hold))
     if kept is None or (unless_asked and kept.is_asked):
@@ -298,8 +302,8 @@ def _release(
     else:
         _SESSIONS.change(connection, *_day(hold), old=session, new=freed)
     _ENTRIES.remove(connection, *_hold(hold))
-    if kept.is_resumable:
-        _EVENTS.remove(connection, *_hold(hold))
+    if kept.is_resumable and _EVENTS.remove(connection, *_hold(hold)) and end is not None:
+        _ENDS.add(connection, rows.refused_end_row(hold, end))
     _forget_response(connection, hold)
     if failure is not None:
         _RESPONSES.set(connection, *_hold(hold), failure=failure)

@@ -7,7 +7,7 @@ import pytest
 from textllm_adapters.testing.books import NOON, reservation, settlement
 from textllm_adapters.testing.storage import Storage
 from textllm_core.records.hosted import HostedItem, ToolStep
-from textllm_core.records.journal import JournalEntry, JournalPage, Spoken
+from textllm_core.records.journal import JournalEntry, JournalPage, RefusedEnd, Spoken
 from textllm_core.records.ledger import Hold
 from textllm_core.records.messages import ReplyStarted, TextDelta
 from textllm_core.records.thoughts import Reasoning, Thought, ThoughtDelta
@@ -162,6 +162,20 @@ class ReplyJournalContract:
         assert await storage.journal.read("tenant", None, hold.response_id, after=0) is None
         again = await storage.ledger.reserve(reservation(response_id=hold.response_id, is_resumable=True))
         assert (await read(storage, again)).events == ()
+
+    async def test_of_a_released_exchange_that_was_begun_its_end_is_kept_for_a_while(self, storage: Storage) -> None:
+        begun, silent = [await running(storage, user_id=f"user{n}") for n in range(2)]
+        await write(storage, begun, 1, started(begun))
+        end = RefusedEnd(number=2, remembered=b'{"why": "not"}', at=NOON)
+        for hold in (begun, silent):
+            await storage.ledger.release(hold, end=end)
+        page = await read(storage, begun)
+        assert page.events == ()
+        assert page.end is not None
+        assert (page.end.number, page.end.replay.remembered) == (2, b'{"why": "not"}')
+        assert await storage.journal.read("tenant", None, silent.response_id, after=0) is None
+        assert await storage.journal.forget(before=NOON + timedelta(seconds=1), limit=9) == 1
+        assert await storage.journal.read("tenant", None, begun.response_id, after=0) is None
 
     async def test_what_ended_long_ago_is_forgotten_and_nothing_else(self, storage: Storage) -> None:
         old, new, live = [await running(storage, user_id=f"user{n}") for n in range(3)]

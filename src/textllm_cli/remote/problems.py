@@ -1,11 +1,10 @@
 """What a server refuses, as the error that the engine would have raised here."""
 
 import json
-from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Final
 
-from textllm_core.errors import Charge, InvalidRequestError, TextLLMError
+from textllm_core.errors import Charge, TextLLMError
+from textllm_core.errors.retold import retold
 
 
 class StrangeError(TextLLMError):
@@ -30,28 +29,10 @@ def error_of(document: bytes) -> TextLLMError | None:
         charge = Charge(Decimal(told["cost"]), told.get("estimated") is True) if "cost" in told else None
     except (ValueError, KeyError, TypeError, ArithmeticError):
         return None
-    kind = _KINDS.get(code)
-    error: TextLLMError
-    if kind is None:
+    error = retold(code, detail, told)
+    if error is None:
         if is_of_openai:
             return None
         error = StrangeError(code, detail)
-    elif kind is InvalidRequestError:
-        error = InvalidRequestError(detail, [(each["field"], each["message"]) for each in told.get("errors", ())])
-    else:
-        error = kind.__new__(kind)  # its words are those of the server
-        error.args = (detail,)
-        for name in kind.tells:
-            setattr(error, name, told.get(name))
     error.charge = charge
     return error
-
-
-def _descendants(kind: type[TextLLMError]) -> Iterator[type[TextLLMError]]:
-    for child in kind.__subclasses__():
-        if "code" in vars(child):
-            yield child
-        yield from _descendants(child)
-
-
-_KINDS: Final[Mapping[str, type[TextLLMError]]] = {kind.code: kind for kind in _descendants(TextLLMError)}

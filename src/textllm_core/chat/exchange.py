@@ -19,7 +19,7 @@ from textllm_core.chat.remains import OUTCOME_WITHIN_S
 from textllm_core.chat.reply_log import reply_of
 from textllm_core.chat.routes import Reads, Routes
 from textllm_core.chat.running import RENEW_EVERY_S, Running, RunningExchanges
-from textllm_core.chat.settlement import Ending, ending
+from textllm_core.chat.settlement import Ending, ending, refused
 from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.chat.turn_files import discard_files
 from textllm_core.errors import (
@@ -372,9 +372,10 @@ class Exchange:
         """Give back what was promised to a turn that never ran, then tell, however long the storage is away."""
         self._state_failure(of, error.of_nothing())
         await self.writer.stop(of.hold)
+        end = refused(of.hold.response_id, error, number=of.log.end_number, at=self.clock.now())
         for pause in self.policy.storage_pauses_s:
             try:
-                await self.ledger.release(of.hold, transcripts=of.made_transcripts, failure=failure)
+                await self.ledger.release(of.hold, transcripts=of.made_transcripts, failure=failure, end=end)
                 break
             except StorageUnavailableError:
                 self._fail(of, error)
@@ -389,11 +390,10 @@ class Exchange:
 
     def _state_failure(self, of: OpenExchange, error: TextLLMError) -> None:
         hold, report = of.hold, of.report_of(error)
-        self.telemetry.emit(
-            ExchangeFailed(
-                response_id=hold.response_id, code=error.code, model=hold.model, reason=str(error), report=report
-            )
+        failed = ExchangeFailed(
+            response_id=hold.response_id, code=error.code, model=hold.model, reason=str(error), report=report
         )
+        self.telemetry.emit(failed)
 
     def _fail(self, of: OpenExchange, error: TextLLMError) -> None:
         error.allowance = of.allowance

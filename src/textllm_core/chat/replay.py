@@ -1,25 +1,16 @@
 """What a repeat of a turn is told: the same ids, the same text, the same end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from textllm_core.errors import (
-    Charge,
-    ContentRefusedError,
-    ContextTooLongError,
-    ConversationNotFoundError,
-    ProviderError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    ServiceUnavailableError,
-    StorageUnavailableError,
-    TextLLMError,
-)
+from textllm_core.errors import Charge, ProviderError, TextLLMError
+from textllm_core.errors.retold import retold
 from textllm_core.records.hosted import HostedItem, ToolStep
 from textllm_core.records.ledger import Replay
 from textllm_core.records.messages import Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta
@@ -27,21 +18,12 @@ from textllm_core.records.parts import ContentPart, InputFile, InputImage, Outpu
 from textllm_core.records.thoughts import Thought, ThoughtDelta
 from textllm_core.records.tools import ToolCall
 
-_FIXED: Final = (ContentRefusedError, ConversationNotFoundError)
-_WORDED: Final = (
-    ContextTooLongError,
-    ProviderError,
-    ProviderUnavailableError,
-    ProviderTimeoutError,
-    ServiceUnavailableError,
-    StorageUnavailableError,
-)
-
 
 class _Failure(Struct, frozen=True):
     code: str
     message: str
     charge: Charge | None = None
+    told: Mapping[str, Any] = {}
 
 
 class _Remembered(Struct, frozen=True):
@@ -63,7 +45,7 @@ def remembered_reply(started: ReplyStarted, end: ReplyCompleted) -> bytes:
 def remembered_failure(started: ReplyStarted | None, error: TextLLMError, *, response_id: str | None = None) -> bytes:
     """A failure; `started` where the reply had begun; `response_id` where there is something by that name."""
     begun = replace(started, allowance=None) if started else None
-    failure = _Failure(error.code, str(error), error.charge)
+    failure = _Failure(error.code, str(error), error.charge, _told(error))
     return msgspec.json.encode(_Remembered(begun, None, failure, response_id=response_id))
 
 
@@ -112,15 +94,16 @@ def replayed_end(replay: Replay, warnings: Sequence[str], *, response_id: str = 
         reply = replace(kept.reply, message_number=replay.message_number, warnings=warnings)
         return ReplyCompleted(reply, kept.files, kept.content, kept.at)
     assert kept.failure is not None
-    error = error_of(kept.failure.code, kept.failure.message)
+    error = error_of(kept.failure.code, kept.failure.message, kept.failure.told)
     error.charge = kept.failure.charge
     return ReplyFailed(kept.started.response_id if kept.started else response_id, error)
 
 
-def error_of(code: str, message: str) -> TextLLMError:
+def error_of(code: str, message: str, told: Mapping[str, Any] = MappingProxyType({})) -> TextLLMError:
     """The error of a turn that was admitted, by what is kept of it."""
-    for fixed in _FIXED:
-        if fixed.code == code:
-            return fixed()
-    worded = next((kind for kind in _WORDED if kind.code == code), ProviderError)
-    return worded(message)
+    return retold(code, message, told) or ProviderError(message)
+
+
+def _told(error: TextLLMError) -> Mapping[str, Any]:
+    """What its caller acts on besides the code, but for what it costs."""
+    return {name: value for name, value in error.details().items() if name not in ("cost", "estimated")}

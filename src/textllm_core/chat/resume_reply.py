@@ -127,7 +127,7 @@ class ResumeReply:
                 yield number + 1, ReplyFailed(response_id, error)
                 return
             gives_up_at = loop.time() + _PATIENCE_S
-            if page is None:  # it was there just now: what is refused after its stream has begun leaves nothing
+            if page is None:  # it was there just now: a worker of an older version leaves nothing of a refusal
                 yield number + 1, ReplyFailed(response_id, ProviderError(_REFUSED, may_have_run=False))
                 return
             for event in page.events:

@@ -17,7 +17,7 @@ from textllm_core.money import Price, exact
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.hosted import HostedItem, counted_calls
-from textllm_core.records.journal import END_OF_LOST
+from textllm_core.records.journal import END_OF_LOST, RefusedEnd
 from textllm_core.records.ledger import Hold, Settlement
 from textllm_core.records.messages import (
     FinishReason,
@@ -194,6 +194,11 @@ def _ending(
         is_untold=begun is None,
     )
     return Ending(settlement, end)
+
+
+def refused(response_id: str, error: TextLLMError, *, number: int, at: datetime) -> RefusedEnd:
+    """How an exchange ends of which nothing is written down, for who was told that it had begun."""
+    return RefusedEnd(number=number, remembered=remembered_failure(None, error, response_id=response_id), at=at)
 
 
 def recovered(

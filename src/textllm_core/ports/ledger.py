@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from textllm_core.records.journal import JournalEntry
+from textllm_core.records.journal import JournalEntry, RefusedEnd
 from textllm_core.records.ledger import Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import Idempotency
 from textllm_core.records.stored_responses import ResponseFailure
@@ -109,6 +109,7 @@ class Ledger(Protocol):
         transcripts: Sequence[str] = (),
         unless_asked: bool = False,
         failure: ResponseFailure | None = None,
+        end: RefusedEnd | None = None,
     ) -> bool:
         """Undo the reservation: the provider surely did nothing. A conversation made for it goes too.
 
@@ -117,6 +118,7 @@ class Ledger(Protocol):
 
         Args:
             failure: what is told of such a response; written with the release, so that no crash leaves it queued.
+            end: what takes the place of the exchange's events in its journal, where that has some; None: nothing does.
             transcripts: what the exchange had made on the provider's side, to be erased.
             unless_asked: do nothing if the provider may have been asked by now.
         Returns:

@@ -1,5 +1,6 @@
 """What running replies have said so far, as other processes read it."""
 
+from datetime import datetime
 from typing import Final
 
 from textllm_core.records.hosted import ToolStep
@@ -31,6 +32,18 @@ class JournalEnd(Record, frozen=True):
 
     number: int
     replay: Replay
+
+
+class RefusedEnd(Record, frozen=True, kw_only=True):
+    """How an exchange ended that was released, for who was told of its beginning.
+
+    Args:
+        number, remembered: as `Settlement.end_number` and `Settlement.remembered`.
+    """
+
+    number: int
+    remembered: bytes
+    at: datetime
 
 
 class JournalPage(Record, frozen=True, kw_only=True):

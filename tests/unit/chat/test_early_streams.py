@@ -14,7 +14,19 @@ from textllm_adapters.memory.llm import ScriptedReply
 from textllm_adapters.memory.reply_journal import MemoryReplyJournal
 from textllm_core import Caller, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextDelta, TextTurn
 from textllm_core.chat.chat_with_document import DocumentTurn
-from textllm_core.errors import ContentRefusedError, NotFoundError, StorageUnavailableError
+from textllm_core.errors import (
+    ContentRefusedError,
+    ContextTooLongError,
+    ConversationBusyError,
+    InvalidRequestError,
+    NotFoundError,
+    ProviderError,
+    ProviderUnavailableError,
+    StorageUnavailableError,
+    TextLLMError,
+    UnsupportedMediaTypeError,
+)
+from textllm_core.problem_details import problem_of_error
 from textllm_core.records.journal import JournalEntry
 from textllm_core.uploads import Upload
 
@@ -104,19 +116,40 @@ async def test_another_process_reads_it_on_before_the_model_has_begun(bench: Ben
     assert isinstance([event async for _, event in resumption.events][-1], ReplyCompleted)
 
 
-async def test_another_process_tells_that_a_turn_was_refused_after_its_stream_had_begun(bench: Bench) -> None:
+REFUSALS = (
+    REFUSAL,
+    ContextTooLongError("17 tokens do not fit"),
+    InvalidRequestError.of("temperature", "must be at most 2"),
+    UnsupportedMediaTypeError("This model reads no images."),
+    ProviderError("The provider knows no model of this name.", may_have_run=False),
+    ProviderUnavailableError("The provider answers 429.", may_have_run=False, retry_after_s=17),
+    ConversationBusyError(retry_after_s=9),
+)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
+async def test_another_process_tells_why_a_turn_was_refused_after_its_stream_had_begun(
+    bench: Bench, refusal: TextLLMError
+) -> None:
     begins = Beginning()
-    bench.llm.script(ScriptedReply(begins=begins, error=REFUSAL))
-    first, _events = await waiting(bench, begins)
+    bench.llm.script(ScriptedReply(begins=begins, error=refusal))
+    first, events = await waiting(bench, begins)
     await bench.exchange.writer.write()
     started = await first
     assert isinstance(started, ReplyStarted)
     other = Bench(store=bench.store, clock=bench.clock)
     resumption = await other.resume_reply(Caller(), started.response_id)
     begins.set()
-    end = [event async for _, event in resumption.events][-1]
+    number, end = [numbered async for numbered in resumption.events][-1]
+    told = [event async for event in events][-1]
     assert isinstance(end, ReplyFailed)
-    assert (end.error.code, "refused" in str(end.error)) == ("provider_error", True)
+    assert isinstance(told, ReplyFailed)
+    assert type(told.error) is type(refusal)
+    assert (number, end.response_id, problem_of_error(end.error)) == (2, told.response_id, problem_of_error(told.error))
+    await bench.running.drain(1)
+    with pytest.raises(type(refusal)) as later:
+        await other.resume_reply(Caller(), started.response_id)
+    assert problem_of_error(later.value) == problem_of_error(told.error)
 
 
 @pytest.mark.parametrize("is_early", [False, True])
@@ -132,6 +165,8 @@ async def test_a_refusal_is_an_event_once_the_stream_is_begun_and_leaves_nothing
         assert [event async for event in events] == [ReplyFailed(started.response_id, REFUSAL)]
         await bench.running.drain(1)
         with pytest.raises(NotFoundError):
+            await bench.resume_reply(Caller(user_id="bob"), started.response_id)
+        with pytest.raises(ContentRefusedError):  # for as long as a reply can be read on
             await bench.resume_reply(Caller(), started.response_id)
     else:
         begins.set()

@@ -31,7 +31,7 @@ from textllm_core.errors import (
 from textllm_core.pricing import Pricing
 from textllm_core.records.journal import JournalEntry
 from textllm_core.records.ledger import Hold, Settled, Settlement
-from textllm_core.records.messages import ReplyFailed, TurnOptions
+from textllm_core.records.messages import ReplyFailed, ReplyStarted, TurnOptions
 from textllm_core.records.model import ModelEnded
 from textllm_core.records.parts import InputText
 from textllm_core.records.response_turns import ResponseTurn
@@ -200,6 +200,24 @@ async def test_a_response_whose_process_died_before_the_model_was_asked_has_fail
     failure = bench.store.responses[key].failure
     assert failure is not None
     assert failure.code == "service_unavailable"
+
+
+async def test_a_stream_whose_process_died_before_the_model_was_asked_ends_with_that(bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    events = bench.send_message.stream(Caller(), TextTurn("hi", user_id="ada", is_resumable=True))
+    started = await anext(events)
+    assert isinstance(started, ReplyStarted)
+    ((key, kept),) = bench.store.holds.items()
+    bench.store.entries.clear()
+    bench.store.holds[key] = replace(kept, hold=replace(kept.hold, is_asked=False))  # as one that was begun early
+    survivor = Bench(store=bench.store)
+    resumed = await survivor.resume_reply(Caller(), started.response_id)
+    survivor.clock.advance(timedelta(minutes=1))
+    assert await survivor.reconcile() == 1
+    (_, end) = [numbered async for numbered in resumed.events][-1]
+    assert isinstance(end, ReplyFailed)
+    assert isinstance(end.error, ServiceUnavailableError)
+    assert "before the model was asked" in str(end.error)
 
 
 @pytest.mark.parametrize("begins", [True, False])

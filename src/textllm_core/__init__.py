@@ -229,6 +229,7 @@ _NAMES: Final = {
         "JournalEnd",
         "JournalEntry",
         "JournalPage",
+        "RefusedEnd",
     ),
     "records.ledger": (
         "AlreadySettledError",

@@ -151,7 +151,7 @@ from textllm_core.records.hosted import (
     NamedThing,
     ToolStep,
 )
-from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage
+from textllm_core.records.journal import JournalEnd, JournalEntry, JournalPage, RefusedEnd
 from textllm_core.records.ledger import AlreadySettledError, Demand, Hold, Replay, Reservation, Settled, Settlement
 from textllm_core.records.messages import (
     FinishReason,
@@ -412,6 +412,7 @@ __all__ = [
     "Reconcile",
     "Record",
     "Refusal",
+    "RefusedEnd",
     "RemoveExpired",
     "RemovePart",
     "Replay",

@@ -225,8 +225,10 @@ class ListMessages:
         return conversation
 
     async def _from_provider(self, conversation: ConversationState) -> Sequence[Message]:
-        if self.transcript is None or conversation.transcript_id is None:
+        if conversation.transcript_id is None:
             raise ConversationLostError
+        if self.transcript is None:
+            raise ConversationLostError.of_settings(conversation.transcript_id)
         return await self.transcript.messages(conversation.transcript_id)
 
 

@@ -31,8 +31,10 @@ EXPLAINED: Final[Mapping[str, Explained]] = {
         "Wait for the reply, or for as many seconds as `retry_after_s` says, and send it again.",
     ),
     "conversation_lost": Explained(
-        "The model's provider no longer has this conversation, and the service keeps no copy of its messages.",
-        "Begin a new conversation. Whoever runs the service can have copies kept with `store_messages: true`.",
+        "The model's provider no longer has this conversation, or the service does not ask it for conversations any "
+        "more, and keeps no copy of the messages itself.",
+        "Begin a new conversation. Whoever runs the service and has changed its settings can put back what the message "
+        "names. With `store_messages: true` copies are kept here.",
     ),
     "conversation_not_found": Explained(
         "There is no conversation of this id for you: it was never there, was deleted, or belongs to someone else.",

@@ -70,7 +70,7 @@ class SeveralTranscripts:
         """Keeps `Transcript.messages`; those of a provider that is not configured any more are lost."""
         transcript = self._of(transcript_id)
         if transcript is None:
-            raise ConversationLostError
+            raise ConversationLostError.of_settings(transcript_id)
         return await transcript.messages(transcript_id)
 
     async def erase(self, transcript_id: str) -> int:

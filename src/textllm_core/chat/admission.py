@@ -188,7 +188,7 @@ class Admission:
         bound = route.tool_bound(hosted, most_calls=most_calls)
         # One of another provider, or from when another API was configured, does not know what was said since.
         if transcript_id is not None and not route.keeps(transcript_id):
-            if route.transcript is not None and not keeps_messages:
+            if not keeps_messages and self.routes.keep(transcript_id):
                 raise InvalidRequestError.of("model", "what was said here is kept at another provider; use its models")
             transcript_id = None
         needs_transcript = route.transcript is not None and transcript_id is None and not (turn.is_aside or is_given)

@@ -184,7 +184,8 @@ class AskModel:
     async def _request(self, of: OpenExchange, *, was_lost: bool) -> ModelRequest:
         hold, options = of.hold, of.turn.options
         if of.transcript_id is None and of.has_past and not of.keeps_messages:
-            raise ConversationLostError  # the provider keeps the only copy, and we cannot send it
+            known = of.conversation and of.conversation.transcript_id
+            raise ConversationLostError.of_settings(known) if known else ConversationLostError
         transcript = of.route.transcript
         longest = of.max_output_tokens  # what the provider takes at least is promised; who asked for less is told less
         cached = options.cache_key or (hold.user_id if of.turn.given is not None else None)

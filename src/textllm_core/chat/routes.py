@@ -163,6 +163,13 @@ class Routes:
         """The names that there are; None where any may be one."""
         return tuple(self.named) if self.otherwise is None else None
 
+    def keep(self, transcript_id: str) -> bool:
+        """Whether any of them is a way to the provider of this transcript."""
+        ways = (*self.providers.values(), *(route for named in self.named.values() for route in named))
+        return any(way.keeps(transcript_id) for way in ways) or (
+            self.otherwise is not None and self.otherwise.keeps(transcript_id)
+        )
+
     def to(self, model: str) -> Sequence[Route]:
         """The model that is asked, and those that stand in for it.
 

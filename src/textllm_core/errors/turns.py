@@ -19,12 +19,27 @@ class ConversationBusyError(TextLLMError):
 
 
 class ConversationLostError(TextLLMError):
-    """The provider no longer has the conversation, and no copy of its messages is kept here."""
+    """The provider no longer has the conversation, or is not asked for it, and no copy of its messages is kept here."""
 
     code = "conversation_lost"
 
-    def __init__(self) -> None:
-        super().__init__("The provider has lost this conversation, and no copy is kept here; start a new one.")
+    def __init__(
+        self,
+        message: str = "The provider does not have this conversation (any more), and no copy is kept here; start a new "
+        "one. If you run this service, and have changed its provider, address or key: put that back.",
+    ) -> None:
+        super().__init__(message)
+
+    @classmethod
+    def of_settings(cls, transcript_id: str) -> "ConversationLostError":
+        """Nobody is asked for it any more who keeps this transcript: the settings have changed."""
+        name, slash, _ = transcript_id.partition("/")
+        setting = f"the provider {name} of the kind openai" if slash else "llm_api: conversations"
+        return cls(
+            "What was said here is kept at the provider alone (store_messages: false), which is not asked for "
+            f"conversations any more. If you run this service: put {setting} back into the settings, with the address "
+            "and the key as they were. Or start a new conversation."
+        )
 
 
 class IdempotencyMismatchError(TextLLMError):

@@ -66,8 +66,14 @@ async def test_a_conversation_that_only_the_provider_keeps_is_never_answered_wit
     bench = Bench(policy=replace(POLICY, keep_messages=False))
     first = await bench.say("one")
     stateless = Bench(store=bench.store, transcript=None)
-    with pytest.raises(ConversationLostError):
-        await stateless.say("two", first.conversation_id)
+    for asking in (
+        stateless.say("two", first.conversation_id),
+        stateless.textllm.conversations.messages(Caller(), first.conversation_id),
+        stateless.summarize(Caller(), first.conversation_id),
+    ):
+        with pytest.raises(ConversationLostError, match="put llm_api: conversations back"):
+            await asking
+    assert stateless.llm.requests == []
     keeping = Bench(store=bench.store, transcript=bench.transcript)
     keeping.llm.script(ScriptedReply(text="Once", status="incomplete", finish_reason="length"))
     await keeping.say("two", first.conversation_id)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 from tests.unit.conftest import NOON, Bench
 
 from textllm_adapters.memory.llm import ScriptedLLM, ScriptedReply
@@ -12,6 +13,7 @@ from textllm_adapters.memory.transcript import MemoryTranscript
 from textllm_core import (
     Caller,
     ContextTooLongError,
+    ConversationLostError,
     ExchangeRerouted,
     ExchangeSettled,
     ForbiddenError,
@@ -29,6 +31,7 @@ from textllm_core import (
     Route,
     Routes,
     TextLLM,
+    TextLLMError,
     TextTurn,
     TurnOptions,
 )
@@ -186,3 +189,26 @@ async def test_a_reply_is_as_short_as_it_should_be_and_what_can_be_asked_for_at_
     token = Decimal(40) / 1_000_000  # of the dearer of them
     assert [held[1] - held[0], held[2] - held[1]] == [11 * token, 4 * token]
     await house.bench.check_books()
+
+
+@pytest.mark.parametrize(
+    ("chain", "provider", "error", "words"),
+    [
+        (("first",), "", InvalidRequestError, "kept at another provider; use its models"),
+        ((), "", ConversationLostError, "put llm_api: conversations back into the settings"),
+        (("first",), "gone/", ConversationLostError, "put the provider gone of the kind openai back"),
+        ((), "gone/", ConversationLostError, "put the provider gone of the kind openai back"),
+    ],
+)
+async def test_what_one_provider_alone_keeps_is_told_with_what_to_do(
+    bench: Bench, chain: tuple[str, ...], provider: str, error: type[TextLLMError], words: str
+) -> None:
+    before = House(Bench(policy=replace(bench.policy, keep_messages=False), store=bench.store))
+    conversation_id = await before.say("one")
+    [(key, kept)] = bench.store.conversations.items()
+    bench.store.conversations[key] = replace(kept, transcript_id=f"{provider}{kept.transcript_id}")
+    house = House(bench, chain=(*chain, "second"))
+    with pytest.raises(error, match=words):
+        await house.say("two", conversation_id, "slow")
+    assert house.first.requests == house.second.requests == []
+    await bench.check_books()

@@ -1,12 +1,15 @@
 """Erases on the provider's side what is deleted here, however often that takes."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from msgspec.structs import replace
+
 from textllm_core.errors import ModelError, ProviderError, ProviderTimeoutError, TextLLMError
-from textllm_core.events import UNHEARD, ErasureFailed
+from textllm_core.events import UNHEARD, ErasureFailed, ErasuresWaiting
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.erasures import Erasures
 from textllm_core.ports.telemetry import Telemetry
@@ -21,6 +24,18 @@ _EACH_S: Final = 45.0  # what a long conversation has not lost by then, it loses
 _LEASE: Final = timedelta(seconds=_BATCH * _EACH_S * 1.5)  # for a whole batch that is slow, and half of it more
 _FIRST_PAUSE: Final = timedelta(seconds=15)  # doubled with each further attempt
 _LONGEST_PAUSE: Final = timedelta(hours=1)  # a provider that is back after a day is asked again soon
+
+
+def absent(counts: Mapping[str, int]) -> str:
+    """What cannot be erased as the settings are, by the name of its provider, and what to do about it."""
+    return " ".join(
+        f"{count} to be erased at the provider {name}, which is not among the settings: put it back under `providers`, "
+        "with kind: openai, until that is done."
+        if name
+        else f"{count} to be erased at a provider without a name, which is not asked for conversations: put "
+        "llm_api: conversations, its address and its key back until that is done."
+        for name, count in sorted(counts.items())
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +58,22 @@ class EraseAtProvider:
             StorageUnavailableError: what is left stays for the next run.
         """
         confirmed = 0 if self.transcript is None else await self._erase_due(self.transcript)
-        self.telemetry.emit(await self.erasures.waiting())
+        self.telemetry.emit(await self.waiting())
         return confirmed
+
+    async def waiting(self) -> ErasuresWaiting:
+        """What the provider has not confirmed yet.
+
+        Raises:
+            StorageUnavailableError
+        """
+        waiting, asked = await self.erasures.waiting(), self.transcript
+        gone = {
+            name: count
+            for name, count in waiting.by_provider.items()
+            if asked is None or not asked.keeps(f"{name}/" if name else "")
+        }
+        return replace(waiting, absent=gone)
 
     async def _erase_due(self, transcript: Transcript) -> int:
         total = 0

@@ -1,5 +1,6 @@
 """Facts for whoever counts or logs them. They hold ids, names, codes and amounts, and never what anybody said."""
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
@@ -193,10 +194,17 @@ class ErasureFailed(Struct, frozen=True, kw_only=True):
 
 
 class ErasuresWaiting(Struct, frozen=True, kw_only=True):
-    """How many erasures the provider has not confirmed yet, and how many of them were tried before."""
+    """How many erasures the provider has not confirmed yet, and how many of them were tried before.
+
+    Args:
+        by_provider: all that are pending, by the provider's name; the empty one: of the provider without a name.
+        absent: those of them whose provider is not asked any more, as the settings are now.
+    """
 
     pending: int
     failing: int
+    by_provider: Mapping[str, int] = {}
+    absent: Mapping[str, int] = {}
 
 
 Event = (

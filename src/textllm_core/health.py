@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from textllm_core.erasing import absent
+from textllm_core.events import ErasuresWaiting
 from textllm_core.ports.health_probe import HealthProbe
 
 
@@ -30,6 +32,15 @@ def health_report(
         "uptime": {"uptime_seconds": uptime_s, "uptime_human": str(timedelta(seconds=uptime_s))},
         "checks": checks,
     }
+
+
+def told_erasures(waiting: ErasuresWaiting, *, hides_numbers: bool = False) -> Mapping[str, object]:
+    """Whether providers confirm what is to be erased there; how many do not, and why, only where that may be told."""
+    status = {"status": "failing" if waiting.failing or waiting.absent else "healthy"}
+    if hides_numbers:
+        return status
+    why = {"message": absent(waiting.absent)} if waiting.absent else {}
+    return {**status, "pending": waiting.pending, "failing": waiting.failing, **why}
 
 
 def told_checks(faults: Mapping[str, str | None], *, hides_faults: bool = False) -> dict[str, Mapping[str, object]]:

@@ -63,6 +63,10 @@ class ReadyTranscripts:
         self._looked_at = clock.now()
         self._is_kept = False
 
+    def keeps(self, provider_id: str) -> bool:
+        """Keeps `Transcript.keeps`."""
+        return self.behind.keeps(provider_id)
+
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`."""
         if messages or not self._is_kept:

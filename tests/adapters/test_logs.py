@@ -21,6 +21,7 @@ from textllm_core.errors import ProviderReport
 from textllm_core.events import (
     REQUEST_ID,
     ErasureFailed,
+    ErasuresWaiting,
     ExchangeCorrected,
     ExchangeFailed,
     ExchangeSettled,
@@ -146,6 +147,19 @@ def test_what_a_provider_keeps_for_ever_is_an_error(lines: list[dict[str, Any]])
         "ERROR",
         "the provider keeps what was deleted here; it is not asked again",
     )
+
+
+def test_what_waits_for_a_provider_that_is_not_in_the_settings_is_logged_once(lines: list[dict[str, Any]]) -> None:
+    telemetry = LogTelemetry()
+    for absent in ({}, {"two": 3}, {"two": 3}, {}, {"two": 3}):
+        telemetry.emit(ErasuresWaiting(pending=3, failing=0, by_provider={"two": 3}, absent=absent))
+    assert [(line["level"], line["reason"]) for line in map(fields, lines)] == [
+        (
+            "WARNING",
+            "3 to be erased at the provider two, which is not among the settings: put it back under `providers`, with "
+            "kind: openai, until that is done.",
+        )
+    ] * 2
 
 
 def test_a_turn_that_cost_more_than_was_held_is_logged(lines: list[dict[str, Any]]) -> None:

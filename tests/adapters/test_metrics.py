@@ -102,10 +102,10 @@ def test_what_is_held_now_is_a_level_and_not_a_sum(telemetry: PrometheusTelemetr
 
 
 def test_what_waits_to_be_erased_is_what_was_found_last(telemetry: PrometheusTelemetry) -> None:
-    for pending, failing in ((5, 2), (3, 1)):
-        telemetry.emit(ErasuresWaiting(pending=pending, failing=failing))
-    levels = ("textllm_erasures_pending", "textllm_erasures_failing")
-    assert [samples(telemetry, name)[()] for name in levels] == [3, 1]
+    for pending, failing, absent in ((5, 2, 2), (3, 1, 1)):
+        telemetry.emit(ErasuresWaiting(pending=pending, failing=failing, absent={"two": absent}))
+    levels = ("textllm_erasures_pending", "textllm_erasures_failing", "textllm_erasures_absent")
+    assert [samples(telemetry, name)[()] for name in levels] == [3, 1, 1]
 
 
 def test_however_many_models_a_provider_names_there_are_few_labels(telemetry: PrometheusTelemetry) -> None:

@@ -64,6 +64,23 @@ async def test_the_health_report_tells_of_erasures_that_the_provider_does_not_co
         assert report["checks"]["erasures"] == {"status": "failing", **numbers}
 
 
+@pytest.mark.parametrize("was_tried", [False, True])
+async def test_the_health_report_names_a_provider_that_was_taken_out_of_the_settings(was_tried: bool) -> None:
+    bench = Bench(transcript=None)
+    now = bench.clock.now()
+    for name in ("conv_a", "two/conv_b", "two/conv_c"):
+        bench.store.to_erase("default", "ada", "transcript", name, at=now)
+    if was_tried:
+        await MemoryErasures(bench.store).due(at=now, latest=now, lease_until=now, limit=3)
+    for requires_keys in (False, True):
+        async with serving(bench, requires_keys=requires_keys) as server:
+            told = (await server.get("/health")).json()["checks"]["erasures"]
+        assert told["status"] == "failing"
+        assert ("message" in told) is not requires_keys
+        assert requires_keys or "put llm_api: conversations" in told["message"]
+        assert requires_keys or "2 to be erased at the provider two, which is not among the settings" in told["message"]
+
+
 async def test_the_health_report_is_503_and_says_why_where_something_does_not_answer(server: Server) -> None:
     server.probe.fault = "It does not answer within 2 s."
     answer = await server.get("/health")

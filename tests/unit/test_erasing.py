@@ -81,7 +81,7 @@ async def test_the_operator_is_told_of_every_failure_and_of_what_waits() -> None
     failed, waiting = (event for event in bench.telemetry.events if isinstance(event, ErasureFailed | ErasuresWaiting))
     assert isinstance(failed, ErasureFailed)
     assert (failed.attempts, failed.retry_in_s, failed.code) == (1, 15, "provider_unavailable")
-    assert (failed.reason, waiting) == ("not now", ErasuresWaiting(pending=1, failing=1))
+    assert (failed.reason, waiting) == ("not now", ErasuresWaiting(pending=1, failing=1, by_provider={"": 1}))
     bench.clock.advance(timedelta(seconds=15))
     await managing(bench).erase_at_provider()
     assert bench.telemetry.events[-1] == ErasuresWaiting(pending=0, failing=0)
@@ -138,7 +138,8 @@ async def test_without_a_side_of_the_provider_erasures_wait_until_it_is_back(ben
     stateless = Bench(store=bench.store, transcript=None)
     await erase_for_good(stateless, reply.conversation_id)
     assert len(sides(bench)) == 1
-    assert stateless.telemetry.events[-1] == ErasuresWaiting(pending=2, failing=0)  # its side, and the reply
+    waiting = ErasuresWaiting(pending=2, failing=0, by_provider={"": 2}, absent={"": 2})  # its side, and the reply
+    assert stateless.telemetry.events[-1] == waiting
     await managing(bench).erase_at_provider()
     assert sides(bench) == []
 

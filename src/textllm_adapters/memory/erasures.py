@@ -1,5 +1,6 @@
 """The list of erasures in memory."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,8 +35,12 @@ class MemoryErasures:
     async def waiting(self) -> ErasuresWaiting:
         listed = [kept.erasure for kept in self.store.erasures.values()]
         tried = sum(erasure.attempts > 0 for erasure in listed)
-        ready = sum(erasure.attempts == 0 and erasure.kind == "ready" for erasure in listed)
-        return ErasuresWaiting(pending=len(listed) - ready, failing=tried)
+        names = [
+            erasure.provider_id.partition("/")[0] if "/" in erasure.provider_id else ""
+            for erasure in listed
+            if erasure.attempts > 0 or erasure.kind != "ready"
+        ]
+        return ErasuresWaiting(pending=len(names), failing=tried, by_provider=Counter(names))
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
         if _key(erasure) in self.store.erasures:

@@ -19,6 +19,10 @@ class MemoryTranscript:
         self.received: dict[str, str] = {}
         self._messages: dict[str, tuple[Message, ...]] = {}
 
+    def keeps(self, provider_id: str) -> bool:
+        """Whatever has the name of a provider is not here."""
+        return "/" not in provider_id
+
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         self.received |= await digests(messages, read)
         transcript_id = new_id("conv")

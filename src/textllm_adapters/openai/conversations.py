@@ -92,6 +92,10 @@ class OpenAITranscript:
     client: Client
     retries: Retries = RETRIES
 
+    def keeps(self, provider_id: str) -> bool:
+        """Keeps `Transcript.keeps`; ids of OpenAI's have no slash."""
+        return "/" not in provider_id
+
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`; twenty items a call. Reasoning that the provider takes no more is left out."""
         by = made_by(self.client.base_url)

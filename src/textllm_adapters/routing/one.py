@@ -117,6 +117,10 @@ class NamedTranscript:
     transcript: Transcript
     name: str
 
+    def keeps(self, provider_id: str) -> bool:
+        """Keeps `Transcript.keeps`."""
+        return provider_id.startswith(qualified(self.name, ""))
+
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`."""
         return qualified(self.name, await self.transcript.create(messages, read=read))

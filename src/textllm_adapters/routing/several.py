@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
+from textllm_core.erasing import absent
 from textllm_core.errors import ConversationLostError, ProviderError
 from textllm_core.ports.llm import LLM
 from textllm_core.ports.transcript import Transcript
@@ -62,6 +63,10 @@ class SeveralTranscripts:
     providers: Mapping[str, Transcript]
     first: Transcript
 
+    def keeps(self, provider_id: str) -> bool:
+        """Keeps `Transcript.keeps`."""
+        return self._of(provider_id) is not None
+
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`."""
         return await self.first.create(messages, read=read)
@@ -90,9 +95,7 @@ class SeveralTranscripts:
             ProviderError: its provider is not configured; it waits until it is.
         """
         if (transcript := self._of(word)) is None:
-            raise ProviderError(
-                "The provider that keeps this is not among the settings `providers`.", may_have_run=False
-            )
+            raise ProviderError(absent({word.partition("/")[0] if "/" in word else "": 1}), may_have_run=False)
         return transcript
 
 

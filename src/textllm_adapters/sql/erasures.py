@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 from msgspec import to_builtins
@@ -9,11 +10,14 @@ from sqlalchemy import (
     ColumnElement,
     Delete,
     Insert,
+    Select,
+    String,
     Update,
     bindparam,
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -56,9 +60,6 @@ _LEASE: Final = (
         erasures.c.attempts,
     )
 )
-_WAITING: Final = select(func.count(), func.count().filter(erasures.c.attempts > 0)).where(
-    or_(erasures.c.kind != "ready", erasures.c.attempts > 0)
-)
 _FORESEE: Final = insert(erasures)
 _STRIKE_OFF: Final = delete(erasures).where(*_IT)
 _PUT_OFF: Final = update(erasures).where(*_IT).values(next_at=bindparam("new_moment"))
@@ -85,8 +86,11 @@ class SqlErasures:
     async def waiting(self) -> ErasuresWaiting:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(EVERYONE) as connection:
-                pending, failing = (await connection.execute(_WAITING)).one()
-                return ErasuresWaiting(pending=pending, failing=failing)
+                found = (await connection.execute(_waiting(self._database.dialect))).all()
+        by_provider = {row.provider.removesuffix("/"): row.pending for row in found}
+        return ErasuresWaiting(
+            pending=sum(by_provider.values()), failing=sum(row.failing for row in found), by_provider=by_provider
+        )
 
     async def put_off(self, erasure: Erasure, *, until: datetime) -> None:
         await self._write([erasure], _PUT_OFF, [_of(erasure) | {"new_moment": until}])
@@ -100,6 +104,22 @@ class SqlErasures:
         with translated(STORAGE_ERRORS):
             async with self._database.transaction(of_tenant) as connection:
                 await connection.execute(statement, values)
+
+
+@cache
+def _waiting(dialect: str) -> Select[str, int, int]:
+    """How many wait and fail, by the provider's name and its slash, which stand before the provider's own id."""
+    place = func.strpos if dialect == "postgresql" else func.instr
+    provider = func.substr(erasures.c.provider_id, 1, place(erasures.c.provider_id, "/"), type_=String())
+    return (
+        select(
+            provider.label("provider"),
+            func.count().label("pending"),
+            func.count().filter(erasures.c.attempts > 0).label("failing"),
+        )
+        .where(or_(erasures.c.kind != "ready", erasures.c.attempts > 0))
+        .group_by(literal_column("1"))
+    )
 
 
 def _of(erasure: Erasure) -> dict[str, Any]:

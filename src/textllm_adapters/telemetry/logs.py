@@ -5,16 +5,19 @@ import logging
 import re
 import sys
 import traceback
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from textllm_adapters.telemetry.shared_file import SharedRotatingFile
+from textllm_core.erasing import absent
 from textllm_core.errors import ConfigurationError, ProviderReport
 from textllm_core.events import (
     REQUEST_ID,
     ErasureFailed,
+    ErasuresWaiting,
     Event,
     ExchangeCorrected,
     ExchangeFailed,
@@ -114,6 +117,9 @@ def _said(report: ProviderReport | None) -> dict[str, object]:
 class LogTelemetry:
     """A line for each request, and one for each exchange that did not go as it should."""
 
+    def __init__(self) -> None:
+        self._absent: Mapping[str, int] = {}
+
     def emit(self, event: Event) -> None:
         """Keeps `Telemetry.emit`."""
         match event:
@@ -133,6 +139,8 @@ class LogTelemetry:
                 self._log_correction(event)
             case ErasureFailed():
                 self._log_erasure(event)
+            case ErasuresWaiting():
+                self._log_absent(event)
 
     def _log_request(self, event: RequestAnswered) -> None:
         if not _access.isEnabledFor(logging.INFO):
@@ -157,6 +165,13 @@ class LogTelemetry:
             _logger.error("the provider keeps what was deleted here; it is not asked again", extra=fields)
         else:
             _logger.warning("the provider did not erase what was deleted here; it is asked again", extra=fields)
+
+    def _log_absent(self, event: ErasuresWaiting) -> None:
+        """Once for each state of it, which is told again and again."""
+        if event.absent and event.absent != self._absent:
+            reason = absent(event.absent)
+            _logger.warning("what was deleted here waits for a provider that is not asked", extra={"reason": reason})
+        self._absent = event.absent
 
     def _log_exchange(self, event: ExchangeSettled) -> None:
         fields = {"response_id": event.response_id, "model": event.model, "cost": event.cost, "held": event.held}

@@ -103,6 +103,9 @@ class PrometheusTelemetry:
         )
         self._erasures = self._fact("textllm_erasures_pending", "Erasures that the provider has not confirmed yet.")
         self._failing = self._fact("textllm_erasures_failing", "Those of them that were tried before.")
+        self._absent = self._fact(
+            "textllm_erasures_absent", "Those of them whose provider is not among the settings any more."
+        )
         self._models: set[str] = set()
         self._lock = Lock()  # `expose` runs in another thread
         self._counted: dict[tuple[Counter, tuple[str, ...]], float] = {}  # these three: since the last flush
@@ -180,7 +183,8 @@ class PrometheusTelemetry:
             case Removed(kind=kind, count=count):
                 self._count(self._removed, kind, amount=count)
             case ErasuresWaiting(pending=pending, failing=failing):
-                self._levels |= {self._erasures: pending, self._failing: failing}
+                absent = sum(event.absent.values())
+                self._levels |= {self._erasures: pending, self._failing: failing, self._absent: absent}
             case ExchangesRunning(count=count, detached=detached, held=held):
                 levels = self._levels
                 levels[self._holds] = count

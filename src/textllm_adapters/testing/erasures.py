@@ -99,11 +99,18 @@ class ErasuresContract:
     async def test_what_waits_is_counted_and_what_was_tried_before(self, storage: Storage) -> None:
         assert await storage.erasures.waiting() == ErasuresWaiting(pending=0, failing=0)
         await dropping(storage, "conv_a", "conv_b", "conv_c")
-        assert await storage.erasures.waiting() == ErasuresWaiting(pending=3, failing=0)
+        assert await storage.erasures.waiting() == ErasuresWaiting(pending=3, failing=0, by_provider={"": 3})
         done, failed = await due(storage, limit=2)
         await storage.erasures.done(done)
         await storage.erasures.put_off(failed, until=LATER)
-        assert await storage.erasures.waiting() == ErasuresWaiting(pending=2, failing=1)
+        assert await storage.erasures.waiting() == ErasuresWaiting(pending=2, failing=1, by_provider={"": 2})
+
+    async def test_what_waits_is_counted_by_the_names_of_providers(self, storage: Storage) -> None:
+        await dropping(storage, "conv_a", "two/conv_b", "two/conv_c", "three/conv_d")
+        (failed,) = await due(storage, limit=1)
+        await storage.erasures.put_off(failed, until=LATER)
+        counts = {"": 1, "two": 2, "three": 1}
+        assert await storage.erasures.waiting() == ErasuresWaiting(pending=4, failing=1, by_provider=counts)
 
     @pytest.mark.parametrize("limit", [1, 3, 7])
     async def test_no_two_workers_get_the_same(self, storage: Storage, limit: int) -> None:
@@ -131,4 +138,4 @@ class ErasuresContract:
         assert await storage.erasures.waiting() == ErasuresWaiting(pending=0, failing=0)
         assert await due(storage, at=LATER - timedelta(seconds=1)) == []
         assert await due(storage) == [replace(two, attempts=1)]
-        assert await storage.erasures.waiting() == ErasuresWaiting(pending=1, failing=1)
+        assert await storage.erasures.waiting() == ErasuresWaiting(pending=1, failing=1, by_provider={"": 1})

@@ -54,6 +54,9 @@ class TranscriptContract:
             await transcript.messages(one)
         assert [message.text for message in await transcript.messages(other)] == ["other"]
 
+    async def test_it_says_that_what_it_has_made_is_its_own(self, transcript: Transcript) -> None:
+        assert transcript.keeps(await transcript.create([]))
+
     @pytest.mark.parametrize("name", ["conv_never_made", "resp_never_made", "../responses", "conv_\u00fc?x=1#y"])
     async def test_what_is_not_there_counts_as_erased(self, transcript: Transcript, name: str) -> None:
         kept = await transcript.create([user("kept")])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from textllm_adapters.wiring.applications import open_conversations, open_textllm
 from textllm_adapters.wiring.storage import open_blobs, open_database
 from textllm_core.errors import StorageUnavailableError
-from textllm_core.health import CheckHealth, health_report, told_checks
+from textllm_core.health import CheckHealth, health_report, told_checks, told_erasures
 
 if TYPE_CHECKING:
     from textllm_adapters.settings import Settings
@@ -35,9 +35,7 @@ async def health(settings: Settings) -> Mapping[str, object]:
             _, storage_probe = await open_blobs(stack, settings)
             faults |= await CheckHealth([SqlHealthProbe(engine), storage_probe])()
             manage = await stack.enter_async_context(open_conversations(settings))
-            waiting = await manage.erase_at_provider.erasures.waiting()
-            status = "failing" if waiting.failing else "healthy"
-            checks["erasures"] = {"status": status, "pending": waiting.pending, "failing": waiting.failing}
+            checks["erasures"] = told_erasures(await manage.erase_at_provider.waiting())
         except StorageUnavailableError as error:
             faults.setdefault("database", str(error))
     is_well = not any(fault is not None for fault in faults.values())

@@ -10,6 +10,10 @@ from textllm_core.records.model import ReadBlob
 class Transcript(Protocol):
     """Conversations kept by the provider. It adds a turn and its reply by itself, once the reply is complete."""
 
+    def keeps(self, provider_id: str) -> bool:
+        """Whether what has this id may be there; False: it begins with the name of a provider that is not asked."""
+        ...
+
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """A new transcript that holds `messages`, oldest first, any number; returns its id.
 

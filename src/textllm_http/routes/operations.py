@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.application import TextLLM
 from textllm_core.errors import StorageUnavailableError
-from textllm_core.health import health_report, told_checks
+from textllm_core.health import health_report, told_checks, told_erasures
 from textllm_http.auth import open_to_all, operator
 from textllm_http.openapi_examples import NOT_READY, READY
 from textllm_http.openapi_shapes import Answer, Content, Operation, json_answer
@@ -83,11 +83,10 @@ async def health(request: Request[Any, Any, Any]) -> ASGIApp:
 async def _erasures(textllm: TextLLM, *, hides_numbers: bool) -> Mapping[str, Mapping[str, object]]:
     """Whether the provider confirms what is to be erased there; nothing where the database cannot tell."""
     try:
-        waiting = await textllm.conversations.erase_at_provider.erasures.waiting()
+        waiting = await textllm.conversations.erase_at_provider.waiting()
     except StorageUnavailableError:
         return {}
-    numbers = {} if hides_numbers else {"pending": waiting.pending, "failing": waiting.failing}
-    return {"erasures": {"status": "failing" if waiting.failing else "healthy", **numbers}}
+    return {"erasures": told_erasures(waiting, hides_numbers=hides_numbers)}
 
 
 def _providers(services: Services) -> Mapping[str, Mapping[str, object]]:

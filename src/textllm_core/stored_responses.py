@@ -34,8 +34,13 @@ _FAILURE_PAUSES_S: Final = (0.05, 0.1, 0.3, 0.5)  # its failure is written down 
 async def _found(responses: StoredResponses, caller: Caller, response_id: str) -> StoredResponse:
     stored = await responses.get(caller.tenant_id, response_id)
     if stored is None or caller.user_id not in (None, stored.user_id):
-        raise NotFoundError("No such response, or not any more.")
+        raise no_such_response()
     return stored
+
+
+def no_such_response() -> NotFoundError:
+    """The caller has none of this id."""
+    return NotFoundError("No such response, or not any more.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ _BEARER: Final = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 Connection = ASGIConnection[Any, Any, Any, Any]
 
 
-def caller_of(request: Request[Any, Any, Any]) -> Caller:
+def caller_of(request: Connection) -> Caller:
     """Whom the guard of the handler has let in."""
     caller: Caller = request.scope["state"]["caller"]
     return caller

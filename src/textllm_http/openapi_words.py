@@ -41,7 +41,7 @@ REQUEST_HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
     ),
     "X-User-ID": (
-        "The user, where neither `safety_identifier` nor `user` says who it is.",
+        "The user, where neither `safety_identifier` nor `user` says who it is. What is of another user is 404 then.",
         {"type": "string", "minLength": 1, "examples": ["ada"]},
     ),
     "Last-Event-ID": (

@@ -1,13 +1,16 @@
 """Who names no user escapes no limit: the key is counted, or without keys the client's address."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 from tests.http.conftest import JSON, Answer, Server, serving
+from tests.http.test_door_files import FORM, form
 from tests.unit.conftest import POLICY, Bench
 
 from textllm_adapters.memory.application import memory_administration
@@ -129,6 +132,59 @@ async def test_a_header_names_the_user_whom_the_body_does_not(strict: Server, pa
         assert (await strict.post(path, body, bound)).status == 200
         assert [entry.payer for entry in store.entries.values()][4] == "bob"
     await strict.bench.check_books()
+
+
+async def test_what_is_of_another_user_is_not_there_for_a_request_that_names_one(tmp_path: Path) -> None:
+    async with serving(Bench(), requires_keys=True, spool_dir=tmp_path) as server:
+        key = headers_of(await issue(server))
+        ada, bob = (key | {"x-user-id": user} for user in ("ada", "bob"))
+        conversation = (await server.post("/v1/conversations", {"items": HELLO}, ada)).json()["id"]
+        here = f"/v1/conversations/{conversation}"
+        item = (await server.get(f"{here}/items", ada)).json()["data"][0]["id"]
+        said = {"input": "Hi", "conversation": conversation}
+        response = (await server.post("/v1/responses", said, ada)).json()["id"]
+        uploaded = await server.call("POST", "/v1/files", [form(purpose="user_data")], headers=ada | FORM)
+        file = uploaded.json()["id"]
+        asked: list[tuple[str, str, dict[str, Any] | None]] = [
+            ("GET", here, None),
+            ("POST", here, {"metadata": {}}),
+            ("GET", f"{here}/items", None),
+            ("POST", f"{here}/items", {"items": HELLO}),
+            ("GET", f"{here}/items/{item}", None),
+            ("GET", f"/v1/responses/{response}", None),
+            ("GET", f"/v1/responses/{response}/input_items", None),
+            ("POST", "/v1/responses", said),
+            ("POST", f"/v1/responses/{response}/cancel", {}),
+            ("GET", f"/v1/files/{file}", None),
+            ("GET", f"/v1/files/{file}/content", None),
+            ("DELETE", f"{here}/items/{item}", None),
+            ("DELETE", f"/v1/responses/{response}", None),
+            ("DELETE", f"/v1/files/{file}", None),
+            ("DELETE", here, None),
+        ]
+
+        async def ask(method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str]) -> Answer:
+            return await server.call(method, path, [] if body is None else [json.dumps(body).encode()], headers=headers)
+
+        for method, path, body in asked:
+            foreign = await ask(method, path, body, bob)
+            assert foreign.status == 404, path
+            if path not in ("/v1/responses", f"{here}/items/{item}"):
+                never = await ask(method, re.sub(r"[0-9a-f]{8}", "00000000", path), body, bob)
+                assert foreign.json()["error"]["message"] == never.json()["error"]["message"]
+        assert (await server.get("/v1/files", bob)).json()["data"] == []
+        assert len((await server.get("/v1/files", ada)).json()["data"]) == 1
+        for method, path, body in asked:
+            wanted = 400 if path.endswith("/cancel") else 200  # it is over
+            assert (await ask(method, path, body, ada if method == "POST" else key)).status == wanted, path
+
+
+@pytest.mark.parametrize("path", ["/v1/conversations", "/v1/responses"])
+async def test_what_is_of_no_user_is_there_for_a_request_that_names_one(strict: Server, path: str) -> None:
+    key = headers_of(await issue(strict))
+    made = (await strict.post(path, AT_THE_DOOR[path], key)).json()["id"]
+    assert (await strict.get(f"{path}/{made}", key | {"x-user-id": "bob"})).status == 200
+    assert (await strict.get(f"{path}/{made}", key | {"x-user-id": ""})).status == 400
 
 
 async def test_a_repeat_for_another_user_is_another_request(strict: Server) -> None:

@@ -27,12 +27,14 @@ from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
 from textllm_http.app import routes
 from textllm_http.auth import admin_caller, any_caller, any_caller_or_link, open_to_all, operator
+from textllm_http.openai_door.charging import caller_at_door
 from textllm_http.openai_door.response_request import ResponseRequest
 
 GUARDS: Final = {
     open_to_all: "nobody",
     any_caller: "user",
     any_caller_or_link: "user",
+    caller_at_door: "user",
     admin_caller: "admin",
     operator: "operator",
 }

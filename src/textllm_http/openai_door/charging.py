@@ -5,19 +5,30 @@ from hashlib import sha256
 from typing import Any, Final
 
 from litestar import Request
+from litestar.handlers import BaseRouteHandler
 
-from textllm_core.errors import InvalidRequestError
+from textllm_core.chat.response_places import is_anothers
+from textllm_core.errors import (
+    ConversationNotFoundError,
+    InvalidRequestError,
+    NotFoundError,
+    StoredFileNotFoundError,
+)
+from textllm_core.file_names import key_of
 from textllm_core.ids import USER_ID
 from textllm_core.records.messages import Idempotency
+from textllm_core.stored_responses import no_such_response
 from textllm_core.tenancy import Caller
 from textllm_http.admission import idempotency_of
+from textllm_http.auth import Connection, any_caller, caller_of
+from textllm_http.services import services_of
 
 _Request = Request[Any, Any, Any]
 _USER_ID: Final = re.compile(USER_ID)
 NAMES_USER: Final = "X-User-ID"  # for clients that can add headers, and no fields: Open WebUI is one
 
 
-def user_in_header(request: _Request) -> str | None:
+def user_in_header(request: Connection) -> str | None:
     """The user that the header `X-User-ID` names, as one that a body names.
 
     Raises:
@@ -65,6 +76,43 @@ def charged_user(
     """
     named = named_user(caller, safety_identifier=safety_identifier, user=user, in_header=in_header)
     return named or caller.id
+
+
+async def caller_at_door(connection: Connection, handler: BaseRouteHandler) -> None:
+    """As `any_caller`, and to nothing of another user than the one whom the header names; what is of no user is anyone's.
+
+    Raises:
+        InvalidRequestError: as `user_in_header`.
+        NotFoundError: it is of another user, or not there.
+    """
+    await any_caller(connection, handler)  # type: ignore[misc]  # a guard may be async
+    in_header, caller, textllm = user_in_header(connection), caller_of(connection), services_of(connection).textllm
+    if in_header is None or caller.user_id is not None:
+        return
+    error: NotFoundError
+    match connection.scope.get("path_params", {}):  # the short way has none
+        case {"conversation_id": str(of)}:
+            owner, error = (await textllm.conversations.get(caller, of)).user_id, ConversationNotFoundError()
+        case {"response_id": str(of)}:
+            owner, error = (await textllm.responses.get(caller, of)).stored.user_id, no_such_response()
+        case {"file_id": str(of)}:
+            owner, error = (await textllm.files.get(caller, file_key(of))).user_id, StoredFileNotFoundError()
+        case _:
+            return
+    named = named_user(caller, safety_identifier=None, user=None, in_header=in_header)
+    if is_anothers(caller, named, owner):
+        raise error
+
+
+def file_key(file_id: str) -> str:
+    """
+    Raises:
+        StoredFileNotFoundError: no file could have this id.
+    """
+    key = key_of(file_id)
+    if key is None:
+        raise StoredFileNotFoundError
+    return key
 
 
 def idempotency_at_door(request: _Request, canonical_body: bytes) -> Idempotency | None:

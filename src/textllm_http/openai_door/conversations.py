@@ -127,7 +127,7 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
 
 @door_reading(
     "/v1/conversations/{conversation_id:str}",
-    described=Operation(tag="OpenAI", answers={200: _ONE}, problems=("conversation_not_found",)),
+    described=Operation(tag="OpenAI", headers=(NAMES_USER,), answers={200: _ONE}, problems=("conversation_not_found",)),
 )
 async def one(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """Show a conversation as OpenAI's API does."""
@@ -138,6 +138,7 @@ async def one(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -
     "/v1/conversations/{conversation_id:str}",
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         says="Its metadata as a whole.",
         body={JSON: Content(_OBJECT, {"new metadata": {"metadata": {"topic": "lakes"}}})},
         answers={200: _ONE},
@@ -155,6 +156,7 @@ async def change(request: Request[Any, Any, Any], conversation_id: FromPath[str]
     "/v1/conversations/{conversation_id:str}",
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         says="All that was said in it goes, here and at the provider; what it cost stays in the ledger.",
         answers={
             200: json_answer(
@@ -177,6 +179,7 @@ async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]
     before_request=INCLUDING.check,
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         says=f"At most {MAX_ITEMS_AT_ONCE} of them; no model is asked, and nothing is charged. They count as one turn "
         "does in the rate limit.",
         body={JSON: Content(_OBJECT, {"a message": {"items": [{"role": "user", "content": "Name three rivers."}]}})},
@@ -203,6 +206,7 @@ async def add_items(request: Request[Any, Any, Any], conversation_id: FromPath[s
     before_request=PAGE.check,
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         answers={200: ITEMS},
         problems=(
             *("conversation_not_found", "not_found", "conversation_lost"),
@@ -224,6 +228,7 @@ async def list_items(request: Request[Any, Any, Any], conversation_id: FromPath[
     before_request=INCLUDING.check,
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         answers={200: json_answer("The item.", _OBJECT, _ITEM)},
         problems=(
             *("conversation_not_found", "not_found", "conversation_lost"),
@@ -245,7 +250,7 @@ async def one_item(request: Request[Any, Any, Any], conversation_id: FromPath[st
 
 @door_delete(
     "/v1/conversations/{conversation_id:str}/items/{item_id:str}",
-    described=Operation(tag="OpenAI", answers={200: _ONE}, problems=("not_found", *_CHANGES)),
+    described=Operation(tag="OpenAI", headers=(NAMES_USER,), answers={200: _ONE}, problems=("not_found", *_CHANGES)),
 )
 async def remove_item(
     request: Request[Any, Any, Any], conversation_id: FromPath[str], item_id: FromPath[str]

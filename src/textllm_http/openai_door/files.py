@@ -7,7 +7,7 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
-from textllm_core.errors import InvalidRequestError, StoredFileNotFoundError
+from textllm_core.errors import InvalidRequestError
 from textllm_core.fields import HasMore
 from textllm_core.file_names import file_id_of, key_of
 from textllm_core.files import MAX_LISTED
@@ -15,7 +15,7 @@ from textllm_core.records.files import Purpose, StoredFile
 from textllm_http.auth import caller_of
 from textllm_http.download import response_of
 from textllm_http.multipart import MultipartBody
-from textllm_http.openai_door.charging import NAMES_USER, charged_user, user_in_header
+from textllm_http.openai_door.charging import NAMES_USER, charged_user, file_key, named_user, user_in_header
 from textllm_http.openai_door.declaring import door_delete, door_post, door_reading
 from textllm_http.openai_door.errors import limited_headers, unserved
 from textllm_http.openai_door.queries import DoorQuery
@@ -144,6 +144,7 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
     before_request=_FILES.check,
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         says="Those that were uploaded by themselves, of all users that the key acts for; those that came in a message "
         "are named in it.",
         answers={
@@ -164,8 +165,10 @@ async def upload(request: Request[Any, Any, Any]) -> ASGIApp:
 async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     """List files."""
     asked = _FILES.read(request)
+    caller = caller_of(request)
     page = await services_of(request).textllm.files.list(
-        caller_of(request),
+        caller,
+        user_id=named_user(caller, safety_identifier=None, user=None, in_header=user_in_header(request)),
         limit=min(asked.limit, MAX_LISTED),
         after=None if asked.after is None else key_of(asked.after) or asked.after,
         purpose=None if asked.purpose is None else _purpose(asked.purpose),
@@ -180,13 +183,14 @@ async def listed(request: Request[Any, Any, Any]) -> ASGIApp:
     "/v1/files/{file_id:str}",
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         answers={200: json_answer("The file.", DoorFile, _EXAMPLE)},
         problems=("file_not_found",),
     ),
 )
 async def one(request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
     """Tell of one file."""
-    file = await services_of(request).textllm.files.get(caller_of(request), _key(file_id))
+    file = await services_of(request).textllm.files.get(caller_of(request), file_key(file_id))
     return json_response(DoorFile.of(file))
 
 
@@ -194,7 +198,7 @@ async def one(request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIAp
     "/v1/files/{file_id:str}/content",
     described=Operation(
         tag="OpenAI",
-        headers=("Range", "If-Match", "If-None-Match", "If-Range"),
+        headers=(NAMES_USER, "Range", "If-Match", "If-None-Match", "If-Range"),
         answers=DOWNLOAD_ANSWERS,
         problems=("file_not_found", "precondition_failed", "range_not_satisfiable", "service_unavailable"),
     ),
@@ -202,13 +206,14 @@ async def one(request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIAp
 async def content(request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
     """Download a file."""
     files = services_of(request).textllm.files
-    return await response_of(request, await files.get(caller_of(request), _key(file_id)), files.read)
+    return await response_of(request, await files.get(caller_of(request), file_key(file_id)), files.read)
 
 
 @door_delete(
     "/v1/files/{file_id:str}",
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         answers={
             200: json_answer(
                 "The file is gone.", DoorFileDeletion, {"id": _EXAMPLE["id"], "object": "file", "deleted": True}
@@ -219,7 +224,7 @@ async def content(request: Request[Any, Any, Any], file_id: FromPath[str]) -> AS
 )
 async def delete(request: Request[Any, Any, Any], file_id: FromPath[str]) -> ASGIApp:
     """Delete a file."""
-    await services_of(request).textllm.files.delete(caller_of(request), _key(file_id))
+    await services_of(request).textllm.files.delete(caller_of(request), file_key(file_id))
     return json_response(DoorFileDeletion(id=file_id))
 
 
@@ -228,10 +233,3 @@ def _purpose(purpose: str | None) -> Purpose:
         if purpose == known:
             return known
     raise InvalidRequestError.of("purpose", f"must be one of {', '.join(_PURPOSES)}; nothing else is done with files")
-
-
-def _key(file_id: str) -> str:
-    key = key_of(file_id)
-    if key is None:
-        raise StoredFileNotFoundError
-    return key

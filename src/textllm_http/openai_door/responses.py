@@ -18,6 +18,7 @@ from textllm_core.records.messages import ReplyStarted
 from textllm_core.records.response_turns import KeptResponse
 from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody, door_body
+from textllm_http.openai_door.charging import NAMES_USER
 from textllm_http.openai_door.conversations import ITEMS, PAGE, asked_of, with_links
 from textllm_http.openai_door.declaring import MAX_TEXT_BYTES, door_delete, door_post, door_reading
 from textllm_http.openai_door.errors import admitted_headers
@@ -162,6 +163,7 @@ async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
     before_request=_RETRIEVAL.check,
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         says="With `stream: true` the events of one that was streamed, or runs in the background, while it runs and "
         "for an hour after its end (the setting `journal_hours`).",
         answers={200: _ONE},
@@ -182,6 +184,7 @@ async def one(request: Request[Any, Any, Any], response_id: FromPath[str]) -> AS
     "/v1/responses/{response_id:str}",
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         says="What was said goes with the last response of a conversation that was made for it.",
         answers={
             200: json_answer("It is gone.", _OBJECT, {"id": _ANSWERED["id"], "object": "response", "deleted": True})
@@ -199,6 +202,7 @@ async def remove(request: Request[Any, Any, Any], response_id: FromPath[str]) ->
     "/v1/responses/{response_id:str}/cancel",
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         says="One that runs in the background. What it said by then stays, and is charged.",
         answers={200: json_answer("What it came to.", _OBJECT, _ANSWERED | {"status": "cancelled"})},
         problems=FAILURES,
@@ -215,6 +219,7 @@ async def cancel(request: Request[Any, Any, Any], response_id: FromPath[str]) ->
     before_request=PAGE.check,
     described=Operation(
         tag="OpenAI",
+        headers=(NAMES_USER,),
         says="Once it has ended: until then nothing of it is kept as items.",
         answers={200: ITEMS},
         problems=("not_found",),

@@ -185,16 +185,16 @@ class Authenticate:
     async def __call__(self, secret: str) -> Caller:
         """
         Raises:
-            UnauthenticatedError: malformed, unknown or revoked, and no telling which.
+            UnauthenticatedError: malformed; or unknown or revoked, and no telling which.
             StorageUnavailableError: nobody can say now.
         """
         if not is_secret(secret):
-            raise UnauthenticatedError
+            raise UnauthenticatedError.of_malformed()
         digest, asked_at = digest_of(secret), self.clock.now()
         if (known := self._known.get(digest)) is not None and self._is_fresh(known[0], asked_at):
             return known[1]
         if (caller := await self.keys.caller(digest)) is None:
-            raise UnauthenticatedError
+            raise UnauthenticatedError.of_unknown()
         self._known.pop(digest, None)
         self._known[digest] = (asked_at, caller)
         while not self._is_fresh(self._known[oldest := next(iter(self._known))][0], asked_at):

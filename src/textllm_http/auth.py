@@ -72,9 +72,10 @@ async def operator(connection: Connection, _handler: BaseRouteHandler) -> None:
     if token is None and not services.requires_keys:
         return
     if services.requires_keys:
-        await _authenticated(connection)
-        raise ForbiddenError.of_operator()
-    raise UnauthenticatedError
+        with suppress(UnauthenticatedError):
+            await _authenticated(connection)
+            raise ForbiddenError.of_operator()
+    raise UnauthenticatedError.of_operator()
 
 
 def _bearer(connection: Connection) -> str | None:
@@ -100,8 +101,10 @@ async def _authenticated(connection: Connection) -> Caller:
     if not services.requires_keys:
         return Caller(id=f"address:{network_of(_address_of(connection))}")
     secret = _bearer(connection)
-    if secret is None or not is_secret(secret):
+    if secret is None:
         raise UnauthenticatedError
+    if not is_secret(secret):
+        raise UnauthenticatedError.of_malformed()
     address, digest = _address_of(connection), digest_of(secret)
     services.unknown_keys.admit(address, digest)
     try:

@@ -117,7 +117,8 @@ EXPLAINED: Final[Mapping[str, Explained]] = {
         "service why, and what to do.",
     ),
     "unauthenticated": Explained(
-        "The request brings no key, or one that is malformed, unknown or revoked.",
+        "The request brings no key, something that is no key, or one that is unknown or revoked: the message says "
+        "which of the three.",
         "Send a key in force as `Authorization: Bearer tllm_…`. An admin makes keys with `textllm keys create` or "
         "`POST /keys`.",
     ),

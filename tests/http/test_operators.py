@@ -33,6 +33,7 @@ async def test_the_operators_token_opens_what_is_about_all_tenants(
         for wrong in ({}, bearer(TOKEN[:-1]), bearer(TOKEN + "."), bearer(new_secret())):
             answer = await server.get(page, wrong)
             assert (answer.status, answer.json()["code"]) == (401, "unauthenticated")
+            assert "TEXTLLM_METRICS_TOKEN" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -463,18 +463,25 @@ NO_KEYS: Final = {
     "list": [("authorization", "Bearer {good}, Bearer {good}")],
     "another header": [("x-api-key", "{good}")],
 }
+IN_NO_FORCE: Final = {"unknown", "revoked"}
+NOT_OURS: Final = {"malformed", "bytes", "long", "mistyped"}
 
 
 @pytest.mark.parametrize("name", [name for name, door in DOORS.items() if door.least != "nobody"])
-async def test_without_a_key_in_force_nobody_is_let_in_and_all_are_told_the_same(world: World, name: str) -> None:
+async def test_without_a_key_in_force_nobody_is_let_in_and_each_is_told_what_to_do(world: World, name: str) -> None:
     method, path = name.split()
     before = world.rows()
     values = {"good": world.secrets["admin"], "unknown": new_secret(), "revoked": world.secrets["revoked"]}
-    answers = []
-    for given in NO_KEYS.values():
+    answers, of_cause = [], dict[str, set[str]]()
+    for what, given in NO_KEYS.items():
         headers = [(header, value.format(**values)) for header, value in given]
-        answers.append(await world.server.call(method, path + "?x=1", [b"no JSON"], headers=headers))
-    assert len({str(told(answer)) for answer in answers}) == 1
+        answer = await world.server.call(method, path + "?x=1", [b"no JSON"], headers=headers)
+        answers.append(answer)
+        cause = "not in force" if what in IN_NO_FORCE else "no key of ours" if what in NOT_OURS else "none"
+        of_cause.setdefault(cause, set()).add(str(told(answer)))
+    assert [len(said) for said in of_cause.values()] == [1, 1, 1]
+    assert len(set.union(*of_cause.values())) == (1 if name.split()[1] in ("/config", "/metrics") else 3)
+    assert not any(secret in str(of_cause) for secret in values.values())
     assert (answers[0].status, code_of(answers[0])) == (401, "unauthenticated")
     assert answers[0].headers["www-authenticate"] == "Bearer"
     assert answers[0].headers["content-type"] == f"application/{'json' if is_of_door(name) else 'problem+json'}"

@@ -49,12 +49,42 @@ class InputTooLongError(TextLLMError):
 
 
 class UnauthenticatedError(TextLLMError):
-    """The call came with no key, or with one that is malformed, unknown or revoked: which, is not said."""
+    """The call came with no key, with something that is none, or with one that is unknown or revoked.
+
+    Of these last two nobody is told which. What is no key anybody can tell by its checksum, without asking here.
+    """
 
     code = "unauthenticated"
 
-    def __init__(self) -> None:
-        super().__init__("A valid API key is needed: Authorization: Bearer tllm_…")
+    def __init__(
+        self,
+        message: str = "This call needs an API key, and none came with it: send one as Authorization: Bearer tllm_…; "
+        "whoever runs the service gives you one.",
+    ) -> None:
+        super().__init__(message)
+
+    @classmethod
+    def of_malformed(cls) -> "UnauthenticatedError":
+        """What came is no key of this service, whoever made it."""
+        return cls(
+            "What came as the API key cannot be one of this service: those begin with tllm_ and end with a checksum. "
+            "Copy the whole key again, from where it was made, and send it as Authorization: Bearer tllm_…"
+        )
+
+    @classmethod
+    def of_unknown(cls) -> "UnauthenticatedError":
+        """It has the form of a key."""
+        return cls(
+            "This API key is not in force here: it is unknown to this service, or was revoked. Send another one; an "
+            "admin makes keys with `textllm keys create` or POST /keys."
+        )
+
+    @classmethod
+    def of_operator(cls) -> "UnauthenticatedError":
+        """It is about the whole service, and keys are not required."""
+        return cls(
+            "This needs the operator's token: send what TEXTLLM_METRICS_TOKEN is set to as Authorization: Bearer …"
+        )
 
 
 class ForbiddenError(TextLLMError):

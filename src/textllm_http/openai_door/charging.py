@@ -79,7 +79,7 @@ def charged_user(
 
 
 async def caller_at_door(connection: Connection, handler: BaseRouteHandler) -> None:
-    """As `any_caller`, and to nothing of another user than the one whom the header names; what is of no user is anyone's.
+    """As `any_caller`, and to nothing of another user than whom the header names; what is of no user is anyone's.
 
     Raises:
         InvalidRequestError: as `user_in_header`.

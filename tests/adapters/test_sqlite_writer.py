@@ -195,6 +195,69 @@ async def test_a_file_that_cannot_be_written_is_an_outage(sqlite_engine: SqliteE
     assert await ledger.settle(hold, settlement()) is not None  # by a new connection
 
 
+async def test_while_another_process_writes_nobody_waits_for_longer_than_his_own_time(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Time:
+        now, asked = 0.0, 0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def sleep(self, seconds: float) -> None:
+            self.now += seconds
+
+    time = Time()
+    monkeypatch.setattr("textllm_adapters.sqlite.writer.time", time)
+
+    async def rarely() -> None:
+        async with notes.writer.pause():
+            raise AssertionError("another process writes")
+
+    with closing(sqlite3.connect(notes.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asking = [each for number in range(10) for each in (rarely(), notes.add(str(number)))]
+        errors = await asyncio.gather(*asking, return_exceptions=True)
+    assert {getattr(error, "sqlite_errorname", error) for error in errors} == {"SQLITE_BUSY"}
+    assert 5 <= time.now < 5.1
+    assert await notes.add("later") == "later"
+
+
+async def test_of_calls_that_wait_for_another_process_the_first_gives_up_first(notes: Notes) -> None:
+    notes.writer._busy_timeout_s = 0.05
+    with closing(sqlite3.connect(notes.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        first = asyncio.create_task(notes.add("a"))
+        await asyncio.sleep(0)
+        notes.writer._busy_timeout_s = 60
+        second = asyncio.create_task(notes.add("b"))
+        with pytest.raises(sqlite3.OperationalError):
+            await first
+        assert not second.done()
+        other.execute("ROLLBACK")
+        assert await second == "b"
+    assert notes.kept() == ["b"]
+
+
+async def test_who_waits_for_another_process_keeps_nobody_from_reading(sqlite_url: str) -> None:
+    engine = open_sqlite_engine(sqlite_url, busy_timeout_s=60)
+    repository = SqlConversationRepository(engine)
+    known = await repository.add("tenant", empty_conversation("Hello"), keeps_messages=True)
+    with closing(sqlite3.connect(sqlite_url.partition("///")[2], isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        adding = [
+            asyncio.create_task(repository.add("tenant", empty_conversation("Hi"), keeps_messages=True))
+            for _ in range(10)
+        ]
+        await asyncio.sleep(0.05)  # so that all have begun to wait, where they would take connections along
+        async with asyncio.timeout(30):
+            assert await repository.get("tenant", known.id) is not None
+        assert not any(task.done() for task in adding)
+        other.execute("ROLLBACK")
+        assert len(await asyncio.gather(*adding)) == 10
+    await engine.dispose()
+
+
 async def test_what_is_rarely_written_gets_its_turn_among_what_always_is(sqlite_url: str) -> None:
     engine = open_sqlite_engine(sqlite_url, busy_timeout_s=0.001)  # who does not get a turn fails at once
     ledger, repository = SqliteLedger(engine), SqlConversationRepository(engine)

@@ -67,13 +67,14 @@ class Database:
     @asynccontextmanager
     async def transaction(self, tenant_id: str) -> AsyncIterator[AsyncConnection]:
         """A transaction, committed unless an exception leaves it."""
-        async with self._transactions.connect() as connection:
+        # Who waits for a turn takes no connection from who only reads.
+        async with self._pause(), self._transactions.connect() as connection:
             if not (pooled := is_pooled(connection)) and not self._shows(connection, tenant_id):
                 # Before the transaction: one that rolled back would take the setting back as well.
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await self._show(connection, tenant_id)
                 await connection.execution_options(isolation_level=connection.default_isolation_level)
-            async with self._pause(), connection.begin():
+            async with connection.begin():
                 if pooled:
                     await connection.execute(_SHOW_HERE, {"of_tenant": tenant_id})
                 yield connection

@@ -23,10 +23,10 @@ _POLL_S: Final = 0.001  # about as long as a transaction of another process take
 
 
 class _Call(Generic[T]):
-    """A call, and whoever waits for it."""
+    """A call, and whoever waits for it: at most until `deadline`, while another process writes."""
 
-    def __init__(self, work: Work[T]) -> None:
-        self.work, self.loop = work, asyncio.get_running_loop()
+    def __init__(self, work: Work[T], deadline: float) -> None:
+        self.work, self.deadline, self.loop = work, deadline, asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self.loop.create_future()
         self.result: T  # once it has run
         self.error: Exception | None = None
@@ -42,16 +42,21 @@ class _Call(Generic[T]):
 
 
 class _Pause:
-    """A time in which the thread writes nothing, from `begun` to `over`."""
+    """A time in which the thread writes nothing, from `begun` to `over`; `deadline` as a call has it."""
 
-    def __init__(self) -> None:
-        self.loop, self.over = asyncio.get_running_loop(), Event()
+    def __init__(self, deadline: float) -> None:
+        self.deadline, self.loop, self.over = deadline, asyncio.get_running_loop(), Event()
         self.begun = self.loop.create_future()
 
     def begin(self) -> None:
         """In the caller's loop."""
         if not self.begun.done():
             self.begun.set_result(None)
+
+    def refuse(self, error: Exception) -> None:
+        """In the caller's loop."""
+        if not self.begun.done():
+            self.begun.set_exception(error)
 
 
 _End: TypeAlias = None
@@ -65,12 +70,10 @@ class _SpoiltError(Exception):
 class _Thread(Thread):
     """Owns the connection, and works off its queue until it meets the end there."""
 
-    def __init__(
-        self, connect: Callable[[], sqlite3.Connection], *, busy_timeout_s: float, check: Callable[[], None]
-    ) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], *, check: Callable[[], None]) -> None:
         super().__init__(name="sqlite-writer", daemon=True)  # a forgotten one keeps no process alive
         self.queue: Final[SimpleQueue[_Queued]] = SimpleQueue()
-        self._connect, self._busy_timeout_s, self._check = connect, busy_timeout_s, check
+        self._connect, self._check = connect, check
         self._connection: sqlite3.Connection | None = None
 
     def run(self) -> None:
@@ -78,10 +81,8 @@ class _Thread(Thread):
             calls, then = self._waiting()
             if calls:
                 self._carry_out(calls)
-                _tell(calls)
             if isinstance(then, _Pause):
-                _call_in(then.loop, then.begin)
-                then.over.wait(_PAUSE_S)
+                self._let_in(then)
             elif then is None:
                 self._disconnect()
                 return
@@ -98,26 +99,50 @@ class _Thread(Thread):
                 queued = self.queue.get_nowait()
         return calls, queued
 
-    def _carry_out(self, calls: Sequence[_Call[Any]]) -> None:
+    def _let_in(self, pause: _Pause) -> None:
+        """Begin a pause once nobody else writes, and wait for its end: so nobody waits for what others wait for."""
+        if pause.over.is_set():  # nobody wants it any more
+            return
         try:
-            self._in_one_transaction(calls)
-        except _SpoiltError:
-            if len(calls) > 1:
+            self._begin(pause.deadline).execute("ROLLBACK")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+            self._give_up(error)
+            _call_in(pause.loop, pause.refuse, error)
+        else:
+            _call_in(pause.loop, pause.begin)
+            pause.over.wait(_PAUSE_S)
+
+    def _carry_out(self, calls: Sequence[_Call[Any]]) -> None:
+        """Carry them out and tell, each by its deadline; who came first gives up first."""
+        while calls:
+            left: Sequence[_Call[Any]] = ()
+            try:
+                self._in_one_transaction(calls)
+            except _SpoiltError:
+                if len(calls) > 1:
+                    for call in calls:
+                        self._carry_out([call])
+                    return
+            except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
+                # Nothing has happened, and so what they found out is not so.
+                if self._give_up(error):
+                    now = time.monotonic()
+                    left = [call for call in calls if call.deadline > now]
+                    calls = [call for call in calls if call.deadline <= now]
                 for call in calls:
-                    self._carry_out([call])
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers are told
-            # Nothing has happened, and so what they found out is not so.
-            for call in calls:
-                call.error = error
-            if _primary_code(error) != sqlite3.SQLITE_BUSY:
-                self._disconnect()  # a file that was read-only, or whose disk failed, is opened anew
+                    call.error = error
+            _tell(calls)
+            calls = left
+
+    def _give_up(self, error: Exception) -> bool:
+        """Whether another process writes; else the file is opened anew: it was read-only, or its disk failed."""
+        is_busy = _primary_code(error) == sqlite3.SQLITE_BUSY
+        if not is_busy:
+            self._disconnect()
+        return is_busy
 
     def _in_one_transaction(self, calls: Sequence[_Call[Any]]) -> None:
-        self._check()
-        if self._connection is None:
-            self._connection = self._connect()
-        connection = self._connection
-        self._begin(connection)
+        connection = self._begin(min(call.deadline for call in calls))
         try:
             for call in calls:
                 before, call.error = connection.total_changes, None
@@ -134,12 +159,15 @@ class _Thread(Thread):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
+    def _begin(self, deadline: float) -> sqlite3.Connection:
         """Take the write lock at once: a transaction that reads first and writes later could be refused half-way.
 
         SQLite's own way to wait looks ten times a second only, and misses the moments in which others let go.
         """
-        deadline = time.monotonic() + self._busy_timeout_s
+        self._check()
+        if self._connection is None:
+            self._connection = self._connect()
+        connection = self._connection
         while True:
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -148,7 +176,7 @@ class _Thread(Thread):
                     raise
                 time.sleep(_POLL_S)
             else:
-                return
+                return connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -184,14 +212,18 @@ class SqliteWriter:
         Raises:
             sqlite3.Error: the file cannot be written, or another process did so for too long; nothing has happened.
         """
-        call = _Call(work)
+        call = _Call(work, self._deadline())
         self._queue(call)
         return await call.future
 
     @asynccontextmanager
     async def pause(self) -> AsyncIterator[None]:
-        """A turn, between the calls, for a transaction by another connection, which this thread would keep out."""
-        pause = _Pause()
+        """A turn, between the calls, for a transaction by another connection, which this thread would keep out.
+
+        Raises:
+            sqlite3.Error: as `run`.
+        """
+        pause = _Pause(self._deadline())
         try:
             self._queue(pause)
             await pause.begun
@@ -208,10 +240,13 @@ class SqliteWriter:
         if thread is not None:
             thread.join(2 * self._busy_timeout_s)  # for the transaction under way, and for the next
 
+    def _deadline(self) -> float:
+        return time.monotonic() + self._busy_timeout_s
+
     def _queue(self, queued: _Queued) -> None:
         with self._queueing:
             if self._thread is None:
-                self._thread = _Thread(self._connect, busy_timeout_s=self._busy_timeout_s, check=self._check)
+                self._thread = _Thread(self._connect, check=self._check)
                 self._thread.start()
             if not self._thread.is_alive():
                 # SQLite takes its parent's locks for this process's own, and loses what is written here.

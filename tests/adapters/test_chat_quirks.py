@@ -164,6 +164,23 @@ async def test_an_assistant_that_speaks_first_is_taken_also_where_templates_want
     assert not servers.malformed
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"code": "not_found", "message": "There is nothing of OpenAI's API at this address."}, "ends in /v1"),
+        ({"type": "not_found_error", "message": "Not Found"}, "ends in /v1"),
+        ({"code": "unknown_url", "message": "Unknown request URL."}, "ends in /v1"),
+        ({"code": "not_found", "param": "tools", "message": "no"}, "refused the call (404, not_found, at tools)"),
+        ({"code": "vector_store_not_found", "message": "no"}, "refused the call (404, vector_store_not_found)"),
+        ({"code": "not_found", "message": "The model `tea-1` was not found"}, "no such model"),
+        ({"code": "not_found_error", "message": "model: tea-1"}, "no such model"),
+    ],
+)
+def test_a_404_of_the_address_is_told_from_one_of_what_was_named(said: dict[str, object], told: str) -> None:
+    call = Asked("http://127.0.0.1", "/chat/completions", "tea-1")
+    assert told in str(refusal(404, {}, json.dumps({"error": said}).encode(), call))
+
+
 @pytest.mark.parametrize("model", ["no-end", "half-a-chunk"])
 async def test_a_reply_that_breaks_off_tells_of_whom_and_the_log_which_call(
     llm: ChatCompletionsLLM, servers: ChatQuirks, model: str

@@ -190,7 +190,8 @@ def _meant(fault: Fault, asked: Asked, *, what: str = "refused the call") -> Tex
         return ConversationLostError()
     if asked.has_transcript and fault.status == 400 and _OPEN_CALL.search(fault.words):
         return ConversationLostError()  # it has kept a call that no reply told us of: made anew it goes on
-    if meaning == "route" and fault.status != 501 and fault.code is not None:
+    names_more = fault.param is not None or "hosted" in asked.options  # which names stores and files by their ids
+    if meaning == "route" and fault.status != 501 and (fault.names_what_is_missing or (fault.code and names_more)):
         meaning = "other"  # the address exists: what it names does not
     if meaning == "other":
         return _refused_input(fault, asked) or ProviderError(f"{asked} {what} ({_at(fault)}).", may_have_run=False)

@@ -108,9 +108,11 @@ _KEY: Final = re.compile(
 _MODEL: Final = re.compile(
     r"model\b.{0,220}(not found|does not exist|doesn't exist|not loaded|isn't loaded|not available)"
     r"|(no|no such|unknown|invalid) models? |no models? loaded|model not exist|not a valid model\b|模型不存在"
-    r"|model can ?not be found"
+    r"|model can ?not be found|\Amodel: \S+\Z"  # the last is Anthropic's
 )
 _ROUTE: Final = re.compile(r"unexpected endpoint or method")  # LM Studio's, with a 200
+# Names that say no more than the status 404 does, in lower case and without underscores; the first is TextLLM's own.
+_NOTHING_THERE: Final = ("notfound", "notfounderror", "routenotfound", "endpointnotfound", "unknownurl", "invalidurl")
 _EYES: Final = r"(images?|vision|multi-?modal|input_file|files?|pdfs?)"
 _BLIND: Final = re.compile(
     rf"{_EYES}( inputs?| content|_url)?,? (is|are) not (supported|enabled)|{_EYES} inputs? (is not|not|isn't) support"
@@ -158,6 +160,11 @@ class Fault(NamedTuple):
         """It is one, also where what it was read from may be none: it has a code that is no success's, or a meaning."""
         is_named = self.code is not None and self.code.lower() not in _NO_FAILURE
         return is_named or self.meaning(with_files=with_files) != "other"
+
+    @property
+    def names_what_is_missing(self) -> bool:
+        """Its code says what it did not find, so that there is an API at the address that was asked."""
+        return self.code is not None and self.code.lower().replace("_", "") not in _NOTHING_THERE
 
     @property
     def is_blindness(self) -> bool:

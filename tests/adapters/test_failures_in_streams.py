@@ -9,7 +9,8 @@ from tests.adapters.test_providers import PRICE, desk, settings_of
 from tests.servers.answering import answering
 from tests.servers.picky import picky
 
-from textllm_core.errors import ProviderUnavailableError
+from textllm_core import Caller
+from textllm_core.errors import ContextTooLongError, ProviderUnavailableError
 
 SIGNS_OF_LIFE = b': ping\n\ndata: {"type": "ping"}\n\ndata: {}\n\ndata: {"choices": []}\n\n'
 FAILURES: list[Any] = [
@@ -54,3 +55,28 @@ async def test_another_model_answers(tmp_path: Path, failure: Any, has_end: bool
                 await at.say("Hello", model="alone")
             costs = [entry.cost for entry in await at.entries()]
     assert all(cost == 0 for cost in costs[1:])
+
+
+@pytest.mark.parametrize("is_event", [False, True])
+async def test_a_refusal_behind_the_beginning_of_a_response_leaves_nothing(tmp_path: Path, is_event: bool) -> None:
+    error = {"code": "context_length_exceeded", "message": "Your input exceeds the context window of this model."}
+    created: dict[str, Any] = {
+        "type": "response.created",
+        "response": {"id": "resp_1", "model": "m", "status": "in_progress"},
+    }
+    failed: dict[str, Any] = {
+        "type": "response.failed",
+        "response": {"id": "resp_1", "status": "failed", "error": error},
+    }
+    end = {"type": "error", **error} if is_event else failed
+    said = b"".join(
+        b"event: %b\ndata: %b\n\n" % (it["type"].encode(), json.dumps(it).encode()) for it in (created, end)
+    )
+    async with answering(said, "content-type: text/event-stream") as server:
+        environ = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": f"http://{server.address}/v1"}
+        config = {"llm_api": "responses", "model": "m", "prices": {"m": PRICE}}
+        async with desk(settings_of(tmp_path, config, **environ)) as at:
+            with pytest.raises(ContextTooLongError):
+                await at.say("Hello")
+            assert await at.entries() == []
+            assert (await at.textllm.conversations.list(Caller())).total == 0

@@ -20,6 +20,7 @@ from textllm_core.errors import ServiceUnavailableError
 from textllm_core.ids import new_id
 from textllm_core.money import ZERO
 from textllm_core.records.conversations import Conversation
+from textllm_core.records.erasures import ErasureKind
 from textllm_core.records.journal import JournalEnd, JournalEntry, RefusedEnd
 from textllm_core.records.ledger import (
     GIVEN_UP,
@@ -224,6 +225,7 @@ class MemoryLedger:
         hold: Hold,
         *,
         transcripts: Sequence[str] = (),
+        replies: Sequence[str] = (),
         unless_asked: bool = False,
         failure: ResponseFailure | None = None,
         end: RefusedEnd | None = None,
@@ -233,8 +235,10 @@ class MemoryLedger:
         if ended is None or (unless_asked and ended.hold.is_asked):
             return False
         hold = store.holds.pop(_key(hold)).hold
-        for made in transcripts:
-            store.to_erase(hold.tenant_id, hold.user_id, "transcript", made, at=hold.created_at)
+        erased: Sequence[tuple[ErasureKind, Sequence[str]]] = (("transcript", transcripts), ("reply", replies))
+        for kind, made in erased:
+            for name in made:
+                store.to_erase(hold.tenant_id, hold.user_id, kind, name, at=hold.created_at)
         kept, today = store.conversations[_conversation_key(hold)], store.sessions[_session_key(hold)]
         conversation, session = released(
             kept.account,

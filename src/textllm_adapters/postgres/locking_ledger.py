@@ -58,6 +58,7 @@ class LockingLedger(SqlLedger):
         hold: Hold,
         *,
         transcripts: Sequence[str] = (),
+        replies: Sequence[str] = (),
         unless_asked: bool = False,
         failure: ResponseFailure | None = None,
         end: RefusedEnd | None = None,
@@ -71,9 +72,9 @@ class LockingLedger(SqlLedger):
                     if failure is not None:
                         failed = rows.of_hold(hold) | {"new_failure": failure}
                         await connection.execute(statements.FAIL_RESPONSE, failed)
-                    if transcripts:
+                    if transcripts or replies:
                         at = hold.created_at
-                        erasures = rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=at)
+                        erasures = rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=at, replies=replies)
                         await connection.execute(statements.ADD_ERASURES, erasures)
                 return kept is not None
 

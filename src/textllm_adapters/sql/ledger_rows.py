@@ -242,19 +242,20 @@ def _message_row(
 
 
 def erasure_rows(
-    tenant_id: str, user_id: str, transcripts: Iterable[str], *, at: datetime
+    tenant_id: str, user_id: str, transcripts: Iterable[str], *, at: datetime, replies: Iterable[str] = ()
 ) -> list[Mapping[str, object]]:
     return [
         {
             "tenant_id": tenant_id,
             "user_id": user_id,
             "id": new_id("erase"),
-            "kind": "transcript",
-            "provider_id": transcript_id,
+            "kind": kind,
+            "provider_id": provider_id,
             "attempts": 0,
             "next_at": at,
         }
-        for transcript_id in transcripts
+        for kind, made in (("transcript", transcripts), ("reply", replies))
+        for provider_id in made
     ]
 
 

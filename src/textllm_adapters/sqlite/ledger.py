@@ -142,6 +142,7 @@ class SqliteLedger(SqlLedger):
         hold: Hold,
         *,
         transcripts: Sequence[str] = (),
+        replies: Sequence[str] = (),
         unless_asked: bool = False,
         failure: ResponseFailure | None = None,
         end: RefusedEnd | None = None,
@@ -149,7 +150,13 @@ class SqliteLedger(SqlLedger):
         with translated(STORAGE_ERRORS):
             return await self._writer.run(
                 partial(
-                    _release, hold=hold, transcripts=transcripts, unless_asked=unless_asked, failure=failure, end=end
+                    _release,
+                    hold=hold,
+                    transcripts=transcripts,
+                    replies=replies,
+                    unless_asked=unless_asked,
+                    failure=failure,
+                    end=end,
                 )
             )
 
@@ -271,6 +278,7 @@ def _release(
     connection: sqlite3.Connection,
     hold: Hold,
     transcripts: Sequence[str],
+    replies: Sequence[str],
     unless_asked: bool,
     failure: ResponseFailure | None,
     end: RefusedEnd | None,
@@ -309,7 +317,8 @@ def _release(
         _RESPONSES.set(connection, *_hold(hold), failure=failure)
     if kept.idempotency_key is not None:
         _KEYS.remove(connection, hold.tenant_id, kept.idempotency_scope, kept.idempotency_key)
-    _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=hold.created_at))
+    at = hold.created_at
+    _ERASURES.add(connection, *rows.erasure_rows(hold.tenant_id, hold.user_id, transcripts, at=at, replies=replies))
     return True
 
 

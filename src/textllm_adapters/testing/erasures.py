@@ -53,6 +53,12 @@ class ErasuresContract:
         assert (erasure.tenant_id, erasure.user_id, erasure.kind) == ("tenant", "user", "transcript")
         assert (erasure.provider_id, erasure.attempts) == ("conv_a", 1)
 
+    async def test_a_reply_of_a_released_exchange_is_to_be_erased(self, storage: Storage) -> None:
+        hold = await storage.ledger.reserve(reservation())
+        await storage.ledger.release(hold, replies=("resp_a",))
+        (erasure,) = await due(storage)
+        assert (erasure.kind, erasure.provider_id) == ("reply", "resp_a")
+
     async def test_what_a_released_exchange_had_made_is_to_be_erased(self, storage: Storage) -> None:
         hold = await storage.ledger.reserve(reservation())
         await storage.ledger.release(hold, transcripts=("conv_a",))

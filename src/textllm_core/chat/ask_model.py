@@ -17,7 +17,6 @@ from textllm_core.chat.journal import JournalWriter
 from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.tool_use import paired
 from textllm_core.errors import (
-    ContextTooLongError,
     ConversationLostError,
     ModelError,
     ProviderError,
@@ -74,8 +73,11 @@ class AskModel:
         """
         try:
             ended = await self._any(of)
-        except ContextTooLongError as error:
-            raise of.told(error) from error
+            if ended.error is not None and of.refuse(ended.error, ended.usage):
+                raise ended.error
+        except TextLLMError as error:
+            of.refuse(error)
+            raise of.told(error) from error.__cause__
         return ended if ended.error is None else replace(ended, error=of.told(ended.error))
 
     async def _any(self, of: OpenExchange) -> ModelEnded:

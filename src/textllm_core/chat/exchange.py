@@ -29,7 +29,7 @@ from textllm_core.errors import (
     StorageUnavailableError,
     TextLLMError,
 )
-from textllm_core.events import UNHEARD, ExchangeAdmitted, ExchangeFailed
+from textllm_core.events import UNHEARD, ExchangeAdmitted
 from textllm_core.file_tokens import dearest_reader
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
@@ -345,7 +345,7 @@ class Exchange:
         """
         told = end.told
         if isinstance(told, TextLLMError):
-            self._state_failure(of, told)
+            self.telemetry.emit(of.failure(told))
         for tries, pause in enumerate(self.policy.storage_pauses_s):
             try:
                 settled = await self.track_usage(of.hold, end.settlement, said=said)
@@ -370,12 +370,13 @@ class Exchange:
 
     async def _release(self, of: OpenExchange, error: TextLLMError, failure: ResponseFailure) -> None:
         """Give back what was promised to a turn that never ran, then tell, however long the storage is away."""
-        self._state_failure(of, error.of_nothing())
+        self.telemetry.emit(of.failure(error.of_nothing()))
         await self.writer.stop(of.hold)
-        end = refused(of.hold.response_id, error, number=of.log.end_number, at=self.clock.now())
+        hold, made = of.hold, of.made_transcripts
+        end = refused(hold.response_id, error, number=of.log.end_number, at=self.clock.now())
         for pause in self.policy.storage_pauses_s:
             try:
-                await self.ledger.release(of.hold, transcripts=of.made_transcripts, failure=failure, end=end)
+                await self.ledger.release(hold, transcripts=made, replies=of.replies, failure=failure, end=end)
                 break
             except StorageUnavailableError:
                 self._fail(of, error)
@@ -387,13 +388,6 @@ class Exchange:
         if self.running.is_winding_down:
             return ServiceUnavailableError("The reply was cut short: the service is shutting down.")
         return ProviderUnavailableError("The reply was cut short: nobody was reading it any more.")
-
-    def _state_failure(self, of: OpenExchange, error: TextLLMError) -> None:
-        hold, report = of.hold, of.report_of(error)
-        failed = ExchangeFailed(
-            response_id=hold.response_id, code=error.code, model=hold.model, reason=str(error), report=report
-        )
-        self.telemetry.emit(failed)
 
     def _fail(self, of: OpenExchange, error: TextLLMError) -> None:
         error.allowance = of.allowance

@@ -6,9 +6,11 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from textllm_core.chat.remains import OF_THE_TURN
 from textllm_core.chat.reply_log import ReplyLog
 from textllm_core.chat.routes import Route
 from textllm_core.errors import Allowance, ContextTooLongError, ModelError, ProviderReport, TextLLMError
+from textllm_core.events import ExchangeFailed
 from textllm_core.money import Price
 from textllm_core.records.conversations import ConversationState
 from textllm_core.records.hosted import counted_calls
@@ -39,6 +41,7 @@ class OpenExchange:
         leaves_transcript: that holds what is not to be gone on with.
         sends_files: False once the model has refused those of earlier turns.
         started: the model's own words, once it has taken the turn.
+        is_refused: it has refused the turn, and done nothing for it.
     """
 
     turn: Turn
@@ -63,6 +66,7 @@ class OpenExchange:
     leaves_transcript: bool = False
     sends_files: bool = True
     started: ModelStarted | None = None
+    is_refused: bool = False
     characters: WholeCharacters = field(default_factory=WholeCharacters)
     thoughts: WholeCharacters = field(default_factory=WholeCharacters)
     first_text_at: datetime | None = None
@@ -187,8 +191,35 @@ class OpenExchange:
             return error.report
         return ProviderReport(request_id=self.started.request_id, is_answer=False)
 
+    def refuse(self, error: TextLLMError, usage: Usage | None = None) -> bool:
+        """Note that the turn is refused, if it is: as before an answer began, so also in the midst of one.
+
+        Whatever of the reply was heard, thought or counted before takes that back; and a response that can be asked
+        for again tells of its failure itself.
+        """
+        log = self.log
+        has_used = bool(usage and usage.total_tokens) or log.counted is not None
+        has_nothing = not (log.size or log.thought or log.tools or has_used)
+        self.is_refused = isinstance(error, OF_THE_TURN) and has_nothing and self.turn.response is None
+        return self.is_refused
+
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """What the provider may have kept of the reply."""
+        known = self.started and self.started.provider_response_id
+        return (known,) if known else ()
+
+    def failure(self, error: TextLLMError) -> ExchangeFailed:
+        """That it got no reply, or none to its end, for the operator."""
+        hold, report = self.hold, self.report_of(error)
+        return ExchangeFailed(
+            response_id=hold.response_id, code=error.code, model=hold.model, reason=str(error), report=report
+        )
+
     def may_have_run(self, error: TextLLMError | None) -> bool:
         """Whether the provider may have done something for it, that ended with this error of it, or was cut short."""
+        if self.is_refused:
+            return False
         if self.started is not None or error is None:
             return self.is_asked
         return self.is_asked and isinstance(error, ModelError) and error.may_have_run

@@ -14,7 +14,7 @@ from textllm_core.errors import (
 from textllm_core.records.model import ModelEnded
 from textllm_core.usage import EntryStatus, Usage
 
-_OF_THE_TURN: Final = (ContentRefusedError, ContextTooLongError, InvalidRequestError, UnsupportedMediaTypeError)
+OF_THE_TURN: Final = (ContentRefusedError, ContextTooLongError, InvalidRequestError, UnsupportedMediaTypeError)
 
 
 # A provider that has an account of a reply gives it in one round trip. What it says later corrects an estimate; who
@@ -92,7 +92,7 @@ def _tells(told: str, heard: str) -> bool:
 
 def _is_refusal(error: TextLLMError | None) -> bool:
     """Whether the provider has said that it gives no reply."""
-    return isinstance(error, _OF_THE_TURN) or _is_answer(error)
+    return isinstance(error, OF_THE_TURN) or _is_answer(error)
 
 
 def _is_answer(error: TextLLMError | None) -> bool:

@@ -107,6 +107,7 @@ class Ledger(Protocol):
         hold: Hold,
         *,
         transcripts: Sequence[str] = (),
+        replies: Sequence[str] = (),
         unless_asked: bool = False,
         failure: ResponseFailure | None = None,
         end: RefusedEnd | None = None,
@@ -119,7 +120,7 @@ class Ledger(Protocol):
         Args:
             failure: what is told of such a response; written with the release, so that no crash leaves it queued.
             end: what takes the place of the exchange's events in its journal, where that has some; None: nothing does.
-            transcripts: what the exchange had made on the provider's side, to be erased.
+            transcripts: what the exchange had made on the provider's side, to be erased; `replies`: the same.
             unless_asked: do nothing if the provider may have been asked by now.
         Returns:
             whether it was undone now.

@@ -30,6 +30,7 @@ from textllm_core import (
 from textllm_core.errors import (
     Allowance,
     BudgetExceededError,
+    Charge,
     ContentRefusedError,
     ContextTooLongError,
     ConversationBusyError,
@@ -214,6 +215,26 @@ async def test_what_surely_did_not_run_leaves_no_trace(bench: Bench, refusal: Te
         await bench.say("hi")
     assert await bench.entries() == []
     assert bench.store.conversations == {}
+    await bench.check_books()
+
+
+@pytest.mark.parametrize("refusal", [ContextTooLongError(), ContentRefusedError(), InvalidRequestError.of("a", "b")])
+@pytest.mark.parametrize("is_new", [False, True])
+async def test_a_refusal_in_a_stream_that_the_model_has_begun_leaves_what_one_before_it_leaves(
+    bench: Bench, refusal: TextLLMError, is_new: bool
+) -> None:
+    first = None if is_new else (await bench.say("hi")).conversation_id
+    before = dict(bench.store.conversations)
+    bench.llm.script(ScriptedReply(error=refusal, after=0))
+    with pytest.raises(type(refusal)) as caught:
+        await bench.say("and now?", first)
+    assert caught.value.charge == Charge(Decimal(0))
+    assert len(await bench.entries()) == (not is_new)
+    assert bench.store.conversations.keys() == before.keys()
+    assert [kept.conversation.message_count for kept in bench.store.conversations.values()] == [1] * (not is_new)
+    erased = [kept.erasure for kept in bench.store.erasures.values() if kept.erasure.kind == "reply"]
+    assert [erasure.provider_id for erasure in erased] == [f"resp_scripted_{2 - is_new}"]
+    assert is_new or (await bench.say("again", first)).message_number == 2
     await bench.check_books()
 
 

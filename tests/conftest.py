@@ -8,6 +8,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -52,7 +53,10 @@ def pytest_configure() -> None:
 
     And keep what was compiled, also where the machine's owner would rather not: hundreds of processes are started.
     And look for circles of objects less often: each time, all that was loaded is looked through.
+    And let Ctrl-C end what is started here: a run behind `&` in a script, and all its children, would ignore it.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.set_threshold(OBJECTS)
     atexit.register(gc.freeze)
     sys.dont_write_bytecode = False

@@ -24,7 +24,8 @@ PATIENCE_S = 60
 CHILD = """
 import os, pathlib, signal, time
 from tests.servers.postgres import PostgresServer
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+for each in signal.SIGINT, signal.SIGHUP:
+    signal.signal(each, signal.SIG_DFL)
 {before}
 server = PostgresServer({binaries})
 server.start()

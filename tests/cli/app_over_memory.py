@@ -11,15 +11,16 @@ The program takes its part from the environment, as JSON or paths:
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from textllm_adapters.clock import SystemClock
 from textllm_adapters.memory.application import (
     SCRIPTED_POLICY,
     memory_administration,
@@ -46,6 +47,17 @@ from textllm_core.records.schema import SchemaStep
 from textllm_core.wire import to_json
 
 HEAD = "0007"
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class NoonClock:
+    """Begins at noon of a day and goes on: whenever the tests run, today is the same day for all that one does."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=time.monotonic() - self._begun)
 
 
 @dataclass
@@ -62,6 +74,7 @@ class MemoryWiring:
     found: Sequence[ProviderFound] = ()
     report: Mapping[str, Any] = field(default_factory=lambda: {"status": "healthy"})
     asked: Sequence[ModelRequest] = ()
+    clock: NoonClock = field(default_factory=NoonClock)
 
     def load_settings(self, config: Path | None = None, *, is_personal: bool = False, **arguments: Any) -> Settings:
         return load_settings(config, is_personal=is_personal, **arguments)
@@ -117,6 +130,7 @@ class MemoryWiring:
             async with open_in_memory(
                 llm=llm,
                 store=self.store,
+                clock=self.clock,
                 blobs=self.blobs,
                 policy=policy,
                 grace_s=settings.stream_drain_s if grace_s is None else grace_s,
@@ -138,23 +152,21 @@ class MemoryWiring:
 
     @asynccontextmanager
     async def open_administration(self, settings: Settings) -> AsyncIterator[Administration]:
-        yield memory_administration(self.store, SystemClock(), tuple(settings.models) or None)
+        yield memory_administration(self.store, self.clock, tuple(settings.models) or None)
 
     @asynccontextmanager
     async def open_files(self, _settings: Settings) -> AsyncIterator[Files]:
-        clock = SystemClock()
-        yield self._files(clock)
+        yield self._files()
 
     @asynccontextmanager
     async def open_conversations(self, settings: Settings) -> AsyncIterator[Conversations]:
-        clock = SystemClock()
-        running = RunningExchanges(MemoryReplyJournal(self.store), clock)
+        running = RunningExchanges(MemoryReplyJournal(self.store), self.clock)
         most = settings.max_conversations_per_user
-        yield memory_conversations(self.store, clock, running, self._files(clock), max_per_user=most)
+        yield memory_conversations(self.store, self.clock, running, self._files(), max_per_user=most)
         await running.drain(10)
 
-    def _files(self, clock: SystemClock) -> Files:
-        return memory_files(self.store, self.blobs, MemoryRateLimiter(clock), clock)
+    def _files(self) -> Files:
+        return memory_files(self.store, self.blobs, MemoryRateLimiter(self.clock), self.clock)
 
     async def upgrade_database(self, _settings: Settings) -> str:
         self.revision = HEAD

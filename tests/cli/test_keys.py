@@ -9,7 +9,6 @@ from msgspec.structs import replace
 from tests.cli.app_over_memory import MemoryWiring
 from tests.cli.conftest import Run
 
-from textllm_adapters.clock import SystemClock
 from textllm_adapters.memory.application import memory_administration
 from textllm_core import Caller
 from textllm_core.api_keys import is_secret
@@ -18,7 +17,7 @@ from textllm_core.errors import UnauthenticatedError
 
 def caller(wiring: MemoryWiring, secret: str) -> Caller:
     """Who the secret stands for, but for the key's id."""
-    return replace(asyncio.run(memory_administration(wiring.store, SystemClock()).authenticate(secret)), id=Caller().id)
+    return replace(asyncio.run(memory_administration(wiring.store, wiring.clock).authenticate(secret)), id=Caller().id)
 
 
 def test_the_first_admin_key_is_made_and_its_secret_alone_goes_to_stdout(run: Run, wiring: MemoryWiring) -> None:

@@ -5,10 +5,9 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from tests.cli.app_over_memory import MemoryWiring
+from tests.cli.app_over_memory import NOON, MemoryWiring
 from tests.cli.conftest import Run
 
-from textllm_adapters.clock import SystemClock
 from textllm_adapters.memory.store import KeptSession
 from textllm_core.ids import new_id
 from textllm_core.records.sessions import Session, day_of
@@ -67,7 +66,7 @@ def test_days_that_cannot_be_have_exit_code_2(run: Run, days: str) -> None:
 
 
 def test_sessions_are_listed_newest_first(run: Run, wiring: MemoryWiring, session_id: str) -> None:
-    yesterday = SystemClock().now() - timedelta(days=1)
+    yesterday = NOON - timedelta(days=1)
     old = Session(new_id("sess"), "ada", yesterday, yesterday, 1234, Decimal("0.25"), 2, is_active=False)
     wiring.store.sessions["default", "ada", day_of(yesterday)] = KeptSession(old, Decimal(0))
     listed = json.loads(run("sessions", "list", "--user", "ada", "--json").stdout)

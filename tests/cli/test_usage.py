@@ -6,15 +6,14 @@ from decimal import Decimal
 
 import pytest
 from msgspec.structs import replace
-from tests.cli.app_over_memory import MemoryWiring
+from tests.cli.app_over_memory import NOON, MemoryWiring
 from tests.cli.conftest import Run
 
-from textllm_adapters.clock import SystemClock
 from textllm_core.records.sessions import day_of
 from textllm_core.records.usage_reports import DailyUsage
 from textllm_core.usage import Usage
 
-TODAY = day_of(SystemClock().now())
+TODAY = day_of(NOON)
 YESTERDAY = TODAY - timedelta(days=1)
 
 

@@ -144,6 +144,10 @@ def test_first_turns_take_what_was_made_ahead_and_nothing_else_is_left(tmp_path:
 
         assert not begins_at_once()
         soon(begins_at_once)
+        # The first thing to be erased loads the SDK, for which a busy machine takes longer than a process at its end.
+        gone = service.chat("Bye").json()["conversation_id"]
+        assert httpx.delete(f"{service.url}/conversations/{gone}?soft=false", timeout=30).status_code == 200
+        soon(lambda: of_turns()[-1] not in openai.conversations)
         service.stop()
         assert len(set(of_turns())) == len(of_turns())
-        assert set(openai.conversations) == set(of_turns())
+        assert set(openai.conversations) == set(of_turns()[:-1])

@@ -9,6 +9,11 @@ from textllm_core.errors import Allowance, TextLLMError
 from textllm_core.records.messages import Idempotency, ReplyStarted
 
 
+def has_key(request: Request[Any, Any, Any]) -> bool:
+    """Whether it has an `Idempotency-Key`, for whoever has to work for what `idempotency_of` needs."""
+    return b"idempotency-key" in [name for name, _ in request.scope["headers"]]
+
+
 def idempotency_of(request: Request[Any, Any, Any], canonical_body: bytes) -> Idempotency | None:
     """The request's `Idempotency-Key`, which counts for its route alone.
 

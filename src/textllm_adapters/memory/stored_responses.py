@@ -27,7 +27,13 @@ class MemoryStoredResponses:
             return None
         kept = self.store.conversations[tenant_id, response.user_id, response.conversation_id]
         newest = kept.messages[-1].id if kept.messages else None
-        return FollowedResponse(response, kept.state, newest == reply_message_id(response_id))
+        return FollowedResponse(
+            id=response_id,
+            conversation=kept.state,
+            is_of_conversation=response.is_of_conversation,
+            has_failed=response.failure is not None,
+            is_last=newest == reply_message_id(response_id),
+        )
 
     async def fail(self, tenant_id: str, user_id: str, response_id: str, failure: ResponseFailure) -> None:
         key = tenant_id, user_id, response_id

@@ -33,8 +33,7 @@ STATE_OF_USER: Final = Statement(f"{_STATE} AND known.user_id = :user", order=("
 # where there is none. In links: a join of tables that nobody has analysed yet would go through all the tenant has.
 _KEPT: Final = """
     WITH kept AS MATERIALIZED (
-        SELECT user_id, conversation_id, message_ids, asked, created_at, is_background, is_of_conversation, failure
-        FROM responses WHERE tenant_id = :tenant AND id = :response
+        SELECT {columns} FROM responses WHERE tenant_id = :tenant AND id = :response
     ),
     known AS MATERIALIZED (
         SELECT id, user_id, transcript_id, context_tokens, message_count, revision, keeps_messages, last_message,
@@ -45,18 +44,26 @@ _KEPT: Final = """
     )
 """
 _IF_KNOWN: Final = "FROM (SELECT) AS asked LEFT JOIN (known CROSS JOIN kept) ON TRUE"
-RESPONSE: Final = Statement(f"{_KEPT} SELECT kept.* {_IF_KNOWN}", order=("response",))
+_OF_RESPONSE: Final = (
+    "user_id, conversation_id, message_ids, asked, created_at, is_background, is_of_conversation, failure"
+)
+RESPONSE: Final = Statement(
+    f"{_KEPT.format(columns=_OF_RESPONSE)} SELECT kept.* {_IF_KNOWN}",
+    order=("response",),
+)
 
-# The same, with the state of its conversation, and the message that is the newest there; NULL: it was removed.
+# What a response needs to know that follows it: the state of its conversation, whether that was named for it, whether
+# it failed, and the message that is the newest there; NULL: it was removed.
+_OF_FOLLOWED: Final = "user_id, conversation_id, is_of_conversation, failure IS NOT NULL AS has_failed"
 FOLLOWED: Final = Statement(
     f"""
-    {_KEPT},
+    {_KEPT.format(columns=_OF_FOLLOWED)},
     newest AS (
         SELECT id FROM messages
         WHERE tenant_id = :tenant AND user_id = (SELECT user_id FROM known)
             AND conversation_id = (SELECT id FROM known) AND number = (SELECT last_message FROM known)
     )
-    SELECT kept.*, known.*, (SELECT id FROM newest) {_IF_KNOWN}
+    SELECT known.*, kept.is_of_conversation, kept.has_failed, (SELECT id FROM newest) {_IF_KNOWN}
     """,  # noqa: S608 - joined from constants
     order=("response",),
 )

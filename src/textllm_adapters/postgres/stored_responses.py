@@ -1,7 +1,6 @@
 """Responses that can be asked for again, in PostgreSQL."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -36,28 +35,29 @@ class PostgresStoredResponses(SqlStoredResponses):
 
     async def get(self, tenant_id: str, response_id: str) -> StoredResponse | None:
         row = await self._lanes.ask(statements.RESPONSE, tenant_id, _named(tenant_id, response_id))
-        return _kept(tenant_id, response_id, row)
+        columns = dict(zip(_COLUMNS, row, strict=True))
+        if columns["user_id"] is None:
+            return None
+        columns["message_ids"] = _IDS.decode(columns["message_ids"])
+        if columns["failure"] is not None:
+            columns["failure"] = _FAILURE.decode(columns["failure"])
+        return StoredResponse(tenant_id=tenant_id, id=response_id, **columns)
 
     async def followed(self, tenant_id: str, response_id: str) -> FollowedResponse | None:
         row = await self._lanes.ask(statements.FOLLOWED, tenant_id, _named(tenant_id, response_id))
-        response, (*known, newest) = _kept(tenant_id, response_id, row), tuple(row)[len(_COLUMNS) :]
-        if response is None:
+        *known, is_of_conversation, has_failed, newest = row
+        if known[0] is None:
             return None
         if newest is None:  # it was removed, and another one is the newest now
             return await super().followed(tenant_id, response_id)
-        return FollowedResponse(response, state_of(known), newest == reply_message_id(response_id))
+        return FollowedResponse(
+            id=response_id,
+            conversation=state_of(known),
+            is_of_conversation=is_of_conversation,
+            has_failed=has_failed,
+            is_last=newest == reply_message_id(response_id),
+        )
 
 
 def _named(tenant_id: str, response_id: str) -> dict[str, object]:
     return {"tenant": askable(tenant_id), "response": askable(response_id)}
-
-
-def _kept(tenant_id: str, response_id: str, row: Sequence[Any]) -> StoredResponse | None:
-    """The record of what `statements` has of a response; None where there is none."""
-    columns = dict(zip(_COLUMNS, row, strict=False))
-    if columns["user_id"] is None:
-        return None
-    columns["message_ids"] = _IDS.decode(columns["message_ids"])
-    if columns["failure"] is not None:
-        columns["failure"] = _FAILURE.decode(columns["failure"])
-    return StoredResponse(tenant_id=tenant_id, id=response_id, **columns)

@@ -72,7 +72,13 @@ class SqlStoredResponses:
             return None
         *_, newest = row
         state = ConversationState(**{name: row._mapping[name] for name in ConversationState.__struct_fields__})
-        return FollowedResponse(response, state, newest == reply_message_id(response_id))
+        return FollowedResponse(
+            id=response_id,
+            conversation=state,
+            is_of_conversation=response.is_of_conversation,
+            has_failed=response.failure is not None,
+            is_last=newest == reply_message_id(response_id),
+        )
 
     async def fail(self, tenant_id: str, user_id: str, response_id: str, failure: ResponseFailure) -> None:
         with translated(STORAGE_ERRORS):

@@ -118,7 +118,16 @@ class StoredResponsesContract:
             await edited(storage, conversation_id, **edit)
             state = await storage.conversations.state("tenant", conversation_id)
             assert state is not None
-            assert await storage.responses.followed("tenant", stored.id) == FollowedResponse(stored, state, is_last)
+            known = FollowedResponse(
+                id=stored.id, conversation=state, is_of_conversation=True, has_failed=False, is_last=is_last
+            )
+            assert await storage.responses.followed("tenant", stored.id) == known
+        made = await kept(storage, conversation_id, replace(ASKED, is_of_conversation=False))
+        await storage.responses.fail("tenant", "user", stored.id, ResponseFailure("provider_error", "It broke off."))
+        for each, is_of_conversation, has_failed in ((stored, True, True), (made, False, False)):
+            followed = await storage.responses.followed("tenant", each.id)
+            assert followed is not None
+            assert (followed.is_of_conversation, followed.has_failed) == (is_of_conversation, has_failed)
         assert await storage.responses.followed("another", stored.id) is None
         await storage.conversations.hide("tenant", "user", conversation_id, at=NOON)
         assert await storage.responses.followed("tenant", stored.id) is None

@@ -15,7 +15,7 @@ from textllm_core.policy import ChatPolicy
 from textllm_core.records.hosted import Approval, HostedItem
 from textllm_core.records.messages import Message, Reply, ReplyCompleted, ReplyEvent, ReplyStarted, Turn
 from textllm_core.records.messages_turn import MessagesTurn
-from textllm_core.records.parts import InputFile, InputImage, InputLink, OutputText, Refusal
+from textllm_core.records.parts import InputFile, InputImage, InputLink, InputText
 from textllm_core.records.tools import ToolCall, ToolResult
 from textllm_core.tenancy import Caller
 from textllm_core.usage import estimated_tokens
@@ -114,8 +114,11 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
     open_calls: set[str] = set()
     for place, message in enumerate(messages):
         calls: set[str] = set()
+        has_results = False
         for part in message.content:
             match part:
+                case InputText():  # which is what most messages are
+                    said = part.text
                 case ToolCall():
                     calls.add(part.call_id)
                     thought = part.reasoning.content if part.reasoning else ""
@@ -125,15 +128,13 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
                         raise InvalidRequestError.of(
                             f"{field}[{place}]", "has the result of a call that the reply before it does not ask for"
                         )
-                    said = part.call_id + part.output
+                    has_results, said = True, part.call_id + part.output
                 case InputImage() | InputFile() | InputLink():  # counted by whoever has looked at them
                     said = ""
                 case HostedItem() | Approval():
                     said = to_json(part).decode()
-                case OutputText() | Refusal():
-                    said = part.text + (part.reasoning.content if part.reasoning else "")
                 case _:
-                    said = part.text
+                    said = part.text + (part.reasoning.content if part.reasoning else "")
             characters += len(said)
             try:
                 size += len(said.encode()) + _TOKENS_BESIDE
@@ -144,6 +145,6 @@ def measured(messages: Sequence[Message], *, field: str = "messages", are_all: b
         size += _TOKENS_BESIDE
         if message.role not in _INSTRUCTING:
             open_calls = calls
-        if calls or message.tool_results:
+        if calls or has_results:
             check_ids(message.content, field=field)
     return characters, size, estimated_tokens(characters=characters)

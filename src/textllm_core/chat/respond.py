@@ -130,7 +130,8 @@ class Respond:
         try:
             started, end = await self.exchange.ends(caller, placed.turn, begun=begun)
         finally:
-            await self._leave(caller, placed)
+            if placed.made is not None:
+                await self._leave(caller, placed)
         if isinstance(end, ReplyFailed):
             await self._keep_failure(caller, placed.place.user_id, end)
         return started, end, placed.place.named_id
@@ -160,7 +161,8 @@ class Respond:
             assert isinstance(started, ReplyStarted)
             placed.begun(started)
         finally:
-            await self._leave(caller, placed)
+            if placed.made is not None:
+                await self._leave(caller, placed)
         return Streamed(first, batches, placed.place.named_id)
 
     async def begin(self, caller: Caller, asked: ResponseTurn) -> Begun:
@@ -199,8 +201,8 @@ class Respond:
             ConversationNotFoundError: it is of another user than that which was named.
             ConversationBusyError: it is still running.
         """
-        previous = (await self.places.followed(caller, previous_response_id)).response
-        self.places.charged(caller, named, previous.user_id)
+        previous = await self.places.followed(caller, previous_response_id)
+        self.places.charged(caller, named, previous.conversation.user_id)
         return await self.places.until(caller, previous)
 
     async def reply(self, caller: Caller, message_id: str, *, named: str | None) -> Message | None:
@@ -269,22 +271,21 @@ class Respond:
     def _turn(self, asked: ResponseTurn, place: Place) -> Turn:
         now = self.clock.now()
         names = TurnNames.new(now)
-        before = tuple(
-            Message(id=new_id("msg"), role=it.role, content=it.content, created_at=now) for it in asked.before
-        )
-        turn = Message(id=names.message_id, role="user", content=asked.content, created_at=now)
-        *said_before, last = renamed((*before, turn))
-        live = with_live_tools((*said_before, last), asked.options.hosted)
-        before = tuple(message for message in live[:-1] if message.content)
-        results = last.tool_results
-        check_results(results, field="input")
-        answers = tuple(it for it in last.content if isinstance(it, ToolResult | Approval))
-        said = replace(last, content=tuple(it for it in last.content if not isinstance(it, ToolResult | Approval)))
+        said = last = Message(id=names.message_id, role="user", content=asked.content, created_at=now)
+        before: tuple[Message, ...] = ()
+        answers: tuple[ToolResult | Approval, ...] = ()
+        if not asked.is_text:
+            before, last = _live(asked, last)
+            answers = tuple(it for it in last.content if isinstance(it, ToolResult | Approval))
+            said = replace(last, content=tuple(it for it in last.content if not isinstance(it, ToolResult | Approval)))
+            check_results(last.tool_results, field="input")
         is_new = place.state is None and place.forked is None
         characters, token_bound, _ = measured((*before, said), field="input", are_all=is_new)
         before_tokens = measured(before, are_all=False)[2] if before else 0
         limit = self.policy.max_input_chars * self.policy.max_history_items
-        characters += sum(len(result.output) for result in results)
+        if answers:
+            characters += sum(len(result.output) for result in last.tool_results)
+            token_bound += results_bound(answers)
         if characters > limit:
             raise InputTooLongError.of_messages(length=characters, limit=limit)
         if not characters and not approvals_in(last.content) and not said.has_shown_parts:
@@ -292,7 +293,7 @@ class Respond:
         return Turn(
             kind=asked.kind,
             content=last.content,
-            token_bound=token_bound + results_bound(answers) + asked.files.most,
+            token_bound=token_bound + asked.files.most,
             file_tokens=before_tokens + asked.files.about,
             conversation_id=None if place.state is None else place.state.id,
             user_id=place.user_id,
@@ -319,9 +320,19 @@ class Respond:
             await self.responses.fail(caller.tenant_id, user_id, response_id, failure)
 
 
+def _live(asked: ResponseTurn, turn: Message) -> tuple[tuple[Message, ...], Message]:
+    """What is said before the turn, as `with_live_tools` has it, and the turn; both as `renamed` has them."""
+    before = [
+        Message(id=new_id("msg"), role=it.role, content=it.content, created_at=turn.created_at) for it in asked.before
+    ]
+    messages = renamed((*before, turn))
+    live = with_live_tools(messages, asked.options.hosted)
+    return tuple(message for message in live[:-1] if message.content), messages[-1]
+
+
 def _asked(asked: ResponseTurn, place: Place, said: Sequence[Message]) -> AskedResponse:
     return AskedResponse(
-        message_ids=tuple(message.id for message in said),
+        message_ids=tuple([message.id for message in said]),
         asked=asked.asked,
         is_background=asked.is_background,
         is_of_conversation=place.is_named,

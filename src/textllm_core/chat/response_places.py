@@ -18,7 +18,7 @@ from textllm_core.records.conversations import Conversation, ConversationState
 from textllm_core.records.messages import Message, reply_message_id
 from textllm_core.records.parts import lent
 from textllm_core.records.response_turns import ResponseTurn
-from textllm_core.records.stored_responses import FollowedResponse, StoredResponse
+from textllm_core.records.stored_responses import FollowedResponse
 from textllm_core.tenancy import Caller, is_unnamed
 from textllm_core.wire import to_json
 
@@ -39,7 +39,7 @@ class Place(NamedTuple):
     charged_id: str | None = None
     is_named: bool = False
     named_id: str | None = None
-    forked: StoredResponse | None = None
+    forked: FollowedResponse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +65,12 @@ class Places:
             raise InvalidRequestError.of("previous_response_id", "cannot be there with conversation; send one of them")
         if asked.previous_response_id is not None:
             followed = await self.followed(caller, asked.previous_response_id)
-            previous, known = followed.response, followed.conversation
-            place = Place(previous.user_id, charged_id=self.charged(caller, asked.user_id, previous.user_id))
-            if previous.is_of_conversation:
-                place = place._replace(named_id=known.id)
+            known = followed.conversation
+            charged_id = self.charged(caller, asked.user_id, known.user_id)
+            named_id = known.id if followed.is_of_conversation else None
             if forks or not followed.is_last:
-                return place._replace(forked=previous)
-            return place._replace(state=known, is_named=previous.is_of_conversation)
+                return Place(known.user_id, None, charged_id, named_id=named_id, forked=followed)
+            return Place(known.user_id, known, charged_id, is_named=followed.is_of_conversation, named_id=named_id)
         if asked.conversation_id is not None:
             state = await self.conversations.state(caller.tenant_id, asked.conversation_id, user_id=caller.user_id)
             if state is None:
@@ -87,7 +86,7 @@ class Places:
             InvalidRequestError: the caller has no such response, or not any more.
         """
         followed = await self.responses.followed(caller.tenant_id, response_id)
-        if followed is None or caller.user_id not in (None, followed.response.user_id):
+        if followed is None or caller.user_id not in (None, followed.conversation.user_id):
             raise InvalidRequestError.of(
                 "previous_response_id", "is no response that is kept here; send what was said in input instead"
             )
@@ -103,7 +102,7 @@ class Places:
             raise ConversationNotFoundError
         return None if caller.user_id is not None or named in (None, owner) else caller.acts_for(named)
 
-    async def copy(self, caller: Caller, previous: StoredResponse) -> str:
+    async def copy(self, caller: Caller, previous: FollowedResponse) -> str:
         """A new conversation, with what was said up to the response, and with it.
 
         Raises:
@@ -113,9 +112,10 @@ class Places:
         said = await self.until(caller, previous)
         self._check_length(said)
         messages = [replace(message, content=lent(message.content)) for message in said]
-        state = await self.conversations.state(caller.tenant_id, previous.conversation_id)
+        known = previous.conversation
+        state = await self.conversations.state(caller.tenant_id, known.id)
         return await self.new_conversation(
-            caller, previous.user_id, messages, context_tokens=0 if state is None else state.context_tokens
+            caller, known.user_id, messages, context_tokens=0 if state is None else state.context_tokens
         )
 
     def _check_length(self, said: Sequence[Message]) -> None:
@@ -129,20 +129,20 @@ class Places:
                     "last one, or send what matters of it in input",
                 )
 
-    async def until(self, caller: Caller, previous: StoredResponse) -> Sequence[Message]:
+    async def until(self, caller: Caller, previous: FollowedResponse) -> Sequence[Message]:
         """What was said up to its reply, and with it.
 
         Raises:
             ConversationBusyError: it is still running.
             InvalidRequestError: it ended without a reply.
         """
-        key = caller.tenant_id, previous.user_id, previous.conversation_id
+        key = caller.tenant_id, previous.conversation.user_id, previous.conversation.id
         messages = list(await self.conversations.last_messages(*key, limit=None))
         places = [place for place, each in enumerate(messages) if each.id == reply_message_id(previous.id)]
         if places:
             return messages[: places[0] + 1]
         entry = await self.ledger.entry(caller.tenant_id, previous.id)
-        if previous.failure is None and (entry is None or entry.status == "pending"):
+        if not previous.has_failed and (entry is None or entry.status == "pending"):
             raise ConversationBusyError
         raise InvalidRequestError.of("previous_response_id", "ended without a reply, so that nothing can follow it")
 

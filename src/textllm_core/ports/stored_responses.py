@@ -19,7 +19,7 @@ class StoredResponses(Protocol):
         ...
 
     async def followed(self, tenant_id: str, response_id: str) -> FollowedResponse | None:
-        """The same, with what a response needs to know that is to follow it.
+        """What a response needs to know of one that it is to follow; None where `get` has none.
 
         One that has not ended, or ended without a reply, is not the last thing that was said.
         """

@@ -377,7 +377,8 @@ class ReplyCompleted(Record, frozen=True):
     @property
     def parts(self) -> tuple[ContentPart, ...]:
         """The parts of the message that the reply is, as far as they are told."""
-        reply, calls = self.reply, tuple(call.kept for call in self.reply.tool_calls or ())
+        reply = self.reply
+        calls = tuple(call.kept for call in reply.tool_calls) if reply.tool_calls else ()
         if self.content or (calls and not reply.text):
             return self.content or calls
         return (Refusal(reply.text) if reply.finish_reason == "refusal" else OutputText(reply.text), *calls)

@@ -7,7 +7,7 @@ from textllm_core.errors import Allowance
 from textllm_core.file_tokens import FileTokens
 from textllm_core.records.edits import SaidMessage
 from textllm_core.records.messages import Idempotency, Message, TurnOptions
-from textllm_core.records.parts import ContentPart
+from textllm_core.records.parts import ContentPart, InputText
 from textllm_core.records.stored_responses import StoredResponse
 from textllm_core.usage import LedgerEntry
 from textllm_core.wire import Record
@@ -49,6 +49,11 @@ class ResponseTurn(Record, frozen=True, kw_only=True):
     show_files: Callable[[], Coroutine[None, None, None]] | None = None
     discard_files: Callable[[], Coroutine[None, None, None]] | None = None
     allowance: Allowance | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """It is a text and nothing else, as most are: nothing in it answers what was said before."""
+        return not self.before and len(self.content) == 1 and isinstance(self.content[0], InputText)
 
 
 class KeptResponse(Record, frozen=True, kw_only=True):

@@ -46,9 +46,18 @@ class StoredResponse(AskedResponse, frozen=True, kw_only=True):
     failure: ResponseFailure | None = None
 
 
-class FollowedResponse(Record, frozen=True):
-    """A response that another one is to follow; `is_last`: nothing was said behind it in its conversation."""
+class FollowedResponse(Record, frozen=True, kw_only=True):
+    """A response that another one is to follow, and what that needs to know of it.
 
-    response: StoredResponse
+    Args:
+        conversation: that which it is of, as it is now.
+        is_of_conversation: as `AskedResponse` has it.
+        has_failed: it ended without a reply.
+        is_last: nothing was said behind it in its conversation.
+    """
+
+    id: str
     conversation: ConversationState
+    is_of_conversation: bool
+    has_failed: bool
     is_last: bool

@@ -5,11 +5,11 @@ import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
 from secrets import token_hex
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from litestar import Request
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
@@ -93,15 +93,28 @@ class HeldSpool:
 class DoorBody:
     """A body without its files, in whose places it has something short that nobody else can write.
 
+    It is there for a block. Who needs its files beyond that, holds them.
+
     Attributes:
         content: the JSON.
         held: where its files wait, until the block ends and nobody holds them any more; None: it has none.
+        place: of the request in the spool, until the block ends; None: it needs none.
     """
 
     def __init__(self, content: bytes, token: str = "", files: list[LiftedFile] | None = None) -> None:
         self.content = content
         self._token, self._files = token, files or []
         self.held: HeldSpool | None = None
+        self.place: ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.held is not None:
+            self.held.let_go()
+        if self.place is not None:
+            self.place.close()
 
     @property
     def canonical(self) -> bytes:
@@ -130,11 +143,10 @@ class DoorBody:
         return self.held.upload(name or _name_of(file), file.first, file.size)
 
 
-@asynccontextmanager
-async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> AsyncIterator[DoorBody]:
+async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> DoorBody:
     """The body of a request that may have files in it: as data URLs in base64, or as `file_data`.
 
-    Only pieces of the files are ever in memory. Who needs them beyond the block, holds them.
+    Only pieces of the files are ever in memory.
 
     Args:
         max_text_bytes: of all that is no file.
@@ -149,18 +161,13 @@ async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> 
     if 0 < length <= max_text_bytes:
         content = await _text_of(request, length, max_bytes=max_text_bytes)
         if b";base64," not in content and b'"file_data"' not in content:
-            body = DoorBody(content)
-            try:
-                yield body
-            finally:
-                if body.held is not None:
-                    body.held.let_go()
-            return
+            return DoorBody(content)
     else:
         check_json_type(request)
     if length > max_text_bytes + MOST_BYTES * 4 // 3 + max_text_bytes:
         raise FileTooLargeError.of_all(limit=MOST_BYTES)
-    with services.spool.place(caller_of(request)):
+    with ExitStack() as place:
+        place.enter_context(services.spool.place(caller_of(request)))
         held = HeldSpool(services.spool)
         try:
             lifting = Lifting(held, max_text_bytes=max_text_bytes, max_file_bytes=services.max_file_bytes)
@@ -169,10 +176,11 @@ async def door_body(request: Request[Any, Any, Any], *, max_text_bytes: int) -> 
                     await lifting.take(piece[start : start + _SCANNED_AT_ONCE])
                     await asyncio.sleep(0)  # others have their turn, however much comes at once
             body = await lifting.ended()
-            body.held = held
-            yield body
-        finally:
+        except BaseException:
             held.let_go()
+            raise
+        body.held, body.place = held, place.pop_all()
+        return body
 
 
 async def _text_of(request: Request[Any, Any, Any], length: int, *, max_bytes: int) -> bytes:

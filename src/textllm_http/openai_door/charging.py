@@ -1,6 +1,7 @@
 """Who is charged for what comes through the door of OpenAI's API."""
 
 import re
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final
 
@@ -19,8 +20,9 @@ from textllm_core.ids import USER_ID
 from textllm_core.records.messages import Idempotency
 from textllm_core.stored_responses import no_such_response
 from textllm_core.tenancy import Caller
-from textllm_http.admission import idempotency_of
+from textllm_http.admission import has_key, idempotency_of
 from textllm_http.auth import Connection, any_caller, caller_of
+from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.services import services_of
 
 _Request = Request[Any, Any, Any]
@@ -56,11 +58,12 @@ def named_user(
     """
     if caller.user_id is not None:
         return caller.user_id
-    names = (("safety_identifier", safety_identifier), ("user", user), (NAMES_USER, in_header))
-    for field, value in names:
+    named = None
+    for field, value in (("safety_identifier", safety_identifier), ("user", user), (NAMES_USER, in_header)):
         if value == "":
             raise InvalidRequestError.of(field, "must not be empty; leave it out to name nobody")
-    named = next((value for _, value in names if value is not None), None)
+        if named is None:
+            named = value
     if named is None or _USER_ID.fullmatch(named):
         return named
     return f"id_{sha256(named.encode(errors='surrogatepass')).hexdigest()[:32]}"
@@ -86,11 +89,15 @@ async def caller_at_door(connection: Connection, handler: BaseRouteHandler) -> N
         NotFoundError: it is of another user, or not there.
     """
     await any_caller(connection, handler)  # type: ignore[misc]  # a guard may be async
+    scope: Mapping[str, object] = connection.scope
+    named_there = scope.get("path_params")
+    if named_there is None:  # the short way, whose paths name nothing, and whose handlers read the header themselves
+        return
     in_header, caller, textllm = user_in_header(connection), caller_of(connection), services_of(connection).textllm
     if in_header is None or caller.user_id is not None:
         return
     error: NotFoundError
-    match connection.scope.get("path_params", {}):  # the short way has none
+    match named_there:
         case {"conversation_id": str(of)}:
             owner, error = (await textllm.conversations.get(caller, of)).user_id, ConversationNotFoundError()
         case {"response_id": str(of)}:
@@ -115,10 +122,13 @@ def file_key(file_id: str) -> str:
     return key
 
 
-def idempotency_at_door(request: _Request, canonical_body: bytes) -> Idempotency | None:
+def idempotency_at_door(request: _Request, body: DoorBody) -> Idempotency | None:
     """`idempotency_of`, to which a request for another user is another one, also where a header names the user.
 
     Raises:
         InvalidRequestError: as `idempotency_of`.
     """
-    return idempotency_of(request, canonical_body + (user_in_header(request) or "").encode(errors="surrogateescape"))
+    if not has_key(request):
+        return None
+    named = (user_in_header(request) or "").encode(errors="surrogateescape")
+    return idempotency_of(request, body.canonical + named)

@@ -20,7 +20,6 @@ from textllm_http.openai_door.items import Item
 from textllm_http.openai_door.shaping import shaped_at
 from textllm_http.requests import JsonBody
 
-KINDS: Final = ("custom", "namespace")
 _INPUT: Final = "input"
 _TEXT: Final[Mapping[str, Any]] = {
     "type": "object",
@@ -115,7 +114,9 @@ def names_of(tools: Sequence[Mapping[str, Any]]) -> Mapping[str, CalledAs]:
 
 def as_called(items: Sequence[Item], tools: Sequence[Mapping[str, Any]]) -> list[Item]:
     """Items of a reply, whose calls are as the client knows them. Args: as `names_of` has them."""
-    known = names_of(tools) if any(tool.get("type") in KINDS for tool in tools) else {}
+    known = names_of(tools) if tools else {}
+    if not known:
+        return [*items]
     return [
         _as_called(item, known[item["name"]]) if item["type"] == "function_call" and item["name"] in known else item
         for item in items

@@ -95,7 +95,7 @@ _CHUNKS: Final = (
 async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a conversation that its client keeps."""
     textllm, caller = services_of(request).textllm, caller_of(request)
-    async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
+    with await door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
         asked = COMPLETION.shaped(body.content)
         turn = await _turn_of(request, asked, body)
         named = naming(asked.model, request=request)
@@ -126,7 +126,7 @@ async def _turn_of(request: Request[Any, Any, Any], asked: CompletionRequest, bo
             in_header=user_in_header(request),
         ),
         options=asked.options,
-        idempotency=idempotency_at_door(request, body.canonical),
+        idempotency=idempotency_at_door(request, body),
         is_streamed=bool(asked.stream),
     )
     if not any(has_files(parts) for _, parts in said):

@@ -114,7 +114,7 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
     if content_length_of(request) == 0 and not has_body(request):
         user = charged_user(caller, safety_identifier=None, user=None, in_header=in_header)
         return json_response(_shown(await conversations.create(caller, user)))
-    async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
+    with await door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
         asked = _CREATE.decode(body.content)
         given = _given(asked.items or [], body)
         user = charged_user(caller, safety_identifier=asked.safety_identifier, user=asked.user, in_header=in_header)
@@ -190,7 +190,7 @@ async def remove(request: Request[Any, Any, Any], conversation_id: FromPath[str]
 async def add_items(request: Request[Any, Any, Any], conversation_id: FromPath[str]) -> ASGIApp:
     """Add items to a conversation."""
     conversations = _conversations(request)
-    async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
+    with await door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
         asked = _ADD.decode(body.content)
         if not asked.items:
             raise InvalidRequestError.of("items", "must not be empty")

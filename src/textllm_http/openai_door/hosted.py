@@ -123,6 +123,8 @@ def hosted_tools(
     """
     if max_tool_calls is not None and max_tool_calls < 1:
         raise InvalidRequestError.of("max_tool_calls", "must be at least 1")
+    if not tools:
+        return None
     hosted = [_checked(tool, f"tools[{number}]") for number, tool in enumerate(tools) if is_hosted(tool)]
     if not hosted:
         return None

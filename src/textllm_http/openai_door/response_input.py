@@ -7,7 +7,6 @@ from typing import Any, Final
 from litestar import Request
 
 from textllm_core.chat.approvals import answers_calls, is_of_server
-from textllm_core.chat.given_parts import has_files
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.edits import SaidMessage
 from textllm_core.records.hosted import HostedItem
@@ -24,7 +23,7 @@ from textllm_http.openai_door.given_items import Given, GivenMessage, GivenRefer
 from textllm_http.openai_door.hosted_items import PREFIXES
 from textllm_http.openai_door.items import ItemId, id_of_call
 from textllm_http.openai_door.response_request import ResponseRequest
-from textllm_http.openai_door.taking import taken
+from textllm_http.openai_door.taking import taken, texts_alone
 from textllm_http.services import services_of
 
 _NO_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)  # when its caller says that something was said, nobody asks
@@ -82,7 +81,7 @@ async def unkept_turn(
         messages=(*past, *said),
         user_id=user,
         options=asked.options,
-        idempotency=idempotency_at_door(request, body.canonical),
+        idempotency=idempotency_at_door(request, body),
         kind=content.parts.kind,
         files=content.parts.tokens,
         attached=content.parts.attached,
@@ -106,17 +105,11 @@ async def stored_turn(
         TextLLMError: it cannot be answered.
     """
     named, options = _named(request, asked), asked.options
-    contents, user_id = [each.parts for each in given], named or caller_of(request).id
-    if any(map(has_files, contents)):
-        user_id = await _owner(request, asked) or user_id
-    kept = await taken(
-        request,
-        body,
-        contents,
-        user_id=user_id,
-        model=asked.model,
-        keeps=True,
-    )
+    contents = [each.parts for each in given]
+    kept = texts_alone(contents)
+    if kept is None:
+        user_id = await _owner(request, asked) or named or caller_of(request).id
+        kept = await taken(request, body, contents, user_id=user_id, model=asked.model, keeps=True)
     parts = kept.parts
     said = [SaidMessage(role=each.role, content=it) for each, it in zip(given, parts.contents, strict=True)]
     *before, last = said
@@ -133,7 +126,7 @@ async def stored_turn(
         previous_response_id=asked.previous_response_id,
         user_id=named,
         options=options,
-        idempotency=idempotency_at_door(request, body.canonical),
+        idempotency=idempotency_at_door(request, body),
         is_stored=is_stored,
         is_background=bool(asked.background),
         is_resumable=bool(asked.stream),

@@ -112,6 +112,9 @@ class ResponseReasoning(Struct, frozen=True):
     summary: str | None = None
 
 
+_NO_TEXT, _NO_REASONING = ResponseText(), ResponseReasoning()
+
+
 class ResponseRequest(Struct, frozen=True, kw_only=True):
     """The body, as OpenAI's API has it; fields that nobody knows are ignored."""
 
@@ -165,7 +168,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
         """
         self._check_served()
         given, include = self.tools or (), self.include or ()
-        functions = tuple(_functions(given))
+        functions = tuple(_functions(given)) if given else ()
         hosted = hosted_tools(given, include=include, max_tool_calls=self.max_tool_calls)
         allowed, hosted, choice = _chosen(self.tool_choice, functions, hosted, given)
         return TurnOptions(
@@ -201,7 +204,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
 
     def told(self, *, created_at: int, is_stored: bool) -> dict[str, Any]:
         """What a response tells of its request, with what OpenAI's API has where nothing was said."""
-        text, reasoning = self.text or ResponseText(), self.reasoning or ResponseReasoning()
+        text, reasoning = self.text or _NO_TEXT, self.reasoning or _NO_REASONING
         shape = {"type": "text"} if text.format is None else _told_format(text.format)
         return {
             "object": "response",

@@ -128,7 +128,7 @@ async def create(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
-    async with door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
+    with await door_body(request, max_text_bytes=MAX_TEXT_BYTES) as body:
         asked = RESPONSE.shaped(body.content)
         given = await given_of(request, asked, body)
         create = services_of(request).textllm.responses.create
@@ -146,14 +146,16 @@ async def _answer(request: Request[Any, Any, Any]) -> ASGIApp:
             return await _in_background(request, begun, stream=bool(asked.stream), returns=returns)
         if not asked.stream:
             started, end, named_id = await create.answer(caller, turn)
-            told = await _told_first(request, started, told)
+            if started.is_replayed:
+                told = await _told_first(request, started, told)
             named_id = named_id if started.conversation_id == named_id else None
             shown = Shown(started.response_id, told, named_id, named, asked.returns_reasoning)
             ended = shown.ended(end)
             return json_response(ended, headers=admitted_headers(started) | _ids(started))
         first, batches, named_id = await create.stream(caller, turn)  # a refusal is a plain response
     started = begins(first)
-    told = await _told_first(request, started, told)
+    if started.is_replayed:
+        told = await _told_first(request, started, told)
     frames = ResponseFrames(told, named, conversation_id=named_id, returns=asked.returns_reasoning)
     return stream_of(request, started, batches, frames, admitted_headers(started) | _ids(started), first=first)
 
@@ -280,11 +282,10 @@ _TOLD: Final = frozenset(ResponseRequest(user="").told(created_at=0, is_stored=T
 
 
 async def _told_first(request: Request[Any, Any, Any], started: ReplyStarted, told: dict[str, Any]) -> dict[str, Any]:
-    """What is told of the request; of a repeat what was told the first time, where that is kept."""
-    if started.is_replayed:
-        with suppress(NotFoundError):
-            kept = await services_of(request).textllm.responses.get(caller_of(request), started.response_id)
-            return {name: value for name, value in _shown(request, kept).items() if name in _TOLD}
+    """What was told of a request the first time, where that is kept; else what its repeat tells."""
+    with suppress(NotFoundError):
+        kept = await services_of(request).textllm.responses.get(caller_of(request), started.response_id)
+        return {name: value for name, value in _shown(request, kept).items() if name in _TOLD}
     return told
 
 

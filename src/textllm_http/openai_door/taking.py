@@ -1,7 +1,7 @@
 """What messages bring, made content: their files are looked at, and stored or held."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from litestar import Request
 from msgspec import Struct
@@ -14,12 +14,22 @@ from textllm_http.auth import caller_of
 from textllm_http.openai_door.bodies import DoorBody
 from textllm_http.services import services_of
 
+_NO_FILES: Final = FileTokens(0, 0)
+
 
 class Taken(Struct, frozen=True):
     """Content of messages; `allowance`: what is left of the user's rate limit, where it was counted for their files."""
 
     parts: TakenParts
     allowance: Allowance | None = None
+
+
+def texts_alone(said: Sequence[Sequence[GivenPart]]) -> Taken | None:
+    """What `taken` makes of messages without files; None: they have some."""
+    if any(map(has_files, said)):
+        return None
+    contents = cast("tuple[tuple[ContentPart, ...], ...]", tuple(map(tuple, said)))
+    return Taken(TakenParts(contents=contents, kind="text", tokens=_NO_FILES))
 
 
 async def taken(
@@ -40,9 +50,8 @@ async def taken(
     Raises:
         TextLLMError: what `TakeParts` raises; or there are too many requests.
     """
-    if not any(map(has_files, said)):
-        contents = tuple(cast("tuple[ContentPart, ...]", tuple(parts)) for parts in said)
-        return Taken(TakenParts(contents=contents, kind="text", tokens=FileTokens(0, 0)))
+    if (texts := texts_alone(said)) is not None:
+        return texts
     textllm, caller = services_of(request).textllm, caller_of(request)
     allowance = None if is_counted else await textllm.files.admit(caller, user_id)
     held = None if keeps else body.held_in(services_of(request).spool)

@@ -17,7 +17,7 @@ from textllm_core.records.file_replies import DocumentReply, ImageReply
 from textllm_core.records.messages import Idempotency
 from textllm_core.uploads import Upload
 from textllm_core.wire import to_json
-from textllm_http.admission import idempotency_of
+from textllm_http.admission import has_key, idempotency_of
 from textllm_http.auth import any_caller, caller_of
 from textllm_http.multipart import MultipartBody
 from textllm_http.openapi_examples import FILE_VIEW
@@ -164,7 +164,7 @@ async def _arrived(request: Request[Any, Any, Any], shape: MultipartBody) -> Asy
             if asked.tool_results:
                 raise InvalidRequestError.of("tool_results", "must be sent to /chat, in a turn without files")
             idempotency = None
-            if "idempotency-key" in request.headers:
+            if has_key(request):
                 idempotency = idempotency_of(request, await _canonical(asked, form.files))
             user_id = caller.acts_for(asked.user_id)
             if caller.user_id is None and user_id is not None:

@@ -52,6 +52,8 @@ class ResponseFrames:
         "_returned",
         "_shown",
         "_told",
+        "_where",
+        "_whole",
         "_words",
         "_writes",
     )
@@ -71,6 +73,8 @@ class ResponseFrames:
         self._places: dict[str, int] = {}  # of the items that have begun, by their ids
         self._done: set[str] = set()  # those that a tool of the provider's has brought to their ends
         self._parts: list[Part] = []  # of the message, as far as it has begun
+        self._where: dict[Part, bytes] = {}  # their places, as members in JSON
+        self._whole: dict[str, Raw] = {}  # messages that have ended, in JSON, by their ids
         self._words: list[str] = []  # of what is thought, before anything is said
         self._returned: Reasoning | None = None  # the same, in the form in which it goes back
         self._shown = Shown("", told, None, named, returns)
@@ -81,12 +85,12 @@ class ResponseFrames:
         self._shown = replace(self._shown, response_id=event.response_id, conversation_id=conversation_id)
         self._message_id, self._model = reply_message_id(event.response_id), event.model
         first = "queued" if self._background else "in_progress"
-        begun = Raw(to_json(self._shown.as_of_now(first, event.model)))
-        told = self._event("response.created", response=begun)
+        begun = b'"response":' + to_json(self._shown.as_of_now(first, event.model))
+        told = self._numbered(b"response.created", begun)
         if self._background:
-            told += self._event("response.queued", response=begun)
-            begun = Raw(to_json(self._shown.as_of_now("in_progress", event.model)))
-        return told + self._event("response.in_progress", response=begun)
+            told += self._numbered(b"response.queued", begun)
+            begun = b'"response":' + to_json(self._shown.as_of_now("in_progress", event.model))
+        return told + self._numbered(b"response.in_progress", begun)
 
     def delta(self, number: int, text: str) -> bytes:
         opened = b"" if self._writes else self._open_text()
@@ -129,7 +133,7 @@ class ResponseFrames:
                 case _:
                     told += self._worked(item)
         output.sort(key=lambda item: self._places[item["id"]])
-        response = self._shown.ended(end, output)
+        response = self._shown.ended(end, [self._whole.get(item["id"], item) for item in output])
         return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response) + _DONE
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
@@ -143,10 +147,9 @@ class ResponseFrames:
     def _open_text(self) -> bytes:
         """What comes before the first piece of the text."""
         opened = self._open("output_text")
-        head = to_json(self._place("output_text"))[1:-1].replace(b"%", b"%%")
         self._writes = (
             b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":%d,'
-            + head
+            + self._where["output_text"].replace(b"%", b"%%")
             + b',"delta":%b,"logprobs":[]}\n\n'
         )
         return opened
@@ -165,7 +168,10 @@ class ResponseFrames:
             item = message_item(item_id, "assistant", [], status="in_progress")
             told += self._event("response.output_item.added", output_index=self._next(item_id), item=item)
         self._parts.append(part)
-        return told + self._event("response.content_part.added", **self._place(part), part=_part_of(part, ""))
+        self._where[part] = where = to_json(self._place(part))[1:-1]
+        return told + self._numbered(
+            b"response.content_part.added", b'%b,"part":%b' % (where, to_json(_part_of(part, "")))
+        )
 
     def _place(self, part: Part) -> dict[str, Any]:
         index = self._places[self._message_id]
@@ -183,15 +189,17 @@ class ResponseFrames:
                 else:
                     told += self._open_text()
         for kind in self._parts:  # a refusal may have come as text
-            part = parts.get(kind) or _part_of(kind, reply.text)
-            where = self._place(kind)
+            part, where = parts.get(kind) or _part_of(kind, reply.text), self._where[kind]
             if kind == "refusal":
-                told += self._event("response.refusal.done", **where, refusal=part["refusal"])
+                told += self._event("response.refusal.done", **self._place(kind), refusal=part["refusal"])
             else:
-                told += b"".join(hosted_items.cited(part["annotations"], where, self._event))
-                told += self._event("response.output_text.done", **where, text=part["text"], logprobs=[])
-            told += self._event("response.content_part.done", **where, part=part)
-        return told + self._event("response.output_item.done", output_index=self._places[item["id"]], item=item)
+                if part["annotations"]:
+                    told += b"".join(hosted_items.cited(part["annotations"], self._place(kind), self._event))
+                words = to_json(part["text"])
+                told += self._numbered(b"response.output_text.done", b'%b,"text":%b,"logprobs":[]' % (where, words))
+            told += self._numbered(b"response.content_part.done", b'%b,"part":%b' % (where, to_json(part)))
+        self._whole[item["id"]] = whole = Raw(to_json(item))
+        return told + self._event("response.output_item.done", output_index=self._places[item["id"]], item=whole)
 
     @property
     def _thought_id(self) -> str:
@@ -259,8 +267,11 @@ class ResponseFrames:
         return told + hosted_items.done(item, self._places[item["id"]], self._event)
 
     def _event(self, kind: str, **data: Any) -> bytes:
+        return self._numbered(kind.encode(), to_json(data)[1:-1])
+
+    def _numbered(self, kind: bytes, members: bytes) -> bytes:
+        """An event; `members`: what it has besides its kind and its number, in JSON."""
         number, self._number = self._number, self._number + 1
         if number <= self._after:
             return b""
-        body = to_json({"type": kind, "sequence_number": number, **data})
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), body)
+        return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (kind, kind, number, members)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct
 
 from textllm_core.records.messages import ReplyCompleted, ReplyUsage, reply_message_id
 from textllm_core.records.response_turns import KeptResponse
@@ -40,7 +40,7 @@ class Shown(Struct, frozen=True):
         status: str,
         model: str,
         *,
-        output: Sequence[Item] = (),
+        output: Sequence[Item | Raw] = (),
         usage: Mapping[str, Any] | None = None,
         error: Mapping[str, Any] | None = None,
         reason: str | None = None,
@@ -65,7 +65,7 @@ class Shown(Struct, frozen=True):
             "completed_at": completed_at,
         }
 
-    def ended(self, end: ReplyCompleted, output: Sequence[Item] | None = None) -> dict[str, Any]:
+    def ended(self, end: ReplyCompleted, output: Sequence[Item | Raw] | None = None) -> dict[str, Any]:
         """The object of a reply that has come to its end; `output`: None: `output_of` it."""
         reply = end.reply
         status, reason = _end_of(reply.finish_reason)

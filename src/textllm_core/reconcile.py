@@ -77,7 +77,7 @@ class Reconcile:
             hold, conversation, heard, ended, files, pricing=self.pricing, at=now, tools=tools, is_told=is_told
         )
         settled = await self.track_usage(hold, end, recovered=True)
-        if settled is not None and not end.answered:
+        if settled is not None and not end.leaves_files:
             await self._discard_files(hold)
         return settled is not None
 

@@ -359,7 +359,7 @@ class Exchange:
         if settled is None:
             self._fail(of, StorageUnavailableError("This turn was settled by recovery, without its reply."))
         if isinstance(told, TextLLMError):
-            if not end.settlement.answered:
+            if not end.settlement.leaves_files:
                 await discard_files(of.turn)
             self._fail(of, told)
         elif settled is not None:

@@ -156,6 +156,8 @@ def _ending(
         end = ReplyCompleted(reply, turn.files, told_content(turn.options, reply_message), at)
         if of.is_remembered and begun is not None:
             remembered = remembered_reply(begun, end)
+    is_broken = isinstance(told, TextLLMError) or told == "cancelled"
+    answered = _answered(left, is_aside=is_aside, keeps_messages=of.keeps_messages, is_broken=is_broken)
     waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
     is_kept = reply_message is not None and of.keeps_messages and not is_aside
     # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn. One with a
@@ -178,7 +180,7 @@ def _ending(
         service_tier=service_tier,
         metadata=turn.options.metadata,
         messages=(*turn.before, of.message, reply_message) if is_kept and reply_message is not None else (),
-        answered=left.is_kept and not is_aside,
+        answered=answered,
         last_image=of.message.last_image if left.is_kept and not is_aside else None,
         transcript_id=transcript_id,
         transcripts=() if is_aside else of.transcripts,
@@ -187,7 +189,7 @@ def _ending(
         time_to_first_token_ms=None if waited is None else max(0, int(waited.total_seconds() * 1000)),
         remembered=remembered,
         summary=summary if is_aside else None,
-        unsaid=None if left.is_kept or is_aside or turn.given is not None else title_from(of.message.text),
+        unsaid=None if answered or is_aside or turn.given is not None else title_from(of.message.text),
         end_number=of.log.end_number,
         open_calls=open_calls,
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
@@ -228,6 +230,7 @@ def recovered(
     left, is_aside = remains(ended, heard, stated), hold.kind == "summary"
     keeps_messages = conversation is None or conversation.keeps_messages
     is_kept = left.is_kept and not is_aside and (hold.message is not None or not keeps_messages)
+    is_answered = is_kept and _answered(left, is_aside=is_aside, keeps_messages=keeps_messages, is_broken=True)
     # Where ours is the record, what is in doubt is made anew from it, unless the exchange took no part. A provider
     # whose reader is gone may write the reply to its end, and yet not keep it in its conversation.
     known = hold.transcript_id or (conversation.transcript_id if conversation else None)
@@ -243,8 +246,8 @@ def recovered(
         at=at,
         messages=(*hold.said, reply_message) if reply_message and hold.message and keeps_messages else (),
         open_calls=reply_message.open_calls if reply_message else open_calls,
-        answered=is_kept,
-        unsaid=title_from(hold.message.text) if hold.message and not is_kept else None,
+        answered=is_answered,
+        unsaid=title_from(hold.message.text) if hold.message and not is_answered else None,
         last_image=hold.message.last_image if is_kept and hold.message else None,
         transcript_id=None if is_dropped else known,
         transcripts=(known,) if known else (),
@@ -332,6 +335,14 @@ def _by_account(
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
         is_untold=not is_told,
     )
+
+
+def _answered(left: Remains, *, is_aside: bool, keeps_messages: bool, is_broken: bool) -> bool:
+    """Whether the turn counts as one of its conversation's, which has it and its reply, as far as that goes.
+
+    What the provider alone keeps has no turn whose reply broke off, unless it says itself that it is whole.
+    """
+    return left.is_kept and not is_aside and (keeps_messages or not is_broken or left.status == "completed")
 
 
 def _asks_approval(message: Message | None) -> bool:

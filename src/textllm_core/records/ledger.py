@@ -235,6 +235,11 @@ class Settlement(Record, frozen=True, kw_only=True):
     open_until: datetime | None = None
     is_untold: bool = False
 
+    @property
+    def leaves_files(self) -> bool:
+        """Its conversation knows the files of the turn."""
+        return self.answered or self.last_image is not None
+
 
 class Settled(Record, frozen=True):
     """The counters after a settlement: answered turns of the conversation, and USD spent in the session."""

@@ -9,7 +9,7 @@ from textllm_adapters.telemetry.listeners import Listeners
 from textllm_adapters.telemetry.logs import LogTelemetry, configure_logs
 from textllm_adapters.telemetry.metrics import PrometheusTelemetry
 from textllm_adapters.telemetry.tracing import open_tracer
-from textllm_adapters.wiring import ListedModels, load_settings, open_textllm
+from textllm_adapters.wiring import ListedModels, load_settings, open_textllm, public_settings
 from textllm_core.application import TextLLM
 from textllm_core.steps import UNTRACED
 from textllm_core.uploads import MEGABYTE
@@ -54,9 +54,10 @@ def create() -> Served:
                 await asyncio.to_thread(traces.close)
 
     models = ListedModels(settings)
+    in_force = public_settings(settings)
     app = create_app(
         opener,
-        public_config={name: value for name, value in settings.public().items() if name not in _ABOUT_THIS_MACHINE},
+        public_config={name: value for name, value in in_force.items() if name not in _ABOUT_THIS_MACHINE},
         max_input_chars=settings.max_input_length,
         max_file_bytes=settings.max_file_size_mb * MEGABYTE,
         body_timeout_s=settings.body_timeout_s,

@@ -1,12 +1,13 @@
 """What the composition root says about settings that cannot, or should not, be used."""
 
 import asyncio
+import json
 import re
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from openai.types.shared import chat_model
@@ -18,7 +19,7 @@ from textllm_adapters.memory.blob_store import MemoryBlobStore
 from textllm_adapters.memory.llm import ScriptedLLM
 from textllm_adapters.openai.lifetimes import SHUTDOWNS
 from textllm_adapters.settings import load_settings
-from textllm_adapters.wiring import database_revision, notices, open_textllm, upgrade_database
+from textllm_adapters.wiring import config_in_force, database_revision, notices, open_textllm, upgrade_database
 from textllm_adapters.wiring.models import pricing_of
 from textllm_core import Caller, DocumentTurn, Ports, TextTurn, TurnOptions, Upload
 from textllm_core.application import Adapters
@@ -123,6 +124,27 @@ async def test_the_embedded_model_is_free_unless_the_operator_states_its_price(t
     assert costs[""][0] == 0
     cost, usage = costs[str(tmp_path / "priced.yaml")]
     assert cost == (usage.input * Decimal(1000) + usage.output * Decimal(2000)) / 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("environ", "config", "model"),
+    [
+        ({}, {}, "SmolLM2"),
+        ({"TEXTLLM_LOCAL_MODEL": "/models/qwen.gguf"}, {}, "qwen"),
+        ({}, {"model": "gpt-4o"}, "SmolLM2"),
+        ({"OPENAI_API_KEY": "sk-test"}, {}, "gpt-4o"),
+        ({}, {"model": "m", "models": {"m": {"provider": "own"}}, "providers": {"own": {"kind": "embedded"}}}, "m"),
+    ],
+)
+async def test_the_settings_in_force_name_the_model_that_answers(
+    tmp_path: Path, environ: dict[str, str], config: dict[str, Any], model: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    settings = load_settings(
+        environ=environ | {"TEXTLLM_DATA_DIR": str(tmp_path), "TEXTLLM_CONFIG": str(tmp_path / "config.yaml")},
+        cwd=tmp_path,
+    )
+    assert str((await config_in_force(settings))["model"]).startswith(model)
 
 
 def test_of_another_than_the_embedded_model_it_is_told_who_answers_and_no_price_asked(tmp_path: Path) -> None:

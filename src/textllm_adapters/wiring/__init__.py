@@ -13,6 +13,7 @@ from textllm_adapters.wiring.asking import ask_providers
 from textllm_adapters.wiring.blocking import SyncTextLLM, open_textllm_sync
 from textllm_adapters.wiring.checks import allowed_tools, check, notices
 from textllm_adapters.wiring.listed_models import ListedModels, list_models, models_of
+from textllm_adapters.wiring.models import public_settings
 from textllm_adapters.wiring.providers import fetch_model
 from textllm_adapters.wiring.storage import database_revision, database_steps, upgrade_database
 from textllm_adapters.wiring.upkeep import health, run_jobs
@@ -38,6 +39,7 @@ __all__ = [
     "open_files",
     "open_textllm",
     "open_textllm_sync",
+    "public_settings",
     "run_jobs",
     "try_out",
     "upgrade_database",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from textllm_adapters.settings import Settings, load_settings
 from textllm_adapters.wiring.checks import check, priced
-from textllm_adapters.wiring.models import Model, chat_policy, open_models, open_transcript
+from textllm_adapters.wiring.models import Model, chat_policy, open_models, open_transcript, public_settings
 from textllm_adapters.wiring.providers import Progress
 from textllm_adapters.wiring.storage import (
     api_keys_of,
@@ -283,4 +283,4 @@ async def open_conversations(settings: Settings) -> AsyncIterator[Conversations]
 
 async def config_in_force(settings: Settings) -> Mapping[str, Any]:
     """The settings, without secrets."""
-    return settings.public()
+    return public_settings(settings)

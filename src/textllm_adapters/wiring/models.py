@@ -153,6 +153,12 @@ def own_model_of(settings: Settings) -> str | None:
     return (first.model_file or settings.local_model or Path(MEMBER)).stem
 
 
+def public_settings(settings: Settings) -> dict[str, object]:
+    """The settings in force, without secrets; `model` is the name of what answers a turn that names none."""
+    own = None if settings.models else own_model_of(settings)
+    return settings.public() | ({} if own is None else {"model": own})
+
+
 def pricing_of(settings: Settings, own_model: str | None = None) -> Pricing:
     """What models cost: by the operator's word, else by the bundled price list; one in this process is free."""
     from textllm_adapters.memory.prices import FixedPrices

@@ -38,7 +38,7 @@ from textllm_core.ports.turnstile import Turnstile
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.ledger import AlreadySettledError, Hold, Replay, Reservation
-from textllm_core.records.messages import Idempotency, Message, ReplyEvent, Turn, TurnNames
+from textllm_core.records.messages import Idempotency, Message, ReplyCompleted, ReplyEvent, Turn, TurnNames
 from textllm_core.records.parts import ContentPart
 from textllm_core.rules.budgets import affordable, demand
 from textllm_core.tenancy import Caller
@@ -115,13 +115,16 @@ class Admission:
         if replay is None:
             return None
         log = ReplyLog()
-        self._tell(log, replay)
+        await self._tell(caller, log, replay)
         log.close()
         await self._give_back(caller, user_id)
         return log.read()
 
-    def _tell(self, log: ReplyLog, replay: Replay) -> None:
+    async def _tell(self, caller: Caller, log: ReplyLog, replay: Replay) -> None:
         for event in replayed(replay, self.policy.warnings(replay.spent)):
+            if isinstance(event, ReplyCompleted) and event.at is None:  # as earlier versions remember it
+                entry = await self.ledger.entry(caller.tenant_id, event.reply.response_id)
+                event = replace(event, at=None if entry is None else entry.settled_at)
             log.append(event)
 
     async def admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange | None:
@@ -133,7 +136,7 @@ class Admission:
         try:
             return await self._admit(caller, turn, running)
         except AlreadySettledError as repeat:
-            self._tell(running.log, repeat.replay)
+            await self._tell(caller, running.log, repeat.replay)
             return None
 
     async def _admit(self, caller: Caller, turn: Turn, running: Running) -> OpenExchange:

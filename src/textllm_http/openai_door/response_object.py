@@ -1,7 +1,7 @@
 """A response as OpenAI's API has it: what was asked, and what came of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -75,7 +75,7 @@ class Shown(Struct, frozen=True):
             output=self.output_of(end) if output is None else output,
             usage=usage_of(reply.usage, reply.cost, estimated=reply.estimated),
             reason=reason,
-            completed_at=seconds(end.at or datetime.now(UTC)) if status == "completed" else None,
+            completed_at=seconds(end.at) if status == "completed" and end.at is not None else None,
         )
 
     def output_of(self, end: ReplyCompleted) -> list[Item]:

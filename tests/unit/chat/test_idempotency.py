@@ -4,10 +4,11 @@ import asyncio
 from contextlib import aclosing, nullcontext, suppress
 from datetime import timedelta
 
+import msgspec
 import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
-from tests.unit.conftest import POLICY, Bench
+from tests.unit.conftest import NOON, POLICY, Bench
 
 from textllm_adapters.memory.llm import ScriptedReply
 from textllm_core import Caller, Reply, ReplyCompleted, ReplyEvent, ReplyFailed, ReplyStarted, TextTurn
@@ -51,6 +52,20 @@ async def test_a_repeat_gets_the_same_reply_to_the_byte(bench: Bench) -> None:
     assert first.estimated
     assert len(warning.llm.requests) == 1
     await warning.check_books()
+
+
+async def test_what_an_earlier_version_remembers_is_told_with_the_moment_of_its_entry(bench: Bench) -> None:
+    await bench.send_message(Caller(), TURN)
+    [(key, kept)] = bench.store.repeats.items()
+    assert kept.replay is not None
+    remembered = msgspec.json.decode(kept.replay.remembered)
+    assert remembered.pop("at")
+    bench.store.repeats[key] = replace(kept, replay=replace(kept.replay, remembered=msgspec.json.encode(remembered)))
+    (entry,) = await bench.entries()
+    bench.clock.advance(timedelta(hours=3))
+    end = (await events_of(bench))[-1]
+    assert isinstance(end, ReplyCompleted)
+    assert end.at == entry.settled_at == NOON
 
 
 async def test_a_stream_is_replayed_with_the_same_ids_text_and_end(bench: Bench) -> None:

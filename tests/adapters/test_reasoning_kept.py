@@ -14,7 +14,7 @@ from tests.servers.openai_script import Fault, Reply
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
-from textllm_adapters.openai.reasoning import made_by
+from textllm_adapters.openai.reasoning import made_by, words_of_thought
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import NOON, hear, request, user
 from textllm_core.list_messages import ListedMessage
@@ -77,6 +77,37 @@ async def test_reasoning_items_go_back_where_they_stood(provider: OpenAIStandIn,
     assert call["id"].startswith(f"fc_{reasoning['id']}")
     assert [request.body["include"] for request in provider.requests] == [["reasoning.encrypted_content"]] * 2
     assert [bool(call.reasoning) for call in calls] == [True, False]
+
+
+async def test_a_summary_is_told_that_was_asked_for_and_counts_for_nothing(
+    provider: OpenAIStandIn, client: Client
+) -> None:
+    llm = ResponsesLLM(client, QUICK)
+    asks = replace(request("What time is it?"), model="gpt-5", reasoning_summary="auto", reasoning_effort="low")
+    provider.script(Reply(reasoning=THOUGHT * 200, text="Noon.", usage={"reasoning_tokens": 2}))
+    heard = await hear(llm.stream(asks))
+    assert provider.requests[-1].body["reasoning"] == {"effort": "low", "summary": "auto"}
+    thought = [event for event in heard.events if isinstance(event, ModelThinking)]
+    assert ("".join(event.words for event in thought), {event.characters for event in thought}) == (THOUGHT * 200, {0})
+    assert (heard.ended.is_estimate, heard.ended.usage and heard.ended.usage.reasoning_tokens) == (False, 2)
+    strangers = Fault.http(400, "unsupported_value", "Your organization must be verified.", param="reasoning.summary")
+    provider.script(strangers, *[Reply(reasoning=THOUGHT, text="Noon.")] * 2)
+    for _ in range(2):
+        heard = await hear(llm.stream(asks))
+        assert heard.ended.text == "Noon."
+    sent_of = [each.body["reasoning"].get("summary") for each in provider.requests[1:]]
+    assert sent_of == ["auto", None, None]
+
+
+def test_the_parts_of_a_summary_stand_apart() -> None:
+    begun = b"response.reasoning_summary_part.added"
+    told = [
+        words_of_thought(begun, b'{"summary_index":0}'),
+        words_of_thought(b"response.reasoning_summary_text.delta", b'{"delta":"**One**"}'),
+        words_of_thought(begun, b'{"summary_index":1}'),
+        words_of_thought(b"response.reasoning_summary_text.delta", b'{"delta":"**Two**"}'),
+    ]
+    assert "".join(told) == "**One**\n\n**Two**"
 
 
 async def test_what_was_thought_before_a_plain_answer_goes_back_only_where_it_is_wanted(

@@ -69,6 +69,35 @@ async def test_words_stand_before_the_message_whole_in_streams_and_later(server:
     assert again == events
 
 
+async def test_words_are_a_summary_for_who_asks_for_one(server: Server, bench: Bench) -> None:
+    bench.llm.script(THINKS, THINKS, replace(THINKS, text="", tool_calls=(CALL,)))
+    asks: dict[str, Any] = {"input": "Hello", "reasoning": {"effort": "low", "summary": "auto"}}
+    whole = await asked(server, **asks)
+    assert bench.llm.requests[-1].reasoning_summary == "auto"
+    assert whole["reasoning"]["summary"] == "auto"
+    summary = [{"type": "summary_text", "text": "Let me see."}]
+    assert whole["output"][0] == {"id": whole["output"][0]["id"], "type": "reasoning", "summary": summary}
+    events = await streamed(server, **asks)
+    told = [event for event in events if event["type"].startswith("response.reasoning_summary")]
+    assert [event["type"].removeprefix("response.reasoning_summary_") for event in told] == [
+        "part.added",
+        "text.delta",
+        "text.delta",
+        "text.done",
+        "part.done",
+    ]
+    assert {event["summary_index"] for event in told} == {0}
+    response = events[-1]["response"]
+    assert done(events) == response["output"]
+    for each in (whole, response):
+        assert (await shown(server, each["id"]))["output"] == each["output"]
+    called = await streamed(server, **asks | {"tools": [WEATHER], "reasoning": {"generate_summary": "detailed"}})
+    assert done(called) == called[-1]["response"]["output"]
+    assert called[-1]["response"]["output"][0]["summary"] == summary
+    refused = await server.post("/v1/responses", asks | {"reasoning": {"summary": "long"}})
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "reasoning.summary")
+
+
 async def test_nobody_at_chat_sees_them(server: Server, bench: Bench) -> None:
     conversation_id = await made(server)
     bench.llm.script(*[replace(THINKS, returned=RETURNED)] * 4)

@@ -70,7 +70,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
         stream_options, store, safety_identifier, prompt_cache_key: fields of the API that some servers refuse.
         short_call_ids: ids of calls have nine letters and digits.
         reasoning: it takes no calls without what the model thought before them; False: it takes nothing of that back.
-        encrypted: it gives the reasoning of its models, encrypted, to be sent back.
+        encrypted: it gives the reasoning of its models, encrypted, to be sent back; `summaries`: summed up.
         trusts_cost: what it says that a call cost is what is charged.
         longest, context: tokens of a reply, and of all there is, as the server has said; None: it has not.
     """
@@ -88,6 +88,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     short_call_ids: bool = False
     reasoning: bool | None = None
     encrypted: bool = True
+    summaries: bool = True
     trusts_cost: bool = False
     longest: int | None = None
     context: int | None = None
@@ -169,6 +170,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
                     return replace(self, **{name: False})
         if "include" in sent and (field == "include" or (is_unknown and "encrypted" in fault.words)):
             return replace(self, encrypted=False)
+        names_summary = "summary" in fault.words if fault.param is None else fault.param.startswith("reasoning")
+        if self.summaries and names_summary and fault.param != "reasoning.effort" and _sums_up(sent):
+            return replace(self, summaries=False)  # OpenAI gives them to organisations alone that it knows
         if _LACKING.search(fault.words) and self.reasoning is None and not is_unknown:
             return replace(self, reasoning=True)
         is_of_item = field == "input" and "[" in (fault.param or "")
@@ -223,6 +227,11 @@ class Dialect(Struct, frozen=True, kw_only=True):
         if prompt is not None and context - prompt < asked:
             return replace(known, longest=context - prompt)
         return known if known is not self else None
+
+
+def _sums_up(sent: Mapping[str, object]) -> bool:
+    reasoning = sent.get("reasoning")
+    return isinstance(reasoning, dict) and "summary" in reasoning
 
 
 def _asked(sent: Mapping[str, object]) -> int:

@@ -24,8 +24,12 @@ _ANY_OBJECT: Final = {"type": "json_object"}
 _NO_PARAMETERS: Final = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def responses_options(request: ModelRequest) -> dict[str, object]:
-    """What a request lets the model do, as the Responses API has it; nothing where it asks for nothing."""
+def responses_options(request: ModelRequest, *, sums_up: bool) -> dict[str, object]:
+    """What a request lets the model do, as the Responses API has it; nothing where it asks for nothing.
+
+    Args:
+        sums_up: the server sums up what its models think, where it is asked to.
+    """
     choice, shape, effort = request.tool_choice, request.response_format, request.reasoning_effort
     verbosity = request.sampling.verbosity if request.sampling is not None else None
     form = {"type": "json_schema"} | _schema_of(shape) if isinstance(shape, JsonSchemaFormat) else _ANY_OBJECT
@@ -40,7 +44,7 @@ def responses_options(request: ModelRequest) -> dict[str, object]:
         tool_choice={"type": "function", "name": choice.name} if isinstance(choice, NamedFunction) else choice,
         parallel_tool_calls=request.parallel_tool_calls,
         text=_if_any(format=None if shape is None else form, verbosity=verbosity) or None,
-        reasoning=None if effort is None else {"effort": effort},
+        reasoning=_if_any(effort=effort, summary=request.reasoning_summary if sums_up else None) or None,
     )
 
 

@@ -9,10 +9,11 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
-from msgspec import UNSET
+import msgspec
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from textllm_adapters.openai.decoding import object_in
+from textllm_adapters.openai.decoding import decoded, object_in
 from textllm_core.records.hosted import APPROVAL_REQUEST, ITEMS
 from textllm_core.records.messages import Message
 from textllm_core.records.parts import OutputText, Refusal
@@ -61,6 +62,27 @@ def _kept(content: Mapping[str, object], by: str) -> Reasoning | None:
 
 
 # The Responses API
+
+
+class _Words(Struct):
+    delta: object = None
+    summary_index: object = None
+
+
+_words: Final = msgspec.json.Decoder(_Words)
+
+
+def sums_up(name: bytes) -> bool:
+    """Whether an event is of a summary: its words are none that the model has written, and nobody pays for them."""
+    return b"reasoning_summary" in name
+
+
+def words_of_thought(name: bytes, data: bytes) -> str:
+    """What an event about it tells of what the model thinks, or of a call that it writes."""
+    told = decoded(_words, data)
+    if name == b"response.reasoning_summary_part.added":
+        return "\n\n" if told.summary_index else ""  # between the parts
+    return told.delta if isinstance(told.delta, str) else ""
 
 
 def thought_before(output: object, calls: Sequence[ToolCall], by: str) -> list[ToolCall]:

@@ -21,7 +21,7 @@ from textllm_adapters.openai.functions import calls_any, calls_in, responses_opt
 from textllm_adapters.openai.hosted import ToolSteps, hosted_in, hosted_options, is_at_work
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.outputs import WHOLE, Whole, calls_of, is_cut, rest_of, words_of_response
-from textllm_adapters.openai.reasoning import made_by, thought_before_text
+from textllm_adapters.openai.reasoning import made_by, sums_up, thought_before_text, words_of_thought
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.openai.stops import ending_here
 from textllm_core.errors import InvalidRequestError, ProviderError, TextLLMError
@@ -189,9 +189,10 @@ class ResponsesLLM:
                         await answer.drain()
                         return
                     elif is_thought:
-                        words = _words(event.data)
-                        thought += len(words)
-                        yield ModelThinking(len(words), "" if name == _ARGUMENTS else words)
+                        words = words_of_thought(name, event.data)
+                        written = 0 if request.reasoning_summary and sums_up(name) else len(words)
+                        thought += written
+                        yield ModelThinking(written, "" if name == _ARGUMENTS else words)
                     elif (name == _ALIVE or is_at_work(name)) and started:
                         yield ModelThinking(0)
                     elif name in _FAILURES:
@@ -270,7 +271,9 @@ def _body(request: ModelRequest, dialect: Dialect, by: str) -> dict[str, object]
         body
         | chosen
         | sampling
-        | hosted_options(request, responses_options(request), encrypts=dialect.encrypts(request))
+        | hosted_options(
+            request, responses_options(request, sums_up=dialect.summaries), encrypts=dialect.encrypts(request)
+        )
     )
 
 
@@ -292,12 +295,6 @@ def _response_in(data: bytes) -> _Response | None:
 def _started(response: _Response, request: ModelRequest, asked: Asked, *, is_whole: bool) -> ModelStarted:
     kept_id = word(response.id, "") or None if request.transcript_id else None  # `store: false` keeps nothing
     return ModelStarted(kept_id, word(response.model, request.model), asked.request_id, is_whole)
-
-
-def _words(data: bytes) -> str:
-    """What the model tells of its reasoning in an event about it."""
-    delta = decoded(_delta, data).delta
-    return delta if isinstance(delta, str) else ""
 
 
 def _name(event: ServerSentEvent) -> bytes:

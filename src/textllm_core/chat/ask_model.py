@@ -221,6 +221,7 @@ class AskModel:
             parallel_tool_calls=options.parallel_tool_calls,
             response_format=options.response_format,
             reasoning_effort=options.reasoning_effort,
+            reasoning_summary=options.reasoning_summary,
             sampling=options.sampling,
             returns_reasoning=options.returns_reasoning,
             hosted=options.hosted and replace(options.hosted, most_calls=of.most_calls),

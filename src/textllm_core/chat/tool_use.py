@@ -20,6 +20,7 @@ from textllm_core.records.tools import (
     JsonSchemaFormat,
     NamedFunction,
     ReasoningEffort,
+    ReasoningSummary,
     ToolCall,
     ToolMode,
     ToolResult,
@@ -31,6 +32,7 @@ from textllm_core.wire import to_json
 _NAME: Final = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_CHARS}}}")
 _MODES: Final[tuple[str, ...]] = get_args(ToolMode)
 _EFFORTS: Final[tuple[str, ...]] = get_args(ReasoningEffort)
+_SUMMARIES: Final[tuple[str, ...]] = get_args(ReasoningSummary)
 _NAMED: Final = f"must have 1 to {MAX_NAME_CHARS} letters, digits, _ and -"
 _NO_RESULT: Final = "There is no result: this call was not run."
 _TOKENS_BESIDE: Final = 32  # which a provider writes around a function, or a result, for its model
@@ -64,6 +66,7 @@ def check_tools(options: TurnOptions) -> None:
     for field, said, may_be in (
         ("tool_choice", options.tool_choice, _MODES),
         ("reasoning_effort", options.reasoning_effort, _EFFORTS),
+        ("reasoning_summary", options.reasoning_summary, _SUMMARIES),
     ):
         if isinstance(said, str) and said not in may_be:
             raise InvalidRequestError.of(field, f"must be one of {', '.join(may_be)}")

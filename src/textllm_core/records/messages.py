@@ -32,6 +32,7 @@ from textllm_core.records.thoughts import Thought, ThoughtDelta
 from textllm_core.records.tools import (
     FunctionTool,
     ReasoningEffort,
+    ReasoningSummary,
     ReplyToolCall,
     ResponseFormat,
     ToolCall,
@@ -129,10 +130,9 @@ class TurnOptions(Record, frozen=True, kw_only=True):
             API takes no less than 16: below that the reply is cut, and the 16 are charged that were written.
         temperature: 0 to 2; reasoning models refuse it.
         metadata: for the provider and the ledger: at most 16 pairs, keys of 64 and values of 512 characters.
-        tools: functions that the model may ask for; `tool_choice`: whether it is to; `parallel_tool_calls`: whether it
-            may ask for several at once.
+        tools: functions that the model may ask for; `tool_choice`: whether it is to; `parallel_tool_calls`: several.
         response_format: the shape that the reply is to have; None: plain text.
-        reasoning_effort: how much a reasoning model is to think.
+        reasoning_effort: how much a reasoning model is to think; `reasoning_summary`: how it is to sum that up.
         sampling: how it is to choose its words otherwise.
         cache_key: what requests with the same beginning have in common, for the provider's cache; None: as it fits.
         hosted: tools that run on the provider's own servers, of those that its operator allows.
@@ -150,6 +150,7 @@ class TurnOptions(Record, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: ReasoningEffort | None = None
+    reasoning_summary: ReasoningSummary | None = None
     sampling: Sampling | None = None
     cache_key: str | None = None
     hosted: HostedTools | None = None

@@ -12,7 +12,14 @@ from textllm_core.records.messages import FinishReason, Message, TextDelta
 from textllm_core.records.parts import InputText
 from textllm_core.records.sampling import Sampling
 from textllm_core.records.thoughts import Thought
-from textllm_core.records.tools import FunctionTool, ReasoningEffort, ResponseFormat, ToolCall, ToolChoice
+from textllm_core.records.tools import (
+    FunctionTool,
+    ReasoningEffort,
+    ReasoningSummary,
+    ResponseFormat,
+    ToolCall,
+    ToolChoice,
+)
 from textllm_core.usage import Usage
 from textllm_core.wire import Record
 
@@ -36,6 +43,7 @@ class ModelRequest(Record, frozen=True, kw_only=True):
         cache_key: the same for all turns of a conversation.
         tools, tool_choice, parallel_tool_calls, response_format, reasoning_effort, sampling: as `TurnOptions` has them.
             Each call in the messages has its result in the message that follows.
+        reasoning_summary: as `TurnOptions` has it; a provider that has none tells what it tells anyway.
         hosted: tools of the provider's own that it may use, `hosted.most_calls` times at most.
         returns_reasoning: a `Thought` is to come before the text, where the provider can be brought that back.
         read: the bytes of an image or a file in the messages, by its key, in pieces of at most 1 MiB. They are read
@@ -57,6 +65,7 @@ class ModelRequest(Record, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: ReasoningEffort | None = None
+    reasoning_summary: ReasoningSummary | None = None
     sampling: Sampling | None = None
     hosted: HostedTools | None = None
     returns_reasoning: bool = False

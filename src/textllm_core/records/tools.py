@@ -11,6 +11,7 @@ from textllm_core.wire import Record
 
 ToolMode: TypeAlias = Literal["auto", "none", "required"]
 ReasoningEffort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+ReasoningSummary: TypeAlias = Literal["auto", "concise", "detailed"]
 JsonSchema: TypeAlias = Mapping[str, object]
 
 CallId: TypeAlias = Annotated[str, Meta(description="The id of the call.")]

@@ -5,9 +5,10 @@ from typing import Final, TypeVar, get_args
 
 from textllm_core.errors import InvalidRequestError
 from textllm_core.records.sampling import Sampling, Verbosity
-from textllm_core.records.tools import ReasoningEffort, ToolMode
+from textllm_core.records.tools import ReasoningEffort, ReasoningSummary, ToolMode
 
 EFFORTS: Final[tuple[ReasoningEffort, ...]] = get_args(ReasoningEffort)
+SUMMARIES: Final[tuple[ReasoningSummary, ...]] = get_args(ReasoningSummary)
 VERBOSITIES: Final[tuple[Verbosity, ...]] = get_args(Verbosity)
 MODES: Final[tuple[ToolMode, ...]] = get_args(ToolMode)
 _NOTHING_CHOSEN: Final = Sampling()

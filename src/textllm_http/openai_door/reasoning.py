@@ -22,45 +22,50 @@ _BARE: Final = ("id", "type", "summary")  # of an item that tells nothing
 _REASONING: Final = msgspec.json.Decoder(Reasoning)
 
 
-def reply_items(message_id: str, parts: Sequence[ContentPart], *, status: str, returns: bool) -> list[Item]:
+def reply_items(
+    message_id: str, parts: Sequence[ContentPart], *, status: str, returns: bool, sums_up: bool
+) -> list[Item]:
     """The items that the parts of a reply are, each behind what was thought before it, as far as that is told.
 
     Args:
         status: of what is said.
         returns: reasoning is told in the form in which it comes back, too.
+        sums_up: its words are told as a summary, where clients look for them that have asked for one.
     """
     items: list[Item] = []
     for part in parts:
         if isinstance(part, OutputText | Refusal | ToolCall) and part.reasoning:
             is_first = not any(item["type"] in ("reasoning", "message") for item in items)
             call_id = part.call_id if isinstance(part, ToolCall) and not is_first else None
-            item = reasoning_item(message_id, part.reasoning, call_id=call_id, returns=returns)
+            item = reasoning_item(message_id, part.reasoning, call_id=call_id, returns=returns, sums_up=sums_up)
             if item is not None:
                 items.append(item)
         add_item(items, message_id, "assistant", part, status=status)
     return items
 
 
-def reasoning_item(message_id: str, reasoning: Reasoning, *, call_id: str | None, returns: bool) -> Item | None:
+def reasoning_item(
+    message_id: str, reasoning: Reasoning, *, call_id: str | None, returns: bool, sums_up: bool
+) -> Item | None:
     """What was thought, as an item; None where nothing of it is told.
 
     Args:
         call_id: of the call that follows; None: the reply begins with it, whatever follows.
-        returns: as `reply_items` has it.
+        returns, sums_up: as `reply_items` has them.
     """
     named = f"rs_{message_id}" if call_id is None else id_of_call(message_id, call_id).replace("fc_", "rs_", 1)
     item: Item = {"id": named, "type": "reasoning", "summary": []}
     if reasoning.words:
-        item["content"] = [words_part(reasoning.words)]
+        item["summary" if sums_up else "content"] = [words_part(reasoning.words, sums_up=sums_up)]
     if returns and reasoning.content:
         kept = replace(reasoning, words=UNSET)
         item["encrypted_content"] = _OURS + urlsafe_b64encode(to_json(kept)).decode()
-    return item if len(item) > len(_BARE) else None
+    return item if item["summary"] or len(item) > len(_BARE) else None
 
 
-def words_part(words: str) -> Item:
+def words_part(words: str, *, sums_up: bool) -> Item:
     """What was thought, in words."""
-    return {"type": "reasoning_text", "text": words}
+    return {"type": "summary_text" if sums_up else "reasoning_text", "text": words}
 
 
 def reasoning_before(items: Sequence[dict[str, Any]], follows: dict[str, Any]) -> Reasoning | UnsetType:

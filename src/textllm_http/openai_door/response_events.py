@@ -108,7 +108,7 @@ class ResponseFrames:
             return b""
         opened = b"" if self._words else self._open_thought(self._thought_id)
         self._words.append(words)
-        return opened + self._event("response.reasoning_text.delta", **self._in_thought(self._thought_id), delta=words)
+        return opened + self._event(self._thinks("text.delta"), **self._in_thought(self._thought_id), delta=words)
 
     def returned(self, number: int, reasoning: Reasoning) -> bytes:  # noqa: ARG002
         self._returned = reasoning
@@ -211,17 +211,27 @@ class ResponseFrames:
         if not self._words and self._returned is None:
             return []
         known = replace(self._returned or Reasoning(made_by="", content=""), words="".join(self._words))
-        item = reasoning_item(self._message_id, known, call_id=None, returns=self._shown.returns)
+        item = reasoning_item(
+            self._message_id, known, call_id=None, returns=self._shown.returns, sums_up=self._shown.sums_up
+        )
         return [] if item is None else [item]
 
     def _open_thought(self, item_id: str) -> bytes:
         """What comes before the first piece of what is thought in words."""
         item = {"id": item_id, "type": "reasoning", "summary": [], "status": "in_progress"}
         told = self._event("response.output_item.added", output_index=self._next(item_id), item=item)
-        return told + self._event("response.content_part.added", **self._in_thought(item_id), part=words_part(""))
+        part = words_part("", sums_up=self._shown.sums_up)
+        return told + self._event(self._thinks("part.added"), **self._in_thought(item_id), part=part)
+
+    def _thinks(self, what: str) -> str:
+        """The name of an event of what is thought."""
+        if self._shown.sums_up:
+            return f"response.reasoning_summary_{what}"
+        return f"response.content_{what}" if what.startswith("part") else f"response.reasoning_{what}"
 
     def _in_thought(self, item_id: str) -> dict[str, Any]:
-        return {"item_id": item_id, "output_index": self._places[item_id], "content_index": 0}
+        index = "summary_index" if self._shown.sums_up else "content_index"
+        return {"item_id": item_id, "output_index": self._places[item_id], index: 0}
 
     def _end_thought(self, item: Item) -> bytes:
         """What comes behind the last piece of what is thought; all of it, where nothing of it was told yet."""
@@ -229,12 +239,12 @@ class ResponseFrames:
         if item_id in self._done:
             return told
         self._done.add(item_id)
-        for part in item.get("content", ()):
+        for part in item["summary"] or item.get("content", ()):
             if item_id not in self._places:
                 told += self._open_thought(item_id)
-                told += self._event("response.reasoning_text.delta", **self._in_thought(item_id), delta=part["text"])
-            told += self._event("response.reasoning_text.done", **self._in_thought(item_id), text=part["text"])
-            told += self._event("response.content_part.done", **self._in_thought(item_id), part=part)
+                told += self._event(self._thinks("text.delta"), **self._in_thought(item_id), delta=part["text"])
+            told += self._event(self._thinks("text.done"), **self._in_thought(item_id), text=part["text"])
+            told += self._event(self._thinks("part.done"), **self._in_thought(item_id), part=part)
         if item_id not in self._places:
             begun = {name: value for name, value in item.items() if name != "encrypted_content"}
             told += self._event("response.output_item.added", output_index=self._next(item_id), item=begun)

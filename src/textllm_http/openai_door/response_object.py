@@ -35,6 +35,11 @@ class Shown(Struct, frozen=True):
     named: Callable[[str], str]
     returns: bool = False
 
+    @property
+    def sums_up(self) -> bool:
+        """As `reply_items` has it."""
+        return (self.told.get("reasoning") or {}).get("summary") is not None
+
     def as_of_now(
         self,
         status: str,
@@ -81,7 +86,8 @@ class Shown(Struct, frozen=True):
     def output_of(self, end: ReplyCompleted) -> list[Item]:
         """What a reply says, as items; as its message is kept."""
         status = "completed" if end.reply.finish_reason in _WHOLE else "incomplete"
-        items = reply_items(reply_message_id(self.response_id), end.parts, status=status, returns=self.returns)
+        message_id, sums_up = reply_message_id(self.response_id), self.sums_up
+        items = reply_items(message_id, end.parts, status=status, returns=self.returns, sums_up=sums_up)
         return as_called(items, self.told["tools"])
 
 
@@ -120,7 +126,7 @@ def kept_object(
     status, error = kept.status, None
     reason, said = None, list[Item]()
     if reply is not None:
-        said = reply_items(reply.id, reply.content, status=reply.status, returns=returns)
+        said = reply_items(reply.id, reply.content, status=reply.status, returns=returns, sums_up=shown.sums_up)
     if status == "failed":
         failed = stored.failure
         error = failure(*((failed.code, failed.message) if failed else ("provider_error", "The reply broke off.")))

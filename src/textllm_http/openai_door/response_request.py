@@ -16,6 +16,7 @@ from textllm_core.records.tools import (
     JsonSchemaFormat,
     NamedFunction,
     ReasoningEffort,
+    ReasoningSummary,
     ResponseFormat,
     ToolChoice,
 )
@@ -23,7 +24,7 @@ from textllm_http.openai_door.bounds import check_tools, refuse_deep
 from textllm_http.openai_door.client_tools import flattened, names_of, wire_name
 from textllm_http.openai_door.errors import unserved
 from textllm_http.openai_door.hosted import CHOICES, hosted_tools, is_hosted, told_tool
-from textllm_http.openai_door.options import EFFORTS, MODES, VERBOSITIES, one_of, sampling
+from textllm_http.openai_door.options import EFFORTS, MODES, SUMMARIES, VERBOSITIES, one_of, sampling
 from textllm_http.openai_door.reasoning import ENCRYPTED
 from textllm_http.openai_door.shaping import shaped_at
 from textllm_http.requests import JsonBody
@@ -106,10 +107,16 @@ class ResponseText(Struct, frozen=True):
 
 
 class ResponseReasoning(Struct, frozen=True):
-    """How much a model is to think; summaries of that are none."""
+    """How much a model is to think, and how it is to sum that up, by a name of today or of before."""
 
     effort: str | None = None
     summary: str | None = None
+    generate_summary: str | None = None
+
+    @property
+    def asked_summary(self) -> ReasoningSummary | None:
+        asked = self.summary or self.generate_summary
+        return None if asked is None else one_of(SUMMARIES, asked, "reasoning.summary")
 
 
 _NO_TEXT, _NO_REASONING = ResponseText(), ResponseReasoning()
@@ -184,6 +191,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
             hosted=hosted,
             response_format=_format(self.text.format) if self.text and self.text.format else None,
             reasoning_effort=_effort(self.reasoning),
+            reasoning_summary=self.reasoning.asked_summary if self.reasoning else None,
             sampling=sampling(
                 top_p=self.top_p,
                 frequency_penalty=self.frequency_penalty,
@@ -219,7 +227,7 @@ class ResponseRequest(Struct, frozen=True, kw_only=True):
             "presence_penalty": self.presence_penalty or 0,
             "previous_response_id": self.previous_response_id,
             "prompt_cache_key": self.prompt_cache_key,
-            "reasoning": {"effort": reasoning.effort, "summary": None},
+            "reasoning": {"effort": reasoning.effort, "summary": reasoning.asked_summary},
             "safety_identifier": self.safety_identifier,
             "service_tier": "default",
             "store": is_stored,

@@ -99,6 +99,7 @@ class Retrieval(Struct, frozen=True, kw_only=True):
 _FIELDS: Final = {
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
+    "reasoning_summary": "reasoning.summary",
     "conversation_id": "conversation",
 }
 _RETRIEVAL: Final = DoorQuery(Retrieval)

@@ -272,6 +272,13 @@ QUIRKS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, str, str]]]] = {
         [{"choices": [{"message": {"content": None, "tool_calls": [piece("{}", **WHOLE)]}, "finish_reason": "stop"}]}],
         [("a", "weather", "{}")],
     ),
+    "all of them again at the end": (
+        [
+            chunk([piece("{}", index=0, **WHOLE), piece("{}", index=1, id="b", name="clock")]),
+            {"choices": [{"delta": {}, "message": {"tool_calls": [piece("{}", **WHOLE)]}, "finish_reason": "stop"}]},
+        ],
+        [("a", "weather", "{}"), ("b", "clock", "{}")],
+    ),
     "an end as of old": ([chunk([piece("{}", **WHOLE)], "function_call")], [("a", "weather", "{}")]),
     "no name": ([chunk([piece("{}", id="a")], content="Hi."), chunk(finish="stop")], []),
     "no calls at all": ([chunk(content="Hi.", finish="tool_calls")], []),

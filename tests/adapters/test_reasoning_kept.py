@@ -14,7 +14,7 @@ from tests.servers.openai_script import Fault, Reply
 from textllm_adapters.openai.chat_completions import ChatCompletionsLLM
 from textllm_adapters.openai.client import Client, open_client
 from textllm_adapters.openai.conversations import OpenAITranscript
-from textllm_adapters.openai.reasoning import made_by, words_of_thought
+from textllm_adapters.openai.reasoning import ThoughtInWords, made_by
 from textllm_adapters.openai.responses import ResponsesLLM
 from textllm_adapters.testing.models import NOON, hear, request, user
 from textllm_core.list_messages import ListedMessage
@@ -100,12 +100,13 @@ async def test_a_summary_is_told_that_was_asked_for_and_counts_for_nothing(
 
 
 def test_the_parts_of_a_summary_stand_apart() -> None:
-    begun = b"response.reasoning_summary_part.added"
+    begun, thinks = b"response.reasoning_summary_part.added", ThoughtInWords()
     told = [
-        words_of_thought(begun, b'{"summary_index":0}'),
-        words_of_thought(b"response.reasoning_summary_text.delta", b'{"delta":"**One**"}'),
-        words_of_thought(begun, b'{"summary_index":1}'),
-        words_of_thought(b"response.reasoning_summary_text.delta", b'{"delta":"**Two**"}'),
+        thinks.told(begun, b'{"summary_index":0}'),
+        thinks.told(b"response.reasoning_summary_text.delta", b'{"delta":"**One**"}'),
+        thinks.told(b"response.reasoning_summary_text.done", b'{"text":"**One**"}'),
+        thinks.told(begun, b'{"summary_index":1}'),
+        thinks.told(b"response.reasoning_summary_text.delta", b'{"delta":"**Two**"}'),
     ]
     assert "".join(told) == "**One**\n\n**Two**"
 

@@ -295,6 +295,27 @@ async def test_reasoning_is_a_sign_of_life_before_the_text(provider: OpenAIStand
     assert heard.deltas == ["one"]
 
 
+THOUGHT = {"type": "response.output_item.done", "item": {"type": "reasoning", "content": [{"text": "hm"}]}}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [{"type": "response.reasoning_text.done", "text": "hm"}, THOUGHT],
+        [THOUGHT],
+        [{"type": "response.output_item.done", "item": {"type": "reasoning", "summary": [{"text": "hm"}]}}],
+        [{"type": "response.reasoning_text.delta", "delta": "hm"}, THOUGHT],
+    ],
+)
+async def test_what_is_thought_is_told_once_also_where_it_comes_whole(
+    provider: OpenAIStandIn, llm: ResponsesLLM, told: list[dict[str, Any]]
+) -> None:
+    provider.script(event_stream(created(), *told, delta("one"), completed()))
+    heard = await hear(llm.stream(request("Well?")))
+    assert [event.words for event in heard.events if isinstance(event, ModelThinking) and event.words] == ["hm"]
+    assert heard.deltas == ["one"]
+
+
 async def test_openais_own_sign_of_life_while_a_model_thinks_in_silence_is_one(
     provider: OpenAIStandIn, llm: ResponsesLLM
 ) -> None:

@@ -38,6 +38,7 @@ ENDS: dict[str, Quirk] = {
     "ends-native-well": Quirk(ended("stop", "end_turn")),
     "ends-native-as-nobody-knows": Quirk(ended("stop", "tea_time")),
     "ends-native-alone": Quirk(ended(None, "stop")),
+    "ends-in-another-name": Quirk(ended("stop").replace(b'"finish_reason": "stop"', b'"finishReason": "stop"')),
     "ends-full-and-native-well": Quirk(ended("length", "STOP"), finish="length"),
     "ends-in-a-call-beside-the-text": Quirk(ended("tool_calls")),
     "ends-in-a-call-alone": Quirk(data(chunk(finish="tool_calls"), usage()) + DONE, code="provider_error"),

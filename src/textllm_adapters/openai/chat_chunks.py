@@ -42,6 +42,7 @@ class Choice(Struct):
     text: object = None  # of one that answers as its completions of old did
     finish_reason: object = None
     native_finish_reason: object = None  # of a gateway: in the words of the server behind it
+    other_finish_reason: object = msgspec.field(name="finishReason", default=None)  # as Gemini's endpoint has named it
     error: object = None
     usage: object = None
 

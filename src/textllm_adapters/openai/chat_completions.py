@@ -175,7 +175,7 @@ class ChatCompletionsLLM:
                             if heard.offers_tools and (said is choice.delta or not heard.reasoning):
                                 heard.reasoning.take(said.thoughts, said.reasoning_details)
                             yield ModelThinking(len(thought), "" if again else thought)
-                        if said.tool_calls is not None:
+                        if said.tool_calls is not None and (said is choice.delta or not heard.calls):  # as above
                             characters = heard.calls.take(said.tool_calls)
                             heard.thought += characters
                             yield ModelThinking(characters)
@@ -242,7 +242,7 @@ def _read(event: ServerSentEvent, asked: Asked, heard: _Heard) -> Chunk:
     for choice in chunk.choices or ():
         if isinstance(choice.finish_reason, str):
             heard.finish = _finish(heard.finish, word(choice.finish_reason.strip(), ""))
-        native = choice.native_finish_reason
+        native = choice.native_finish_reason or choice.other_finish_reason
         if isinstance(native, str) and (heard.finish is None or _is_bad(native)):  # it knows nothing better
             heard.finish = _finish(heard.finish, word(native.strip(), ""))
     if not chunk.choices and error is None:

@@ -189,6 +189,9 @@ class CallsInPieces:
         self._calls: dict[object, _Pieces] = {}
         self._last: object = None
 
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
     def take(self, pieces: object) -> int:
         """Hear the pieces of a chunk; how many characters they have."""
         characters = 0

@@ -66,7 +66,9 @@ def _kept(content: Mapping[str, object], by: str) -> Reasoning | None:
 
 class _Words(Struct):
     delta: object = None
+    text: object = None
     summary_index: object = None
+    item: object = None
 
 
 _words: Final = msgspec.json.Decoder(_Words)
@@ -77,12 +79,38 @@ def sums_up(name: bytes) -> bool:
     return b"reasoning_summary" in name
 
 
-def words_of_thought(name: bytes, data: bytes) -> str:
-    """What an event about it tells of what the model thinks, or of a call that it writes."""
-    told = decoded(_words, data)
-    if name == b"response.reasoning_summary_part.added":
-        return "\n\n" if told.summary_index else ""  # between the parts
-    return told.delta if isinstance(told.delta, str) else ""
+class ThoughtInWords:
+    """What events tell of what a model thinks: in pieces, as most have it, or whole where no pieces came, as LM Studio
+    has it, and servers that tell of items alone."""
+
+    def __init__(self) -> None:
+        self._in_pieces = self._in_texts = False
+
+    def told(self, name: bytes, data: bytes) -> str:
+        """The words of an event about it, or about a call that it writes."""
+        told = decoded(_words, data)
+        if isinstance(told.delta, str):
+            self._in_pieces = self._in_pieces or b"reasoning" in name
+            return told.delta
+        if name == b"response.reasoning_summary_part.added":
+            return "\n\n" if told.summary_index else ""  # between the parts
+        if self._in_pieces or not (name.endswith(b"text.done") and isinstance(told.text, str)):
+            return ""
+        self._in_texts = True
+        return told.text
+
+    def told_whole(self, name: bytes, data: bytes) -> str:
+        """The words of an item that has come whole."""
+        if self._in_pieces or self._in_texts or name != b"response.output_item.done" or b"reasoning" not in data:
+            return ""
+        item = decoded(_words, data).item
+        if not isinstance(item, dict) or item.get("type") != "reasoning":
+            return ""
+        parts = next(
+            (said for said in (item.get("summary"), item.get("content")) if isinstance(said, list) and said), ()
+        )
+        texts = [part.get("text") for part in parts if isinstance(part, dict)]
+        return "\n\n".join(text for text in texts if isinstance(text, str))
 
 
 def thought_before(output: object, calls: Sequence[ToolCall], by: str) -> list[ToolCall]:

@@ -21,7 +21,7 @@ from textllm_adapters.openai.functions import calls_any, calls_in, responses_opt
 from textllm_adapters.openai.hosted import ToolSteps, hosted_in, hosted_options, is_at_work
 from textllm_adapters.openai.http import RETRIES, EventStream, Retries, get
 from textllm_adapters.openai.outputs import WHOLE, Whole, calls_of, is_cut, rest_of, words_of_response
-from textllm_adapters.openai.reasoning import made_by, sums_up, thought_before_text, words_of_thought
+from textllm_adapters.openai.reasoning import ThoughtInWords, made_by, sums_up, thought_before_text
 from textllm_adapters.openai.sse import ServerSentEvent
 from textllm_adapters.openai.stops import ending_here
 from textllm_core.errors import InvalidRequestError, ProviderError, TextLLMError
@@ -127,7 +127,7 @@ class ResponsesLLM:
         said = ""  # grows in place; a buffer or a list would keep each of the many pieces
         thought = 0
         stated: object = None  # of the usage
-        whole, tools = Whole(), ToolSteps()
+        whole, tools, thinks = Whole(), ToolSteps(), ThoughtInWords()
         asked, by = Asked.of(self.client.base_url, "/responses", request), made_by(self.client.base_url, request.model)
         with hearing(asked):
             answer = await self.lessons.taught(asked, request, partial(self._ask, asked, request))
@@ -189,7 +189,7 @@ class ResponsesLLM:
                         await answer.drain()
                         return
                     elif is_thought:
-                        words = words_of_thought(name, event.data)
+                        words = thinks.told(name, event.data)
                         written = 0 if request.reasoning_summary and sums_up(name) else len(words)
                         thought += written
                         yield ModelThinking(written, "" if name == _ARGUMENTS else words)
@@ -207,6 +207,9 @@ class ResponsesLLM:
                         return
                     elif name in WHOLE:
                         whole.add(name, event.data)
+                        if started and (words := thinks.told_whole(name, event.data)):
+                            thought += len(words)
+                            yield ModelThinking(len(words), words)
                     elif not name:
                         aside = anything(event.data)
             finally:

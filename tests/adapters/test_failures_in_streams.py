@@ -9,8 +9,8 @@ from tests.adapters.test_providers import PRICE, desk, settings_of
 from tests.servers.answering import answering
 from tests.servers.picky import picky
 
-from textllm_core import Caller
-from textllm_core.errors import ContextTooLongError, ProviderUnavailableError
+from textllm_core import Caller, ReplyEvent, ReplyFailed, TextLLM, TextTurn
+from textllm_core.errors import ContextTooLongError, ProviderError, ProviderUnavailableError
 
 SIGNS_OF_LIFE = b': ping\n\ndata: {"type": "ping"}\n\ndata: {}\n\ndata: {"choices": []}\n\n'
 FAILURES: list[Any] = [
@@ -80,3 +80,53 @@ async def test_a_refusal_behind_the_beginning_of_a_response_leaves_nothing(tmp_p
                 await at.say("Hello")
             assert await at.entries() == []
             assert (await at.textllm.conversations.list(Caller())).total == 0
+
+
+NO_REPLY: dict[str, tuple[bytes, str]] = {
+    "page": (b"<!DOCTYPE html><title>Log in</title>", "a page in the place of an answer"),
+    "page behind a blank line": (b"\xef\xbb\xbf\r\n <html><body>Log in", "a page in the place of an answer"),
+    "object": (b"{}", "JSON that is no reply"),
+    "no error": (b'{"error": null}', "JSON that is no reply"),
+    "list": (b"[]", "JSON that is no reply"),
+    "event": (b"data: {}\n\n", "JSON that is no reply"),
+    "text": (b"OK", "text that is no reply"),
+    "nothing": (b"", "nothing came in the place of one"),
+    "end": (b"data: [DONE]\n\n", "came in the place of one"),
+}
+
+
+async def failure(textllm: TextLLM, *, streams: bool) -> ProviderError:
+    """How a turn fails, as an event or raised."""
+    turn = TextTurn("Hello", user_id="ada")
+    end: ReplyEvent | None = None
+    try:
+        if streams:
+            end = [event async for event in textllm.send_message.stream(Caller(), turn)][-1]
+        else:
+            await textllm.send_message(Caller(), turn)
+    except ProviderError as error:
+        return error
+    assert isinstance(end, ReplyFailed)
+    assert isinstance(end.error, ProviderError)
+    return end.error
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("api", ["responses", "chat_completions"])
+@pytest.mark.parametrize("name", NO_REPLY)
+async def test_what_is_no_reply_is_named_and_a_page_costs_nothing(
+    tmp_path: Path, name: str, api: str, streams: bool
+) -> None:
+    said, words = NO_REPLY[name]
+    async with answering(
+        said, "content-type: text/html" if "page" in name else "content-type: text/event-stream"
+    ) as it:
+        environ = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": f"http://{it.address}/v1"}
+        config = {"llm_api": api, "model": "m", "prices": {"m": PRICE}}
+        async with desk(settings_of(tmp_path, config, **environ)) as at:
+            error = await failure(at.textllm, streams=streams)
+            (entry,) = await at.textllm.send_message.exchange.ledger.entries("default", "ada")
+    is_page = "page" in name
+    assert (entry.cost == 0, entry.status) == (is_page, "failed" if is_page else "incomplete")
+    assert error.charge is not None
+    assert (words in str(error), error.charge.cost) == (True, entry.cost)

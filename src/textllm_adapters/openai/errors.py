@@ -143,6 +143,9 @@ def told_in_stream(fault: Fault, asked: Asked, *, has_begun: bool, what: str = "
     return _reported(error, fault, asked)
 
 
+_BLANK: Final = "\ufeff \t\r\n"  # before a page
+
+
 def wants_tool(name: str, asked: Asked) -> TextLLMError:
     """Why there is no reply where the model has only called a tool that nobody has offered to it."""
     what = "wants to use a tool in the place of a reply, but there is none for it"
@@ -158,11 +161,15 @@ def ended_early(aside: object, asked: Asked, *, has_begun: bool) -> TextLLMError
     fault = fault_of(aside)
     if fault.is_stated(with_files=asked.has_files):
         return told_in_stream(fault, asked, has_begun=has_begun)
-    if not has_begun and isinstance(aside, str) and aside.startswith("<"):  # of a proxy, a login, a user interface
+    if has_begun:
+        return ProviderError(f"{asked} ended its stream before the reply did.")
+    is_text = isinstance(aside, str)
+    if is_text and str(aside).lstrip(_BLANK).startswith("<"):  # of a proxy, a login, a user interface
         page = nothing_there(asked, "a page in the place of an answer")
         page.may_have_run = True  # somebody between may show it; as with a page of 502, no reply will come
         return _reported(page, fault, asked)
-    return ProviderError(f"{asked} ended its stream before the reply did.")
+    came = "nothing" if aside is None else "text that is no reply" if is_text else "JSON that is no reply"
+    return ProviderError(f"{asked} was asked, and {came} came in the place of one; {_CHECK_ADDRESS}.")
 
 
 def _reported(error: TextLLMError, fault: Fault, asked: Asked) -> TextLLMError:

@@ -70,9 +70,9 @@ def test_openai_agents_for_node(served: Served, node: Path, api: str) -> None:
 
 
 def test_llm(served: Served, python: Path, tmp_path: Path) -> None:
-    model = {"model_id": "textllm", "model_name": "gpt-4o", "api_base": f"{served.service.url}/v1"}
-    can = {"api_key_name": "textllm", "vision": True, "supports_tools": True, "supports_schema": True}
-    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model | can]))
+    [recipe] = re.findall(r"```yaml\n(# extra-openai-models.yaml.*?)```", PAGE.read_text(), re.DOTALL)
+    models = recipe.replace("http://localhost:8000", served.service.url)
+    (tmp_path / "extra-openai-models.yaml").write_text(models)
     (tmp_path / "one.png").write_bytes(base64.b64decode(served.environment()["PNG"]))
     environment = served.environment(LLM_USER_PATH=str(tmp_path))
 

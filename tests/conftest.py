@@ -11,8 +11,10 @@ import shutil
 import signal
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ settings.load_profile("untimed")
 
 BUNDLE_BYTES = 100_000  # the certificates of the world's authorities have twice as many, one of a test a hundredth
 LONGEST = {"test_types_of_pages.py", "test_shutdown.py", "test_crashes.py", "test_docs_pages.py", "test_benchmarks.py"}
+DAY_S = 60  # that one test takes at most, on two cores where others work, too
 SLOW_TIMEOUT_S = 2400  # the longest of the slow tests takes 19 minutes on two cores
 # New objects until Python looks for circles among all that thousands of tests have loaded, which takes a while; 20 MB.
 OBJECTS = 100_000
@@ -90,6 +93,14 @@ def no_authorities() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl.SSLContext, "load_verify_locations", load_ours)
         yield
+
+
+@pytest.fixture
+def one_day() -> None:
+    """For tests of today's session or budget, by the machine's clock: midnight (UTC) is not in the midst of them."""
+    begun = datetime.now(UTC)
+    while (begun + timedelta(seconds=DAY_S)).date() > begun.date() == datetime.now(UTC).date():
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ OPENED_BY_PDFIUM = {
 
 @pytest.mark.parametrize("content", OPENED_BY_PDFIUM.values(), ids=OPENED_BY_PDFIUM.keys())
 async def test_a_pdf_that_pypdf_cannot_open_is_opened_and_read_by_pdfium(content: bytes) -> None:
-    reader = ChildDocumentReader()  # whose child has room for pdfium
+    reader = ChildDocumentReader(timeout_s=120)  # whose child has room for pdfium
     found = await reader.inspect(Upload.of_bytes("a.pdf", content), owner=Owner("default", "ann"), max_pages=10)
     assert (found.pages, found.is_text_counted) == (2, False)
     assert read(content).text == "[page 1]\nHello one\n[page 2]\nHello two"

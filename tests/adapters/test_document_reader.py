@@ -305,7 +305,7 @@ async def test_endless_work_is_ended(name: str, content: Callable[[], bytes]) ->
     with pytest.raises(UnreadableDocumentError) as refusal:
         await ChildDocumentReader().read(upload, owner=ANN, max_chars=10**9, max_pages=1000)
     assert refusal.value.reason == "timed_out"
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60  # which is when its process is ended, and not when it is done
 
 
 @pytest.mark.parametrize(
@@ -534,7 +534,7 @@ async def test_a_child_lets_its_parent_go_first() -> None:
     await child_runs.wait()
     (child,) = children() - before
     nicest = min(psutil.Process().nice() + 10, 19)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while child.nice() != nicest:  # noqa: ASYNC110 - nobody tells when it is
             await asyncio.sleep(0.01)
     reading.cancel()

@@ -25,7 +25,9 @@ IMAGE = b"BI /W 2 /H 1 /BPC 8 /CS /RGB ID (<ab(( EI "
 
 
 async def inspect(content: bytes) -> Document:
-    return await ChildDocumentReader().inspect(Upload.of_bytes("a.pdf", content), owner=ANN, max_pages=1000)
+    return await ChildDocumentReader(timeout_s=120).inspect(
+        Upload.of_bytes("a.pdf", content), owner=ANN, max_pages=1000
+    )
 
 
 async def counted(content: bytes) -> tuple[int, bool]:

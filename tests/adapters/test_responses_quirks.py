@@ -326,6 +326,7 @@ async def test_openais_own_sign_of_life_while_a_model_thinks_in_silence_is_one(
     assert (heard.deltas, heard.ended.text) == (["one"], "one")
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_a_context_that_the_provider_finds_too_long_while_it_answers_costs_nothing(
     provider: OpenAIStandIn, tmp_path: Path
 ) -> None:

@@ -88,7 +88,7 @@ class Service:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240  # a busy machine has taken a minute
         while not self._answers():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -103,13 +103,13 @@ class Service:
     def stop(self) -> None:
         """End it in the orderly way."""
         self.process.terminate()
-        assert self.process.wait(60) == 0, self.log.read_text()
+        assert self.process.wait(120) == 0, self.log.read_text()
 
     def kill(self) -> None:
         """End it and all its workers at once, whatever they do."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(60)
 
     def workers(self) -> list[int]:
         """The ids of the processes that answer."""
@@ -122,7 +122,7 @@ class Service:
         return httpx.post(f"{self.url}{path}", timeout=60)
 
     def chat(self, message: str, **fields: object) -> httpx.Response:
-        return httpx.post(f"{self.url}/chat", json={"message": message} | fields, timeout=30)
+        return httpx.post(f"{self.url}/chat", json={"message": message} | fields, timeout=60)
 
 
 def lives(process: psutil.Process) -> bool:

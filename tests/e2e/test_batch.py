@@ -77,7 +77,7 @@ def test_a_batch_that_is_killed_and_resumed_answers_each_line_once(
             assert time.monotonic() < deadline, end
             time.sleep(0.01)
         running.send_signal(end)
-        assert running.wait(30) == (130 if end is signal.SIGINT else -end)
+        assert running.wait(120) == (130 if end is signal.SIGINT else -end)
     last = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )

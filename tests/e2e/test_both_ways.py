@@ -196,6 +196,7 @@ READS = [
 ]
 
 
+@pytest.mark.usefixtures("one_day")
 def test_what_is_read_is_the_same_byte_for_byte(way: Way, user: str, tmp_path: Path) -> None:
     here, there = way("in process", user), way("remote", user)
     (tmp_path / "notes é.txt").write_text("Tea is at five.")
@@ -214,6 +215,7 @@ def test_what_is_read_is_the_same_byte_for_byte(way: Way, user: str, tmp_path: P
         assert run("files", "download", names["FILE"]).stdout == "notes é.txt\n"
 
 
+@pytest.mark.usefixtures("one_day")
 def test_what_changes_something_says_the_same(way: Way, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one")
     said = []

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 PROCESSES = 4
 
 
+@pytest.mark.usefixtures("one_day")
 @pytest.mark.parametrize("attempts", [400, pytest.param(12_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 async def test_four_processes_never_spend_more_than_the_cap_and_the_books_are_exact(

@@ -283,7 +283,7 @@ async def _insist(service: Service, method: str, path: str, body: dict[str, str]
     """Ask until it is done: by another worker, and once what the dead one has left is settled."""
     while True:
         with suppress(httpx.TransportError):
-            async with httpx.AsyncClient(base_url=service.url, timeout=10) as client:
+            async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
                 if (await client.request(method, path, json=body)).is_success:
                     return
         await asyncio.sleep(0.5)

@@ -32,6 +32,7 @@ async def talk(url: str, turns: int, user: str) -> list[httpx.Response]:
         return await asyncio.gather(*[client.post(path, json=body) for path, body in some])
 
 
+@pytest.mark.usefixtures("one_day")
 async def test_200_turns_at_once_stay_within_the_cap_and_leave_another_user_alone(
     provider: OpenAIStandIn, database: str, books: Books, tmp_path: Path
 ) -> None:

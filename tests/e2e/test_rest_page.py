@@ -101,6 +101,7 @@ def sent(command: str, server: str, variables: dict[str, str]) -> httpx.Response
     return httpx.request(method, url, headers=headers, content=content, files=form or None, timeout=60)
 
 
+@pytest.mark.usefixtures("one_day")
 def test_every_call_of_curl_succeeds_in_the_order_of_its_page(
     provider: OpenAIStandIn, sqlite_url: str, tmp_path: Path
 ) -> None:

@@ -381,6 +381,7 @@ class TextLLM:
                 track_usage,
                 ports.pricing,
                 ports.clock,
+                running,
             ),
             remove_expired=RemoveExpired(
                 ledger=ports.ledger,

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from textllm_core.chat.remains import OUTCOME_WITHIN_S
-from textllm_core.chat.running import LEASE
+from textllm_core.chat.running import LEASE, RunningExchanges
 from textllm_core.chat.settlement import corrected, recovered, refused
 from textllm_core.chat.track_usage import TrackUsage
 from textllm_core.chat.turn_files import TurnFiles
@@ -37,6 +37,10 @@ class Reconcile:
     """Settle abandoned exchanges, by the provider's word or else by an estimate, which its word corrects later.
 
     Any number of processes may run it at once: an exchange is leased to one of them at a time.
+
+    Args:
+        running: what this very process carries out is left to it, however late it may seem to be: a clock jumps where
+            a machine has slept, or was set.
     """
 
     llm: LLM
@@ -47,6 +51,7 @@ class Reconcile:
     track_usage: TrackUsage
     pricing: Pricing
     clock: Clock
+    running: RunningExchanges
 
     async def __call__(self) -> int:
         """How many exchanges were settled, or corrected.
@@ -56,7 +61,8 @@ class Reconcile:
         """
         done, now = 0, self.clock.now()
         while holds := await self.ledger.abandoned(at=now, lease_until=now + LEASE, limit=_BATCH):
-            for hold, ended in zip(holds, await self._provider_says(holds), strict=True):
+            left = [of for of in holds if self.running.find(of.tenant_id, of.user_id, of.response_id) is None]
+            for hold, ended in zip(left, await self._provider_says(left), strict=True):
                 done += await self._settle(hold, ended)
         holds = await self.ledger.estimated(at=now, next_at=now + _ASKED_AGAIN, limit=_BATCH)
         for hold, ended in zip(holds, await self._provider_says(holds), strict=True):

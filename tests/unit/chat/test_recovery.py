@@ -169,6 +169,23 @@ async def test_a_price_that_is_gone_does_not_keep_recovery_from_its_work(bench: 
     assert [entry.cost for entry in await survivor.entries()] == [PRICE_OF_USAGE]
 
 
+async def test_a_clock_that_jumps_ahead_takes_nothing_from_a_reply_that_still_runs_here(bench: Bench) -> None:
+    gate = asyncio.Event()
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=gate, usage=USAGE))
+    asked = ResponseTurn(content=(InputText("hi"),), user_id="ada", is_background=True)
+    begun = await bench.textllm.responses.create.begin(Caller(), asked)
+    while not bench.store.entries:  # noqa: ASYNC110 - the model is asked by a task of the engine
+        await asyncio.sleep(0.001)
+    bench.clock.advance(timedelta(hours=5))
+    assert await bench.reconcile() == 0
+    gate.set()
+    (entry,) = await bench.entries()
+    assert (entry.status, entry.cost, entry.estimated) == ("completed", PRICE_OF_USAGE, False)
+    assert [message.text for message in await bench.said(entry)] == ["hi", "ab"]
+    assert (await bench.textllm.responses.get(Caller(), begun.response_id)).status == "completed"
+    await bench.check_books()
+
+
 async def test_a_response_whose_process_died_has_failed(bench: Bench) -> None:
     bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
     asked = ResponseTurn(content=(InputText("hi"),), user_id="ada", is_background=True)

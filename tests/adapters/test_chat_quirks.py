@@ -177,8 +177,9 @@ async def test_an_assistant_that_speaks_first_is_taken_also_where_templates_want
     ],
 )
 def test_a_404_of_the_address_is_told_from_one_of_what_was_named(said: dict[str, object], told: str) -> None:
-    call = Asked("http://127.0.0.1", "/chat/completions", "tea-1")
-    assert told in str(refusal(404, {}, json.dumps({"error": said}).encode(), call))
+    for path in ("/chat/completions", "/responses"):
+        call = Asked("http://127.0.0.1", path, "tea-1")
+        assert told in str(refusal(404, {}, json.dumps({"error": said}).encode(), call))
 
 
 @pytest.mark.parametrize("model", ["no-end", "half-a-chunk"])

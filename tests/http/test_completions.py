@@ -137,6 +137,17 @@ async def test_all_that_was_said_reaches_the_model_in_its_place(server: Server) 
     assert request.instructions is None
 
 
+async def test_of_the_tools_those_alone_reach_the_model_that_are_allowed(server: Server) -> None:
+    clock = {"type": "function", "function": {"name": "clock"}}
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "clock"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    assert (await ask(server, tools=[WEATHER, clock], tool_choice=choice)).status == 200
+    (request,) = server.bench.llm.requests
+    assert ([tool.name for tool in request.tools], request.tool_choice) == (["clock"], "required")
+    refused = await ask(server, tools=[WEATHER], tool_choice={"type": "allowed_tools"})
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "tool_choice")
+
+
 async def test_what_is_asked_of_the_model_reaches_it(server: Server) -> None:
     schema = {"type": "object", "properties": {}}
     asked: dict[str, Any] = {

@@ -237,7 +237,8 @@ def _of_meaning(meaning: Meaning, fault: Fault, asked: Asked) -> TextLLMError:
 
 def nothing_there(asked: Asked, cause: str = "no such answer") -> ProviderError:
     """The provider does not have the API that was asked; the text says what to set."""
-    way_out = _WAYS_OUT.get(asked.path, _CHECK_ADDRESS)
+    is_bare = not urlsplit(asked.base_url).path.strip("/")  # nearly every API is below some path
+    way_out = _CHECK_ADDRESS if is_bare else _WAYS_OUT.get(asked.path, _CHECK_ADDRESS)
     return ProviderError(f"{asked} has nothing at {asked.path} ({cause}); {way_out}.", may_have_run=False)
 
 

@@ -107,11 +107,24 @@ class Tool(Struct, frozen=True):
     function: Function | None = None
 
 
-class NamedTool(Struct, frozen=True):
-    """What the model is to use."""
+class NamedFunctionTool(Struct, frozen=True):
+    """One of the functions, by its name."""
 
     type: str = "function"
     function: CalledFunction | None = None
+
+
+class AllowedTools(Struct, frozen=True):
+    """Those that the model may use, of all that are there."""
+
+    tools: list[NamedFunctionTool]
+    mode: str = "auto"
+
+
+class NamedTool(NamedFunctionTool, frozen=True):
+    """What the model is to use: one function, or some of them."""
+
+    allowed_tools: AllowedTools | None = None
 
 
 class Schema(Struct, frozen=True, kw_only=True):
@@ -187,7 +200,7 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
             InvalidRequestError: something is asked for that is not served.
         """
         unserved({name: getattr(self, name) for name in _UNSERVED}, _UNSERVED, _SAY_NOTHING)
-        tools = tuple(_functions(self.tools or ()))
+        tools, choice = _chosen(self.tool_choice, tuple(_functions(self.tools or ())))
         return TurnOptions(
             model=self.model,
             max_output_tokens=self._longest,
@@ -195,7 +208,7 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
             metadata=self.metadata,
             tools=tools,
             # Without tools both say nothing, and some clients send them all the same.
-            tool_choice=_choice(self.tool_choice) if tools or self.tool_choice not in ("auto", "none") else None,
+            tool_choice=choice if tools or choice not in ("auto", "none") else None,
             parallel_tool_calls=self.parallel_tool_calls if tools else None,
             response_format=None if self.response_format is None else _format(self.response_format),
             reasoning_effort=(
@@ -314,12 +327,20 @@ def _functions(tools: Sequence[Tool]) -> Iterator[FunctionTool]:
         yield FunctionTool(name=it.name, description=it.description, parameters=it.parameters, strict=it.strict)
 
 
-def _choice(choice: str | NamedTool | None) -> ToolChoice | None:
-    if isinstance(choice, NamedTool):
-        if choice.type != "function" or choice.function is None or not choice.function.name:
-            raise InvalidRequestError.of("tool_choice", "must be auto, none, required, or name a function")
-        return NamedFunction(choice.function.name)
-    return None if choice is None else one_of(MODES, choice, "tool_choice")
+def _chosen(
+    choice: str | NamedTool | None, functions: tuple[FunctionTool, ...]
+) -> tuple[tuple[FunctionTool, ...], ToolChoice | None]:
+    """The functions that the model may ask for, and whether it is to."""
+    if not isinstance(choice, NamedTool):
+        return functions, None if choice is None else one_of(MODES, choice, "tool_choice")
+    if choice.type == "allowed_tools" and choice.allowed_tools is not None:
+        named = {tool.function.name for tool in choice.allowed_tools.tools if tool.function is not None}
+        mode = one_of(MODES, choice.allowed_tools.mode, "tool_choice.allowed_tools.mode")
+        return tuple(function for function in functions if function.name in named), mode
+    if choice.type != "function" or choice.function is None or not choice.function.name:
+        says = "must be auto, none, required, allowed_tools, or name a function"
+        raise InvalidRequestError.of("tool_choice", says)
+    return functions, NamedFunction(choice.function.name)
 
 
 def _format(shape: Format) -> ResponseFormat | None:

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
+import httpx2
+import openai
 import psutil
 import pytest
+from openai import OpenAI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.openai import described
 from tests.servers.openai import Bill, OpenAIStandIn
 
 from textllm_adapters.postgres.engine import open_engine as open_postgres
@@ -166,6 +170,13 @@ def provider() -> Iterator[OpenAIStandIn]:
         yield provider
 
 
+@pytest.fixture
+def own_provider() -> Iterator[OpenAIStandIn]:
+    """One of this test alone, for a server over `own_database`."""
+    with OpenAIStandIn(api_key=API_KEY) as provider:
+        yield provider
+
+
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an own database, with all tables."""
@@ -198,6 +209,21 @@ def service(provider: OpenAIStandIn, database: str, tmp_path_factory: pytest.Tem
     """A server of two workers, shared by tests that each bring a user of their own."""
     with serving(tmp_path_factory.mktemp("service"), provider, database, "--workers", "2") as service:
         yield service
+
+
+def check(response: httpx2.Response) -> None:
+    """Each body has the shape that OpenAI's description has."""
+    if response.headers.get("content-type") == "application/json":
+        response.read()
+        described.check(response.request.method, response.request.url.path, response.status_code, response.json())
+
+
+@pytest.fixture
+def own_client(own_service: Service) -> Iterator[OpenAI]:
+    """OpenAI's SDK before the `own_service` of a file of tests; it asks once."""
+    http = openai.DefaultHttpx2Client(event_hooks={"response": [check]})
+    with OpenAI(base_url=f"{own_service.url}/v1", api_key="none", http_client=http, max_retries=0) as client:
+        yield client
 
 
 class Books:

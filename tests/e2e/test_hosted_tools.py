@@ -13,8 +13,7 @@ import openai
 import pytest
 from openai import OpenAI
 from sqlalchemy import select
-from tests.e2e.conftest import API_KEY, Books, Service, price_of, serving
-from tests.e2e.test_sdk_responses import check
+from tests.e2e.conftest import Books, Service, price_of, serving
 from tests.openai import described
 from tests.servers.openai import OpenAIStandIn, Reply
 from tests.servers.openai_tools import SEARCH
@@ -41,22 +40,9 @@ def user() -> str:
 
 
 @pytest.fixture
-def own_provider() -> Iterator[OpenAIStandIn]:
-    with OpenAIStandIn(api_key=API_KEY) as provider:
-        yield provider
-
-
-@pytest.fixture
 def own_service(own_provider: OpenAIStandIn, own_database: str, tmp_path: Path) -> Iterator[Service]:
     with serving(tmp_path, own_provider, own_database, "--workers", "1", TEXTLLM_HOSTED_TOOLS=ALLOWED) as service:
         yield service
-
-
-@pytest.fixture
-def client(own_service: Service) -> Iterator[OpenAI]:
-    http = openai.DefaultHttpx2Client(event_hooks={"response": [check]})
-    with OpenAI(base_url=f"{own_service.url}/v1", api_key="none", http_client=http) as client:
-        yield client
 
 
 async def charged(books: Books, provider: OpenAIStandIn, user: str) -> dict[str, int]:
@@ -69,14 +55,14 @@ async def charged(books: Books, provider: OpenAIStandIn, user: str) -> dict[str,
 
 
 async def test_the_sdk_sees_what_tools_did_and_the_books_have_what_the_provider_bills(
-    client: OpenAI, own_provider: OpenAIStandIn, own_books: Books, user: str
+    own_client: OpenAI, own_provider: OpenAIStandIn, own_books: Books, user: str
 ) -> None:
     asked = ASKED | {"user": user}
     own_provider.script(searched(), searched())
-    whole = client.responses.create(**asked)
+    whole = own_client.responses.create(**asked)
     assert [item.type for item in whole.output] == ["web_search_call", "code_interpreter_call", "message"]
     assert await charged(own_books, own_provider, user) == {"web_search": 1, "code_interpreter": 1}
-    with client.responses.stream(**asked, previous_response_id=whole.id) as stream:
+    with own_client.responses.stream(**asked, previous_response_id=whole.id) as stream:
         events = list(stream)
         final = stream.get_final_response()
     for event in events:
@@ -89,22 +75,22 @@ async def test_the_sdk_sees_what_tools_did_and_the_books_have_what_the_provider_
     assert message.type == "message"
     assert message.content[0].to_dict()["annotations"] == [NOTE]
     assert await charged(own_books, own_provider, user) == {"web_search": 1, "code_interpreter": 1}
-    kept = client.responses.retrieve(final.id)
+    kept = own_client.responses.retrieve(final.id)
     assert [item.to_dict() for item in kept.output[:-1]] == [item.to_dict() for item in final.output[:-1]]
     assert kept.output_text == final.output_text == "It rains."
     sent = [request.body for request in own_provider.requests if request.path == "/v1/responses"]
     assert [body["max_tool_calls"] for body in sent] == [5, 5]
     assert [body["tools"] for body in sent] == [TOOLS, TOOLS]
     with pytest.raises(openai.BadRequestError, match=r"hosted_tools\.file_search"):
-        client.responses.create(**asked | {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]})
+        own_client.responses.create(**asked | {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]})
 
 
 async def test_a_client_that_hangs_up_while_a_tool_works_pays_for_all_of_it(
-    client: OpenAI, own_provider: OpenAIStandIn, own_books: Books, user: str
+    own_client: OpenAI, own_provider: OpenAIStandIn, own_books: Books, user: str
 ) -> None:
     gate = threading.Event()
     own_provider.script(searched(hosted_gate=gate))
-    with client.responses.create(**ASKED | {"user": user}, stream=True) as stream:
+    with own_client.responses.create(**ASKED | {"user": user}, stream=True) as stream:
         next(event for event in stream if event.type == "response.code_interpreter_call.in_progress")
     gate.set()
     assert await charged(own_books, own_provider, user) == {"web_search": 1, "code_interpreter": 1}
@@ -125,12 +111,12 @@ async def written_down(books: Books) -> None:
 
 
 async def test_a_worker_that_is_killed_while_a_tool_works_leaves_exact_books(
-    client: OpenAI, own_provider: OpenAIStandIn, own_service: Service, own_books: Books, user: str
+    own_client: OpenAI, own_provider: OpenAIStandIn, own_service: Service, own_books: Books, user: str
 ) -> None:
     own_provider.finish_after_disconnect = True
     gate = threading.Event()
     own_provider.script(searched(hosted_gate=gate))
-    with client.responses.create(**ASKED | {"user": user}, stream=True) as stream:
+    with own_client.responses.create(**ASKED | {"user": user}, stream=True) as stream:
         next(event for event in stream if event.type == "response.code_interpreter_call.in_progress")
         await written_down(own_books)
         (worker,) = own_service.workers()
@@ -140,15 +126,15 @@ async def test_a_worker_that_is_killed_while_a_tool_works_leaves_exact_books(
 
 
 async def test_a_response_in_the_background_is_polled_with_what_its_tools_did(
-    client: OpenAI, own_provider: OpenAIStandIn, own_books: Books, user: str
+    own_client: OpenAI, own_provider: OpenAIStandIn, own_books: Books, user: str
 ) -> None:
     gate = threading.Event()
     own_provider.script(searched(hosted_gate=gate))
-    begun = client.responses.create(**ASKED | {"user": user}, background=True)
-    stream = client.responses.retrieve(begun.id, stream=True)
+    begun = own_client.responses.create(**ASKED | {"user": user}, background=True)
+    stream = own_client.responses.retrieve(begun.id, stream=True)
     next(event for event in stream if event.type == "response.code_interpreter_call.in_progress")
     gate.set()
     assert [event.type for event in stream][-1] == "response.completed"
-    ended = client.responses.retrieve(begun.id)
+    ended = own_client.responses.retrieve(begun.id)
     assert [item.type for item in ended.output] == ["web_search_call", "code_interpreter_call", "message"]
     assert await charged(own_books, own_provider, user) == {"web_search": 1, "code_interpreter": 1}

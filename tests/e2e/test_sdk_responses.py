@@ -15,7 +15,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import FunctionToolParam, Response, ResponseInputItemParam, ResponseOutputMessage
 from pydantic import BaseModel
-from tests.e2e.conftest import Books, Service, price_of, serving
+from tests.e2e.conftest import Books, Service, check, price_of, serving
 from tests.image_files import png
 from tests.openai import described
 from tests.servers.openai import OpenAIStandIn, Reply
@@ -39,13 +39,6 @@ WEATHER: FunctionToolParam = {
 class River(BaseModel):
     name: str
     length_km: int
-
-
-def check(response: httpx2.Response) -> None:
-    """Each body has the shape that OpenAI's description has."""
-    if response.headers.get("content-type") == "application/json":
-        response.read()
-        described.check(response.request.method, response.request.url.path, response.status_code, response.json())
 
 
 async def check_later(response: httpx2.Response) -> None:

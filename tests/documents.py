@@ -277,7 +277,7 @@ def docx_that_lies_about_its_size(size: int, claim: int) -> bytes:
 
 def docx_whose_entries_overlap(count: int) -> bytes:
     """A ZIP whose directory names the same bytes over and over, each time as another file."""
-    content = docx_of(paragraph("Hello"), further={"word/0000.bin": b" " * _MIB})
+    content = docx_of(paragraph("Hello"), further={"word/0000.bin": b" " * 2 * _MIB})
     directory = content.index(b"PK\x01\x02")
     end = content.index(b"PK\x05\x06")
     at = content.rindex(b"PK\x01\x02", 0, end)

@@ -1,12 +1,14 @@
 """What a word processor shows, and its file does not hold as text: numbers, notes, comments, images."""
 
 import io
+import random
 import zipfile
 
 import pytest
 from tests.documents import WORD, docx_document, docx_of, docx_with_part, paragraph, zip_of
 
 from textllm_adapters.documents.docx import read_docx
+from textllm_adapters.documents.packages import check
 
 LEVEL = "<w:lvl w:ilvl='{}'><w:start w:val='{}'/><w:numFmt w:val='{}'/><w:lvlText w:val='{}'/></w:lvl>"
 
@@ -107,3 +109,43 @@ def test_an_image_is_read_by_its_alternative_text() -> None:
         '<wp:docPr id="1" name="Picture 1" descr="A red\ncanoe"/></wp:inline></w:drawing>'
     )
     assert text_of(docx_of(f"<w:p><w:r><w:t>Look: </w:t>{drawing}</w:r></w:p>")) == "Look: [image: A red canoe]"
+
+
+def form_field(kind: str) -> str:
+    return f"<w:r><w:fldChar w:fldCharType='begin'><w:ffData>{kind}</w:ffData></w:fldChar></w:r>"
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        ("<w:checked/>", "☒"),
+        ("<w:default w:val='0'/><w:checked w:val='1'/>", "☒"),
+        ("<w:default w:val='1'/><w:checked w:val='0'/>", "☐"),
+        ("<w:default w:val='true'/>", "☒"),
+        ("<w:sizeAuto/>", "☐"),
+    ],
+)
+def test_a_box_of_a_form_is_ticked_or_not(state: str, shown: str) -> None:
+    box = form_field(f"<w:checkBox>{state}</w:checkBox>")
+    assert text_of(docx_of(f"<w:p>{box}<w:r><w:t> Vegetarian</w:t></w:r></w:p>")) == f"{shown} Vegetarian"
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        ("<w:result w:val='2'/>", "green"),
+        ("<w:default w:val='1'/>", "blue"),
+        ("", "red"),
+        ("<w:result w:val='3'/>", ""),
+        ("<w:result w:val='-1'/>", ""),
+    ],
+)
+def test_a_list_of_a_form_is_read_by_what_was_chosen(state: str, shown: str) -> None:
+    entries = "".join(f"<w:listEntry w:val='{color}'/>" for color in ("red", "blue", "green"))
+    choice = form_field(f"<w:ddList>{state}{entries}</w:ddList>")
+    assert text_of(docx_of(f"<w:p><w:r><w:t>Color:</w:t><w:tab/></w:r>{choice}</w:p>")) == f"Color:\t{shown}"
+
+
+def test_a_picture_that_packs_well_is_no_bomb() -> None:
+    picture = random.Random(1).randbytes(10_000) + bytes(1_400_000)
+    assert check(docx_of(paragraph("Look:"), further={"word/media/image1.emf": picture})) == "docx"

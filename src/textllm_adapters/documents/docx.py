@@ -39,6 +39,10 @@ _COMMENT: Final = qn("w:commentReference")
 _PICTURE: Final = qn("wp:docPr")
 _DRAWN: Final = "{urn:schemas-microsoft-com:vml}shape"
 _ID: Final = qn("w:id")
+_VALUE: Final = qn("w:val")
+_TICK_BOX: Final = qn("w:checkBox")  # of Word's older forms, as is the next; those of newer ones are text as well
+_CHOICE: Final = qn("w:ddList")
+_UNSET: Final = frozenset({"0", "false", "off"})
 _NOTE_PARTS: Final = {CONTENT_TYPE.WML_FOOTNOTES: "footnote", CONTENT_TYPE.WML_ENDNOTES: "endnote"}
 
 
@@ -160,6 +164,10 @@ class _Story:
                 yield ")"
             elif child.tag in _NOTES:
                 yield f"[{self._noted.setdefault((_NOTES[child.tag], child.get(_ID, '')), len(self._noted) + 1)}]"
+            elif child.tag == _TICK_BOX:
+                yield "☒" if _is_ticked(child) else "☐"
+            elif child.tag == _CHOICE:
+                yield _chosen(child)
             elif child.tag == _COMMENT:
                 self._commented.append(child.get(_ID, ""))
             elif child.tag not in _PASSED_OVER and not isinstance(child, CT_P | CT_PPr):
@@ -175,6 +183,21 @@ def _alternative(element: BaseOxmlElement) -> str:
     if element.tag == _DRAWN:
         return " ".join(element.get("alt", "").split())
     return ""
+
+
+def _is_ticked(box: BaseOxmlElement) -> bool:
+    """As somebody has left it, or else as it began."""
+    for state in (*box.iterchildren(qn("w:checked")), *box.iterchildren(qn("w:default"))):
+        return state.get(_VALUE, "1") not in _UNSET
+    return False
+
+
+def _chosen(choice: BaseOxmlElement) -> str:
+    """The entry of a list that somebody has chosen, or else that it began with; the first where neither is said."""
+    entries = [entry.get(_VALUE, "") for entry in choice.iterchildren(qn("w:listEntry"))]
+    numbers = [*choice.iterchildren(qn("w:result")), *choice.iterchildren(qn("w:default"))]
+    number = numbers[0].get(_VALUE, "") if numbers else "0"
+    return entries[int(number)] if number.isdecimal() and int(number) < len(entries) else ""
 
 
 def _cells(element: BaseOxmlElement) -> Iterator[CT_Tc]:

@@ -23,7 +23,7 @@ from textllm_core.ports.document_reader import FileType
 _MAX_ENTRIES: Final = 2_000
 _MAX_UNPACKED_BYTES: Final = 50_000_000
 _MAX_RATIO: Final = 100  # of unpacked to packed bytes
-_FREE_BYTES: Final = 1_000_000  # of an entry, whatever its ratio
+_FREE_BYTES: Final = 1_000_000  # of an entry, before its ratio counts: the picture of an embedded file packs well
 _PIECE_BYTES: Final = 64 * 1024
 _ENCRYPTED_ENTRY: Final = 0x1  # a flag bit of an entry
 
@@ -160,7 +160,7 @@ def _check_content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, left: int, 
 def _pieces(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> Iterator[bytes]:
     """Its bytes, counted as they come: the sizes in its header may lie."""
     unpacked = 0
-    allowed = max(_FREE_BYTES, entry.compress_size * _MAX_RATIO)
+    allowed = _FREE_BYTES + entry.compress_size * _MAX_RATIO
     with archive.open(entry) as file:
         while piece := file.read(_PIECE_BYTES):
             unpacked += len(piece)

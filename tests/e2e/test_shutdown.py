@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import httpx
 import psutil
@@ -268,10 +269,13 @@ class Crowd:
         self.costs: list[float] = []
         self.failures: list[str] = []
         self._threads = [threading.Thread(target=self._talk, args=(number,)) for number in range(clients)]
+
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
+        return self
 
-    def end(self) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self._is_over.set()
         for thread in self._threads:
             thread.join()
@@ -324,12 +328,11 @@ async def test_renewing_the_workers_under_load_loses_no_request_and_no_cent(
         tmp_path, own_provider, database, "--workers", "2", *LONG_GRACE, TEXTLLM_COST_LIMIT_PER_SESSION="1000"
     ) as service:
         until(lambda: len(service.workers()) == 2)
-        crowd = Crowd(service, clients)
-        for _ in range(renewals):
-            old = service.workers()
-            service.process.send_signal(signal.SIGHUP)
-            until(partial(replaced, service, old, 2))
-        crowd.end()
+        with Crowd(service, clients) as crowd:
+            for _ in range(renewals):
+                old = service.workers()
+                service.process.send_signal(signal.SIGHUP)
+                until(partial(replaced, service, old, 2))
         service.stop()
     assert crowd.failures == []
     assert len(crowd.costs) > 10 * renewals

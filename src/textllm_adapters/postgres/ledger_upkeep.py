@@ -54,9 +54,11 @@ _LIMITS: Final = text(
     f"CASE WHEN {HAS_CITUS} THEN '{_STEP_ON_CITUS_MS}' ELSE '{_STEP_TIMEOUT_MS}' END, true)"
 )
 _SHOWN: Final = "current_setting('textllm.tenant', true)"
-# As the ledger itself: whoever reads a month by its own name is shown the rows of its tenant alone.
-_MONTH: Final = f"""
-    CREATE TABLE {{name}} (LIKE ledger INCLUDING ALL);
+# Whoever reads a month by its own name is shown the rows of its tenant alone, as whoever reads the ledger; on Citus
+# neither is bound: the setting does not reach the nodes.
+_IS_BOUND: Final = text("SELECT relrowsecurity FROM pg_class WHERE oid = 'ledger'::regclass")
+_MONTH: Final = "CREATE TABLE {name} (LIKE ledger INCLUDING ALL)"
+_POLICY: Final = f"""
     CREATE POLICY tenant ON {{name}}
         USING (CASE WHEN {_SHOWN} = '*' THEN true ELSE tenant_id = {_SHOWN} END);
     ALTER TABLE {{name}} ENABLE ROW LEVEL SECURITY;
@@ -98,8 +100,10 @@ class PostgresLedgerUpkeep(SqlLedgerUpkeep):
         bounds = f"FROM ('{first_response_id(first)}') TO ('{first_response_id(end)}')"
 
         async def add(connection: AsyncConnection) -> None:
-            for part in _MONTH.format(name=name).split(";"):
-                await connection.execute(text(part))
+            await connection.execute(text(_MONTH.format(name=name)))
+            if await connection.scalar(_IS_BOUND):
+                for part in _POLICY.format(name=name).split(";"):
+                    await connection.execute(text(part))
             await connection.execute(_LIMITS)
             await connection.execute(text(f"ALTER TABLE ledger ATTACH PARTITION {name} FOR VALUES {bounds}"))
 

@@ -85,7 +85,7 @@ async def caller_at_door(connection: Connection, handler: BaseRouteHandler) -> N
     """As `any_caller`, and to nothing of another user than whom the header names; what is of no user is anyone's.
 
     Raises:
-        InvalidRequestError: as `user_in_header`.
+        InvalidRequestError: as `user_in_header`, and where it names an empty user.
         NotFoundError: it is of another user, or not there.
     """
     await any_caller(connection, handler)  # type: ignore[misc]  # a guard may be async
@@ -96,6 +96,7 @@ async def caller_at_door(connection: Connection, handler: BaseRouteHandler) -> N
     in_header, caller, textllm = user_in_header(connection), caller_of(connection), services_of(connection).textllm
     if in_header is None or caller.user_id is not None:
         return
+    named = named_user(caller, safety_identifier=None, user=None, in_header=in_header)
     error: NotFoundError
     match named_there:
         case {"conversation_id": str(of)}:
@@ -106,7 +107,6 @@ async def caller_at_door(connection: Connection, handler: BaseRouteHandler) -> N
             owner, error = (await textllm.files.get(caller, file_key(of))).user_id, StoredFileNotFoundError()
         case _:
             return
-    named = named_user(caller, safety_identifier=None, user=None, in_header=in_header)
     if is_anothers(caller, named, owner):
         raise error
 

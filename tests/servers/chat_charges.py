@@ -127,6 +127,20 @@ CHARGES: dict[str, Quirk] = {
         data(chunk(TEXT), {"choices": [{"delta": {}, "finish_reason": "stop", "usage": usage()["usage"]}]}) + DONE
     ),
     "usage-of-groq": Quirk(data(chunk(TEXT), chunk(finish="stop", x_groq={"id": "1", "usage": usage()["usage"]}))),
+    "usage-of-bedrock": Quirk(
+        data(
+            chunk(TEXT),
+            chunk(finish="stop", **{"amazon-bedrock-invocationMetrics": {"inputTokenCount": 9, "outputTokenCount": 4}}),
+        )
+        + DONE
+    ),
+    "usage-of-cohere": Quirk(
+        stating({"choices": [], "meta": {"billed_units": {"input_tokens": 9, "output_tokens": 4}}})
+    ),
+    "usage-in-the-response": Quirk(data(chunk(TEXT), chunk(finish="stop", response=usage())) + DONE),
+    "neither-in-meta-nor-in-response": Quirk(
+        data(chunk(TEXT, meta={"id": "1"}), chunk(finish="stop", response="r"), usage()) + DONE
+    ),
     "no-usage": Quirk(data(chunk(TEXT), chunk(finish="stop")) + DONE, usage=(0, 4), estimated=True),
     "no-usage-of-thoughts": Quirk(
         data(thinking(THOUGHT), thinking(THOUGHT, "reasoning"), chunk(TEXT), chunk(finish="stop")) + DONE,

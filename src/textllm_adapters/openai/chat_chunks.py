@@ -81,7 +81,7 @@ class Chunk(Struct):
     x_groq: object = None
     service_tier: object = None
     error: object = None
-    # As Ollama's own API writes it, Gemini's, and llama.cpp's server.
+    # As Ollama's own API writes it, Gemini's, llama.cpp's server, Bedrock's, Cohere's, and gateways that wrap it up.
     message: object = None
     done: object = None
     done_reason: object = None
@@ -90,6 +90,9 @@ class Chunk(Struct):
     usage_metadata: object = None
     gemini_usage: object = msgspec.field(name="usageMetadata", default=None)
     timings: object = None
+    bedrock_usage: object = msgspec.field(name="amazon-bedrock-invocationMetrics", default=None)
+    meta: object = None
+    response: object = None
 
     @property
     def is_of_reply(self) -> bool:
@@ -107,6 +110,9 @@ class Chunk(Struct):
                 stated = fuller(stated, of_choice)
         if isinstance(self.x_groq, dict):
             stated = fuller(stated, self.x_groq.get("usage"))
+        for aside in (self.bedrock_usage, self.meta, self.response):
+            if aside is not None and counted(aside, seen=0) is not None:
+                stated = fuller(stated, aside)
         if self.prompt_eval_count is not None or self.eval_count is not None:
             of_ollama = {"prompt_eval_count": self.prompt_eval_count, "eval_count": self.eval_count}
             stated = fuller(stated, of_ollama)

@@ -15,14 +15,15 @@ _MOST_COST: Final = 10_000  # USD; likewise
 _MOST_CHARS_PER_TOKEN: Final = 16  # texts of any language and code have 2 to 6; no whole reply has more than this
 _WRITTEN: Final = re.compile(r"([0-9]{1,10}|[0-9]{1,3}(,[0-9]{3}){1,3})(\.[0-9]{1,9})?")  # in a text
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")  # of a name as some gateways write it: promptTokens
-# As OpenAI and Anthropic name them, Ollama, and Gemini.
-_INPUT: Final = ("input_tokens", "prompt_tokens", "prompt_eval_count", "prompt_token_count")
-_OUTPUT: Final = ("output_tokens", "completion_tokens", "eval_count", "candidates_token_count")
+# As OpenAI and Anthropic name them, Ollama, Gemini, and Bedrock.
+_INPUT: Final = ("input_tokens", "prompt_tokens", "prompt_eval_count", "prompt_token_count", "input_token_count")
+_OUTPUT: Final = ("output_tokens", "completion_tokens", "eval_count", "candidates_token_count", "output_token_count")
 _TOTAL: Final = ("total_tokens", "total_token_count")
 _OF_WHOLE: Final = frozenset({*_INPUT, *_OUTPUT, *_TOTAL})
 _CACHED: Final = ("prompt_cache_hit_tokens", "cached_content_token_count")
 _REASONING: Final = ("reasoning_tokens", "thoughts_token_count")
-_WITHIN: Final = ("tokens", "billed_units")  # of Cohere: where the counts are, if not beside them
+# Where the counts are, if not beside them: of Cohere, and of gateways that wrap the reply up.
+_WITHIN: Final = ("usage", "tokens", "billed_units")
 _INPUT_DETAILS: Final = ("input_tokens_details", "prompt_tokens_details")
 _OUTPUT_DETAILS: Final = ("output_tokens_details", "completion_tokens_details")
 _READ_APART: Final = "cache_read_input_tokens"  # Anthropic's names: beside the input; many gateways hand them on

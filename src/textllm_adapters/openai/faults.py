@@ -34,6 +34,7 @@ _OTHER_NAMES: Final[Mapping[str, str]] = {
 _AROUND: Final = ("response", "result")  # of Tencent and Cloudflare: around the error, and around a reply
 _NO_FAILURE: Final = ("0", "200", "ok", "success")  # as a code, beside a reply
 _STATUS_NAMES: Final = ("code", "status_code", "status", "statusCode", "http_status", "http_code")
+_PASSING: Final = (408, 409, 424, 498)  # 424 of TEI and Bedrock: the model is not ready; 498 of Groq: no room
 _STATUS_IN_WORDS: Final = re.compile(r"(?:\A|\b(?:http|status|error)(?: (?:status|code))*:? )([45][0-9]{2})\b")
 _MOST_CHARS: Final = 4000  # read of what it says; whatever it means stands at its beginning
 _MOST_DEPTH: Final = 6  # of lists and objects within each other
@@ -59,7 +60,7 @@ _NAMED: Final[Mapping[Meaning, str]] = {
         engine_overloaded
         insufficient_system_resource service_unavailable internal_server_error unavailable
         serviceunavailableexception internalserverexception modelnotreadyexception timeout_error server_overloaded
-        modelstreamerrorexception""",
+        modelstreamerrorexception capacity_exceeded""",
 }
 _NAMES: Final[Mapping[str, Meaning]] = {
     name.replace("_", ""): meaning for meaning, names in _NAMED.items() for name in names.split()
@@ -85,7 +86,8 @@ _TOO_LONG_FOR_ANY_RATE: Final = re.compile(r"request too large for")
 _QUOTA: Final = re.compile(
     r"insufficient[ _](account )?(balance|credits?|quota|funds)|credit balance is too low|requires more credits"
     r"|(run )?out of credits|key limit exceeded|balance is insufficient|overdue balance|daily free allocation"
-    r"|(daily|total) request limit|欠费|余额不足"
+    r"|(daily|total) request limit|used all available credits|monthly spending limit|(have|has) (any|no) credits"
+    r"|in arrears|欠费|余额不足"
 )
 _RATE: Final = re.compile(
     r"rate[ _]?limit|too many requests|overloaded_error|request limit reached|throttling threshold|was throttled"
@@ -200,7 +202,7 @@ class Fault(NamedTuple):
         named = any(names)
         if self.status is None:
             named = named or _UNAVAILABLE.search(self.words) is not None
-        return "unavailable" if named or self.status in (408, 409) or (self.status or 0) >= 500 else "other"
+        return "unavailable" if named or self.status in _PASSING or (self.status or 0) >= 500 else "other"
 
 
 _WORDS: Final[tuple[tuple[re.Pattern[str], Meaning], ...]] = (

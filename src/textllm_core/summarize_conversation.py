@@ -43,12 +43,14 @@ class SummarizeConversation:
         refuses or writes nothing ends in `ReplyFailed`; that is charged, and the earlier summary stays.
         Raises:
             ConversationNotFoundError: not the caller's, deleted, or unknown.
-            InvalidRequestError: nothing was said in it yet.
+            InvalidRequestError: nothing was answered in it yet, or all that was said is deleted.
             TextLLMError: what `Exchange.run` raises.
         """
         conversation = await self.get(caller, conversation_id)
         if not conversation.message_count:
             raise InvalidRequestError.of("conversation_id", "names a conversation in which nothing was answered yet")
+        if await self._is_emptied(caller, conversation):
+            raise InvalidRequestError.of("conversation_id", "names a conversation of which all messages are deleted")
         prompt = self.policy.summary_prompt
         events = self.exchange.run(
             caller,
@@ -65,6 +67,14 @@ class SummarizeConversation:
         async with aclosing(events):
             async for event in events:
                 yield _checked(event)
+
+    async def _is_emptied(self, caller: Caller, conversation: Conversation) -> bool:
+        """Our own copy of what was said is the record, and nothing is left of it."""
+        repository = self.get.conversations
+        if await repository.last_messages(caller.tenant_id, conversation.user_id, conversation.id, limit=1):
+            return False
+        state = await repository.state(caller.tenant_id, conversation.id, user_id=conversation.user_id)
+        return state is not None and state.keeps_messages
 
 
 def _checked(event: ReplyEvent) -> ReplyEvent:

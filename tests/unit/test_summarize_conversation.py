@@ -149,6 +149,19 @@ async def test_a_conversation_without_answers_is_refused_and_costs_nothing(bench
     assert (bench.llm.requests, bench.store.holds, await bench.entries()) == ([], {}, [])
 
 
+async def test_a_conversation_whose_messages_are_all_deleted_is_refused_and_costs_nothing(bench: Bench) -> None:
+    said = await bench.say("one")
+    kept_messages = await bench.conversations.last_messages("default", said.user_id, said.conversation_id, limit=None)
+    for message in kept_messages:
+        await bench.textllm.conversations.remove_part(Caller(), said.conversation_id, message.id, [0])
+    asked = len(bench.llm.requests)
+    with pytest.raises(InvalidRequestError, match="all messages are deleted"):
+        await bench.summarize(Caller(), said.conversation_id)
+    assert (len(bench.llm.requests), bench.store.holds, len(await bench.entries())) == (asked, {}, 1)
+    await bench.say("two", said.conversation_id)
+    assert (await bench.summarize(Caller(), said.conversation_id)).summary is not None
+
+
 @pytest.mark.parametrize("caller", [Caller("other"), Caller("default", "user", "bob")])
 async def test_a_conversation_of_others_is_not_found(bench: Bench, caller: Caller) -> None:
     first = await bench.say("one")

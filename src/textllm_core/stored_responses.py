@@ -13,6 +13,7 @@ from textllm_core.chat.respond import Respond
 from textllm_core.chat.response_places import Places
 from textllm_core.conversations import DeleteConversation
 from textllm_core.errors import (
+    Charge,
     ConversationBusyError,
     ConversationNotFoundError,
     InvalidRequestError,
@@ -77,7 +78,10 @@ class GetResponse:
         failure = kept.stored.failure
         if failure is None or failure.code == CANCELLED:
             return NotFoundError("This response has no events, or not any more.")
-        return error_of(failure.code, failure.message)
+        error = error_of(failure.code, failure.message)
+        if (entry := kept.entry) is not None:
+            error.charge = Charge(entry.cost, entry.estimated, entry.usage)
+        return error
 
     async def inputs(self, caller: Caller, response_id: str) -> Sequence[ListedMessage]:
         """What it answers, oldest first; nothing until it has ended, and where nothing was kept.

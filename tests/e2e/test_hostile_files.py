@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -97,7 +98,10 @@ def exposed(
     folder = tmp_path_factory.mktemp("exposed")
     database = shutil.copy(migrated_sqlite_file, folder)
     with serving(folder, provider, f"sqlite:///{database}") as service:
-        good = ask(service, "file", "a.docx", documents.written_docx()), ask(service, "images", "a.png", png(9, 9))
+        good = [
+            ask_as_told(service, "file", "a.docx", documents.written_docx()),
+            ask_as_told(service, "images", "a.png", png(9, 9)),
+        ]
         assert [answer.status_code for answer in good] == [200, 200], [answer.text for answer in good]
         yield service
 
@@ -107,6 +111,16 @@ def ask(service: Service, field: str, name: str, content: bytes, *, user_id: str
     route = {"file": "/chat/file", "images": "/chat/image"}[field]
     form = {"message": "What is it?", "user_id": user_id}
     return httpx.post(service.url + route, data=form, files={field: (name, content)}, timeout=WITHIN_S)
+
+
+def ask_as_told(service: Service, field: str, name: str, content: bytes) -> httpx.Response:
+    """As `ask`, and again where the answer is to do so: a machine where others work reads less in its time."""
+    for _ in range(4):
+        answer = ask(service, field, name, content)
+        if answer.status_code != 503:
+            return answer
+        time.sleep(float(answer.headers["retry-after"]))
+    return ask(service, field, name, content)
 
 
 @contextmanager
@@ -137,7 +151,7 @@ def check(service: Service, field: str, case: Case) -> None:
     (worker,) = service.workers()
     before = peak_of(worker)
     with watched(service) as statuses:
-        answer = ask(service, field, name, content)
+        answer = ask_as_told(service, field, name, content)
     assert (answer.status_code, answer.json()["code"]) == refusal, answer.text
     assert set(statuses) == {200}
     assert peak_of(worker) - before < 16 * MB

@@ -293,16 +293,20 @@ async def test_an_error_in_the_midst_of_a_stream_is_one_as_the_sdks_read_it(serv
     *chunks, last = await stream(server)
     assert text_of(chunks) == "One "
     assert (last["error"]["code"], last["error"]["type"]) == ("provider_error", "server_error")
+    assert (last["error"]["cost"] > 0, last["error"]["estimated"]) == (True, True)
     await server.bench.check_books()
 
 
 async def test_a_reply_that_the_filter_ends_says_so(server: Server) -> None:
     filtered = ScriptedReply(text="One", status="incomplete", content_filtered=True)
     server.bench.llm.script(filtered, filtered)
-    chunks = await stream(server)
+    *chunks, last = await stream(server, stream_options={"include_usage": True})
     assert (text_of(chunks), ends_of(chunks)) == ("One", ["content_filter"])
-    answer = await ask(server)
-    assert (answer.status, answer.json()["error"]["code"]) == (422, "content_refused")
+    error = (answer := await ask(server)).json()["error"]
+    assert (answer.status, error["code"]) == (422, "content_refused")
+    charged = [float(entry.cost) for entry in server.bench.store.entries.values()]
+    assert [last["usage"]["cost"], error["cost"]] == charged
+    assert all(charged)
     await server.bench.check_books()
 
 

@@ -458,6 +458,23 @@ async def test_why_one_failed_in_the_background_is_kept(server: Server, bench: B
 
 
 @pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        (ScriptedReply(deltas=("a", "b"), error=ProviderError("It broke off."), after=1), "failed"),
+        (ScriptedReply(text="a", status="incomplete", content_filtered=True), "incomplete"),
+    ],
+)
+async def test_the_last_event_of_a_broken_response_tells_its_cost(
+    server: Server, bench: Bench, ends: ScriptedReply, status: str
+) -> None:
+    bench.llm.script(ends)
+    response = (await streamed(server, input="Hello"))[-1]["response"]
+    assert (response["status"], response["usage"]["cost"] > 0) == (status, True)
+    again = await kept(server, response["id"])
+    assert (again["status"], again["usage"]) == (status, response["usage"])
+
+
+@pytest.mark.parametrize(
     ("may_have_run", "kind", "told"),
     [
         (False, ProviderUnavailableError, (503, "provider_unavailable", None)),

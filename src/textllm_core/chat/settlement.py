@@ -146,7 +146,7 @@ def _ending(
     cost, source = _cost(price, left, stated_cost)
     remembered = b""
     if isinstance(told, TextLLMError):
-        told.charge = Charge(cost, left.estimated)
+        told.charge = Charge(cost, left.estimated, left.usage)
         end: ReplyCompleted | TextLLMError = told
         if of.is_remembered:
             remembered = remembered_failure(begun, told, response_id=hold.response_id)
@@ -300,7 +300,7 @@ def _by_account(
     price = _price(pricing, hold, model, ended)
     (cost, source), remembered = _cost(price, left, ended.cost if ended else None), b""
     if otherwise is not None:
-        otherwise.charge = Charge(cost, left.estimated)
+        otherwise.charge = Charge(cost, left.estimated, left.usage)
         remembered = remembered_failure(None, otherwise, response_id=hold.response_id)
     if ended is not None and not ended.content_filtered and tells_reply(left, ended):
         begun = ReplyStarted(hold.response_id, hold.conversation_id, hold.user_id, hold.session_id, model)

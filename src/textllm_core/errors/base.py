@@ -6,6 +6,8 @@ from typing import ClassVar, Final, Self
 
 from msgspec import Struct
 
+from textllm_core.usage import Usage
+
 
 class TextLLMError(Exception):
     """Something TextLLM can say about what went wrong. Its text may be shown to the caller: it holds no secret.
@@ -44,10 +46,14 @@ class TextLLMError(Exception):
 
 
 class Charge(Struct, frozen=True):
-    """What a turn is charged for that failed: USD; `estimated`: the provider has not stated what it used."""
+    """What a turn is charged for that failed: USD; `estimated`: the provider has not stated what it used.
+
+    `usage`: what it used; None: nothing, or nobody says.
+    """
 
     cost: Decimal
     estimated: bool = False
+    usage: Usage | None = None
 
 
 FREE: Final = Charge(Decimal(0))

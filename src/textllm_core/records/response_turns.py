@@ -1,9 +1,9 @@
 """What a response is asked for, and what comes of one that is asked for again."""
 
-from collections.abc import Callable, Coroutine
-from typing import Literal
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Final, Literal
 
-from textllm_core.errors import Allowance
+from textllm_core.errors import Allowance, ContentRefusedError
 from textllm_core.file_tokens import FileTokens
 from textllm_core.records.edits import SaidMessage
 from textllm_core.records.messages import Idempotency, Message, TurnOptions
@@ -15,6 +15,8 @@ from textllm_core.wire import Record
 ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 """How far a response is, in the words of OpenAI's API."""
 CANCELLED = "cancelled"  # the code of a failure that its user wanted
+# What a failure makes of a response, by its code; the provider's filter leaves it incomplete, as at OpenAI.
+_ENDS: Final[Mapping[str, ResponseStatus]] = {CANCELLED: "cancelled", ContentRefusedError.code: "incomplete"}
 
 
 class ResponseTurn(Record, frozen=True, kw_only=True):
@@ -73,7 +75,7 @@ class KeptResponse(Record, frozen=True, kw_only=True):
         """How far it is."""
         failure, entry = self.stored.failure, self.entry
         if failure is not None:
-            return "cancelled" if failure.code == CANCELLED else "failed"
+            return _ENDS.get(failure.code, "failed")
         if entry is None:
             return "queued" if self.stored.is_background else "in_progress"
         if entry.status == "incomplete" and self.reply is not None and self.reply.finish_reason == "error":

@@ -9,12 +9,12 @@ from msgspec import UNSET, Struct, UnsetType
 
 from textllm_core.errors import ContentRefusedError
 from textllm_core.records.hosted import ToolStep
-from textllm_core.records.messages import FinishReason, Reply, ReplyCompleted, ReplyStarted, ReplyUsage
+from textllm_core.records.messages import FinishReason, ReplyCompleted, ReplyStarted, ReplyUsage
 from textllm_core.records.parts import ContentPart, OutputText, Refusal
 from textllm_core.records.thoughts import Reasoning
 from textllm_core.records.tools import ReplyToolCall, ToolCall
 from textllm_core.wire import to_json
-from textllm_http.openai_door.errors import document
+from textllm_http.openai_door.errors import charge_of, document
 from textllm_http.problems import Problem
 
 _DONE: Final = b"data: [DONE]\n\n"
@@ -109,7 +109,7 @@ def completion(end: ReplyCompleted, *, model: str) -> bytes:
             created=int(time()),
             model=model,
             choices=(CompletionChoice(message=message, finish_reason=_FINISHES[reply.finish_reason]),),
-            usage=_usage(reply.usage, reply),
+            usage=_usage(reply.usage, reply.cost, estimated=reply.estimated),
         )
     )
 
@@ -120,15 +120,15 @@ def _thought_before(part: ContentPart) -> str:
     return (reasoning and reasoning.words) or ""
 
 
-def _usage(of: ReplyUsage, reply: Reply) -> CompletionUsage:
+def _usage(of: ReplyUsage, cost: Decimal, *, estimated: bool) -> CompletionUsage:
     return CompletionUsage(
         prompt_tokens=of.input,
         completion_tokens=of.output,
         total_tokens=of.total,
         prompt_tokens_details=PromptDetails(of.cached),
         completion_tokens_details=CompletionDetails(of.reasoning),
-        cost=reply.cost,
-        estimated=True if reply.estimated else UNSET,
+        cost=cost,
+        estimated=True if estimated else UNSET,
     )
 
 
@@ -182,18 +182,23 @@ class ChunkFrames:
             asked = [{"index": n, "id": it.id, "type": "function", "function": it.function} for n, it in calls]
             frames += self._chunk({"tool_calls": asked}, None)
         frames += self._chunk({}, _FINISHES[reply.finish_reason])
-        if self._wants_usage:
-            frames += self._head + b'"choices":[],"usage":%b}\n\n' % to_json(_usage(reply.usage, reply))
-        return frames + _DONE
+        return frames + self._used(_usage(reply.usage, reply.cost, estimated=reply.estimated)) + _DONE
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
         if isinstance(problem.error, ContentRefusedError) and self._head:
-            return self._chunk({}, "content_filter") + _DONE
+            charge, used = charge_of(problem), b""
+            if charge is not None and charge.usage is not None:
+                used = self._used(_usage(ReplyUsage.of(charge.usage), charge.cost, estimated=charge.estimated))
+            return self._chunk({}, "content_filter") + used + _DONE
         return b"data: %b\n\n" % document(problem)
 
     def _chunk(self, delta: dict[str, object], finish_reason: str | None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return self._head + b'"choices":[%b]%b}\n\n' % (to_json(choice), self._no_usage)
+
+    def _used(self, usage: CompletionUsage) -> bytes:
+        """The last chunk, where it is wanted."""
+        return self._head + b'"choices":[],"usage":%b}\n\n' % to_json(usage) if self._wants_usage else b""
 
     @property
     def _no_usage(self) -> bytes:

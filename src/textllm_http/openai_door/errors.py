@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from http import HTTPStatus
 from math import ceil
 from typing import Annotated, Any, Final
 
 from litestar.exceptions import NotFoundException
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from textllm_core.errors import (
     Allowance,
     BudgetExceededError,
+    Charge,
     ConversationLostError,
     IdempotencyMismatchError,
     InvalidRequestError,
     ModelError,
+    TextLLMError,
     UnknownKeysError,
 )
 from textllm_core.records.messages import ReplyStarted
@@ -45,6 +48,8 @@ class DoorError(Struct, frozen=True, kw_only=True):
     type: Annotated[str, Meta(description="What kind of failure it is, in OpenAI's words.")]
     param: Annotated[str | None, Meta(description="The field that is wrong, where it is one.")] = None
     code: Annotated[str | None, Meta(description="What went wrong, for programs; it never changes.")] = None
+    cost: Annotated[Decimal | UnsetType, Meta(description="USD that a turn costs which failed.")] = UNSET
+    estimated: Annotated[bool | UnsetType, Meta(description="Whether `cost` is an estimate; left out if not.")] = UNSET
 
 
 class DoorErrorDocument(Struct, frozen=True):
@@ -62,7 +67,20 @@ def error_of(problem: Problem) -> DoorError:
         message = _NO_ADDRESS
     if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         message = f"{message} Tell your operator the request id {problem.request_id}."
-    return DoorError(message=message, type=_type_of(problem.status), param=param, code=problem.code)
+    charge = charge_of(problem)
+    return DoorError(
+        message=message,
+        type=_type_of(problem.status),
+        param=param,
+        code=problem.code,
+        cost=UNSET if charge is None else charge.cost,
+        estimated=True if charge is not None and charge.estimated else UNSET,
+    )
+
+
+def charge_of(problem: Problem) -> Charge | None:
+    """What the turn is charged for that ended in it; None: nothing, or nobody knows yet."""
+    return problem.error.charge if isinstance(problem.error, TextLLMError) else None
 
 
 def document(problem: Problem) -> bytes:

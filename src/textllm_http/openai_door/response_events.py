@@ -7,13 +7,14 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from textllm_core.records.hosted import ToolStep
-from textllm_core.records.messages import Reply, ReplyCompleted, ReplyStarted, reply_message_id
+from textllm_core.records.messages import Reply, ReplyCompleted, ReplyStarted, ReplyUsage, reply_message_id
 from textllm_core.records.thoughts import Reasoning
 from textllm_core.wire import to_json
 from textllm_http.openai_door import hosted_items
+from textllm_http.openai_door.errors import charge_of
 from textllm_http.openai_door.items import Item, hosted_item, message_item, text_part
 from textllm_http.openai_door.reasoning import reasoning_item, words_part
-from textllm_http.openai_door.response_object import Shown, failure
+from textllm_http.openai_door.response_object import Shown, failure, usage_of
 from textllm_http.problems import Problem
 
 Part: TypeAlias = Literal["output_text", "refusal"]
@@ -137,11 +138,14 @@ class ResponseFrames:
         return told + self._event(_TERMINAL.get(response["status"], "response.incomplete"), response=response) + _DONE
 
     def failed(self, number: int, problem: Problem) -> bytes:  # noqa: ARG002
+        charge, usage = charge_of(problem), None
+        if charge is not None and charge.usage is not None:
+            usage = usage_of(ReplyUsage.of(charge.usage), charge.cost, estimated=charge.estimated)
         if problem.code == "content_refused":  # by the provider's filter, in the midst of it
-            response = self._shown.as_of_now("incomplete", self._model, reason="content_filter")
+            response = self._shown.as_of_now("incomplete", self._model, usage=usage, reason="content_filter")
             return self._event("response.incomplete", response=response) + _DONE
         error = failure(problem.code, problem.detail)
-        response = self._shown.as_of_now("failed", self._model, error=error)
+        response = self._shown.as_of_now("failed", self._model, usage=usage, error=error)
         return self._event("response.failed", response=response) + _DONE
 
     def _open_text(self) -> bytes:

@@ -16,7 +16,7 @@ from textllm_http.openai_door.reasoning import reply_items
 
 _WHOLE: Final = ("stop", "tool_calls", "refusal")
 # OpenAI's own words for why a response failed; our code stands beside them.
-_CODES: Final = {"rate_limited": "rate_limit_exceeded", "content_refused": "invalid_prompt"}
+_CODES: Final = {"rate_limited": "rate_limit_exceeded"}
 
 
 class Shown(Struct, frozen=True):

@@ -457,6 +457,19 @@ async def test_why_one_failed_in_the_background_is_kept(server: Server, bench: B
     assert failed["error"]["message"] == str(error)
 
 
+async def test_one_in_the_background_that_a_shutdown_cuts_short_has_failed(server: Server, bench: Bench) -> None:
+    bench.llm.script(ScriptedReply(deltas=("a", "b"), gate=asyncio.Event()))
+    response = await asked(server, input="Hello", background=True)
+    await reached(server, response["id"], "in_progress")
+    bench.running.refuse_new()
+    await bench.running.drain(0)
+    failed = await kept(server, response["id"])
+    assert (failed["status"], text_of(failed), failed["error"]["type"]) == ("failed", "a", "service_unavailable")
+    end = events_of(await server.get(f"/v1/responses/{response['id']}?stream=true"))[-1]
+    assert (end["type"], end["response"]["error"]) == ("response.failed", failed["error"])
+    await bench.check_books()
+
+
 @pytest.mark.parametrize(
     ("ends", "status"),
     [

@@ -230,7 +230,9 @@ class Respond:
         finally:
             await self._leave(caller, placed)
         hold = running.hold
-        self.exchange.running.start(self._follow(caller, user_id, hold.response_id, running))
+        follower = Running()
+        follower.protect()  # what is cut short at the end of the process, it has to say why
+        self.exchange.running.start(self._follow(caller, user_id, hold.response_id, running), follower)
         return Begun(hold.response_id, hold.conversation_id)
 
     async def _follow(self, caller: Caller, user_id: str, response_id: str, running: Running) -> None:

@@ -115,6 +115,7 @@ _NAMES: Final = {
         "ExchangeSettled",
         "ExchangesRunning",
         "RequestAnswered",
+        "TurnNotKept",
     ),
     "file_links": (
         "FileView",

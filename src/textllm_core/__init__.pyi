@@ -75,6 +75,7 @@ from textllm_core.events import (
     ExchangeSettled,
     ExchangesRunning,
     RequestAnswered,
+    TurnNotKept,
 )
 from textllm_core.file_links import FileView, LinkFile
 from textllm_core.file_tokens import FileTokens
@@ -487,6 +488,7 @@ __all__ = [
     "Transcript",
     "Turn",
     "TurnNames",
+    "TurnNotKept",
     "TurnOptions",
     "Turnstile",
     "UnauthenticatedError",

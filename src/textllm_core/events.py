@@ -159,6 +159,22 @@ class ExchangeRerouted(Struct, frozen=True):
     reason: str = ""
 
 
+class TurnNotKept(Struct, frozen=True):
+    """A turn whose reply broke off may be missing in its conversation, which the provider alone keeps.
+
+    Args:
+        transcript_id: the provider's name of the conversation.
+        code: of the error; `reason`: as `ErasureFailed` has it.
+        report: the provider's own account; None where it has given none.
+    """
+
+    response_id: str
+    transcript_id: str
+    code: str
+    reason: str
+    report: ProviderReport | None = None
+
+
 class ExchangesRunning(Struct, frozen=True, kw_only=True):
     """How many exchanges this process carries out now, how many of them nobody reads, and the USD that they hold."""
 
@@ -216,6 +232,7 @@ Event = (
     | ExchangeCorrected
     | ExchangeFailed
     | ExchangeRerouted
+    | TurnNotKept
     | ExchangesRunning
     | Removed
     | ErasureFailed

@@ -81,6 +81,10 @@ class ReadyTranscripts:
         self._taken.append(newest._replace(since=now))
         return newest.foreseen.provider_id
 
+    async def add(self, transcript_id: str, turn: Sequence[Message], *, read: ReadBlob | None = None) -> bool:
+        """Keeps `Transcript.add`."""
+        return await self.behind.add(transcript_id, turn, read=read)
+
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """Keeps `Transcript.messages`."""
         return await self.behind.messages(transcript_id)

@@ -26,6 +26,7 @@ from textllm_core.events import (
     ExchangeFailed,
     ExchangeSettled,
     RequestAnswered,
+    TurnNotKept,
 )
 from textllm_core.usage import Usage
 
@@ -114,6 +115,17 @@ def test_all_that_an_event_has_for_the_log_is_written(
     usual = vars(logging.makeLogRecord({})).keys() | {"json_line", "message", "asctime"}
     for record, line in zip(caplog.records, lines, strict=True):
         assert vars(record).keys() - usual <= line.keys()
+
+
+def test_a_turn_that_the_provider_did_not_keep_is_logged_with_its_reason(lines: list[dict[str, Any]]) -> None:
+    LogTelemetry().emit(TurnNotKept("resp_1", "conv_1", "provider_error", "It refused.", ProviderReport(status=403)))
+    assert [fields(line) for line in lines] == [
+        {
+            "level": "WARNING", "message": "a turn whose reply broke off may be missing in its conversation",
+            "response_id": "resp_1", "provider_id": "conv_1", "code": "provider_error", "reason": "It refused.",
+            "provider_status": 403,
+        }
+    ]  # fmt: skip
 
 
 def test_an_erasure_that_failed_is_logged_with_its_reason(lines: list[dict[str, Any]]) -> None:

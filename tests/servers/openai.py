@@ -49,6 +49,7 @@ class OpenAIStandIn:
         choose: makes that step of the body and of all items that the model sees, the latest last; None: `default`
         finish_after_disconnect: a response whose client left is finished, stored and billed, yet its turn is not added
             to the conversation. Otherwise the response stops at once, as `cancelled`, and costs nothing.
+        locks_items: nothing is added to a conversation in which a response is being written.
         requests: every request, refused ones too, in order of arrival.
         bills: one for every response that reached `completed` or `incomplete` (a failed one if its usage is scripted).
         disconnects: ids of responses whose client went away before the end.
@@ -61,6 +62,7 @@ class OpenAIStandIn:
         self.default: Reply | Fault = Reply()
         self.choose: Callable[[Json, Sequence[Json]], Reply | Fault] | None = None
         self.finish_after_disconnect = False
+        self.locks_items = False
         self.requests: list[RecordedRequest] = []
         self.bills: list[Bill] = []
         self.disconnects: list[str] = []
@@ -237,6 +239,8 @@ class OpenAIStandIn:
         include = _included(request)
         items = self._new_items(request[BODY]["items"])
         conversation = self._conversation(request.match_info["conversation_id"])
+        if self.locks_items:
+            _check_lock(conversation)
         conversation.items = (*conversation.items, *items)
         return web.json_response(_page([shown(item, include) for item in items], has_more=False))
 
@@ -276,9 +280,8 @@ class OpenAIStandIn:
     async def _create_response(self, request: web.Request) -> web.StreamResponse:
         body = request[BODY]
         prompt, conversation = self._read_prompt(body)
-        if conversation is not None and conversation.locked:
-            message = "Another process is currently operating on this conversation. Please retry in a few seconds."
-            raise ApiError(400, message, param="conversation", code="conversation_locked")
+        if conversation is not None:
+            _check_lock(conversation)
         check_capability(body)
         check_calls(prompt.context)
         approved = approved_calls(prompt.history, prompt.items, body, in_conversation=conversation is not None)
@@ -465,6 +468,12 @@ def _wire_conversation(conversation: Conversation) -> Json:
         "created_at": conversation.created_at,
         "metadata": conversation.metadata,
     }
+
+
+def _check_lock(conversation: Conversation) -> None:
+    if conversation.locked:
+        message = "Another process is currently operating on this conversation. Please retry in a few seconds."
+        raise ApiError(400, message, param="conversation", code="conversation_locked")
 
 
 def _item(items: Iterable[Json], item_id: str) -> Json:

@@ -7,6 +7,7 @@ from textllm_core.errors import ConversationLostError
 from textllm_core.ids import new_id
 from textllm_core.records.messages import Message
 from textllm_core.records.model import ReadBlob
+from textllm_core.rules.transcripts import ends_with
 
 
 class MemoryTranscript:
@@ -28,6 +29,13 @@ class MemoryTranscript:
         transcript_id = new_id("conv")
         self._messages[transcript_id] = tuple(messages)
         return transcript_id
+
+    async def add(self, transcript_id: str, turn: Sequence[Message], *, read: ReadBlob | None = None) -> bool:
+        if ends_with(await self.messages(transcript_id), turn):
+            return turn[-1].role == "assistant"
+        self.received |= await digests(turn, read)
+        self.append(transcript_id, turn)
+        return True
 
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         if transcript_id not in self._messages:

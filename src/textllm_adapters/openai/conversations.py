@@ -1,5 +1,6 @@
 """OpenAI's Conversations API: the provider keeps the messages, and adds each turn by itself."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,24 +9,36 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from textllm_adapters.openai.bodies import input_items
 from textllm_adapters.openai.client import Client
 from textllm_adapters.openai.decoding import anything, decoded, word
 from textllm_adapters.openai.errors import Asked, hearing, nothing_there, told_in_stream
 from textllm_adapters.openai.faults import fault_of
-from textllm_adapters.openai.http import RETRIES, Retries, post, whole
+from textllm_adapters.openai.http import ONCE, RETRIES, Retries, get, post, surely_did_not_run, whole
 from textllm_adapters.openai.reasoning import made_by
-from textllm_core.errors import ConversationLostError, ModelError, ProviderError, TextLLMError
+from textllm_core.errors import (
+    ConversationBusyError,
+    ConversationLostError,
+    ModelError,
+    ProviderError,
+    StorageUnavailableError,
+    StoredFileNotFoundError,
+    TextLLMError,
+)
 from textllm_core.records.messages import Message, MessageRole
 from textllm_core.records.model import ReadBlob
-from textllm_core.records.parts import ContentPart, InputText, OutputText, Refusal
+from textllm_core.records.parts import ContentPart, InputFile, InputImage, InputLink, InputText, OutputText, Refusal
+from textllm_core.rules.transcripts import ends_with
 from textllm_core.texts import well_formed
 
 _NO_ROUTE: Final = (405, 501)
 _REFUSES: Final = (400, 422)
+_REFUSES_FILES: Final = (*_REFUSES, 413, 415)
 _BATCH: Final = 20  # the most items that one call may create
 _PAGE: Final = 100
+_NEWEST: Final = 20  # a turn has two items, and one for each thing that was thought or looked up before its reply
 _YEAR_9999: Final = 253_370_764_800  # in seconds; behind it, there are no dates
 
 
@@ -98,9 +111,7 @@ class OpenAITranscript:
 
     async def create(self, messages: Sequence[Message], *, read: ReadBlob | None = None) -> str:
         """Keeps `Transcript.create`; twenty items a call. Reasoning that the provider takes no more is left out."""
-        by = made_by(self.client.base_url)
-        items = [item for message in messages for item in input_items(message, by)]
-        bare = [item for message in messages for item in input_items(message)]
+        items, bare = _items(messages, made_by(self.client.base_url)), _items(messages)
         made: list[str] = []
         try:
             return await self._created(items, read, made)
@@ -127,6 +138,41 @@ class OpenAITranscript:
             for batch in others:
                 await self._post(f"{_path(transcript_id)}/items", {"items": batch}, read)
         return transcript_id
+
+    async def add(self, transcript_id: str, turn: Sequence[Message], *, read: ReadBlob | None = None) -> bool:
+        """Keeps `Transcript.add`; looks again before each try, since a reply that is still written may be added.
+
+        One that is added between a look and the try stands there twice; OpenAI adds none whose reader has left.
+        """
+        path, failures = f"{_path(transcript_id)}/items", 0
+        left, in_words = _batches(_items(turn)), _batches(_items([_in_words(message) for message in turn]))
+        with hearing(Asked.of(self.client.base_url, path)):
+            while left:
+                if ends_with(await self._newest(path), turn):
+                    return turn[-1].role == "assistant"
+                try:
+                    await whole(await post(self.client, path, {"items": left[0]}, ONCE, read=read))
+                    del left[0], in_words[0]
+                except TextLLMError as refusal:
+                    failures += 1
+                    if surely_did_not_run(refusal):
+                        if failures >= self.retries.tries:
+                            raise
+                        is_busy = isinstance(refusal, ConversationBusyError)
+                        await asyncio.sleep(self.retries.wait(failures, busy=is_busy))
+                    elif left[0] != in_words[0] and _is_of_files(refusal):
+                        left = list(in_words)
+                    else:
+                        raise
+        return True
+
+    async def _newest(self, path: str) -> Sequence[Message]:
+        """The last messages, oldest first."""
+        body = await get(self.client, f"{path}?limit={_NEWEST}&order=desc", self.retries)
+        if body is None:
+            raise ConversationLostError
+        newest = (_message(item, _time(None), nameless="") for item in decoded(_page, body).items)
+        return [message for message in newest if message is not None][::-1]
 
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """Keeps `Transcript.messages`; a hundred items a call."""
@@ -218,6 +264,10 @@ class OpenAITranscript:
         return body
 
 
+def _items(messages: Sequence[Message], by: str | None = None) -> list[dict[str, object]]:
+    return [item for message in messages for item in input_items(message, by)]
+
+
 def _batches(items: Sequence[Mapping[str, object]]) -> list[list[Mapping[str, object]]]:
     """The items in as many calls as they need, one at least; what was thought goes with what follows it."""
     batches: list[list[Mapping[str, object]]] = [[]]
@@ -229,6 +279,28 @@ def _batches(items: Sequence[Mapping[str, object]]) -> list[list[Mapping[str, ob
                 batches[-1].insert(0, whole.pop())
         batches[-1].append(item)
     return batches
+
+
+def _is_of_files(refusal: TextLLMError) -> bool:
+    """Whether it may be for the files among the items that they cannot be added."""
+    if isinstance(refusal, StorageUnavailableError | StoredFileNotFoundError):
+        return True
+    return refusal.report is not None and refusal.report.status in _REFUSES_FILES
+
+
+def _in_words(message: Message) -> Message:
+    """The message with a note in the place of each file, set off from what else it says."""
+    if not message.has_shown_parts:
+        return message
+    return replace(message, content=tuple(_note(part) for part in message.content))
+
+
+def _note(part: ContentPart) -> ContentPart:
+    if isinstance(part, InputLink):
+        return InputText(f"\n\n[The file at {part.url} was shown here.]")
+    if isinstance(part, InputImage) or (isinstance(part, InputFile) and part.extracted is None):
+        return InputText(f"\n\n[The file {part.name} was shown here.]")
+    return part
 
 
 def _no_conversation(body: bytes, asked: Asked) -> TextLLMError:

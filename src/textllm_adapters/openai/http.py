@@ -83,11 +83,11 @@ async def post(
             if sent.failure is not None:  # half a body asks for nothing
                 raise sent.failure from None
             error: TextLLMError = unanswered(failure, asked)
-            again, wait = _surely_did_not_run(error), None
+            again, wait = surely_did_not_run(error), None
         else:
             error = refusal(answer.status, answer.headers, said, asked)
             verdict = answer.headers.get("x-should-retry")
-            again = verdict == "true" or (verdict != "false" and _surely_did_not_run(error))
+            again = verdict == "true" or (verdict != "false" and surely_did_not_run(error))
             wait = retry_after(answer.headers)
         if isinstance(error, ModelError) and error.may_have_run:
             may_have_run = may_have_run or error
@@ -131,7 +131,7 @@ async def get(client: Client, path: str, retries: Retries) -> bytes | None:
         await asyncio.sleep(wait)
 
 
-def _surely_did_not_run(error: TextLLMError) -> bool:
+def surely_did_not_run(error: TextLLMError) -> bool:
     """Did nothing run, and may the next try fare better?"""
     return isinstance(error, ConversationBusyError) or (
         isinstance(error, ProviderUnavailableError) and not error.may_have_run

@@ -125,6 +125,10 @@ class NamedTranscript:
         """Keeps `Transcript.create`."""
         return qualified(self.name, await self.transcript.create(messages, read=read))
 
+    async def add(self, transcript_id: str, turn: Sequence[Message], *, read: ReadBlob | None = None) -> bool:
+        """Keeps `Transcript.add`."""
+        return await self.transcript.add(bare(self.name, transcript_id), turn, read=read)
+
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """Keeps `Transcript.messages`."""
         return await self.transcript.messages(bare(self.name, transcript_id))

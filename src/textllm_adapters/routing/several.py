@@ -71,12 +71,13 @@ class SeveralTranscripts:
         """Keeps `Transcript.create`."""
         return await self.first.create(messages, read=read)
 
+    async def add(self, transcript_id: str, turn: Sequence[Message], *, read: ReadBlob | None = None) -> bool:
+        """Keeps `Transcript.add`; errors as `messages`."""
+        return await self._configured(transcript_id).add(transcript_id, turn, read=read)
+
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """Keeps `Transcript.messages`; those of a provider that is not configured any more are lost."""
-        transcript = self._of(transcript_id)
-        if transcript is None:
-            raise ConversationLostError.of_settings(transcript_id)
-        return await transcript.messages(transcript_id)
+        return await self._configured(transcript_id).messages(transcript_id)
 
     async def erase(self, transcript_id: str) -> int:
         """Keeps `Transcript.erase`."""
@@ -88,6 +89,15 @@ class SeveralTranscripts:
 
     def _of(self, word: str) -> Transcript | None:
         return None if _is_foreign(word, self.providers) else self.providers.get(owner_of(word, self.providers))
+
+    def _configured(self, transcript_id: str) -> Transcript:
+        """
+        Raises:
+            ConversationLostError: its provider is not, any more.
+        """
+        if (transcript := self._of(transcript_id)) is None:
+            raise ConversationLostError.of_settings(transcript_id)
+        return transcript
 
     def _sure(self, word: str) -> Transcript:
         """

@@ -24,6 +24,7 @@ from textllm_core.events import (
     ExchangeRerouted,
     ExchangeSettled,
     RequestAnswered,
+    TurnNotKept,
 )
 
 MAX_FILE_BYTES: Final = 20 * 1024 * 1024
@@ -132,6 +133,13 @@ class LogTelemetry:
                 fields = {name: getattr(event, name) for name in ("response_id", "code", "model", "to", "reason")}
                 _logger.warning(
                     "another model is asked in the place of one that failed", extra=fields | _said(event.report)
+                )
+            case TurnNotKept():
+                fields = {name: getattr(event, name) for name in ("response_id", "code", "reason")}
+                fields["provider_id"] = event.transcript_id
+                _logger.warning(
+                    "a turn whose reply broke off may be missing in its conversation",
+                    extra=fields | _said(event.report),
                 )
             case ExchangeSettled():
                 self._log_exchange(event)

@@ -16,6 +16,7 @@ from textllm_core.events import (
     ExchangeSettled,
     ExchangesRunning,
     RequestAnswered,
+    TurnNotKept,
 )
 from textllm_core.ports.telemetry import Telemetry
 from textllm_core.usage import Usage
@@ -54,6 +55,9 @@ EVENTS: dict[str, Event] = {
     ),
     "a fallback": ExchangeRerouted(
         "resp_1", "provider_unavailable", "m", "\ud800\n" * 1000, ProviderReport(status=503, address="a/v1"), "no"
+    ),
+    "a turn that is not kept": TurnNotKept(
+        "resp_1", "\ud800\n" * 1000, "provider_error", "no", ProviderReport(status=503)
     ),
     "a load": ExchangesRunning(count=0, detached=1, held=Decimal(0)),
 }

@@ -54,6 +54,48 @@ class TranscriptContract:
             await transcript.messages(one)
         assert [message.text for message in await transcript.messages(other)] == ["other"]
 
+    async def test_a_turn_is_added_behind_what_was_said(self, transcript: Transcript) -> None:
+        transcript_id = await transcript.create([user("Hello"), assistant("Hi.")])
+        assert await transcript.add(transcript_id, [user("Tell me a story."), assistant("Once upon a ti")])
+        assert await transcript.add(transcript_id, [user("Go on.")])
+        said = [(message.role, message.text) for message in await transcript.messages(transcript_id)]
+        assert said == [
+            *(("user", "Hello"), ("assistant", "Hi.")),
+            *(("user", "Tell me a story."), ("assistant", "Once upon a ti"), ("user", "Go on.")),
+        ]
+
+    @pytest.mark.parametrize("known", ["Once", "Once upon", "Once upon a time."])
+    async def test_a_turn_that_is_there_is_not_added_whatever_is_known_of_its_reply(
+        self, transcript: Transcript, known: str
+    ) -> None:
+        transcript_id = await transcript.create([user("Tell me a story."), assistant("Once upon")])
+        assert await transcript.add(transcript_id, [user("Tell me a story."), assistant(known)])
+        assert len(await transcript.messages(transcript_id)) == 2
+
+    async def test_the_same_words_with_another_reply_are_another_turn(self, transcript: Transcript) -> None:
+        transcript_id = await transcript.create([user("Go on."), assistant("One.")])
+        assert await transcript.add(transcript_id, [user("Go on."), assistant("Two.")])
+        assert await transcript.add(transcript_id, [user("Three?"), assistant("Two.")])
+        said = [message.text for message in await transcript.messages(transcript_id)]
+        assert said == ["Go on.", "One.", "Go on.", "Two.", "Three?", "Two."]
+
+    @pytest.mark.parametrize("reply", [(), ("One.",)])
+    async def test_without_a_reply_words_that_stand_at_the_end_are_not_added_again(
+        self, transcript: Transcript, reply: tuple[str, ...]
+    ) -> None:
+        given = [user("Hello"), assistant("Hi."), user("Go on."), *map(assistant, reply)]
+        transcript_id = await transcript.create(given)
+        assert not await transcript.add(transcript_id, [user("Go on.")])
+        assert len(await transcript.messages(transcript_id)) == len(given)
+        assert await transcript.add(transcript_id, [user("Hello")])
+        assert len(await transcript.messages(transcript_id)) == len(given) + 1
+
+    async def test_nothing_is_added_to_what_is_lost(self, transcript: Transcript) -> None:
+        transcript_id = await transcript.create([user("one")])
+        await transcript.erase(transcript_id)
+        with pytest.raises(ConversationLostError):
+            await transcript.add(transcript_id, [user("two"), assistant("Two.")])
+
     async def test_it_says_that_what_it_has_made_is_its_own(self, transcript: Transcript) -> None:
         assert transcript.keeps(await transcript.create([]))
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +25,7 @@ from textllm_core.errors import (
     TextLLMError,
     UnsupportedMediaTypeError,
 )
-from textllm_core.events import ExchangeAnswered, ExchangeBegun, ExchangeRerouted
+from textllm_core.events import ExchangeAnswered, ExchangeBegun, ExchangeRerouted, TurnNotKept
 from textllm_core.policy import ChatPolicy
 from textllm_core.ports.clock import Clock
 from textllm_core.ports.conversation_repository import ConversationRepository
@@ -43,6 +43,9 @@ from textllm_core.texts import well_formed
 
 _PEND_PAUSES_S: Final = (0.1, 0.3)  # a hiccup of the storage; a paid reply waits no longer for its text to be shown
 _READ_ON_S: Final = 1.0  # what follows the end of a reply came in the same packet, or is no loss
+# A look and an addition are two round trips; behind a reply that was left, OpenAI keeps its conversation locked for a
+# moment, and each wait for that is 1 or 2 s. Whoever is told that the reply broke off waits no longer than this.
+_KEPT_WITHIN_S: Final = 5.0
 # Tokens have 4 bytes in most texts, and some more in those that are all spaces and lines: what is longer by far does
 # not end where it was told to, and each byte more of it is charged.
 _MOST_BYTES_OF_TOKEN: Final = 32
@@ -229,6 +232,26 @@ class AskModel:
             cache_key=hold.conversation_id if cached is None else _digest(hold.tenant_id, cached),
             read=self._read_blob(of),
         )
+
+    async def keep(self, of: OpenExchange, turn: tuple[Message, ...]) -> bool:
+        """Have the provider's conversation, the only one, keep a turn that it may not have kept by itself.
+
+        Returns:
+            Whether it has it now. Where nobody knows, that is stated, and no reason to hold up the turn's end.
+        """
+        transcript, transcript_id = of.route.transcript, of.transcript_id
+        if transcript is None or transcript_id is None:
+            return False
+        try:
+            async with asyncio.timeout(_KEPT_WITHIN_S):
+                with suppress(StorageUnavailableError):  # then the provider is told in words of what cannot be read
+                    turn = await self._sendable(of, turn)
+                return await transcript.add(transcript_id, turn, read=self._read_blob(of))
+        except (TextLLMError, TimeoutError) as failure:
+            late = ProviderTimeoutError("The provider took too long to keep a turn whose reply broke off.")
+            error = failure if isinstance(failure, TextLLMError) else late
+            self.telemetry.emit(TurnNotKept(of.hold.response_id, transcript_id, error.code, str(error), error.report))
+            return False
 
     def _read_blob(self, of: OpenExchange) -> ReadBlob | None:
         return None if self.attachments is None else self.attachments.reading(of.turn.attached)

@@ -315,6 +315,10 @@ class Exchange:
                     ended = await self._account(of, error)
                 said, now = await self.writer.rest(of.hold), self.clock.now()
                 end = ending(of, ended, pricing=self.pricing, at=now, error=error, is_cut_short=is_cut_short)
+                try:
+                    end = end.kept() if end.unsure and await self.ask.keep(of, end.unsure) else end
+                except Exception as broken:  # noqa: BLE001 - as above
+                    defect = defect or broken
                 await self._settle(of, end, said)
         if defect is not None:
             raise defect

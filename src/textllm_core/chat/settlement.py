@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from textllm_core.chat.open_exchange import OpenExchange
 from textllm_core.chat.remains import Remains, remains, tells_reply
 from textllm_core.chat.replay import remembered_failure, remembered_reply
+from textllm_core.chat.reply_costs import cost_of, price_of
 from textllm_core.chat.reply_messages import calls_of, message_of_reply, told_content
-from textllm_core.errors import Charge, ContentRefusedError, InvalidRequestError, ProviderError, TextLLMError
-from textllm_core.money import Price, exact
+from textllm_core.errors import Charge, ContentRefusedError, ProviderError, TextLLMError
+from textllm_core.money import Price
 from textllm_core.pricing import Pricing
 from textllm_core.records.conversations import ConversationState, title_from
 from textllm_core.records.hosted import HostedItem, counted_calls
@@ -29,21 +30,29 @@ from textllm_core.records.messages import (
     TurnOptions,
 )
 from textllm_core.records.model import ModelEnded
-from textllm_core.records.parts import InputFile, InputImage, approvals_asked
+from textllm_core.records.parts import InputFile, InputImage, OutputText, Refusal, approvals_asked
 from textllm_core.records.tools import ReplyToolCall
 from textllm_core.usage import Usage, estimate
 
 _OPEN_FOR: Final = timedelta(minutes=10)  # longer than a provider that is left writes on, or than most of its outages
-_BY_PROVIDER: Final = "provider"
 _TOLD_LATER: Final = TurnOptions()  # what else a turn has asked to be told nobody knows any more
 _INTERRUPTED: Final = "The service was interrupted before this reply was complete."
 
 
 class Ending(NamedTuple):
-    """How an exchange ends: what is written down, and what its caller is told, but for what only the books count."""
+    """How an exchange ends: what is written down, and what its caller is told, but for what only the books count.
+
+    Args:
+        unsure: the turn and the words of its reply, which the provider alone keeps, and may not have kept.
+    """
 
     settlement: Settlement
     told: ReplyCompleted | TextLLMError
+    unsure: tuple[Message, ...] = ()
+
+    def kept(self) -> "Ending":
+        """The same where the provider has the turn after all."""
+        return self._replace(settlement=replace(self.settlement, answered=True, unsaid=None))
 
 
 def ending(
@@ -83,7 +92,7 @@ def ending(
         _message(of, left, ended, at=at) if left.is_kept else None,
         told=error or "cancelled",
         text=left.text,
-        price=_price(pricing, of.hold, of.model, ended),
+        price=price_of(pricing, of.hold, of.model, ended),
         stated_cost=ended.cost if ended else None,
         service_tier=ended.service_tier if ended else None,
         # The provider keeps nothing of failures. Of all else it may or may not keep the turn; OpenAI does not where the
@@ -112,7 +121,7 @@ def _of_reply(of: OpenExchange, ended: ModelEnded, *, pricing: Pricing, at: date
         _message(of, left, ended, at=at),
         told=ended.finish_reason,
         text=ended.text,
-        price=_price(pricing, of.hold, of.model, ended),
+        price=price_of(pricing, of.hold, of.model, ended),
         stated_cost=ended.cost,
         service_tier=ended.service_tier,
         in_doubt=not is_whole,  # of a reply that was cut short the provider may or may not keep the turn
@@ -143,7 +152,7 @@ def _ending(
     summary: str | None = None,
 ) -> Ending:
     hold, turn, begun, is_aside = of.hold, of.turn, of.begun(), of.turn.is_aside
-    cost, source = _cost(price, left, stated_cost)
+    cost, source = cost_of(price, left, stated_cost)
     remembered = b""
     if isinstance(told, TextLLMError):
         told.charge = Charge(cost, left.estimated, left.usage)
@@ -157,7 +166,8 @@ def _ending(
         if of.is_remembered and begun is not None:
             remembered = remembered_reply(begun, end)
     is_broken = isinstance(told, TextLLMError) or told == "cancelled"
-    answered = _answered(left, is_aside=is_aside, keeps_messages=of.keeps_messages, is_broken=is_broken)
+    # Of the turns that the provider alone keeps, those whose reply broke off count once it has them: `Ending.kept`.
+    answered = left.is_kept and not is_aside and (of.keeps_messages or not is_broken)
     waited = None if of.first_text_at is None else of.first_text_at - of.asked_at
     is_kept = reply_message is not None and of.keeps_messages and not is_aside
     # Where ours is the record, a transcript in doubt is dropped, and made anew from it for the next turn. One with a
@@ -195,7 +205,15 @@ def _ending(
         open_until=at + _OPEN_FOR if left.is_open and hold.provider_response_id else None,
         is_untold=begun is None,
     )
-    return Ending(settlement, end)
+    return Ending(settlement, end, _unsure(of, left, reply_message) if in_doubt else ())
+
+
+def _unsure(of: OpenExchange, left: Remains, reply: Message | None) -> tuple[Message, ...]:
+    """See `Ending.unsure`."""
+    if reply is None or of.keeps_messages or of.turn.is_aside:
+        return ()
+    words = replace(reply, content=tuple(part for part in reply.content if isinstance(part, OutputText | Refusal)))
+    return (*of.turn.before, of.message, *((words,) if left.text.strip() else ()))  # some take none of spaces alone
 
 
 def refused(response_id: str, error: TextLLMError, *, number: int, at: datetime) -> RefusedEnd:
@@ -230,7 +248,8 @@ def recovered(
     left, is_aside = remains(ended, heard, stated), hold.kind == "summary"
     keeps_messages = conversation is None or conversation.keeps_messages
     is_kept = left.is_kept and not is_aside and (hold.message is not None or not keeps_messages)
-    is_answered = is_kept and _answered(left, is_aside=is_aside, keeps_messages=keeps_messages, is_broken=True)
+    # What the provider alone keeps has no turn that broke off, unless it says itself that the reply is whole.
+    is_answered = is_kept and (keeps_messages or left.status == "completed")
     # Where ours is the record, what is in doubt is made anew from it, unless the exchange took no part. A provider
     # whose reader is gone may write the reply to its end, and yet not keep it in its conversation.
     known = hold.transcript_id or (conversation.transcript_id if conversation else None)
@@ -297,8 +316,8 @@ def _by_account(
         otherwise: what it is told where that has none; None: it is told nothing new.
     """
     model = hold.reported_model or hold.model
-    price = _price(pricing, hold, model, ended)
-    (cost, source), remembered = _cost(price, left, ended.cost if ended else None), b""
+    price = price_of(pricing, hold, model, ended)
+    (cost, source), remembered = cost_of(price, left, ended.cost if ended else None), b""
     if otherwise is not None:
         otherwise.charge = Charge(cost, left.estimated, left.usage)
         remembered = remembered_failure(None, otherwise, response_id=hold.response_id)
@@ -337,14 +356,6 @@ def _by_account(
     )
 
 
-def _answered(left: Remains, *, is_aside: bool, keeps_messages: bool, is_broken: bool) -> bool:
-    """Whether the turn counts as one of its conversation's, which has it and its reply, as far as that goes.
-
-    What the provider alone keeps has no turn whose reply broke off, unless it says itself that it is whole.
-    """
-    return left.is_kept and not is_aside and (keeps_messages or not is_broken or left.status == "completed")
-
-
 def _asks_approval(message: Message | None) -> bool:
     return message is not None and bool(approvals_asked(message.id, message.content))
 
@@ -374,19 +385,6 @@ def _reply(
         finish_reason=finish_reason,
         tool_calls=calls or UNSET,
     )
-
-
-def _price(pricing: Pricing, hold: Hold, model: str, ended: ModelEnded | None) -> Price:
-    tier = ended.service_tier if ended else None
-    try:
-        return replace(pricing.price(hold.model, reported=model, service_tier=tier), calls=hold.price.calls)
-    except InvalidRequestError:  # since it was admitted, its price has gone from the lists
-        return hold.price
-
-
-def _cost(price: Price, left: Remains, stated: Decimal | None) -> tuple[Decimal, str]:
-    """USD, and who says so: the provider itself, where it is trusted with that."""
-    return (price.cost(left.usage), price.source) if stated is None else (exact(stated), _BY_PROVIDER)
 
 
 def _context(hold: Hold, left: Remains, past: int) -> int:

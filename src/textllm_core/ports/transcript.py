@@ -28,6 +28,26 @@ class Transcript(Protocol):
         """
         ...
 
+    async def add(self, transcript_id: str, turn: Sequence[Message], *, read: ReadBlob | None = None) -> bool:
+        """Have it keep a turn of which nobody knows whether it was added when the reply broke off; never twice.
+
+        What stands at its end is looked at first, as `rules.transcripts.ends_with` tells it. Nothing is added where the
+        turn is there; nor where it has no reply to be told by, and the same words stand there, perhaps of an earlier
+        one. No model is asked, and nothing of it is charged. Who stops waiting for it does not know what came of it.
+
+        Args:
+            turn: what was said, the user's message last, and what is known of the reply, if that has any words. Of a
+                reply it may keep the words alone, and as if it were whole.
+            read: as `ModelRequest.read`; a file that cannot be read, or that it does not take, is a note in its place.
+        Returns:
+            Whether the turn is there now, and can be told by its reply or was added by this call.
+        Raises:
+            ConversationLostError: it is gone.
+            ConversationBusyError: a reply is still written in it.
+            ModelError: the provider refused or did not answer; some of the turn may have been added.
+        """
+        ...
+
     async def messages(self, transcript_id: str) -> Sequence[Message]:
         """All its messages, oldest first.
 

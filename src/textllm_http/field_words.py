@@ -88,8 +88,10 @@ def _in_words(kind: inspect.Type) -> str:
             return "a number"
         case inspect.ListType(item_type=inspect.AnyType()):
             return "a list"
-        case inspect.ListType(item_type=item):
-            return "a list of objects" if isinstance(item, inspect.StructType) else "a list of strings"
+        case inspect.ListType(item_type=inspect.StructType() | inspect.DictType()):
+            return "a list of objects"
+        case inspect.ListType():
+            return "a list of strings"
         case inspect.DictType(value_type=inspect.AnyType()) | inspect.StructType():
             return "an object"
         case inspect.DictType():

@@ -53,6 +53,8 @@ def test_a_second_run_of_the_same_file_asks_nothing_again(run: Run, wiring: Memo
     assert (again.stdout, len(wiring.store.entries)) == (first.stdout, 3)
     assert len(run("batch", "in.jsonl", "-s", "Rhyme.").stdout.splitlines()) == 3  # asked otherwise, it is another one
     assert len(wiring.store.entries) == 6
+    others = [json.loads(line) for line in run("batch", "in.jsonl", "--user", "bob").stdout.splitlines()]
+    assert [outcome["reply"]["user_id"] for outcome in others] == ["bob"] * 3  # so is one for somebody else
 
 
 def test_a_run_goes_on_where_the_output_ends(run: Run, wiring: MemoryWiring, tmp_path: Path) -> None:

@@ -133,15 +133,10 @@ def test_save_writes_the_conversation_and_nothing_over_another_file(run: Run, tm
     assert "cannot be written: No such file" in result.stderr
 
 
-def test_a_message_may_be_written_in_an_editor(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    editor = tmp_path / "editor"
-    editor.write_text("#!/bin/sh\nprintf 'written\\nthere\\n' > \"$1\"\n")
-    editor.chmod(0o755)
-    monkeypatch.setenv("EDITOR", str(editor))
-    monkeypatch.delenv("VISUAL", raising=False)
-    assert run("chat", stdin="/edit\n").stdout == "[0] You said: written\nthere\n"
-    monkeypatch.setenv("EDITOR", str(tmp_path / "none"))
-    assert "Set EDITOR" in run("chat", stdin="/edit\n").stderr
+def test_no_editor_takes_the_lines_that_are_piped(run: Run) -> None:
+    result = run("chat", stdin="/edit\none\n")
+    assert "An editor needs a terminal" in result.stderr
+    assert result.stdout == "[0] You said: one\n"
 
 
 @pytest.mark.parametrize("line", ["exit", " Quit ", "/quit", "/exit"])

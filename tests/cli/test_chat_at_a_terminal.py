@@ -215,3 +215,21 @@ def test_a_model_cannot_drive_the_terminal(world: World, tmp_path: Path) -> None
         screen.wait_for("hidden")
         assert leave(screen) == 0
     assert not re.search(r"\x1b\]0;|\x1b\[2J|\x9b|\x1b\[8m|\x1b\[31m", screen.seen)
+
+
+def test_a_message_may_be_written_in_an_editor(world: World, tmp_path: Path) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\n[ -t 0 ] && printf 'written\\nthere\\n' > \"$1\"\n")
+    editor.chmod(0o755)
+    told = environment(world, tmp_path, ["It is hot."], VISUAL="", EDITOR=str(editor))
+    with emulated(["chat"], told) as screen:
+        screen.wait_for_prompt()
+        screen.press(b"/edit\r")
+        screen.wait_for("there")  # what was written waits to be sent
+        screen.press(b"\r")
+        screen.wait_for("It is hot.")
+        editor.unlink()
+        screen.wait_for_prompt()
+        screen.press(b"/edit\r")
+        screen.wait_for("Set EDITOR")
+        assert leave(screen) == 0

@@ -217,3 +217,11 @@ async def test_what_is_none_is_refused_by_its_place(server: Server, tool: dict[s
     answer = await ask(server, tools=[tool])
     assert (answer.status, answer.json()["error"]["param"]) == (400, field)
     assert server.bench.llm.requests == []
+
+
+@pytest.mark.parametrize(
+    ("tools", "says"),
+    [([None], "tools: must be a list of objects"), ([{"type": ""}], "tools[0].type: this is a tool of OpenAI's")],
+)
+async def test_what_is_none_is_told_in_words(server: Server, tools: list[Any], says: str) -> None:
+    assert says in (await ask(server, tools=tools)).json()["error"]["message"]

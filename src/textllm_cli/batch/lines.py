@@ -90,12 +90,13 @@ class _Earlier(Struct, frozen=True):
     reply: msgspec.Raw = msgspec.Raw()
 
 
-def lines_of(content: bytes, source: str, options: TurnOptions) -> Sequence[Line]:
+def lines_of(content: bytes, source: str, user_id: str, options: TurnOptions) -> Sequence[Line]:
     """All lines that are not blank: each a JSON object with the fields of `Asked`, or a text.
 
     Args:
         source: the file, by which lines of two files that say the same are told apart.
-        options: how lines are answered that leave it open: asked otherwise, a line is another one.
+        user_id, options: for whom, and how, lines are answered that leave it open: asked otherwise, a line is another
+            one.
     Raises:
         InvalidRequestError: some cannot be read; its text says which, and why.
     """
@@ -109,7 +110,8 @@ def lines_of(content: bytes, source: str, options: TurnOptions) -> Sequence[Line
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             faults.append(f"line {number}: {error}")
             continue
-        of = f"{source}\0{number}\0".encode("utf-8", "surrogateescape") + to_json(options) + text.strip()
+        where = f"{source}\0{number}\0{user_id}\0".encode(errors="surrogatepass")
+        of = where + to_json(options) + text.strip()
         turn = Asked(message=asked) if isinstance(asked, str) else asked
         lines.append(Line(number=number, asked=turn, digest=hashlib.sha256(of).hexdigest()))
     if faults:

@@ -1,6 +1,7 @@
 """Texts that are written in an editor."""
 
 import asyncio
+import sys
 
 import click
 
@@ -11,8 +12,10 @@ async def edited(text: str) -> str | None:
     """A text after somebody has worked on it in the editor that EDITOR names; None where nothing was saved.
 
     Raises:
-        InvalidRequestError: there is no such editor, or it failed.
+        InvalidRequestError: there is no such editor, or it failed; or input is piped, which the editor would read.
     """
+    if not sys.stdin.isatty():
+        raise InvalidRequestError("An editor needs a terminal, and the input is piped. Write the message as a line.")
     try:
         return await asyncio.to_thread(click.edit, text, extension=".md")
     except click.ClickException as error:

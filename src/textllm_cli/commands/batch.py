@@ -82,9 +82,9 @@ def batch(
         if source != STDIN and not source.is_file():
             raise typer.BadParameter(f"file '{source}' does not exist.", param_hint="IN.jsonl")
         content = sys.stdin.buffer.read() if source == STDIN else source.read_bytes()
-        lines = lines_of(content, str(source.absolute()) if source != STDIN else "-", chosen)
         invocation = invocation_of(context)
         user_id = invocation.user_id(user)
+        lines = lines_of(content, str(source.absolute()) if source != STDIN else "-", user_id, chosen)
         code = interruptibly(_batch(invocation, screen, lines, chosen, user_id, source, output, max_cost, at_once))
         if code:
             raise typer.Exit(code)

@@ -253,7 +253,7 @@ def _functions(tools: Sequence[dict[str, Any]]) -> Iterator[FunctionTool]:
         if is_hosted(tool):
             continue
         if kind != "function" and isinstance(kind, str):
-            told = kind if kind.isascii() and len(kind) <= 64 else "this"
+            told = kind if kind and kind.isascii() and len(kind) <= 64 else "this"
             raise InvalidRequestError.of(
                 f"{place}.type",
                 f"{told} is a tool of OpenAI's servers, or no function, and is not served here; bring a function",

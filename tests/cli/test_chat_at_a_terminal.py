@@ -222,7 +222,7 @@ def test_a_message_may_be_written_in_an_editor(world: World, tmp_path: Path) -> 
     editor.write_text("#!/bin/sh\n[ -t 0 ] && printf 'written\\nthere\\n' > \"$1\"\n")
     editor.chmod(0o755)
     told = environment(world, tmp_path, ["It is hot."], VISUAL="", EDITOR=str(editor))
-    with emulated(["chat"], told) as screen:
+    with emulated(["chat"], told, columns=300) as screen:  # no path breaks its lines
         screen.wait_for_prompt()
         screen.press(b"/edit\r")
         screen.wait_for("there")  # what was written waits to be sent
